@@ -24,8 +24,9 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means, as one of the words of `Meaning`. Object stores of the kind S3 also answer
-    with HTTP statuses.
+    """Returns what an HTTP status means to a caller, as one of the words "gone", "credentials", "refused", "away" or
+    "broken". For example, 404 means "gone". 503 means "away", so a later request may succeed. Object stores such as S3
+    use HTTP statuses, too.
     """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
 

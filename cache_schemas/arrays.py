@@ -1,9 +1,9 @@
-"""This table lists what a cache holds: the name, shape, type, dimensions and units of every array.
+"""Lists what a cache holds: the name, shape, type, dimensions and units of every array.
 
 Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are the shapes
 of one row, without axis 0.
 
-Three conventions hold for all arrays. Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The
+Four conventions hold for all arrays. Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The
 centre of pixel i lies at i + 0.5. Times are seconds from the first presented frame. An interval [start, end) contains
 its start and not its end.
 """
@@ -33,8 +33,10 @@ STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 class ArraySpec:
     """Describes one array of the cache.
 
-    `name` is the path below data.zarr. `stage` is the stage key that writes the array. `shape` is the shape of one row.
-    `frame_step` is the number of sampled frames per step of the time axis, or None for an array without a time axis.
+    `name` is the path below data.zarr, for example `proposals/boxes`. `stage` is the key of the stage that writes the
+    array, for example `proposals`. `shape` is the shape of one row. `dims` are the names of the axes of one row. `fill`
+    is the value of rows that are not written yet. `about` describes the array in words. `frame_step` is the number of
+    sampled frames per step of the time axis, or None for an array without a time axis.
     """
 
     name: str
@@ -57,9 +59,10 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
-        """Returns the number of rows in one inner chunk of a shard.
+        """Returns the number of rows in one inner chunk. A shard consists of inner chunks, and each chunk is compressed
+        alone.
 
-        The number is `shard_clips` for rows of fewer than SMALL_ROW_BYTES bytes, and 1 for larger rows.
+        The number is `shard_clips` if a row has fewer than SMALL_ROW_BYTES bytes, else 1.
         """
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
@@ -91,9 +94,10 @@ class ArraySpec:
 
 
 def frame_dim(frame_step: int) -> str:
-    """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames.
+    """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames. The name is
+    `frame` for 1 and `frame_by_4` for 4.
 
-    Without different names for time axes of different lengths, xarray cannot open the arrays of a cache together.
+    The names differ because xarray can open arrays together only if axes of different lengths have different names.
     """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
@@ -115,8 +119,8 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """Returns the spec of the only array of the stage `clips`. It holds the presentation time of every sampled frame,
-    in seconds.
+    """Returns the specs of the arrays of the stage `clips`. The tuple has one spec, of the array `clips/frame_times`.
+    The array holds the presentation time of every sampled frame, in seconds.
     """
     return (
         ArraySpec(
@@ -134,10 +138,12 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the spec of `clips/crop`, an array that readers get although the crops are stored in clips.parquet only.
+    """Returns the spec of an array that holds the crop rectangle of every row. Crops are stored in clips.parquet only,
+    but readers can read them as this array.
 
-    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle than
-    `clips/crop` holds, so its rectangles form an array `clips/crop/<entry>`. The default "" is for `clips/crop` itself.
+    entry: the default "" stands for the array `clips/crop`. Backbones that cut their crops out of resized frames see
+    another rectangle than `clips/crop` holds. The name of such a backbone stands for the array `clips/crop/<entry>`
+    with the rectangles that this backbone sees.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -161,8 +167,9 @@ def feature_arrays(
 ) -> tuple[ArraySpec, ...]:
     """Returns the specs of the arrays of one tap. A tap is a named layer of `backbone` whose output is stored.
 
-    `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store` names
-    what is stored: `maps` is the output (T, C, H, W), `pooled` is its mean over H and W (T, C). `store` may name both.
+    `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store`
+    contains `maps`, `pooled` or both, and the result has one spec for each of them. The array for `maps` holds the
+    output (T, C, H, W). The array for `pooled` holds the mean of the output over H and W (T, C).
     """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
@@ -198,8 +205,8 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array that `_columns` makes. The array has the first `rank` axes of the `sizes` given to
-    `_columns`.
+    """Describes one array that `_columns` makes. The shape of the array is the first `rank` sizes of the stage's axes
+    (for axes T, N, 4 and rank 2, the shape is (T, N)).
     """
 
     name: str
@@ -211,9 +218,9 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays `<stage>/<name>`, one for each of `columns`.
+    """Returns one spec for each of `columns`. The spec's array is `<stage>/<name of the column>`.
 
-    `sizes` maps the name of each axis of the stage to its size, in order.
+    `sizes` maps the name of each axis of the stage to the size of the axis, in the order of the axes.
     """
     return tuple(
         ArraySpec(
@@ -285,8 +292,9 @@ def region_arrays(
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
     """Returns the specs of the arrays of scene graphs.
 
-    `shape` is (T, M, R): T graphs, M objects of a graph, R relations. `frame_step` is None where every graph has a time
-    of its own. Otherwise there is one graph per `frame_step` sampled frames.
+    `shape` is (T, M, R): T graphs, at most M objects per graph, R kinds of relations between an object and the person.
+    `frame_step` is None where every graph has a time of its own. Otherwise there is one graph per `frame_step` sampled
+    frames.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(
@@ -302,8 +310,8 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of tracks. One array holds the number of the track of every box (T, N). The other
-    array holds the number of tracks of a clip.
+    """Returns the specs of the arrays of tracks. The array `tracks/id` (T, N) holds the number of the track that each
+    box belongs to. The array `tracks/count` holds the number of tracks of the clip.
 
     `scores` is the spec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are taken
     from the shape of `scores`.
@@ -318,8 +326,8 @@ def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
 
 
 def every_array() -> list[ArraySpec]:
-    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. A part of a name that depends on
-    the config is a placeholder.
+    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. Parts of names that depend on
+    the config are written as placeholders (`features/<backbone>/<tap>`).
     """
     either, taps = "float16 or float32", ("maps", "pooled")
     return [

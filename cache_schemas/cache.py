@@ -1,4 +1,5 @@
-"""A cache is a folder or a URL. This module reads its layout, its rows, and the record of how each stage key was made.
+"""Opens a cache, which is a folder or a URL. Reads the rows of the cache and the document of each stage. The document
+of a stage says how the arrays of the stage were made.
 
 The module imports no torch, so planning, status and verification start at once.
 """
@@ -50,12 +51,13 @@ FEATURES = "features/"  # the prefix of a backbone's stage key
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Describes what one stage key writes: its options and its arrays.
+    """Describes one stage of a cache: its key, for example `features/i3d`, its options and the arrays that it writes.
 
-    `options` are the options that the fingerprint covers, among them the fingerprints of the stages that this stage
-    reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`. The fingerprint
-    covers the digest of the weights, which is in `options`. `upgraded_from` is the fingerprint of this stage before the
-    cache was upgraded to the present rules for videos.
+    `options` are all options that change the values of the arrays. They include the digest of the weights and the
+    fingerprints of the stages that this stage reads. The fingerprint of the stage is the digest of `options`. `weights`
+    is the entry `weights` of the config, which the fingerprint does not cover. `upgraded_from` is the fingerprint that
+    the stage had before an upgrade of the cache, or "" if there was none. An upgrade brings a cache to the present
+    rules for choosing frames of videos.
     """
 
     key: str
@@ -66,7 +68,7 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """Returns the fingerprint of the options."""
+        """Returns the fingerprint of the stage, which is the digest of `options`."""
         return fingerprint(self.options)
 
     @property
@@ -81,7 +83,7 @@ class Stage:
         return are_imported(self.options)
 
     def document(self) -> dict[str, Any]:
-        """Returns the content of stages/<key>.json."""
+        """Returns the stage as a dict, which is written to stages/<key>.json."""
         arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
         upgraded = {"upgraded_from": self.upgraded_from} if self.upgraded_from else {}
         return upgraded | {
@@ -95,7 +97,7 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
-        """Returns the stage that the document stages/<key>.json describes."""
+        """Returns the stage that `document`, the parsed file stages/<key>.json, describes."""
         arrays = tuple(array.spec for array in document.arrays)
         return cls(
             key=document.key,
@@ -109,9 +111,11 @@ class Stage:
 class Cache:
     """An existing cache, opened by its path or URL. A `Cache` keeps no file open.
 
-    The rows of the clips table are read at first use and kept. Everything else is read afresh at each call.
+    cache.json is read when the cache is opened. The rows of clips.parquet are read at first use and kept in memory. All
+    other documents are read again at each call.
 
-    Raises CacheNotFound where there is no cache, CacheMismatch for a cache that is half upgraded.
+    Raises CacheNotFound where there is no cache. Raises CacheMismatch where an upgrade of the cache has not ended,
+    unless `half_upgraded` is true.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -137,9 +141,10 @@ class Cache:
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
-        """Creates a cache and returns it. Returns the existing cache where clip options and store layout are the same.
+        """Creates a cache at `root` and returns it. If `root` already has a cache with equal clip options, kind of
+        store and compression, returns that cache.
 
-        Raises CacheMismatch, with the keys that differ, where the cache was created with other options.
+        Raises CacheMismatch, with the options that differ, if the cache at `root` has other options.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -154,7 +159,9 @@ class Cache:
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with these `clips` options and the same rules for videos."""
+        """Raises CacheMismatch unless the cache was made with the options `clips_options`. These options include the
+        version of the rules for choosing frames of videos.
+        """
         self._require_same_clips(self.manifest["clips"], clips_options)
 
     def _require_same_clips(self, made_with: Options, clips_options: Options) -> None:
@@ -193,7 +200,7 @@ class Cache:
 
     @property
     def num_rows(self) -> int:
-        """Returns the number of rows. The rows themselves are not read for it."""
+        """Returns the number of rows of the cache, without reading the rows."""
         if self._num_rows is None:
             self._num_rows = ClipsTable.count(self.storage)
         return self._num_rows
@@ -212,7 +219,11 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Returns whether a video may have several labels. None means yes if some row has several labels, else no."""
+        """Returns whether a video may have several labels, as labels.json says.
+
+        Returns None where labels.json is missing or does not say. The rows then decide: yes if some row has several
+        labels, else no.
+        """
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
         except FileNotFoundError:
@@ -228,7 +239,9 @@ class Cache:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether `import` made the rows. An imported cache has no labels.json and no dataset.json."""
+        """Returns whether the command `import` made the rows, and not the command `index`. An imported cache has no
+        labels.json and no dataset.json.
+        """
         return are_imported(self.manifest["clips"])
 
     @property
@@ -241,14 +254,15 @@ class Cache:
         return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
-        """Returns the range of row numbers in a shard. The last shard may have fewer rows than `shard_clips`."""
+        """Returns the row numbers of the cache that lie in the shard number `shard` (with 100 rows per shard, shard 1
+        has range(100, 200)). The last shard may have fewer rows than the other shards.
+        """
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """Returns the rows of a shard without reading the whole table.
-
-        The whole table takes 1 GB of memory for a million rows.
+        """Returns the rows of a shard. Only a part of clips.parquet is read, because the whole table takes 1 GB of
+        memory for a million rows.
         """
         row_range = self.shard_rows(shard)
         kept = self._some_rows
@@ -270,11 +284,11 @@ class Cache:
         return names
 
     def stage_name(self, key: str) -> str:
-        """Returns the name of the document of the stage `key`, a path below the cache."""
+        """Returns the path, below the cache, of the document that describes the stage `key`."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
-        """Returns whether the stage `key` was ever begun in this cache."""
+        """Returns whether the stage `key` was ever begun in this cache, which means that stages/<key>.json exists."""
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
@@ -287,15 +301,15 @@ class Cache:
         return stage
 
     def stage_keys(self) -> list[str]:
-        """Returns the keys of all stages that were ever begun in this cache, sorted."""
+        """Returns the keys of all stages that were ever begun in this cache, sorted (`clips`, `features/i3d`)."""
         names = (name for name in self.storage.names(STAGES) if name.endswith(".json"))
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Records how each stage is made, then calls `declare_arrays` with `renew`.
+        """Writes the document of each of `stages`, then calls `declare_arrays` with `renew`.
 
-        An existing record of a stage is never replaced. Raises CacheMismatch where a key was begun with other options.
-        The cache is then unchanged.
+        The document of a stage that was begun before is kept. Raises CacheMismatch where the cache has a stage of equal
+        key but with other options. All stages are compared with the cache before the first document is written.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -306,7 +320,8 @@ class Cache:
         self.declare_arrays(renew=renew)
 
     def declare_arrays(self, *, renew: bool = False) -> None:
-        """Makes all arrays of the cache readable at the present number of rows, with coordinates for xarray.
+        """Writes the metadata of all arrays for the present number of rows, so that other programs can read the arrays.
+        A zarr store also receives the coordinates for xarray.
 
         renew: splits or labels of rows may have changed. Existing coordinates are then compared with the rows and
         replaced where they differ.
@@ -320,7 +335,7 @@ class Cache:
     def _coordinates(self) -> list[Coordinate]:
         """Returns the coordinates of all rows, for xarray.
 
-        The coordinate `label` is left out where the classes cannot be read or do not match the labels.
+        The result has no coordinate `label` where classes.json cannot be read or lacks the class of a label.
         """
         table = ClipsTable.read_columns(self.storage, ["clip_id", "video_id", "split", "labels"])
         columns = {name: table.column(name).to_pylist()[: self.num_rows] for name in table.column_names}
@@ -336,15 +351,19 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch, with the options that differ, where the cache has this stage with other options."""
+        """Raises CacheMismatch where the cache has a stage with the key of `stage` but with other options. The error
+        lists the options that differ.
+        """
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
             raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Returns one line `option: cached -> asked for` for each option that differs in the cache's stage of this
-        key.
+        """Compares the options of `stage` with the options of the cache's stage with the same key.
+
+        Returns one line `option: cached -> asked for` for each option that differs. Returns an empty list where the
+        cache has no such stage.
         """
         if not self.has_stage(stage.key):
             return []
@@ -366,8 +385,8 @@ class Cache:
         The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone that cuts its crops out of resized
         frames. A cache without the stage `clips`, as after an import, has no crops.
 
-        planned: stages that count as begun in this cache. Where the cache has a stage of the same key, the stage of the
-        cache counts.
+        planned: stages whose arrays are added to the result although the cache may not have these stages yet. Where the
+        cache has a stage of equal key, the arrays of the cache's stage are in the result.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
@@ -378,7 +397,9 @@ class Cache:
         return specs | {crop.name: crop for crop in crops}
 
     def framing(self, entry: str) -> Framing:
-        """Returns how frames became the input of the backbone `entry`. Raises CacheError for an unknown backbone."""
+        """Returns how a frame was resized and cut to become the input of the backbone `entry`. Raises CacheError for a
+        backbone that the cache does not have.
+        """
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:

@@ -1,6 +1,7 @@
 """Reads and writes clips.parquet, the table of a cache with one row per clip and crop.
 
-The rows of the first `index` are sorted. Rows of later runs of `index` are appended, sorted among themselves.
+The command `index` writes the table. The first `index` writes its rows sorted. A later `index` keeps the old rows in
+place and appends the new rows, sorted among themselves.
 """
 
 import bisect
@@ -30,10 +31,11 @@ class ClipRow:
     """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the
     video's frame.
 
-    A video that could not be opened by `index` has rows with an empty `target_times`, NaN for times and crop, and 0 for
-    the frame size. A later `index` that can open the video fills its rows in. If the data set lists intervals of a
-    video, every interval is scored by itself and has a `video_id` of its own. `list_index` is the video's place in the
-    data set's list, or -1 where the place is unknown.
+    A video that the command `index` could not open has rows with an empty `target_times`, NaN for times and crop, and 0
+    for the frame size. A later `index` that can open the video replaces these values. If the data set lists intervals
+    of a video, every interval is scored like a video and has a `video_id` of its own (`film@3-7` for seconds 3 to 7 of
+    `film`). `list_index` is the place of the video or interval in the data set's list, or -1 where the place is
+    unknown.
     """
 
     clip_id: str
@@ -60,8 +62,8 @@ class ClipRow:
 
     @property
     def video_name(self) -> str:
-        """Returns the id of the whole video that the row's clip is cut from. Files beside a video, for example boxes,
-        are named by the id of the whole video.
+        """Returns the id of the whole video that the row's clip is cut from (`film` for a row of the interval
+        `film@3-7`). Files beside a video, for example boxes, have this id as their name.
         """
         return name_of_video(self.video_id, self.interval)
 
@@ -71,8 +73,8 @@ class ClipRow:
         return crop_of(self.clip_id)
 
     def seen(self, framing: Framing) -> Rectangle:
-        """Returns the rectangle that a network with the framing `framing` sees of a frame, in pixels of the video. A
-        mirrored rectangle has x1 > x2.
+        """Returns the rectangle of a frame that a network sees, in pixels of the video. `framing` says how the network
+        resizes and cuts frames. If the row is mirrored, the rectangle has x1 > x2.
         """
         rectangle = self.crop
         if framing.cuts(self.crop_name):
@@ -165,15 +167,15 @@ class ClipsTable:
     def read_columns(storage: Storage, names: Sequence[str]) -> pa.Table:
         """Returns the columns `names` as an Arrow table, without reading the other columns.
 
-        A name that clips.parquet does not have is left out.
+        The result lacks a column that clips.parquet does not have.
         """
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
-        """Returns video_id -> id of the whole video, for every row that is an interval of a video. Other rows are left
-        out.
+        """Returns video_id -> id of the whole video, for every row that is an interval of a video (`film@3-7 -> film`).
+        Rows of whole videos are not in the result.
         """
         columns = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
         if INTERVAL.name not in columns.column_names:
@@ -183,8 +185,8 @@ class ClipsTable:
 
     @classmethod
     def check(cls, storage: Storage) -> None:
-        """Reads all rows of clips.parquet, one row group of the file at a time, and returns nothing. Raises CacheError
-        where clips.parquet is missing or damaged.
+        """Checks that every row of clips.parquet can be read, one row group at a time. A row group is the smallest part
+        of the file that can be read alone. Raises CacheError where clips.parquet is missing or damaged.
         """
         with _opened(storage) as file:
             for group in range(file.metadata.num_row_groups):
@@ -219,9 +221,11 @@ def _schema(names: Container[str]) -> pa.Schema:
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid unless `schema` has every required column once, each with the right kind of type.
+    """Raises ArrowInvalid where `schema` lacks a required column, has a column twice, or has a column with another kind
+    of type than expected.
 
-    A number or string type that is wider than the expected type is of the right kind. Such a column is cast later.
+    A number or string type that is wider than the expected type is of the expected kind. A column of a wider type is
+    cast later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):
@@ -247,7 +251,9 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid for a null in any column except `interval`, `frame_rate` and `target_frames`."""
+    """Raises ArrowInvalid for a null in a column. The columns `interval`, `frame_rate` and `target_frames` may have
+    null in place of a value, but not inside a list.
+    """
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
@@ -291,12 +297,12 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """Returns the rows of a cache after a new `index`: `old` rows keep their numbers, and rows that are only in `new`
-    follow, sorted.
+    """Returns the rows of a cache after a new run of `index`. The rows `old` come first and keep their numbers. Rows
+    that are only in `new` follow, sorted. Two rows are the same row if their clip_id is equal.
 
-    Old rows take labels, splits, paths and list places from `new`. An old row whose video could not be opened before
-    takes everything from `new`. Raises CacheMismatch where `new` lacks an old row, or where times, crop or frame size
-    of a row changed. The cached values of such a row would no longer match the row.
+    An old row takes labels, split, path and `list_index` from the same row in `new`. An old row whose video could not
+    be opened before takes all values from `new`. Raises CacheMismatch where `new` lacks an old row, or where times,
+    crop or frame size of a row changed, because the cached features would no longer match the row.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []
@@ -321,7 +327,7 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 
 
 def interval_id(video: str, interval: Interval) -> str:
-    """Returns the video_id of an interval: `<video>@<start>-<end>`.
+    """Returns the video_id of an interval: `<video>@<start>-<end>` (`film@3-7.5`).
 
     `start` and `end` are seconds, written with the fewest digits that keep the exact number.
     """
@@ -330,8 +336,9 @@ def interval_id(video: str, interval: Interval) -> str:
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """Returns the id of a whole video. `video_id` is the id of the whole video where `interval` is None, else the id of
-    the interval.
+    """Returns the id of the whole video that `video_id` belongs to. If `video_id` is an interval, `interval` holds its
+    start and end (`film@3-7` and (3.0, 7.0) -> `film`). If `interval` is None, `video_id` is already a whole video and
+    is returned.
     """
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 

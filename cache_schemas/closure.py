@@ -1,8 +1,10 @@
-"""Follows the dependencies between stages. Failures, changed files and requested work spread along these dependencies.
+"""Finds the stages that depend on other stages. Failures, changed files and requested work spread along these
+dependencies.
 
-A stage's attribute `reads` names the stages that the rows of the stage are made from. The functions of this module
-follow `reads` through any number of stages. In the mapping `stages`, every stage must come after the stages that it
-reads, as `Declared.stages` and `stages_in_order` return them.
+A stage reads another stage if its rows are made from rows of the other stage (`regions/i3d` reads `features/i3d`). The
+attribute `reads` of a stage contains the keys of the stages that it reads. The functions of this module follow `reads`
+through any number of stages. The parameter `stages` maps stage key -> stage. In `stages`, every stage must come after
+the stages that it reads, as in the results of `Declared.stages` and `stages_in_order`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +13,10 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns `keys` and the keys of all stages that are made from stages in `keys`, directly or through other stages.
+    """Returns `keys` together with the keys of all stages that read a stage in `keys`, directly or through other
+    stages.
 
-    The order is that of `stages`.
+    The result is in the order of `stages`.
     """
     chosen = {*keys}
     for key, stage in stages.items():
@@ -23,9 +26,10 @@ def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns `keys` and the keys of all stages that the stages in `keys` are made from, directly or through others.
+    """Returns `keys` together with the keys of all stages that a stage in `keys` reads, directly or through other
+    stages.
 
-    The order is that of `stages`.
+    The result is in the order of `stages`.
     """
     chosen = {*keys}
     for key in reversed([*stages]):

@@ -1,4 +1,5 @@
-"""Compresses the inner chunks of zarr shards. Each kind of array has one codec.
+"""Compresses the inner chunks of zarr shards. A codec is chosen for each kind of array, for example for `features`. The
+kind of an array is the part of the array's name before the first `/`.
 
 The compressed chunks are frames of Blosc, a format for compressed arrays that any zarr library reads.
 """
@@ -22,20 +23,24 @@ blosc.use_threads = False
 
 
 def codec_of(compression: Compression, array: str) -> str:
-    """Returns the codec of an array or of a kind of array: `none`, `lz4` or `zstd`.
+    """Returns the codec that `compression` chooses for an array: `none`, `lz4` or `zstd`.
 
-    `array` is the full name of an array, or a kind of array. The kind is the part of the name before the first `/`.
+    `array` is the full name of an array (`features/i3d/res5`) or a kind of array (`features`).
     """
     return compression if isinstance(compression, str) else compression.get(array.partition("/")[0], NONE)
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns a dict of kind of array -> codec, with every kind of array."""
+    """Returns kind of array -> codec. The result has an entry for every kind of array, also where `compression` is one
+    codec for all arrays.
+    """
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns the codecs that zarr.json lists after the codec `bytes`. The list is empty where `codec` is `none`."""
+    """Returns a list of the codecs that follow the codec `bytes` in zarr.json. The list is empty where `codec` is
+    `none`, else it has one entry.
+    """
     if codec == NONE:
         return []
     itemsize = np.dtype(dtype).itemsize

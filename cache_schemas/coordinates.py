@@ -1,5 +1,6 @@
-"""Writes the coordinates for xarray. A coordinate labels the rows of arrays. It is a column of clips.parquet, copied
-into every zarr group that holds arrays with one entry per row.
+"""Writes the coordinates for xarray. A coordinate labels every row with a text, for example with its clip_id. The texts
+are copied from a column of clips.parquet. Every zarr group that directly contains arrays of the cache receives the
+coordinates.
 
 kinegraph itself never uses coordinates to find rows, because clips.parquet alone decides what a row is. The order of
 writing is: the chunks of a coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of
@@ -52,7 +53,7 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
     """Returns the coordinates of all rows, for xarray.
 
     columns: column name -> values, for `clip_id`, `video_id` and `split`. labels: the result of `label_names`, or None
-    where there is no coordinate `label`. many: whether rows may have several labels.
+    to make no coordinate `label`. many: whether rows may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})
@@ -62,8 +63,8 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
 def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: bool) -> list[str]:
     """Returns the coordinate `label` of each row: the name of the class, or a JSON list of names where `many` is true.
 
-    A row without a label has an empty string, or an empty JSON list. Raises KeyError for a label that has no name in
-    `classes`.
+    `rows` has the list of labels of each row. A row without a label has an empty string, or an empty JSON list where
+    `many` is true. Raises KeyError for a label that has no name in `classes`.
     """
     names = dict(enumerate(classes))
     if many:
@@ -72,8 +73,9 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """Returns the zarr.json of a group. The attributes of the group name the coordinates, as the CF conventions for
-    metadata of scientific data ask for.
+    """Returns the content of a group's zarr.json. If there are coordinates, an attribute lists their names, as the CF
+    conventions for metadata of scientific data ask for. Another attribute then holds `num_rows` and a digest of the
+    coordinates.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
@@ -98,8 +100,8 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes the coordinates into a zarr group. A coordinate is skipped where the storage already has an equal
-    zarr.json for it.
+    """Writes the coordinates into a zarr group. A coordinate whose zarr.json is already in the group is skipped,
+    because the zarr.json holds a digest of all values.
     """
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
@@ -142,8 +144,8 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
-    """Yields the chunks of a coordinate, encoded by zarr's codec for texts, vlen-utf8. Places of a chunk past the last
-    row of the cache hold empty texts.
+    """Yields the chunks of a coordinate, one for every CHUNK_ROWS rows, encoded by zarr's codec for texts, vlen-utf8.
+    The last chunk is filled up with empty texts.
     """
     for start in range(0, len(values), CHUNK_ROWS):
         places = np.full(CHUNK_ROWS, "", dtype=object)

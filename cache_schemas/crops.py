@@ -45,8 +45,8 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Returns whether the crop is cut out of a resized frame. False means that the crop is cut first and then
-        resized.
+        """Returns whether the frame is resized before `crop` is cut out of it. False means that the crop is cut first
+        and then resized.
         """
         return self.resize_short is not None and base_of(crop) != FULL
 
@@ -72,13 +72,13 @@ def is_mirrored(crop: str) -> bool:
 
 
 def base_of(crop: str) -> str:
-    """Returns the name of a crop without `_flip`."""
+    """Returns the name of a crop without `_flip` (`left_flip -> left`)."""
     return crop.removesuffix(FLIP)
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether a config may name the crop `name`. For evenly spaced crops, a config writes `even_<n>`, which
-    stands for n crops.
+    """Returns whether `name` is a name of crops that a config may use. For n evenly spaced crops, a config uses the one
+    name `even_<n>`.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)
@@ -86,7 +86,9 @@ def is_crop(name: str) -> bool:
 
 
 def crops_of(name: str) -> list[str]:
-    """Returns the crops that a name in a config stands for: n crops for `even_<n>`, one crop for every other name."""
+    """Returns the list of crops that a name in a config stands for. `even_<n>` stands for n crops (`even_2` for
+    `even_2_0` and `even_2_1`). Every other name stands for one crop.
+    """
     even = EVEN.fullmatch(base_of(name))
     if even is None:
         return [name]
@@ -118,9 +120,9 @@ def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
     """Returns (left, top), the first pixel of the crop in a resized frame of `width` x `height` px.
 
-    `resize: pillow` rounds halves to even, as torchvision's CenterCrop does. A crop with `_flip` lies where the crop
-    without `_flip` lies in the mirrored frame, as in torchvision's TenCrop. `resize: torch` rounds up, as the function
-    uniform_crop of PySlowFast and PyTorchVideo does.
+    The place of the crop is rounded to whole pixels. `resize: pillow` rounds halves to even, as torchvision's
+    CenterCrop does. `resize: torch` rounds up, as the function uniform_crop of PySlowFast and PyTorchVideo does. For a
+    crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -130,7 +132,8 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """Returns the rectangle that the network sees of a frame of `width` x `height` px.
+    """Returns the rectangle that a network sees of a frame of `width` x `height` px. `framing` says how the network
+    resizes and cuts frames.
 
     The rectangle is in pixels of the frame before any resizing and may have fractions of a pixel.
     """
@@ -144,14 +147,14 @@ def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rect
 
 
 def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
-    """Returns the rectangle with x1 and x2 swapped where `mirrored` is true. A mirrored rectangle has x1 > x2."""
+    """Returns `rectangle`. If `mirrored` is true, x1 and x2 are swapped, so that x1 > x2 marks a mirrored rectangle."""
     x1, y1, x2, y2 = rectangle
     return (x2, y1, x1, y2) if mirrored else rectangle
 
 
 def _place(base: str, width: int, height: int) -> tuple[Fraction, Fraction]:
-    """Returns the place of a crop as (across, down). 0 is the left or top end of the frame, 1 is the right or bottom
-    end.
+    """Returns the place of a crop as (across, down). The number 0 is the left or top end of the frame, 1/2 is the
+    middle, and 1 is the right or bottom end.
     """
     if base in CORNERS:
         return CORNERS[base]

@@ -34,7 +34,7 @@ class Document(BaseModel):
 
 
 class Layout(Document):
-    """The section `store` of cache.json: the kind of store, the rows per shard and the compression."""
+    """The section `store` of cache.json: the kind of store, the number of rows per shard and the compression."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -79,8 +79,8 @@ class IndexedDataset(Document):
 
 
 class ArrayDocument(Document):
-    """One entry of `arrays` in stages/<key>.json. `fill` is the value of rows that were not written, as Python's `repr`
-    writes it.
+    """One entry of `arrays` in stages/<key>.json. The entry describes one array. `fill` is the value of rows that were
+    not written, as a text (`nan`, `0`, `-1`).
     """
 
     name: ObjectName
@@ -141,17 +141,18 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
     """Reads the document `name` of a cache and returns it, checked against `model`.
 
-    Raises FileNotFoundError where the document is missing. Raises the errors of `parsed`.
+    `advice` says what to do where the document is damaged. Raises FileNotFoundError where the document is missing.
+    Raises the errors of `parsed`.
     """
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """Parses a document, checks it against `model` and returns it.
+    """Parses the JSON text `content` of a document, checks it against `model` and returns it as a `model`.
 
-    Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document. The message
-    contains `where`, the cause and `advice`. Where `model` has an attribute `latest_schema_version`, documents up to
-    the version in that attribute are accepted.
+    Raises CacheTooNew for a document with a later schema version than this kinegraph knows. The latest known version is
+    `model.latest_schema_version`, or SCHEMA_VERSION if `model` has no such attribute. Raises CacheError for a damaged
+    document. The message of the error contains `where` (the path of the document), the cause and `advice` (what to do).
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
@@ -166,10 +167,10 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 
 
 def fault(error: Exception) -> str:
-    """Returns one line that says what is wrong with a document.
+    """Returns one line that says what is wrong with a document. `error` was raised when the document was parsed.
 
-    For an error of pydantic, which checks documents, the line contains the first fault, the key with the fault and the
-    value of the key.
+    If `error` is from pydantic, the library that checks documents, the line describes the first fault only. The line
+    then contains the key with the fault and the value of the key.
     """
     if not isinstance(error, ValidationError):
         return shortened(str(error))
@@ -182,8 +183,8 @@ def fault(error: Exception) -> str:
 
 
 def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
-    """Returns `words` on one line. A line longer than `most` characters is cut, and the length of the whole line is
-    added.
+    """Returns `words` on one line. A line longer than `most` characters is cut, and its length before the cut is added
+    (`abc... (1,234 characters)`).
     """
     line = " ".join(words.split())
     return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"

@@ -43,7 +43,7 @@ class UnsafeName(CacheError):
 
 
 class UnknownStorage(CacheError):
-    """A URL is refused: no installed package opens URLs of this kind, or the URL holds a secret."""
+    """A URL is refused, because no installed package opens URLs of this kind or because the URL contains a secret."""
 
 
 class StorageError(CacheError, OSError):
@@ -51,10 +51,10 @@ class StorageError(CacheError, OSError):
 
 
 def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache that was made with other options.
+    """Returns the error for a cache at `root` that was made with other options than the caller asks for.
 
-    `key` is the stage key or the section of cache.json that differs. `changed` has one line for each option that
-    differs.
+    `key` is the part of the cache that differs: a stage key, or the section `clips` or `store` of cache.json. `changed`
+    has one line for each option that differs.
     """
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(

@@ -1,5 +1,5 @@
-"""Opens URLs through fsspec, a library for many kinds of storage. Names the package to install where fsspec lacks one
-for a kind of URL.
+"""Opens URLs through fsspec, a library for many kinds of storage. Where fsspec needs another package for a kind of URL,
+the error message says which package to install.
 """
 
 from typing import Any

@@ -58,10 +58,11 @@ def temporary_name(name: str) -> str:
 
 
 def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """Returns the name of a file, shortened to at most `max_bytes` bytes.
+    """Returns the file name `name`, shortened to at most `max_bytes` bytes.
 
-    A longer name keeps its start and its ending, with a digest of the name between. One name always results in one
-    short name. Different names result in different short names.
+    A name that is too long keeps its start and its ending, for example `.csv`. A digest of the whole name is put
+    between start and ending, so different names have different short names. Shortening one name again returns an equal
+    short name.
     """
     if len(encoded := os.fsencode(name)) <= max_bytes:
         return name
@@ -111,7 +112,8 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Turns the error of a full or read-only disk into CacheNotWritable, which names `target`.
+    """Turns the error of a full or read-only disk into CacheNotWritable. The message of CacheNotWritable contains the
+    path `target`.
 
     Other errors pass unchanged.
     """
@@ -125,7 +127,8 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
-    """Replaces the file `target` by the concatenation of `parts`. Returns (size in bytes, xxh3_128 digest).
+    """Writes the concatenation of `parts` as the file `target`, in place of an existing file. Returns (size in bytes,
+    xxh3_128 digest).
 
     The steps are: temporary file, fsync, rename, fsync of the folder. The digest is computed while writing. A crash
     leaves the old file or the new file, and at most one temporary file, which `sweep` removes later. Raises
@@ -156,7 +159,8 @@ def remove_durably(path: Path) -> None:
 
 
 def create_exclusively(target: Path, content: bytes) -> bool:
-    """Creates `target` whole unless the file exists already. Returns whether this call created the file.
+    """Creates the file `target` with `content`, unless the file exists already. Returns whether this call created the
+    file. No reader sees the file with a part of its content.
 
     Raises CacheNotWritable where there is no room, no permission to write, or where the file system has no hard links.
     """
@@ -245,7 +249,8 @@ def start_ticks(pid: int) -> int:
 
 
 def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
-    """Returns (state, start in clock ticks) of a process: fields 3 and 22 of `stat` in proc(5).
+    """Returns (state, start in clock ticks) of a process. The values are the fields 3 and 22 of the file
+    /proc/<pid>/stat.
 
     Returns ("", 0) where the fields cannot be read.
     """

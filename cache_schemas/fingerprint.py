@@ -22,8 +22,9 @@ def fingerprint(options: Options) -> str:
 
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
-    """Returns one line `key: old value -> new value` for each key whose values in `old` and `new` differ. The key of a
-    value in an inner mapping is the path of keys, joined by dots.
+    """Returns one line `key: old value -> new value` for each key whose values in `old` and `new` differ. A key of an
+    inner mapping is written as a path of keys (`clips.fps: 25 -> 30`). A value that `old` or `new` lacks is written as
+    `(absent)`.
     """
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
@@ -36,5 +37,7 @@ def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
 
 
 def are_imported(options: Options) -> bool:
-    """Returns whether `kinegraph import` recorded these options of a stage, or these clip options of a cache."""
+    """Returns whether the command `import` recorded `options`. `options` are the options of a stage or the clip options
+    of a cache.
+    """
     return "provenance" in options

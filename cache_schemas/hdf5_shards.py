@@ -1,9 +1,10 @@
-"""Stores arrays in HDF5: one file per stage key and shard, and data.h5, which joins these files.
+"""Stores arrays in HDF5: one file per stage key and shard, and data.h5, in which the arrays of all these files can be
+read.
 
 A shard file is never opened for writing again. `data.h5` holds every array as a virtual dataset: a view over all shard
 files. The rows of a missing shard file read as fill values. Once the shard file is written, its rows appear in
-`data.h5`. Files are built in memory and written whole. So a crash leaves no file that HDF5 cannot open, and readers
-take no locks.
+`data.h5`. A crash leaves no file that HDF5 cannot open, and readers take no locks, because a file is built in memory
+and appears only when all its bytes are written.
 """
 
 import json
@@ -27,7 +28,7 @@ ALIGNMENT_BYTES = 8  # chunks start at multiples of this, so that mapped rows ar
 
 
 def object_name(key: str, shard: int) -> str:
-    """Returns the path of the shard file of a stage key, below the cache."""
+    """Returns the path, below the cache, of the file that holds shard number `shard` of the stage `key`."""
     return f"shards/{key}/{shard:06d}.h5"
 
 
@@ -47,10 +48,10 @@ def _image(file: h5py.File) -> bytes:
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
-    """Returns the content of a shard file.
+    """Returns the content of a shard file that holds the given rows of the given arrays.
 
-    For every array, the file has room for `shard_clips` rows and has the chunks that the zarr store would use. Rows
-    that are not written take no space.
+    Every array in the file has places for `shard_clips` rows and has the chunk size that the zarr store would use.
+    Places without a row take no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -91,7 +92,7 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 class Hdf5ShardView:
-    """One array of a sealed shard file, mapped into memory. No HDF5 handle stays open.
+    """One array of one sealed shard file, mapped into memory. No HDF5 handle stays open.
 
     Raises FileNotFoundError where there is no file, ValueError where the file is damaged, and TooManyOpenFiles where
     the process has no free descriptor.
@@ -111,7 +112,7 @@ class Hdf5ShardView:
         self._mapped = mapped(path)
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard as a read-only view of the mapped file."""
+        """Returns one row as a read-only view of the mapped file. `index` counts from the first row of the shard."""
         inner, within = divmod(index, self._inner_rows)
         start = self._offsets[inner] + within * self._spec.row_bytes
         return self._mapped[start : start + self._spec.row_bytes].view(self._spec.dtype).reshape(self._spec.shape)
@@ -136,8 +137,8 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches a dimension scale, which names an axis, to each axis of a dataset, as netCDF-4 does. All datasets of a
-    group share one scale per axis name.
+    """Attaches a dimension scale to each axis of a dataset, as netCDF-4 does. A dimension scale is a dataset whose name
+    is the name of an axis. Datasets of one group that have an axis name in common share the scale of that name.
     """
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
@@ -189,7 +190,7 @@ class Hdf5Store:
         """Returns ["data.h5"] where data.h5 is missing, is damaged, or does not join the shard files of `specs`.
         Returns [] otherwise.
 
-        `num_rows` contains the numbers of rows that data.h5 may have.
+        `num_rows` is the range of numbers of rows that are allowed in data.h5.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -199,8 +200,8 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. `num_rows` contains the numbers of
-        rows that the dataset may have.
+        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. `num_rows` is the range of allowed
+        numbers of rows.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
@@ -210,7 +211,7 @@ class Hdf5Store:
         return sources == expected and np.array_equal(dataset.fillvalue, np.dtype(spec.dtype).type(spec.fill), True)
 
     def _declared(self) -> str:
-        """Returns the JSON attribute of data.h5 that lists the arrays which data.h5 joins.
+        """Returns the JSON text that `declare` wrote into data.h5. The text lists the arrays that data.h5 joins.
 
         Returns "" where data.h5 is missing or damaged.
         """
@@ -257,7 +258,8 @@ class Hdf5Store:
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard file with all arrays of a stage key.
+        """Writes one shard of a stage key as one file with all arrays of the stage. `arrays` has one pair (spec, rows)
+        for each array.
 
         Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows whose shape or type is not
         that of their array.
@@ -275,7 +277,7 @@ class Hdf5Store:
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Opens several arrays of sealed shards. Returns one view for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one view for each (array, shard number) in `wanted`.
 
         Raises the errors of `open_shard`.
         """

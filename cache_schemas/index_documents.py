@@ -26,7 +26,7 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Returns one sentence for each document that is missing or damaged. Shards that are sealed, which means done, stay
+    """Returns one message for each document that is missing or damaged. The message says what to do. Sealed shards stay
     valid without the documents.
     """
     told = [*absent_documents(cache).values()]

@@ -72,9 +72,10 @@ class Source(_Record):
     """Identifies the content of a file at the moment when it was read. The file is a video, or a file beside a video
     such as its boxes.
 
-    `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled parts of the content. For a file at
-    a URL, the store behind the URL reports `mtime_ns` and `etag`, the store's own mark of the content. `mtime_ns` is 0
-    and `etag` is None where the store does not report them.
+    `size` is in bytes. `mtime_ns` is the time of the last change, in nanoseconds. `digest` is the digest of sampled
+    parts of the content. `etag` is the mark by which a store behind a URL identifies the content. For a file at a URL,
+    `mtime_ns` and `etag` are those that the store reports. Where the store reports none, `mtime_ns` is 0 and `etag` is
+    None.
     """
 
     size: NumBytes
@@ -92,11 +93,13 @@ class Exported(_Record):
 
 
 class Record(_Record):
-    """Says what was written when one shard of one stage key was sealed.
+    """Says what was written when one shard of one stage key was sealed, and which files were read for it.
 
-    Paths are relative to the cache. Times are in seconds. Where `exported` is set, all entries except `objects` are
-    copied from the record of the original shard. `upgraded_from` is the fingerprint under which the shard was first
-    sealed, by an earlier version that took the same frames.
+    `objects` has the path of each written object, relative to the cache. `sources` and `files` map video_id -> the
+    video, or the file beside the video, that was read. `seconds` has times in seconds. `exported` is set for a shard
+    that was copied from another kind of store. All entries except `objects` are then copied from the record of the
+    original shard. `upgraded_from` is the fingerprint under which the shard was first sealed, by an earlier version
+    that took the same frames.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -147,15 +150,17 @@ class Ledger:
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
-        """Declares a shard done by creating its record. Returns False where the shard already has a record. The
-        existing record stays.
+        """Marks a shard as done by creating its record. Returns whether this call created the record. A record that
+        exists already stays unchanged.
 
         The objects of the shard must be durable before the call.
         """
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. The objects of the shard stay."""
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. The objects of the shard are not
+        changed.
+        """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
@@ -191,8 +196,8 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Yields the records of a stage key in the order of the shards. `among` contains the numbers of the shards
-        whose records are wanted. None means all shards.
+        """Yields the records of a stage key in the order of the shards, one for each shard that has a record. `among`
+        contains the numbers of the shards whose records are wanted. None means all shards.
 
         Raises the errors of `read`.
         """

@@ -24,7 +24,7 @@ class LocalStorage:
 
     The root is the folder itself. Reading follows all symbolic links. Writing and removing follow links in the path of
     the root. Below the root, writing and removing refuse a link to a folder outside the root, because a cache that
-    another person made must not cause writes elsewhere.
+    another person made must not cause writes elsewhere. UnsafeName is then raised.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -93,8 +93,8 @@ class LocalStorage:
 
 
 def _names(path: str, folder: str) -> Iterator[str]:
-    """Yields the names of all objects in the folder at `path` and in the folders below it. Every name starts with
-    `folder`.
+    """Yields the name of every object in the folder at `path` and in the folders below it. `folder` is the name of the
+    folder at `path`, and every yielded name starts with it (`ledger` -> `ledger/clips/000000.json`).
     """
     try:
         entries = os.scandir(path)

@@ -1,6 +1,7 @@
-"""Checks the names of objects, arrays and stage keys that documents contain.
+"""Checks the names of objects, arrays and stage keys that documents contain, because a damaged document could lead to a
+file outside the cache.
 
-Each name is a POSIX path that stays below a root.
+Each name is a POSIX path that stays below the cache.
 """
 
 import re
@@ -15,9 +16,9 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 
 
 def checked_name(name: str) -> str:
-    """Returns `name` unchanged. Raises UnsafeName for a name that could lead out of the root.
+    """Returns `name` unchanged. Raises UnsafeName for a name that could lead out of the cache.
 
-    A name could lead out of the root if it is absolute, has a part `.` or `..`, has an empty part, or contains a
+    A name could lead out of the cache if it is absolute, has a part `.` or `..`, has an empty part, or contains a
     backslash or a NUL.
     """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:

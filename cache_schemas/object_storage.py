@@ -70,7 +70,8 @@ class ObjectStorage:
     def create(self, name: str, content: bytes) -> bool:
         """Creates an object unless it exists already. Returns whether this call created the object.
 
-        An existing object is never replaced, even where the server ignores the condition of the put.
+        An object that exists before the call is never replaced. The call looks for the object first, because some
+        servers ignore the condition that a put must not replace an object.
         """
         return not self.exists(name) and self._create(name, content)
 
@@ -78,7 +79,8 @@ class ObjectStorage:
         """Returns whether the store refuses to create an object that exists already. The first call of this method
         finds out by creating one test object twice.
 
-        Not every server that speaks S3 obeys `If-None-Match`, the HTTP header that forbids to replace an object.
+        The test is needed because not every server that speaks S3 obeys `If-None-Match`, the HTTP header that forbids
+        to replace an object.
         """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"
@@ -196,8 +198,8 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Turns every error except FileNotFoundError and MemoryError into a StorageError, which names the URL of the
-        object.
+        """Turns every error except FileNotFoundError and MemoryError into a StorageError, whose message contains the
+        URL of the object.
         """
         try:
             yield
@@ -221,10 +223,11 @@ class ObjectStorage:
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
-    """Puts an object.
+    """Puts an object with the bytes `content`.
 
-    Raises FSTimeoutError where the put takes longer than PUT_SECONDS plus the time that `content` needs at
-    SLOWEST_BYTES_PER_SECOND. The put is then cancelled.
+    The put is cancelled where it takes longer than PUT_SECONDS plus the time that `content` needs at
+    SLOWEST_BYTES_PER_SECOND. The function then raises FSTimeoutError. A file system of fsspec that is not asynchronous
+    has no such limit.
     """
     if not system.async_impl:
         system.pipe_file(path, content, **settings)

@@ -51,7 +51,8 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
-    """Returns stage key -> options without `reads`, for the stages `keys` and all stages that they are made from.
+    """Returns stage key -> options, for the stages `keys` and all stages that they are made from, directly or through
+    others. The entry `reads`, which holds fingerprints, is removed from the options.
 
     `stage_of` returns the stage of a key.
     """
@@ -65,24 +66,25 @@ def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dic
 
 
 class CachedClips:
-    """Map-style data set of the clips of one split that have features. A clip has features if its shard is sealed in
-    every stage of `arrays`, and none of these stages failed on the clip.
+    """Map-style data set of the clips of one split that have features. If `split` is None, the data set covers all
+    splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these stages failed on
+    the clip.
 
     A shard is sealed once its features are written and recorded. The data set covers the shards that were sealed when
-    the data set was opened. A cache that grows does not change an open data set. Clips that failed in a stage of
-    `arrays` are left out. A video whose clips all failed is listed in `failed_videos`. The array `clips/crop` [4] comes
-    from clips.parquet and belongs to the stage `clips`. So does `clips/crop/<entry>`, for the backbone `<entry>` that
-    sees another rectangle than `clips/crop` holds.
+    the data set was opened. A cache that grows does not change an open data set. A video whose clips all failed is not
+    in the data set, but is listed in `failed_videos`. The array `clips/crop` [4] comes from clips.parquet and belongs
+    to the stage `clips`. So does `clips/crop/<entry>`, for the backbone `<entry>` that sees another rectangle than
+    `clips/crop` holds.
 
     The data set is safe under fork and spawn, because each process opens shards for itself when it needs them. If the
-    cache is at a URL, a batch first fetches the indexes of all shards that are not open yet, side by side. It then
-    fetches all its rows side by side.
+    cache is at a URL, a batch first fetches the indexes of all shards that are not open yet, side by side. The batch
+    then fetches all its rows side by side.
 
     A sample is a dict. It contains each array under its full name, `labels` (int64 [], or multi-hot float32
-    [num_classes]) and `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the
-    data set as it is. `batch(indices)` returns a dict with the keys of a sample, whose tensors have an axis [B] in
-    front, for B clips. `batch` is faster than samples, because torch need not join samples to a batch:
-    `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
+    [num_classes] if `multi_label` is true) and `clip_index` (int64 [], the row in the cache). torch's DataLoader,
+    Subset and samplers take the data set as it is. `batch(indices)` returns a dict with the keys of a sample, whose
+    tensors have an axis [B] in front, for B clips. `batch` is faster than samples, because torch need not join samples
+    to a batch: `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
 
     Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
     `float32=True` converts float16 arrays to float32.
@@ -145,8 +147,8 @@ class CachedClips:
             )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """Returns the crops of all rows, float64 [rows, 4] px. They are the values of the array `clips/crop` or
-        `clips/crop/<entry>`.
+        """Returns the crops of all rows of the cache, float64 [rows, 4] px. `name` is the array whose values are
+        returned, `clips/crop` or `clips/crop/<entry>`.
         """
         entry = name.removeprefix(CROP).removeprefix("/")
         rectangles = np.array(clips.column("crop").to_pylist())
@@ -163,8 +165,8 @@ class CachedClips:
         return rectangles
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
-        """Returns a mask of the rows of the cache that are in the split, bool [rows]. Raises CacheError for an unknown
-        split.
+        """Returns a mask of the rows of the cache that are in `split`, bool [rows]. If `split` is None, all rows are in
+        the mask. `splits` has the split of every row. Raises CacheError for an unknown split.
         """
         if split is not None and split not in splits:
             names = ", ".join(sorted(set(splits))) or "none"
@@ -215,12 +217,14 @@ class CachedClips:
 
     @property
     def video_ids(self) -> list[str]:
-        """Returns the video id of each clip, in the order of the clips."""
+        """Returns one video id per clip, in the order of the clips. The id of a video with several clips occurs several
+        times.
+        """
         return [self._videos[row] for row in self.rows]
 
     @property
     def videos(self) -> list[str]:
-        """Returns the id of every video once, including the ids in `failed_videos`.
+        """Returns a list of video ids, each video once. The videos in `failed_videos` are in the list, too.
 
         The videos have the order in which the data set lists them. Without such a list, they have the order of the rows
         of the cache.
@@ -230,15 +234,15 @@ class CachedClips:
 
     @property
     def labels(self) -> "Tensor":
-        """Returns the label of each clip, in the order of the clips: int64 [clips], or multi-hot float32 [clips,
-        num_classes].
+        """Returns the labels of all clips, in the order of the clips. The tensor is multi-hot float32 [clips,
+        num_classes] if `multi_label` is true, else int64 [clips] with -1 for a clip without a label.
         """
         return self._label_tensor(self.rows)
 
     @property
     def failed_labels(self) -> "Tensor":
-        """Returns the labels of the videos in `failed_videos`, in the order of `failed_videos`: int64 [videos], or
-        multi-hot float32 [videos, num_classes].
+        """Returns the labels of the videos in `failed_videos`, in the order of `failed_videos`. The tensor is multi-hot
+        float32 [videos, num_classes] if `multi_label` is true, else int64 [videos] with -1 for a video without a label.
         """
         return self._label_tensor(self._failed_rows)
 
@@ -255,8 +259,8 @@ class CachedClips:
     def __getitem__(self, index: slice) -> list[Sample]: ...
 
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
-        """Returns the sample of the clip with the number `index`. Where `index` is a slice or a sequence of numbers,
-        returns a list of samples.
+        """Returns one sample if `index` is a number. Returns a list of samples if `index` is a slice or a sequence of
+        numbers. The clips of the data set are numbered from 0.
 
         Negative numbers count from the end. Raises IndexError for a number that is out of range.
         """
@@ -264,7 +268,7 @@ class CachedClips:
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
-        """Returns one sample for each of `indices`. torch's DataLoader calls this method.
+        """Returns a list with one sample for each clip number in `indices`. torch's DataLoader calls this method.
 
         `batch` returns the values of these samples as one dict of tensors.
         """
@@ -273,7 +277,8 @@ class CachedClips:
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
 
     def batch(self, indices: Indices) -> Batch:
-        """Returns the clips with the numbers `indices` as one dict of tensors [B, ...], for B clips.
+        """Returns several clips as one dict of tensors [B, ...], for B clips. `indices` are numbers of clips in this
+        data set, from 0.
 
         Training reads through this method. Raises IndexError for a number that is out of range.
         """
@@ -295,7 +300,8 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the clips that `index` chooses, as int64. All numbers are from 0 to len(self) - 1.
+        """Returns the numbers of the clips that `index` chooses, as an int64 array. All numbers are in
+        range(len(self)). The array of a single number has no axis.
 
         Raises IndexError for a number out of range, TypeError for a value that is no number.
         """
@@ -313,9 +319,9 @@ class CachedClips:
             raise IndexError(f"{self!r}: {error}") from error
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name` at `rows`, [len(rows), ...], copied from the shards.
+        """Returns the values of the array `name`, [len(rows), ...]. `rows` are row numbers of the cache.
 
-        Crops are taken from clips.parquet.
+        The values of crops are taken from clips.parquet. All other values are copied from the shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
@@ -329,7 +335,9 @@ class CachedClips:
         return filled
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
-        """Returns the labels at `rows`: int64 [rows] with -1 for no label, or multi-hot float32 [rows, num_classes]."""
+        """Returns the labels of the row numbers `rows`. The tensor is multi-hot float32 [rows, num_classes] if
+        `multi_label` is true, else int64 [rows] with -1 for no label.
+        """
         import torch
 
         chosen = [self._labels[row] for row in rows]
@@ -343,7 +351,8 @@ class CachedClips:
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
         """Returns a dict of (array name, shard number) -> opened shard, for each pair in `wanted`.
 
-        After the call, the `MAX_OPEN` shards that were used last stay open, and the others are dropped.
+        After the call, the `MAX_OPEN` shards that were used last stay open for later calls. Any other shards are
+        forgotten.
         """
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()

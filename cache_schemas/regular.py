@@ -1,7 +1,7 @@
-"""Opens files that a user, a csv or a cache names. Only regular files are opened. Documents above a largest size are
-refused.
+"""Opens files whose paths come from a user, a csv or a cache. Files that are not regular are refused, because reading a
+FIFO (a named pipe), a socket or a device could wait for ever or could yield bytes without end.
 
-Reading a FIFO (a named pipe), a socket or a device could wait for ever, or could yield bytes without end.
+Documents that are larger than a limit are refused, too.
 """
 
 import errno
@@ -72,9 +72,11 @@ def _descriptor(path: Path | str) -> int:
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Returns the status of a regular file, as `os.stat` does. For any other path, raises the errors of `open_regular`.
+    """Returns the status of a regular file, as `os.stat` does. Raises NotRegularError for a folder, a FIFO, a socket or
+    a device, FileNotFoundError where there is no file.
 
-    Call this function before a library opens the file by its path.
+    Call this function before a library opens the file by its path, because the library would not check the kind of
+    file.
     """
     status = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
     _check(path, status)

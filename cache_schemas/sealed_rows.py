@@ -1,7 +1,7 @@
 """Reads the records of sealed shards and compares each record with the rows of the cache.
 
-A record no longer matches the rows where clips.parquet lost rows or was replaced, or where `shard_clips` in cache.json
-was changed, after the shard was sealed.
+After a shard was sealed, clips.parquet may have lost rows or may have been replaced, or `shard_clips` in cache.json may
+have been changed. The record of the shard then no longer matches the rows.
 """
 
 from collections.abc import Container, Iterator
@@ -19,10 +19,10 @@ RESTORE_BOTH = (
 
 
 class RowsMismatch(CacheError):
-    """Shards were sealed with another clips.parquet, or with another `shard_clips` in cache.json, than the cache has
-    now.
+    """The sealed shards do not match the rows of the cache. After the shards were sealed, clips.parquet or the entry
+    `shard_clips` of cache.json was changed.
 
-    `document` names the file that does not match: clips.parquet or cache.json.
+    `document` is the name of the changed file: clips.parquet or cache.json.
     """
 
     def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:
@@ -33,8 +33,9 @@ class RowsMismatch(CacheError):
 def sealed_shards(cache: Cache, key: str) -> list[int]:
     """Returns the numbers of the shards that are done for a stage key, in order.
 
-    A shard is done if it has a record. Raises RowsMismatch where a shard without any row in the cache is done. Raises
-    CacheError where the record of a shard without any row is damaged.
+    A shard is done if it has a record. The result has no shard whose rows were all added after `cache` counted its
+    rows. Raises RowsMismatch where a shard is done although clips.parquet has no row for it. Raises CacheError where
+    the record of such a shard is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -45,9 +46,9 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the records of a stage key, in the order of the shards.
 
-    `among` contains the numbers of the shards whose records are wanted. None means all shards. A record is left out
-    where its shard has rows that were added after `cache` counted its rows. Raises RowsMismatch where a record does not
-    match the rows of the cache, CacheError where a record is damaged.
+    `among` contains the numbers of the shards whose records are wanted. None means all shards. The iterator skips the
+    record of a shard with rows that were added after `cache` counted its rows. Raises RowsMismatch where a record does
+    not match the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -60,7 +61,9 @@ def require_rows_of(cache: Cache, record: Record) -> None:
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch where any shard of any stage was sealed with other rows than the cache has."""
+    """Raises RowsMismatch where the sealed shards do not match the rows of the cache. For every stage, the numbers of
+    the sealed shards are checked. The records themselves are read for one stage only.
+    """
     keys = cache.stage_keys()
     for key in keys:
         sealed_shards(cache, key)
@@ -85,7 +88,7 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless rows were added after `cache` counted its rows.
+    """Raises RowsMismatch unless clips.parquet has more rows now than `cache` counted before.
 
     `seen` is the part of the error's message that says what the record of the shard states.
     """

@@ -1,4 +1,4 @@
-"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next safe point. The
+"""Stops the process at signals. A handler notes the signal, and the main thread stops at its next safe point. The
 module does not import torch.
 
 A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. If the handler
@@ -7,9 +7,9 @@ taken, or the exception would be lost. Therefore the loops of the main thread ca
 this module call `check` every `POLL_SECONDS`. Other threads are never interrupted. Where no handler was installed (a
 notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as usual in Python.
 
-A watchdog ends a process that does not check in time, for example during a native call of minutes. The watchdog is a
-thread that reads a pipe. Python's signal handler, which is written in C, writes each signal into the pipe, also during
-a native call of the main thread.
+A watchdog ends a process whose main thread does not call `check` in time after a signal, for example during a native
+call of minutes. The watchdog is a thread that reads a pipe. Python's signal handler, which is written in C, writes each
+signal into the pipe, also during a native call of the main thread.
 """
 
 import os
@@ -56,9 +56,10 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 class _Noted:
     """Holds what the signal handler notes. `signal` is the number of the first signal that came, or 0.
 
-    `words` is the text that is printed after a stop. It says what becomes of the work of this process. `is_raised` says
-    whether `check` has raised. No attribute needs a lock, because the handler may run while the main thread holds any
-    lock.
+    `words` is the text that is printed after a stop. The text says what becomes of the work of this process.
+    `is_raised` says whether `check` has raised. `obeying_pid` is the number of the process that called `obey`.
+    `ignored_after_first` contains the signals that are ignored from their second time on. No attribute needs a lock,
+    because the handler may run while the main thread holds any lock.
     """
 
     signal: int = 0
@@ -74,10 +75,10 @@ _noted = _Noted()
 def obey(
     signals: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
-    """Installs handlers for `signals`. A signal then stops the main thread at its next `check`.
+    """Installs handlers for `signals`. A signal then stops the main thread at its next call of `check`.
 
-    The process ends at the latest `limit_seconds` after the signal. A second signal of the same kind ends the process
-    at once, by Python's default. Without `second_ends`, a second signal of the same kind is ignored. A second call of
+    If the process has not ended `limit_seconds` after the signal, the process is ended by force. A second signal of the
+    same kind ends the process at once if `second_ends` is true, else the second signal is ignored. A second call of
     `obey` in one process does nothing. Only the main thread may call this function.
     """
     if _noted.obeying_pid == os.getpid():
@@ -125,7 +126,8 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Waits for the first of `signals`, then for `limit_seconds`, then ends the process.
+    """Waits for the first of `signals`, then for `limit_seconds`, then ends the process. This function runs in the
+    thread of the watchdog.
 
     A second signal of the same kind ends the process at once where the handler of the first signal has not run yet,
     unless second signals are ignored.
@@ -244,10 +246,11 @@ class _Queue(Protocol[Item_co]):
 
 
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
-    """Returns `items.get(timeout=seconds)`. Calls `check` while it waits, so a signal stops the waiting.
+    """Returns the next item of the queue `items`, like `items.get(timeout=seconds)`. Calls `check` while it waits, so a
+    signal stops the waiting.
 
-    Raises queue.Empty where no item comes within `seconds`. Do not pass a queue.SimpleQueue. The `get` of a SimpleQueue
-    was seen to wait for ever when a signal came near the end of the timeout.
+    Raises queue.Empty where no item comes within `seconds`. Do not pass a queue.SimpleQueue, because its `get` was seen
+    to wait for ever when a signal came near the end of the timeout.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:
@@ -286,9 +289,9 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of `count` threads. At the end of the `with` block, work that no thread has begun is dropped.
+    """Yields a pool of `count` threads. At the end of the `with` block, tasks that no thread has begun are dropped.
 
-    The end of the block waits for work that a thread has begun, unless a signal has come.
+    The end of the block waits for the tasks that threads have begun, unless a signal has come.
     """
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
@@ -298,8 +301,8 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields `call(item)` for each item, in the order of the items, like `pool.map`. A signal stops the waiting for a
-    result, as in `result`.
+    """Yields the result of `call(item)` for each item, in the order of the items, like `pool.map`. A signal stops the
+    waiting for a result, as in `result`.
     """
     futures = deque(pool.submit(call, item) for item in items)
     while futures:

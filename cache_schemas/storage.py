@@ -46,8 +46,8 @@ class Storage(Protocol):
         ...
 
     def creates_exclusively(self) -> bool:
-        """Returns whether `create` is safe against other writers: whether it never replaces an object that another
-        writer created at the same moment.
+        """Returns whether `create` never replaces an object, even if another writer creates the object at the same
+        moment.
         """
         ...
 
@@ -66,8 +66,8 @@ class Storage(Protocol):
     def exists(self, name: str) -> bool: ...
 
     def digest(self, name: str) -> tuple[int, str]:
-        """Reads the object `name` without using any copy of it in memory. Returns (size in bytes, xxh3_128 digest) of
-        the object.
+        """Returns (size in bytes, xxh3_128 digest) of the object `name`. The bytes are read from the storage again and
+        not taken from a copy in memory.
 
         Raises FileNotFoundError where there is no such object.
         """
@@ -81,8 +81,8 @@ class Storage(Protocol):
         ...
 
     def names(self, folder: str) -> Iterator[str]:
-        """Yields the names of all objects below a folder, in no particular order. A folder that does not exist has no
-        objects.
+        """Yields the names of all objects in a folder and in the folders below it, in no particular order. Yields
+        nothing for a folder that does not exist.
         """
         ...
 

@@ -18,26 +18,29 @@ class Shard(Protocol):
     """A sealed shard of one array, opened in this process."""
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard, read-only. Raises ValueError where the row is damaged."""
+        """Returns one row, read-only. `index` counts from the first row of the shard. Raises ValueError where the row
+        is damaged.
+        """
         ...
 
 
 class Store(Protocol):
     """Reads and writes the arrays of a cache.
 
-    A store writes whole objects only. A work unit is one shard with the stages that are to be computed for the shard.
-    No object holds values of two work units, so two work units never write one object.
+    A store never changes a part of an object. It writes the object anew with all its bytes. A work unit is one shard
+    with the stages that are to be computed for the shard. No object holds values of two work units, so two work units
+    never write one object.
     """
 
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Makes all arrays of the cache readable at `num_rows` rows. A second call with equal arguments changes
-        nothing.
+        """Writes the metadata of the arrays `specs`, so that each array can be read with `num_rows` rows. A second call
+        with equal arguments changes nothing.
 
         Rows of shards that are not written yet read as the fill value. The zarr store also writes the coordinates that
-        `coordinates` returns where it has none yet. With `renew`, the zarr store compares existing coordinates with the
-        new ones and replaces those that differ.
+        the function `coordinates` returns into every group that has none for `num_rows` rows. With `renew`, the zarr
+        store compares existing coordinates with the new ones and replaces those that differ.
         """
         ...
 
@@ -45,7 +48,7 @@ class Store(Protocol):
         """Returns the names of the objects, such as zarr.json, that are missing or that are not as `declare` writes
         them.
 
-        `num_rows` contains the numbers of rows that an object may state.
+        `num_rows` is the range of numbers of rows that an object may state.
         """
         ...
 
@@ -57,11 +60,14 @@ class Store(Protocol):
         ...
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns how many objects make up one shard of a stage key. `num_arrays` includes the status array."""
+        """Returns how many objects one shard of a stage key has. `num_arrays` is the number of arrays of the stage,
+        status array included.
+        """
         ...
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
+        """Writes one shard of a stage key. `arrays` has one pair (spec, rows) for each array of the stage. Returns
+        object name -> (size in bytes, xxh3_128 digest).
 
         Equal rows always become equal bytes. Raises ValueError for rows that do not have the shape and type of their
         array.
@@ -76,7 +82,7 @@ class Store(Protocol):
         ...
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
-        """Opens several arrays of sealed shards. Returns one `Shard` for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one `Shard` for each (array, shard number) in `wanted`.
 
         Shards at a URL are fetched side by side. Raises the errors of `open_shard`.
         """
@@ -91,8 +97,8 @@ class Store(Protocol):
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of a store layout in which config and cache must agree: `kind` and `compression`.
+    """Returns the entries of a store layout in which config and cache must agree: `kind` and `compression`.
 
-    `shard_clips` is left out, because the cache alone decides it.
+    The result has no `shard_clips`, because the cache alone decides the number of rows per shard.
     """
     return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

@@ -5,7 +5,9 @@ KEPT = "\n\u200c\u200d"  # line end, and two joiners that scripts of India and I
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Returns `1 shard`, `2 shards` or `3,900 videos`. `plural` is for nouns with an irregular plural."""
+    """Returns a count with its noun, for example `1 shard`, `2 shards` or `3,900 videos`. `plural` is the plural of the
+    noun and may be left empty if the plural is regular.
+    """
     return f"{count:,} {noun if count == 1 else plural or _plural(noun)}"
 
 
@@ -14,22 +16,23 @@ def _plural(noun: str) -> str:
 
 
 def sentence(words: object) -> str:
-    """Returns `text`, the message of an error or of another program, with exactly one full stop at its end."""
+    """Returns `words` with exactly one full stop at the end. `words` is an error, or the message of an error or of
+    another program.
+    """
     return f"{str(words).rstrip(STOPS)}."
 
 
 def quoted(key: object) -> str:
-    """Returns a key as text, for a path of keys. A key that is empty or blank is in quotes, because it would be
-    invisible.
+    """Returns `key` as a part of a path of keys such as `store.kind`. A key that is empty or blank is put in quotes,
+    because it would be invisible otherwise.
     """
     text = str(key)
     return text if text.strip() else repr(text)
 
 
 def shown(text: str) -> str:
-    """Returns the text with control characters replaced by escapes, so that a terminal does not obey them.
-
-    Names and labels may contain escape sequences, which a terminal would obey. Line ends are not replaced.
+    """Returns `text` with control characters replaced by escapes, because a terminal would obey the control characters
+    in a name or a label. Line ends are not replaced.
     """
     return text if text.isprintable() else "".join(map(_shown_character, text))
 

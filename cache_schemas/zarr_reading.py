@@ -27,11 +27,11 @@ def index_bytes(num_inner: int) -> int:
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """Returns the index of a shard, uint64 [num_inner, 2]. It holds (offset, nbytes) of each inner chunk in the shard
-    object.
+    """Returns the index of a shard, uint64 [num_inner, 2]. The index holds (offset, nbytes) of each inner chunk in the
+    shard object.
 
-    `tail` is the last part of the shard object and contains the index. Raises ValueError for a damaged index. The
-    message of the error names the shard object as `where`.
+    `tail` is the last part of the shard object and contains the index. `where` is the path or URL of the shard object,
+    for error messages. Raises ValueError for a damaged index.
     """
     expected = index_bytes(num_inner)
     if len(tail) < expected:
@@ -42,7 +42,7 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """A sealed shard object, mapped into memory. A view holds one mapping and no file descriptor.
+    """One array of one sealed shard, mapped into memory from its shard object. A view keeps no file descriptor open.
 
     Raises ValueError where the index of the shard is damaged.
     """
@@ -56,7 +56,7 @@ class ShardView:
         self._path = path
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard as a read-only view of the mapped file."""
+        """Returns one row as a read-only view of the mapped file. `index` counts from the first row of the shard."""
         inner, within = divmod(index, self._inner_rows)
         start = int(self._offsets[inner]) + within * self._row_bytes
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
@@ -70,7 +70,9 @@ class CompressedShardView(ShardView):
     """
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard, read-only. Raises ValueError where the row's chunk is damaged."""
+        """Returns one row, read-only. `index` counts from the first row of the shard. Raises ValueError where the chunk
+        that holds the row is damaged.
+        """
         inner, within = divmod(index, self._inner_rows)
         chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
         count = self._row_bytes // self._dtype.itemsize
@@ -102,12 +104,14 @@ class FetchedShard:
         self._index = shard_index(tail, shard_clips // self._inner_rows, self._where)
 
     def row(self, index: int) -> np.ndarray:
-        """Fetches row `index` of the shard and returns it read-only. Raises ValueError where the row is damaged."""
+        """Fetches one row and returns it read-only. `index` counts from the first row of the shard. Raises ValueError
+        where the row is damaged.
+        """
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Returns the span of bytes to fetch for row `index`: the row itself, or the compressed chunk that holds the
-        row.
+        """Returns the range of bytes to fetch for one row. The range holds the row itself, or the compressed chunk with
+        the row if the shard is compressed. `index` counts from the first row of the shard.
         """
         inner, within = divmod(index, self._inner_rows)
         start, size = (int(value) for value in self._index[inner])
@@ -116,7 +120,8 @@ class FetchedShard:
         return Span(self._name, start, start + size)
 
     def decoded(self, index: int, content: bytes) -> np.ndarray:
-        """Returns row `index`, read-only. `content` are the bytes of the row's `span`.
+        """Returns one row, read-only. `index` counts from the first row of the shard. `content` are the bytes of
+        `span(index)`.
 
         Raises ValueError where the bytes are damaged.
         """

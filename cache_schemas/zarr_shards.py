@@ -36,8 +36,8 @@ _ONE_BYTE = {"name": "bytes"}
 
 
 def object_name(array: str, shard: int, ndim: int) -> str:
-    """Returns the path of a shard object below the cache. `ndim` is the number of axes of the array, row axis
-    included.
+    """Returns the path, below the cache, of one shard of an array (shard 3 of `proposals/count` ->
+    `data.zarr/proposals/count/c.3.0`). `ndim` is the number of axes of the array, row axis included.
     """
     return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
 
@@ -68,8 +68,8 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
-    """Yields the bytes of one shard object in parts. `rows` has the shape [n, *spec.shape], with n up to
-    `shard_clips`.
+    """Yields the bytes of one shard object in parts: first the rows, then the index, then the checksum of the index.
+    `rows` has the shape [n, *spec.shape], with n up to `shard_clips`.
     """
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
@@ -100,12 +100,12 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. A second call with equal arguments
-        changes nothing.
+        """Writes the zarr.json of the arrays `specs` and of their groups, with `num_rows` rows. A second call with
+        equal arguments changes nothing.
 
-        A group with arrays also receives the coordinates that `coordinates` returns, where the group has none for
-        `num_rows` rows. With `renew`, existing coordinates are compared with the new ones and replaced where they
-        differ.
+        If a group contains arrays but no coordinates for `num_rows` rows, the coordinates that the function
+        `coordinates` returns are written into the group. With `renew`, existing coordinates are compared with the new
+        ones and replaced where they differ.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
@@ -123,7 +123,7 @@ class ZarrStore:
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """Returns the names of the zarr.json objects that are missing, damaged, or do not describe `specs`.
 
-        `num_rows` contains the numbers of rows that a zarr.json may state.
+        `num_rows` is the range of numbers of rows that a zarr.json may state.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
@@ -176,7 +176,8 @@ class ZarrStore:
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
+        """Writes one shard of a stage key, one object for each array. `arrays` has one pair (spec, rows) for each
+        array. Returns object name -> (size in bytes, xxh3_128 digest).
 
         Raises ValueError for rows whose shape or type is not that of their array.
         """
@@ -189,7 +190,7 @@ class ZarrStore:
         return written
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
-        """Opens several arrays of sealed shards. Returns one opened shard for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one opened shard for each (array, shard number) in `wanted`.
 
         Shard objects that are files are mapped into memory. From shard objects at a URL, the indexes are fetched side
         by side. Raises FileNotFoundError where a shard does not exist, ValueError where a shard is damaged.

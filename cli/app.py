@@ -28,8 +28,8 @@ class Commands(TyperGroup):
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Parses the command line and returns typer's context.
 
-        If a signal comes during parsing, the command exits with the exit code of that signal. Without this method,
-        typer would exit with 130 after every signal.
+        If a signal comes during parsing, the command exits with the exit code of that signal (143 after SIGTERM).
+        Without this method, typer would exit with 130 after every signal.
         """
         try:
             return super().make_context(*arguments, **options)

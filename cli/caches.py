@@ -189,11 +189,11 @@ def verify(
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
-    """Compares the frames that a cache records with the frames of its videos. With `repair`, also upgrades the cache to
-    the present rules for choosing frames.
+    """Compares the frames that a cache of an earlier version recorded with the frames that the latest rules take from
+    its videos. With `repair`, also upgrades the cache to the latest rules.
 
-    Returns exit code 0 if the cache was upgraded, or if all clips were compared and show the recorded frames. Otherwise
-    returns 1.
+    Returns exit code 0 if the cache was upgraded, or if no clip shows other frames and every video can be read.
+    Otherwise returns 1.
     """
     from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade
 

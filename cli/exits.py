@@ -27,7 +27,7 @@ GPU_IS_FULL = (
 def exit_code(command: Callable[[], int | None]) -> int:
     """Runs `command` and returns the exit code of the process. Errors are printed to stderr.
 
-    `typer.Exit` and `typer.Abort` are passed on to typer, because typer ends `--help` with them.
+    The exceptions `typer.Exit` and `typer.Abort` are not caught, because typer needs them to end `--help`.
     """
     try:
         stopping.check()
@@ -56,7 +56,9 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
 
 def stopped(stop: type[KeyboardInterrupt]) -> int:
-    """Prints that the command was stopped. Returns the exit code for `stop`, the exception that the signal raised."""
+    """Prints that the command was stopped. Returns the exit code of the signal. `stop` is the class of the exception
+    that the signal raised.
+    """
     note(f"\nstopped. {stopping.words_after_stop()}".rstrip(" "))
     return stopping.exit_code_of(stop)
 
@@ -107,8 +109,8 @@ def _end_as_asked() -> None:
 def end_process(code: int) -> NoReturn:
     """Ends the process with exit code `code`. After a signal the process does not wait for its threads.
 
-    Output that stdout or stderr cannot take any more is dropped. Without that, Python would raise an error at exit for
-    output that is left.
+    If stdout or stderr accepts no more output, the output that is left is dropped, because Python would otherwise raise
+    an error at exit.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

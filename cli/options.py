@@ -42,10 +42,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """Returns the given options as overrides `run.key=value` of the config. An option that is None makes no override.
+    """Returns overrides of the config for the options that are not None (`workers` 4 -> `run.workers=4`).
 
-    If `scheduler` is given, the executor is `dask`. Raises UsageError if `scheduler` is given with an executor other
-    than `dask`.
+    If `scheduler` or `scheduler_file` is given, an override sets the executor to `dask`. Raises UsageError if one of
+    these two is given with an executor other than `dask`.
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"

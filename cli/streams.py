@@ -1,5 +1,5 @@
-"""Opens the standard streams that a process was started without. The shell command `kinegraph plan CONFIG >&-` starts a
-process without stdout.
+"""Opens stdin, stdout and stderr if the process was started without them. For example, the shell command `kinegraph
+plan CONFIG >&-` starts a process without stdout.
 """
 
 import os
@@ -7,10 +7,10 @@ import sys
 
 
 def open_standard_streams() -> None:
-    """Opens /dev/null in place of each of stdin, stdout and stderr that is closed.
+    """Opens /dev/null in place of every closed stream among stdin, stdout and stderr.
 
-    Without /dev/null, the next opened file would take the number of the closed stream, and output for the stream would
-    go into the file.
+    Otherwise the file that is opened next would take the number of the closed stream, and output for the stream would
+    be written into that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -82,11 +82,11 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Returns the object with the public name `name`, and imports the object's module if the module was not imported
-    before.
+    """Returns the object with the public name `name`. Imports the module of the object first, if this has not happened
+    yet.
 
     Imports are late because the command `kinegraph` and its worker processes import this package and need few of the
-    names. Raises AttributeError for a name that is not public.
+    public names. Raises AttributeError for a name that is not public.
     """
     if name == "metrics":
         return importlib.import_module("kinegraph.stages.training.metrics")
@@ -104,15 +104,16 @@ def train(
 ) -> "list[TrainedRun]":
     """Trains heads on this machine, as `kinegraph train` does.
 
-    `heads` are names of heads or of variants in the config. Without names, the config's head is trained. Each head is
+    `heads` are names of heads or of variants in the config. Without `heads`, the config's head is trained. Each head is
     trained `seeds` times, with the seeds `train.seed`, `train.seed` + 1 and so on. A run is one training of one head
     with one seed. If there is one run, its folder is `train.run`. If there are several runs, their folders are
     `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped. `overwrite` discards existing
     runs and trains them anew.
 
-    Returns a list of runs, each with `folder`, `results` (the content of results.json) and `kept` (whether the run was
-    finished before). Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used,
-    RunExists if all runs were finished before, and RunsDiverged after the last run if some runs diverged.
+    Returns a list with one entry for each run, even if there is only one. An entry has `folder`, `results` (the content
+    of results.json) and `kept` (whether the run was finished before this call). Raises ConfigError, CacheError or
+    HeadError for a config, cache or head that cannot be used, RunExists if all runs were finished before, and
+    RunsDiverged after the last run if some runs diverged.
     """
     from kinegraph.pipeline.training.table import train_runs
 
@@ -150,9 +151,10 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     is your own, its code runs only with `allow_code`.
 
     Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes],
-    `probabilities` [num_classes], `clips` and `failure`. The scores are computed as `evaluate` computes them. The first
-    call of `predict` loads the networks, and the predictor keeps them for later calls. Raises RunError for a run that
-    does not record how its features are made.
+    `probabilities` [num_classes], `clips` (the scores of each clip of the video) and `failure`. `failure` is the reason
+    why the video or one of its clips has no scores, or "". `scores` and `probabilities` are None if the video has no
+    scores. The scores are computed as `evaluate` computes them. The first call of `predict` loads the networks, and the
+    predictor keeps them for later calls. Raises RunError for a run that does not record how its features are made.
     """
     from kinegraph.pipeline.predicting import Predictor
 
@@ -174,7 +176,7 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
 
 
 def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: int | str) -> "Backbone":
-    """Builds a frozen backbone in eval mode, on the CPU in float32, and cuts it above the highest of `taps`.
+    """Builds a frozen backbone in eval mode, on the CPU in float32. Layers above the highest of `taps` are removed.
 
     `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config. A tap is the name of a layer
     whose output is returned.

@@ -1,7 +1,7 @@
-"""Returns advice about a config or a cache that can be used but may not be what the user wants. Torch-free.
+"""Returns advice about a config or a cache that works but may not be what the user wants. Torch-free.
 
-The advice is about clips and networks that differ from those that the weights were trained on, about random weights,
-and about a cache with more files than HDF5 can open.
+The advice is about differences between the config and the training of the weights, about random weights, and about a
+cache with more files than one process may open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,19 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Returns sentences about entries in `backbones` whose weights were trained on other clips or frame sizes.
+    """Returns a sentence for each difference between an entry of `backbones` in the config and the training of the
+    weights of the entry.
 
-    A sentence also names weights that were trained with other options of the network than the config has.
+    Such a difference is a number of frames, a frame rate or a frame size that is at least twice or at most half the
+    value in the training, or another option of the network.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns one sentence if data.h5 joins more files than this process may open, else an empty list."""
+    """Returns a list with one sentence if data.h5 of an HDF5 cache joins as many files as this process may open, or
+    more. Otherwise returns an empty list.
+    """
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
         return []
@@ -41,7 +45,8 @@ def open_files_advice(cache: Cache) -> list[str]:
 
 
 def random_weights_advice(names: Sequence[str]) -> list[str]:
-    """Returns one sentence about `names`, the config entries or stages with random weights.
+    """Returns a list with one sentence about random weights. `names` are the config sections or the stage keys with
+    random weights.
 
     Returns an empty list if `names` is empty.
     """
@@ -65,7 +70,7 @@ def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
     """Returns the keys of the stages of `cache` that were made with random weights.
 
-    With `arrays`, only the stages that the arrays of these names were made from are considered.
+    `arrays` has names of arrays. With `arrays`, the result has only stages that these arrays were made from.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
@@ -90,9 +95,10 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns how many frames of a clip a network gets, at which rate.
+    """Returns the number and the rate of the frames of a clip that a network gets. The network gets one frame of every
+    `every` frames of the clip.
 
-    Returns None if the frames depend on the frame rate of each video.
+    Returns None if the rate depends on the frame rate of each video.
     """
     if clips.sampling != "uniform" and isinstance(clips.fps, str):
         return None

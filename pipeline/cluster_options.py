@@ -44,7 +44,7 @@ class JobQueueOptions(StageOptions):
     @field_validator("options")
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options with a list where one string is given for an option in LISTS.
+        """Returns the options. A single string for an option in LISTS is put into a list.
 
         Otherwise dask-jobqueue would take each letter of the string for a line.
         """
@@ -114,7 +114,9 @@ class SlurmOptions(StageOptions):
 
     @property
     def asked_gpu(self) -> str:
-        """Returns the key and value by which the config asks for a GPU, or "" if it asks for none."""
+        """Returns the key and the value by which the config asks for a GPU (`run.slurm.gpus: 1`), or "" if the config
+        asks for none.
+        """
         if self.gpus:
             return f"run.slurm.gpus: {self.gpus}"
         given = {

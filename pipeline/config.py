@@ -110,7 +110,8 @@ class RunOptions(StageOptions):
 
     @property
     def jobs_walltime_seconds(self) -> float | None:
-        """Returns the time limit, s, of the batch jobs that run Dask workers, or None if there is no such limit.
+        """Returns the time limit in seconds of the batch jobs that run Dask workers. Returns None if no such jobs are
+        used, or if the config sets no limit.
 
         The command itself may take longer than these jobs.
         """
@@ -118,7 +119,11 @@ class RunOptions(StageOptions):
 
     @property
     def command_walltime_seconds(self) -> float | None:
-        """Returns the time limit, s, of this command or of each task of its job array. None means no limit."""
+        """Returns the time limit of this command in seconds, or with SLURM the time limit of each task of the job
+        array.
+
+        Returns None if the config sets no limit, or if the limit is that of batch jobs with Dask workers.
+        """
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
 
@@ -190,7 +195,8 @@ class Config(Recipe, _Place):
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML config and returns the checked config. `overrides` are `section.key=value` with values in YAML.
+    """Reads a YAML config and returns the checked config. Each item of `overrides` replaces one value of the file
+    (`run.workers=4`). The value after `=` is YAML.
 
     Raises ConfigError with the file, the key path, the given value and the allowed values.
     """
@@ -219,7 +225,8 @@ def _with_own_heads(config: Config, folder: Path) -> Config:
 
 
 def check_config(document: dict[str, Any], where: str) -> Config:
-    """Returns the config for a document that is already read. `where` names the document in errors.
+    """Returns the config for a document that is already read. Error messages begin with `where`, such as the path of
+    the file.
 
     Raises ConfigError if a key is unknown or missing, or if a value is not allowed.
     """
@@ -252,7 +259,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
     """Returns the errors that pydantic found in `document`, one line per key: `key.path: what is wrong (given ...)`.
 
-    `section` is the name of a section of the config if the document has only that section.
+    If `document` is the content of only one section of a config, `section` is the name of that section. After 20 lines
+    a last line has the number of further errors.
     """
     words_of: dict[str, list[str]] = {}
     for entry in error.errors():
@@ -265,9 +273,11 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """Returns the keys of `location`, which pydantic wrote, as the config file has them.
+    """Returns the keys on the path to an error, as the config file has them. `location` is that path as pydantic
+    reports it.
 
-    Pydantic inserts names of union members between the keys. They are left out. `kind` is the type of pydantic's error.
+    Pydantic inserts the names of union members between the keys. The result does not have these names. `kind` is
+    pydantic's type of the error, such as `missing`.
     """
     keys = []
     for number, part in enumerate(location, 1):
@@ -281,7 +291,7 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """Returns the key path of an error of pydantic, and a sentence about the error."""
+    """Returns the key path of an error of pydantic and a sentence about the error (`run.workers`, `missing`)."""
     key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
@@ -328,10 +338,10 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 
 
 def _model_in(annotation: Any, below: str) -> Any:
-    """Returns the options class in a type annotation, or None if there is none.
+    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if it has none.
 
-    The class is the annotation itself, the class in Optional, or the class of a dict's values. In a union the class is
-    the member whose `kind` or `source` is `below`.
+    In the annotation of a dict, the class is that of the values. In a union of several options classes, the class is
+    the one whose `kind` or `source` is `below`, or the first if there is none.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

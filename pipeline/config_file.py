@@ -1,4 +1,6 @@
-"""Reads the YAML of configs. Refuses too large files and YAML that two readers may read differently. Torch-free."""
+"""Reads the YAML of configs. Refuses files that are too large and YAML that two readers may understand differently,
+such as a key that occurs twice. Torch-free.
+"""
 
 import math
 from collections.abc import Hashable
@@ -55,9 +57,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def _cause(node: yaml.Node, error: Exception) -> str:
-    """Returns why the YAML value at `node` cannot be made into a Python value: the text of `error`, or another text.
+    """Returns why the YAML value at `node` cannot be made into a Python value. The result is the text of `error`,
+    except for a long integer.
 
-    Another text is returned for a long number, because Python's own message advises to change a setting of Python.
+    For a long integer the result is another text, because Python's own message advises to change a setting of Python.
     """
     if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
         return f"a number of {len(node.value):,} digits, allowed: 64 bits"
@@ -85,7 +88,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Returns the sections of a config file by name.
+    """Returns the content of a config file as a dict: name of the section -> content of the section.
 
     Raises ConfigError if the file cannot be read, is too large, or is not YAML with sections.
     """

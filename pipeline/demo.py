@@ -46,7 +46,9 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One variant of the head with one test score and one training time in seconds per seed."""
+    """The table row of one variant of the training recipe. `scores` has a test score for each seed, `seconds` has a
+    training time for each seed.
+    """
 
     name: str
     about: str
@@ -75,10 +77,12 @@ class DemoResult:
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Returns the config of a demo. With `out`, the cache, the videos and the runs are below the folder `out`.
+    """Returns the config of a demo, read from `path`. With `out`, the cache, the videos and the runs are below the
+    folder `out`.
 
-    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. A key in `overrides`
-    wins over `out` and over float32. Raises ConfigError if the config has no data set or no variants to compare.
+    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. If `overrides` has a
+    key that `out` or float32 would set, the value in `overrides` is used. Raises ConfigError if the config has no data
+    set or no variants to compare.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]
@@ -97,10 +101,10 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
     """Generates videos, extracts, trains every variant with every seed and scores each run on the unseen test videos.
 
-    Returns the table of the scores. A demo that was cut off keeps its finished runs, unless `overwrite` is set. A demo
-    that was finished trains all runs again. `note` is called with a line of text at each step. Raises UnusableClips
-    before extraction if test videos lack labels. Raises RunExists if a finished run has another recipe. Raises
-    RunsDiverged if all runs diverged.
+    Returns the table of the scores. If an earlier call was cut off, its finished runs are kept, unless `overwrite` is
+    set. If an earlier call finished, all runs are trained again. `note` is called with a line of text at each step.
+    Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run has another
+    recipe. Raises RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None
@@ -141,7 +145,8 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
-    """Trains all runs. Returns the finished runs, and the error that names the runs that diverged, or None.
+    """Trains all runs. Returns the finished runs, and the error that names the runs that diverged. The error is None if
+    no run diverged.
 
     Raises RunsDiverged if all runs diverged.
     """

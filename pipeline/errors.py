@@ -24,7 +24,7 @@ class ClusterLost(RuntimeError):
 
 
 class SetAsideError(RuntimeError):
-    """Work units killed every worker that tried the units. These units are not tried again in this run."""
+    """Some work units killed every worker that tried them. These units are not tried again in this run."""
 
 
 class ProgramMissing(UsageError):

@@ -77,9 +77,10 @@ class FirstConfig:
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
     """Returns a config for the videos below `folder`. The config is not written yet.
 
-    The config file is `path`, by default the name of the folder with .yaml in the working directory. `annotations` is
-    a csv that lists the videos. Raises ConfigError if the config file exists, if `folder` is a URL, and if `folder` has
-    several lists of videos. Raises DatasetError if the videos cannot be listed.
+    The config file is `path`, by default the name of the folder with .yaml in the working directory (`data/cats` ->
+    `cats.yaml`). `annotations` is a csv that lists the videos. Raises ConfigError if the config file exists, if
+    `folder` is a URL, and if `annotations` is not given and `folder` has several lists of videos. Raises DatasetError
+    if the videos cannot be listed.
     """
     if is_url(folder):
         raise ConfigError(
@@ -128,7 +129,9 @@ def _require_free(path: Path) -> None:
 
 
 def _only_list(folder: Path) -> str | None:
-    """Returns the path of the csv in a folder that lists videos, or None. Raises ConfigError if there are several."""
+    """Returns the path of the csv file in `folder` with a list of videos, or None if no csv file has one. Raises
+    ConfigError if several csv files have one.
+    """
     lists = [str(path) for path in sorted(folder.glob("*.csv")) if path.is_file() and _is_list(path)]
     if len(lists) > 1:
         raise ConfigError(
@@ -207,12 +210,12 @@ def _split_lines(splits: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Returns a string in the form in which YAML reads it back."""
+    """Returns `text` as YAML. It is put in quotes if YAML would read another value without quotes (`no` -> `"no"`)."""
     if re.fullmatch(r"[A-Za-z_/][\w/.-]*", text, re.ASCII) and read_yaml(text, text) == text:
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _on_a_line(text: str) -> str:
-    """Returns `text` on one line, for a comment. Line breaks in names become `?`, as they would end the comment."""
+    """Returns `text` on one line, for a comment. Line breaks become `?`, because they would end the comment."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -45,7 +45,9 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The probabilities [num_classes] of one clip, which covers the video from `start` to before `end`, in seconds."""
+    """The probabilities [num_classes] of one clip. The clip lasts from `start` to `end`, in seconds of the video, and
+    does not include `end`.
+    """
 
     start: float
     end: float
@@ -54,12 +56,12 @@ class ClipScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The scores of one video.
+    """The scores of one video, or the reason why it has none.
 
-    `scores` [num_classes] float64 are joined over the clips of the video as `evaluate` joins them. `probabilities`
-    [num_classes] are computed from `scores`. `clips` are in the order of time. `failure` says why a video has no
-    scores. If only some clips failed, `scores` are joined over the other clips, and `failure` is the reason of the
-    first failed clip.
+    `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
+    `probabilities` [num_classes] are computed from `scores`. `clips` are in the order of time. If some clips failed,
+    `scores` are computed from the other clips. If all clips failed, `scores` and `probabilities` are None, and `clips`
+    is empty. `failure` is the reason of the first failed clip, or "" if no clip failed.
     """
 
     video: str
@@ -79,7 +81,9 @@ class Prediction:
 
 
 def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """Returns the name and the score of the `top` classes, best first. Classes with equal scores keep their order."""
+    """Returns a dict with the keys `name` and `score` for each of the `top` best classes, best first. `score` is the
+    probability. Classes with equal probabilities keep their order.
+    """
     order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     return [{"name": class_names[index], "score": round(float(probabilities[index]), 6)} for index in order]
 
@@ -87,10 +91,10 @@ def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[di
 class Predictor:
     """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
 
-    `folder` is the folder of the run. `recipe` is a config that replaces the recorded way in which the features are
-    made. `overrides` are `run.key=value`. With `allow_code`, the source code of a user's own head, which came with the
-    run, may run. The constructor raises RunError if the run does not record how its features are made, or if its
-    features were imported. It raises ConfigError for an override that is not allowed.
+    `folder` is the folder of the run. The run records how its features are made. `recipe` is a config that replaces
+    this record. `overrides` are keys of the section `run` (`run.device=cpu`). With `allow_code`, the source code of a
+    user's own head, which came with the run, may run. The constructor raises RunError if the run does not record how
+    its features are made, or if its features were imported. It raises ConfigError for an override that is not allowed.
     """
 
     def __init__(
@@ -114,11 +118,13 @@ class Predictor:
         window_seconds: float | None = None,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> Iterator[Prediction]:
-        """Yields a prediction for each video, in order. `videos` are files, URLs, and folders of videos.
+        """Yields one prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
+        occurs several times is scored once.
 
-        With `window_seconds` a video is cut into windows of that length. The last window ends with the video and has
-        0.5 to 1.5 times that length. Frames are sampled from each window as from a whole video. Features are made in a
-        temporary folder, for some videos at a time.
+        With `window_seconds`, each video is cut into windows of that length, and its prediction has one clip or more
+        for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
+        1.5 times that length is not cut. Frames are sampled from each window as from a whole video. Features are made
+        in a temporary folder, for 64 videos at a time.
 
         Raises DatasetError for a folder without a video, WeightsError if weights cannot be read, and RunError if the
         weights, or the rules for decoding, are not those that the run was trained with.
@@ -240,11 +246,12 @@ def _listed_as(video: str) -> str:
 
 
 def _windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
-    """Yields the windows (start, end) of a video in order, s. A window includes its start and excludes its end.
+    """Yields the windows of a video in order, as (start, end) in seconds. A window includes its start and excludes its
+    end.
 
-    Each window but the last is `seconds` long. The last ends with the video and has 0.5 to 1.5 times that length.
-    Without `seconds`, or if the video cannot be read, the only item is two empty texts, which stand for the whole
-    video.
+    Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
+    length. Yields only a pair of empty texts, which stands for the whole video, if `seconds` is None, if the video is
+    shorter than 1.5 times `seconds`, or if the video cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0

@@ -1,4 +1,6 @@
-"""One task of a job array does its own part of the work, then the work units that other tasks have not begun."""
+"""Runs one task of a SLURM job array. A task of `train` trains one run. A task of `extract` runs its own work units,
+then the work units that other tasks have not sealed.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +25,8 @@ from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, **heard: Any) -> None:
-    """Runs task `index` of the submission in `folder`. A task may run again, as SLURM does after a node failed.
+    """Runs task `index` of the submission in `folder`. A task may run twice, because SLURM repeats a task after a node
+    failed.
 
     `heard` holds the callbacks `on_epoch` and `on_step` of training.
     """
@@ -46,7 +49,9 @@ def _completion(folder: Path, index: int) -> Path:
 
 
 def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
-    """Trains one run. If the run diverges, the message is written to `diverged_file`."""
+    """Trains one run. If the run diverges, the message of the error is written to `diverged_file`, and the error is
+    raised.
+    """
     from kinegraph.pipeline.training.table import train_wanted
     from kinegraph.stages.training.engine import TrainingDiverged
 
@@ -81,7 +86,7 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields the units that are not sealed yet. Reports each sealed unit and does not yield it.
+    """Yields the units that are not sealed yet. For each sealed unit, `report` is called and nothing is yielded.
 
     The ledger is read once, when the caller takes the first unit.
     """
@@ -95,7 +100,9 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
     """Returns one list of units per task. The list of task `index` comes first, then the lists of the tasks after it.
+    Task 0 follows the last task.
 
-    The unit at position i belongs to task i modulo `num_tasks`. So the lengths of two lists differ by at most one.
+    The unit at position i belongs to task i modulo `num_tasks` (units a to e, task 1 of 2 -> [[b, d], [a, c, e]]). So
+    the lengths of two lists differ by at most one.
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

@@ -28,8 +28,8 @@ class WantedRun(BaseModel):
 class RunPlace:
     """The place of a run in its table: run `number` of `num_runs`, counted from 1.
 
-    `runs_after` is the mean number of runs that follow in the same worker process. `num_epochs` is 0 until the clips of
-    the run are known.
+    `runs_after` is the number of runs that follow in the same worker process, as a mean over the processes.
+    `num_epochs` is 0 until the clips of the run are known.
     """
 
     name: str

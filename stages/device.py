@@ -15,10 +15,11 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the torch device for `run.device`. `auto` is the first CUDA device, or the CPU where there is none.
+    """Returns the torch device for `name`, the value of the option `run.device`.
 
-    The call switches off TF32 for float32 in this process. Raises UsageError for an unknown name, or for a device that
-    this machine does not have.
+    "auto" is the first CUDA device, or the CPU if there is no CUDA device. The call also switches off TF32 in this
+    process, so that float32 keeps its full precision. Raises UsageError for an unknown name, or for a device that this
+    machine does not have.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -32,9 +33,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def require_cuda(index: int, given: str, advice: str) -> None:
-    """Raises UsageError where torch finds no CUDA device with the number `index`.
+    """Raises UsageError if torch does not find the CUDA device `cuda:<index>`.
 
-    The message starts with `given` and ends with `advice`.
+    The message starts with `given`, which says what the user asked for, and ends with `advice`.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
@@ -43,10 +44,11 @@ def require_cuda(index: int, given: str, advice: str) -> None:
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:
-    """Returns the name of the device for process number `number` on a machine with `num_cuda` CUDA devices.
+    """Returns the name of the device that process number `number` uses, on a machine with `num_cuda` CUDA devices.
 
-    For `auto` and `cuda`, process 0 has cuda:0, process 1 has cuda:1, and so on, from the start again after the last
-    device. Other names are returned unchanged, and so is every name where there are no CUDA devices.
+    `number` counts from 0. If `name` is `auto` or `cuda`, the processes take the devices in turn. For example, with two
+    devices, the processes 0, 1 and 2 use cuda:0, cuda:1 and cuda:0. Any other `name` is returned unchanged. Without
+    CUDA devices, `name` is returned unchanged too.
     """
     if name not in ("auto", "cuda") or num_cuda == 0:
         return name
@@ -54,7 +56,7 @@ def share_of_devices(name: str, number: int, num_cuda: int) -> str:
 
 
 def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
-    """Returns `network`, moved to `device`, with the weights of convolutions in channels-last order.
+    """Moves `network` to `device`, stores the weights of its convolutions in channels-last order, and returns it.
 
     In this order, convolutions in half precision are several times faster.
     """
@@ -68,8 +70,9 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_precision(precision: str, device: torch.device, key: str) -> None:
-    """Raises UsageError for bf16 on a GPU that only emulates bf16, as GPUs before Ampere do. The message names
-    `key`.
+    """Raises UsageError if `precision` is bf16 and `device` is a GPU that only emulates bf16, as GPUs before Ampere do.
+
+    The message starts with `key`, the option of the config that has the value `precision`.
     """
     if precision != "bf16" or device.type != "cuda":
         return
@@ -79,9 +82,9 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
 
 
 def is_slow_at(precision: str, device: torch.device) -> bool:
-    """Returns whether `precision` is bf16 and `device` is a CPU without instructions for bf16, such as AVX-512.
+    """Returns True if `precision` is bf16 and `device` is a CPU without instructions for bf16, such as AVX-512.
 
-    Convolutions in bf16 then take up to 100 times longer than in float32.
+    On such a CPU, convolutions in bf16 take up to 100 times longer than in float32.
     """
     return precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -92,17 +95,16 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which operations keep the precision of their inputs, although autocast may be on outside the
-    context.
-    """
+    """Returns a context in which autocast is off. Operations in the context have the precision of their inputs."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """Returns the result of lstm(sequences, state).
+    """Calls `lstm` with `sequences` and `state`, and returns the result of the LSTM: its outputs and its last state.
 
-    On CPUs without AVX-512, the LSTM runs in float32 also under autocast, because oneDNN has no LSTM in bf16 for them.
+    On CPUs without AVX-512, the LSTM runs in float32 also under autocast, because oneDNN has no LSTM in bf16 for such
+    CPUs.
     """
     device = sequences.device
     if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
@@ -112,8 +114,9 @@ def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | N
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """Returns `array` as a tensor on `device`. For CUDA, the copy uses pinned memory, and the call does not wait for
-    it.
+    """Returns `array` as a tensor on `device`. On the CPU, the tensor shares the memory of `array`.
+
+    For CUDA, the array is copied through pinned memory. The call may return before the copy is finished.
     """
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
@@ -124,7 +127,7 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Returns `values` as a tensor on `device`.
 
-    A tensor is returned unchanged, because another stage made it on the device. An array is copied, because rows of the
-    cache are read-only.
+    A tensor is returned unchanged, because the stage that made the tensor made it on `device`. A numpy array is copied
+    first, because arrays that are read from the cache are read-only.
     """
     return values if isinstance(values, Tensor) else upload(values.copy(), device)

@@ -2,8 +2,10 @@
 
 
 class UsageError(ValueError):
-    """The request cannot be met. The message says what was given, what is allowed and what to do."""
+    """Raised if a request of the user cannot be met. The message has the given value, the allowed values and the
+    remedy.
+    """
 
 
 class WeightsError(UsageError):
-    """Weights cannot be found, or do not belong to the network."""
+    """Raised if weights cannot be found, or do not belong to the network."""

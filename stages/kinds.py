@@ -1,4 +1,4 @@
-"""Lists the kinds of stage by name, each after the kinds that it reads. Imports no torch."""
+"""Lists the kinds of stage by name. A kind comes after all kinds that it reads. Imports no torch."""
 
 from kinegraph.cache_schemas.errors import CacheTooNew
 from kinegraph.stages.backbones.stage import Backbones

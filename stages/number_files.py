@@ -1,5 +1,6 @@
-"""Reads arrays from .npy and .npz files. Memory is allocated only after the header was compared with the file.
-Torch-free.
+"""Reads arrays from .npy and .npz files. Torch-free.
+
+The size that the header of an array states is compared with the size of the file before memory is allocated.
 """
 
 import math
@@ -21,13 +22,14 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class ArrayFileError(ValueError):
-    """The file holds no arrays of numbers, holds fewer bytes than it states, or unpacks to too many bytes."""
+    """Raised if a file holds no arrays of numbers, is shorter than its header states, or unpacks to too many bytes."""
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Returns the array of a .npy file.
+    """Returns the array in a .npy file.
 
-    Raises OSError where the file cannot be opened, ArrayFileError where it is damaged or holds something else.
+    Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if it holds anything
+    but an array of numbers.
     """
     with open_regular(path) as file, _damage_named():
         size = file.seek(0, 2)
@@ -36,10 +38,12 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns (name -> array for the arrays in `names`, names of all arrays in the file) of a .npz file.
+    """Reads arrays from a .npz file. Returns two values: name -> array, and the list of the names of all arrays in the
+    file.
 
-    Arrays that are not in `names` are not read. Raises OSError where the file cannot be opened, ArrayFileError where it
-    is damaged or an array in `names` holds no numbers.
+    Only the arrays in `names` are read. A name in `names` that the file does not have is missing in the first value.
+    Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if an array in `names`
+    holds no numbers.
     """
     with open_regular(path) as file, _damage_named(), zipfile.ZipFile(file) as archive:
         stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
@@ -53,9 +57,10 @@ def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], l
 
 
 def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
-    """Raises ArrayFileError where `stored_bytes` would unpack to too many bytes.
+    """Raises ArrayFileError if a file of `stored_bytes` would unpack to too many bytes. `unpacked_bytes` is the
+    unpacked size.
 
-    The limit for `unpacked_bytes` is 1 GiB, or MOST_EXPANSION times `stored_bytes` where that is more.
+    The limit is 1 GiB, or MOST_EXPANSION times `stored_bytes` if that is more.
     """
     if unpacked_bytes > max(GIB, MOST_EXPANSION * stored_bytes):
         raise ArrayFileError(
@@ -65,7 +70,9 @@ def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
 
 
 def require_plain(dtype: np.dtype) -> None:
-    """Raises ArrayFileError where values of `dtype` are Python objects, have fields, or have no bytes."""
+    """Raises ArrayFileError if `dtype` is no plain type of numbers: Python objects, a type with fields, or a type of 0
+    bytes.
+    """
     if dtype.hasobject:
         raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
     if dtype.names or not dtype.itemsize:
@@ -74,8 +81,8 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Turns the errors that a damaged file causes in the reader into ArrayFileError. OSError and MemoryError pass
-    unchanged.
+    """Returns a context that turns the errors of a reader of damaged files into ArrayFileError. OSError and MemoryError
+    are not changed.
     """
     try:
         yield
@@ -86,10 +93,10 @@ def _damage_named() -> Iterator[None]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Returns (shape, whether the values are in Fortran's order, type) from the header of a .npy file.
+    """Reads the header of a .npy file. Returns (shape, whether the values are in Fortran's order, type of the values).
 
-    Raises ArrayFileError for a damaged header. For some damaged headers, Python's parser raises MemoryError, which
-    becomes ArrayFileError too.
+    Raises ArrayFileError if the header is damaged, also where Python's parser raises MemoryError for the damaged
+    header.
     """
     try:
         version = npy.read_magic(file)
@@ -105,7 +112,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _array(file: IO[bytes], size: int) -> np.ndarray:
     """Returns the array of an opened .npy file. `size` is the size of the file in bytes.
 
-    Raises ArrayFileError where the file is damaged or its values are no numbers.
+    Raises ArrayFileError if the file is damaged or if the values are no numbers.
     """
     shape, is_fortran, dtype = _header(file)
     require_plain(dtype)

@@ -14,20 +14,24 @@ SplitName = Annotated[str, StringConstraints(min_length=1)]
 
 
 class StageOptions(BaseModel):
-    """The base class of config sections. Sections are immutable. They refuse unknown keys, infinite numbers and NaN."""
+    """The base class of config sections. A section cannot be changed after it is made. A section with an unknown key,
+    an infinite number or NaN is refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def need(held: bool, key: str, given: object, allowed: str) -> None:
-    """Raises ValueError unless `held` is true. The message has the key, the given value and the allowed values."""
+    """Raises ValueError if the condition `held` is False. The message has `key`, the value `given` and the values
+    `allowed`.
+    """
     if not held:
         raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
 
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Adds `key` in front of the message of a ValueError that is raised inside the `with` block."""
+    """Returns a context that puts `key` in front of the message of a ValueError that is raised in the context."""
     try:
         yield
     except ValueError as error:

@@ -24,9 +24,9 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """The sections of a config that describe stages, one for each kind of stage.
+    """The sections of a config that describe stages, one section for each kind of stage, and the data set.
 
-    A stage without a section is not extracted. Each kind checks that its section fits the other sections
+    A kind of stage without a section is not extracted. Each kind checks that its section fits the other sections
     (`StageKind.check`).
     """
 
@@ -39,8 +39,9 @@ class Recipe(StageOptions):
     tracks: TrackOptions | None = None
 
     def document(self) -> dict[str, Any]:
-        """Returns the sections of the recipe as the config states them, without the data set. Paths of weight files
-        become absolute.
+        """Returns the sections of the recipe as a dictionary, without the section of the data set.
+
+        The dictionary has only the options that the config sets. Paths of weight files are absolute.
         """
         sections = self.model_dump(mode="json", include={*Recipe.model_fields} - {"dataset"}, exclude_unset=True)
         for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):
@@ -49,41 +50,47 @@ class Recipe(StageOptions):
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:
-        """Returns the tap `tap` of the backbone entry `name`. A tap is a named layer whose output is stored.
+        """Returns the description of the tap `tap` of the backbone that the config has under `backbones.<name>`.
 
-        Raises ValueError for a tap that the backbone does not have.
+        A tap is a place in a network whose maps can be stored. Raises ValueError if the backbone does not have the tap.
         """
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        """Returns the catalogue entry of the network that the backbone entry `name` of the config uses."""
+        """Returns the description in the catalogue of the network that the config has under `backbones.<name>`."""
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """Returns how a frame becomes the square input of the backbone entry `name`."""
+        """Returns how frames are resized and cut to the square input of the backbone under `backbones.<name>` of the
+        config.
+        """
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def size_of(self, name: str) -> int:
-        """Returns the side of the square input of the backbone entry `name`, in px."""
+        """Returns the side, in px, of the square input of the backbone under `backbones.<name>` of the config."""
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Returns how many sampled frames one step of the time axis stands for, in the output of the tap `tap` of
-        `name`.
+        """Returns the distance, in frames of the clip, between two neighbouring maps of the tap `tap` of
+        `backbones.<name>`.
+
+        For example, returns 4 if the backbone takes every second frame (`every` is 2) and halves the number of frames.
         """
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def wanted(self, **more: Any) -> Wanted:
-        """Returns the frames that a stage needs of each clip. `more` has the fields of `Wanted` that are special to the
-        stage.
+        """Describes the frames that a stage needs of each clip. Returns a `Wanted` with the values of the section
+        `clips` of this recipe.
+
+        `more` are further fields of `Wanted`, for example `numbered=True` for a stage that needs the numbers of frames.
         """
         return Wanted(num_frames=self.clips.num_frames, short=self.clips.short, **more)
 
     def check_every(self, key: str, every: int) -> None:
-        """Raises ValueError unless `every` divides the number of frames of a clip.
+        """Raises ValueError if the number of frames of a clip is not a multiple of `every`.
 
-        `key` is the option of the config that has the value `every`.
+        `key` is the option of the config that has the value `every`. The message starts with `key`.
         """
         frames = self.clips.num_frames
         need(frames % every == 0, key, every, f"a divisor of num_frames {frames}")

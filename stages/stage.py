@@ -28,11 +28,12 @@ Facts = Literal["numbers", "times", "span"]  # facts of a clip: places of its fr
 
 
 class StageBatch(Protocol):
-    """The input of a runner: consecutive rows of one shard.
+    """The input of a runner: consecutive rows of one shard. A row is one clip under one crop.
 
-    A slot is the place of a row in the batch, from 0. `rows` has one row for each slot. `slots` has the slots that the
-    runner has to compute: all slots except those whose clip has failed and those whose row is done already. `is_last`
-    says whether the batch is the last of its shard.
+    A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
+    slots. `slots` lists the slots that the runner has to compute. A slot of a failed clip is missing there. A slot is
+    also missing if its row is already computed in this stage and in all stages that wait for arrays of this stage (see
+    `hand_on`). `is_last` is True for the last batch of a shard.
     """
 
     @property
@@ -45,44 +46,50 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns the pixels of all slots, uint8 [batch_size, T, size, size, 3], for T frames of a clip and
-        `square.size` px.
+        """Returns the pixels of the whole batch as uint8 [batch_size, T, size, size, 3], cut and resized as `square`
+        says.
 
-        The pixels of a slot whose clip has failed are zero.
+        T is the number of frames that the network takes of a clip. `size` is `square.size`, in px. Slots of failed
+        clips and slots after the last row have zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the decoded clip of a slot in `slots`. Its frame times are set also where no pixels were decoded."""
+        """Returns the decoded clip of a slot that is in `slots`. If no stage needs pixels, the clip has the times of
+        its frames but no arrays of pixels.
+        """
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns the row of a slot in `array`, which belongs to a stage that is read by this stage.
+        """Returns the row at `slot` of the array `array`. The array must belong to a stage that this stage reads.
 
-        If the row was passed on by `hand_on` in this work unit, returns that row. Otherwise returns the row that was
-        computed in this work unit, or the row that was sealed before.
+        A row that the other stage passed on with `hand_on` comes first, then a row that was computed in this work unit,
+        then the row in the cache.
         """
 
     def stores(self, array: str) -> bool:
-        """Returns whether `write` stores this array. An array that is not stored need not be computed."""
+        """Returns whether `write` will store the array `array`. The runner need not compute an array that is not
+        stored.
+        """
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Stores `values` [len(slots), ...] as rows of an array of this stage. Rows that are done already stay
-        unchanged.
+        """Stores `values` [len(slots), ...] as the rows at `slots` of an array of this stage. Rows that were computed
+        before stay unchanged.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Passes `values` [batch_size, ...] of an array to the stages that read this key, until all of these stages
-        have run.
+        """Passes `values` [batch_size, ...] of an array of this stage to the stages that read this stage.
 
-        The array may also be stored by `write`.
+        The values stay in memory until all of these stages have run. `write` may store the array as well.
         """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
-        """Marks the clip of a slot as failed, in this stage and in all stages that read it. The first reason of a clip
-        stays.
+        """Marks the clip of a slot as failed, in this stage and in all stages that read this stage. If the clip had
+        failed before, its first reason stays.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """Records that the file at `path` was read for the video of a slot. A `path` of None records nothing."""
+        """Records for the ledger that the stage read the file `path` for the video of a slot. Does nothing if `path` is
+        None.
+        """
 
 
 class Runner(Protocol):
@@ -93,65 +100,69 @@ class Runner(Protocol):
         """Returns the sha256 of the weights, which the fingerprint covers, or "" where the runner has no weights."""
 
     def run(self, batch: StageBatch) -> None:
-        """Writes every array of the key for each slot in `batch.slots`, or marks the slot as failed.
+        """Computes the rows of `batch.slots`. Writes every array of the stage for a slot, or marks the slot as failed.
 
-        A clip that fails raises no exception.
+        A clip that cannot be computed is marked with `batch.fail`. No exception is raised for it.
         """
 
 
 class StageKind(Protocol):
-    """One kind of stage. `kind` is the first part of its stage keys and array names, and its name for the option
-    `--stage`.
+    """One kind of stage. `kind` is its name, for example "features". The stage keys and array names of the kind begin
+    with it, and the option `--stage` takes it.
 
-    The methods that are not abstract are right for a stage that reads no video, passes no arrays on and has no runner.
+    The methods that are not abstract have a default, for a stage that reads no video, hands no arrays on and has no
+    runner.
     """
 
     kind: ClassVar[str]
 
     @abstractmethod
     def keys(self, recipe: Recipe) -> Collection[str]:
-        """Returns the stage keys that a recipe asks for, in order: `<kind>`, or `<kind>/<name>` for each entry of the
-        section.
+        """Returns the keys of the stages of this kind that a recipe asks for, in the order of the recipe.
 
-        Returns an empty collection where the recipe has no section for this kind.
+        A kind with one stage has the key `<kind>`, for example `proposals`. A kind with several stages has a key
+        `<kind>/<name>` for each entry of its section, for example `features/i3d`. Returns no keys if the recipe has no
+        section for this kind.
         """
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """Returns the stage for a key: the options that the fingerprint covers, and the specs of the arrays.
+        """Returns the description of the stage `key`, with the options that the fingerprint covers and the arrays.
 
-        `declared` has all stages of the kinds before this kind in `KINDS`, by key. The option `reads` of the result
-        names the keys whose rows the stage reads. `digest` is the digest of the runner.
+        `declared` maps keys to the stages of all kinds that come before this kind in `KINDS`. `digest` is the digest of
+        the weights that the runner loaded. In the result, the option `reads` has the keys and fingerprints of the
+        stages that this stage reads.
         """
 
     def section(self, key: str) -> str:
-        """Returns the name of the config section that describes a key. Messages contain it."""
+        """Returns the name of the config section of the stage `key`, for messages
+        (`features/i3d` -> `backbones.i3d`).
+        """
         return self.kind
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ValueError where the section of this kind does not fit the other sections of the recipe.
+        """Raises ValueError if the section of this kind does not fit the other sections of the recipe.
 
-        The message is `key.path: given ..., allowed: ...`.
+        The message has the form `<option>: given ..., allowed: ...`.
         """
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """Returns the frames that the stage needs of each clip, or None where no frame has to be decoded for it."""
+        """Returns which frames of each clip the stage needs. Returns None if the stage needs no decoded frames."""
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that this key passes to its readers by `StageBatch.hand_on`.
+        """Returns the names of the arrays that this stage passes to its readers with `StageBatch.hand_on`.
 
-        The readers use them where the arrays are not stored and sealed. A key with such arrays runs for its readers
-        even if it was not asked for. The rows of such a key are not written.
+        The readers need these arrays also if the cache does not have them. In that case this stage runs again together
+        with its readers, even if nobody asked for this stage, and its own rows are not written.
         """
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function that maps the id of a video to the path of a file beside the video. This stage reads that
-        file.
+        """Returns a function from the id of a video to the path of the file that this stage reads for the video.
 
-        Returns None where the stage reads no file beside videos.
+        For example, a stage may read a file of boxes for each video. Returns None if the stage reads no such files.
         """
         return None
 
@@ -160,33 +171,41 @@ class StageKind(Protocol):
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
-        """Loads the runner of the key and returns it. Returns None for a key without a runner. Imports torch.
+        """Loads the runner of the stage `key` and returns it. Returns None for a stage without a runner. Imports torch.
 
-        Raises WeightsError where the weights cannot be loaded, UsageError where `device` cannot run the network.
+        Raises WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network. If
+        `compiled` is True, the network runs through torch.compile.
         """
         return None
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each impossible value in sealed rows. `verify` calls this method.
+        """Yields (array name, kind of problem) for each array in which a sealed row has an impossible value.
 
-        `ok` has the rows of the clips that did not fail, by array name.
+        `verify` calls this method with the rows of one shard. `ok` maps array names to the rows of the clips that did
+        not fail.
         """
         return iter(())
 
     def may_be_zero(self, stage: Stage) -> Collection[str]:
-        """Returns the names of the float arrays of a cached stage in which a row of zeros is normal."""
+        """Returns the names of the float arrays in which a row of zeros is normal. `stage` is the stage in the cache.
+
+        In other float arrays, a row of zeros is possible but probably a mistake.
+        """
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts of a clip on which the values of a cached stage depend, besides the pixels.
+        """Returns the facts of a clip, besides its pixels, on which the values of `stage` depend. `stage` is a stage in
+        the cache.
 
-        An upgrade of a cache calls this method.
+        The facts are "numbers" (the places of the frames in the video), "times" of the frames, and "span" (start and
+        end of the clip). An upgrade of a cache asks for them.
         """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        """Returns a sentence that names the config keys to change so that the config fits a cache.
+        """Returns a sentence for a message, which says what to change in the config so that the config fits a cache.
 
-        `cached` is the stage in the cache, `asked` the stage of the config. Returns "" where there is no key to change.
+        `cached` is the stage in the cache, and `asked` is the stage of the config. Returns "" if this kind has no
+        advice.
         """
         return ""

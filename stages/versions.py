@@ -1,4 +1,4 @@
-"""Defines one version number per stage, which is part of the stage's fingerprint.
+"""Defines one version number per stage. The fingerprint of the stage covers the number.
 
 Raise the number when the output of the stage changes beyond rounding.
 """

@@ -1,4 +1,7 @@
-"""Finds the files beside videos, from a pattern and the id of a video. Each video has one such file. Torch-free."""
+"""Finds the file that a user has for each video, for example a file of boxes. Torch-free.
+
+The path of the file comes from a pattern and the id of the video.
+"""
 
 from pathlib import PurePosixPath
 
@@ -6,15 +9,18 @@ PLACES = ("{video_id}", "{stem}")
 
 
 def path_for(pattern: str, video_id: str) -> str:
-    """Returns `pattern` with {video_id} and {stem} filled in. The stem is the id of the video without its ending."""
+    """Returns the path that results from `pattern` with {video_id} and {stem} filled in.
+
+    {stem} is the id of the video without its ending (`boxes/{stem}.json`, `a/b.mp4` -> `boxes/a/b.json`).
+    """
     path = pattern.replace("{video_id}", video_id)
     return path.replace("{stem}", PurePosixPath(video_id).with_suffix("").as_posix())
 
 
 def check_pattern(key: str, pattern: str, endings: tuple[str, ...]) -> None:
-    """Raises ValueError unless `pattern` contains {video_id} or {stem} and ends with one of `endings`.
+    """Raises ValueError if `pattern` contains neither {video_id} nor {stem}, or does not end with one of `endings`.
 
-    `key` is the option of the config that has the pattern.
+    `key` is the option of the config that has the pattern. The message starts with `key`.
     """
     if not any(place in pattern for place in PLACES) or not pattern.endswith(endings):
         raise ValueError(

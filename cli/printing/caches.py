@@ -107,10 +107,11 @@ def calibrated(measured: "Calibration | None") -> None:
 
 
 def differences(lines_of: dict[str, list[str] | None]) -> None:
-    """Prints, for each stage key, the options that differ: the value in the cache -> the value of the config.
+    """Prints for each stage key whether the options in the cache and in the config differ, and one line for each option
+    that differs (`option: value in the cache -> value in the config`).
 
-    `lines_of` maps a stage key to one line per option that differs, or to None if the cache does not have the stage
-    yet.
+    `lines_of` maps each stage key to these lines. The list of lines is empty if no option differs. It is None if the
+    cache does not have the stage yet.
     """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
@@ -198,8 +199,8 @@ def verified(verification: "Verification", repaired: bool) -> None:
 
 
 def compared(report: "FrameReport", repair: bool) -> None:
-    """Prints the result of comparing a cache with the frames of its videos. If the cache was upgraded, also prints what
-    the upgrade changed.
+    """Prints how the frames of a cache compare with the frames of its videos. If the cache was upgraded, also prints
+    what the upgrade changed. `repair` says that the command was called with `--repair`.
     """
     if report.is_latest:
         say(f"{report.cache}: made by the latest rules for videos, so there is nothing to compare")
@@ -234,10 +235,10 @@ def compared(report: "FrameReport", repair: bool) -> None:
 
 
 def _videos(clips: dict[str, str]) -> list[str]:
-    """Returns one line for each pair of a video and a message about clips of the video. `clips` maps the id of a clip
-    to the message about the clip.
+    """Returns lines of the form `video: message`. `clips` maps ids of clips to messages. Clips of one video with equal
+    messages share a line.
 
-    If only one clip of the video has the message, the line names the clip and not the video.
+    If only one clip of a video has a message, the line begins with the id of that clip in place of the video.
     """
     from kinegraph.cache_schemas.clips_table import video_of
 

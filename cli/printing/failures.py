@@ -1,4 +1,6 @@
-"""Prints failures: one line per video after a command, every failure for `kinegraph status --failed`."""
+"""Prints the failures of clips. `extract` and `import` print one line per video and reason. `kinegraph status --failed`
+prints every failure.
+"""
 
 import csv
 import json
@@ -17,11 +19,12 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """Returns one line for each pair of a video and a reason of failure. The line has the message of the video's first
-    clip that failed for the reason.
+    """Returns one line for each pair of a video and a reason of failure (`a.mp4: timeout: no answer (2 clips)`).
+    `cache` is the path or URL of the cache.
 
-    If several clips of the video failed for the reason, the line ends with their number. A failed interval is counted
-    for the video that the interval was cut from.
+    The line has the message of the video's first clip that failed for the reason. If only one clip failed for the
+    reason, the line begins with the id of the clip in place of the video. A clip of an interval counts for the video
+    that the interval was cut from.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
     from kinegraph.cache_schemas.storages import open_storage
@@ -44,6 +47,7 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
 
 def as_text(failures: "Iterable[FailedClip]") -> None:
     """Prints two lines for each failure. The first line has clip, reason and stages. The second line has the message.
+    The last line of the output has the number of failures.
 
     Each failure is printed as soon as it is read, because a cache may have a million failures.
     """
@@ -69,8 +73,8 @@ def as_json(failures: "Iterable[FailedClip]") -> None:
 
 
 def as_csv(failures: "Iterable[FailedClip]") -> None:
-    """Prints one csv row per failure. On a terminal, control characters in names are replaced by escapes. In a file,
-    they stay.
+    """Prints a csv with a header and one row per failure. On a terminal, control characters in names are replaced by
+    escapes. In a file, control characters are written unchanged.
     """
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(COLUMNS)

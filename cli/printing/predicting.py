@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
-    """Prints a table with the `top` best classes of each video. With `by_clip`, the table has the best classes of each
-    clip of a video. Below the table, the first videos with a failed clip are listed with their failures.
+    """Prints a table with the `top` best classes of each video. With `by_clip`, the table has the `top` best classes of
+    each clip instead. The first 10 videos with a failed clip are then listed on stderr with the reason of the failure.
     """
     from kinegraph.pipeline.predicting import best
 
@@ -36,14 +36,17 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns those predictions in `found` whose video has a failed clip."""
+    """Returns the predictions of `found` with a failure. A prediction has a failure if at least one clip of its video
+    failed.
+    """
     return [one for one in found if one.failure]
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the lines of a csv: a header, then for each video a line per clip and a last line for the whole video.
+    """Yields the rows of a csv as lists of cells. The first row is the header. For each video follow one row per clip
+    with its start and end in seconds, and one row for the whole video without start and end.
 
-    The line for the whole video has no times.
+    A video whose clips all failed has no row.
     """
     yield ["video", "start", "end", *class_names]
     for one in found:

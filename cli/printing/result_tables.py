@@ -18,8 +18,8 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean of `values` as text. If there are several values, the text is `mean ± sample standard
-    deviation`.
+    """Returns the mean of `values` as text. If there are several values, the sample standard deviation follows the mean
+    (`0.781 ± 0.012`).
     """
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
@@ -30,11 +30,12 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split`, in groups. The scores of one group may be averaged.
+    """Returns the runs that have scores on `split` as a list of groups. Scores of one group may be averaged, scores of
+    different groups may not.
 
-    Runs in one group were scored on the same clips and labels. Results that earlier versions of kinegraph wrote do not
-    record the clips. Runs with such results join the other runs if the other runs form a single group. Otherwise the
-    runs with such results form a group of their own.
+    Runs in one group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
+    their clips. If all other runs form a single group, runs without recorded clips belong to that group. Otherwise runs
+    without recorded clips form a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]

@@ -41,7 +41,7 @@ def say(text: str = "", *, end: str = "\n") -> None:
 
 
 def say_whole(text: str) -> None:
-    """Prints a result that other programs read to stdout. The lines are never broken, also on a terminal."""
+    """Prints a result for other programs to stdout. Lines are never broken, even on a terminal."""
     print(shown(text), end="")
 
 
@@ -51,7 +51,8 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a callback that shows progress. Its arguments are the name of the work, the number done and the total.
+    """Yields one callback that shows the progress of work. The callback takes the name of the work (`reading headers`),
+    the number done and the total.
 
     A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log the callback writes a
     line every 30 s, later every 5 min.
@@ -79,11 +80,11 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. The first column and the columns named in `words` are flush left, and all other columns
-    are flush right.
+    """Returns a table as text. The first column is flush left, and so are the columns whose headers are in `words`. All
+    other columns are flush right.
 
-    No cell is cut. `columns` is the width of the terminal in characters, or None for a file. Table columns that do not
-    fit into the terminal follow in a second table, which repeats the first table column.
+    `columns` is the width of the terminal in characters, or None for a file. No cell is cut. Table columns that do not
+    fit into the terminal follow in further tables below. Each further table repeats the first table column.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
@@ -99,7 +100,7 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width to which a column may be folded, in characters. A column that `words` does not name
+    """Returns the smallest width in characters to which a column may be folded. A column whose header is not in `words`
     keeps its full width.
     """
     width = max(map(disp_len, column))
@@ -109,9 +110,10 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
-    """Returns columns side by side as text.
+    """Returns the table columns `cells` side by side as text. `columns` is the width of the terminal in characters, or
+    None for a file.
 
-    If the last column is named in `words` and does not fit into the line, its cells are folded.
+    If the header of the last table column is in `words`, cells of that column that do not fit into the line are folded.
     """
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:
@@ -152,7 +154,9 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 def note_listed(title: str, lines: Sequence[str]) -> None:
-    """Prints `title` and below it the first of `lines`. Prints nothing if `lines` is empty."""
+    """Prints `title` to stderr, and below it the first 10 of `lines` and the number of further lines. Prints nothing if
+    `lines` is empty.
+    """
     if lines:
         note("\n".join([title, *listed([f"  {on_one_line(line)}" for line in lines])]))
 
@@ -170,7 +174,8 @@ def say_page(text: str) -> None:
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
     """Returns `start` and all `words` as text in lines that break only between two items of `words`.
 
-    `between` is written after each item but the last. The text has such lines also if stdout is a file.
+    `between` is written after each item but the last. A line is as long as the terminal is wide. If stdout is a file, a
+    line has at most 80 characters.
     """
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
     return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))

@@ -1,4 +1,6 @@
-"""Checks that a cache holds a stage as the config asks for it. The error names the keys to set. Torch-free."""
+"""Checks that the options of a stage in the cache are those of the config. The error names the config keys to set.
+Torch-free.
+"""
 
 from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.errors import CacheMismatch
@@ -6,10 +8,11 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raises CacheMismatch if the cache has the stage `stage`, made with other options.
+    """Raises CacheMismatch if the cache has the stage with the key of `stage`, but made with other options.
 
-    The defaults of `size`, `resize_short` and `resize` are the values with which named weights were tested. Earlier
-    versions had no such defaults, so their caches have other values. The error then names the config keys to set.
+    The defaults of `size`, `resize_short` and `resize` are the values with which named weights were tested. Caches of
+    earlier versions have other values, because these versions had no such defaults. If options differ for this reason,
+    the error names the config keys to set.
     """
     try:
         cache.check_stage(stage)

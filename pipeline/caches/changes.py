@@ -34,12 +34,14 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Returns shard -> videos whose content has changed since the frames of the shard were decoded.
+    """Returns shard -> ids of the videos whose content has changed since the frames of the shard were decoded. Only
+    shards in `shards` are checked.
 
-    Each video costs one stat call or one request. The content of a video is read only if the size is the same and the
-    modification time differs. A missing video, and a video with a failed clip, count as unchanged. With `retry_failed`,
-    a video with a failed clip is checked too if another of its clips did not fail. If videos at URLs cannot be reached,
-    they count as unchanged, and a warning is logged.
+    The check of a video costs one stat call or one request. The content of a video is read only if the size is the
+    recorded size but the modification time is not the recorded time. A missing video counts as unchanged. A video with
+    a failed clip in the shard counts as unchanged, too. With `retry_failed`, only a video whose clips in the shard have
+    all failed counts as unchanged. If the network or the credentials fail, all videos at URLs count as unchanged, and a
+    warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -78,7 +80,8 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """Returns stage key -> shard -> videos whose file of boxes or scene graphs changed since the shard was sealed.
+    """Returns stage key -> shard -> ids of the videos whose file of boxes or scene graphs has changed since the shard
+    was sealed.
 
     A missing file counts as unchanged.
     """
@@ -110,7 +113,8 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """Returns for each pair of URL and recorded identity whether the video at the URL differs from that identity.
+    """Returns one bool for each pair (URL, recorded identity) in `videos`. The bool says whether the video at the URL
+    differs from the recorded identity.
 
     If the network or the credentials fail, logs a warning and returns False for every URL.
     """
@@ -139,9 +143,11 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 
 
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Unseals the stages that are made from changed files, in the shards in `changed`.
+    """Removes the ledger records of the stages that read changed files, and of the stages that are made from these
+    stages.
 
-    `changed` is the result of `changed_files`.
+    `changed`, the result of `changed_files`, has the stage keys and the shards. Extraction computes shards without
+    records again.
     """
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
@@ -151,9 +157,10 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
-    """Unseals every stage of the shards in `changed`, the result of `changed_videos`.
+    """Removes the ledger records of every stage in the shards of `changed`, the result of `changed_videos`.
 
-    Raises CacheMismatch and changes nothing if the times or the frame size of a video do not fit its rows any more.
+    Raises CacheMismatch and changes nothing if a changed video has other times or another frame size than its rows in
+    clips.parquet.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
     with Staging(config.run.staging) as staging:

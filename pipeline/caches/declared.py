@@ -1,8 +1,8 @@
 """Declares the stages of a recipe, and says which stages run together and in which order. Torch-free.
 
-A key is the key of a stage, such as `features/i3d`. A stage that hands arrays on passes them to the stages that read it
-while they run together, so that these arrays need not be stored. A unit is a work unit: one shard with the keys to
-compute for it.
+In this module a key is a stage key, such as `features/i3d`. A unit is a work unit: one shard with the keys to compute
+for it. A stage may hand arrays on. The stages that read such a stage get the arrays from memory if they run in one unit
+with it, so the cache need not store these arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,10 +30,11 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, by key. Each stage follows the stages that it reads.
+    """The stages that a recipe asks for, and the imported stages that they read. `stages` maps keys to stages. Each
+    stage comes after the stages that it reads.
 
-    `imported` are the keys of imported stages in the cache that these stages read. The recipe does not ask for them, so
-    these stages are only read.
+    `imported` has the keys of the imported stages. The cache already has these stages, so they are read but never
+    computed.
     """
 
     recipe: Recipe
@@ -45,7 +46,7 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Returns whether the digests of all weights in the fingerprint of `key` are known.
+        """Returns whether the digests of all weights that enter the fingerprint of `key` are known.
 
         If not, the networks must be built before the fingerprint is known.
         """
@@ -53,28 +54,34 @@ class Declared:
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of all stages that the stages `keys` are made from, in the order of `stages`."""
+        """Returns `keys` and the keys of the stages that the stages `keys` read, directly or through other stages. The
+        result has the order of `stages`.
+        """
         return closure.with_read(self.stages, keys)
 
     def with_readers(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of all stages that are made from the stages `keys`, in the order of `stages`."""
+        """Returns `keys` and the keys of the stages that read the stages `keys`, directly or through other stages. The
+        result has the order of `stages`.
+        """
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that the stage `key` hands on to the stages that read it.
+        """Returns the names of the arrays that the stage `key` hands on to the stages that read it. Returns an empty
+        tuple if the stage hands no array on.
 
-        A stage that reads `key` gets these arrays if both run in one unit. The cache may store the arrays or not.
+        A stage that reads `key` gets these arrays if both stages run in one unit. The cache may also store the arrays.
         """
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """Returns all keys that run in a unit that writes `keys`, in the order in which they run.
+        """Returns the keys of all stages that run in a unit that writes `keys`, in the order in which the stages run.
 
-        `is_sealed` returns whether the shard of the unit is sealed for a key. A stage that hands arrays on also runs if
-        another stage reads it, unless the cache stores these arrays and the shard is sealed.
+        A stage that hands arrays on also runs, even if it is not in `keys`, if a running stage reads it and the cache
+        does not have these arrays for the shard of the unit. `is_sealed(key)` says whether that shard is sealed for a
+        key.
 
-        Stages that hand nothing on run first. The stages that read a stage with handed-on arrays follow it directly, so
-        that maps of two backbones are never in memory together.
+        Stages that neither hand arrays on nor read such arrays run first. The stages that read a stage with such arrays
+        run directly after it, so that maps of two backbones are never in memory together.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -89,9 +96,9 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the stage `key` hands arrays on and the cache does not have these arrays for the shard.
+        """Returns whether the stage `key` hands arrays on and the cache does not have these arrays for a shard.
 
-        The shard is the one that `is_sealed` is about.
+        `is_sealed(key)` says whether that shard is sealed for a key.
         """
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
@@ -106,9 +113,10 @@ class Declared:
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
-        """Returns key -> options for the stages `keys` and all stages that these are made from, and a fingerprint.
+        """Returns a pair: stage key -> options, and a fingerprint. The options are those of the stages `keys` and of
+        all stages that these are made from. The fingerprint covers only the stages `keys`.
 
-        The fingerprint covers the stages `keys`. `CachedClips` computes the same options and fingerprint from a cache.
+        `CachedClips` computes such a pair from a cache, so the two pairs can be compared.
         """
         behind = options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
@@ -131,9 +139,9 @@ class Declared:
 
 
 class _Stages(dict[str, Stage]):
-    """A dict of key -> stage. A key that is missing is looked up among the imported stages of `cache`.
+    """A dict of key -> stage. If the dict lacks a key, it takes the imported stage with that key from `cache`.
 
-    Raises ConfigError for a key that `cache` does not have as an imported stage.
+    Raises ConfigError if `cache` has no imported stage with that key.
     """
 
     def __init__(self, cache: Cache | None) -> None:
@@ -149,7 +157,8 @@ class _Stages(dict[str, Stage]):
 
 
 def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
-    """Returns all stages of a recipe. `digests` maps stage keys to digests of weights, which enter the fingerprints.
+    """Returns all stages of a recipe. `digests` maps stage keys to digests of their weights. The digests enter the
+    fingerprints of the stages.
 
     A stage may read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither
     the recipe nor `cache` has.
@@ -175,15 +184,18 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """Returns how many rows a shard may have, from 1 to 64, so that no object of the shard exceeds 256 MiB."""
+    """Returns the largest number of rows per shard, at most 64, with which no object of the shard exceeds 256 MiB.
+    Returns 1 if a single row exceeds 256 MiB.
+    """
     largest = max(spec.row_bytes for spec in arrays)
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the number of rows of a shard: `store.shard_clips`, or a suitable number if that is `auto`.
+    """Returns the number of rows per shard that `store.shard_clips` asks for.
 
-    The suitable number is the largest that `rows_that_fit` allows, if possible a multiple of the rows per video.
+    For `auto`, the number is the largest that `rows_that_fit` allows, rounded down to a multiple of the rows per video.
+    It is not rounded if a shard has less room than the rows of one video need.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -59,8 +59,8 @@ class Frames:
 def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
     """Returns the duration, the frame size and the frame rate of a video file, or of a folder of numbered images.
 
-    `frame_rate` is the rate of a folder in images per second. Raises DecodeError if the video cannot be read, and
-    ConfigError if `frame_rate` cannot be used.
+    If `frame_rate` (images per second) is given, `path` is a folder of images, otherwise a video file. Raises
+    DecodeError if the video cannot be read, and ConfigError if `frame_rate` cannot be used.
     """
     told = _probed(str(path), frame_rate)
     return VideoFacts(
@@ -83,17 +83,19 @@ def decode(
 ) -> list[Frames | DecodeError]:
     """Returns frames of a video, decoded in one pass and by the same rules as the frames of a cache.
 
-    `times` are seconds from the first frame, any number in any order. The whole picture is returned for each time. In
-    an interval, a time before its start returns the frame at its start, and a time after its end returns the last frame
-    before its end. `clips` can be given in place of `times`: the options of the section `clips` of a config. Without
-    both, the defaults of these options are used. `intervals` are (start, end) in seconds. The default is the whole
-    video. `size` is the side in pixels of the squares to which crops are resized. A whole frame is squeezed into the
-    square. Without `size`, crops keep their pixels. `frame_rate` is in images per second, for a folder of numbered
-    images.
+    Either `times` or `clips` says which frames are wanted. `times` are seconds from the first frame of the video, any
+    number in any order. Each time makes one frame with the whole picture. `clips` are the options of the section
+    `clips` of a config. If neither is given, the defaults of these options are used.
 
-    Returns one result per interval: frames, or a DecodeError that says why there are none. Without intervals there is
-    one result. If `clips` asks for several clips or crops, each has its own result: interval by interval, clip by clip,
-    crop by crop. Raises ConfigError if an option is not allowed, or if `times` and `clips` are both given.
+    `intervals` are pairs (start, end) in seconds. The default is the whole video. In an interval, a time before its
+    start returns the frame at its start, and a time after its end returns the last frame before its end. `size` is the
+    side in pixels of the squares to which crops are resized. A whole picture is squeezed into the square. Without
+    `size`, crops are not resized. If `path` is a folder of numbered images, `frame_rate` is their number per second.
+
+    Returns a list with one result for each interval, clip and crop. A result is frames, or a DecodeError that says why
+    there are none. The results are sorted by interval, then by clip, then by crop. With `times` there is one result per
+    interval. Without `intervals`, the whole video is one interval. Raises ConfigError if an option is not allowed, or
+    if `times` and `clips` are both given.
     """
     options = _options(times, clips)
     if size is not None and (not isinstance(size, Integral) or size < 1):
@@ -143,7 +145,8 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Returns the probe of a video, or with `frame_rate` of a folder of images. With `by_number` it lists the frames.
+    """Returns the probe of a folder of images if `frame_rate` is given, otherwise of a video file. With `by_number`,
+    the probe of a file also lists the frames.
 
     Raises DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
     """
@@ -178,9 +181,9 @@ def _rows(
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """Returns the times in seconds, with the start of the row's interval in place of times before it.
+    """Returns `times` in seconds. A time before the interval of `row` is replaced by the start of the interval.
 
-    Times after the end of the interval stay, because the decoder replaces these times.
+    A time after the end of the interval stays, because the decoder replaces it.
     """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)

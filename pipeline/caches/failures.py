@@ -18,7 +18,9 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """A clip that failed in the stages `stages`, with the reason of the ledger and the full message `words`."""
+    """A clip that failed in the stages `stages`. `reason` is the short reason in the ledger, such as `timeout`. `words`
+    is the full message.
+    """
 
     video: str
     clip: str
@@ -31,10 +33,11 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """Yields the failed clips of all stages, in the order of shards and clip ids.
+    """Yields the failed clips of all stages, shard by shard. The clips of a shard are sorted by id.
 
-    Several stages with the same reason and message for a clip are one item. A failure that only follows from a failure
-    of the same clip in another stage is left out if the failure in the other stage is listed.
+    If a clip failed in several stages with the same reason and message, one item lists these stages. The reason
+    `upstream` means that the clip failed in another stage that the stage reads. An `upstream` failure is left out if
+    the clip also has a failure with another reason.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
@@ -43,7 +46,9 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 
 def _numbered(cache: Cache, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """Yields (shard, `key_index`, record) for each ledger record of the stage `key`, in the order of shards."""
+    """Yields (shard, `key_index`, record) for each ledger record of the stage `key`, in the order of shards.
+    `key_index` is the position of `key` among the stage keys of the cache.
+    """
     cache.stage(key)  # raises if the document is damaged or of a later version
     return ((record.shard, key_index, record) for record in sealed_records(cache, key))
 

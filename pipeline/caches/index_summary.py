@@ -22,9 +22,10 @@ Probes = Mapping[str, Probe | DecodeError]
 class SplitSummary:
     """The numbers of videos, clips, hours and classes of one split.
 
-    A video that is listed by intervals counts once per interval. But `hours` is the duration of all videos, each
-    counted once. `labels_per_class` is (fewest, median, most) over all classes of the data set, None without labels.
-    `unlabelled` videos have no label, and `unreadable` videos could not be opened.
+    `videos`, `unlabelled` (without a label) and `unreadable` (could not be opened) count a video that is listed by
+    intervals once per interval. `hours` counts the duration of each video once. `classes` is the number of classes with
+    a label in the split. `labels_per_class` is (fewest, median, most) labels of a class, over all classes of the data
+    set. It is None if no video of the split has a label.
     """
 
     videos: int
@@ -45,7 +46,7 @@ class SplitSummary:
 
 
 def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
-    """Returns split -> summary. The splits train, val and test come first."""
+    """Returns split -> summary, for each split with at least one video. The splits train, val and test come first."""
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)
@@ -75,7 +76,7 @@ def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
     """Returns sentences about labels that look like mistakes.
 
-    Returns an empty list if `are_named` is set, which says that the config names the classes.
+    `are_named` says that the config lists the classes in `dataset.classes`. The result is then empty.
     """
     if are_named:
         return []

@@ -23,7 +23,8 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the dataset options that differ: key -> (value at the index, value in the config).
+    """Returns the dataset options that differ: option -> (value at the index, value in the config). If the kind of data
+    set differs, only the option `kind` is returned.
 
     Returns an empty dict if the config has no `dataset`, or if the cache does not record how it was indexed.
     """
@@ -42,10 +43,11 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Returns sentences about dataset options that differ from the index, but with which extraction can run.
+    """Returns sentences about changed dataset options with which extraction can still run. An option is changed if its
+    value in the config is not the value at the index.
 
-    Labels and splits may differ. The root may differ if all videos moved to the new root. Raises CacheMismatch if any
-    other option differs.
+    Options of labels and splits may be changed. The root may be changed if all videos lie below the new root. Raises
+    CacheMismatch if any other option is changed.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
@@ -67,7 +69,8 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Returns a sentence, in a list, if the dataset root differs from the index. Returns an empty list otherwise.
+    """Returns a list with one sentence if the dataset root in the config is not the root at the index. Otherwise
+    returns an empty list.
 
     Training reads no videos, so the root may differ. Raises CacheMismatch if another dataset option differs.
     """
@@ -126,7 +129,9 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Returns a text that says why the videos below `root` are not the indexed videos, or "" if no fault is found."""
+    """Returns a text that says why the videos below `root` are not the indexed videos, or why nobody can tell. Returns
+    "" if all videos that can be checked are the indexed videos.
+    """
     if is_url(root):
         return "whether videos at a URL are the same, only `index` tells"
     places = _below(cache, root)
@@ -145,9 +150,10 @@ def _fault_of_move(cache: Cache, root: str) -> str:
 
 
 def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
-    """Returns whether the values `was` and `asked` of the option `key` name the same file or folder.
+    """Returns whether the values `was` and `asked` of the option `key` are paths of the same file or folder.
 
-    Two files at the same place below the old and the new root in `roots` count as the same.
+    `roots` is (root at the index, root in the config). The two paths also count as the same if they are equal relative
+    to their roots (`old/a.csv` and `new/a.csv`).
     """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False

@@ -41,10 +41,11 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 class Indexed:
     """The result of an index.
 
-    `unreadable` maps ids of videos that could not be opened to errors. `complaints` maps paths of videos that can be
-    read to faults of the file. `beyond_end` are ids of intervals that end after the end of their video. `after_end` are
-    ids of intervals that begin after the end of their video. `splits` maps each split to its summary. `left_out` maps
-    endings of files that are no videos to their number. `warnings` are sentences about labels that look like mistakes.
+    `unreadable` maps the id of each video that could not be opened to the error. `complaints` maps the path of each
+    readable video with a faulty file to a sentence about the fault. `beyond_end` are ids of intervals that begin before
+    and end after the end of their video. `after_end` are ids of intervals that begin at or after the end of their
+    video. `splits` maps each split to its summary. `left_out` counts the files that are no videos by their ending
+    (`.txt` -> 3). `warnings` are sentences about labels that look like mistakes.
     """
 
     cache: Cache
@@ -81,13 +82,14 @@ class Indexed:
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
-    """Lists the data set, probes the videos and writes clips.parquet. Existing rows keep their number.
+    """Lists the data set, probes the videos and writes clips.parquet. Existing rows keep their row number.
 
-    Returns the numbers of the index and what is wrong with videos and labels. A video that cannot be opened gets rows
-    without times. Extraction marks its clips as failed, and a later index fills in the times.
+    Returns the counts of the index and the faults of videos and labels. A video that cannot be opened gets rows without
+    times. Extraction marks the clips of such a video as failed. A later index fills in the times if the video can then
+    be opened.
 
     Raises ConfigError if the config has no `dataset`, DatasetError if the data set cannot be listed, CacheMismatch if
-    the cache was made with other options, and VideosHangError if 64 videos at a time do not answer.
+    the cache was made with other options, and VideosHangError if 64 videos hang at the same time.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
@@ -189,7 +191,7 @@ def _duration(probe: Probe | DecodeError) -> float:
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Unseals all stages of shard `shard`, the last and incomplete shard, before rows are appended to it."""
+    """Unseals all stages of the last shard, whose number is `shard`, before rows are appended to that shard."""
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
 
@@ -197,7 +199,8 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe of the video, or path -> error if the video cannot be opened. Intervals share one probe.
+    """Returns path -> probe of the video, or path -> error if the video cannot be opened. All intervals of a video
+    share one probe.
 
     Each video on a disk has a time limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
     """
@@ -219,7 +222,8 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns the probe of a video or of a folder of images. With `by_number` the probe lists the frames.
+    """Returns the probe of a video file or of a folder of images. With `by_number`, the probe of a file also lists the
+    frames.
 
     Raises DecodeError if the video cannot be opened.
     """

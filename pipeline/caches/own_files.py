@@ -10,9 +10,9 @@ from kinegraph.stages.recipe import Recipe
 
 
 def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
-    """Returns stage key -> function, for the stages that read a file of boxes or scene graphs beside each video.
+    """Returns stage key -> function, for the stages that read a file of boxes or scene graphs for each video.
 
-    The function returns the path of that file for the name of a video.
+    The function maps the id of a video to the path of its file (`a.mp4` -> `boxes/a.mp4.json`).
     """
     file_of_key = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
     return {key: file_of for key, file_of in file_of_key.items() if file_of is not None}
@@ -33,7 +33,9 @@ def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
 
 
 def check_own_files_of(recipe: Recipe, cache: Cache) -> None:
-    """Calls `check_own_files` with all videos of a cache. The cache is read only if the config names such files."""
+    """Calls `check_own_files` with all videos of a cache. The cache is read only if the config has a stage that reads
+    files of boxes or scene graphs.
+    """
     if files_of(recipe):
         name_of = ClipsTable.read_video_names(cache.storage)
         videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()

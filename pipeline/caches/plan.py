@@ -27,8 +27,8 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 class WorkUnit:
     """One shard and the stage keys to write for it, in the order in which they run.
 
-    `reopened` has the ledger records of those `keys` that are sealed already. Of these keys only the clips that failed
-    are computed again.
+    `reopened` has the ledger records of those `keys` whose failed clips are to be computed again (`--retry-failed`).
+    The good rows of these keys stay.
     """
 
     shard: int
@@ -48,9 +48,10 @@ class Plan:
     """The work units that a cache lacks, with the selected stage keys and shards.
 
     `unchecked` are keys whose `weights:` in the cache and in the config differ, and keys that read such a key. Whether
-    the weights of these keys are the same is known only when the networks are built. `changed` maps shards to videos
-    that changed since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key to shards
-    and to videos whose file of boxes or scene graphs changed. The stages made from such a file run again.
+    the weights of these keys are the same is known only when the networks are built. `changed` maps a shard to the
+    videos that changed since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key and a
+    shard to the videos whose file of boxes or scene graphs changed. In such a shard the key and the stages made from it
+    run again.
     """
 
     declared: Declared
@@ -75,7 +76,7 @@ class Plan:
 
     @property
     def changed_videos(self) -> list[str]:
-        """Returns the videos that changed, or whose file of boxes or scene graphs changed."""
+        """Returns the sorted ids of the videos that changed, or whose file of boxes or scene graphs changed."""
         changes = (self.changed, *self.changed_files.values())
         return sorted({video for found in changes for videos in found.values() for video in videos})
 
@@ -155,9 +156,10 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns shard -> ledger records of the stages `keys` that have failed clips.
+    """Returns shard -> ledger records of the stages `keys`, for records with failed clips.
 
-    Records of stages that are made from these stages are included if the same clips failed in them.
+    A record of another stage is included if that stage is made from one of `keys` and at least one of these clips
+    failed in it.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -174,17 +176,16 @@ def _with_failures(
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
     """Returns the selected `keys` and the keys of the stages whose sealed rows the selected stages read.
 
-    A stage that hands its arrays on runs in the same unit as the stages that read it. Unless such a stage is selected,
-    it is not sealed and is left out of the result.
+    A stage that hands its arrays on is left out unless it is selected, because it runs in the units of the stages that
+    read it and is not sealed there.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch if a unit reads an imported stage that is not sealed in the shard of the unit.
-
-    Raises CacheMismatch also if a video of that shard has changed.
+    """Raises CacheMismatch if a unit reads an imported stage, and the imported stage is not sealed in the shard of the
+    unit or a video of the shard has changed.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}
@@ -206,9 +207,9 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Returns stage key -> lines about the options that differ: `value in the cache -> value of the config`.
+    """Returns stage key -> lines about the options that differ (`option: value in the cache -> value in the config`).
 
-    The value is None if the cache does not have the stage.
+    The list of lines is empty if no option differs. It is None if the cache does not have the stage.
     """
     declared = declare(config, known_digests(config, cache), cache)
     return {

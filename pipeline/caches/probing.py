@@ -16,7 +16,9 @@ ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """MOST_HANGING videos at a time did not answer within their time limit, so their file system must be at fault."""
+    """Too many videos (MOST_HANGING) at a time did not answer within their time limit, so their file system must be at
+    fault.
+    """
 
 
 def probe_all(
@@ -27,7 +29,7 @@ def probe_all(
     `limit_seconds` returns the time limit of a path. A video that takes longer is yielded with a DecodeError
     (`timeout`), and a new thread replaces the thread that hangs. The hanging thread cannot be ended, but it is a daemon
     thread and does not keep the process alive. Raises other errors of `probe`. Raises VideosHangError if MOST_HANGING
-    threads hang at a time.
+    threads hang at the same time.
     """
     pool = _ProbeThreads(paths, probe)
     try:
@@ -44,7 +46,7 @@ def probe_all(
 
 
 class _ProbeThreads:
-    """Threads that probe the waiting videos. A thread that hangs is replaced by a new thread."""
+    """Threads that take videos from a queue and probe them. A new thread replaces a thread that hangs."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()
@@ -75,7 +77,8 @@ class _ProbeThreads:
         yield path, answer
 
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
-        """Yields the path of each video that takes longer than its time limit, with a DecodeError.
+        """Yields the path of each video that takes longer than its time limit, with a DecodeError. A path is yielded
+        only once.
 
         Raises VideosHangError if MOST_HANGING threads still hang at videos that took too long.
         """

@@ -29,7 +29,8 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault of a cache. docs/caches.md lists the kinds.
+    """One fault of a cache. docs/caches.md lists the kinds. `object` is the name of the file or the array with the
+    fault.
 
     A problem of kind `metadata` has no shard. A problem of kind `document` has no stage either, and its `detail` says
     what is wrong and what to do.
@@ -44,10 +45,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """All problems of a cache. Without problems every sealed byte is unchanged and plausible.
+    """All problems of a cache. If there are no problems, all sealed bytes are unchanged and their values are plausible.
 
-    `warnings` are not problems. They are about values that are possible but rarely meant, and about documents that
-    earlier versions did not write. `proposals_per_frame` is the mean number of boxes in a frame, None without boxes.
+    `warnings` are not problems. They are about values that are possible but rarely meant, such as zeros, and about
+    documents that earlier versions did not write. `proposals_per_frame` is the mean number of boxes in a frame. It is
+    None if the cache has no boxes.
     """
 
     problems: tuple[Problem, ...]
@@ -73,9 +75,9 @@ class Verification:
 def verify(path: Path | str) -> Verification:
     """Checks every sealed object: existence, size, checksum, shape and values. Checks the metadata of the arrays, too.
 
-    Returns all problems. Objects that no ledger record names are ignored. Raises CacheNotFound if there is no cache at
-    `path`, CacheTooNew if a later version of kinegraph wrote it, StorageError if its store cannot be reached, and
-    CacheMismatch if an upgrade of the cache was begun and not finished.
+    Returns all problems. Objects that no ledger record lists are ignored. Raises CacheNotFound if there is no cache at
+    `path`, CacheTooNew if a later version of kinegraph wrote the cache, StorageError if the store of the cache cannot
+    be reached, and CacheMismatch if an upgrade of the cache was begun and not finished.
     """
     try:
         cache = Cache(path)
@@ -102,7 +104,8 @@ def verify(path: Path | str) -> Verification:
 
 
 def _document_problems(cache: Cache) -> Iterator[Problem]:
-    """Yields a problem for each document of the cache or of a stage that is missing or cannot be read.
+    """Yields a problem for each missing or unreadable document. The documents are those of the cache, such as
+    clips.parquet, and one for each stage.
 
     Raises CacheTooNew if a later version of kinegraph wrote a document, and StorageError if the store is not reached.
     """
@@ -129,8 +132,8 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
     """Removes the ledger records of shards with problems, so that the next extract computes these shards again.
 
-    Damaged metadata of arrays is written again, but only if no document is damaged. Documents are left as they are,
-    because nothing else in the cache has their content.
+    Damaged metadata of arrays is written again, but only if no document is damaged. Documents, such as clips.parquet,
+    are left as they are, because nothing else in the cache has their content.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
@@ -149,7 +152,9 @@ def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    """Yields a problem for each array of the stage that has sealed shards and whose metadata is missing or wrong."""
+    """Yields a problem for each metadata object of the stage's arrays (such as zarr.json) that is missing or wrong.
+    Yields nothing if the stage has no sealed shard.
+    """
     shards = _sealed(cache, stage.key)
     if shards:
         sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
@@ -189,9 +194,10 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind) for every problem and warning of one sealed shard.
+    """Yields (name of the object, kind) for every problem and warning of one sealed shard. Warnings have the kind
+    `zeros`.
 
-    Values are checked only if all bytes are whole.
+    Values are checked only if no object of the shard is missing or damaged.
     """
     record_name = cache.ledger.name(stage.key, record.shard)
     if record.fingerprint != stage.fingerprint:
@@ -219,7 +225,9 @@ def _object_of(record: Record, array: str) -> str:
 
 
 def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
-    """Raises CacheError if one of the objects `names` of a record is missing or is not as it was sealed."""
+    """Raises CacheError if one of the objects `names` of a record is missing, or does not have its sealed size and
+    checksum.
+    """
     for name in names:
         if kind := object_problem(storage, name, record.objects[name]):
             raise _damaged(f"{storage.root}/{name}", kind, record)
@@ -251,7 +259,9 @@ def _damaged(where: str, kind: str, record: Record) -> CacheError:
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
-    """Returns the kind of problem of one object (missing, size or checksum), or "" if the object is whole."""
+    """Returns the kind of problem of one object (missing, size or checksum), or "" if the object has its sealed size
+    and checksum.
+    """
     try:
         size, digest = storage.digest(name)
     except (FileNotFoundError, NotRegularError):

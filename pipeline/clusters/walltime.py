@@ -31,16 +31,16 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time in seconds since 1970 at which a run stops itself if no signal warns it before.
+        """Returns the time in seconds since 1970 at which a run stops itself, if no signal has stopped the run before.
 
-        This time is 60 s before the end, or a tenth of the run's time before the end if that is less than 60 s.
+        This time is 60 s before the end. For a run of less than 600 s, it is a tenth of the run's time before the end.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns this allotment by another clock, which is `ahead_seconds` ahead of the clock of this allotment.
+        """Returns the same time on another clock, which is `ahead_seconds` ahead of the clock of this allotment.
 
-        A difference below one second is ignored, because it cannot be measured more exactly.
+        A difference below one second is ignored, because clocks cannot be compared more exactly.
         """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
@@ -101,9 +101,11 @@ class UnitSchedule:
     """Decides whether one worker may begin another unit. The first unit may always begin.
 
     A later unit may begin if it can be expected to end in time. Each unit is expected to take as long as the slowest
-    unit so far. Units that have begun are expected to run one after another before the new unit. Without an allotment
-    every unit may begin. `idle_until` is the time at which a process that began long before got its first unit. The
-    start-up time of such a process counts from `idle_until`.
+    unit so far. Units that have begun are expected to run one after another before the new unit. If `allotted` is None,
+    the time is not limited, and every unit may begin.
+
+    `idle_until` is only for a process that began long before its first unit. It is the time at which that unit came.
+    The start-up time of such a process counts from `idle_until`.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -151,7 +153,10 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if a signal came during the first unit because the time was up, else None."""
+        """Returns a WalltimeError if the time was too short for even one unit, else None. Call this after a signal.
+
+        The signal counts only if it came near the end of the time and no unit had ended.
+        """
         if self.allotted is None or not self._under_way:
             return None
         warning = 0 if self.allotted.seconds < SHORT_SECONDS else 2 * SIGNAL_SECONDS

@@ -37,11 +37,12 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns the rows of an import.
+    """Returns the rows that the cache will have after an import.
 
-    The csv `annotations` lists the rows with paths below `root`. Without a csv the rows are those of `cache`, or one
-    row for each of `videos` if there is no cache with rows. Raises ExchangeError if a video of `cache` has several
-    rows, if the csv lacks a video of `cache`, or if a csv is given for a cache that `kinegraph index` made.
+    The csv `annotations` has a line per video, with a path below `root`. With the csv there is one row for each of its
+    videos. Without the csv the rows are those of `cache`, or one row for each of `videos` if there is no cache with
+    rows. Raises ExchangeError if the csv lacks a video of `cache`. Raises ExchangeError also for a cache that
+    `kinegraph index` made, if a csv is given or a video has several rows.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -117,10 +118,11 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Returns video id -> the name in `names` that belongs to this video. Videos without such a name are left out.
+    """Returns video id -> the name in `names` under which the imported files have this video (`a.mp4` -> `a`).
 
-    A name belongs to a video if name and id are equal, or are equal without the endings of video files. Raises
-    ExchangeError if several names or several ids are equal without their endings.
+    A video without such a name is not in the result. A name belongs to a video if name and id are equal, or are equal
+    without the suffixes of video files (`.mp4`). Raises ExchangeError if several names or several ids are equal without
+    these suffixes.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

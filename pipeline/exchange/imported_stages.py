@@ -33,7 +33,10 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns the name of an array in the cache -> the name of its values in `VideoFeatures.arrays`."""
+        """Returns name of an array in the cache -> name of its values in `VideoFeatures.arrays`.
+
+        For example `proposals/boxes` -> `boxes`.
+        """
         return {
             f"features/{self.name}/{self.tap}": "maps",
             f"features/{self.name}/{self.tap}_pooled": "pooled",
@@ -44,7 +47,7 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage, which its fingerprint covers.
+    """Returns the options of an imported stage. The fingerprint of the stage covers these options.
 
     The options identify the content of the files, because it is not known how the files were made.
     """
@@ -85,8 +88,8 @@ def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Returns the arrays without `frame_step`, the number of input frames per step of the time axis.
+    """Returns the arrays with `frame_step` None.
 
-    The input frames of imported features are unknown.
+    `frame_step` is the number of input frames per step of the time axis. For imported features this number is unknown.
     """
     return tuple(replace(spec, frame_step=None) for spec in arrays)

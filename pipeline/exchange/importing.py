@@ -30,8 +30,8 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 class Imported:
     """The result of an import.
 
-    `kind` is the format of the files. `num_videos` counts the videos with features. `left_out` are videos of the files
-    that have no row in the cache. `failures` has one entry per failed clip.
+    `kind` is the format of the files. `num_videos` counts the videos of the cache that have features in the files.
+    `left_out` has the videos of the files that have no row in the cache. `failures` has one entry per failed clip.
     """
 
     cache: Cache
@@ -56,10 +56,13 @@ def import_features(
 ) -> Imported:
     """Writes the features in the files at `features` to the stage features/<name> of the cache `into`.
 
-    Returns what was imported. If the files hold boxes or regions, the stages proposals and regions/<name> are written
-    too. The rows are those of the cache, or come from `annotations`, or are one per video. A video without features is
-    a failed clip. A video of the files that has no row is left out. With `num_frames`, that many frames of each video
-    are imported, else all frames. All files are read before anything is written. A killed import can be repeated.
+    `<name>` is `naming.name`. If the files hold boxes or regions, the stages proposals and regions/<name> are written
+    too. The function returns what was imported.
+
+    The rows come from the csv `annotations`. Without a csv the rows are those of the cache. A cache without rows gets
+    one row per video. A row whose video has no features becomes a failed clip. A video of the files without a row is
+    not imported. With `num_frames`, that many frames of each video are imported, else all frames. All files are read
+    before anything is written. A killed import can be repeated.
 
     Raises FeatureFileError if the files cannot be imported, ExchangeError if the features do not fit the rows, and
     DatasetError if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.
@@ -140,8 +143,8 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 class _RowMaker:
     """Makes rows of a cache from the files of an import.
 
-    `names` maps videos of the cache to videos of the files. `sources` maps videos of the files to the identities of
-    their files.
+    `names` maps the id of a video in the cache to the name of this video in the files. `sources` maps the name of a
+    video in the files to the identity (digest) of its file.
     """
 
     cache: Cache
@@ -153,7 +156,7 @@ class _RowMaker:
     stages: Mapping[str, Stage]
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
-        """Yields, for each of the stages `keys`, the ledger record and the rows of the shard."""
+        """Yields (ledger record, all arrays with their rows) of shard `shard` for each of the stages `keys`."""
         begun = time.monotonic()
         numbers = self.cache.shard_rows(shard)
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
@@ -178,9 +181,10 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the features of the chosen frames of a video.
+        """Returns the features of `num_frames` frames of a video, which are spread evenly over the video.
 
-        Raises UnusableError if the files have no features of the video, or if these cannot be read or are not finite.
+        Raises UnusableError if the files have no features of the video, or if the features cannot be read or are not
+        finite.
         """
         if video not in self.names:
             raise UnusableError("missing", f"no features of {video} among the files")
@@ -190,9 +194,10 @@ class _RowMaker:
         return features
 
     def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
-        """Writes the row `row_index` of each array of `output`.
+        """Writes the features of one video to row `row_index` of each array of `output`.
 
-        Arrays that the files do not have are zero. If the video has fewer regions than the array, the rest is zero.
+        Arrays that the files do not have get zeros. If the video has fewer regions than the array, the places of the
+        missing regions get zeros.
         """
         for name, rows in output.arrays.items():
             rows[row_index] = 0

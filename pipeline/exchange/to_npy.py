@@ -36,8 +36,9 @@ Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
 class ExportedFiles:
     """The result of an export to files.
 
-    `unsealed` maps each stage to the videos that were left out because some of their rows are not sealed. `num_failed`
-    counts clips that hold fill values in some stage. `damaged` has a sentence for each shard that was left out.
+    `unsealed` maps the key of a stage to the videos without files, because some of their rows are not sealed.
+    `num_failed` counts the clips that failed in some stage and have fill values there. `damaged` has a sentence for
+    each damaged shard, which was not exported.
     """
 
     num_files: int = 0
@@ -49,12 +50,12 @@ class ExportedFiles:
 def export_npy(
     source: Cache, out: str, names: Sequence[str] = (), *, on_progress: OnProgress = unheard
 ) -> ExportedFiles:
-    """Writes <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names`, by default for all arrays.
+    """Writes a file <out>/<array>/<video_id>.npy for each video and each array in `names`, by default for all arrays.
 
-    Returns what was written. The first axis has one entry per row of the video, in the order of the rows: each clip
-    with each crop. Failed clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv.
+    Returns what was written. A file has the shape [rows, ...], with all rows of its video in order. (A row is one clip
+    with one crop.) Failed clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv.
     manifest.json says how the features were made. A file is never half written. Every call writes all files again. At
-    the end the call sets `complete` in the manifest.
+    the end the call sets `complete` in manifest.json.
 
     Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
     """
@@ -137,10 +138,10 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields for each video a dict of file name -> rows. All `specs` are arrays of one stage.
+    """Yields one dict per video: file name -> rows of the video. All `specs` are arrays of one stage.
 
-    A video with a row that is not sealed is left out and added to `exported.unsealed`. A damaged shard is added to
-    `exported.damaged`, and the dicts of its videos are empty.
+    If a row of a video is not sealed, there is no dict for the video, and the video is added to `exported.unsealed`. If
+    a shard is damaged, the dicts of its videos are empty, and a sentence is added to `exported.damaged`.
     """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
@@ -166,9 +167,9 @@ def _stage_files(
 
 
 def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Returns array name -> open shard for one sealed shard, after a check of the objects that hold these arrays.
+    """Returns array name -> open shard for the arrays `specs`, after a check of the objects that hold these arrays.
 
-    Raises CacheError if one of these objects is damaged.
+    `record` is the ledger record of the shard. Raises CacheError if one of these objects is damaged.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage
@@ -176,10 +177,10 @@ def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> 
 
 
 def file_name(video_id: str) -> str:
-    """Returns the path `<video_id>.npy`, changed so that it stays below the folder of its array.
+    """Returns the path `<video_id>.npy`, changed so that the file lies below the folder of its array.
 
-    This is also true for ids that are absolute paths or contain `..`. A part that is too long for a file name is
-    shortened, and a digest is added.
+    Without the change, an id that is an absolute path or contains `..` would lead out of the folder (`../a` ->
+    `%2E%2E/a.npy`). A part that is too long for a file name is shortened, and a digest is added.
     """
     parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)

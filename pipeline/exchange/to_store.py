@@ -27,7 +27,7 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to a cache. The numbers count shards, summed over all stages.
+    """The result of an export to a cache. The numbers count shards, once for each stage of a shard.
 
     `damaged` has a sentence for each damaged shard, which was not copied.
     """
@@ -44,10 +44,10 @@ def export_cache(
 ) -> ExportedCache:
     """Copies every sealed shard of `source` to a cache at `out`. Returns what was copied.
 
-    Shards that are sealed in `out` stay, unless `source` has computed them again since. Values, rows, stages and ledger
-    entries are copied unchanged. The checksum of each object is checked before it is copied. `kind` is zarr or hdf5.
-    `compression` is the codec of zarr, by default the codec of `source`. An export to the same kind and compression
-    makes a checked copy.
+    Shards that are sealed in `out` stay, unless `source` has computed them again since they were copied. Values, rows,
+    stages and ledger entries are copied unchanged. The checksum of each object is checked before the object is copied.
+    `kind` is zarr or hdf5. `compression` is the codec of zarr, by default the codec of `source`. An export to the same
+    kind and compression makes a checked copy.
 
     Raises ExchangeError or CacheMismatch if `out` is a cache that is not a copy of `source`.
     """
@@ -84,9 +84,8 @@ def export_cache(
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
     """Returns the cache at `out` with all rows of `source`. Creates the cache if there is none.
 
-    The stages of a cache that exists stay as they are.
-
-    Raises ExchangeError if the cache at `out` has other rows or shards of another size.
+    The stages of an earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has other rows
+    or shards of another size.
     """
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
@@ -121,7 +120,7 @@ def _sealed(cache: Cache) -> dict[str, set[int]]:
 
 
 def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
-    """Returns shard -> keys of the stages that are sealed in `source` and not in `copy`."""
+    """Returns shard -> keys of the stages whose shard is sealed in `source` but not in `copy`."""
     missing: dict[int, list[str]] = {}
     there = _sealed(copy)
     for key, shards in _sealed(source).items():

@@ -29,9 +29,10 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 class Calibration:
     """The measured cost of one work unit on this machine, and the estimate for all missing shards.
 
-    `seconds` is the time from the first video to the last seal, without the start of Python and the loading of
-    networks. `stage_seconds` divides `seconds` among the stages. `peak_bytes` is the largest resident memory of the
-    process. `hours` is the time for all missing shards with `workers` such workers in parallel, None if every clip
+    `clips` and `failed` are the numbers of clips and failed clips of the unit. `seconds` is the time from the first
+    video to the last seal, without the start of Python and the loading of networks. `stage_seconds` divides `seconds`
+    among the stages and the time spent waiting. `peak_bytes` is the largest resident memory of the process. `hours` is
+    the time for all missing shards with `workers` such workers in parallel. It is None if every clip of the unit
     failed.
     """
 

@@ -21,11 +21,13 @@ class Estimate:
     """The cost of a plan.
 
     `bytes` and `files` are the numbers of bytes and files to write. `worker_bytes` is the memory that pixels and
-    outputs take in one worker. `hours` assumes the speed of the shards that this cache has already. It is None if a
-    planned stage has no shard yet. `free_bytes` is None if the cache is not on a file system. `free_inodes` is the
-    number of files that the file system has room for. It is None if the cache is not on a file system, or if the file
-    system has no such limit. Both free numbers respect the quota of a project and the blocks reserved for root. They do
-    not respect the quota of a user, which shows only when files are written.
+    outputs take in one worker. `hours` assumes the speed at which this cache got its present shards. `hours` is None if
+    a planned stage has no shard yet.
+
+    `free_bytes` and `free_inodes` are the numbers of bytes and files for which the file system has room. Both are None
+    if the cache is not on a file system. `free_inodes` is also None if the file system has no limit of files. Both
+    respect the quota of a project and the blocks reserved for root. Neither respects the quota of a user, because that
+    quota shows only when files are written.
     """
 
     units: int
@@ -39,8 +41,8 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Returns the estimate as a document for `--json`.
 
-        `inodes` is the number of files to write, equal to `files`. In fact a new array takes up to five more files, and
-        the coordinate arrays of a zarr group take 16 more.
+        `inodes` is equal to `files`, the number of files to write. The number leaves out some small files: up to five
+        for each new array, and 16 for the coordinate arrays of a zarr group.
         """
         return asdict(self) | {"inodes": self.files}
 
@@ -112,14 +114,14 @@ def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
-    """Returns the frame sizes (height, width) of all videos in pixels. Each size is in the list once."""
+    """Returns the different frame sizes (height, width) in pixels of the videos, each size once."""
     sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
     different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
     return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:
-    """Returns the hours that one worker needs for the plan, or None if the speed of a stage is unknown.
+    """Returns the hours that the plan takes at the recent speed, or None if the speed of a stage is unknown.
 
     The stages of a work unit run together, so the slowest stage decides.
     """

@@ -17,9 +17,10 @@ class Preparing:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """The networks have computed further clips. `clips` and `videos` are the numbers of these clips and their videos.
+    """The networks have computed `clips` further clips, which are from `videos` videos.
 
-    `waiting` names the work on which the worker spends most time.
+    `waiting` is the work that has taken most of the time of this shard so far: a stage key, or a wait such as `waiting
+    for decode`.
     """
 
     clips: int

@@ -37,8 +37,9 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 class PixelBatch:
     """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard holds fewer rows.
 
-    `clip_ids` are the clips of the whole unit. `pixels` maps each kind of square crop to [batch_size, T, S, S, 3] uint8
-    with T frames of S x S RGB pixels. Failed clips, and places without a row, are zero in `pixels`.
+    `clip_ids` are the ids of all clips of the unit, not only of this batch. `pixels` maps each kind of square crop to
+    an array [batch_size, T, S, S, 3] uint8 with T frames of S x S RGB pixels. Failed clips, and places without a row,
+    are zero in that array.
     """
 
     unit: WorkUnit
@@ -53,10 +54,11 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Neighbouring rows of one video in one unit, with their row indexes in the shard.
+    """Neighbouring rows of one unit that lie in the same video file, so that they are decoded together.
 
-    Intervals of one video are decoded together. `clip_ids` are the clips of the whole unit. All videos of a unit share
-    the list `undecoded`, which has one item for each video that is not decoded yet.
+    `numbers` are the indexes of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` says
+    that no further video of the unit follows. All videos of a unit share the list `undecoded`, which has one item for
+    each video that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -74,10 +76,13 @@ _File = AbstractContextManager[AtHand]
 class Feed:
     """Turns work units into batches of pixels.
 
-    `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if it needs no
-    pixels. Batches are cut from whole shards. A unit that retries clips gets only the batches with such clips. Videos
-    at URLs are copied ahead of the decoder, as `staging` says. `note` is called, in any thread, with "decoding" when
-    the decoding of a video of the unit begins, and with "decoded" after the last video of the unit.
+    `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if the unit
+    needs no pixels. A shard is cut into batches of `batch_size` rows. A unit that only retries failed clips gets only
+    the batches that contain such clips, with all their rows. `staging` says how videos at URLs are copied ahead of the
+    decoder.
+
+    `note` is called with the unit and "decoding" when the decoding of a video begins. It is called with the unit and
+    "decoded" after the last video of the unit. The calls come from any thread.
     """
 
     def __init__(
@@ -135,10 +140,9 @@ class Feed:
                 )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indexes of the rows to compute.
+        """Returns the indexes of the rows to compute: in most units all rows.
 
-        These are all rows of the unit. If the unit only retries some clips, these are all rows of each batch that
-        contains one of these clips.
+        If the unit only retries failed clips, these are the rows of the batches that contain one of the failed clips.
         """
         retried = unit.retried
         if retried is None:
@@ -186,7 +190,7 @@ class Feed:
     ) -> Iterator[tuple[_UnitVideo, _Decoded]]:
         """Yields each video of the units with its decoded clips, in order.
 
-        Meanwhile the threads of `pool` decode further videos, with clips enough for two batches.
+        Meanwhile the threads of `pool` decode the next videos, until about two batches of clips are ahead.
         """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
@@ -243,7 +247,7 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns the clip or the error. Its message names the video, not the local copy that was decoded."""
+    """Returns `clip`. Its message, an error or a warning, names the video instead of a local copy of the video."""
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))
     clip.warning = video.named(clip.warning)

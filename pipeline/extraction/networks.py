@@ -41,7 +41,10 @@ class Loaded:
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
-        """Declares all stages in `cache`, which has no stage yet. Returns these networks for a worker on `cache`."""
+        """Returns a copy of this object for a worker on `cache`. The copy shares the loaded networks.
+
+        All stages are declared in `cache`, which must have no stage yet.
+        """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
 
@@ -53,7 +56,7 @@ class Loaded:
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns which frames and crops of its videos a work unit needs, or None if it reads only the cache."""
+        """Returns the frames and crops that a work unit needs, or None if the unit reads no video, only the cache."""
         return self.declared.wanted(self.running(unit))
 
 

@@ -32,8 +32,8 @@ def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
 class Progress:
     """Shows progress, counts clips and shards, and remembers which clips failed. Call it with each event of a worker.
 
-    `num_clips` maps each shard to its number of clips to run. Clips that other runs seal are subtracted from the total.
-    Each line in a log begins with `task`.
+    `num_clips` maps each shard to its number of clips to run. If another run seals a shard, the clips of that shard are
+    subtracted from the total. Each line in a log begins with `task`.
     """
 
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:

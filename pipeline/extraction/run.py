@@ -47,9 +47,9 @@ def extract(
 ) -> Outcome:
     """Computes and seals the shards that the cache lacks. Returns what was done and which clips failed.
 
-    `stages` are kinds of stages or stage keys, by default all. `part` (i, n) takes only shards whose index modulo n is
-    i. `limit` takes only the shards of the first `limit` rows. Clips that failed are tried again only with
-    `retry_failed`.
+    `stages` are kinds of stages (`features`) or stage keys (`features/<name>`), by default all. With `part` (i, n),
+    only every nth shard is computed, from shard i on (counted from 0). With `limit`, only the shards of the first
+    `limit` rows are computed. Clips that failed are tried again only with `retry_failed`.
 
     Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config or
     was indexed from another data set. Raises ConfigError if the config lacks a section, WeightsError if weights cannot

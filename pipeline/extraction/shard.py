@@ -1,8 +1,8 @@
 """Computes one shard: fills the outputs of its stages batch by batch, then seals them.
 
-A key is the key of a stage. The readers of a key are the stages that read its arrays. A slot is a place in a batch. A
-slot is usable if its clip was decoded. This file knows no kind of stage by name, except `clips`, from which all others
-are made.
+A key is the key of a stage. The readers of a key are the stages that read the arrays of the key. A slot is a place in a
+batch. A slot is usable if its clip was decoded. Of all kinds of stages, this file knows only `clips` by name, because
+all other stages are made from it.
 """
 
 import time
@@ -30,7 +30,8 @@ from kinegraph.stages.decode.wanted import Square
 class ShardInProgress:
     """One work unit in progress. The caller calls `add` with every batch of its rows in order, then `seal` once.
 
-    A stage whose sealed shard was reopened keeps its good rows. Only the rows of its failed clips are computed.
+    If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
+    are copied from the sealed shard.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str]) -> None:
@@ -60,7 +61,7 @@ class ShardInProgress:
     def _records_read(self) -> dict[str, Record]:
         """Returns key -> ledger record for the stages that this unit reads and does not write.
 
-        The stage `clips` is left out if the unit decodes its clips now.
+        The stage `clips` is left out if the unit decodes its clips now, because decoding shows anew which clips fail.
         """
         read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
         if self.decodes:
@@ -80,7 +81,10 @@ class ShardInProgress:
         return failed
 
     def spent(self, kind: str, since: float) -> None:
-        """Adds the time from `since`, a value of time.monotonic, until now to the seconds of the work `kind`."""
+        """Adds the time since `since`, a value of time.monotonic, to `seconds[kind]`.
+
+        `kind` is the key of a stage, or a wait such as `waiting for decode`.
+        """
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
     def add(self, batch: PixelBatch) -> None:
@@ -124,8 +128,8 @@ class ShardInProgress:
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
         """Returns the slots in `usable` for which the stage `key` has to run.
 
-        The stage has to run for a row that it lacks. If it lends arrays to readers, it also has to run for a row that a
-        reader lacks.
+        The stage has to run for a row that it lacks itself. If the stage hands arrays on to its readers, the stage also
+        has to run for a row that a reader lacks.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -140,7 +144,7 @@ class ShardInProgress:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps the values of one batch until the last stage of this unit that reads `key` has run.
+        """Keeps `values`, one batch of `array`, until the last stage of this unit that reads `key` has run.
 
         The values are not kept if no stage of this unit reads `key`.
         """
@@ -148,9 +152,9 @@ class ShardInProgress:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """Returns one row of `array` in this shard. `slot` is the place of the row in the current batch.
+        """Returns row `row` of `array` in this shard. This row is at place `slot` of the current batch.
 
-        The row comes from an array that another stage lends, else from an output of this unit, else from the cache.
+        The values come from an array that another stage lends, else from an output of this unit, else from the cache.
         """
         for lent in self._lent.values():
             if array in lent:
@@ -162,7 +166,7 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """Returns one row of `array` from the sealed shard in the cache."""
+        """Returns row `row` of `array` from the sealed shard in the cache."""
         return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
@@ -173,8 +177,8 @@ class ShardInProgress:
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
         """Writes and seals every stage of the unit, in order. Returns the ids of the clips that failed in any stage.
 
-        Returns None if another worker took the shard over or sealed it. Stages that are not sealed yet are then
-        dropped.
+        Returns None if another worker took the shard over or sealed a stage first. Then the call seals no further
+        stage.
         """
         shard = self.unit.shard
         if self.decodes:
@@ -197,7 +201,8 @@ class ShardInProgress:
     def _sealed_times(self) -> np.ndarray:
         """Returns the times in seconds of the T frames of each row, [rows, T].
 
-        These are the times that this unit will seal, or the sealed times if this unit does not write `clips`.
+        If this unit writes `clips`, the function returns the times that the unit will seal. Else the function returns
+        the times that are sealed in the cache.
         """
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]

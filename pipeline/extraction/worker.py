@@ -41,8 +41,8 @@ log = logging.getLogger("kinegraph")
 class Pass:
     """One pass of a worker over units. `leases` are the leases of the worker.
 
-    The pass collects the units that it does not run: `leased` by another run, `suspects` that killed `max_deaths`
-    workers, and units that are `too_late`, because they cannot end in time.
+    Three lists collect the units that do not run in this pass. `leased` has units that another run has leased.
+    `suspects` has units that killed `max_deaths` workers. `too_late` has the unit that cannot end in time.
     """
 
     leases: Leases | NoLeases
@@ -56,9 +56,9 @@ class Worker:
     """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
 
     `schedule` decides whether another unit can end in time. By default the time begins now and ends with the time limit
-    of the config or of the batch job. `loaded` holds networks that another worker loaded for the same keys, and whose
-    stages that worker declared in `cache`. The constructor raises WeightsError if weights cannot be read, and
-    CacheMismatch if the cache was made with other weights.
+    of the config or with the SLURM job around this process, whichever comes first. `loaded` holds networks that another
+    worker loaded for the same keys, and whose stages that worker declared in `cache`. The constructor raises
+    WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Worker:
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
         """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile.
 
-        A unit that another worker sealed whole is skipped. Suspects, leased units and a unit that is too late are added
-        to the lists of `over` with these names. After a unit that is too late nothing more is yielded.
+        A unit without any key left is not yielded. Suspects, leased units and a unit that is too late are added to the
+        lists of `over` with these names. After a unit that is too late nothing more is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():

@@ -12,17 +12,18 @@ from kinegraph.stages.device import require_cuda, share_of_devices
 def on_device_of(config: Config, worker_index: int) -> Config:
     """Returns the config for the worker process with index `worker_index` on this machine, with its own `run.device`.
 
-    Workers are dealt to the CUDA devices in turn.
+    For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last device, cuda:0 is next.
+    Other devices stay as the config has them, and so does any device on a machine without CUDA.
     """
     device = share_of_devices(config.run.device, worker_index, torch.cuda.device_count())
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
-    """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for.
+    """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for. Other devices stay.
 
-    `asked` says how the user asked for a GPU, and is "" if the user asked for none. Raises UsageError if the user asked
-    for a GPU and there is none, because work on the CPU would take many times longer.
+    `asked` says how the user asked for a GPU, and is "" if the user asked for none. Raises UsageError if the device is
+    `auto`, a GPU was asked for and there is none, because work on the CPU would take many times longer.
     """
     if not asked or config.run.device != "auto":
         return config

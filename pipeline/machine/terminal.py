@@ -22,9 +22,9 @@ LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Returns the width of a line of `stream` in characters, or None for a file or a pipe, where no line is broken.
+    """Returns the number of characters in a line of the terminal `stream`, or None for a file or a pipe.
 
-    The environment variable COLUMNS, if it is set, replaces the width of the terminal.
+    None means that lines are not broken. If the environment variable COLUMNS is set, its number is returned instead.
     """
     if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
         return int(told)
@@ -54,9 +54,10 @@ def _folded_line(line: str, columns: int) -> str:
 
 
 def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
-    """Returns the pieces as text, in lines of at most `columns` characters. No piece is broken.
+    """Returns the pieces, put together without separators, as lines of at most `columns` characters.
 
-    Lines after the first begin with `indent`.
+    Lines are broken only between pieces, so a longer piece makes a longer line. Lines after the first begin with
+    `indent`.
     """
     lines = [""]
     for piece in pieces:
@@ -69,7 +70,7 @@ def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
-    """Returns the first of the parts, joined by commas, as many as fit into `columns` characters.
+    """Returns as many of the first parts as fit into `columns` characters, joined by commas.
 
     The first part is always there. If it does not fit, it is cut and ends in `...`.
     """
@@ -121,7 +122,8 @@ def log_to_stderr() -> None:
 class Pace:
     """Estimates the time that is left, from the speed so far.
 
-    The speed is measured from a moment `seconds_ago` seconds before now. At that moment `done` parts were done.
+    The speed is measured from a moment that lies `seconds_ago` seconds before this object is made. At that moment
+    `done` parts were done.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
@@ -137,9 +139,9 @@ class Pace:
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
 
     def left(self, done: float, total: float) -> list[str]:
-        """Returns the time left as a list with one text, such as `0:12:30 left`. `done` of `total` parts are done.
+        """Returns the time left as text in a list, such as [`0:12:30 left`]. `done` of `total` parts are done.
 
-        Returns an empty list if the time left is unknown.
+        Returns [] if the time left is unknown. So a caller can add the result to its list of texts.
         """
         seconds = self.seconds_left(done, total)
         return [] if seconds is None else [f"{clock(seconds)} left"]
@@ -163,7 +165,7 @@ class LineTimer:
 class Bar:
     """Shows a bar with text beside it on stderr. Shows nothing if stderr is no terminal.
 
-    A `total` of 0 means that the total is unknown. Then no bar is drawn, and the line is cleared at the end.
+    A `total` of 0 means that the total is unknown. Then only the text is shown, and the line is cleared at the end.
     """
 
     def __init__(self, total: int) -> None:
@@ -171,7 +173,10 @@ class Bar:
         self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
-        """Shows the progress, and as many of the texts `parts` as fit beside a bar of at least ten characters."""
+        """Shows that `done` of `total` are done. Shows as many of the texts `parts` as fit beside the bar.
+
+        The bar keeps at least ten characters.
+        """
         if not self.is_shown:
             return
         width = columns(sys.stderr) or USUAL_COLUMNS

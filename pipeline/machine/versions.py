@@ -16,7 +16,10 @@ MUST_AGREE = ("kinegraph", "torch")  # all machines that work on one cache at a 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Returns name -> version for packages, FFmpeg's libraries and Python, and `git` -> revision in a git checkout."""
+    """Returns name -> version of each package in PACKAGES, of Python and of FFmpeg's libraries.
+
+    In a git checkout of kinegraph, `git` -> revision is added.
+    """
     import av
 
     installed = {"python": platform.python_version()}
@@ -32,10 +35,10 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """Returns the versions that must be the same on all machines: the packages in MUST_AGREE, and the git commit.
+    """Returns name -> version of what must be the same on all machines: the packages in MUST_AGREE and the git commit.
 
-    The commit is there only in a git checkout. It is a full hash, because the names of `git describe` depend on the
-    tags of a checkout. Uncommitted changes are not compared, because they may be made while workers run.
+    The commit is there only in a git checkout. It is the full hash, because the short text of `git describe` depends on
+    the tags in the checkout. Uncommitted changes are not compared, because they may be made while workers run.
     """
     agreed = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")
@@ -43,10 +46,10 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns a text about the versions in `found` that differ from `expected`: `torch 2.9.0 (here 2.11.0)`, or "".
+    """Returns the versions that differ as text (`torch 2.9.0 (here 2.11.0)`), or "" if none differs.
 
-    By default `found` are the versions of this process. A version that is missing in `found` counts as the same, such
-    as the git commit if there is no checkout.
+    The text has the version in `found`, and in brackets the version in `expected`. By default `found` are the versions
+    of this process. A name that `found` does not have is not compared, such as the git commit without a checkout.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

@@ -20,9 +20,9 @@ from kinegraph.stages.kinds import KINDS
 class ShardContents:
     """All rows of one sealed shard of one stage. The sealed objects of the shard must be undamaged.
 
-    `rows` maps the name of an array to its rows. `ok` says for each row whether its clip did not fail. `undecodable`
-    are the names of arrays that cannot be decoded to the right number of rows. The constructor raises KeyError if the
-    record names a clip that is not in the shard.
+    `rows` maps the name of an array to its rows. `ok` is True for each row whose clip did not fail. `undecodable` has
+    the names of arrays that cannot be decoded to the right number of rows. The constructor raises KeyError if the
+    record has a clip that is not in the shard.
     """
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
@@ -50,7 +50,10 @@ class ShardContents:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (name of the array, kind of the problem) for every array whose values do not fit the record."""
+        """Yields (name of the array, kind of the problem) for every array with values that do not fit stage or record.
+
+        A kind is one word, such as `non_finite`, or `fill` if a failed clip does not hold the fill value.
+        """
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
         yield from ((spec.name, "fill") for spec in self.stage.arrays if not self._is_filled(spec))
@@ -66,9 +69,9 @@ class ShardContents:
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
-        """Yields the names of float arrays in which a row is zero although its clip did not fail.
+        """Yields the names of float arrays in which a row is all zero although its clip did not fail.
 
-        Such a row is possible but rarely meant.
+        Such a row is possible but rarely right. Arrays in which a row of zeros is normal for the stage are not yielded.
         """
         may_be_zero = self.kind.may_be_zero(self.stage) if self.kind is not None else ()
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
@@ -76,9 +79,9 @@ class ShardContents:
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """Returns the status of each row of a shard (ok, warned or failed) as its record has it, uint8 [rows].
+    """Returns the status of each row of a shard (ok, warned or failed) according to its record, uint8 [rows].
 
-    Raises KeyError if the record names a clip that is not in the shard.
+    Raises KeyError if the record has a clip that is not in the shard.
     """
     numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
     status = np.full(len(clip_ids), STATUS_OK, dtype=np.uint8)

@@ -40,15 +40,16 @@ log = logging.getLogger("kinegraph")
 class Lease:
     """A lease is one worker's claim on one shard.
 
-    `attempt` counts the workers that have leased the shard. The `attempt` - 1 workers before this worker never released
-    their lease. `deaths` is the number of those workers that the shard may have killed. In leases of earlier versions
-    it is None, and all those workers count. `ahead` says that the shard cannot kill this worker now, because the worker
-    has only prefetched the shard: it computes nothing of it and decodes none of its videos.
+    `attempt` is the number of workers that have leased the shard, this worker included. The earlier workers never
+    released their lease. `deaths` is the number of earlier workers that the shard may have killed. In leases of earlier
+    versions `deaths` is None, and all earlier workers count. `ahead` says that the shard cannot kill this worker now,
+    because the worker has only prefetched the shard. The worker then computes nothing of the shard and decodes none of
+    its videos.
 
-    `seconds` is the time without a refresh after which the lease is stale, which means that another worker may take the
-    shard over. `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown.
-    `refreshed_at` is the time of the last refresh in seconds since 1970 by the clock of the holder. It is for people to
-    read. Whether a lease is stale never depends on `refreshed_at`.
+    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over. `started` is the
+    time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshed_at` is the time of the
+    last refresh in seconds since 1970 by the clock of the holder. It is for people to read. Whether a lease is stale
+    never depends on `refreshed_at`.
     """
 
     shard: int
@@ -98,9 +99,9 @@ class Lease:
 
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """Yields the newest lease of each shard unless its holder is dead or has not refreshed it in time.
+    """Yields the newest lease of each shard, unless the holder is dead or did not refresh the lease in time.
 
-    The answer may be outdated at once, so `take` does not use it.
+    A yielded lease may be outdated at once, so `take` does not use this function.
     """
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
@@ -113,9 +114,10 @@ def live_leases(storage: Storage) -> Iterator[Lease]:
 
 
 def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
-    """Returns whether the lease was written less than its `seconds` ago, by the clock of the storage.
+    """Returns whether the lease was written less than `lease.seconds` ago, by the clock of the storage.
 
-    All machines share this clock. `now` returns its time. Returns True if the storage does not report times.
+    All machines share this clock. `now` returns the present time of this clock. Returns True if the storage does not
+    report times, and False if the lease is gone.
     """
     try:
         written = storage.written_at(lease.name)
@@ -143,7 +145,7 @@ def _now(storage: Storage) -> float | None:
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
     """Returns the newest lease of a shard, or None if the shard has no lease.
 
-    If the lease cannot be read, returns a lease without a holder that is stale after `seconds`.
+    If the lease cannot be read, returns a lease without a holder in its place. That lease is stale after `seconds`.
     """
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
@@ -156,9 +158,9 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Returns the stored lease that has the name of the lease `nobodys`, or None if there is no such object.
+    """Returns the stored lease with the shard and the attempt of `nobodys`, or None if there is no such object.
 
-    Returns `nobodys` itself if the stored lease cannot be read.
+    `nobodys` is a lease without a holder. If the stored lease cannot be read, `nobodys` is returned in its place.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -173,7 +175,7 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Replaces `Leases` on a storage that lets two writers create the same object. Every shard counts as free."""
+    """Replaces `Leases` on a storage that lets two writers create the same object. Every shard can then be taken."""
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
         return True
@@ -198,8 +200,8 @@ class Leases:
     """Holds the leases of one worker. A thread refreshes the leases until they are released.
 
     Call `close` to release all leases. A lease of another worker is stale in two cases. In the first case its holder
-    was a process of this machine and is dead. In the second case its content did not change for its `seconds` while
-    this object watched it. The watch uses the monotonic clock of this machine and no other clock.
+    was a process of this machine and is dead. In the second case its content did not change for the `seconds` of the
+    lease while this object watched the lease. The watch uses the monotonic clock of this machine and no other clock.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -247,7 +249,10 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers the shard may have killed: workers that began it and never released its lease."""
+        """Returns how many workers the shard may have killed.
+
+        A worker counts if it began the shard, never released the lease, and lost the lease or has a stale lease.
+        """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
             return 0
@@ -263,11 +268,11 @@ class Leases:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Records what this process does with the shard. Writes into the lease whether the shard may kill the process.
+        """Notes that this worker now does `doing` with the shard.
 
-        A prefetched shard cannot kill the process before its first video is decoded, nor between its last video and its
-        first batch. The first of the shards that this worker holds always counts as able to kill the process, so that
-        every death is counted for some shard.
+        Writes into the lease whether the shard may kill the worker. A prefetched shard cannot kill the worker before
+        its first video is decoded, nor between its last video and its first batch. The first of the shards that this
+        worker holds always counts as able to kill the worker, so that every death is counted for some shard.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -348,10 +353,10 @@ def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Holds the lease of shard 0 and of every other shard with a lease during the `with` block.
+    """Holds the lease of every shard that has a lease, and always of shard 0, during the `with` block.
 
-    So no other run can begin one of these shards. The function waits until leases of dead runs are stale. Raises
-    AnotherRunError if another run refreshes its lease meanwhile.
+    So no other run works on these shards, and no second process is in such a block on the same cache. The function
+    waits until leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)

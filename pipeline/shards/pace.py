@@ -10,7 +10,7 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """The time `at` which a shard was sealed, its number of rows, and the seconds that its work unit took.
+    """One sealed shard: the time `at` of sealing, the number of rows, and the seconds that the work unit took.
 
     `at` is in seconds since 1970 by the clock of the machine `host`.
     """
@@ -29,8 +29,8 @@ class Sealed(NamedTuple):
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
     """Returns the speed in clips per second of all hosts in `at_work` together, or None if no speed is known.
 
-    A host is a machine. If none of these hosts has sealed a shard, returns the mean speed of one host in `sealed`.
-    Times of two hosts are never compared, because each host has its own clock.
+    A host is a machine. If `at_work` is empty or none of its hosts has sealed a shard, returns the average speed of a
+    single host, over all hosts in `sealed`. Times of two hosts are never compared, because each host has its own clock.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:

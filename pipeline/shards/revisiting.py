@@ -14,9 +14,10 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Calls `one_pass` with the units, then with the leased units that it returned, until it returns no unit.
+    """Calls `one_pass` with `units`. Calls it again with the units that it returned, until it returns none.
 
-    Before each further pass the function waits a second and calls `after_waiting`, which may raise an error.
+    `one_pass` returns the units that another worker has leased. Before each further call the function waits a second
+    and calls `after_waiting`, which may raise an error.
     """
     while units := one_pass(units):
         stopping.sleep(REVISIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Seals a shard: writes every object, durable and whole, and then the ledger record."""
+"""Seals a shard: writes every object so that it survives a crash, and then the ledger record."""
 
 import datetime
 import socket
@@ -21,9 +21,9 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 class StageOutput:
     """Collects what one stage computes for one shard: arrays, failures, warnings and identities of files.
 
-    Each array in `arrays` has one row per clip. `failures` and `warnings` map rows to failures and warnings. `files`
-    maps videos to the identity of the file beside the video (boxes, scene graphs). Rows in `kept` were sealed before,
-    so later failures and warnings of these rows are ignored.
+    Each array in `arrays` has one row per clip. The keys of `failures` and `warnings` are row indexes in the shard.
+    `files` maps a video to the identity of the file that was read beside the video (boxes, scene graphs). Rows in
+    `kept` were sealed before, so later failures and warnings of these rows are ignored.
     """
 
     stage: Stage
@@ -74,7 +74,10 @@ class StageOutput:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns all arrays with their rows as they will be sealed. The status array is last."""
+        """Returns (array, rows) for all arrays of the stage, as they will be sealed. The status array is last.
+
+        Rows of failed clips get the fill value.
+        """
         failed = list(self.failures)
         for spec in self.stage.arrays:
             self.arrays[spec.name][failed] = spec.fill

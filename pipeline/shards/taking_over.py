@@ -20,10 +20,11 @@ def unheard(what: str, done: int, total: int) -> None:
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals all stages in `missing`, which maps each shard to stage keys. Holds the lease of a shard meanwhile.
+    """Seals all stages in `missing`, which maps each shard to stage keys.
 
-    `prepare` yields the record and the rows of each key of a shard. Shards that another run has leased are tried again
-    at the end, until they are sealed or that run is dead. A killed call can be repeated.
+    `prepare` yields the record and the rows for each of the given keys of one shard. The lease of a shard is held while
+    the shard is sealed. Shards that another run has leased are tried again at the end, until they are sealed or that
+    run is dead. A killed call can be repeated.
     """
     done = 0
 

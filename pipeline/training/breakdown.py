@@ -1,4 +1,4 @@
-"""Computes the mean score of all classes with the same attribute. Torch-free.
+"""Computes the mean score of all classes that have the same value of an attribute. Torch-free.
 
 Fig. 5 of the paper "Videos as Space-Time Region Graphs" by Wang and Gupta (2018) shows such scores.
 """
@@ -19,7 +19,10 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """The mean score of all classes whose attribute `attribute` has the value `value`. There are `num_classes`."""
+    """The mean score of all scored classes whose attribute `attribute` has the value `value`.
+
+    `num_classes` is the number of these classes.
+    """
 
     attribute: str
     value: str
@@ -48,7 +51,8 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
 def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
     """Reads a csv with the column `class` and a column per attribute. Returns class -> attribute -> value.
 
-    Raises UsageError for a table without these columns, for an unknown class, and for a class with two lines.
+    Raises UsageError if the csv lacks these columns, has a line for a class that is not in `class_names`, or has two
+    lines for one class.
     """
     try:
         text = read_regular(table).decode("utf-8-sig")

@@ -39,10 +39,10 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A run to train, with the versions that a worker must have.
+    """A run to train, with the versions of software that a worker must have.
 
-    Epochs are reported to the Dask topic `topic`. `of_client` says that the workers are numbered child processes of the
-    command, which share its CUDA devices.
+    Epochs are reported to the Dask topic `topic`. `of_client` says that the workers are child processes of the command,
+    with the names 0, 1, 2, ... Such workers share the CUDA devices of the command.
     """
 
     config: Config

@@ -53,17 +53,17 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders of the runs that differ from `run` only in the seed, and the folder of `run` itself.
+    """Returns the folders `seed<k>` beside the folder of `run`, with the runs that differ from `run` only in the seed.
 
-    The list is empty if `run` is not in a table.
+    The folder of `run` itself is in the list if it exists. The list is empty if `run` is not in a table.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
 
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
-    """Returns digests of the training clips, the validation clips and the classes of a run, by name.
+    """Returns what identifies the clips and classes of a run, under the keys `train`, `val` and `classes`.
 
-    The digest of clips is None if there are no such clips.
+    `train` and `val` have counts and a digest of the clips of the split, or None without clips. `classes` is a digest.
     """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else identified(split) for name, split in splits.items()}

@@ -70,7 +70,7 @@ def _wait(submission: Submission) -> str:
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns folder -> name for the runs of the submission that diverged. Logs why each of them diverged."""
+    """Returns folder -> `<name> seed <seed>` for the runs that diverged. Logs why each of them diverged."""
     return {
         run.folder: told_of(run, words)
         for index, run in enumerate(runs)

@@ -1,6 +1,7 @@
-"""Finds the training recipes that `--head` names.
+"""Finds the training recipe for each value of `--head`.
 
-A name is a variant of the config, or a head. A head gets those options in `train.options` that this head knows.
+A value is the name of a variant of the config, or of a head. A head gets those options in `train.options` that this
+head knows.
 """
 
 import logging
@@ -21,8 +22,8 @@ log = logging.getLogger("kinegraph")
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     """Returns name -> training options for each of `names`. Without names, returns only the recipe of the config.
 
-    Logs the keys of `train.options` that a head does not have. Raises ConfigError for a name that is neither a variant
-    nor a head.
+    Logs the keys of `train.options` that a head in `names` does not have. Raises ConfigError for a name that is neither
+    a variant nor a head.
     """
     train, recipe_of = config.train, {}
     for name in names or [train.head]:
@@ -54,7 +55,7 @@ def _unknown(name: str, train: TrainSection) -> str:
 
 
 def short(head: str) -> str:
-    """Returns the name of a head in tables and folders. For a user's own head this is the name of its class."""
+    """Returns the name of a head in tables and folders. For a user's own head this is its class (`a.py:B` -> `B`)."""
     return head.rpartition(":")[2] if is_own(head) else head
 
 

@@ -84,9 +84,9 @@ class RunResults(BaseModel):
     counts: dict[str, SplitCounts] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Returns all values that the scores depend on, except the seed.
+        """Returns a dict of all values that the scores depend on, except the seed.
 
-        Scores of runs for which this dict is equal may be averaged.
+        Runs with equal dicts are one row of a table, because their scores may be averaged.
         """
         compared = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
         return {key: value for key, value in compared.items() if key != "seed"}
@@ -95,7 +95,8 @@ class RunResults(BaseModel):
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
     """Returns a dict of all values that the scores of a run depend on.
 
-    `features` is the fingerprint of the arrays that the run reads. `trained_on` identifies its clips and classes.
+    `features` is the fingerprint of the arrays that the run reads. `trained_on` identifies the clips and classes of the
+    run.
     """
     return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 

@@ -66,12 +66,15 @@ class RunScores:
     def absent_classes(self) -> list[str]:
         """Returns the classes that no video of the split has.
 
-        These classes get no score and are left out of means over classes.
+        These classes get no score, and means over classes do not contain them.
         """
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Returns class -> accuracy or average precision, for each class that a video of the split has."""
+        """Returns class -> score, for each class that a video of the split has.
+
+        The score is the average precision if a video may have several labels, else the fraction of correct videos.
+        """
         values = zip(self.class_names, self.result.per_class, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
@@ -98,9 +101,9 @@ def evaluate_run(
 ) -> RunScores:
     """Scores a trained run on the test split of its cache, or on another split or cache. Returns the scores.
 
-    `overrides` are `section.key=value` for the keys in OVERRIDABLE. Metrics on the run's own cache, without overrides
-    that change scores, are added to the run's results.json. A split without labels has scores but no metrics. The
-    source code of a user's own head, which came with the run, runs only with `allow_code`.
+    `overrides` are texts `section.key=value`, for the keys in OVERRIDABLE. The metrics are added to results.json of the
+    run if `cache` is None and no override changes scores. A split without labels has scores but no metrics. If the run
+    has a user's own head, its source code runs only with `allow_code`.
 
     Raises RunError if `folder` holds no complete run or the run does not fit the cache. Raises CacheError for a cache
     that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and, with
@@ -139,16 +142,19 @@ def evaluate_run(
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Returns the folders of all runs below `root`, or only `root` if it is a run itself or has no run below it."""
+    """Returns the folders of all runs below `root`.
+
+    If `root` is a run itself, or has no run below it, returns a list with only `root`.
+    """
     if is_trained(root):
         return [root]
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns the results of the run in `folder` with the scores in `scored` only, for a table.
+    """Returns the results of the run in `folder` for a table, with `scored` in place of all earlier scores.
 
-    All values but the scores come from results.json, or from run.json if an earlier version wrote no results.json.
+    All other values come from results.json, or from run.json if an earlier version wrote no results.json.
     """
     scores = {scored.split: scored.result.metrics} if scored.is_labelled else {}
     alone: dict[str, Any] = {"scores": scores, "counts": {scored.split: scored.counts} if scores else {}}
@@ -227,9 +233,9 @@ def write_submission(scored_run: RunScores, path: Path) -> int:
 
 
 def write_confusion(scored_run: RunScores, path: Path) -> None:
-    """Writes the confusion matrix as csv: a line per class, a column per predicted class.
+    """Writes the confusion matrix as csv: a line per true class, a column per predicted class.
 
-    The column `failed` counts the videos whose clips all failed.
+    The last column, `failed`, counts the videos whose clips all failed.
     """
     videos = scored_run.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()

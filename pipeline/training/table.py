@@ -108,9 +108,10 @@ def train_runs(
 ) -> list[TrainedRun]:
     """Trains each head in `names` with the seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
 
-    Returns all runs of the table. One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was
-    cut off goes on. A table that was cut off keeps its finished runs. With `overwrite` all runs are discarded first.
-    With several workers `on_epoch` and `on_step` are called in the worker processes and must be picklable.
+    Returns all runs of the table. If there is only one run, its folder is `train.run`. Else each folder is
+    `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state. A table that
+    was cut off keeps its finished runs. With `overwrite` all runs are discarded first. With several workers `on_epoch`
+    and `on_step` are called in the worker processes and must be picklable.
 
     Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
     StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs are finished,
@@ -209,9 +210,10 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 
 
 def _folder(run: str, name: str, seed: int | None) -> Path:
-    """Returns the folder of the run with `seed`, or the folder of a table's only run if `seed` is None.
+    """Returns the folder of a run (`out`, `lstm`, 0 -> `out/lstm/seed0`). `run` is the value of `train.run`.
 
-    `run` is the value of `train.run`. The name of the head is added to `run` unless `run` has a placeholder for it.
+    If `run` contains `<head>`, the name replaces `<head>` and is not added as a folder. With `seed` None, for the only
+    run of a table, neither name nor seed is added.
     """
     place = Path(run.replace(HEAD, name))
     if seed is None:

@@ -19,9 +19,10 @@ from kinegraph.stages.heads.tailed import TailedHead
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the head options, with the tail completed: its model, its options and its weights.
 
-    The model and the options are those of the backbone that made the cached maps, and so are the weights by default.
-    Options without a tail are returned unchanged. Raises HeadError if the config names another model, or if the weights
-    have changed since the maps were made. The tail would then continue another network than the one of the maps.
+    All three are those of the backbone that made the cached maps. The config may give the weights, for example as
+    another path to the same file. Options without a tail are returned unchanged. Raises HeadError if the config names
+    another model or other options, or if the weights are not those that made the maps. The tail would then continue
+    another network than the one of the maps.
     """
     tail = parse_tail(options)
     if tail is None:

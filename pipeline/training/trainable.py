@@ -1,4 +1,4 @@
-"""Checks whether heads can be trained on a cache. The errors consider the config and the cache together."""
+"""Checks whether heads can be trained on a cache, before any training."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -65,7 +65,8 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
     """Returns the message about a head that cannot be built.
 
-    The message is the text of `error`, or says which arrays of the config are not extracted yet.
+    The function also looks at arrays that the config declares but that are not extracted yet. If the head needs these
+    arrays, the message says which ones are missing. Else the message is the text of `error`.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)

@@ -1,4 +1,5 @@
-"""Finds the shards of a cache of an earlier version that hold other frames than the latest rules take. Torch-free.
+"""Finds the shards that hold other frames than the latest rules take, in a cache that an earlier version made.
+Torch-free.
 
 The rules are the rules by which kinegraph chooses the frames, times and crops of a clip from its video. A new version
 of the stage `clips` has new rules. A verdict says what an upgrade has to change in one shard.
@@ -36,7 +37,7 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The values of a row of clips.parquet that the rules for videos decide."""
+    """The values in a row of clips.parquet that depend on the rules for choosing frames, times and crops."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,14 +57,15 @@ class Timing(BaseModel):
 class Verdict(BaseModel):
     """The changes that an upgrade makes to one shard.
 
-    `of` is a digest of the rows and ledger records that were compared. `rows` maps clip_id to the new values of each
-    row that changes, None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
-    removed, each after the stages that it reads. If `frame_times` is set, the shard of the stage `clips` is written
-    again with these times and with the record `clips`. A failed clip has None in `frame_times`.
+    `of` is a digest of the rows and ledger records that were compared. `rows` maps the clip_id of each row that changes
+    to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
+    removed. In `reopened` each key comes after the keys that its stage reads. If `frame_times` is set, the shard of the
+    stage `clips` is written again with these times, and `clips` is its ledger record before the upgrade. `frame_times`
+    has one item per row, which is None for a failed clip.
 
-    `differing` maps clips that show other frames to messages, and `unread` clips whose video cannot be read. `retimed`
-    lists clips with the same frames at other times. `dropped` says that some of `differing` could not be compared.
-    `judged` maps each stage key to the digest of its record.
+    `differing` maps the ids of clips that show other frames to messages. `unread` maps the ids of clips whose video
+    cannot be read to messages. `retimed` lists the ids of clips with the same frames at other times. `dropped` says
+    that some of `differing` could not be compared. `judged` maps each stage key to the digest of its ledger record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,7 +110,9 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of a shard, on which its verdict depends."""
+        """Returns a digest of the rows and ledger records of a shard. A verdict holds only as long as the digest is the
+        same.
+        """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
             seen.update(encoded(record))
@@ -198,7 +202,8 @@ class Comparer:
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """Returns the row that `kinegraph index` would write by the latest rules. `told` is the new probe of the video.
+        """Returns the row that `kinegraph index` would write by the latest rules. `told` is the new probe of the video,
+        or the error if the video cannot be opened.
 
         Returns `row` itself if nothing changes. Raises CacheError if the clip options do not make such a clip.
         """
@@ -214,9 +219,10 @@ class Comparer:
         raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
 
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
-        """Returns the keys of the stages whose values would change, and the keys of all stages made from these.
+        """Returns the keys of the stages whose values would change, and the keys of all stages made from these stages.
 
-        `is_moved` says that the start or end of a clip changes.
+        The arguments say that at least one clip of the shard has other frames, has its frames at other times, or has
+        another start or end.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -233,12 +239,13 @@ class Comparer:
 
 
 def _times(contents: ShardContents) -> np.ndarray:
-    """Returns the times in seconds of the T frames of each row, [rows, T], from a shard of the stage `clips`."""
+    """Returns the frame times in seconds from a shard of the stage `clips`, [rows, T] for T frames per row."""
     return contents.rows[FRAME_TIMES]
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Returns `comparison`, or a copy with the change `frames` if the cached times are not those of the old rules.
+    """Returns `comparison`, or a copy with the change `frames` if `sealed_times` are not the times that the rules of
+    the cache take now.
 
     `sealed_times` [T] are the cached times of the T frames. `is_ok` says that the clip did not fail when it was sealed.
     A clip that failed is not checked.
@@ -261,7 +268,8 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
 
 
 def latest_options(cache: Cache) -> ClipOptions:
-    """Returns the clip options of the cache, without their version, so that they stand for the latest rules.
+    """Returns the clip options of the cache without their key `version`. Options without a version stand for the latest
+    rules.
 
     Raises CacheError if the cache has no clip options, or if its clip options are not understood.
     """
@@ -273,7 +281,8 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns whether the latest rules chose the frames of the cache. Returns True also for imported features.
+    """Returns whether the latest rules chose the frames of the cache. Returns True also for a cache of imported
+    features.
 
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
@@ -281,10 +290,11 @@ def is_latest(cache: Cache) -> bool:
 
 
 def rules_of(cache: Cache) -> int:
-    """Returns the version of the rules that chose the frames of the cache. Of two versions, returns the lower version.
+    """Returns the version of the rules that chose the frames of the cache.
 
-    A run that began before an upgrade may have sealed frames by the rules of an earlier version. Raises CacheError for
-    a version that this kinegraph does not know.
+    Both the cache and its stage `clips` record a version. The lower version is returned, because a run that began
+    before an upgrade may have sealed frames by earlier rules. Raises CacheError for a version that this kinegraph does
+    not know.
     """
     options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
     versions = [recorded.get("version", LATEST_RULES) for recorded in options]

@@ -61,8 +61,9 @@ class FrameReport:
 
     `version` is the version of the stage `clips` before an upgrade. If it is the latest version, there was nothing to
     compare. `shards` counts each shard once: as the same, as retimed (the same frames at other times), as different, or
-    as unread. `differing` maps a few clips with other frames to messages, and `unread` a few clips whose video cannot
-    be read. `dropped` says that some of the differing clips could not be compared.
+    as unread. `clips` has the numbers of retimed, different and unread clips. `differing` maps a few clips with other
+    frames to messages, and `unread` maps a few clips whose video cannot be read to messages. `dropped` says that some
+    of the differing clips could not be compared.
     """
 
     cache: str
@@ -81,7 +82,7 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether the cache was upgraded, or has in all clips the frames that the latest rules take."""
+        """Returns whether the cache was upgraded or every clip has the frames that the latest rules take."""
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
@@ -121,12 +122,12 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
-    """Compares frames, keeps the shards that are right under the latest rules and un-marks shards with other frames.
+    """Compares frames and upgrades the cache. Shards whose frames are right under the latest rules are kept. Shards
+    with other frames are un-marked: their ledger records are removed, so that `extract` computes these shards again.
 
-    Returns the report. Un-marking a shard removes its ledger records, so that `extract` computes the shard again. If
-    videos of sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`, the shards of these
-    videos are un-marked too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no
-    cache at `root`, and CacheError if a document of the cache is damaged.
+    Returns the report. If videos of sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`,
+    the shards of these videos are un-marked too. Raises AnotherRunError if another run works on the cache,
+    CacheNotFound if there is no cache at `root`, and CacheError if a document of the cache is damaged.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -297,11 +298,11 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Makes the changes of one verdict to the ledger.
+    """Makes the changes of one verdict to the ledger records of its shard.
 
-    Removes the records of the stages to compute again, each before the records of the stages that it reads. Removes
-    also records that were sealed after the verdict. The other records of the shard get the fingerprint of the latest
-    rules.
+    Removes the records of the stages that are to be computed again. The record of a stage is removed before the records
+    of the stages that it reads. A record that was sealed after the verdict is removed, too. The remaining records get
+    the fingerprint of the latest rules.
     """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)

@@ -1,6 +1,7 @@
-"""The base class of frozen backbones. A backbone is a chain of named taps, and can be cut at each tap.
+"""The base class of frozen backbones. A backbone is a network with named taps, one above the other.
 
-A tap is a place in the network whose maps can be cached.
+A tap is a place in the network whose output (maps) can be cached. The network can be cut at each tap, so that it
+computes nothing above the tap.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a frame. T', H' and W' are the sizes of a map, which
 `Tap.shape` in taps.py computes.
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """Takes clips and returns the maps of the wanted taps.
+    """A network that takes clips and returns the maps of the wanted taps.
 
-    A subclass sets `stages`, a mapping from each tap to the names (dotted paths) of the submodules between the tap
-    below and this tap, in the order in which they run. The taps go from bottom to top. A subclass whose submodules
-    branch overrides `step`. `taps` are the wanted taps, which are all taps until `cut` is called. `levels` are the taps
-    whose submodules are still in the network.
+    A subclass sets `stages`: tap -> dotted paths of the submodules that run between the tap below and this tap, in
+    order. The taps in `stages` go from bottom to top. A subclass whose submodules do not form a chain overrides `step`.
+    `taps` has the wanted taps. These are all taps until `cut` is called. `levels` has the taps whose submodules are
+    still in the network.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -40,7 +41,8 @@ class Backbone(nn.Module):
         self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
 
     def cut_below(self, tap: str) -> None:
-        """Removes the submodules up to `tap`. After this, the network takes maps of `tap` as input, not clips.
+        """Removes the submodules of `tap` and of all taps below it. Afterwards the network takes maps of `tap` in place
+        of clips.
 
         Raises ValueError if the network has no such tap, or if no wanted tap is above it.
         """
@@ -61,7 +63,9 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Takes the submodules that `stages` names from `network`. Their parameters keep their names."""
+        """Moves the submodules that `stages` lists from `network` into this network. Their parameters
+        keep their names.
+        """
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))
@@ -74,14 +78,16 @@ class Backbone(nn.Module):
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, C, T', H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W].
+        """Returns tap -> maps [B, C, T', H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        After `cut_below`, `clips` are the maps of that tap, [B, C, T, H, W].
+        After `cut_below(tap)`, `clips` are maps of `tap` instead, [B, C, T, H, W].
         """
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns the outputs of the wanted taps by name. `x` is the input of the first submodule."""
+        """Returns the outputs of the wanted taps by name. `x` is the input of the lowest submodule that is still in the
+        network.
+        """
         maps: dict[str, Tensor] = {}
         for tap in self.levels:
             x = self.step(tap, x)
@@ -90,17 +96,18 @@ class Backbone(nn.Module):
         return maps
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the output of `tap`. `x` is the output of the tap below."""
+        """Returns the output of the tap `tap`. `x` is the output of the tap below, or the input of the network."""
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)
         return x
 
 
 def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
-    """Calls `run` on the frames [B*T, 3, H, W] of `clips` [B, 3, T, H, W], and returns its maps as maps of clips.
+    """Runs a 2D network on each frame of `clips` [B, 3, T, H, W]. Returns tap -> maps of the clips [B, C, T, H', W'].
 
-    The result is tap -> maps [B, C, T, H', W']. Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted)
-    are neither copied nor reordered. In that case `run` gets the frames in the memory format channels_last.
+    `run` is the network. It takes the frames of all clips as one batch [B*T, 3, H, W] and returns tap -> maps [B*T, C,
+    H', W']. Clips whose memory layout is [B, T, H, W, 3] are not copied. In that case the frames are in channels-last
+    order.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))

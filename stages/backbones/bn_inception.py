@@ -1,8 +1,9 @@
-"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167) on each frame, as temporal segment networks (TSN) use it.
+"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), run on each frame of a clip.
 
-Layers and parameter names are those of the public files for TSN (Wang et al. 2016, arXiv 1608.00859), which were
-converted from Caffe: `inception_3a_3x3_reduce.weight`, `inception_3a_3x3_reduce_bn.weight`. All layers are direct
-children of the network. Convolutions have a bias. Max-pooling with stride rounds sizes up.
+Layers and parameter names are those of the public files for temporal segment networks (TSN, Wang et al. 2016, arXiv
+1608.00859), which were converted from Caffe. Examples are `inception_3a_3x3_reduce.weight` and
+`inception_3a_3x3_reduce_bn.weight`. All layers are direct children of the network. Convolutions have a bias.
+Max-pooling with stride rounds sizes up.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -34,7 +35,10 @@ MAX_POOLED = "inception_5b"  # the pool of this block takes the maximum; other p
 
 
 def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
-    """Returns the convolutions of the Inception block `tap` by name, as (in channels, out channels, kernel, stride)."""
+    """Returns the convolutions of the Inception block `tap`: name -> (in channels, out channels, kernel, stride).
+
+    `in_channels` is the number of channels of the input of the block.
+    """
     single, reduce, triple, double_reduce, double, pool = WIDTHS[tap]
     stride = 1 if single else 2
     convolutions = {
@@ -50,7 +54,9 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
-    """Returns for each Inception block the channels of its branches, in the order in which the branches are joined."""
+    """Returns name of an Inception block -> numbers of channels of its branches, in the order in which
+    they are joined.
+    """
     branches: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
@@ -63,7 +69,9 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Returns for each tap its convolutions by name, as (in channels, out channels, kernel, stride)."""
+    """Returns the convolutions between the tap below and each tap: tap -> name -> (in channels, out channels, kernel,
+    stride).
+    """
     convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
         "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
@@ -84,9 +92,9 @@ def _submodules(tap: str) -> tuple[str, ...]:
 
 
 class Joined(nn.Module):
-    """Joins the branches of an Inception block.
+    """The last module of an Inception block, which joins the branches of the block.
 
-    The module marks the end of a block, so that another block can be inserted after it.
+    The module has a name of its own, so that users can insert another block after it.
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
@@ -100,8 +108,8 @@ class Joined(nn.Module):
 class BNInception(Backbone):
     """BN-Inception without its classifier.
 
-    If a map has sides of odd length, the branches of a block that halves the map have different sizes and cannot be
-    joined.
+    The sides of the input should be multiples of 32 px. With other sides, a block that halves the map may have branches
+    of different sizes, which cannot be joined.
     """
 
     stages: ClassVar = {tap: _submodules(tap) for tap in CONVOLUTIONS}
@@ -116,7 +124,7 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:

@@ -45,13 +45,13 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
-    """Returns the network up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
+    """Returns the network `model` up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights` is a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` followed by one of
-    these three forms for the 2D network that the entry names. The classifier of a file is left out. Layers of a file
-    above the cut are left out too, but must fit the network. Every other tensor of a file must belong to the network.
-    `options` are the options of the entry. For a network of the ResNet-3D family, they override the geometry in which a
-    named file was trained.
+    `weights` is a name of the catalogue, a local file, `random:<seed>`, or `inflate:` and one of these three forms for
+    the 2D network from which the weights are made. The classifier in a file is not loaded. Layers of a file above the
+    cut are not loaded either, but their shapes must fit. Every other tensor in a file must belong to the network.
+    `options` are the options of the network, for example `pool1_padding=0`. They have priority over the options with
+    which the weights were trained.
 
     Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
     do not belong to the network.
@@ -74,9 +74,9 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
-    """Returns a text that identifies the weights in fingerprints.
+    """Returns a digest of the weights, which the fingerprint of a cache covers.
 
-    For inflated weights the text is a digest of the network's tensors. For other weights it is the digest of
+    For `inflate:...` it is the digest of all tensors of `network`. For other weights it is the result of
     `weights_digest`.
     """
     if weights.startswith(INFLATE):
@@ -96,9 +96,9 @@ def _inflate(network: Backbone, backbone: BackboneEntry, weights: str) -> None:
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """Returns the whole network with random weights. It is the network of the paper, changed by `options`.
+    """Returns the network `model` with random weights, with all its taps. Without `options`, it has the paper's layout.
 
-    `options` are the values in `chosen` of the backbone's entry.
+    `options` are the values that differ from the paper, for example `pool1_padding=0`.
     """
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX))

@@ -1,5 +1,6 @@
-"""Lists the frozen backbones, with their inputs, taps and weights. Imports no torch, because plans are made from the
-list.
+"""Lists the frozen backbones. The description of a backbone has its input, its taps and its weights.
+
+Imports no torch, because plans are made from the list.
 """
 
 from dataclasses import replace
@@ -99,9 +100,10 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """Returns the description of a network for SyncMNIST. Pixels are in 0..1, and no layer pads.
+    """Returns the description of a network for SyncMNIST, which takes pixels in 0..1 and has no padding.
 
-    `time` has the kernel and stride in time of the last block.
+    `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. It is empty if
+    the network sees each frame alone.
     """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
@@ -118,7 +120,7 @@ def _sync_cnn(
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
     """Returns the description of a network of the ResNet-3D family that was trained on Kinetics-400.
 
-    `gmacs` is the number for a clip of `num_frames` frames of `size` px.
+    `gmacs` was counted for a clip of `num_frames` frames of `size` x `size` px.
     """
     layout = LAYOUTS[name]
     return BackboneEntry(
@@ -207,10 +209,11 @@ CATALOGUE: dict[str, BackboneEntry] = {
 
 
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
-    """Returns the description of the backbone `name`, with the geometry that `options` and `weights` choose.
+    """Returns the description of the backbone `name`.
 
-    The facts about `timm/<model>` come from timm. Raises ValueError if there is no such backbone or option. The message
-    lists the names.
+    For the ResNet-3D family, the description has the taps of the network with these `options`. Options that are missing
+    in `options` are those with which `weights` were trained. The description of `timm/<model>` comes from timm. Raises
+    ValueError if there is no such backbone or option, with the list of the allowed names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
@@ -227,9 +230,9 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 
 
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Returns the description of the backbone that owns the weights, and the name of the weights in that description.
+    """Returns (description of the backbone that `weights` were made for, `weights` without `inflate:`).
 
-    For `inflate:...` this is the 2D network. For other weights the description is `backbone` itself.
+    For `inflate:...` the description is that of the 2D network. For other weights it is `backbone`.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:
         return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)

@@ -9,11 +9,12 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 
 
 def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
-    """Returns the number of parameters and the billions of multiplications (GMACs) for one clip.
+    """Returns (number of parameters, billions of multiplications (GMACs) for one clip) of a backbone with its
+    classifier.
 
-    `backbone.counts` says the size of the clip and the number of classes of the classifier. The count includes the
-    multiplications of convolutions, linear layers and attention products, but not norms, pools and activations. No
-    values are computed, because the tensors have only shapes.
+    `backbone.counts` has the size of the clip and the number of classes of the classifier. Multiplications of
+    convolutions, linear layers and attention are counted. Those of norms, pools and activations are not counted. The
+    network runs on torch's device "meta", which computes shapes but no values.
     """
     form = backbone.counts
     assert form is not None

@@ -13,11 +13,11 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The size and the cost of a network with its classifier, for one clip of the usual input, as papers count them.
+    """The size and the cost of a network with its classifier, as papers count them.
 
     `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications of convolutions, linear
-    layers and attention, in billions. The clip has `num_frames` frames of `size` x `size` px. The classifier has
-    `num_classes` classes.
+    layers and attention, in billions, for one clip. The clip has `num_frames` frames of `size` x `size` px. The
+    classifier has `num_classes` classes. 0 means that there is no classifier.
     """
 
     num_params: int
@@ -29,13 +29,13 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """Describes a backbone, with its taps, its input, its named weights and its options.
+    """The description of a backbone in the catalogue: its taps, its input, its named weights and its options.
 
-    The input is a square of `size` px a side, in RGB from 0 to 1, normalised by `mean` and `std`. `options` has the
-    allowed values of each option of the geometry, with the paper's value first, and the allowed values of the option
-    `geometry`. `chosen` has the options that differ from the paper's values. `min_frames` is the fewest frames of a
-    clip for which the network makes sense. `inflates` is the 2D backbone whose weights fit this network after
-    inflation.
+    The input is a square of `size` x `size` px, in RGB from 0 to 1, normalised by `mean` and `std`. `options` maps each
+    option of the network to its allowed values. The first value is that of the paper. `chosen` maps options to the
+    values that differ from the paper. It is empty for the network of the paper. A clip should have `min_frames` frames
+    or more. `inflates` is the name of the 2D backbone from whose weights the weights of this network can be made
+    (inflation).
     """
 
     name: str
@@ -52,9 +52,10 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns the further forms of the option `weights`, for an error message.
+        """Returns the further forms that the option `weights` may have for this backbone, for an error message.
 
-        The usual forms are a name, a file and `random:<seed>`.
+        The result is `inflate:...` if the backbone has a 2D network, else empty. All backbones accept a name, a file
+        and `random:<seed>`.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
@@ -67,10 +68,11 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
-        """Returns the options that differ from the paper's values.
+        """Returns option -> value for the options of the network that differ from the paper's values.
 
-        Values in `options` have priority. Other options have the values with which `weights` were trained, if these are
-        known. Raises ValueError if an option or a value does not exist.
+        Values in `options` come first. Other options have the values with which `weights` were trained. If these values
+        are not known, or if `options` has `geometry: paper`, other options have the paper's values. Raises ValueError
+        if an option or a value does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

@@ -23,9 +23,9 @@ log = logging.getLogger("kinegraph")
 class FeatureExtractor:
     """The network of one backbone entry on one device. A worker process loads it once.
 
-    With `compiled`, torch.compile makes faster code of the network at the first batch, which takes minutes. Raises
-    UsageError if the machine has no compiler for torch.compile, or if the device cannot compute in the precision.
-    Raises WeightsError if the weights cannot be read or do not belong to the network.
+    If `compiled` is True, torch.compile makes faster code of the network at the first batch, which takes minutes.
+    Raises UsageError if the machine has no compiler for torch.compile, or if the device cannot compute in the precision
+    of the options. Raises WeightsError if the weights cannot be read or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -51,10 +51,10 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, T', C, H, W] of each tap by name, for `clips` [B, T, S, S, 3] uint8 RGB.
+        """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB.
 
-        Maps have the precision of the computation. Maps in bf16 differ from maps in float32 by about 1 % of their
-        standard deviation. A test states the limit.
+        The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
+        float32 by about 1 % of their standard deviation. A test holds the limit.
         """
         if self._reversed:
             clips = clips.flip(-1)

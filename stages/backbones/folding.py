@@ -1,6 +1,6 @@
 """Folds batch norms into the convolutions before them, so that a frozen network has fewer layers.
 
-In evaluation mode both layers are linear, so one convolution can replace them.
+One convolution can replace a convolution and the norm behind it, because both are linear in evaluation mode.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,11 @@ CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
 def fold_batch_norms(network: nn.Module) -> None:
     """Replaces each convolution and the batch norm behind it by one convolution, in place and in float32.
 
-    The network must be frozen. Pairs are recognised by their names: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`,
-    or neighbours in an nn.Sequential. In all networks of the catalogue, two layers with such names follow each other
-    directly (a test compares results). Other networks may break this rule. In float32, results change by rounding only.
-    In bf16, results come nearer to float32, because fewer values are rounded.
+    The network must be in evaluation mode. The function finds a convolution and its norm by their names: `conv1` and
+    `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an nn.Sequential. In all networks of the catalogue, two
+    layers with such names follow each other directly (a test compares results). Do not use it for other networks,
+    because there a norm with such a name may follow another layer. In float32, results change by rounding only. In
+    bf16, results come nearer to float32, because fewer values are rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

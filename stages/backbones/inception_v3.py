@@ -26,7 +26,7 @@ BRANCHES: dict[str, tuple[int, ...]] = {
 class InceptionV3(Backbone):
     """Torchvision's Inception-V3 without its classifiers.
 
-    Most layers do not pad, so maps do not reach the frame's edge.
+    Most layers have no padding. For this reason the cells of a map do not reach the edge of the frame.
     """
 
     stages: ClassVar = {
@@ -47,8 +47,9 @@ class InceptionV3(Backbone):
         self.adopt(Inception3(aux_logits=False, init_weights=False))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps of each wanted tap by name, for normalised clips [B clips, 3, T frames, H rows, W columns].
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        Maps are [B, C channels, T, H', W'].
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
         """
         return frame_by_frame(self.run, clips)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))).
 
-    theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block is the
-    identity, because the gain of its norm is 0. The scale 1 / sqrt(C / 2) is that of the authors' code. With `frames`,
-    each group of `frames` consecutive frames attends to itself only, as in the authors' code.
+    theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block returns its
+    input unchanged, because the gain of its norm is 0. If `frames` is a number, the frames are cut into groups of
+    `frames` consecutive frames, and positions attend only to positions in the same group. If `frames` is "all", the
+    group is the whole clip. The scale 1 / sqrt(C / 2) and the groups are those of the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:
@@ -32,7 +33,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W].
+        """Returns the output of the block, in the shape of its input x [B, C, T, H, W].
 
         H and W must be at least 2, and T must be a multiple of `frames`.
         """
@@ -55,8 +56,8 @@ class NonLocal(nn.Module):
 
 
 def _by_place(x: Tensor) -> Tensor:
-    """Returns x [B, C, T, H, W] reshaped to [B, T H W, C].
+    """Returns x [B, C, T, H, W] as [B, T H W, C], with one row of C channels for each position.
 
-    The channels of a position lie side by side in memory, as fused attention needs them.
+    The C channels of a position lie side by side in memory, because fused attention needs this layout.
     """
     return x.flatten(2).transpose(1, 2).contiguous()

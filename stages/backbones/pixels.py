@@ -1,6 +1,6 @@
-"""Decides how frames become the input of a backbone, from what the weights expect. Imports no torch.
+"""Decides how frames become the input of a backbone: its size, the resizing, and the normalisation of pixels.
 
-The decision covers the size of the input, the resizing, and the normalisation of pixels.
+The decision follows the options of the config and what the weights expect. Imports no torch.
 """
 
 from dataclasses import replace
@@ -13,15 +13,19 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the usual normalisation of the network. It is used for weights about which nothing is known."""
+    """Returns the usual normalisation of the pixels for the network. It is used if nothing is known
+    about the weights.
+    """
     return Pixels(mean=backbone.mean, std=backbone.std)
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """Returns the normalisation of the pixels for a backbone entry: mean, standard deviation and order of channels.
+    """Returns the normalisation of the pixels for a backbone of the config: mean, standard deviation and order of
+    channels.
 
-    Values in the options have priority. Values that the options leave open are those of the weights. If nothing is
-    known about the weights, they are those of the network. For inflated weights, they are those of the 2D network.
+    Values in `options` come first. A value that `options` does not have is the one that the weights were trained with.
+    If nothing is known about the weights, it is the usual value of the network. For inflated weights, it is the value
+    of the weights of the 2D network.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)
@@ -31,11 +35,11 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
-    """Returns how frames are resized and cut for a backbone entry: `size`, `resize_short` and `resize`.
+    """Returns how frames are resized and cut for a backbone of the config.
 
-    Values in the options have priority. Values that the options leave open are those with which the weights were
-    tested. The values of the weights are used only together. If the options have another `size`, or if nothing is known
-    about the weights, crops are cut first and then resized.
+    Values in `options` come first. Values that `options` leaves open are those with which the weights were tested. But
+    if `options` has another `size` than the weights, or if nothing is known about the weights, crops are cut first and
+    then resized with `pillow`.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

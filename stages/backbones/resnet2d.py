@@ -26,8 +26,9 @@ class ResNet2D(Backbone):
         self.adopt(resnet)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps of each wanted tap by name, for normalised clips [B clips, 3, T frames, H rows, W columns].
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        Maps are [B, C channels, T, H', W'].
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
         """
         return frame_by_frame(self.run, clips)

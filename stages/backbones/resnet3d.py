@@ -1,9 +1,9 @@
-"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly. A layout describes each network.
+"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly. A `ResNetLayout` describes each network.
 
 I3D is that of "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1). C2D and non-local
 I3D are those of "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971). SlowOnly is the slow pathway of
-SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). Deviation: Table 1 states 3x1x1 for pool2. Every released
-implementation pools 2x1x1 without padding, and so does this one.
+SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). One thing differs from the papers: Table 1 of Wang and Gupta
+states a kernel of 3x1x1 for pool2. Here pool2 has 2x1x1 without padding, as in every released implementation.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -21,10 +21,11 @@ EXPANSION = 4
 
 
 class Bottleneck3D(nn.Module):
-    """A residual block of three convolutions: t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1.
+    """A residual block of three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1. t is
+    `temporal_kernel`.
 
-    t is `temporal_kernel`. The result of the convolutions is added to the shortcut. The submodules have torchvision's
-    names.
+    The second convolution has the stride in space. The output of the convolutions is added to the shortcut. The
+    submodules have torchvision's names.
     """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
@@ -47,7 +48,10 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, 4 width, T, H / stride, W / stride] for maps x [B, C, T, H, W]."""
+        """Returns the maps [B, 4 width, T, H / stride, W / stride] of the block for its input x [B, C, T, H, W].
+
+        `width` and `stride` are those of the constructor.
+        """
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -57,9 +61,9 @@ class Bottleneck3D(nn.Module):
 
 
 class ResidualStage(nn.Module):
-    """Residual blocks, named "0", "1", ..., that run one after the other.
+    """Residual blocks that run one after the other. Their names are "0", "1", ....
 
-    `after` has the module that follows a block, by the name of the block.
+    `after` maps the name of a block to a further module that runs directly after this block. It is empty at first.
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
@@ -69,10 +73,7 @@ class ResidualStage(nn.Module):
         self.after = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T, H', W'] behind the last block for maps x [B, C, T, H, W].
-
-        The blocks decide C', H' and W'.
-        """
+        """Returns the maps [B, C', T, H', W'] of the last block for the input x [B, C, T, H, W] of the first block."""
         for name, block in self.named_children():
             if block is not self.after:
                 x = block(x)

@@ -33,10 +33,11 @@ class ResNetLayout:
     """The layout of one network of the ResNet-3D family.
 
     `blocks` is the number of residual blocks in each of res2 to res5. `stem_frames` is the temporal kernel of the first
-    convolution. `temporal_kernels` is a key of TEMPORAL_KERNELS. `non_local` maps a stage to the numbers, from 0, of
-    the residual blocks that a non-local block follows. `pool1_padding` is the padding in space. pool1 and pool2 join as
-    many frames as their stride in time. `res3_attention_frames` is the number of frames in a group that attends to
-    itself in the non-local blocks of res3, or "all".
+    convolution. `temporal_kernels` is a key of TEMPORAL_KERNELS, for example "alternate". `non_local` maps a stage to
+    numbers of its residual blocks, from 0. A non-local block follows each of these residual blocks. `pool1_padding` is
+    the padding of pool1 in space. The temporal kernels of pool1 and pool2 are equal to their strides in time. In the
+    non-local blocks of res3, positions attend to each other within groups of `res3_attention_frames` frames, or in the
+    whole clip ("all").
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -52,7 +53,7 @@ class ResNetLayout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """Returns the values that each option of the layout may have. The layout's own value comes first."""
+        """Returns option -> allowed values. The first value of an option is the value in this layout."""
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")
@@ -76,7 +77,9 @@ class ResNetLayout:
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
-        """Returns the temporal kernel of each block of `stage`, which is one of "res2" to "res5"."""
+        """Returns one temporal kernel for each residual block of `stage`. `stage` is "res2", "res3",
+        "res4" or "res5".
+        """
         pattern = TEMPORAL_KERNELS[self.temporal_kernels][stage]
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))
 

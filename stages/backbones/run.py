@@ -1,6 +1,6 @@
 """Runs a backbone on a batch of clips.
 
-The maps are rounded to the stored type, written to the cache, and lent to the stages that read them.
+The maps are rounded to the stored type, written to the cache, and handed on to the stages that read them.
 
 Shapes: B clips of a batch, T frames, C channels, H rows and W columns of a map.
 """
@@ -16,9 +16,9 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """Computes the features of one backbone entry on one device.
+    """Computes the features of one backbone of the config on one device.
 
-    The network always runs on the whole batch, so that the memory layout of its input is the same for every batch.
+    The network always runs on the whole batch, also if few rows of it are wanted. So every batch has the same shape.
     """
 
     def __init__(
@@ -34,9 +34,11 @@ class BackboneRunner:
             self._keep(tap, tap_maps, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Rounds the maps [B, T, C, H, W] of one tap to the stored type, writes them, and lends them to later stages.
+        """Rounds the maps [B, T, C, H, W] of one tap to the stored type, and hands the rounded maps on to the stages
+        that read them.
 
-        A clip whose maps are not finite is marked as failed.
+        As the config asks, the rounded maps, the means over H and W of the maps before rounding, or both are stored. A
+        clip whose rounded maps have a value that is not finite is marked as failed.
         """
         slots, array = batch.slots, f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])

@@ -1,5 +1,6 @@
-"""The stages `features/<entry>`, which compute maps of a frozen backbone at its taps, and their means. Imports no
-torch.
+"""The stages `features/<entry>`, one for each backbone of the config. Imports no torch.
+
+A stage computes the maps of the backbone at its taps, and the mean of each map over its rows and columns.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The small networks for SyncMNIST, in the layout of the network of the RSTG paper.
+"""The small networks for SyncMNIST. Their layout follows the RSTG paper (recurrent space-time graphs).
 
 Shapes: B clips, T frames, H rows and W columns of a frame.
 """
@@ -14,12 +14,12 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 
 
 class SyncCnn(Backbone):
-    """Three blocks of a 3 x 3 convolution without padding, ReLU and 2 x 2 maximum (RSTG paper, section 4.1).
+    """A network of three blocks. A block is a 3 x 3 convolution without padding, a ReLU and a 2 x 2 maximum.
 
-    For frames of 64 px, the maps of the blocks have 31, 14 and 6 px a side. `sync_cnn` is the network of the paper. It
-    has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three
-    frames without padding, so its maps show how a digit moves, and T frames have T - 2 maps. Both take the mean of R, G
-    and B as input.
+    For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. `sync_cnn` is the network of the RSTG
+    paper (section 4.1). It has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last
+    convolution spans three frames without padding, so that its maps show how a digit moves. So a clip of T frames has T
+    - 2 maps in the last block. The input of the first block is the mean of R, G and B.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}

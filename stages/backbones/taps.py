@@ -1,6 +1,6 @@
 """Describes the taps of a backbone. A tap is a place where the network can be cut and its maps can be cached.
 
-A description says how a network changes sizes in space and in time. Imports no torch.
+A description has the layers that change the size of a map in space or in time. Imports no torch.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A place where a backbone can be cut, with the layers below it that change sizes in space and in time.
+    """A place where a backbone can be cut. `space` and `time` have (kernel, stride) of each layer below the tap that
+    changes the size of the maps in space, or in time.
 
-    The side of the input must be a multiple of `size_multiple`. The number of frames of the input must be a multiple of
-    `frames_multiple`.
+    The side of the input, in px, must be a multiple of `size_multiple`. The number of frames of the input must be a
+    multiple of `frames_multiple`.
     """
 
     name: str
@@ -31,20 +32,20 @@ class Tap:
 
     @property
     def stride(self) -> int:
-        """Returns the number of input pixels from one map cell to the next."""
+        """Returns the distance between neighbouring cells of a map, in pixels of the input."""
         return prod(stride for _, stride in self.space)
 
     @property
     def temporal_stride(self) -> int:
-        """Returns the number of input frames from one map of the clip to the next."""
+        """Returns the distance between neighbouring maps of a clip, in frames of the input."""
         return prod(stride for _, stride in self.time)
 
     @property
     def offset_px(self) -> float:
-        """Returns the distance in pixels from the middle of the first `stride` input pixels to the centre of map cell
-        0.
+        """Returns the distance, in pixels of the input, between the centre of map cell 0 and the middle of the first
+        `stride` pixels.
 
-        The distance is 0 if the layers pad.
+        In a network that pads, the distance is 0. Without padding, the centre of cell 0 lies further from the edge.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:
@@ -65,10 +66,11 @@ class Tap:
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of this tap's maps, if the maps of the tap `below` have the shape `shape`.
+        """Returns the shape (T, C, H, W) of this tap's maps, computed from `shape`, the shape of the maps of a lower
+        tap `below`.
 
-        Both taps are taps of the same network. T is the number of maps, C the number of channels. A map has H rows and
-        W columns. Raises ValueError if the network cannot take this number of frames.
+        `below` belongs to the same network as this tap. T is the number of maps, C the number of channels. A map has H
+        rows and W columns. Raises ValueError if the network cannot take this number of frames.
         """
         num_frames, _, height, width = shape
         self._check_frames(num_frames * below.temporal_stride)
@@ -87,9 +89,9 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """Describes a tap by the layers between the tap below and this tap.
+    """Describes a tap by the layers between the tap below and this tap. The other fields are those of `Tap`.
 
-    The number of frames of this tap's maps must be a multiple of `frames_multiple`.
+    The number of maps of a clip at this tap must be a multiple of `frames_multiple`.
     """
 
     name: str
@@ -100,9 +102,9 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
-    """Returns the taps of a network, from bottom to top.
+    """Returns the taps of a network, from bottom to top. `levels` has one description for each tap, from bottom to top.
 
-    `levels` has one description for each tap, in the same order.
+    The side of the input must be a multiple of `size_multiple` for each of the taps.
     """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()

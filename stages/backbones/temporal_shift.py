@@ -1,4 +1,6 @@
-"""TSM (Lin, Gan and Han 2019, arXiv 1811.08383), a 2D ResNet whose blocks see parts of the neighbouring frames.
+"""TSM, the temporal shift module (Lin, Gan and Han 2019, arXiv 1811.08383).
+
+TSM is a 2D ResNet whose blocks take some of their channels from the neighbouring frames.
 
 Shapes: B clips, T frames (segments in the paper), C channels, H rows and W columns of a map.
 """
@@ -16,10 +18,10 @@ SHIFT_DIVISOR = 8
 
 
 class ShiftedConv(nn.Conv2d):
-    """A convolution on frames that first takes 1/8 of the channels from the next frame and 1/8 from the previous frame.
+    """A convolution on frames. Before it, 1/8 of the channels come from the next frame and 1/8 from the previous frame.
 
-    `num_frames` is the number of consecutive inputs that form one clip. At the ends of a clip, the missing channels are
-    0.
+    The input has the frames of all clips one after the other. `num_frames` is the number of frames of one clip. The
+    first frame has no previous frame, and the last has no next frame. There, the channels are 0.
     """
 
     num_frames: int
@@ -30,10 +32,10 @@ class ShiftedConv(nn.Conv2d):
 
 
 def shifted(frames: Tensor, num_frames: int) -> Tensor:
-    """Returns frames [B*T, C, H, W] with shifted channels, for `frames` of the same shape.
+    """Returns `frames` [B*T, C, H, W] with channels shifted between the frames of a clip. The shape stays the same.
 
-    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) those of frame t - 1, and the other
-    channels those of frame t. Channels from outside the clip are 0.
+    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) are those of frame t - 1, and the other
+    channels are those of frame t. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
     """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]
@@ -60,7 +62,7 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
         for module in self.modules():
             if isinstance(module, ShiftedConv):
                 module.num_frames = clips.shape[2]

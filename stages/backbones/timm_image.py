@@ -1,7 +1,7 @@
 """Runs image models of timm on each frame of a clip. Only models that return intermediate maps are possible.
 
-No other backbone needs timm. A plan must know channels and sizes, and timm reports them only after building the model.
-So a plan imports torch through this file, but only for a config that names a model of timm.
+No other backbone needs timm. A plan needs channels and sizes of maps, and timm knows them only after it has built the
+model. For this reason a plan imports torch if its config uses a model of timm, but never otherwise.
 
 Shapes: B clips, T frames, C channels, H rows and W columns.
 """
@@ -22,8 +22,9 @@ from kinegraph.stages.backbones.taps import Tap
 class TimmImage(Backbone):
     """An image model of timm as a backbone.
 
-    `model` is timm's name, such as `convnext_tiny`, with or without a tag. Parameters keep timm's names. A tap has the
-    name of the timm module whose output it is, with `_` in place of dots.
+    `model` is timm's name, such as `convnext_tiny`, with or without a tag (`convnext_tiny.fb_in22k`). Parameters have
+    timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots (`stages.0` ->
+    `stages_0`).
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)
@@ -47,7 +48,7 @@ class TimmImage(Backbone):
         self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, drawn from `seed` in the way of timm for this model.
+        """Fills the network with random weights. timm draws them in its own way for this model, from `seed`.
 
         torch's global generator stays unchanged.
         """
@@ -57,18 +58,20 @@ class TimmImage(Backbone):
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to the classifier, by timm's own list."""
+        """Returns whether the tensor `name` of a weights file belongs to the classifier. timm lists the modules of the
+        classifier.
+        """
         classifiers = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(
             tuple(f"{module}." for module in ((classifiers,) if isinstance(classifiers, str) else classifiers))
         )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B*T, C, H', W'] of each wanted tap by name, for frames `x` [B*T, 3, H, W]."""
+        """Returns tap -> maps [B*T, C, H', W'] for the wanted taps. `x` is the frames of all clips, [B*T, 3, H, W]."""
         wanted = [self.indices[name] for name in self.taps]
         maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
         return dict(zip(self.taps, maps, strict=True))
@@ -123,7 +126,7 @@ class TimmTap(Tap):
 
 @cache
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
-    """Returns the size (H, W) of the maps of each tap by name, for frames of `size` x `size` px.
+    """Returns tap -> (H, W) of its maps, for all taps of the timm model `model` and frames of `size` x `size` px.
 
     Raises ValueError if the model cannot take frames of this size.
     """
@@ -137,7 +140,7 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
 
 @cache
 def timm_entry(model: str) -> BackboneEntry:
-    """Returns the description of the backbone `timm/<model>`, with the facts that timm knows.
+    """Returns the description of the backbone `timm/<model>`: taps, size of the input, mean and standard deviation.
 
     Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
     maps.

@@ -12,11 +12,13 @@ TEMPORAL_KERNELS = {"res2": (3, 1), "res3": (3, 1), "res4": (3, 1, 3, 1)}
 
 
 class TinyI3D(Backbone):
-    """The layout of I3D (Wang and Gupta 2018, arXiv 1806.01810, Table 1) with few channels, for frames of 96 x 96 px.
+    """I3D with few channels, for frames of 96 x 96 px. The layout is that of Wang and Gupta 2018 (arXiv 1806.01810,
+    Table 1).
 
-    T is halved between res2 and res3. res4 keeps the stride of 8, so that objects of 14 px stay apart. A clip [B, 3, T,
-    H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8, W/8] and res4 [B,
-    96, T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped weights.
+    Between res2 and res3, the number of maps is halved. res4 keeps the stride of 8 px, so that objects of 14 px stay
+    apart. A clip [B, 3, T, H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2,
+    H/8, W/8] and res4 [B, 96, T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped
+    weights.
     """
 
     stages = {  # noqa: RUF012 (a ClassVar in the base)
@@ -37,9 +39,10 @@ class TinyI3D(Backbone):
 
 
 class _Bottleneck(nn.Module):
-    """A residual block of three convolutions: t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1.
+    """A residual block of three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1. t is
+    `temporal_kernel`.
 
-    t is `temporal_kernel`. The result of the convolutions is added to the shortcut.
+    The second convolution has the stride in space. The output of the convolutions is added to the shortcut.
     """
 
     def __init__(self, in_channels: int, out_channels: int, temporal_kernel: int, stride: int) -> None:
@@ -70,9 +73,9 @@ def _stage(name: str, in_channels: int, *, stride: int) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Returns a convolution and a batch norm behind it.
+    """Returns a convolution followed by a batch norm.
 
-    The convolution has `stride` in space, and pads by half its kernel.
+    `stride` is the stride in rows and columns. The padding is half of the kernel.
     """
     t, h, w = (side // 2 for side in kernel)
     return nn.Sequential(

@@ -50,7 +50,9 @@ class ClipOptions(StageOptions):
 
     @property
     def crop_names(self) -> list[str]:
-        """Returns the names of the crops of a clip. Each crop of each clip is a row."""
+        """Returns the names of the crops of a clip, with `even_<n>` written out as n crops. Each crop of each clip is a
+        row.
+        """
         return [crop for name in self.crops for crop in crops_of(name)]
 
     @property
@@ -76,10 +78,11 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns clip options without the options that only choose among the clips and crops of a video.
+    """Returns clip options without those that only choose which clips and crops of a video are used.
 
     The result has no number of clips, no starts of clips, no places of crops and no mirroring. The crop `full` stays
-    distinct from the other crops, because it changes the aspect ratio. recorded: the options as a cache stores them.
+    distinct from the other crops, because it changes the aspect ratio. `recorded` are the options as a cache stores
+    them.
     """
     kept = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in kept:

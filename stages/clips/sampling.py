@@ -17,9 +17,9 @@ INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One clip: its target times in seconds, and the interval of the video that it stands for.
+    """One clip. `times` are its target times in seconds. `interval` is the part of the video that the clip represents.
 
-    `frames` are the frame numbers where frames are chosen by number, else None.
+    `frames` are the frame numbers where frames are chosen by number (`fps: native`), else None.
     """
 
     times: tuple[float, ...]
@@ -30,9 +30,10 @@ class Sampled:
 def sampled(
     options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
 ) -> Sampled:
-    """Returns clip number `clip` of a video that lasts `duration` seconds, or of an interval of that video.
+    """Returns clip number `clip`, from 0, of a video that lasts `duration` seconds, or of an interval of that video.
 
-    `frames` describes the frames of the video. It may be None unless frames are chosen by number (`fps: native`).
+    `frames` has the number and times of the frames of the video. It may be None unless frames are chosen by number
+    (`fps: native`).
     """
     if not options.by_number:
         times = clip_times(options, duration, clip, interval)
@@ -53,9 +54,13 @@ def clip_frames(
 ) -> tuple[int, ...]:
     """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips.
 
+    The formula below counts from the first frame of the video or interval. The result counts from the first frame of
+    the video.
+
     uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal Segment
-    Networks). dense and centre: every `frame_step`-th frame. The starts are those of `clip_times`, rounded down. The
-    option `short` has the same meaning as in `clip_times`.
+    Networks).
+    dense and centre: every `frame_step`-th frame. The first frame is found as the start of a clip in `clip_times`,
+    rounded down. The option `short` has the same meaning as in `clip_times`.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -74,13 +79,17 @@ def clip_frames(
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
     """Returns the T target times of clip number `clip`, for a video of `duration` seconds or an interval of that video.
 
-    start and end are those of the video or interval. uniform: time i is start + (i + 0.5) (end - start) / T. The K
-    clips are shifted against each other by parts of the step (end - start) / T, so that together they sample the video
-    evenly. dense: time i is s + i / fps, where s is the start of the clip. The starts are evenly spaced from the first
-    to the last possible start. centre: the times are those of dense, with one clip in the middle. If a video is shorter
-    than a clip, `short: loop` starts again at the beginning of the video. With another value of `short`, the times run
-    past the end of the video, and the decoder repeats the last frame. Times of a short interval stay before the
-    interval's end.
+    start and end are those of the video or interval.
+
+    uniform: with one clip, time i is start + (i + 0.5) (end - start) / T. With K clips, the clips are shifted against
+    each other by parts of the step (end - start) / T, so that together they sample the video evenly.
+    dense: time i is s + i / fps, where s is the start of the clip. The starts of the K clips are evenly spaced from the
+    first to the last possible start.
+    centre: the times are those of dense, with one clip in the middle.
+
+    If a video is shorter than a clip, `short: loop` starts again at the beginning of the video. With another value of
+    `short`, the times run past the end of the video, and the decoder repeats the last frame. Times of a short interval
+    stay before the interval's end, unless `short` is "fail".
     """
     T = options.num_frames
     first, end = whole_or_part(duration, interval)
@@ -98,10 +107,10 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
 
 
 def whole_or_part(duration: float, interval: Interval | None) -> Interval:
-    """Returns the part of `interval` that lies within a video of `duration` seconds. Returns the whole video where
-    `interval` is None.
+    """Returns the part [start, end) of a video that clips may use, in seconds.
 
-    Where the video ends before the interval, the part is empty and lies at the interval's start.
+    Without `interval`, this is the whole video, from 0 to `duration`. Otherwise it is the part of `interval` that lies
+    within the video. Where the video ends before the interval, the part is empty and lies at the interval's start.
     """
     if interval is None:
         return 0.0, duration
@@ -119,7 +128,7 @@ def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
 def clip_interval(
     options: ClipOptions, duration: float, times: tuple[float, ...], interval: Interval | None = None
 ) -> Interval:
-    """Returns the interval [start, end) of the video that a clip stands for, in seconds.
+    """Returns the part [start, end) of the video that a clip represents, in seconds.
 
     `times` are the target times of the clip. `interval` is the interval by which the video is listed, or None. The
     result never leaves that interval.

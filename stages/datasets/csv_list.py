@@ -30,11 +30,12 @@ def decoded(path: str, content: bytes) -> str:
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place, fields) for each video of a csv. The place is file and line, for messages. The fields are a dict
-    by column.
+    """Yields (place, fields) for each line of a csv. One line is one video, or one interval of a video. Empty lines are
+    skipped.
 
-    Raises DatasetError for a header that lacks a column or has one twice, a line with more or fewer fields than the
-    header, a quote that is not closed, a line break or a NUL within a field, and a field that is too long.
+    The place is the file and line number, for messages. The fields map each column to its text. Raises DatasetError for
+    a header that lacks a column or has one twice, a line with more or fewer fields than the header, a quote that is not
+    closed, a line break or a NUL within a field, and a field that is too long.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _next_line(annotations, reader, 1) or []

@@ -19,8 +19,8 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
 def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *, tries: int = 1) -> Listing:
     """Returns the videos of a data set. A generated data set is made first where it is missing.
 
-    progress: called with the number of videos made since the last call. tries: how often a URL is requested while the
-    network fails.
+    `progress` is called with the number of videos made since its last call. `tries` is how often a URL is requested if
+    the network fails.
 
     Raises DatasetError for a missing folder or csv, a csv that lacks columns, labels that the options do not allow, and
     an empty data set. For a URL, raises the errors of `Remote` too.

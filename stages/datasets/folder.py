@@ -31,7 +31,7 @@ log = logging.getLogger("kinegraph")
 def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the videos below the folder or URL `root`, or the videos that the csv `annotations` lists.
 
-    Raises DatasetError where a folder, a file or every video is missing, or where the csv is wrong.
+    Raises DatasetError where a folder or file is missing, where there is no video, or where the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():
@@ -52,10 +52,11 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
 
 
 def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
-    """Returns the class names of the option `classes`, which has the names or names a file with them.
+    """Returns the class names of the option `classes`, which is a list of names or the path of a file with one name per
+    line.
 
     Returns an empty tuple where the option is not set. The classes are then those found in the data set. Raises
-    DatasetError for an empty file and for a name that stands twice.
+    DatasetError for an empty file and for a name that is listed twice.
     """
     if not isinstance(options.classes, str):
         names = options.classes or ()
@@ -76,10 +77,10 @@ def _remote(tries: int) -> "Remote":
 
 
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
-    """Returns (the videos below `root`, ending -> number of files that are no videos).
+    """Returns (one entry for each video below `root`, the number of files that are no videos by their ending).
 
-    For a URL, the pages of the server list the files. Raises DatasetError where the server lists no files, or where
-    there are folders of images only and `frame_rate` is None.
+    The second result is, for example, {".txt": 3}. For a URL, the pages of the server list the files. Raises
+    DatasetError where the server lists no files, or where there are folders of images, no videos, and no `frame_rate`.
     """
     try:
         below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
@@ -105,7 +106,7 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
     """Returns `entries`, with `frame_rate` set for each entry that is a folder of images.
 
-    Raises DatasetError where the first entry is a folder and `frame_rate` is None.
+    Raises DatasetError where `frame_rate` is None and the first entry is a folder. Later entries are not checked.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):
@@ -119,14 +120,19 @@ def _is_folder(path: str) -> bool:
 
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
-    """Returns one entry for each line of a csv file, which may lie at a URL. Raises DatasetError where a line is
-    wrong.
+    """Returns one entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
+    relative to `root`.
+
+    Raises DatasetError where a line is wrong.
     """
     return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
 
 
 def _text(key: str, path: str, tries: int) -> str:
-    """Returns the text of the file or URL that the option `key` names. Raises DatasetError where it cannot be read."""
+    """Returns the text of the file or URL `path`. Raises DatasetError where it cannot be read.
+
+    `key` is the option that states the path, for messages. `tries` is how often a URL is requested.
+    """
     try:
         read = _remote(tries).read if is_url(path) else read_regular
         return decoded(path, read(path, TABLE_BYTES))
@@ -152,7 +158,7 @@ def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:
 
 
 def _interval(where: str, start: str, end: str) -> Interval | None:
-    """Returns (start, end) in seconds, from two fields of a csv. Returns None where both fields are empty.
+    """Returns (start, end) in seconds as numbers, from two fields of a csv. Returns None where both fields are empty.
 
     Raises DatasetError unless 0 <= start < end. The message begins with `where`.
     """

@@ -26,11 +26,11 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(kw_only=True)
 class Below:
-    """Holds the content of a folder and of all folders below it.
+    """Collects the files in a folder and in all folders below it.
 
     `videos` has (relative path, full path) of each video. `left_out` maps an ending to the number of files with this
-    ending that are no videos. `folders` has the relative path, the full path and the images of each folder of numbered
-    images.
+    ending that are no videos ({".txt": 3}). `folders` has (relative path, full path, images) of each folder of numbered
+    images. Relative paths begin below the top folder.
     """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -39,8 +39,10 @@ class Below:
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
-        """Adds a file with the relative path `below`. A file with the ending of a video is a video. Every other file is
-        left out.
+        """Adds one file. `below` is its path relative to the top folder, `path` its full path.
+
+        A file with the ending of a video, such as `.mp4`, is added to `videos`. Any other file is counted in
+        `left_out`.
         """
         if is_video(below):
             self.videos.append((printable(below), printable(path)))
@@ -48,8 +50,10 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds the numbered images in a folder without videos. `names` are the file names, `below` is the relative
-        path.
+        """Adds a folder that has numbered images and no video to `folders`. `below` is its relative path, `path` its
+        full path, `names` are the names of the images.
+
+        All images are counted in `left_out`. The top folder, and a folder with only one image, are not added.
         """
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
@@ -57,7 +61,9 @@ class Below:
         self.left_out.update(map(_ending, names))
 
     def take_folders(self) -> None:
-        """Adds each folder of numbered images to `videos`. The images of such a folder no longer count as left out."""
+        """Makes each folder of numbered images a video: adds it to `videos`, and no longer counts its images in
+        `left_out`.
+        """
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.count
@@ -65,7 +71,7 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Logs the first MAX_SAID places that could not be read, and the number of the other such places."""
+        """Logs the first MAX_SAID places that could not be read, and how many more there are."""
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
@@ -83,7 +89,8 @@ def _ending(name: str) -> str:
 
 
 def below_folder(root: str) -> Below:
-    """Returns all videos below a folder of this machine. Links are followed.
+    """Returns the videos, the folders of numbered images, and the counts of other files below a folder of this machine.
+    Links are followed.
 
     A link to a folder that contains the link is not followed. Such a link, or a folder without permission, is logged
     and does not stop the search.
@@ -121,7 +128,9 @@ def below_folder(root: str) -> Below:
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """Returns all videos below a URL. `listed` has (path below the URL, full URL) of every file."""
+    """Returns the videos and the counts of other files below a URL. `listed` has (path below the URL, full URL) of each
+    file.
+    """
     contents = Below()
     for below, url in listed:
         contents.add(below, url)
@@ -130,10 +139,11 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields (split, labels) of each video, from the folders in its path below the root.
+    """Yields (split, labels) for each of `videos`, from the folders in the video's path (`train/push/1.mp4` ->
+    ("train", ("push",))).
 
-    The split is "" where no folder in the path names a split. Raises DatasetError where folders of splits lie beside
-    other folders.
+    `videos` are paths below the root of the data set. The split is "" where no folder names a split. The labels are
+    empty where no folder is left for them. Raises DatasetError where folders of splits lie beside other folders.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

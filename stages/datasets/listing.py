@@ -16,10 +16,11 @@ OnVideosMade = Callable[[int], None]  # called with the number of videos made si
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video, or one interval of a video. `list_index` is its place in the data set's list.
+    """One video of a data set, or one interval of a video.
 
-    `video_id` is unique. `labels` are indices into `Listing.classes`. `frame_rate` is set for a video that is a folder
-    of images. `images` has the images of such a folder where it was listed already.
+    `video_id` is unique, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s. `list_index` is the
+    place in the data set's list, from 0. `labels` are indices into `Listing.classes`. `frame_rate` is set only for a
+    video that is a folder of images. `images` describes these images, if the folder was listed already.
     """
 
     video_id: str
@@ -36,9 +37,9 @@ class Video:
 class Listing:
     """Holds the videos of a data set, sorted by id, and the class names.
 
-    multi_label: whether videos may have several labels. None means yes if some video has several labels, else no.
-    left_out: ending -> number of files below the root that are no videos. dealt: at least one video was listed without
-    a split and got a split by the shares of the option `splits`.
+    `multi_label` says whether videos may have several labels. None means yes if some video has several labels, else no.
+    `left_out` maps an ending to the number of files below the root that are no videos ({".txt": 3}). `dealt` is true if
+    at least one video was listed without a split, and so got a split by the shares of the option `splits`.
     """
 
     classes: tuple[str, ...]
@@ -50,7 +51,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a data set's list. Labels are class names. `split` is "" where the line names no split."""
+    """One video, or one interval of a video, as a csv or a folder lists it. A `Video` is made from it later.
+
+    `name` is the id of the whole video. `split` is "" where no split is listed.
+    """
 
     name: str
     path: str
@@ -62,15 +66,17 @@ class Entry:
 
     @property
     def video_id(self) -> str:
-        """Returns the id of the video. For an interval, returns the id of the interval."""
+        """Returns the id of the video, such as `push/1.mp4`. For an interval, returns the id of the interval, such as
+        `push/1.mp4@2-5`.
+        """
         return self.name if self.interval is None else interval_id(self.name, self.interval)
 
 
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
     """Returns the split of a video that was listed without a split. `splits` maps each split to its share.
 
-    The digest of `video_id`, as a number from 0 to 1, decides the split. The numbers from 0 to 1 are divided among the
-    splits by their shares.
+    The digest of `video_id`, as a number from 0 to 1, decides. The range from 0 to 1 is divided among the splits in
+    proportion to their shares. With {"train": 3, "val": 1}, for example, numbers below 0.75 are train.
     """
     point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
     for name, share in splits.items():
@@ -86,10 +92,11 @@ def listing_of(
     classes: tuple[str, ...] = (),
     multi_label: bool | None = None,
 ) -> Listing:
-    """Returns the listing of `entries`. Class names become label numbers, and entries without a split get one by the
-    shares of `splits`.
+    """Returns the listing of `entries`. Class names become label numbers. Entries without a split get one by the shares
+    of `splits`.
 
-    Raises DatasetError for a video that is listed twice, and for labels that the options do not allow.
+    Without `classes`, the classes are the names found in `entries`, sorted. Raises DatasetError for a video that is
+    listed twice, and for labels that the options do not allow.
     """
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: label for label, name in enumerate(classes)}

@@ -1,8 +1,9 @@
 """Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
 
-The rules are the version of the key `clips` by which frames are found in a file (`wanted.LATEST_RULES`). A slot is one
-frame of one row that has to be filled. A skip or seek is proved where a pass from the start of the video would result
-in the same frames and times (see `seeking`).
+Terms in this module: A row is one clip under one crop. A slot is one frame of a row, which has to be filled. The rules
+decide which frame of a file is shown at which time. Their version number is that of the key `clips`
+(`wanted.LATEST_RULES`). A skip over a part of the video is proved if a pass from the start of the video would result in
+the same frames and times (see `seeking`).
 """
 
 import time
@@ -27,13 +28,14 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """The pixels of one row, uint8 RGB. T_in is the number of frames of the row. All crops of a clip share the array
-    `whole`.
+    """The decoded frames of one row, as uint8 RGB. A row has T_in frames.
 
-    `frame_numbers` are the places of the frames among the frames as presented. `coded_numbers` are their places among
-    all frames that the decoder returned, so that `coded_numbers` are the same for any version of the rules. Both kinds
-    of numbers are -1 where a part of the video was skipped. `video_frames` is the number of frames of the video, set
-    where numbers were asked for.
+    `squares` has the inputs of backbones. `whole` has the uncut frames for a proposal network. The rows of one clip
+    differ only in their crop, so they share one array `whole`.
+
+    `frame_numbers` count the frames that a player shows. `coded_numbers` count all frames that the decoder returned,
+    shown or not, so they do not depend on the rules. Both kinds of numbers are -1 where a part of the video was
+    skipped. `video_frames` is the number of shown frames of the whole video, if `Wanted.numbered` asks for numbers.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -46,7 +48,9 @@ class DecodedClip:
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":
-        """Returns a clip of `num_frames` frames without pixels. Times are NaN until they are filled in."""
+        """Returns a clip whose `num_frames` frames are not decoded yet. Times are NaN, numbers are 0, and no array of
+        pixels exists.
+        """
         frame_numbers, coded_numbers = np.zeros((2, num_frames), np.int64)
         times = np.full(num_frames, np.nan)
         return cls(frame_times=times, frame_numbers=frame_numbers, coded_numbers=coded_numbers)
@@ -54,8 +58,11 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A frame that is wanted: frame `index` of row number `row`. `at` is its target time in seconds, or its frame
-    number.
+    """One frame that a row wants. `row` is the index of the row in `_Pass.rows`. `index` is the place of the frame in
+    the clip of this row, from 0.
+
+    `at` is the target time in seconds. If the rows choose frames by number (`target_frames`), `at` is the number of the
+    frame in the video.
     """
 
     at: float
@@ -74,18 +81,19 @@ def decode_clips(
     rules: int = LATEST_RULES,
     open_videos: OpenVideos | None = None,
 ) -> ClipResults:
-    """Decodes all `rows` of one video in one pass. Returns for each row its clip, or the error because of which it has
-    none.
+    """Decodes all `rows` of one video in one pass. Returns a list with one entry for each row: the clip, or the error
+    because of which the row has no clip.
 
-    The frame for a target time is the last frame with a presentation time at or before the target time, or the first
-    frame of the video if there is none. The comparison allows for the rounding of the container's clock. A frame that
-    is presented at or after the end of the row's interval is never taken. Rows with `target_frames` take the frames
-    with these numbers. Either all rows have `target_frames`, or no row has them. `rules` is the version of `clips`
-    whose rules apply.
+    A row has target times, or frame numbers (`target_frames`). Either all rows have frame numbers, or no row has them.
+    By number, the row gets the frames with these numbers. By time, the row gets the frame that is shown at the target
+    time. This is the last frame that begins at or before the target time. If no frame begins that early, it is the
+    first frame of the video. The comparison allows for the rounding of the container's clock. By time, a row never gets
+    a frame that begins at or after the end of the row's interval.
 
-    With `open_videos`, parts of the video without a wanted frame are skipped where it is proved that the frames stay
-    the same. Where the proof fails, a second pass reads from the start, with its own `timeout_seconds`. Without
-    `open_videos`, and where frames are counted, the video is read from its start.
+    `rules` is the version of the rules. With `open_videos`, parts of the video without a wanted frame are skipped, if
+    it is proved that the skip changes no frame and no time. If the proof fails, a second pass reads the video from its
+    start, again with `timeout_seconds`. Nothing is skipped without `open_videos`, by rules that are not the latest, and
+    where frames are counted (`target_frames` or `wanted.numbered`).
     """
     try:
         rate = rows[0].frame_rate
@@ -103,11 +111,12 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
 ) -> ClipResults | None:
-    """Returns the clips of a pass that skips parts of the video.
+    """Returns a clip or an error for each row, from a pass that skips parts of the video. Returns None where a pass
+    from the start might have other results.
 
-    Returns None where a pass from the start might have other clips. The pass starts where the last caller stopped in
-    the video, or at its start. Which warnings and failures a decoder reports depends on the packets that it has read.
-    So clips with warnings or failures always come from a pass from the start.
+    The pass begins at the frame where an earlier call stopped in the video, if that video is still open. Otherwise it
+    begins at the start. Decoder warnings, and errors other than `timeout` and `too_short`, are taken only from a pass
+    from the start, because they depend on the packets that the decoder has read.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -125,7 +134,8 @@ def _skipping(
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
     """Returns whether a pass from the start of the video would result in the same clip or error.
 
-    Errors about a file that broke off are never proved, because they depend on everything that was read.
+    The errors `timeout` and `too_short` count as proved. Other errors do not, because they depend on all packets that
+    were read.
     """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
@@ -137,17 +147,19 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the target times of a row, in seconds. A time is made earlier where a frame at the end of the row's
-    interval could be taken for that time.
+    """Returns the target times of a row, in seconds.
+
+    Times near or after the end of the row's interval are moved to just before that end, so that no frame that begins at
+    the end is taken for them.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
 
 
 class _Pass:
-    """One pass over one video. It holds how far each clip is filled, and which clips have failed.
+    """One pass over one video, with the clips that are filled so far and the errors of the rows that have failed.
 
-    skips: parts of the video without a wanted frame are skipped, where that is possible and saves time.
+    skips: whether parts of the video without a wanted frame are skipped, where that is possible and saves time.
     """
 
     def __init__(
@@ -186,9 +198,9 @@ class _Pass:
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
-        """Fills all slots, which are sorted by time or frame number.
+        """Fills `slots`, which are sorted by `at`. Slots that are left when the video ends get the last frame.
 
-        Returns the time of the last frame in seconds where the stream ended before all slots were filled, else None.
+        Returns the time of the last frame in seconds if slots were left when the video ended, else None.
         """
         filled = 0
         current, slack = self.video.latest, self.video.slack_seconds
@@ -216,17 +228,19 @@ class _Pass:
         return None if filled == len(slots) else current.seconds
 
     def _skip(self, following: Iterable[_Slot]) -> None:
-        """Moves the video near the first of the `following` slots, where that is possible and saves time.
+        """Seeks towards the frame of the next slot, where that is possible and saves time. `following` has this slot,
+        or is empty if all slots are filled.
 
-        Raises SeekLost where the file led elsewhere than its index says.
+        Raises SeekLost where the seek led to another place than the index of the file says.
         """
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes one video frame into all of `slots`. The frame is converted to RGB once, and each square or size is
-        made from it once.
+        """Writes the frame `shown` into all of `slots`, except slots of rows that have failed.
+
+        The frame is converted to RGB once. Each square and each size is made once, also where several slots need it.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
@@ -245,10 +259,10 @@ class _Pass:
             self._store_whole(slot, pixels)
 
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
-        """Returns the picture of a frame. `rows` are the numbers of the rows that want the frame.
+        """Returns the frame `shown` as an RGB image. `rows` are the indices of the rows that want the frame.
 
-        Returns None where the picture cannot be read or has another size than was indexed. All rows in `rows` are then
-        marked as failed.
+        Returns None where the frame cannot be converted, or where its size differs from the size that was found when
+        the video was indexed. All rows in `rows` are then marked as failed.
         """
         try:
             image = Image.fromarray(self.video.rgb(shown.frame))
@@ -293,7 +307,7 @@ class _Pass:
     def _judged(self, row_index: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
         """Returns the clip of a row, or the error that says why the clip has failed.
 
-        `last_seconds` is the result of `_fill`. `complaint` is what the decoder complained about.
+        `last_seconds` is the result of `_fill`. `complaint` has the messages of the decoder about the video.
         """
         if row_index in self.errors:
             return self.errors[row_index]
@@ -334,7 +348,7 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error for a clip in which all frames are the same frame."""
+        """Returns the error for a clip that shows one frame at all its times."""
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:
             since, until = self.clips[row_index].frame_times[0], self._shown_until[row_index]

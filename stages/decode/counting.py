@@ -1,8 +1,10 @@
-"""Counts the frames that a video presents, and their times, for clips that take frames by number. Torch-free.
+"""Finds the number and the times of the frames that a player shows of a video, for clips that choose frames by number.
+Torch-free.
 
-The frames are counted from the index or the packets of a file where each packet is one picture. Other streams are
-decoded whole: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and interlaced streams
-in which each field (every second row of a picture) may have its own packet.
+If each packet of the stream is one picture, the frames are counted from the index or the packets of the file, without
+decoding. Other streams are decoded from start to end. These are avi, asf and raw streams, codecs with packets that hold
+no picture (MPEG-4, VP8), and interlaced streams in which each field (every second row of a picture) may have its own
+packet.
 """
 
 from array import array
@@ -21,7 +23,7 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns the facts about a video that `probe` returns, with `frames` set.
+    """Returns the result of `probe` for a video, with the number and times of its frames in `frames`.
 
     Raises DecodeError where the video cannot be opened, has no frame that can be decoded, or states no frame rate.
     """
@@ -39,10 +41,11 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the frames of an mp4 or mov with a constant rate, from the index of the file. Returns None for other
-    files.
+    """Returns the number and rate of the frames of an mp4 or mov with a constant rate, from the index of the file. No
+    further packet is read.
 
-    No further packet is read. `told` is the result of `probe`, `rate` is in frames per second.
+    `told` is the result of `probe`, `rate` is in frames per second. Returns None for other files, and where the index
+    does not fit the duration in `told`.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
@@ -52,8 +55,8 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the time stamps of all presented frames in the index of an mp4 or mov, in seconds on the container's
-    clock.
+    """Returns the sorted time stamps of the frames that the index of an mp4 or mov marks as shown, in seconds on the
+    container's clock.
 
     Returns an empty list for other containers.
     """
@@ -64,8 +67,9 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the frames of a video, from the presentation times of all packets. Returns None where a packet may hold
-    something other than one picture.
+    """Returns the number and times of the frames of a video, from the presentation times of all packets.
+
+    Returns None where a packet may hold something other than one picture, or has no presentation time.
     """
     if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
         return None
@@ -87,9 +91,10 @@ def _has_whole_pictures(video: OpenVideo) -> bool:
 
 
 def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Returns the frames of a video. `stamps` are the time stamps of the frames in seconds, in order.
+    """Returns the number and times of the frames of a video. `stamps` are the time stamps of the frames in seconds, in
+    ascending order.
 
-    Where the file broke off, the frames that are missing at its end are counted too.
+    If the file ends before the end that its container promises, the number includes the frames that are missing.
     """
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds
@@ -99,9 +104,11 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 
 
 def _missing_seconds(video: OpenVideo) -> float:
-    """Returns how many seconds a file is shorter than its container promises. Returns 0 for a file that is whole.
+    """Returns how many seconds are missing at the end of a file, compared with the duration that its container
+    promises.
 
-    Clips of the missing part fail later.
+    Returns 0 for a complete file, and where the container promises no duration. Clips of the missing part fail when
+    they are decoded.
     """
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0

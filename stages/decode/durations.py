@@ -24,10 +24,11 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the seconds from the first frame to the end that the container promises.
+    """Returns the seconds from the first frame to the end that the container states for the video stream, or None where
+    it states no end.
 
-    Returns None where the container states nothing about the video stream alone. Some containers state one end for all
-    streams. Such an end counts only after the whole file was read and no stream reached the stated end.
+    Some containers state only one end for all streams together. This end is returned only if the whole file was read
+    and no stream reached it, because the file then broke off.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -40,10 +41,12 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def _told(video: VideoBeingRead) -> float | None:
-    """Returns the seconds that the header states for the video stream alone, or None where it states nothing reliable.
+    """Returns the duration in seconds that the header states for the video stream alone, or None where it states
+    nothing reliable.
 
-    FFmpeg guesses the duration of a cut avi from the file's size, but the header still has the number of frames. For
-    containers whose files may have been joined, FFmpeg knows only the last time stamp, so None is returned.
+    FFmpeg guesses the duration of a cut avi from the file's size. The number of frames in the header is used in place
+    of this guess where it is longer. For containers whose files may have been joined (such as MPEG-TS), the result is
+    None, because FFmpeg knows only the last time stamp.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

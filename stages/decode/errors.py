@@ -1,11 +1,12 @@
-"""Defines the error of videos that cannot be decoded. Its reasons are those of the ledger."""
+"""Defines the error of videos that cannot be decoded."""
 
 from kinegraph.cache_schemas.ledger import Reason
 
 
 class DecodeError(Exception):
-    """A video, or one clip of a video, cannot be decoded. `reason` is one of the ledger's reasons. `detail` says in
-    words what is wrong with the video or clip.
+    """A video, or one clip of a video, cannot be decoded.
+
+    `reason` is a short code that the ledger stores, such as `truncated`. `detail` says in words what is wrong.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

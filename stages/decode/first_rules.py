@@ -1,8 +1,8 @@
-"""Reads videos by the first version of the rules for `clips`, to find the frames that are others by the present rules.
-Torch-free.
+"""Reads videos by version 1 of the rules for `clips`, to find frames of old caches that the present rules change. No
+new cache is made by version 1. Torch-free.
 
-By these rules, frames whose stamps went back were dropped, decode times were taken for presentation times, and edit
-lists and late starts were part of durations. No new cache is made by these rules.
+By version 1, frames whose stamps went back were dropped, decode times were taken for presentation times, and durations
+included edit lists and late starts.
 """
 
 import math
@@ -21,7 +21,7 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """Computes when frames are shown, by the rules of version 1. `Timeline` does the same by the present rules."""
+    """Computes when frames are shown, by the rules of version 1. `Timeline` is the class for the present rules."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
@@ -46,7 +46,9 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the seconds that the container promises, or None, by the rules of version 1. See `durations.promised`."""
+    """Returns the duration in seconds that the container states, by the rules of version 1. Returns None where it
+    states none.
+    """
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
@@ -58,8 +60,8 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Returns the seconds from the first frame to the end of the last frame, by the rules of version 1. See
-    `durations.duration`.
+    """Returns the seconds from the first frame to the end of the last frame, by the rules of version 1. `first` is not
+    used.
     """
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
@@ -69,7 +71,7 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation of a frame by the rules of version 1, which read the angle alone.
+    """Returns the orientation of a frame by the rules of version 1, which use only the angle of its display matrix.
 
     Mirrored pictures were shown as turned pictures, or unchanged.
     """

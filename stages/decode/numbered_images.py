@@ -40,10 +40,11 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedImages:
-    """The images of a folder. Their names are `<prefix><number><ending>`.
+    """The numbered images of one folder. Their names are `<prefix><number><ending>`, as in `img_00001.jpg`.
 
-    A number has `width` or more digits. Numbers begin at `first`, and there are `count` images. `problem` says why the
-    images are no video, or is "" where they are a video.
+    A number has `width` or more digits, with zeros in front. Numbers begin at `first`, and there are `count` images.
+    `problem` is "" where the images can be read as a video. Otherwise it says why they cannot, for example that a
+    number is missing.
     """
 
     prefix: str
@@ -59,13 +60,18 @@ class NumberedImages:
 
 
 def numbered_name(name: str) -> Name | None:
-    """Returns (prefix, digits, ending) of the name of a numbered image, or None for other names."""
+    """Returns (prefix, digits, ending) of the name of a numbered image (`img_01.jpg` -> ("img_", "01", ".jpg")).
+
+    Returns None for other names.
+    """
     match = NUMBERED.fullmatch(name)
     return (match[1], match[2], match[3]) if match and match[3].lower() in IMAGE_SUFFIXES else None
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
-    """Returns the numbered images among the file names of one folder, or None where there are none."""
+    """Returns a description of all numbered images among the file names of one folder, or None where no name is
+    numbered.
+    """
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
         return None
@@ -129,10 +135,11 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images, with the methods of `stream.OpenVideo`.
+    """A folder of images that is read as a video, with the methods of `stream.OpenVideo` that decoding of clips needs.
 
-    Where `OpenVideo` has decoded frames, `frames` and `rgb` have the place of an image, an int from 0. The thread pool
-    `pool` reads images ahead, after `read_ahead` was called.
+    The frames of `OpenVideo` are decoded pictures. Here a frame is the place of an image, an int from 0, both in the
+    results of `frames` and as the argument of `rgb`. Once `read_ahead` was called, the threads of `pool` read images
+    before `rgb` asks for them.
     """
 
     complaints = ""
@@ -150,7 +157,7 @@ class OpenImages:
         self._coming: dict[int, Future[np.ndarray]] = {}  # place -> image that is being read, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields the time and the place of each image, without opening it.
+        """Yields one TimedFrame for each image, without opening the image. The frame in it is the place of the image.
 
         Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
         """
@@ -162,7 +169,9 @@ class OpenImages:
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:
-        """Returns the place of the image that is shown at `seconds`."""
+        """Returns the place, from 0, of the image that is shown at `seconds`. After the last image, returns the last
+        place.
+        """
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 
     def read_ahead(self, places: Iterable[int]) -> None:
@@ -207,7 +216,7 @@ class OpenImages:
 
 @contextmanager
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
-    """Yields a folder of numbered images as an open video.
+    """Opens a folder of numbered images as a video, for a `with` block. `rate` is in images per second.
 
     Raises DecodeError where the folder cannot be read, or where its images are no video.
     """
@@ -219,7 +228,7 @@ def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
 
 @contextmanager
 def _opened(folder: str, name: str) -> Iterator[Image.Image]:
-    """Yields one opened image. Every error while the image is open becomes a DecodeError that names the image."""
+    """Opens one image for a `with` block. Every error in the block becomes a DecodeError that names the image."""
     try:
         with open_regular(os.path.join(on_disk(folder), name)) as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH118
             yield image
@@ -255,9 +264,9 @@ def images_identity(folder: str) -> Source | None:
 def images_changed(folder: str, source: Source) -> bool:
     """Returns whether the images in `folder` differ from the images that `source` identifies.
 
-    The check lists the folder, and takes the newest time of a change among the folder and its first, middle and last
-    image. It reads from images only where this time differs from `source.mtime_ns`. A folder that cannot be read counts
-    as unchanged.
+    The times of the last change of the folder and of its first, middle and last image are read first. If the newest of
+    these times equals `source.mtime_ns`, the images count as unchanged. Otherwise sizes and digest are compared. A
+    folder that cannot be read counts as unchanged.
     """
     path = on_disk(folder)
     try:

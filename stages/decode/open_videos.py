@@ -25,10 +25,12 @@ class OpenVideos:
     """Lends open videos to threads that decode. A lent video belongs to one thread until the thread's `with` block
     ends.
 
-    Up to `limit` videos then stay open at the frame where the thread stopped, so that later times are read on from
-    there. A video in which anything went wrong, or that was read to its end, is not kept. Any number of threads may use
-    one `OpenVideos`. Close it at the end. A video that is lent while `close` is called is closed when its `with` block
-    ends.
+    After the block, the video is kept open at the frame where the thread stopped. The next thread that needs later
+    frames reads on from there. At most `limit` videos are kept, and the oldest is closed first. A video is closed and
+    not kept if anything went wrong in it, or if it was read to its end.
+
+    Any number of threads may use one `OpenVideos`. Call `close` at the end. A video that is lent at that time is closed
+    when its `with` block ends.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -38,9 +40,10 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """Yields a kept video that stopped before the first wanted time, so that it can be read on.
+        """Lends the kept video of the file `path` that stopped before the first wanted time, for a `with` block. Lends
+        None where no such video is kept.
 
-        Yields None where no such video is kept.
+        `first_wanted` returns the first wanted time in seconds. Its argument is the video's `slack_seconds`.
         """
         left = self._taken(path, first_wanted)
         if left is None:
@@ -51,7 +54,9 @@ class OpenVideos:
 
     @contextmanager
     def begun(self, path: str, _: FirstWanted) -> Iterator[OpenVideo]:
-        """Yields the video, newly opened at its start. Raises DecodeError where the video cannot be opened."""
+        """Opens the video at `path` and lends it for a `with` block. Raises DecodeError where the video cannot be
+        opened.
+        """
         identity = _identity(path)
         with self._lent(_Left(path, identity, begin_video(path))) as video:
             yield video
@@ -76,8 +81,9 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keeps a video open as the newest of the kept videos. Returns the videos that must be closed to keep the
-        limit.
+        """Keeps the video `left` open. Returns the videos that the caller must close.
+
+        These are the oldest kept videos if there are more than `limit`. After `close`, it is `left` itself.
         """
         with self._lock:
             if self._is_closed:
@@ -88,10 +94,10 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Takes the kept video of this path that stopped at the latest time, and returns it. Returns None where none
-        fits.
+        """Removes a kept video of the file `path` from the kept videos and returns it. Returns None where none fits.
 
-        A video fits if it stopped before the first wanted time and its file is unchanged.
+        A video fits if it stopped before the first wanted time and its file is unchanged. If several fit, the one that
+        stopped at the latest time is taken.
         """
         if not self._left:
             return None
@@ -116,8 +122,8 @@ def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
 
 
 def _identity(path: str) -> Identity | None:
-    """Returns device, inode, size and time of the last change of a file. They tell two files apart that had the same
-    name one after the other.
+    """Returns device, inode, size and time of the last change of the file at `path`. One of these values differs if the
+    file was replaced by another file.
 
     Returns None where the file cannot be read.
     """

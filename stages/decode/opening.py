@@ -1,6 +1,6 @@
 """Opens a file of this machine with FFmpeg, by its name on disk. Torch-free.
 
-A file may name other files, as a playlist does. FFmpeg never opens these other files.
+A file may refer to further files, as a playlist does. FFmpeg is not allowed to open those.
 """
 
 import functools
@@ -24,14 +24,17 @@ ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Returns the path in the form of tables and messages: UTF-8, with bytes that are no UTF-8 written as `\xe9`."""
+    r"""Returns a path as tables and messages show it, in UTF-8. A byte that is no UTF-8 is written as an escape, such
+    as `\xe9`.
+    """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def on_disk(path: str) -> str:
-    """Returns the path on disk for which `printable` returned `path`.
+    """Returns the path on disk for which `printable` returned `path`. The escapes, such as `\\xe9`, become bytes again.
 
-    Returns `path` itself where a file has that name, or where there is no file of either name.
+    Returns `path` itself where a file has exactly this name, or where no file has the name with bytes in place of
+    escapes.
     """
     if "\\x" not in path or os.path.lexists(path):
         return path
@@ -58,9 +61,9 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens a file with FFmpeg and returns it. FFmpeg's messages are in `logs`, which the caller captures.
+    """Opens a file with FFmpeg and returns it. `logs` is the list in which the caller captures FFmpeg's messages.
 
-    Raises DecodeError (`unreadable`) for a playlist and every other file that names other files. Raises the errors of
+    Raises DecodeError (`unreadable`) for a file that refers to further files, such as a playlist. Raises the errors of
     `av.open` for a file that FFmpeg cannot open.
     """
     try:
@@ -76,7 +79,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
 
 @functools.cache
 def _own_formats() -> str:
-    """Returns the names of all FFmpeg demuxers that read no other file than the given one, joined by commas."""
+    """Returns the names of the FFmpeg demuxers that open no further file, joined by commas."""
     return ",".join(name for name in sorted(av.formats_available) if name not in FOLLOWING and _is_input(name))
 
 

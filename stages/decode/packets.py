@@ -1,4 +1,4 @@
-"""Measures the length of a video from its packets. Packets are not decoded for this. Torch-free."""
+"""Measures the duration of a video from its packets, without decoding them. Torch-free."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes
 
 
 class PacketCount:
-    """Counts the packets that were read so far, decoded or not, and notes their times.
+    """Counts the packets of a video stream that were read so far, and notes their times.
 
-    `latest_end_seconds` is the latest end of a packet over all streams, on the container's clock.
+    `latest_end_seconds` is the latest end of a packet over all streams of the file, on the container's clock.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -37,8 +37,8 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """Returns a sentence about the jumps of time stamps in a file in which several recordings were joined. Returns
-        "" for other files.
+        """Returns a sentence about jumps of the time stamps, which occur where several recordings were joined to one
+        file. Returns "" where stamps do not jump.
         """
         if not self.jumps:
             return ""
@@ -58,10 +58,11 @@ class PacketCount:
                 self.early_pts.append(packet.pts)
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
-        """Notes the presentation time of a packet. The times of one recording form one span.
+        """Notes the presentation time of a packet. A file may hold several recordings, joined end to end. The times of
+        one recording form one span.
 
-        A new recording begins where decode times go back. In containers whose files can be joined, it also begins where
-        times leap by more than MAX_GAP_SECONDS.
+        A new recording begins where decode times go back. In containers whose files can be joined, a new recording also
+        begins where times leap by more than MAX_GAP_SECONDS.
         """
         pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
         fell = self._follow_decode_times(packet.dts, period)
@@ -75,7 +76,7 @@ class PacketCount:
             self._spans[-1:] = [(min(first, pts), max(last, pts))]
 
     def _follow_decode_times(self, dts: int | None, period: float) -> bool:
-        """Notes the decode time of a packet. Returns whether this time is before the decode time of the packet before.
+        """Notes the decode time of a packet. Returns whether it is earlier than the decode time of the packet before.
 
         A packet without a decode time counts as `period` seconds later than the packet before it.
         """
@@ -90,13 +91,15 @@ class PacketCount:
         return step < 0
 
     def pts_span_seconds(self) -> float:
-        """Returns the seconds from the smallest presentation time to the largest."""
+        """Returns the seconds from the smallest to the largest presentation time of the packets read so far."""
         pts = [tick for span in self._spans for tick in span]
         return (max(pts) - min(pts)) * self._base if pts else 0.0
 
     def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
-        """Returns the seconds from the first frame to the end of the last packet. `first_pts` is the first frame's time
-        stamp.
+        """Returns the seconds from the first frame to the end of the last packet. The durations of joined recordings
+        are added.
+
+        `first_pts` is the time stamp of the first frame, in ticks.
         """
         period = timeline.frame_period
         if timeline.is_raw:

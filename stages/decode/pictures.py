@@ -12,9 +12,10 @@ from av.video.stream import VideoStream
 
 
 class Orientation(NamedTuple):
-    """Describes how pixels [H, W, 3] become what a player shows: first a transpose, then a mirror along each axis.
+    """Describes how a decoded picture [H, W, 3] (H rows, W columns) becomes the picture that a player shows.
 
-    H is the number of rows of the picture, W the number of columns.
+    `is_transposed` swaps rows and columns first. Then `flips_x` mirrors left and right, and `flips_y` mirrors top and
+    bottom.
     """
 
     is_transposed: bool = False
@@ -22,12 +23,14 @@ class Orientation(NamedTuple):
     flips_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Returns (width, height) of the picture as a player shows it, in pixels."""
+        """Returns (width, height) of the picture as a player shows it, in pixels. The arguments are those of the
+        decoded picture.
+        """
         return (height, width) if self.is_transposed else (width, height)
 
     def applied(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns the pixels as a player shows them, in a contiguous array. `pixels` is [H, W, 3], with H rows and W
-        columns.
+        """Returns the picture as a player shows it, in a contiguous array. `pixels` is the picture as decoded, [H, W,
+        3].
         """
         if not any(self):
             return pixels

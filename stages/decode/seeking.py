@@ -1,15 +1,15 @@
-"""Seeks to a later key frame, where it is proved that frames and times equal those of a pass from the start.
-Torch-free.
+"""Seeks to a later key frame of a video, where it is proved that frames and times equal those of a pass from the start.
+Such a pass reads the file from its start without a seek. Torch-free.
 
 Four facts are proved:
 
 - The container states presentation times and has an index, in which stamps never go back (`key_stamps`).
-- No frame before the key frame is needed for the frames shown after it. The codec starts anew at the key frame
+- No frame before the key frame is needed for the frames shown after it, because the codec starts anew at the key frame
   (`starts_anew`). The key frame is the first frame that is shown after the seek. Leading frames, which are stored after
-  the key frame but shown before it, are left out.
+  the key frame but belong before it, are not shown.
 - Time 0 is the first frame of the file, which was decoded before the seek. Times after the seek are stamps minus the
-  stamp of that frame, and stamps must continue in order (`Seeker.goes_on`). In such files, `Timeline` changes times in
-  no other way.
+  stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`). In files with such an index,
+  `Timeline` changes times in no other way.
 - The decoder has no complaint. A decoder may conceal damage with earlier frames, and after a seek it lacks the skipped
   frames.
 """
@@ -62,11 +62,11 @@ class Seeker:
         return self._key_pts is not None
 
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
-        """Seeks to the last key frame at or before `seconds`, if that frame is more than MIN_SKIP_SECONDS after
-        `after_seconds`.
+        """Seeks to the last key frame at or before the wanted time `seconds`, and returns the packet of this key frame.
 
-        Returns the packet of that key frame. Returns None where there is no such frame, and the position stays. Raises
-        SeekLost where the file has no such key frame although the index states one.
+        `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file. If
+        no key frame up to `seconds` is more than MIN_SKIP_SECONDS after `after_seconds`, there is no seek, and the
+        result is None. Raises SeekLost where the file lacks the key frame that its index states.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -93,10 +93,11 @@ class Seeker:
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Returns whether the complaint `message` about a packet only means that frames were skipped before it.
+        """Returns whether FFmpeg complains about `packet` with the words `message` only because frames before it were
+        skipped.
 
-        That is so for each complaint about a frame shown before the key frame of the seek, and for the complaint that a
-        frame releases reference frames which were skipped.
+        That is so for every complaint about a frame that is shown before the key frame of the seek. It is also so for
+        the complaint that a frame releases reference frames, because these were skipped.
         """
         if self._key_pts is None:
             return False
@@ -155,11 +156,12 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps of the key frames whose groups of frames are shown whole, in ticks. A group is a key
-    frame with the frames up to the next key frame.
+    """Returns the time stamps, in ticks, of the key frames to which a seek may lead.
 
-    Returns an empty list where stamps go back, or where a part between such groups is left out. An edit list leaves out
-    frames of the first and the last groups. An edit list with several entries may leave out other frames too.
+    A group is a key frame with the frames up to the next key frame. A seek may lead to a key frame if all frames of its
+    group are shown. An edit list (the list of the parts of an mp4 that are shown) may hide frames. Usually it hides
+    frames of the first and the last groups only. Returns an empty list where stamps go back, or where hidden frames lie
+    between two groups that are shown completely.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown
@@ -178,9 +180,10 @@ def _in_order(stream: VideoStream) -> list[int]:
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
     """Returns whether a key frame's packet says that no frame shown after it needs a frame before it.
 
-    extradata, content: the bytes of the codec's header and of the packet. An H.264 packet must have an IDR picture,
-    which ends all references to earlier pictures, or the message of `_recovers_at_once`. An HEVC packet must have a
-    random access picture, at which decoding may start. For other codecs every key frame qualifies.
+    `extradata` is the header of the codec, `content` the packet, both as bytes. An H.264 packet must have an IDR
+    picture, which ends all references to earlier pictures, or a message that decoding recovers at once
+    (`_recovers_at_once`). An HEVC packet must have a random access picture, at which decoding may start. In other
+    codecs every key frame qualifies.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -208,9 +211,9 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 def _recovers_at_once(unit: bytes) -> bool:
     """Returns whether a NAL unit of H.264 has the message of a recovery point that takes effect at once.
 
-    Such a message states that pictures are right after 0 frames, and that they then equal those of a pass from the
-    start. The first two bits of the message are 1: the first is the code of the number 0, the second says that pictures
-    are equal.
+    The message states after how many further frames pictures are right, and whether they then equal those of a pass
+    from the start. Its first bit is 1 if the number of frames is 0. Its second bit is 1 if the pictures are equal. Both
+    bits must be 1.
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):

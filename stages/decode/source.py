@@ -1,4 +1,4 @@
-"""Computes the identity of a source video, for the ledger."""
+"""Computes the identity of a source video (size, time of change, digest), for the ledger."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -21,7 +21,11 @@ class FramePixels:
     _made: dict[object, np.ndarray] = field(default_factory=dict)
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
-        """Returns the input of a network for `row`, uint8 [size, size, 3]. The square of a mirrored row is mirrored."""
+        """Returns the part of the frame that the crop of `row` covers, resized for a backbone, as uint8 [size, size,
+        3].
+
+        `size` is that of `square`. The part is mirrored if the row is mirrored, as with the crop `left_flip`.
+        """
         framing = (square.size, square.resize_short, square.resize)
         key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)
         if key not in self._made:
@@ -63,11 +67,11 @@ def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndar
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
     """Returns the rectangle `box` of an image, resized to `size` = (width, height) by bilinear interpolation without
-    antialias, rounded.
+    antialias, and rounded to uint8.
 
     The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). Two pixels per axis
-    are mixed, however small the image becomes. Where `box` has whole pixels, the result equals that of the image cut to
-    `box`.
+    are mixed, however small the image becomes. If all corners of `box` are whole numbers, the result is that of cutting
+    the image to `box` first.
     """
     pixels = np.asarray(image)
     if image.size == size and box == (0, 0, *size):
@@ -84,11 +88,11 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which input pixels along one axis are mixed for each of `count` output pixels, as three arrays [count].
-    The output pixels divide the part [start, end) of the axis, which has `available` input pixels.
+    """Returns which two input pixels along one axis are mixed for each of `count` output pixels.
 
-    The arrays are the index of the input pixel before the centre of each output pixel, the index of the input pixel
-    after this centre, and the share of that second input pixel.
+    The axis has `available` input pixels. The output pixels divide its part [start, end) evenly. The result is three
+    arrays [count]: the index of the input pixel before the centre of each output pixel, the index of the input pixel
+    after this centre, and the share (0..1) of the pixel after the centre.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

@@ -100,10 +100,10 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """A frame with the seconds since the first frame.
+    """A frame with the time in seconds at which it is shown, counted from the first frame.
 
-    `coded` is the place of the frame among all frames that the decoder returned, `number` its place among the shown
-    frames, both from 0. `coded` and `number` are -1 after a seek.
+    `coded` is the place of the frame among all frames that the decoder returned. `number` is its place among the shown
+    frames. Both places count from 0, and both are -1 after a seek.
     """
 
     seconds: float
@@ -157,7 +157,9 @@ class OpenVideo:
 
     @property
     def slack_seconds(self) -> float:
-        """Returns how many seconds after a target time a frame may be stamped and still be the frame for that time."""
+        """Returns the tolerance, in seconds, with which times are compared. A frame whose stamp is up to this much
+        later than a target time still counts as shown at the target time.
+        """
         return self.timeline.slack_seconds
 
     @property
@@ -220,11 +222,11 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Seeks to the last key frame before `seconds`, where that saves time, and where it is proved that later frames
-        and times equal those of a pass from the start.
+        """Seeks to the last key frame at or before `seconds`.
 
-        Raises SeekLost where the file led elsewhere than its index says. The caller then reads the video from the
-        start.
+        There is no seek where it would save no time, or where it is not proved that later frames and times equal those
+        of a pass from the start. Raises SeekLost where the seek led to another place than the index of the file says.
+        The caller then reads the video from the start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -255,7 +257,9 @@ class OpenVideo:
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
-        """Yields the packets of the video stream. Packets of other streams are only counted."""
+        """Yields the packets of the video stream. Packets of other streams are not yielded, but `PacketCount` notes
+        their ends.
+        """
         while True:
             try:
                 packet = next(self._packets) if self._landing is None else self._landing
@@ -324,7 +328,7 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Yields the opened video stream of a file. `rules` is the version of `clips` whose rules apply.
+    """Opens the video stream of a file for a `with` block. `rules` is the version of `clips` whose rules apply.
 
     `path` may be an open file. Raises DecodeError: `missing` where there is no file, `no_video_stream` for a file
     without video, `unreadable` where the file is not regular or cannot be opened.

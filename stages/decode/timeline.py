@@ -45,14 +45,17 @@ def is_raw(container: InputContainer) -> bool:
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Returns whether the stamps are decode times. FFmpeg would guess wrong presentation times from them."""
+    """Returns whether the container states decode times in place of presentation times.
+
+    The presentation times that FFmpeg guesses from decode times would be wrong.
+    """
     names = formats(container)
     is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
     return bool(names & DECODE_TIMES) or is_vfw
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Returns the frames per second of a stream, or None where the file states no possible rate."""
+    """Returns the frames per second of a stream, or None where the file states no rate above 0 and up to MAX_RATE."""
     told = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
         told.reverse()  # FFmpeg states an average of 25 for every raw stream
@@ -60,10 +63,11 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns how many seconds after a target time a frame may be stamped and still be the frame for that time.
+    """Returns the tolerance, in seconds, with which times are compared. A frame whose stamp is up to this much later
+    than a target time still counts as shown at the target time.
 
-    Containers round stamps to their clock. So the slack is one tick. If a tick is longer than a quarter of a frame
-    period, the slack is the rounding of floats alone.
+    The tolerance is one tick, because containers round stamps to their clock. If a tick is longer than a quarter of a
+    frame period, the tolerance is the rounding of floats alone.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -73,9 +77,10 @@ def first_stamps(
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (stamps of the first frames in ticks, iterator over all packets).
 
-    The stamps are the input of `are_copied`. The list is empty for containers in which stamps cannot have been copied.
-    The stamps come from the index of an mp4 or mov, and from the first packets of ts and mpg. The iterator also yields
-    the packets that this function read. An error while reading them is raised where the packets end.
+    The stamps are for `are_copied`. The stamps of an mp4 or mov come from its index, those of ts and mpg from the first
+    packets. The list of stamps is empty for containers in which stamps cannot have been copied. The iterator starts
+    with the packets that this function has read. If reading them fails, the iterator raises the error after the last
+    packet.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -117,11 +122,10 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PresentedFrames:
-    """The frames of a video by number, from 0. Frame n is shown at n / rate. Where the rate varies, frame n is shown at
-    `times[n]`.
+    """The number and the times of the frames of a video. Frames count from 0. `number` is how many frames there are.
 
-    `number` is the number of frames. `times` are seconds since the first frame. `slack_seconds` is how far the
-    container may have rounded times.
+    Frame n is shown at n / `rate` seconds after the first frame. Where the rate varies, it is shown at `times[n]`
+    seconds. `slack_seconds` is how far the container may have rounded times.
     """
 
     number: int
@@ -130,8 +134,8 @@ class PresentedFrames:
     times: "array[float] | None" = None
 
     def seconds(self, number: int) -> float:
-        """Returns the time in seconds at which frame `number` is shown. Frames past the last known time follow at
-        `rate`.
+        """Returns the time in seconds at which frame `number` is shown. Frames past the end of `times` follow each
+        other by 1 / `rate` seconds.
         """
         if self.times is None:
             return number / self.rate
@@ -139,10 +143,11 @@ class PresentedFrames:
         return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
 
     def within(self, interval: Interval | None) -> range:
-        """Returns the numbers of the frames in an interval [start, end).
+        """Returns the numbers of the frames in an interval [start, end) of seconds, or all numbers where `interval` is
+        None.
 
-        The first number is that of the frame shown at the start of the interval. The last number is that of the last
-        frame that begins before the end of the interval. The range is empty where the video ends before the interval.
+        The first number is that of the frame shown at `start`. The last number is that of the last frame that begins
+        before `end`. The range is empty where the video ends before the interval.
         """
         if interval is None:
             return range(self.number)
@@ -175,8 +180,9 @@ class ShownTimes(Protocol):
 class Timeline:
     """Computes the times at which the frames of one stream are shown, in the order in which the decoder returns them.
 
-    Every frame has a time. The times never go back. The first frame of another recording follows the last frame by one
-    period. `complaints` says where stamps could not be followed.
+    Every frame has a time. The times never go back. A file may hold several recordings, joined end to end. The first
+    frame of a later recording is shown one frame period after the last frame of the recording before. `complaints` says
+    where stamps could not be followed.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -234,8 +240,8 @@ class Timeline:
     def _continued(self, stamp: float, now: float) -> float:
         """Returns the time in seconds of a frame with the stamp `stamp`, in seconds on the container's clock.
 
-        The time is `now` where the stamp continues the stamps before it. Otherwise it is one period after the last
-        frame.
+        `now` is the stamp minus the stamp of time 0. The result is `now` where the stamp continues the stamps before
+        it. Otherwise it is one frame period after the last frame.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

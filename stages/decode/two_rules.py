@@ -19,15 +19,16 @@ Change = Literal["none", "times", "frames", "unread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Says how the latest rules change the frames of a row.
+    """Says how the latest rules change the frames of a row, compared with an older version of the rules.
 
     none: the same frames at the same times.
     times: the same frames at other times or other places in the video.
     frames: other frames, or frames in place of an error, or an error in place of frames.
     unread: the video can be read by neither version of the rules.
 
-    `frame_times` [T] are the times of the T frames by the latest rules in seconds, `old_times` [T] the times by the
-    other version. Each of the two is None where the row has no frames by that version. `words` say what changes.
+    `frame_times` [T] are the times in seconds of the T frames by the latest rules, or None where the latest rules find
+    no frames. `old_times` [T] are the times by the older rules. They are set only for none and times. `words` describe
+    the change, only for frames and unread.
     """
 
     change: Change
@@ -39,7 +40,8 @@ class Comparison:
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
     """Compares the frames of a video's rows by two versions of the rules. Returns one comparison for each row.
 
-    The `old` rows are decoded by version `rules`, the `new` rows by the latest version.
+    `old` has the rows as a cache stores them, decoded by version `rules`. `new` has the same rows, in the same order,
+    as the latest rules make them, with their own target times.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -75,8 +77,9 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns (number of the stream that is read, orientation of its first frame). Returns None where there is no
-    frame.
+    """Returns (index of the stream that is read, orientation of its first frame), by the version `rules` of the rules.
+
+    Returns None where there is no frame.
     """
     try:
         with open_video(path, rules) as video:

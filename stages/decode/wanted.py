@@ -1,4 +1,4 @@
-"""Describes the frames that stages need of a video, cut and resized.
+"""Describes which frames of a clip the stages need, and how the frames are cut and resized.
 
 This module imports neither PyAV nor torch, because plans use it.
 """
@@ -14,8 +14,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """The input of a backbone: the crop of a row, cut out of every `every`-th frame of the clip and resized to `size` x
-    `size` px.
+    """The input of a backbone. The crop of a row is cut out of every `every`-th frame of the clip, and is resized to
+    `size` x `size` px.
     """
 
     every: int
@@ -23,7 +23,7 @@ class Square(Framing):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """The input of a proposal network: every `every`-th frame of a clip, whole.
+    """The input of a proposal network. It is every `every`-th frame of a clip, without a crop.
 
     `network_size(height, width)` returns the (height, width) to which a frame is resized, in px.
     """
@@ -36,8 +36,9 @@ class WholeFrame:
 class Wanted:
     """Describes the frames that the stages of one run need of a clip.
 
-    numbered: the place of each frame in the video is needed too. may_repeat: a clip may show the same frame at all its
-    times. Otherwise such a clip fails.
+    `num_frames` and `short` are the options of `clips`. numbered: the places of the frames in the video are needed too,
+    so the whole video is read. may_repeat: a clip may show one frame at all its times. Without `may_repeat` such a clip
+    fails.
     """
 
     num_frames: int

@@ -31,9 +31,9 @@ class DigitsError(UsageError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """Digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8.
+    """Pictures of digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8, with 0 as background.
 
-    `values` [N] has the digit of each image, 0..9. A pixel of 0 is background.
+    `values` [N] has the digit, 0..9, that each image shows.
     """
 
     images: UInt8Array
@@ -57,22 +57,22 @@ class DigitImages:
 
     @cached_property
     def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Returns for each digit 0, 1, ..., 9 the indices of the images that show it."""
+        """Returns ten arrays, one for each digit 0, 1, ..., 9, with the indices of the images that show the digit."""
         return tuple(np.flatnonzero(self.values == value) for value in range(10))
 
     @cached_property
     def digest(self) -> str:
-        """Returns a digest of the pixels and the digits, as hexadecimal digits."""
+        """Returns a digest of `images` and `values`, as a hexadecimal string."""
         return xxhash.xxh3_128_hexdigest(self.images.tobytes() + self.values.tobytes())
 
 
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
     """Returns the digit images of `split`, which is "train", "val" or "test".
 
-    MNIST has two files, for training and for testing. `test` has the second file. `val` has the last `num_val` images
-    of the first file, and `train` has the rest. scikit-learn's digits are first divided into a part for training and a
-    part for testing, which take the place of the two files. `folder` is the folder of MNIST's idx files, gzipped or
-    not. None stands for the digits that scikit-learn bundles, enlarged.
+    MNIST has one file of images for training and one for testing. `test` has the images of the second file. `val` has
+    the last `num_val` images of the first file, and `train` has its other images. `folder` is the folder of MNIST's idx
+    files, gzipped or not. If `folder` is None, the digits that scikit-learn bundles are used, enlarged. They are
+    divided into a part for training and a part for testing, which take the place of the two files.
 
     Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. `val` may be empty.
     """
@@ -109,7 +109,7 @@ def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """Returns one half of MNIST. `half` is "train" or "t10k".
+    """Returns the images and digits of one half of MNIST. `half` is "train" (for training) or "t10k" (for testing).
 
     The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError if
     a file is missing, is damaged, or has images of another size.

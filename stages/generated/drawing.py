@@ -27,8 +27,9 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """Returns a random digit image [8, 8] in 0..1, and its digit. With `unseen`, the image is one of those kept for
-    testing, else one of the others.
+    """Returns a random digit image [8, 8] in 0..1, and the digit that it shows.
+
+    With `unseen`, the image is one of those kept for testing. Without, it is one of those for training.
     """
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
@@ -46,8 +47,8 @@ def _enlarge(image: FloatArray, side: int) -> FloatArray:
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
     """Returns the picture of a thing: `digit` on a shape of random colour, [size, size, 4], 0..255.
 
-    The shape is a disc, a diamond or a square. The four channels are RGB times opacity, and opacity. The outline is the
-    superellipse |x|^p + |y|^p = 1, smoothed over one pixel.
+    The shape is a disc, a diamond or a square. The first three channels are RGB times opacity, the fourth is opacity
+    (0..1). The outline is the superellipse |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
     """
     offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
     power = rng.choice([1.5, 2.0, 6.0])

@@ -1,5 +1,5 @@
-"""Writes the video files of generated data sets, in one or several processes. A second call continues an interrupted
-one.
+"""Writes the video files of generated data sets, in one or several processes. A second call writes only the videos that
+an interrupted call did not write.
 """
 
 import io
@@ -25,7 +25,8 @@ VIDEOS_AT_ONCE = 16  # videos in one task of a process
 class GeneratedVideo:
     """A video to generate.
 
-    `path` is relative to the folder `videos`. `label` is the class name. `index` is the video's number in its split.
+    `path` is relative to the folder `videos`. `label` is the class name. `index` is the number of the video in its
+    split, from 0.
     """
 
     path: str
@@ -38,10 +39,10 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Returns the RGB frames [T, H, W, 3] (T frames, H rows, W columns) as the bytes of an mp4 file.
+    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns).
 
-    The codec is MPEG-4 part 2, which is twice as fast as x264's fastest preset. At FFmpeg's default bit rate, pictures
-    this small lose little.
+    The codec is MPEG-4 part 2, because it is twice as fast as x264's fastest preset. At FFmpeg's default bit rate,
+    pictures this small lose little.
     """
     import av
 
@@ -67,12 +68,13 @@ def generate_videos(
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Writes the videos of a generated data set below the folder `root`. A second call continues an interrupted one.
+    """Writes the videos of a generated data set below the folder `root`. A second call continues after an interruption.
 
-    The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with the
-    parameters. If <name>.json exists with the same parameters, the function does nothing. `progress` is called with the
-    number of videos finished since its last call. More than one worker means spawned processes. A script that asks for
-    more than one worker needs the usual `if __name__ == "__main__"`.
+    The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with
+    `parameters`. If <name>.json exists with equal parameters, nothing is written. `videos` returns the list of videos,
+    `render` the bytes of one video's file. `progress` is called with the number of videos finished since its last call.
+    With more than one worker, processes are spawned. A script that asks for more than one worker needs the usual `if
+    __name__ == "__main__"`.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """
@@ -118,7 +120,10 @@ class _Writer:
 
 
 def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVideo], workers: int) -> Iterator[int]:
-    """Writes all videos. Yields the number of videos finished since the last value."""
+    """Writes all videos. Yields, after each step, the number of videos that the step has finished.
+
+    With one worker a step is one video, with several workers it is up to VIDEOS_AT_ONCE videos.
+    """
     if workers <= 1:
         for video in stopping.checked(videos):
             write(video)
@@ -129,10 +134,7 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes `videos` in one of several processes. Returns the number of videos.
-
-    `number` is the number of the process.
-    """
+    """Writes `videos`, which are one task of a process, and returns how many they are. `number` is not used."""
     for video in videos:
         write(video)
     return len(videos)

@@ -33,9 +33,10 @@ IntArray = npt.NDArray[np.int64]
 class Motion:
     """The motion of a pair of things along a common line, before and after the moment of contact.
 
-    `actor` and `other` are the speeds of the two things before and after contact, in units of the pair's speed.
-    `contact_degrees` is the range of the direction from the actor to the other thing, relative to the line. `gap_px` is
-    how far the two things stay apart at contact. `joined` means that the two things have the same unit of speed.
+    `actor` and `other` are (speed before contact, speed after contact) of the two things. 1 is one unit forwards along
+    the line, -1 one unit backwards. The unit is a random speed. With `joined`, both things have the same unit.
+    `contact_degrees` is the range of the direction from the actor to the other thing at contact, relative to the line.
+    `gap_px` is how far the two things stay apart at contact.
     """
 
     actor: tuple[int, int]
@@ -72,7 +73,9 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """The content of a generated clip. Things 0 and 1 interact, and thing 0 acts. Things 2 and 3 are distractors."""
+    """The content of a generated clip of four things. Things 0 and 1 interact, and thing 0 is the actor. Things 2 and 3
+    are distractors.
+    """
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
     label: int
@@ -99,8 +102,8 @@ def _unit(degrees: FloatArray) -> FloatArray:
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
     """Returns the displacements [K, T, 2] of K things along unit vectors `line` [K, 2], in pixels.
 
-    The displacement is zero at the time `event` [K], in frames. `speeds` are the factors on `speed_px` [K] before and
-    after this time.
+    `event` [K] is the time of contact in frames. The displacement is zero at this time. `speeds` are the factors on
+    `speed_px` [K] before and after this time.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -133,9 +136,10 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 
 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
-    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random distractors.
+    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs of distractors.
 
-    Each of two distractors has the speeds of `motion`, but moves along its own line.
+    One distractor has the speeds of the actor of `motion`, the other the speeds of the other thing. Each moves along a
+    line of its own.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     tracks = [
@@ -165,9 +169,10 @@ def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt
 
 
 def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, sizes: IntArray) -> FloatArray | None:
-    """Returns the centres [T frames, 2 things, 2] of two distractors that touch nothing.
+    """Returns the centres [T frames, 2 things, 2] of two distractors that stay clear of the things of `pair` and of
+    each other.
 
-    Returns None if no random candidate touches nothing. The caller then draws again.
+    Returns None if no random candidate stays clear. The caller then draws again.
     """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
@@ -178,10 +183,11 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns the centres [T frames, NUM_THINGS, 2] of a pair that performs `motion`, and of two distractors.
+    """Returns the centres [T frames, NUM_THINGS, 2] of four things: a pair that performs `motion`, then two
+    distractors.
 
-    The class of the distractors is drawn once, and is kept when candidates are drawn again. Otherwise a class that
-    often leaves the frame would become rarer.
+    The class of the distractors is drawn once, and is kept when candidates are drawn again. Otherwise a class whose
+    things often leave the frame would become rarer.
     """
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:
@@ -218,14 +224,15 @@ def _scene(seed: int, split: str, index: int) -> _Scene:
 
 
 def truth(seed: int, split: str, index: int) -> Truth:
-    """Returns what clip `index` of `split` shows, without drawing the clip."""
+    """Returns what clip number `index` of `split` shows, without drawing the clip."""
     return _scene(seed, split, index).truth
 
 
 def interaction(seed: int, split: str, index: int) -> Interaction:
-    """Returns clip `index` of `split`. The same arguments always return the same pixels.
+    """Returns clip number `index` of `split`, from 0. Equal arguments always return equal pixels.
 
-    Classes take turns by `index`. The split `test` shows images of digits that no other split shows.
+    The class is number `index` modulo 10, the number of classes. The split `test` shows images of digits that no other
+    split shows.
     """
     scene = _scene(seed, split, index)
     rng = scene.rng
@@ -236,7 +243,7 @@ def interaction(seed: int, split: str, index: int) -> Interaction:
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """Returns RGB frames [T, H, W, 3] (T frames, H rows, W columns) as the bytes of an mp4 file.
+    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns).
 
     The video has FPS frames per second.
     """
@@ -265,9 +272,9 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the videos of the data set below the folder `root`. A second call continues an interrupted one.
+    """Writes the videos of the data set below the folder `root`. A second call continues after an interruption.
 
-    `videos` has the number of videos of each split. A file is videos/<split>/<class>_<nnnnn>.mp4. `workers` and
+    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. `workers` and
     `progress` are those of `generate_videos`.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.

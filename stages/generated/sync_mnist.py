@@ -37,7 +37,9 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its label. Digits 0 and 1 make the same steps, unless the label is the last class."""
+    """One generated clip with its label. Digits 0 and 1 of the clip make the same steps, unless the label is the last
+    class (`none`).
+    """
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
     corners: IntArray  # [NUM_FRAMES, n, 2]
@@ -55,15 +57,18 @@ def pair_label(first: int, second: int) -> int:
 
 
 def classes(digit_values: int) -> tuple[str, ...]:
-    """Returns the class names: all pairs of digits below `digit_values` by class number, then `none`."""
+    """Returns the class names: all pairs of digits below `digit_values` by class number (`1-0`, `2-0`, `2-1`, ...),
+    then `none`.
+    """
     return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """The digits of a clip: `chosen` are the indices of the images, `values` are the digits that they show.
+    """The digits of one clip. `chosen` has the index of each digit's image in the images of the split. `values` has the
+    digit, 0..9, that each image shows.
 
-    `in_step` says whether digits 0 and 1 make the same steps.
+    `in_step` says whether the first two digits of the clip make the same steps.
     """
 
     chosen: tuple[int, ...]
@@ -71,15 +76,16 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. The class is that of the pair of digits 0 and 1, or the last class if
-        no digits move in step.
+        """Returns the class number of the clip. If the first two digits move in step, the class is the pair of their
+        values. Otherwise it is the last class.
         """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns the digits of a clip. The first digit is image `first`. The other digits are random images.
+    """Returns the digits of a clip. The first digit is the image with the index `first`. The other digits are random
+    images.
 
     All values are below `digit_values`, and no value occurs twice.
     """
@@ -111,12 +117,13 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the corners [T, n, 2] of digits that repeat one step. This variant is easier and is not in the paper.
+    """Returns the corners [T, n, 2] of digits that repeat one step each. This variant is easier and is not in the
+    paper.
 
-    With `in_step`, digits 0 and 1 have the same step. Steps are uniform in -5..5 along each axis. NUM_STARTS sets of
-    first corners are drawn, uniformly among those that stay inside the frame. The set whose digits stay farthest apart
-    is kept, because digits that cover each other cannot be recognised. Steps are drawn first, so the steps of a pair
-    and of other digits have the same distribution.
+    With `in_step`, digits 0 and 1 have the same step. Steps are uniform in -5..5 along each axis. Steps are drawn
+    before places, so the steps of a pair and of other digits have the same distribution. Then NUM_STARTS sets of first
+    corners are drawn, uniformly among those that stay inside the canvas. The set whose digits stay farthest apart is
+    used, because digits that cover each other cannot be recognised.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
@@ -133,7 +140,7 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
     """Returns grey frames [T, FRAME_PX, FRAME_PX] of the digits on a black canvas. Later digits are in front.
 
-    The canvas has CANVAS_PX pixels a side, and is reduced bilinearly.
+    The canvas has CANVAS_PX pixels a side. It is resized bilinearly to FRAME_PX.
     """
     frames = []
     for places in corners:
@@ -148,7 +155,7 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The generated data set that `options` describe. The object makes a clip from the clip's split and number."""
+    """The generated data set that `options` describe. A clip is made anew from its split and number at each request."""
 
     options: SyncMnistOptions
 
@@ -164,9 +171,9 @@ class SyncMnist:
         return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
-        """Returns clip `index` of `split`. The same arguments always return the same pixels.
+        """Returns clip number `index` of `split`, from 0. Equal arguments always return equal pixels.
 
-        The images of the split take turns as the first digit of a clip.
+        The first digit of the clip is image number `index` modulo the number of images of the split.
         """
         rng, roles = self._begin(split, index)
         tracks = walk if self.options.motion == "walk" else constant
@@ -181,7 +188,7 @@ class SyncMnist:
         return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
 
     def videos(self) -> list[GeneratedVideo]:
-        """Returns all videos of all splits. A folder has a thousand videos."""
+        """Returns all videos of all splits. Each thousand videos of a split lie in one folder."""
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:
@@ -193,7 +200,7 @@ class SyncMnist:
     def parameters(self) -> dict[str, object]:
         """Returns all values on which the pixels of the videos depend.
 
-        Digit images enter by a digest, not by their folder.
+        Digit images are represented by a digest, so the place of their folder does not matter.
         """
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
@@ -205,7 +212,7 @@ def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> 
 
 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
-    """Writes the videos of the data set below `options.root`. A second call continues an interrupted one.
+    """Writes the videos of the data set below `options.root`. A second call continues after an interruption.
 
     `workers` and `progress` are those of `generate_videos`. Raises DigitsError if a digit file is missing or damaged,
     and ValueError if the folder holds a data set with other parameters.

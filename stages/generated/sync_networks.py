@@ -44,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """A batch of clips of digits that move independently. `values` are the digits, `centres` their positions."""
+    """A batch of clips of digits that move independently. `values` are the digits, 0..9. `centres` are the places of
+    their centres.
+    """
 
     frames: Tensor  # [B, T, 64, 64] uint8
     values: Tensor  # [B, n]
@@ -52,7 +54,10 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of `batch_size` new clips, with the digits and the motion of `data_set`."""
+    """Yields `count` batches of `batch_size` new clips. Digits and motion are those of the split train of `data_set`.
+
+    Each clip has `num_digits` digits, which never move in step.
+    """
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
         firsts = rng.integers(0, len(images), batch_size)
@@ -119,7 +124,9 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name`, trained on `steps` batches of new clips, on the CPU."""
+    """Returns the backbone `name`, on the CPU, after training on `steps` batches of new clips. A GPU trains it where
+    there is one.
+    """
     torch.manual_seed(0)
     device = pick_device("auto")
     model = CellClassifier(name, data_set.options.digit_values).to(device)

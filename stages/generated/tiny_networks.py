@@ -62,7 +62,7 @@ def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
 def _track(rng: np.random.Generator, size: int) -> FloatArray:
     """Returns the centres [T, 2] of one thing of side `size` pixels.
 
-    It changes its velocity once and stays inside the frame.
+    The thing changes its velocity once and stays inside the frame.
     """
     margin, count = size / 2 + 1, 256
     since = np.arange(NUM_FRAMES) - rng.uniform(2, 14, (count, 1))
@@ -87,7 +87,7 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
 
 
 def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch]:
-    """Yields `count` batches of `batch_size` new clips. The same `seed` always yields the same batches."""
+    """Yields `count` batches of `batch_size` new clips. Equal values of `seed` always yield equal batches."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
@@ -124,7 +124,7 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """Returns region features [B, T', K, C], computed as for a cache.
+        """Returns region features [B, T', K, C], computed in the same way as the features in a cache.
 
         `frames` is [B, T, 3, H, W]. `boxes` is [B, T', K, 4].
         """
@@ -152,9 +152,10 @@ class ThingClassifier(nn.Module):
 
 
 def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
-    """Trains `parameters` with AdamW and a one-cycle learning rate.
+    """Trains `parameters` with AdamW. The learning rate rises to `learning_rate` and falls again over `steps` steps
+    (one cycle).
 
-    Takes one step for each loss that `losses` yields.
+    The function takes one step for each loss that `losses` yields.
     """
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -182,7 +183,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 
 
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
-    """Returns the demo's proposal network, trained on `steps` batches of frames."""
+    """Returns the demo's proposal network, trained on the frames of `steps` batches of clips."""
     torch.manual_seed(seed)
     proposer = tiny_rpn()
 
@@ -202,7 +203,7 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Writes the weights of `network` in float16 to `path`, without the numbers of batches that batch norms count.
+    """Writes the weights of `network` in float16 to `path`, without the counters of batches in batch norms.
 
     Returns the file's sha256.
     """

@@ -106,8 +106,9 @@ class AtrBlock(nn.Module):
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
         """Returns `z` [B, T, C] distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
 
-        `located` is the map M [B, T, 1, H, W] of the action. The option `distribution` chooses the result: sigmoid(M) z
-        for "scaling", z + sigmoid(M) for "adding". For "none", or without M, the result is z as [B, T, C, 1, 1].
+        `located` is the map M [B, T, 1, H, W] of the action. The option `distribution` chooses the result. It is
+        sigmoid(M) z for "scaling", and z + sigmoid(M) for "adding" (z + M if `sigmoid_in_adding` is false). For "none",
+        or without M, the result is z as [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":

@@ -42,23 +42,23 @@ HEADS: dict[str, type[Head]] = {
 def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any) -> Head:
     """Returns a head with fresh weights for clips whose arrays have the shapes in `spec`.
 
-    The weights come from torch's global generator. `spec` maps the full name of each available array to the shape of
-    one clip, for example {"features/i3d/res5_pooled": (16, 2048)}. The options `backbone` and `tap` choose where
-    several arrays fit. Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's
-    part above a cached tap. The tail runs before the head and starts with the weights of the backbone's checkpoint.
+    The weights come from torch's global generator. `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`,
+    a head of the user's own. For a head of the user's own, `build_head` runs the code of the file. `spec` maps the full
+    name of each available array to the shape of one clip, for example {"features/i3d/res5_pooled": (16, 2048)}. If
+    several arrays fit, the options `backbone` and `tap` choose one. Every head that reads maps or pooled features takes
+    the option `tail`. A tail is the backbone's part above a cached tap. The tail runs before the head and starts with
+    the weights of the backbone's checkpoint.
 
-    A name `<file>.py:<class>` is a head of the user's own. `build_head` runs the code of that file.
-
-    Raises HeadError if the name, an option or a value does not exist, if an array is missing, or if several taps fit.
+    Raises HeadError if the name, an option or a value is not allowed, if an array is missing, or if several taps fit.
     Raises WeightsError if the checkpoint of a tail cannot be found or read.
     """
     return _build(name, spec, num_classes, options, trained)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns the head that `build_head` returns, but reads no checkpoint of a backbone.
+    """Returns a head with the layers of `build_head`, but reads no checkpoint of a backbone.
 
-    The caller loads the weights of a run into the head.
+    The weights are random, because the caller loads the weights of a run into the head.
 
     Raises HeadError if the options or the arrays do not fit the head.
     """

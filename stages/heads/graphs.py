@@ -25,13 +25,13 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (STRG paper, eq. 3).
 
-    Weights are overlaps of boxes in neighbouring frames, and each row is divided by its sum.
-
     With s_ij = IoU of box i in frame t and box j in frame t + 1,
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1
         back_ji = s_ij / sum_i s_ij       rows in frame t + 1, columns in frame t
-    `boxes` is [B, T, N, 4] as x1, y1, x2, y2. `valid` is bool [B, T, N]. The results are the only non-zero blocks of
-    two [B, V, V] matrices, one block for each pair of frames (t, t + 1). Rows sum to 1, or to 0 if nothing overlaps.
+
+    `boxes` is [B, T, N, 4] as x1, y1, x2, y2. `valid` is bool [B, T, N]. Index t of `front` and of `back` stands for
+    the pair of frames (t, t + 1). Boxes of frames that are not neighbours are not linked. A row sums to 1, or to 0 if
+    its box overlaps no valid box.
     """
     both = valid[:, :-1, :, None] & valid[:, 1:, None, :]
     overlap = torch.where(both, pairwise_iou(boxes[:, :-1], boxes[:, 1:]), 0.0)

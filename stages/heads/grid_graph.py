@@ -1,8 +1,9 @@
 """The multi-scale grid of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
 
-`scales` is a sequence of numbers g. Each scale g cuts the map into g x g equal cells. The cells are the nodes, scale by
-scale in the given order, and row by row within a scale. All values are computed from exact rectangles in the unit
-square, because rounding rectangles to pixels changes the graph for some map sizes.
+`scales` is a sequence of numbers g, such as (3, 2, 1). Each scale g cuts the map into g x g equal cells. Each cell is a
+node. The nodes of one scale come after those of the scale before, and are row by row within a scale. All values are
+computed from exact rectangles in the unit square, because rounding rectangles to pixels changes the graph for some map
+sizes.
 
 Shapes: V nodes of all scales, H rows and W columns of a map.
 """
@@ -18,15 +19,18 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns the vertical and the horizontal interval of every node's cell, in the unit square."""
+    """Returns for each node the vertical and the horizontal interval of its cell, in the unit square.
+
+    An interval is (start, end), such as (1/3, 2/3).
+    """
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns the pairs (i, j) of linked nodes. Each link appears both ways.
+    """Returns the pairs (i, j) of linked nodes. A link between i and j is both pairs (i, j) and (j, i).
 
     Two nodes are linked if they share a side, or if they overlap at different scales. Nodes that share only a corner
-    are not linked, and no node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links.
+    are not linked, and no node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links, so 90 pairs.
     """
     nodes = cells(scales)
     pairs = []
@@ -39,18 +43,18 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix [V, H * W] float64 that computes the mean of a flat map over the cell of each node.
+    """Returns a matrix [V, H * W] float64. Its product with a flat map is the mean of the map over each node's cell.
 
-    A pixel that a border of the cell cuts counts by the part inside the cell.
+    If a border of the cell cuts a pixel, the pixel has the weight of its part inside the cell.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix [H * W, V] float64 that paints nodes onto a map.
+    """Returns a matrix [H * W, V] float64. Its product with values of nodes is a flat map that shows the nodes.
 
-    For each scale, a pixel gets the mean of the cells that cover it. In this mean, a cell is weighted by the area of
-    the pixel that it covers. The means of all scales are added up.
+    For each scale, a pixel gets the mean of the cells that cover it. In this mean, the weight of a cell is the part of
+    the pixel that lies in the cell. The map is the sum of these means over all scales.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 

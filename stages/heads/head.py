@@ -1,4 +1,4 @@
-"""The base class of heads. A head is a network that names the cached arrays that it reads."""
+"""The base class of heads. A head is a network that reads cached arrays and classifies clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,13 +75,15 @@ class FeatureSource:
 
 
 class Head(nn.Module):
-    """The base class of all heads. A head is a network from a batch of cached arrays to logits.
+    """The base class of all heads. A head computes logits from a batch of cached arrays.
 
-    The constructor takes (spec, num_classes, options). docs/own_head.md shows how to write a head of your own.
+    The constructor takes (spec, num_classes, options). `reads` has the names of the arrays that the head takes.
+    docs/own_head.md shows how to write a head of your own.
 
-    `forward(batch)` takes the arrays named in `reads`, in float16 or float32, with an axis of B clips in front. It
-    returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. The stored options are
-    complete, so `build_head(name, spec, num_classes, **options)` builds a network with the same layers again.
+    `forward(batch)` takes a dictionary of array name -> tensor [B, ...] for B clips. Floating-point arrays are in
+    float16 or float32. `forward` returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and
+    `options`. These options are complete, so `build_head(name, spec, num_classes, **options)` builds a network with the
+    same layers again.
     """
 
     option_model: ClassVar[type[HeadOptions]] = HeadOptions

@@ -27,10 +27,10 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the one tap that has every kind of array in `kinds` and fits the options `backbone` and `tap`.
+    """Returns the only tap that has all `kinds` of arrays in the cache and fits the options `backbone` and `tap`.
 
-    Raises TapMissing if no tap fits. The message names the missing array and the command that makes it. Raises
-    HeadError if several taps fit.
+    Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
+    Raises HeadError if several taps fit.
     """
     sources = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in sources[kinds[0]] if all(source in sources[kind] for kind in kinds)]
@@ -58,10 +58,10 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns the backbone and the tap to name in an error message.
+    """Returns the backbone and the tap for an error message about missing arrays.
 
-    The names are those of the options. In place of an option that is not set, the name is the only one in the cache, or
-    a placeholder if the cache has several or none.
+    They are the options `backbone` and `tap`. If an option is not set, the only backbone or tap in the cache takes its
+    place, or a placeholder if the cache has several or none.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -72,11 +72,11 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns the error for arrays that the cache lacks.
+    """Returns the error for the arrays `names`, which the cache lacks.
 
-    The message says what the config needs, and the command that makes the arrays. `names` are the missing arrays.
-    `kinds` has all kinds of arrays that the head reads from one tap. Arrays of all these kinds must come from one entry
-    of the config.
+    The message says what the config needs, and the command that makes the arrays. `kinds` has all kinds of arrays that
+    the head reads from one tap ("maps", "pooled", "regions"), because they must come from one entry of the config. With
+    `kinds`, the error is a TapMissing.
     """
     if names == [CROP]:
         return HeadError(
@@ -94,10 +94,10 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
 
 def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
-    """Returns a sentence for an error message about a backbone that the cache lacks.
+    """Returns a sentence for an error message about a backbone that the cache lacks. `names` are the missing arrays.
 
-    The sentence names the backbones of `names`, the missing arrays, and the backbones in the cache. Returns "" if the
-    cache has no backbone at all, or if it has every backbone of `names`.
+    The sentence lists the backbones of the missing arrays and the backbones in the cache. Returns "" if the cache has
+    no backbone at all, or if it has every backbone of the missing arrays.
     """
     asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
     if not cached or asked <= cached:
@@ -111,7 +111,10 @@ def _backbones(names: Iterable[str]) -> set[str]:
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:
-    """Returns the stage that makes the array `name`, and words for the part of a config that asks for the array."""
+    """Returns the stage that makes the array `name`, and the part of a config that asks for the array, in words.
+
+    For example, `tracks/id` -> ("tracks", "a section `tracks:`").
+    """
     stage, entry, tap = [*name.split("/"), ""][:3]
     if stage == "regions":
         return stage, f"{entry} in `regions.backbones`"
@@ -125,7 +128,10 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the array with the rectangle that the backbone of `source` sees of each frame."""
+    """Returns the name of the array with the rectangle of the video that the backbone of `source` sees.
+
+    It is `clips/crop/<backbone>` if the backbone sees less than the crop of the clip, else `clips/crop`.
+    """
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
 
@@ -144,14 +150,14 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads boxes and their mask from a batch, at the times of the features in the array `features`.
+    """Reads from a batch the boxes of the frames that have features, and the mask of the valid boxes.
 
-    With `top`, only the `top` best boxes of each frame are read. Boxes may be cached for more frames than features. If
-    there are k times as many, every k-th frame of the boxes is read. If the backbone sees less than the crop of the
-    clip, boxes outside of what the backbone sees are not valid.
+    `features` is the name of the array of features. If boxes are cached for k times as many frames, every k-th frame of
+    the boxes is read. `num_stored` is the number of cached boxes of a frame. `boxes` says whether the head reads the
+    boxes or only the mask. With `top`, only the `top` best boxes of each frame are read. If the backbone sees less than
+    the crop of the clip, boxes that do not overlap the seen rectangle are not valid.
 
-    Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than the cached
-    boxes of a frame.
+    Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
 
     def __init__(
@@ -177,7 +183,7 @@ class ProposalReader:
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
         """Returns the mask of the boxes that exist and that the backbone sees: [B, T, N] bool.
 
-        N is the number of cached boxes of a frame, or `top` if that is smaller.
+        N is `num_stored`, the number of cached boxes of a frame, or `top` if that is smaller.
         """
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
@@ -190,7 +196,7 @@ class ProposalReader:
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached.
 
-        A conversion to a narrower type would do harm. bfloat16 rounds pixels past 256, and areas past 65504 square
+        They are not converted to a narrower type, because bfloat16 rounds pixels past 256, and areas past 65504 square
         pixels overflow float16.
         """
         return self.of_boxes(BOXES, batch)
@@ -201,7 +207,7 @@ class ProposalReader:
 
 
 class RegionReader:
-    """Reads the cached regions of one tap from a batch. Features in padding become 0."""
+    """Reads the cached regions of one tap from a batch. Features of regions that are not valid become 0."""
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
@@ -227,13 +233,13 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """Computes region features from maps that a head made.
+    """Computes region features from maps [B, T, C, H, W] that a head made from the cached maps.
 
-    RoIAlign cuts each cached box out of its map, and the maximum over the box is taken. The head made the maps [B, T,
-    C, H, W] from the cached maps. The maps show the crop of the clip, resized to the network's square input. So boxes
-    are transformed from the frame to the rectangle in `clips/crop`, or to the smaller rectangle that the network sees.
-    The boxes are clipped to that rectangle, and mirrored where it is mirrored (x1 > x2). Each box has 7 x 7 bins. A bin
-    takes as many samples as it covers cells of the map (Wang and Gupta 2018, section 3.1).
+    RoIAlign cuts each cached box out of the map of its frame, into 7 x 7 bins. The feature of the box is the maximum
+    over the bins. Along each axis, a bin takes as many samples as it covers map cells, rounded up (Wang and Gupta 2018,
+    section 3.1). The maps show the rectangle of the video that the network sees, resized to a square. So boxes are
+    transformed to this rectangle, which is the crop of the clip or smaller, and clipped to it. If the rectangle is
+    mirrored (x1 > x2), boxes are mirrored too.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
@@ -246,7 +252,8 @@ class MapRegionReader:
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
         """Returns the regions of a batch, with features cut out of `maps` [B, T, C, H, W].
 
-        Only the features are rounded to the type of `maps`. Boxes and frame numbers keep their precision.
+        The features have the type of `maps`. RoIAlign computes in the type of the boxes, because a narrower type would
+        round the boxes and the frame numbers.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
@@ -273,11 +280,10 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean [B, C] over the tracks of a clip.
+    """Returns for each clip the mean over its tracks, [B, C]. The value of a track is the mean of `x` over its boxes.
 
-    The value of a track is the mean of `x` over the boxes of that track. `x` is [B, T, N, C] and `valid` is bool [B, T,
-    N]. `tracks` [B, T, N] has the track number of each valid box. Track numbers are below `most`. Boxes that are not
-    valid do not count. A clip without tracks gets 0.
+    `x` is [B, T, N, C]. `tracks` [B, T, N] has the track number of each box. Track numbers are below `most`. Boxes that
+    are false in `valid` [B, T, N] do not count. A clip without tracks gets 0.
     """
     is_in = valid.flatten(1)
     track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]

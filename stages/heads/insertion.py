@@ -51,10 +51,10 @@ def insert(
 ) -> None:
     """Inserts blocks with fresh weights into `network`, which was cut below the cached tap. Changes `network` in place.
 
-    `shapes` has the shape of the maps of each tap that the network still computes.
+    `shapes` maps each tap that the network still computes to the shape (T, C, H, W) of its maps.
 
-    Raises HeadError if a place does not exist or has a block already, or if a block does not have one of the given
-    options.
+    Raises HeadError if a place does not exist or has a block already, or if an option of a block does not exist or has
+    a wrong value.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -84,8 +84,8 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 class Followed(nn.Module):
     """A submodule of a network, followed by an inserted block.
 
-    `forward` returns a copy of the block's output. Networks add their shortcut to that output in place, but a block
-    that ends in a ReLU needs its own output for its gradient.
+    `forward` returns a copy of the inserted block's output, because networks add their shortcut to this output in
+    place. A block that ends in a ReLU needs its own output unchanged for its gradient.
     """
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
@@ -147,9 +147,9 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the places that `name` means: one place for a block, or all places of a stage.
+    """Returns the places that `name` means: one place for a block (`res5.0`), or all places of a stage (`res5`).
 
-    Raises HeadError if `name` is neither a block nor a stage above the cached tap. The message lists the names.
+    Raises HeadError if `name` is neither a block nor a stage above the cached tap. The message lists the allowed names.
     """
     if named := [place for place in places if name in (place.name, place.tap)]:
         return named

@@ -1,6 +1,6 @@
-"""A head of the user's own: a class in a Python file, named `<file>.py:<class>` in a config.
+"""A head of the user's own: a class in a Python file, written `<file>.py:<class>` in a config.
 
-The recipe of a run names the class `<file>.py:<class>@<sha256>`, with the sha256 of the file.
+In the recipe of a run, the class is written `<file>.py:<class>@<sha256>`, with the sha256 of the file.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"
 
 
 def is_own(name: str) -> bool:
-    """Returns whether `name` names a head of the user's own, a class in a Python file."""
+    """Returns whether `name` means a head of the user's own, a class in a Python file (`my_heads.py:MyHead`)."""
     return ".py:" in name
 
 
@@ -62,18 +62,21 @@ class OwnHead:
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """Returns the head with the name `identity` and the source `code`. A recipe stores both."""
+        """Returns the head with the name `identity` (`<file>.py:<class>@<sha256>`) and the source `code`.
+
+        A recipe stores both.
+        """
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
 
     def __str__(self) -> str:
-        """Returns the head's name in a recipe: the file without its folder, the class and the digest."""
+        """Returns the head's name in a recipe, `<file>.py:<class>@<sha256>`. The file is without its folder."""
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
-        """Runs the code and returns the class.
+        """Runs the code and returns the user's class.
 
-        Raises HeadError if the code fails, or if it has no such subclass of Head.
+        Raises HeadError if the code fails, or if the code has no class of this name that is a subclass of Head.
         """
         name = f"kinegraph_own_head_{self.digest}"
         if name not in sys.modules:
@@ -171,9 +174,9 @@ def _named(kind: type[Head]) -> str:
 
 
 def _where(file: Path, error: BaseException) -> str:
-    """Returns words for the place of an error: the file of a head and the last line of that file that the error passed.
+    """Returns the place of an error for a message, such as `my_heads.py, line 12`.
 
-    Lines of called libraries are not named.
+    The line is the last line of `file` that the error passed through. Lines of called libraries are not given.
     """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError) and error.filename == str(file):

@@ -1,4 +1,7 @@
-"""Lists the places inside a network where blocks can be inserted. Each family of networks names its own blocks."""
+"""Lists the places inside a network where blocks can be inserted.
+
+Each family of networks has its own names for its blocks.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +16,11 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a submodule, behind which a new block can be inserted.
+    """The output of a submodule. A new block can be inserted behind this output.
 
-    Inserting leaves the submodule's `parent` in place. `name` is the submodule's name in `parent`. `channels` has the
-    number of channels of each branch in the output. Branches lie side by side.
+    `parent` is the module that holds the submodule, and `name` is the submodule's name in it. Inserting replaces the
+    submodule in `parent`, never `parent`. The output may be several branches side by side. `channels` has the number of
+    channels of each branch.
     """
 
     parent: nn.Module
@@ -26,11 +30,11 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a network, behind or in which a new block can be inserted.
+    """A block of a network. A new block can be inserted behind this block or at the end of its branches.
 
-    `name` is the name that users write. The maps of the tap `tap` have the size of the block's output. `after` is the
-    output of the block. `in_branch` is the output of the block's branches, before they are joined or added to the
-    shortcut.
+    `name` is the name that users write, such as `res5.0`. The output of the block has the size of the maps of the tap
+    `tap`. `after` is the output of the block. `in_branch` is the output of the block's branches, before they are joined
+    or added to the shortcut.
     """
 
     name: str
@@ -41,10 +45,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A group of networks that name their blocks alike.
+    """A group of networks whose blocks have the same kind of names.
 
-    `places(network, tap)` yields the places of one tap, bottom to top. `by_frame` says that submodules take frames
-    [B*T, C, H, W], not clips [B, C, T, H, W], for B clips of T frames, C channels, H rows and W columns.
+    `places(network, tap)` yields the places of one tap, bottom to top. If `by_frame` is true, the submodules of the
+    networks take frames [B*T, C, H, W]. Otherwise they take clips [B, C, T, H, W]. B is the number of clips, T of
+    frames, C of channels, H of rows and W of columns.
     """
 
     by_frame: bool
@@ -70,10 +75,10 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields the Inception block of `tap` as a place, with the tap's name, such as `mixed_5b`.
+    """Yields one place, the Inception block of `tap`, or nothing if the tap has no Inception block.
 
-    Yields nothing for other taps. `branches` maps a tap to the channels of each branch. The branches lie side by side
-    in the block's output.
+    The place has the name of the tap, such as `mixed_5b`. `branches` maps each tap with an Inception block to the
+    number of channels of each branch. The branches lie side by side in the block's output.
     """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")

@@ -1,6 +1,6 @@
 """Reads projected region features and the projected mean of the frames, from cached regions or from cached maps.
 
-Both pass the same projection.
+Regions and mean pass the same projection, a linear layer from D to C channels.
 
 Shapes: B clips, T frames, N regions a frame, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
@@ -32,12 +32,12 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads region features [B, T, N, C] and, with `whole`, the mean [B, C] of the frames.
+    """Reads region features [B, T, N, C]. If `whole` is true, it also reads the mean [B, C] of all frame features.
 
-    `reads` names the cached arrays that the reader needs. Cached regions are projected after RoIAlign and maximum.
-    Cached maps are projected before RoIAlign and maximum. The layers belong to the head, which passes them to each
-    call. `project` is a linear layer or the identity. For cached maps, `follow` is the module behind `project` on [B*T,
-    C, H, W].
+    `reads` has the names of the cached arrays that the reader needs. Cached regions are projected after RoIAlign and
+    maximum. Cached maps are projected before RoIAlign and maximum. The layers belong to the head, which passes them to
+    each call. `project` is a linear layer or the identity. For cached maps, the module `follow` runs on the projected
+    maps [B*T, C, H, W].
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

@@ -28,17 +28,18 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     def recorded(self) -> dict[str, Any]:
         """Returns the options as the dictionary that a run stores.
 
-        `over` is left out at its default, because the stored options of runs of earlier versions lack `over`.
+        The dictionary has `over` only if it is not the default, because the stored options of runs of earlier versions
+        lack `over`.
         """
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 
 
 class ProposalPool(Head):
-    """Classifies the mean over all valid regions of a clip, or over its tracks.
+    """Classifies the mean over all valid regions of a clip, or with `over: tracks` the mean over its tracks.
 
-    With `hidden`, an MLP runs on each region first. With `concat_global` the head is "proposals + average pool", the
-    control of Wang and Gupta (2018, table 3). That control is STRG without its graphs. As in the paper, regions and
-    frame features pass the same projection.
+    With `hidden`, an MLP runs on each region first. With `concat_global`, the mean of the frame features is classified
+    too. Then the head is "proposals + average pool", the control of Wang and Gupta (2018, table 3). That control is
+    STRG without its graphs. As in the paper, regions and frame features pass the same projection.
     """
 
     option_model = ProposalPoolOptions

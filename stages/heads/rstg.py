@@ -76,8 +76,9 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 class Rstg(Head):
     """Runs the graph on cached maps and classifies its result with a linear layer.
 
-    With `output: vec`, the head classifies the sum of the nodes. With `residual` too, it adds the pooled features
-    ("final" in the released code). With `output: map`, it adds the nodes to the maps and classifies their mean.
+    With `output: vec`, the head classifies the sum of the nodes. With `output: vec` and `residual`, it classifies the
+    sum of this vector and the pooled features ("final" in the released code). With `output: map`, the nodes are added
+    to the maps, and the head classifies the mean of the maps.
     """
 
     option_model = RstgOptions
@@ -102,7 +103,12 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D], or with `residual` pooled maps plus that sum [B, C]."""
+    """Reduces maps [B, T, C, H, W] to one vector per clip.
+
+    The vector is the sum over the nodes, [B, D]. By the option `readout`, the nodes are those of the last frame, or
+    their means over the frames. With the option `residual`, the vector is the mean of the maps plus a `ScaledResidual`
+    of this sum, [B, C].
+    """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
         super().__init__()
@@ -123,8 +129,8 @@ class RstgToVec(nn.Module):
 class RstgToMap(nn.Module):
     """Adds the nodes, painted back onto the map, to the maps [B, T, C, H, W]. At the start the block is the identity.
 
-    A node depends on its own and earlier frames only. The maps depend on all frames, because the residual's norm takes
-    its statistics over the whole clip, as in the released code.
+    By default, a node depends on its own and earlier frames only. The resulting maps depend on all frames, because the
+    residual's norm takes its statistics over the whole clip, as in the released code.
     """
 
     upsampling: Tensor
@@ -143,7 +149,10 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Computes s * (LayerNorm(W x) + bias). Each channel has one s, which starts at 0. The norm spans a whole clip."""
+    """Computes s * (LayerNorm(W x) + bias). Each channel has one s, which starts at 0.
+
+    The LayerNorm takes its statistics over all values of a clip.
+    """
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
@@ -176,8 +185,9 @@ class GridNodes(nn.Module):
 class SpaceTimeGraph(nn.Module):
     """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
 
-    `forward` also returns the recurrent states. If a video comes in pieces, `forward` takes the states of the piece
-    before. The result is the same, except with `space_only` (its mean is over one piece), `layer_clip` and `batch`.
+    `forward` also returns the recurrent states after the last frame. A long video can be given piece by piece, because
+    `forward` takes the states after the piece before. The nodes are then the same as for the video in one piece.
+    Exceptions are the schedule `space_only` (its mean would be over one piece) and the norms `layer_clip` and `batch`.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -203,7 +213,10 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns the normalised nodes. BatchNorm1d, also on several GPUs, needs all nodes in one axis."""
+        """Returns the normalised nodes.
+
+        BatchNorm1d gets all nodes in one axis, because it needs one axis, also on several GPUs.
+        """
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
@@ -270,7 +283,8 @@ class SpaceStage(nn.Module):
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
         """Returns nodes [B, T, V, D] after messages in time, and the state after the last frame.
 
-        Each node gets a message from its own result in the previous frame, by the same networks.
+        Each node gets a message from its own result in the previous frame. The networks are those for messages in
+        space.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -288,8 +302,8 @@ class SpaceStage(nn.Module):
 class Send(nn.Module):
     """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both (eq. 1 and 2).
 
-    The first layer is applied to senders and receivers separately, and the results are added for each pair. The sums
-    are the same, but the layer runs on V rows, not on P rows.
+    The first layer is applied to senders and receivers separately, and the results are added for each pair. So the
+    layer runs on V rows, not on P rows. The result is the same.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -313,10 +327,12 @@ class Send(nn.Module):
 class Attention(nn.Module):
     """Computes the weight of each sender's message for each receiver (eq. 3 and 4). Row i belongs to receiver i.
 
-    The released forms (`tf_*`, `torch_dot`) take a softmax over all nodes, add a bias to the gathered messages and
+    The option `attention` chooses the form. `paper` has no softmax, and only linked pairs have messages. The released
+    forms `tf_dot`, `tf_sum` and `torch_dot` take a softmax over all nodes, then add a bias to the gathered messages and
     apply a ReLU. `tf_dot` multiplies the logits by the adjacency before the softmax, so nodes without a link have logit
-    0 and still contribute. `tf_sum` adds the adjacency to logits that are the sum of two numbers, one from each node.
-    If messages are layer-normalised, `tf_sum` normalises the biased sum too. `torch_dot` does not use the adjacency.
+    0 and still contribute. In `tf_sum`, a logit is the sum of two numbers, one from each node. `tf_sum` also adds the
+    adjacency to the logits. If messages are layer-normalised, `tf_sum` normalises the sum of gathered messages and bias
+    too. `torch_dot` does not use the adjacency.
     """
 
     adjacency: Tensor
@@ -355,7 +371,7 @@ class Attention(nn.Module):
 class Update(nn.Module):
     """Computes MLP_u([v_i | messages to i]) (eq. 5): two layers, ReLU after both.
 
-    One MLP serves all nodes, or one scale.
+    By the option `update`, one MLP serves all nodes, or each scale has an MLP of its own.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:

@@ -1,10 +1,10 @@
 """Classifies clips from vectors of frames: cuts clips into slices of time, reduces each slice to a vector, and
-classifies it.
+classifies the vectors.
 
 The method is that of "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
 
-Shapes: B clips, T frames, D width of a frame vector, K slices of all clips that hold a frame, L frames of the longest
-slice, H hidden width.
+Shapes: B clips, T frames, D width of a frame vector, K slices with at least one frame (of all clips together), L frames
+of the longest slice, H hidden width.
 """
 
 from typing import Literal
@@ -20,9 +20,10 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 class SliceClassifier(nn.Module):
     """Maps frames [B, T, D], their times [B, T] in seconds and their mask [B, T] to logits [B, num_classes].
 
-    The clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the clip is one slice. Slices without a
-    frame are left out. The logit of a class is the largest logit over the slices. Valid frames must be in order of
-    time. Padding may lie anywhere. A clip without a valid frame gets the logits of a slice vector of zeros.
+    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. Slices
+    without a frame do not count. The logit of a class is the largest logit over the slices of the clip. The mask says
+    which frames are valid. Valid frames must be in order of time. Other frames may lie anywhere between them. A clip
+    without a valid frame gets the logits of a slice vector of zeros.
     """
 
     def __init__(

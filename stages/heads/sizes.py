@@ -16,9 +16,10 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head with its options, on arrays of the shapes in `spec`.
+    """A head with its options, on arrays of the shapes in `spec`, as in a paper.
 
-    `about` describes the setting. `published` has the numbers of the paper, and says for what they hold.
+    `about` describes the setting in words. `published` has the numbers that the paper states, and the setting of these
+    numbers if it is another one.
     """
 
     head: str
@@ -139,8 +140,8 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
     """Returns the number of parameters, the GMACs of one clip, and the names of the arrays that the head reads.
 
     GMACs are billions of multiplications. The count includes the multiplications of convolutions, linear layers,
-    recurrent layers and matrix products. Tensors have shapes but no values, except for heads on graphs, whose work
-    depends on values.
+    recurrent layers and matrix products. The computation is done on tensors that have a shape but no values. Heads on
+    graphs compute with values, because their work depends on the values.
     """
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):

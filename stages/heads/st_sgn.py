@@ -1,4 +1,4 @@
-"""ST-SGN, "Spatio-Temporal Scene Graph Network": recognition from scene graphs, without pixels.
+"""ST-SGN, "Spatio-Temporal Scene Graph Network". It classifies clips from scene graphs alone, and reads no features.
 
 The graph of a frame has one person and some objects. An edge links an object to the person. The edge has a vector of
 zeros and ones, one number for each relation.
@@ -57,12 +57,12 @@ class RelationMatrixOptions(SequenceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs:
-    """The graphs of [B, T] frames.
+    """The graphs of the B * T frames of a batch.
 
     `objects` [B, T, M] int64 has the class of each object. `relations` [B, T, M, R] has the vector of each object's
-    edge. `exists` and `linked` [B, T, M] bool say whether the object is there, and whether it has an edge. `annotated`
-    [B, T] bool says whether the frame has a graph. Such a graph may have only the person. `times` [B, T] has the times
-    of the frames in seconds.
+    edge. `exists` [B, T, M] bool is false at places without an object. `linked` [B, T, M] bool is true if the object
+    has an edge. `annotated` [B, T] bool is true if the frame has a graph, which may have only the person. `times` [B,
+    T] has the times of the frames in seconds.
     """
 
     objects: Tensor
@@ -122,10 +122,10 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """The baseline without a graph network. Each frame is its matrix [O classes, R relations], flattened.
+    """The baseline without a graph network. The vector of a frame is its flattened matrix [O classes, R relations].
 
-    An entry is 1 if an object of the class has the relation. Two objects of one class share a row. Objects without an
-    edge do not change the matrix.
+    An entry of the matrix is 1 if an object of the class has the relation. Two objects of one class share a row.
+    Objects without an edge do not change the matrix.
     """
 
     option_model = RelationMatrixOptions
@@ -157,9 +157,10 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """Returns the graphs of a batch as tensors of type `dtype`. Padding has class 0 and no relation.
+    """Returns the graphs of a batch, with `relations` as type `dtype`.
 
-    Raises HeadError if an object has a class that is not below `num_object_classes`.
+    Places without an object have class 0 and no relation. Raises HeadError if the class number of an object is not from
+    0 to `num_object_classes` - 1.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)

@@ -53,15 +53,15 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Runs graph convolutions over all regions of a clip, and classifies their mean with the mean of the frame features
-    (STRG paper, fig. 2).
+    """Runs graph convolutions over all regions of a clip. Classifies the mean of the regions side by side with the mean
+    of the frame features (STRG paper, fig. 2).
 
     The paper reduces D = 2048 channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With
-    `regions_from: maps`, the head applies this convolution to cached maps, also before RoIAlign and max pooling.
-    `regions_from: cached` is a deviation. With it, the head applies a linear map of the size of the convolution to
-    cached regions, after RoIAlign and max pooling. The linear map can be exchanged with RoIAlign and the mean, but not
-    with the maximum, so the result is another function with the same number of parameters. With `dim: null` there is no
-    projection, for regions that were cached behind such a convolution.
+    `regions_from: maps`, the head applies this convolution to cached maps, also before RoIAlign and max pooling. With
+    `regions_from: cached`, the head applies a linear layer of the same size to cached regions, after RoIAlign and max
+    pooling. This is a deviation, because a linear layer can be exchanged with RoIAlign, but not with the maximum. The
+    number of parameters is the same. With `dim: null` there is no projection, for regions that were cached behind such
+    a convolution.
     """
 
     option_model = StrgOptions
@@ -116,9 +116,9 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs of the first layer by name.
+        """Returns the graphs of the first layer, by their names "similarity", "front" and "back".
 
-        A graph is a function from nodes to the sums that they collect. The graphs are computed from `x`, the features
+        A graph is a function that maps nodes X to the weighted sums G X. The graphs are computed from `x`, the features
         before g.
         """
         collect: dict[str, Collect] = {}
@@ -131,10 +131,10 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns the similarity graph as a function that computes the graph anew from the nodes of each layer.
+        """Returns {"similarity": function} if the similarity graph is computed anew in each layer, else {}.
 
-        The result is a dictionary with the function by the graph's name. The result is {} unless the option
-        `similarity_of` is `each` and a similarity graph is used.
+        The option `similarity_of: each` asks for this. The function computes the graph from the nodes that it gets, and
+        returns the weighted sums of these nodes.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:

@@ -27,10 +27,11 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """Maps the cached tap's maps [B, T, C, H, W] to the maps of the network's last tap.
+    """Computes the maps of the network's last tap from the maps [B, T, C, H, W] of the cached tap.
 
     `read` is the cached tap and `given` is the last tap. `shape` is the shape (T, C, H, W) of the last tap's maps for
-    one clip. Frozen norms stay in evaluation mode, and their gain and bias get no gradient.
+    one clip. `batch_norm` says which norms of the network are frozen. Frozen norms stay in evaluation mode, and their
+    gain and bias get no gradient.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
 
 
 def trained(options: TailOptions) -> Backbone:
-    """Returns the whole backbone with the weights of its checkpoint.
+    """Returns the backbone, from its input to its last tap, with the weights of its checkpoint.
 
     Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the model has no tail.
     """
@@ -94,7 +95,10 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the whole backbone with random weights. The caller loads the weights that a run has stored."""
+    """Returns the backbone, from its input to its last tap, with random weights.
+
+    The caller loads the weights that a run has stored.
+    """
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
         network = untrained(model, **entry(model, geometry).chosen)
@@ -103,8 +107,9 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """Returns the tail of `options` above the cached maps in `spec`. `make` returns the whole backbone.
+    """Returns the tail that `options` describe, above the cached maps in `spec`.
 
+    `make` returns the backbone from its input to its last tap, and `build_tail` cuts off the part below the cached tap.
     The inserted blocks get weights from torch's global generator. Raises HeadError if the network cannot be a tail, if
     the cached maps are not maps of that network, or if a block does not fit.
     """
@@ -120,20 +125,21 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 
 
 def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
-    """Returns the paths of the backbone's norms that are not trained.
+    """Returns the paths in the network of the backbone's norms that are not trained.
 
     `batch_norm` is "frozen" (all), "partial" (all except the first) or "train" (none). "partial" is the rule of TSN
     (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the very first norm of the network lies below the
-    cached tap. Norms are named by paths, because training on several devices replaces the modules.
+    cached tap. The result has paths, not modules, because training on several devices replaces the modules.
     """
     norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
     return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
-    """Returns the model, the options and the weights of the backbone.
+    """Returns the model, the model options and the weights of the backbone of a tail.
 
-    The options are those that differ from the paper's network.
+    The model options are `options.options`. If the model has an option `geometry` that is not among them, its value is
+    "paper".
 
     Raises HeadError if the model or the weights are missing, or if the model cannot be a tail.
     """
@@ -149,7 +155,7 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
 
 
 def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
-    """Returns the shape (T, C, H, W) of the maps of each tap above the cached tap, by name.
+    """Returns a dictionary of tap name -> shape (T, C, H, W) of the tap's maps, for all taps above the cached tap.
 
     `cached` is the shape of the cached maps.
 

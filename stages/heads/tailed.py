@@ -50,9 +50,9 @@ def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip for all arrays that a head behind the tail can read.
+    """Returns a dictionary of array name -> shape of one clip, with all arrays that a head behind the tail can read.
 
-    The features are those of the tail. Boxes, regions and other arrays are the cached arrays.
+    The features are those that the tail computes. Boxes, regions and all arrays besides features are the cached arrays.
     """
     return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
 

@@ -39,10 +39,11 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 class Trg(MapHead):
     """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
-    The classification is eq. 13 of the TRG paper. Deviations: the paper puts its blocks behind layers of the backbone.
-    This head has them behind the cached tap. The paper's formula has 378 M parameters for three blocks on C = 2048, but
-    the paper's tables leave 4.5 M beside the backbone. So maps are first reduced to `dim` channels. `dim: null` is the
-    formula as printed. Blocks in a tail are as printed too.
+    The classification is eq. 13 of the TRG paper. There are two deviations. First, the paper puts its blocks behind
+    layers of the backbone, and this head has them behind the cached tap. Second, this head reduces the maps to `dim`
+    channels before the blocks, because the paper contradicts itself. Its formula has 378 M parameters for three blocks
+    on C = 2048, but its tables leave 4.5 M beside the backbone. `dim: null` is the formula as printed. Blocks in a tail
+    are as printed too.
     """
 
     option_model = TrgOptions
@@ -160,8 +161,8 @@ def _flat(u: Tensor) -> Tensor:
 def _products(u: Tensor, w: Tensor) -> Tensor:
     """Returns the products u_i . w_j of all pairs of frames [B, N, T, T], for u and w [B, N, T, C P].
 
-    The products are not computed in half precision. Such long sums exceed float16's 65504, and bfloat16 loses the
-    differences between frames.
+    The products are not computed in half precision, because such long sums exceed float16's 65504, and bfloat16 loses
+    the differences between frames.
     """
     with without_autocast(u.device):
         return u @ w.transpose(2, 3)
@@ -171,8 +172,8 @@ class Attention(nn.Module):
     """Returns the weighted sum of the heads: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG paper, eq. 7 to 10).
 
     The weights are softmax(ReLU(W' p)), where p is the mean of each head in a frame. With one head, or with W' = 0, the
-    result is the mean of the heads. W' starts as the identity. As p >= 0, the ReLU of a row of W' that starts negative
-    would stay closed.
+    result is the mean of the heads. W' starts as the identity. A row of W' that started with only negative numbers
+    would get no gradient, because p >= 0 and its ReLU would be 0.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

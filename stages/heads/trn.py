@@ -26,7 +26,7 @@ class TrnOptions(TapOptions):
 class Trn(Head):
     """Computes relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T, and classifies them.
 
-    Each n has its own network. The head has one linear layer on all relations side by side. This is the same function
+    Each n has its own network. The head has one linear layer on all relations side by side, which is the same function
     as the sum of one layer for each n. Sizes and number of tuples are those of the authors' code. Deviation: tuples are
     random in training only, so that in evaluation a clip always has the same logits. The head has about C H T^2 / 2
     parameters, 34 M for 32 frames.
@@ -55,7 +55,7 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """Returns newly drawn tuples [K, n] for each relation, on `device`.
+        """Returns a list with newly drawn tuples [K, n] on `device` for each relation, n = 2 to T.
 
         All tuples are uploaded together, because each upload waits for the device.
         """
@@ -69,7 +69,7 @@ class Relation(nn.Module):
     """Computes one relation vector per clip from tuples of n frames: frames [B, T, C] -> [B, H].
 
     The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples. The
-    frames a, b, ... of a tuple are in order.
+    frames a, b, ... of a tuple are in order of time.
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
@@ -82,7 +82,7 @@ class Relation(nn.Module):
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
         """Returns the sum over the tuples [B, H] for `frames` [B, T, C].
 
-        `drawn` has the tuples [K, n]. None means the fixed tuples.
+        `drawn` has the tuples [K, n]. If it is None, the fixed tuples are used, which depend only on T, n and K.
         """
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
@@ -90,9 +90,9 @@ class Relation(nn.Module):
 
 
 def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Returns different tuples of `length` frame numbers, each in ascending order: int64 [K, length] on the CPU.
+    """Returns K different tuples of `length` frame numbers, each in ascending order: int64 [K, length] on the CPU.
 
-    K is `count`, or the number of all such tuples if it is smaller.
+    K is `count`, or the number of all tuples that exist if that is smaller.
     """
     if comb(num_frames, length) <= count:
         return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")

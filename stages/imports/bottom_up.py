@@ -25,8 +25,8 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """Features with one .npz file per video or picture. A file's path below `root`, without the ending, is the video's
-    id.
+    """Features with one .npz file per video or picture. A file's path below `root`, without the ending, is the id of
+    the video (`walk/1.npz` -> `walk/1`).
     """
 
     kind = "bottom_up"
@@ -41,7 +41,9 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Returns the identity of all files of a video together, for the ledger."""
+        """Returns the identity of a video's files for the ledger: total size, newest time of change, and one digest for
+        all files.
+        """
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
         newest = max(source.mtime_ns for source in sources)
@@ -55,13 +57,15 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video id -> files of the video, in the order of the frames."""
+        """Returns video id -> list of the video's files. The list has one file here, and one file per frame in
+        `BottomUpFrames`.
+        """
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
 
 class BottomUpFrames(BottomUpFiles):
-    """Features with one folder per video and one .npz file per frame. The numbers in the file names are the order of
-    frames.
+    """Features with one folder per video and one .npz file per frame. The numbers in the file names state the order of
+    the frames, so `9.npz` comes before `10.npz`.
     """
 
     kind = "bottom_up_frames"
@@ -86,10 +90,10 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the .npz files below `root` look like frames of videos.
+    """Returns whether the .npz files below `root` look like single frames of videos.
 
-    That is so where each file lies in a folder and its name ends with a digit, and where the first file holds one
-    picture.
+    They look so if each file lies in a folder, each name ends with a digit, and the first file holds one picture or
+    cannot be read.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
@@ -101,7 +105,8 @@ def are_frames(root: Path) -> bool:
 
 
 def _frames(path: Path) -> list[Frame]:
-    """Returns (regions [n, C], boxes [n, 4]) of each frame in one file, for the n valid regions of the frame.
+    """Returns a list with (regions [n, C], boxes [n, 4]) for each frame in one file. n is `num_bbox`, the number of
+    valid regions of the frame.
 
     Raises FeatureFileError where the shapes, the counts or the boxes in the file do not fit. Raises UnusableError where
     the file cannot be read.
@@ -151,10 +156,10 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Returns the features of a video, with `pooled` as the mean over the regions of each frame.
+    """Returns the features of one video from its frames. `pooled` is the mean over the regions of each frame.
 
-    Frames may have different numbers of regions. The arrays are zero past a frame's own number of regions. Raises
-    FeatureFileError where the frames have different numbers of channels.
+    Frames may have different numbers of regions. N is the largest of these numbers. In the rows past a frame's own
+    number, regions and boxes are zero. Raises FeatureFileError where the frames have different numbers of channels.
     """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:

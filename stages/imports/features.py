@@ -30,12 +30,12 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFeatures:
-    """The arrays of one video, by role. All arrays have T frames.
+    """The arrays of one video. `arrays` maps a role, such as `pooled`, to an array.
 
-    Roles are `pooled` [T, C] float32, `maps` [T, C, H, W], and for N regions of a frame `regions` [T, N, C], `boxes`
-    [T, N, 4] float32 and `count` [T] int16. Regions and boxes past `count` are zero. Maps and regions are float16 or
-    float32. Maps have C channels, H rows and W columns. Raises ValueError where the arrays differ in their number of
-    frames.
+    The roles are `pooled` [T, C] float32, `maps` [T, C, H, W], `regions` [T, N, C], `boxes` [T, N, 4] float32 and
+    `count` [T] int16, for T frames, N regions per frame, C channels, and maps of H rows and W columns. Maps and regions
+    are float16 or float32. `count` is the number of regions that a frame really has. Regions and boxes past this number
+    are zero. Raises ValueError where the arrays differ in their number of frames.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -51,11 +51,13 @@ class VideoFeatures:
 
     @property
     def num_frames(self) -> int:
-        """Returns the number of frames."""
+        """Returns the number of frames of the video."""
         return len(next(iter(self.arrays.values())))
 
     def at(self, frames: Sequence[int]) -> "VideoFeatures":
-        """Returns the features of the frames with the numbers `frames`, in that order."""
+        """Returns the features of the frames with the numbers `frames`, in the order of `frames`. A number may occur
+        twice.
+        """
         return VideoFeatures(arrays={role: array[list(frames)] for role, array in self.arrays.items()})
 
     def check_finite(self, where: str) -> None:
@@ -71,24 +73,28 @@ class FeatureFiles(Protocol):
     kind: str
 
     def videos(self) -> Sequence[str]:
-        """Returns the ids of the videos, in order. An id is the POSIX path of the file or group of the video.
+        """Returns the ids of the videos, in order. An id is the path of the video's file, folder or HDF5 group, without
+        the ending (`walk/1`).
 
         Raises FeatureFileError where the files do not have the expected structure.
         """
         ...
 
     def where(self, video: str) -> str:
-        """Returns the file that has a video's features, and the name in that file, as text for messages."""
+        """Returns the place of a video's features as text for messages: the file, and in an HDF5 file also the dataset
+        (`all.h5:walk/1`).
+        """
         ...
 
     def source(self, video: str) -> Source:
-        """Returns the identity of a video's features: size, time, and the xxh3_128 of the whole content."""
+        """Returns the identity of a video's features: size, time of change, and the xxh3_128 of all their bytes."""
         ...
 
     def read(self, video: str) -> VideoFeatures:
         """Returns the features of a video.
 
-        Raises UnusableError where the features are damaged, FeatureFileError where the file holds something else.
+        Raises UnusableError where the features are damaged. Raises FeatureFileError where the file holds something
+        other than features.
         """
         ...
 
@@ -96,9 +102,10 @@ class FeatureFiles(Protocol):
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
     """Returns the features of one video from an array [C], [T, C] or [T, C, H, W].
 
-    T is the number of frames, C the number of channels, H and W the rows and columns of a map. An array with an axis of
-    size 1 in front, as `kinegraph export` writes one clip, is accepted too. Raises FeatureFileError for another shape
-    or type, UnusableError for an empty array.
+    T is the number of frames, C the number of channels, H and W the rows and columns of a map. [C] counts as one frame.
+    Maps result in `maps` and their mean `pooled`, other arrays in `pooled` alone. An array with an axis of size 1 in
+    front is accepted too, because `kinegraph export` writes one clip so. Raises FeatureFileError for another shape or
+    type, UnusableError for an empty array.
     """
     if array.ndim in (3, 5) and len(array) == 1:
         array = array[0]

@@ -16,12 +16,12 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 
 class Hdf5File:
-    """Features in one HDF5 file with one dataset per video.
+    """Features in one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T frames, C
+    channels and maps of H rows and W columns.
 
-    A dataset is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns. Where the paths
-    of all datasets end in the same name, or where the option `dataset` states such a name, a video's id is the path of
-    the group that contains its dataset. Where the names differ, or with `dataset` ".", the id is the path of the
-    dataset itself. Ids may contain slashes, which are nested groups. Links are not followed.
+    If all datasets have the same last name, or if the option `dataset` states a last name, the id of a video is the
+    path of the group around its dataset (`walk/1/features` -> `walk/1`). If the last names differ, or with `dataset`
+    ".", the id is the path of the dataset itself. Slashes in an id are nested groups. Links are not followed.
     """
 
     kind = "hdf5"
@@ -36,9 +36,10 @@ class Hdf5File:
         return f"{self.path}:{self._names[video]}"
 
     def source(self, video: str) -> Source:
-        """Returns the identity of a video's features: the digest of type, shape and values.
+        """Returns the identity of a video's features. Its digest covers the type, shape and values of the video's
+        dataset.
 
-        The layout of the values within the HDF5 file does not matter.
+        How the HDF5 file stores the values does not matter.
         """
         try:
             array = self._array(video)
@@ -63,7 +64,7 @@ class Hdf5File:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Returns video id -> full name of the video's dataset.
+        """Returns video id -> full name of the video's dataset (`walk/1` -> `walk/1/features`).
 
         Raises FeatureFileError where no dataset has the last name that the option `--dataset` states.
         """
@@ -78,9 +79,11 @@ class Hdf5File:
         return full_names
 
     def _last_name(self, names: Sequence[str]) -> str:
-        """Returns the last name that all datasets share, or "." where each dataset is a video by itself.
+        """Returns the last name that all datasets share, such as `features`. Returns "." where each dataset is a video
+        by itself.
 
-        Raises FeatureFileError where every group has the same several datasets, so that the user must choose one.
+        Raises FeatureFileError where every group has the same two or more datasets, because the user must then choose
+        one.
         """
         groups, lasts = ({name.rpartition("/")[part] for name in names} for part in (0, 2))
         are_videos = any(PurePosixPath(last).suffix.lower() in VIDEO_SUFFIXES for last in lasts)
@@ -108,8 +111,8 @@ class Hdf5File:
 
 
 def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
-    """Raises ArrayFileError unless the values of `dataset` are numbers, lie in this file, and fit in the size of this
-    file.
+    """Raises ArrayFileError unless the values of `dataset` are numbers, lie in the HDF5 file itself, and do not unpack
+    to too many bytes. `file_bytes` is the size of the file.
     """
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"

@@ -13,11 +13,11 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may diff
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLayout:
-    """The layout of the features of all videos.
+    """The layout that the features of all videos share.
 
     `num_frames` is the number of frames per video. `shapes` maps the role of an array, such as `maps` or `boxes`, to
-    the shape of one frame. `dtype` is the type of maps or regions. For boxes and regions, whose number may differ
-    between videos, the shape has the largest number.
+    the shape of one frame. The number of regions may differ between videos, so the shapes of `boxes` and `regions` have
+    the largest number. `dtype` is the type of maps or regions.
     """
 
     num_frames: int
@@ -26,10 +26,11 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the layout that the features of `videos` share. Videos whose features cannot be read are left out.
+    """Returns the layout that the features of `videos` share. Videos whose features cannot be read are not considered.
 
-    With `num_frames`, that many frames are taken of each video. Raises FeatureFileError where two videos have different
-    layouts, with the names of both. Raises FeatureFileError too where no video can be read.
+    With `num_frames`, that many frames are taken of each video, so videos may differ in length. Raises FeatureFileError
+    where two videos have different layouts. The message names both. Raises FeatureFileError too where no video can be
+    read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -64,7 +65,7 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns role -> the part of a frame's shape that must be the same for all videos."""
+    """Returns role -> the part of a frame's shape that must be equal for all videos, without the number of regions."""
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 
 
@@ -74,9 +75,10 @@ def _said(features: VideoFeatures) -> str:
 
 
 def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
-    """Returns the `num_frames` frame numbers to take of `length` frames: the middles of equal parts.
+    """Returns the `num_frames` frame numbers to take of `length` frames. They are the middles of equal parts (10
+    frames, 2 to take -> 2 and 7).
 
-    If `length` is smaller than `num_frames`, all frames are taken and the last frame is repeated.
+    If `length` is smaller than `num_frames`, all frames are taken and the number of the last frame is repeated.
     """
     if length < num_frames:
         return [min(frame, length - 1) for frame in range(num_frames)]

@@ -15,7 +15,8 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """Features with one .npy file per video. A file's path below `root`, without the ending, is the video's id.
+    """Features with one .npy file per video. A file's path below `root`, without the ending, is the id of the video
+    (`walk/1.npy` -> `walk/1`).
 
     The array of a file is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns.
     """

@@ -22,9 +22,9 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
     """Returns the features at `path`, which is a folder or an HDF5 file.
 
-    `kind` is a key of KINDS, or None for the kind that the files show. `dataset` names the dataset in each group of an
-    HDF5 file. Raises FeatureFileError where there is nothing to read, where `kind` or `dataset` does not fit the path,
-    and where the files show several kinds and `kind` is None.
+    `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last name of each
+    video's dataset in an HDF5 file. Raises FeatureFileError where there is nothing to read, where `kind` or `dataset`
+    does not fit the path, and where the files show several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")

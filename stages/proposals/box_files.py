@@ -1,14 +1,15 @@
-"""Reads files of boxes, one per video. Imports no torch.
+"""Reads files of boxes, one file per video. Imports no torch.
 
     json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
     npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N]
 
 Shapes: F frames of the file, N boxes of a frame, K boxes of all frames together.
 
-A file may have `index` in place of `seconds`, if frames are named by their index. Then `num_frames`, beside `frames`,
-says how many frames the video had in the program that counted them. With `seconds`, `num_frames` is ignored, because
-the video is not decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out.
-Then boxes keep their order and scores are 0.
+With the option `frames: index`, a file has `index` in place of `seconds`. It is the number of the frame in the video,
+from 0. Such a file must also have `num_frames` (in json beside `frames`), the number of frames that the user's program
+counted in the video. With `seconds`, `num_frames` is ignored, because the video is not decoded to its end. A frame
+without boxes must be listed too, with an empty list. If a file has no scores, all scores are 0 and the boxes keep their
+order.
 """
 
 import json
@@ -25,16 +26,17 @@ from kinegraph.stages.proposals.options import FileOptions
 
 
 class BoxFileError(ValueError):
-    """A file of boxes cannot be read, or its content is wrong. The message says why."""
+    """Raised if a file of boxes cannot be read, or if its content is wrong. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file in the order of the file.
+    """All boxes of one file, in the order of the file.
 
-    Frame f has the rows starts[f]:starts[f + 1] of `boxes` and `scores`. `frames` [F] float64 has the time in seconds
-    or the index of each frame, strictly ascending. `boxes` [K, 4] float64 and `scores` [K] float32 are as in the file.
-    `num_frames` is the number of frames of the video in the program that counted them, or None.
+    `frames` [F] float64 has one number for each frame, strictly ascending. It is the time in seconds or the index of
+    the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 have the values
+    of the file for all frames, one frame after the other. The boxes of the frame number f are boxes[starts[f]:starts[f
+    + 1]]. `num_frames` is the number of frames of the video as the file states it, or None.
     """
 
     frames: np.ndarray
@@ -54,9 +56,10 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
-    """Returns the boxes in the file `path`. `frames` says how the file names its frames, "seconds" or "index".
+    """Returns the boxes in the file `path`.
 
-    Raises BoxFileError if the content is not a list of boxes, OSError if the file cannot be read.
+    `frames` is "seconds" if the file has the time of each frame, and "index" if it has the number of each frame. Raises
+    BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
@@ -117,10 +120,11 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
 
 
 def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
-    """Returns the boxes of a file as (x1, y1, x2, y2) in pixels of a video of `width` x `height` px: [K, 4] float32.
+    """Returns the boxes `listed` of a file as [K, 4] float32, (x1, y1, x2, y2) in pixels of the video.
 
-    Boxes are clipped to the frame, and may have no area afterwards. Raises BoxFileError if a box has negative size or
-    lies wholly outside the frame. Both are signs of another format than the options say.
+    The video has `width` x `height` px. Boxes are clipped to the frame, so that a box may have no area afterwards.
+    Raises BoxFileError if a box has a negative size or lies completely outside the frame. Such a box shows that
+    `box_format` or `units` in `options` is wrong for the file.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))

@@ -31,9 +31,10 @@ BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
-    """Returns the backbone, the pyramid and the proposal network of a torchvision detector, untrained.
+    """Returns the proposal network of the torchvision detector `model`, with its backbone and feature pyramid,
+    untrained.
 
-    `pre_nms_top` is the value of the detector's own configuration.
+    `pre_nms_top` is the number of candidates per level that the configuration of the detector states.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     network = entry(model)
@@ -43,9 +44,10 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
 
 
 def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
-    """Returns the network, untrained. For the published weights, the epsilon of its norms is almost 0.
+    """Returns the proposal network of torchvision's Faster R-CNN with a ResNet-50, untrained.
 
-    The published weights were trained with an epsilon of zero.
+    For the published weights, the epsilon of its batch norms is almost 0, because these weights were trained with an
+    epsilon of 0.
     """
     model = "fasterrcnn_resnet50_fpn"
     proposer = _from_torchvision(model)
@@ -63,10 +65,11 @@ def tiny_rpn() -> RpnProposer:
 
 
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
-    """Returns a network, untrained, with as many channels and blocks as the network in the file has.
+    """Returns detectron2's proposal network, untrained, with the channels and blocks of the network in the file
+    `weights`.
 
-    For random weights it is a ResNet-50. Raises WeightsError if the file holds another kind of network, or was trained
-    with other pixel values or anchors than this network has.
+    For `random:<seed>`, it is the network with a ResNet-50. Raises WeightsError if the file has another kind of
+    network, or if its network was trained with another normalisation of pixels or other anchors.
     """
     network = entry("detectron2_fpn")
     if weights.startswith("random:"):
@@ -79,10 +82,10 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Scales the gains of a network with random weights, so that the values of its maps keep a useful size.
+    """Scales the gains of norms in a network with random weights, so that its maps become neither tiny nor huge.
 
-    `stages/weights/random.py` scales the gains of other networks. That module knows neither the names of these blocks
-    nor pixels in 0..255.
+    For other networks `stages/weights/random.py` does this. That module does not know the names of the blocks of this
+    network, and it expects pixels in 0..1, not in 0..255.
     """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
@@ -104,9 +107,10 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
 
 
 def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError if a file was trained with other pixels or anchors than this network has.
+    """Raises WeightsError if the file `path` was trained with another normalisation of pixels or other anchors than
+    ours.
 
-    `state` has the tensors of the file. `ours` has the values of this network, by the same keys.
+    `state` has the tensors of the file. `ours` has the values of kinegraph's network, under the same keys.
     """
     for key in (key for key in state if key.startswith(KEPT)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
@@ -137,8 +141,8 @@ IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's s
 def build_proposer(model: str, weights: str) -> Proposer:
     """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights` is a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one
-    of IGNORED are left out. Every other tensor of a file must belong to the network.
+    `weights` is a name of the catalogue, a local file, or `random:<seed>`. Tensors of a file whose names begin with one
+    of IGNORED are not loaded. Every other tensor of a file must belong to the network.
 
     Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
     the network.

@@ -15,14 +15,15 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """Describes a proposal network, with its input, its named weights and its size.
+    """The description of a proposal network in the catalogue: its input, its named weights and its size.
 
-    Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px. `rounding`
-    says how the resized sides are rounded: `down` as in torchvision, `half_up` as in detectron2. `source` is the value
-    of `proposals.source` that runs the network. `num_params` and `gmacs` (billions of multiplications of convolutions)
-    leave out a detector's second stage, and hold for a frame of the size COUNTED_FRAME. `mean` and `std` are those of
-    the input, RGB in 0..1 or BGR in 0..255, as `channels` says. Boxes are left out if the sigmoid of their logit is
-    below `score_threshold`.
+    A frame is resized so that its short side has `short_side` px. If its long side would then have more than `max_side`
+    px, it is resized to `max_side` px on the long side. `rounding` says how the sides are rounded: `down` as in
+    torchvision, `half_up` as in detectron2. `channels` is "rgb" for an input of RGB in 0..1, and "bgr_255" for BGR in
+    0..255. `mean` and `std` belong to this input. `source` is the value of the option `proposals.source` that runs the
+    network. `num_params` and `gmacs` (billions of multiplications of convolutions) are those of the proposal network
+    alone, without the second stage of a detector. `gmacs` is for one frame of the size COUNTED_FRAME. Boxes whose
+    score, as a sigmoid, is below `score_threshold` are dropped.
     """
 
     name: str
@@ -39,16 +40,16 @@ class ProposalEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
-        """Returns the entry with another short side. The longest side changes in proportion.
+        """Returns a copy of the description with `short_side`. `max_side` changes in proportion.
 
-        Returns the entry unchanged if `short_side` is None.
+        Returns the description unchanged if `short_side` is None.
         """
         if short_side is None:
             return self
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) in pixels to which a frame of `height` x `width` px is resized before the network."""
+        """Returns (height, width) in pixels of the input of the network, for a frame of `height` x `width` px."""
         if self.rounding == "half_up":
             return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))
@@ -57,7 +58,7 @@ class ProposalEntry:
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
         """Returns (height, width) in pixels of the resized frame, computed as detectron2's ResizeShortestEdge does.
 
-        The order of operations decides how halves are rounded.
+        The multiplications have detectron2's order, because the order decides how a side that ends in .5 is rounded.
         """
         scale = self.short_side / min(height, width)
         new_height, new_width = (

@@ -1,10 +1,10 @@
 """detectron2's ResNet-FPN proposal network, built from torch's operators.
 
-The network runs the official checkpoints without detectron2. Modules have the names in detectron2's files, so that a
-file is loaded as it is. The computation is that of detectron2 0.6 in inference, in float32. Recorded outputs of the
-real package prove that the results are equal (tests/stages/proposals/fixtures). Differences from torchvision's
-detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that are not rounded, strides that do
-not follow the padded size.
+The network runs the official checkpoints without the package detectron2. Modules have the names in detectron2's files,
+so that no names are converted. The computation is that of detectron2 0.6 in inference, in float32. A test compares it
+with recorded outputs of the package (tests/stages/proposals/fixtures). Four things differ from torchvision's detectors.
+The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. Anchors are not rounded. The strides
+of the maps do not depend on the padded size of the frame.
 
 Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
 frame or of a map.
@@ -30,7 +30,7 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of 
 
 @dataclass(frozen=True)
 class Widths:
-    """The numbers of channels and blocks of a network. They follow from the shapes of a checkpoint's tensors.
+    """The numbers of channels and blocks of a network, as the shapes of the tensors of a checkpoint show them.
 
     `stages` has for each of res2 to res5 the number of blocks, the channels inside a block, and the channels of the
     block's output.
@@ -42,7 +42,7 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the widths of the network whose tensors are in `state`.
+        """Returns the numbers of channels and blocks of the network whose tensors are in `state`.
 
         Raises KeyError with the first missing key if the file has another kind of network.
         """
@@ -104,7 +104,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Maps images [F, 3, h, w] to the list of the outputs of res2 to res5. Their strides are 4, 8, 16 and 32 px."""
+    """Computes the maps of images [F, 3, h, w]. Returns a list with the maps of res2, res3, res4 and res5.
+
+    Their strides are 4, 8, 16 and 32 px.
+    """
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -126,7 +129,8 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): images [F, 3, H, W] -> the list of the maps p2 to p6.
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the list of the maps p2 to p6 of images [F, 3, H,
+    W].
 
     Each map has `widths.pyramid` channels.
     """
@@ -151,7 +155,9 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """Maps the maps of all levels to objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each level."""
+    """Computes two lists from the maps of all levels: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] per
+    level.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -166,18 +172,20 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns the values of this network that older files of detectron2 hold too, by their key in the file.
+    """Returns the normalisation of pixels and the anchors of this network, under the keys that older detectron2 files
+    use.
 
-    In newer files these values are missing, because a config decides them.
+    Newer files do not have these keys, because there the config has the values.
     """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
 
 
 class Detectron2Proposer(nn.Module):
-    """The network that computes proposals in detectron2's ProposalNetwork and in its detectors.
+    """The region proposal network of detectron2, which is a part of its ProposalNetwork and of its detectors.
 
-    A detector's second stage is left out. `mean` and `std` are BGR, for pixel values in 0..255.
+    The second stage of a detector, which classifies the boxes, is missing here. `mean` and `std` are in the order B, G,
+    R, for pixel values in 0..255.
     """
 
     mean: Tensor
@@ -192,7 +200,7 @@ class Detectron2Proposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that computes how anchors are moved to become boxes."""
+        """Returns the layer that computes the shift and the scaling that turn an anchor into a box."""
         return self.head.anchor_deltas
 
     @property
@@ -204,7 +212,8 @@ class Detectron2Proposer(nn.Module):
     def forward(self, frames: Tensor, top: int) -> Proposals:
         """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
 
-        The caller has resized the frames to the `input_size` of the catalogue.
+        The caller must first resize the frames to (h, w), the result of `ProposalEntry.input_size`. Boxes are in pixels
+        of the resized frames.
         """
         maps = self.backbone(self.images(frames))
         logits, deltas = self.head(maps)
@@ -213,14 +222,18 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Returns the frames as BGR, normalised, then padded with zeros: [F, 3, H, W]. H and W are multiples of 32."""
+        """Returns `frames` as the input of the network [F, 3, H, W]: in BGR, normalised, and padded with zeros.
+
+        H and W are multiples of 32.
+        """
         return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors [H*W*A, 4] of each level, in the order (row, column, anchor).
+    """Yields one tensor of anchors [H*W*A, 4] for each level of the pyramid. A map has H rows and W columns.
 
-    `grids` has (H, W) of the map of each level. Anchors are centred on (column, row) * stride and are never rounded.
+    `grids` has (H, W) of the map of each level. The anchors of one tensor go row by row, then column by column, then
+    anchor by anchor of a cell. The anchors of a cell have their centre at (column, row) * stride. They are not rounded.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
@@ -230,14 +243,16 @@ def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Itera
 
 
 def cell_anchors(side: float) -> Tensor:
-    """Returns the anchors [A, 4] of one level around the point (0, 0). `side` is the level's number of ANCHOR_SIDES."""
+    """Returns the anchors [A, 4] of one cell as (x1, y1, x2, y2) with the centre (0, 0). `side` is one of ANCHOR_SIDES,
+    which has one side in px for each level.
+    """
     return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 
 
 def _centred(side: float, ratio: float) -> list[float]:
-    """Returns an anchor (x1, y1, x2, y2) around the point (0, 0), computed in double precision as in detectron2.
+    """Returns one anchor (x1, y1, x2, y2) with the centre (0, 0), computed in double precision as in detectron2.
 
-    Its area is `side` * `side`, and its height / width is `ratio`.
+    The area of the anchor is `side` * `side`, and its height divided by its width is `ratio`.
     """
     width = math.sqrt(side**2 / ratio)
     height = ratio * width

@@ -22,7 +22,8 @@ SECOND_STAGE = "roi_heads."
 
 
 class Detectron2Source:
-    """Runs detectron2 on one frame at a time. detectron2 itself resizes the frame.
+    """A source of proposals that runs the package detectron2 on one frame at a time. detectron2 itself resizes the
+    frame.
 
     Raises UsageError if detectron2 is not installed, or if the config is wrong or has no proposal network. Raises
     WeightsError if the weights cannot be read or do not belong to the config.
@@ -60,9 +61,9 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """Returns detectron2's Instances for one frame [h rows, w columns, 3] in the config's order of channels.
+        """Returns the proposals of one frame [h rows, w columns, 3] as an object `Instances` of detectron2.
 
-        Boxes are in pixels of the frame.
+        The channels of the frame must be in the order of the config. Boxes are in pixels of the frame.
         """
         from detectron2.modeling.postprocessing import detector_postprocess
         from detectron2.structures import ImageList
@@ -78,7 +79,7 @@ class Detectron2Source:
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:
-    """Returns detectron2's config and the path of the weights. detectron2 downloads an official file at first use.
+    """Returns (config object of detectron2, path of the file of weights). An official file is downloaded at first use.
 
     Raises UsageError if detectron2 is not installed or does not understand the config. Raises WeightsError if a file
     cannot be read or downloaded.
@@ -108,7 +109,7 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
 
 @contextmanager
 def _refused(options: Detectron2Options) -> Iterator[None]:
-    """Raises UsageError in place of detectron2's own errors about a config that it does not understand."""
+    """Returns a context that turns detectron2's errors about a config that it does not understand into UsageError."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -121,8 +122,8 @@ def _refused(options: Detectron2Options) -> Iterator[None]:
 def _load(model: torch.nn.Module, path: Path) -> None:
     """Loads the weights in the file `path` into `model`.
 
-    Only the weights of a second stage may be missing in the file, because a second stage never runs. Raises
-    WeightsError if other weights are missing or left over.
+    Weights of a second stage may be missing in the file, because a second stage never runs. Raises WeightsError if any
+    other weights of `model` are missing in the file, or if the file has weights that `model` does not have.
     """
     state = read_state(path)
     try:
@@ -139,7 +140,7 @@ def _load(model: torch.nn.Module, path: Path) -> None:
 
 
 def _digest(config: Any, weights: Path) -> str:
-    """Returns the digest of the weights' file and of the parts of the config on which proposals depend."""
+    """Returns one digest of the file of weights and of the parts of the config on which proposals depend."""
     config = config.clone()
     config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # a constant here, because the fingerprint covers `top` itself

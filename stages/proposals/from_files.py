@@ -15,7 +15,7 @@ CLOCK_NOISE_SECONDS = 1e-6  # tolerance, because times in files are rounded
 class FileSource:
     """A source that reads the boxes of each video from the file of that video.
 
-    The last file is kept in memory, because clips of a video follow each other.
+    The boxes of the last file are kept in memory, because several clips of one video usually follow each other.
     """
 
     digest = ""
@@ -48,9 +48,10 @@ class FileSource:
         return self._last[1]
 
     def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:
-        """Returns the index of each frame of the clip in the list of frames of the file.
+        """Returns for each frame of the clip its position in the list of frames of the file.
 
-        Raises BoxFileError if the file does not list a frame, or was made for another number of frames.
+        Raises BoxFileError if a frame of the clip is missing in the file, or if the file states another number of
+        frames than the video has.
         """
         wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
         if self.options.frames == "index":
@@ -75,10 +76,11 @@ class FileSource:
         return nearest
 
     def _best(self, boxes: np.ndarray, listed: VideoBoxes, place: int) -> np.ndarray:
-        """Returns the rows of the boxes of one frame in `boxes`, best score first, at most `top`.
+        """Returns the numbers of the rows in `boxes` that are the best boxes of one frame, best score first, at most
+        `top` rows.
 
-        Boxes without area are left out. `place` is the index of the frame in the file. Boxes of equal score keep the
-        order of the file.
+        `place` is the position of the frame in the list of frames of the file. Boxes without area are dropped. Boxes of
+        equal score keep the order of the file.
         """
         rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]

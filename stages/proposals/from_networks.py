@@ -17,11 +17,11 @@ PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333; maps of a ResNet-50 wi
 
 
 class NetworkSource:
-    """A proposal network of the catalogue on one device.
+    """A source of proposals that runs a proposal network of the catalogue on one device.
 
-    The network runs on several frames of a clip at once, up to PIXELS_PER_PASS pixels. Raises WeightsError if the
-    weights cannot be read or do not belong to the network. Raises UsageError if the device cannot compute in the
-    precision.
+    The network takes several frames of a clip at once, as long as they have at most PIXELS_PER_PASS pixels together. A
+    network of detectron2 takes one frame at a time. Raises WeightsError if the weights cannot be read or do not belong
+    to the network. Raises UsageError if the device cannot compute in the precision of the options.
     """
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
@@ -49,9 +49,10 @@ class NetworkSource:
         )
 
     def _passes(self, pixels: Tensor) -> list[Tensor]:
-        """Returns the frames [T frames, 3, h rows, w columns] cut into parts of at most PIXELS_PER_PASS pixels.
+        """Returns `pixels` [T frames, 3, h rows, w columns] cut along the frames into the parts that the network takes
+        at once.
 
-        A part has at least one frame.
+        A part has at most PIXELS_PER_PASS pixels, but at least one frame.
         """
         step = 1 if self._is_exact else max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
         return [pixels[at : at + step] for at in range(0, len(pixels), step)]

@@ -7,7 +7,7 @@ from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 
 
 class GridSource:
-    """A source of proposals that returns the same cells for every frame."""
+    """A source of proposals that divides each frame into the same equal cells. Each cell is a box."""
 
     digest = ""
 

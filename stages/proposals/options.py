@@ -20,9 +20,10 @@ WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):
-    """The base class of the options of all sources. Its properties say what the pipeline must provide for a source.
+    """The base class of the options of all sources of proposals. Its properties say what a source needs from the
+    pipeline.
 
-    The properties of this class fit a source that needs no pixels.
+    A source that needs no pixels and has no network need not override them.
     """
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")
@@ -34,12 +35,16 @@ class SourceOptions(StageOptions):
 
     @property
     def weights_word(self) -> str:
-        """Returns the option `weights` of the config, or "" for a source without weights."""
+        """Returns a text that identifies the weights, for messages and for the cache. Returns "" for a source without
+        weights.
+
+        The text is the option `weights`, with the option `config` before it if the source has one.
+        """
         return ""
 
     @property
     def takes_numbers(self) -> bool:
-        """Returns whether the source needs the number of each frame among all frames of the video."""
+        """Returns whether the source needs the number of each frame, counted from the start of the video."""
         return False
 
     @property
@@ -48,7 +53,8 @@ class SourceOptions(StageOptions):
         return self.network is not None
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns (height, width) in pixels to which a frame is resized for the source.
+        """Returns (height, width) in pixels to which the pipeline resizes a frame of `height` x `width` px for the
+        source.
 
         Returns (0, 0) for a source that needs no pixels.
         """
@@ -57,14 +63,15 @@ class SourceOptions(StageOptions):
         return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
 
     def file_of(self, video_id: str) -> str | None:
-        """Returns the path of the file with the proposals of a video, or None for a source that reads no files."""
+        """Returns the path of the file of boxes of the video `video_id`. Returns None for a source that
+        reads no files.
+        """
         return None
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers.
+        """Returns the options that the fingerprint covers, as a dictionary. Options that are None are missing there.
 
-        The digest of the weights, which the fingerprint covers too, is not among them. Options that are null are left
-        out.
+        The caller adds the digest of the weights, which the fingerprint covers too.
         """
         recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
         if self.network is not None:
@@ -117,11 +124,11 @@ class TinyOptions(SourceOptions):
 
 
 class CheckpointOptions(SourceOptions):
-    """A file of detectron2, run without detectron2, in float32.
+    """A file of weights of detectron2, which runs in float32 without the package detectron2.
 
-    The file must hold a ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). A file
-    does not show whether its config had other anchors, pixels or strides than the official files. A file with such a
-    config needs the source `detectron2`.
+    The file must have a ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). Use the
+    source `detectron2` for a file whose config has other anchors, pixels or strides than the official files. Such a
+    file cannot always be recognised, because it does not contain its config.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -139,7 +146,9 @@ class CheckpointOptions(SourceOptions):
 
 
 class Detectron2Options(SourceOptions):
-    """The installed package detectron2, in float32. The fingerprint covers a digest of the config and the weights."""
+    """The installed package detectron2, which runs in float32. The fingerprint covers a digest of its config and
+    weights.
+    """
 
     source: Literal["detectron2"]
     config: str = Field(
@@ -158,7 +167,7 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns the size of the decoded frame, because detectron2 itself resizes the frame."""
+        """Returns (`height`, `width`), because detectron2 itself resizes the frame."""
         return height, width
 
 
@@ -201,7 +210,7 @@ class FileOptions(SourceOptions):
 
 
 class GridOptions(SourceOptions):
-    """Equal cells of the frame, row by row, all with score 0: regions without a network."""
+    """Equal cells of the frame as boxes, row by row, without a network. All scores are 0."""
 
     source: Literal["grid"]
     cells: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(

@@ -18,12 +18,13 @@ SIZE_DIVISOR = 32
 
 
 class RpnProposer(nn.Module):
-    """The region proposal network (RPN) of a detector, without the detector's second stage.
+    """The region proposal network (RPN) of a detector. The second stage of the detector, which classifies boxes, is
+    missing.
 
-    `backbone` maps images [F, 3, H, W] to level name -> maps [F, C, H', W'] (torchvision's `BackboneWithFPN`). Only the
-    `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are RGB, for pixel values in 0..1.
-    `pre_nms_top` is the number of candidates per level that enter non-maximum suppression. `score_threshold` is passed
-    to `select`, which drops boxes below it.
+    `backbone` takes images [F, 3, H, W] and returns level name -> maps [F, C, H', W'], like torchvision's
+    `BackboneWithFPN`. Only the `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are in the order
+    R, G, B, for pixel values in 0..1. In each level, the `pre_nms_top` best candidates enter non-maximum suppression.
+    Boxes whose score, as a sigmoid, is below `score_threshold` are dropped.
     """
 
     mean: Tensor
@@ -50,14 +51,15 @@ class RpnProposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that computes how anchors are moved to become boxes."""
+        """Returns the layer that computes the shift and the scaling that turn an anchor into a box."""
         layer: nn.Conv2d = self.rpn.head.bbox_pred
         return layer
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
         """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
 
-        The caller has resized the frames to the `input_size` of the catalogue.
+        The caller must first resize the frames to (h, w), the result of `ProposalEntry.input_size`. Boxes are in pixels
+        of the resized frames.
         """
         images = self._images(frames)
         features = list(self.backbone(images).values())
@@ -69,17 +71,18 @@ class RpnProposer(nn.Module):
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Returns the frames normalised, then padded with zeros at the right and bottom: [F, 3, H, W].
+        """Returns `frames` as the input of the network [F, 3, H, W]: normalised, and padded with zeros at the right and
+        bottom.
 
         H and W are multiples of 32.
         """
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns the anchors of each level, [H'*W'*A, 4] float32.
+        """Returns one tensor of anchors [H'*W'*A, 4] float32 for each level of the pyramid.
 
-        The anchors have the type of the generator's input. Maps may have half precision, so the generator gets empty
-        float32 grids of the maps' sizes.
+        The generator computes in the type of its inputs, and maps may have half precision. For this reason it gets
+        empty float32 tensors of the sizes of the maps.
         """
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
         (anchors,) = self.rpn.anchor_generator(ImageList(images, [(0, 0)]), grids)

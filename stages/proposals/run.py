@@ -1,6 +1,6 @@
-"""Computes the proposals of clips with a source.
+"""Computes the proposals of clips with a source of proposals, and writes them to the cache.
 
-All crops of a clip share the boxes of its whole frames. Each crop keeps the boxes that overlap it.
+The source runs once on the whole frames of a clip. Then each crop of the clip keeps the boxes that overlap the crop.
 """
 
 import torch
@@ -14,9 +14,8 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """Runs one source of proposals. It keeps the boxes of the last clip.
-
-    More crops of that clip may follow, perhaps in another batch.
+    """Runs one source of proposals. It keeps the proposals of the last clip, because further crops of the clip may
+    follow.
     """
 
     def __init__(self, options: ProposalOptions, device: torch.device) -> None:
@@ -40,7 +39,9 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Returns the proposals for the whole frames of a clip, or the error that says why there are none."""
+        """Returns the proposals for the whole frames of the clip of `row`. If there are none, returns the error that
+        says why.
+        """
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:
             self._last = name, self._proposed(row, clip)

@@ -22,7 +22,8 @@ class Proposals:
     """The best boxes of F frames of one size.
 
     `boxes` [F, top, 4] float32 are (x1, y1, x2, y2) in pixels of the frames. `scores` [F, top] float32 are objectness
-    logits in descending order. `count` [F] int64 is the number of boxes of each frame. Rows from `count` on are zero.
+    logits in descending order. `count` [F] int64 is the number of boxes of each frame. After the boxes of a frame, its
+    boxes and scores are 0.
     """
 
     boxes: Tensor
@@ -41,11 +42,11 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the `pre_nms_top` best candidates of each level and frame, with all levels joined.
+    """Returns the best candidates of each frame, at most `pre_nms_top` of each level of the pyramid.
 
-    The results are boxes [F, K, 4], logits [F, K], and the level of each candidate [K]. Each input has one tensor per
-    level: `logits` [F, A, H, W], `deltas` [F, 4A, H, W] with the 4 numbers of an anchor side by side, and `anchors`
-    [H*W*A, 4].
+    The results have the candidates of all levels one after the other: boxes [F, K, 4], logits [F, K], and the number of
+    the level of each candidate [K]. Each argument has one tensor per level: `logits` [F, A, H, W], `deltas` [F, 4A, H,
+    W] with the 4 numbers of an anchor side by side, and `anchors` [H*W*A, 4].
     """
     boxes, scores, levels = [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -69,12 +70,12 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Returns the `top` best boxes of each frame, after non-maximum suppression within each level.
+    """Returns the `top` best boxes of each frame, after non-maximum suppression within each level of the pyramid.
 
-    `boxes` is [F, K, 4], `scores` is [F, K], and `levels` is [K]. Boxes are clipped to the frame of `size` (h, w).
-    Boxes that are empty or not finite are dropped, and boxes whose sigmoid score is below `score_threshold`, as in
-    torchvision. Boxes are ranked by logit, as in detectron2. torchvision ranks by the sigmoid, which is 1.0 in float32
-    for every logit above 17.
+    `boxes` [F, K, 4], `scores` [F, K] (logits) and `levels` [K] are the results of `candidates`. Boxes are clipped to
+    the frame, which has `size` (h, w). A box is dropped if it is empty or not finite. A box is also dropped if the
+    sigmoid of its score is below `score_threshold`. Boxes are ranked by logit, as in detectron2. torchvision ranks by
+    the sigmoid, which is 1.0 in float32 for every logit above 17.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -94,9 +95,9 @@ def select(
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
-    """Returns images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W].
+    """Returns images [F, 3, H, W]: `images` [F, 3, h, w] with zeros added at the right and bottom.
 
-    H and W are multiples of `divisor`.
+    H and W are the next multiples of `divisor`.
     """
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))

@@ -1,4 +1,4 @@
-"""Defines what every source of proposals offers. A proposal is a box that may hold an object. Imports no torch.
+"""Defines what every source of proposals has in common. A proposal is a box that may hold an object. Imports no torch.
 
 Shapes: T frames, N proposals of a frame, h rows and w columns of the frames that a source asked for.
 """
@@ -16,10 +16,11 @@ from kinegraph.stages.regions.geometry import boxes_in_crop
 class ClipFrames:
     """The input of a source: T frames of one clip of a video of `width` x `height` px.
 
-    `video_id` is the id of the whole video, even if the clip is cut from an interval. `seconds` [T] float64 are the
-    presentation times. `pixels` [T, h, w, 3] uint8 RGB have the `input_size` of the options. They are None if the
-    source takes no pixels. `numbers` [T] int64 are the numbers of the frames among the `video_frames` frames of the
-    video. They are None if the source takes no numbers.
+    `video_id` is the id of the video, for example `a/b.mp4`, also if the clip is an interval of the video. `seconds`
+    [T] float64 are the presentation times of the frames. `pixels` [T, h, w, 3] uint8 RGB are the frames, resized to the
+    `input_size` of the source's options. `pixels` is None if the source needs no pixels. `numbers` [T] int64 are the
+    numbers of the frames, counted from the start of the video. The video has `video_frames` frames. `numbers` and
+    `video_frames` are right only if the source's options say that it takes numbers.
     """
 
     video_id: str
@@ -35,8 +36,8 @@ class ClipFrames:
 class ClipProposals:
     """The proposals of one clip.
 
-    `boxes` [T, N, 4] float32 are in pixels of the video. `scores` is [T, N] float32. `count` [T] int16 is the number of
-    boxes of each frame. Values from `count` on are zero.
+    `boxes` [T, N, 4] float32 are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N] float32. `count` [T] int16
+    is the number of boxes of each frame. After the boxes of a frame, its boxes and scores are 0.
     """
 
     boxes: np.ndarray
@@ -50,9 +51,9 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int) -> "ClipProposals":
-        """Returns proposals without boxes for `num_frames` frames with space for `top` boxes each.
+        """Returns arrays for `num_frames` frames with at most `top` boxes each. All values are 0.
 
-        The caller fills them in.
+        The caller fills in the boxes.
         """
         shape = num_frames, top
         return cls(
@@ -62,9 +63,9 @@ class ClipProposals:
         )
 
     def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
-        """Returns the proposals that overlap the rectangle `crop`, in the same order and without gaps.
+        """Returns the proposals that overlap the rectangle `crop`, (x1, y1, x2, y2) in pixels of the video.
 
-        Boxes are not clipped to the crop.
+        In each frame, these boxes come first, in their old order. Zeros follow. Boxes are not clipped to the crop.
         """
         top = self.scores.shape[1]
         kept = [
@@ -76,7 +77,9 @@ class ClipProposals:
 
 
 class ProposalError(Exception):
-    """A source has no proposals for a clip. `reason` is one of the reasons for failures in the ledger."""
+    """Raised if a source has no proposals for a clip. `reason` is a reason for a failure in the ledger, such as
+    "missing".
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -87,13 +90,14 @@ class ProposalError(Exception):
 class ProposalSource(Protocol):
     """A source of boxes without classes. It returns the `top` best boxes of each frame, by descending score.
 
-    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone, not on the other
-    frames of the clip, and are the same at each call. tests/stages/proposals/source_contract.py tests these rules.
+    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone, not on other frames of
+    the clip. Two calls with the same frame return the same boxes. tests/stages/proposals/source_contract.py tests these
+    rules.
     """
 
     @property
     def digest(self) -> str:
-        """Returns a text that identifies the weights in fingerprints, or "" if there are no weights."""
+        """Returns a digest of the weights for the fingerprint of the stage, or "" if the source has no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
         """Returns the proposals of a clip. Raises ProposalError if the source has no proposals for this clip."""

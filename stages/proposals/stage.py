@@ -68,7 +68,7 @@ class Proposals(StageKind):
         return ProposalRunner(_options(recipe), device)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array, problem) for values that no extraction can have written.
+        """Yields (array name, kind of problem) for each array with a value that no extraction can have written.
 
         `ok` has boxes [n, T, N, 4], scores [n, T, N] and count [n, T] of n rows, T frames and N boxes of a frame.
         """
@@ -85,9 +85,10 @@ class Proposals(StageKind):
             yield BOXES, "boxes"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Returns the name of the array of scores if the boxes may have no scores. Otherwise returns no name.
+        """Returns the name of the array of scores, in a tuple, if the boxes of `stage` may have no scores. Otherwise
+        the tuple is empty.
 
-        Imported boxes may have no scores, and cells of a grid have none. Scores that are missing are cached as 0.
+        Imported boxes may have no scores, and cells of a grid have none. The cache has 0 for a missing score.
         """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()
@@ -104,9 +105,10 @@ def _options(recipe: Recipe) -> ProposalOptions:
 
 
 def proposals_per_frame(cache: Cache) -> float | None:
-    """Returns the mean number of boxes per frame over all clips that did not fail, or None without such clips.
+    """Returns the mean number of boxes per frame in the cache. Failed clips and shards that cannot be read are not
+    counted.
 
-    Shards that cannot be read are left out.
+    Returns None if the cache has no proposals.
     """
     if not cache.has_stage(Proposals.kind):
         return None

@@ -15,7 +15,9 @@ ANCHOR_SIDES = ((16,), (32,))  # px, for the levels with stride 4 and 8; the dem
 
 
 class TinyPyramid(nn.Module):
-    """Maps images [F, 3, H, W] to two levels of maps: "0" [F, 32, H/4, W/4] and "1" [F, 32, H/8, W/8]."""
+    """Takes images [F, 3, H, W] and returns name of the level -> maps: "0" [F, 32, H/4, W/4] and "1" [F,
+    32, H/8, W/8].
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +35,8 @@ class TinyPyramid(nn.Module):
 def tiny_region_proposal_network() -> RegionProposalNetwork:
     """Returns torchvision's region proposal network with one square anchor per cell, untrained.
 
-    `stages/generated/tiny_networks.py` trains the network. Only training uses the settings for the sampling of boxes.
+    `stages/generated/tiny_networks.py` trains the network. The settings for the sampling of boxes matter only in this
+    training.
     """
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),

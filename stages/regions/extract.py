@@ -21,11 +21,13 @@ def clip_regions(
     options: RegionOptions,
     offset_px: float = 0.0,
 ) -> RegionBatch:
-    """Returns the region features of the T frames of `maps` [T, C, H, W] (C channels, H rows, W columns).
+    """Returns the region features of one clip. `maps` [T, C, H, W] are the clip's maps (C channels, H rows, W columns).
 
-    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is the number of boxes in each of T_p frames. T_p
-    is a multiple of T. Each map reads the boxes of its own input frame. `crop` is the rectangle that the network saw,
-    mirrored if x1 > x2. `stride` and `offset_px` are those of the tap.
+    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is the number of boxes in each frame. T_p is k *
+    T, because boxes may be cached for more frames than maps. Map t reads the boxes of frame k * t. `crop` (x1, y1, x2,
+    y2) is the rectangle of the video that the network saw, in pixels. If x1 > x2, the network saw it mirrored.
+    `input_size` is the side of the network's square input. `stride` and `offset_px` are the properties of the maps'
+    `Tap`.
     """
     step = len(boxes) // len(maps)
     projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)

@@ -15,10 +15,10 @@ Float32Array = NDArray[np.float32]
 def boxes_in_crop(
     boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
 ) -> tuple[Float32Array, Float32Array, int]:
-    """Returns the boxes that overlap the crop, their scores, and their number. The order stays, without gaps.
+    """Returns the boxes that overlap the crop [top, 4], their scores [top], and their number k.
 
-    Only the first `count` of `boxes` [N, 4] are read, and at most `top` are returned. Boxes are not clipped. The
-    results are boxes [top, 4], scores [top] and the number of boxes. Rows from that number on are zero.
+    Only the first `count` of `boxes` [N, 4] are read. If more than `top` boxes overlap, the first `top` are returned.
+    The boxes keep their order and are not clipped to the crop. The rows of the results from k on are zero.
     """
     x1, y1, x2, y2 = crop
     seen = boxes[:count]
@@ -32,19 +32,20 @@ def boxes_in_crop(
 
 
 def to_input(boxes: Float32Array, crop: Sequence[float], size: int) -> Float32Array:
-    """Returns `boxes` [..., 4] in pixels of the crop resized to `size` x `size`, clipped to the crop: float32.
+    """Transforms boxes from the video to a backbone's input, which is the crop resized to `size` x `size` pixels.
 
-    A crop with x1 > x2 is mirrored. Its pixels are read from right to left, and boxes are mirrored with the pixels. The
-    computation is in float64.
+    `boxes` and the result are [..., 4], the result in float32. The result is clipped to the input. A crop with x1 > x2
+    is mirrored. Its pixels are read from right to left, and boxes are mirrored with the pixels. The computation is in
+    float64.
     """
     inside: Float32Array = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
     return inside
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Returns the same boxes as `to_input`, in the precision of the arguments, which may be tensors.
+    """Does the same as `to_input`, but for arrays or tensors, and in the precision of the arguments.
 
-    `crop` [..., 4] may hold many crops.
+    `crop` [..., 4] may have another crop for each clip.
     """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin

@@ -19,7 +19,8 @@ class RegionOptions(StageOptions):
     def recorded(self) -> dict[str, Any]:
         """Returns the options that the fingerprint covers.
 
-        `grid` is left out while it is false, because caches of earlier versions lack it.
+        `backbones` is not covered, because each backbone has a stage of its own. `grid` is covered only if it is true,
+        because caches of earlier versions lack it.
         """
         exclude = {"backbones"} if self.grid else {"backbones", "grid"}
         return self.model_dump(mode="json", exclude=exclude)

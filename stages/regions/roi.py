@@ -24,7 +24,8 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class RegionBatch:
     """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
 
-    `grid` has the bins before they are reduced, if the options ask for the bins. Values from `count` on are zero.
+    `grid` has the bins of each region before they are reduced to one vector. It is None if the option `grid` is false.
+    A frame may have fewer than N regions. The values of the missing regions are zero.
     """
 
     features: Tensor
@@ -44,8 +45,9 @@ def region_features(
     """Returns the region features of the first `count` [T] boxes of each frame.
 
     `maps` is [T, C, H, W]. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the backbone's square input. The centre
-    of the first pixel is at 0.5. A map cell has `stride` pixels. Each box is read on a grid of `size` x `size` bins. A
-    bin takes as many samples as it covers cells. The bins are reduced by `reduce`, "max" or "mean".
+    of the first pixel is at 0.5. A map cell has `stride` x `stride` pixels. Each box is cut into `size` x `size` bins.
+    Along each axis, a bin takes as many samples as it covers map cells, rounded up. The bins of a box are reduced to
+    one vector by `reduce`, "max" or "mean".
     """
     num_frames, num_boxes = boxes.shape[:2]
     channels = maps.shape[1]

@@ -17,7 +17,7 @@ from kinegraph.stages.stage import StageBatch
 class RegionRunner:
     """Computes the region features of one backbone entry, on the maps of all its taps.
 
-    The maps are arrays of the stage `maps_of`.
+    The maps are the arrays of the stage `maps_of`, such as `features/i3d`.
     """
 
     digest = ""

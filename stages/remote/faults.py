@@ -1,7 +1,8 @@
 """Decides what is at fault for an error of a file system: one video, the credentials, or the network.
 
-Implementations of fsspec translate errors differently, and some wrongly. For HTTP, every failure to read a file's
-headers becomes a FileNotFoundError. So the errors that caused an error are checked too.
+Implementations of fsspec translate errors differently, and some translate them wrongly. For example, over HTTP every
+failure to read a file's headers becomes a FileNotFoundError. For this reason the causes of an error (`__cause__`) are
+checked too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,31 +20,31 @@ CREDENTIAL_ERRORS = frozenset("CredentialRetrievalError NoCredentialsError Parti
 
 
 class NetworkError(RuntimeError):
-    """Videos cannot be reached, and nothing shows that the videos themselves are at fault."""
+    """Raised if videos cannot be reached, and nothing shows that the videos themselves are at fault."""
 
 
 class CredentialsError(RuntimeError):
-    """A store refuses the credentials, or asks for credentials and has received none."""
+    """Raised if a store refuses the credentials, or if it needs credentials and there are none."""
 
 
 class Stopped(Exception):
-    """The caller has stopped, so nobody waits for the result of this request."""
+    """Raised in a request if the caller has stopped, so that nobody waits for the result of the request."""
 
 
 class NoRanges(Exception):
-    """A server returns whole files only. It cannot return a part of a file."""
+    """Raised if a server returns whole files only. It cannot return a part of a file."""
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
-    """Returns the error for a video of at least `size` bytes, where all copies together may take `max_bytes`."""
+    """Returns the error for a video of `size` bytes or more, if all copies together may take at most `max_bytes`."""
     detail = f"{url} has {size} bytes or more, and copies may take {max_bytes}: raise run.staging.max_gib"
     return DecodeError("unreadable", detail)
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Returns what is at fault for an error, as one of the words of `Fault`.
+    """Returns what is at fault for an error: "missing" or "refused" (the video), "credentials" or "network".
 
-    An unknown error counts as a fault of the network, because a run that stops loses nothing.
+    An unknown error counts as "network", because then the run stops and no video is marked as failed.
     """
     chain = [*_causes(error)]
     codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := status_in(each))]
@@ -58,8 +59,10 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def blamed(error: BaseException) -> BaseException:
-    """Returns the cause of an error where the error is a FileNotFoundError that hides another error, else the error
-    itself.
+    """Returns the error to report for `error`. It is `error` itself, except where a FileNotFoundError hides another
+    error.
+
+    In that case it is the hidden error, which is the cause of the FileNotFoundError.
     """
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
@@ -80,6 +83,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str | None:
-    """Returns the error code of S3 that an error carries, or None where it carries none."""
+    """Returns the error code of S3 in an error, for example "ExpiredToken". Returns None if the error has no code."""
     response = getattr(error, "response", None)
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None

@@ -1,7 +1,7 @@
-"""Makes a folder for files that must not outlive this process. Torch-free.
+"""Makes a temporary folder that is removed even if its process is killed. Torch-free.
 
-Beside each folder lies a file that the process holds locked. The kernel releases the lock when the process dies,
-however it dies. So a later process can tell leftovers from folders in use, also across containers.
+The process locks a file beside its folder. The kernel releases the lock when the process dies, however it dies. A later
+process removes each folder whose file is no longer locked. This also works across containers.
 """
 
 import fcntl
@@ -17,13 +17,13 @@ LOCK, GONE, GATE = ".lock", ".gone", "gate"
 
 
 class StagingError(RuntimeError):
-    """The folder for copies of videos cannot be used, or has no room."""
+    """Raised if the folder for copies of videos cannot be used, or if its disk is full."""
 
 
 class OwnFolder:
-    """A new empty folder below `base`, or below the system's temporary folder. `remove` removes it.
+    """A new empty folder below `base`. If `base` is None, it lies below the system's temporary folder.
 
-    At construction, folders that dead processes of this user left behind are removed first. Raises StagingError where
+    Before the folder is made, folders that dead processes of this user left behind are removed. Raises StagingError if
     the folder cannot be made.
     """
 
@@ -44,7 +44,7 @@ class OwnFolder:
             ) from error
 
     def remove(self) -> None:
-        """Removes the folder with all its files. Threads that still write in it can make no new file afterwards."""
+        """Removes the folder with all its files. A thread that still writes there can make no new file afterwards."""
         gone = _beside(self.path, GONE)
         with suppress(OSError):
             self.path.rename(gone)

@@ -1,4 +1,7 @@
-"""Reads what stores report about a file. Stores name these facts differently. Torch-free, and without fsspec."""
+"""Reads the size and the version of a file from the answer of a store. Stores use different keys in their answers.
+
+Torch-free, and without fsspec.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,9 +18,10 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """Size in bytes and version of a video at a URL.
+    """The size in bytes and the version of a video at a URL. The version is `etag` and `mtime_ns`, the time of the last
+    change.
 
-    `size` and `etag` are None, and `mtime_ns` is 0, where the store does not report them.
+    If the store does not report them, `size` and `etag` are None, and `mtime_ns` is 0.
     """
 
     size: int | None
@@ -26,19 +30,22 @@ class RemoteInfo:
 
     @classmethod
     def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
-        """Returns size and version of a file from `info`, the result of fsspec's method `info`."""
+        """Returns the size and the version of a file from `info`, which is the result of fsspec's method `info`."""
         etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """Returns the identity of the video at the URL. `copy` is the identity of its copy on this machine."""
+        """Returns the identity of the video at the URL for the ledger.
+
+        The identity is `copy`, the identity of the copy on this machine, with the version that the store reports.
+        """
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Returns whether the video, as the store reports it, has the same version as the video that `source`
-        identifies.
+        """Returns whether the video at the URL has the same version as `source`, an identity from the ledger.
 
-        Returns True where the store reports no versions.
+        The versions are equal if the etags are equal. They are also equal if etag and time of the last change are equal
+        or both missing. So the result is True for a store that never reports versions.
         """
         if self.etag is not None and self.etag == source.etag:
             return True
@@ -46,9 +53,9 @@ class RemoteInfo:
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Returns the time at which a file was last changed, in ns since 1970.
+    """Returns the time at which a file was last changed, in ns since 1970. `info` is the answer of the store.
 
-    Returns 0 where the store reports no time, or a time in an unknown form.
+    Returns 0 if the store reports no time, or a time in an unknown form.
     """
     modified = next((info[key] for key in MODIFIED if info.get(key)), None)
     with suppress(ValueError):

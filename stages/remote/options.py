@@ -8,9 +8,9 @@ GIB = 1 << 30
 
 
 class StagingOptions(StageOptions):
-    """Limits the copies of videos at URLs. A video is copied before it is decoded, and its copy is deleted afterwards.
+    """Limits the copies of videos at URLs. A video is copied before it is decoded. Its copy is deleted afterwards.
 
-    The limits hold for one worker process. A node with four worker processes needs four times as much.
+    The limits are for one worker process. A node with four worker processes needs four times as much.
     """
 
     folder: str | None = Field(
@@ -34,5 +34,5 @@ class StagingOptions(StageOptions):
 
     @property
     def max_bytes(self) -> int:
-        """Returns how many bytes all copies of one process may take together."""
+        """Returns how many bytes all copies of one worker process may take together."""
         return int(self.max_gib * GIB)

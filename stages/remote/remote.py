@@ -1,6 +1,6 @@
 """Lists, describes, probes and copies videos at URLs, through fsspec. Torch-free.
 
-Requests that fail because of the network are repeated. Where one video is at fault, a DecodeError is raised.
+A request that fails because of the network is repeated. If a video is at fault, a DecodeError is raised.
 """
 
 import errno
@@ -49,14 +49,14 @@ log = logging.getLogger("kinegraph")
 
 
 class Remote:
-    """Makes the requests of one process to URLs. Any thread may call it. Once the event `stopping` is set, waiting
-    ends.
+    """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    A request for a video is tried `tries` times while the network seems at fault. Then the video of the last request
-    that succeeded is requested again. If the store answers, the network works, so the video that failed is at fault,
-    and DecodeError is raised for it. Otherwise NetworkError is raised, which stops the run. Every method also raises
-    CredentialsError where the store refuses the credentials, Stopped once `stopping` is set, and UnknownStorage where
-    no installed package opens the URL.
+    A method tries a request up to `tries` times, as long as the network seems at fault. If the last try fails too, it
+    requests another video: the one that was read last without an error. If that succeeds, the network works. Then the
+    first video is at fault, and DecodeError is raised for it. Otherwise NetworkError is raised, which stops the run.
+
+    Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
+    package opens the URL. Every method raises Stopped soon after the event `stopping` is set, also while it waits.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
@@ -64,13 +64,13 @@ class Remote:
         self._witness: str | None = None
 
     def info(self, url: str) -> RemoteInfo:
-        """Returns size and version of a video, as its store reports them."""
+        """Returns the size and the version of a video, as its store reports them."""
         return self._patiently(url, lambda: self._info(url))
 
     def listed(self, root: str) -> Iterator[tuple[str, str]]:
-        """Yields (path below `root`, URL) of every file below the URL `root`, with one request per folder.
+        """Yields (path below `root`, URL) for each file below the URL `root`, at any depth, in the order of the paths.
 
-        Raises DecodeError (`missing`) where `root` does not exist.
+        Makes one request per folder. Raises DecodeError with the reason `missing` if `root` does not exist.
         """
         names = self._patiently(root, lambda: self._walked(root))
         top, is_http = self._at(root)[1].rstrip("/"), root.startswith(HTTP)
@@ -79,21 +79,24 @@ class Remote:
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns all bytes of a document. Raises DecodeError (`unreadable`) for a document of more than
-        `limit_bytes`.
+        """Returns all bytes of a document, for example of a list of videos. Raises DecodeError with the reason
+        `unreadable` if it has more than `limit_bytes`.
         """
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
     def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
-        """Returns the result of `look`, which reads the parts of the file that FFmpeg asks for.
+        """Opens the video at `url`, calls `look` with the open file, and returns the result of `look`.
 
-        Raises NoRanges where the server returns whole files only.
+        Only the parts of the video that `look` reads are requested. Raises NoRanges if the server returns whole files
+        only.
         """
         return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
-        """Returns the digest of a video, equal to that of `source_identity`. Three small parts of the video are read
-        for it.
+        """Returns the digest of a video of `size` bytes. `source_identity` computes the same digest for a copy of the
+        video.
+
+        Only three small parts of the video are read.
         """
         system, path = self._at(url)
 
@@ -105,16 +108,18 @@ class Remote:
         return self._patiently(url, lambda: sampled_digest(size, part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
-        """Copies a video to the file `target`. `info` is the result of `info` for the same URL.
+        """Copies a video to the file `target`. `info` is the result of the method `info` for the URL.
 
-        Where the copy has another size than `info` states, the video is copied again. Never writes more than
-        `max_bytes`. Raises DecodeError where a video of unknown size has more bytes, and OSError where the disk has no
-        room.
+        If the copy has another size than `info` states, the video is copied again. Never writes more than `max_bytes`.
+        If `info` states no size and the video has more than `max_bytes`, DecodeError is raised. Raises OSError if the
+        disk is full.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
     def _read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns all bytes of a document. They are first copied to a file, because copies stop at `limit_bytes`."""
+        """Returns all bytes of a document. The document is first copied to a file, because a copy can be stopped at
+        `limit_bytes`.
+        """
         system, path = self._at(url)
         words = f"{url} has more than {limit_bytes >> 20} MiB, the limit for such a file; is it the right one?"
         progress = _Progress(limit_bytes, DecodeError("unreadable", words), self.stopping)
@@ -168,7 +173,7 @@ class Remote:
         self._witness = url
 
     def _at(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns (file system of a URL, path of the URL in that file system)."""
+        """Returns (file system of `url`, path of the file in that file system)."""
         system = _system(os.getpid(), origin(url))
         return system, system._strip_protocol(url)
 
@@ -195,10 +200,11 @@ class Remote:
         raise AssertionError("tries is at least 1")
 
     def _judge(self, url: str, error: Exception) -> None:
-        """Raises the error that `error` means, unless the network is at fault.
+        """Raises the error that the user should see for `error`. Returns if the network is at fault, so that the caller
+        tries again.
 
-        Raises DecodeError where the video is missing or refused, CredentialsError for wrong credentials, and `error`
-        itself where the disk of this machine cannot be written.
+        Raises DecodeError if the video is missing or refused, and CredentialsError for wrong credentials. Raises
+        `error` itself if the disk of this machine cannot be written.
         """
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise error
@@ -227,9 +233,9 @@ class Remote:
 
 
 class _Watched:
-    """An open file that reads as ended after the first error, and keeps that error.
+    """An open file that notes the first error of a read or seek. From then on, the file seems to be at its end.
 
-    FFmpeg would otherwise continue to read, and PyAV would print every error after the first.
+    FFmpeg would otherwise continue to read, and PyAV would print every further error. `check` raises the first error.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -246,8 +252,8 @@ class _Watched:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raises the error that occurred, if any. Raises NoRanges for the error of a server that returns whole files
-        only.
+        """Raises the noted error, if there is one. Raises NoRanges instead if the error shows that the server returns
+        whole files only.
         """
         if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
@@ -264,8 +270,8 @@ class _Watched:
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Ends a copy when the caller has stopped, or when the copy grows beyond `max_bytes`. It then raises Stopped or
-    `too_much`.
+    """Stops a copy from inside fsspec. Raises Stopped if the caller has stopped, and the error `too_much` if more than
+    `max_bytes` were copied.
     """
 
     def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:
@@ -281,19 +287,19 @@ class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
 
 @functools.cache  # fsspec's cache would hold an instance, with connections, for each thread
 def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
-    """Returns the file system of `place`, a host or bucket.
+    """Returns the file system of `place`, which is the result of `origin`, for example `s3://bucket`.
 
-    All threads of a process share it. The number of the process is a parameter, because a file system does not survive
-    a fork.
+    All threads of a process share one file system per place. `process` is the id of this process. It is a parameter
+    because a forked process must not use the file system of its parent.
     """
     return open_file_system(place, **_settings(place.partition("://")[0]))[0]
 
 
 def _settings(scheme: str) -> dict[str, Any]:
-    """Returns the settings that fsspec receives for URLs of `scheme`, empty for other schemes than HTTP.
+    """Returns the settings with which fsspec opens URLs of `scheme`. The result is empty for other schemes than HTTP.
 
-    For HTTP, the time without an answer is limited in place of the time of the whole transfer. The user's own settings
-    of fsspec replace these settings.
+    For HTTP, the time without an answer is limited, but not the time of the whole transfer. The user's own settings of
+    fsspec have priority.
     """
     if scheme not in HTTP:
         return {}

@@ -1,6 +1,6 @@
-"""Provides videos as files of this machine. A local file is used as it is, and a video at a URL is copied. Torch-free.
+"""Provides videos as files of this machine. A local file is used as it is. A video at a URL is copied. Torch-free.
 
-Only a few copies exist at a time.
+Copies are deleted after use, so that only a few exist at a time.
 """
 
 import queue
@@ -33,30 +33,30 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 @dataclass(frozen=True)
 class AtHand:
-    """The file of a video on this machine. It is the video's own file, or a copy.
+    """The file of a video on this machine. `file` is the path of the video itself, or of a copy of it.
 
-    `original` is (URL, facts that the store reports) of a copied video, else None.
+    For a copy, `original` is (URL, facts that the store reports). Otherwise it is None.
     """
 
     file: str
     original: tuple[str, RemoteInfo] | None = None
 
     def identity(self) -> Source | None:
-        """Returns the identity of the video for the ledger, or None where the file cannot be read.
+        """Returns the identity of the video for the ledger. Returns None if the file cannot be read.
 
-        For a copy, the digest is computed from the copy, and the version is the one that the store reports for the
-        original.
+        For a copy, the digest is that of the copy, and the version is the one that the store reports for the video at
+        the URL.
         """
         source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(source) if source is not None and self.original else source
 
     def named(self, words: str) -> str:
-        """Returns `words` with the video's URL in place of the path of its copy."""
+        """Returns `words`, a message, with the URL of the video in place of the path of its copy."""
         return words.replace(self.file, self.original[0]) if self.original else words
 
 
 class Staging:
-    """Provides videos as files of this machine. No copy is left at the end, and all copies together stay within
+    """Provides videos as files of this machine. At its end, no copy is left. All copies together take at most
     `options.max_bytes`.
 
         with Staging(options) as staging:
@@ -65,10 +65,10 @@ class Staging:
                 decode(video.file)
             # the copy is gone
 
-    Use files in the order in which they were begun. Any number of threads may use files, one file at a time per thread.
-    Copies get their room on the disk in the order in which they were begun, so that no video waits for a later video. A
-    file that was begun need not be used. Entering a video raises the errors of `Remote`. It raises StagingError where
-    the folder for copies cannot be used.
+    Enter videos in the order in which `begin` was called for them. Several threads may enter videos, but one thread
+    only one video at a time. Copies get their room on the disk in the order of the calls of `begin`, so that no video
+    waits for a later one. A video for which `begin` was called need not be entered. Entering a video raises the errors
+    of `Remote`, and StagingError if the folder for copies cannot be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -84,7 +84,9 @@ class Staging:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stops copying at once and removes all copies. Does not wait for a network that may not answer."""
+        """Stops copying and removes all copies. Does not wait for copies in progress, because a network may never
+        answer.
+        """
         with self._lock:
             self._stopping.set()
             begun = [*self._begun.values()]
@@ -97,10 +99,10 @@ class Staging:
             self._folder.remove()
 
     def begin(self, path: str) -> AbstractContextManager[AtHand]:
-        """Begins to copy a video that will be needed. Returns a context that yields its file.
+        """Begins to copy a video that will be needed. Returns a context manager that yields the file of the video.
 
-        Entering the context waits for the copy. Leaving the context removes the copy. A local file is not copied.
-        Raises Stopped after the end of this `Staging`.
+        Entering the context waits for the copy. Leaving the context removes the copy. A local file is neither copied
+        nor removed. Raises Stopped if this `Staging` has ended and `path` is a URL.
         """
         if not is_url(path):
             return nullcontext(AtHand(path))
@@ -119,10 +121,10 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns the facts about a video that indexing needs. by_number: the frames are counted too.
+        """Returns the facts about a video that indexing needs. If `by_number` is True, its frames are counted too.
 
-        For a URL, only the needed parts of the file are fetched. Where the server returns whole files only, a copy is
-        probed. Raises the errors of `stream.probe` and of `Remote`.
+        For a URL, only the needed parts of the video are requested. If the server returns whole files only, the video
+        is copied first. Raises the errors of `stream.probe` and of `Remote`.
         """
         look = probe_counted if by_number else probe
         if not is_url(path):
@@ -182,7 +184,7 @@ class Staging:
         return AtHand(str(copy.file), (copy.url, info))
 
     def drop(self, copy: "_Copy") -> None:
-        """Removes a copy that was used, and makes its bytes free for other copies."""
+        """Removes a copy after use, so that other copies can take its bytes."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)
@@ -191,9 +193,10 @@ class Staging:
 
 @dataclass(eq=False)
 class _Copy:
-    """A video that is being copied. `number` counts the videos in the order in which they were begun.
+    """A video that is being copied. `number` is the number of earlier calls of `begin` for URLs.
 
-    `num_bytes` is the number of bytes that the copy takes. `ready` has the result once the copy is whole.
+    `num_bytes` is the number of bytes that the copy takes of the allowed bytes. `ready` has the result when the copy is
+    finished.
     """
 
     staging: Staging
@@ -217,15 +220,17 @@ class _Copy:
 
 
 class _Room:
-    """Gives copies their bytes, in the order of the copies' numbers. All copies together take at most `max_bytes`."""
+    """Shares `max_bytes` among copies. The copies get their bytes in the order of their numbers."""
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes, self._next, self._is_closed = max_bytes, 0, False
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Waits until all copies with lower numbers have their bytes and `num_bytes` are free, then takes `num_bytes`
-        for copy `number`. Raises Stopped after `close`.
+        """Takes `num_bytes` of the free bytes for the copy with the number `number`. Waits until all copies with lower
+        numbers have their bytes and until enough bytes are free.
+
+        Raises Stopped after `close`, also while it waits.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or (self._next == number and num_bytes <= self._free_bytes))

@@ -11,27 +11,30 @@ HTTP = ("http", "https")
 
 
 class UrlError(UsageError):
-    """A URL is refused, because it holds a secret or is a chain of file systems."""
+    """Raised if a URL has a secret in it, or is a chain of file systems (`zip::https://...`)."""
 
 
 def is_url(path: str) -> bool:
-    """Returns whether the path of a video is a URL. `file://` names a local path and does not count as a URL."""
+    """Returns whether the path of a video is a URL, for example `s3://bucket/a.mp4`. Returns False for `file://...`,
+    which is a local path.
+    """
     return "://" in path and not path.startswith(FILE)
 
 
 def origin(url: str) -> str:
-    """Returns scheme and host of a URL, or scheme and bucket, for example `s3://bucket`. Each origin has one file
-    system.
+    """Returns scheme and host of a URL, or scheme and bucket (`s3://bucket/a.mp4` -> `s3://bucket`).
+
+    All URLs of one origin use the same file system of fsspec.
     """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def checked(url: str) -> str:
-    """Returns a URL or path unchanged.
+    """Returns `url`, a URL or a path, unchanged, if it may be used.
 
-    Raises UrlError for a URL that holds a secret, because the URL is written to clips.parquet and to logs. The message
-    hides the secret. Raises UrlError for a chain of file systems too.
+    Raises UrlError for a URL with a user, a password or a query, because these may be secrets, and URLs are written to
+    clips.parquet and to logs. The message hides the secret. Raises UrlError for a chain of file systems too.
     """
     if not is_url(url):
         return url
@@ -53,9 +56,10 @@ def checked(url: str) -> str:
 
 
 def located(root: str, path: str) -> tuple[str, str]:
-    """Returns (id, full path) of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
+    """Returns (id, full path) of the video that a list of videos has as `path`.
 
-    The id is the POSIX path below `root`. For a video outside of `root`, the id is the full path. Raises the errors of
+    `path` is a path below `root`, an absolute path, or a URL. The id of a video below `root` is its path from there,
+    with `/` (`root`, `root/a/b.mp4` -> `a/b.mp4`). The id of any other video is its full path. Raises the errors of
     `checked`.
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)

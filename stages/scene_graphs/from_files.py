@@ -1,6 +1,6 @@
 """Takes scene graphs from files that a user already has, one file per video. Imports no torch.
 
-A clip has the graphs in its interval of the video.
+A clip gets the graphs whose time lies between its start and its end.
 """
 
 import logging
@@ -18,9 +18,9 @@ log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
-    """A source that reads the graphs of each video from the file of that video.
+    """A source that reads the scene graphs of each video from the file of that video.
 
-    The last file is kept in memory, because clips of a video follow each other.
+    The graphs of the last file are kept in memory, because several clips of one video usually follow each other.
     """
 
     def __init__(self, options: GraphFileOptions) -> None:
@@ -63,10 +63,11 @@ class FileGraphs:
 
 
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
-    """Returns all of `frames`, or `most` of them if there are more than `most`.
+    """Returns `frames`, or a selection of `most` of them if there are more than `most`.
 
-    Of n frames, the chosen ones have the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1. The clip
-    sampler `uniform` chooses frames in the same way.
+    Of n frames, the selection has those with the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1.
+    For example, it has the frames 1, 3 and 5 of n = 6 if `most` is 3. The clip sampler `uniform` selects frames by this
+    rule too.
     """
     if len(frames) <= most:
         return frames

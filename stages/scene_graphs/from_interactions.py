@@ -1,8 +1,8 @@
 """Makes the scene graphs of the generated data set from the true positions of its things. Imports no torch.
 
-A thing is a small shape with a digit. Thing 0 is the person. Class labels of videos are not used.
+A thing is a small shape with a digit. Thing 0 is the person. The class labels of the videos are not used.
 
-Shapes: T video frames, K things, R relations.
+Shapes: T frames of a video, K things, R relations.
 """
 
 import re
@@ -24,9 +24,8 @@ VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """A source that computes the positions of things again from the seed of the data set.
-
-    It does not read the video.
+    """A source that computes the positions of things from the seed of the generated data set. It does not read the
+    video.
     """
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
@@ -51,9 +50,9 @@ class InteractionGraphs:
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
-    """Returns the split and the number of a generated video.
+    """Returns (split, number) of a generated video from its id.
 
-    Raises GraphError if `video_id` is not the name of a generated video.
+    Raises GraphError if `video_id` is not the id of a generated video.
     """
     match = VIDEO_ID.fullmatch(video_id)
     if match is None or not video_id.endswith(video_path(match[1], int(match[2]))):
@@ -63,9 +62,10 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """The relations of K - 1 things to the person in each frame: `values` uint8 [T, K - 1, R], 1 if the relation holds.
+    """The relations of the K - 1 things besides the person to the person, in each frame of a video.
 
-    `gaps_px` [T, K - 1] are the distances between the thing and the person in pixels.
+    `values` uint8 [T, K - 1, R] is 1 if the thing has the relation to the person, else 0. `gaps_px` [T, K - 1] are the
+    distances in pixels between the thing and the person.
     """
 
     values: np.ndarray
@@ -74,16 +74,21 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns the class numbers [K - 1] of the things besides the person, and their relations to the person."""
+    """Returns (class numbers [K - 1] of the things besides the person, their relations to the person in each frame).
+
+    `index` is the number of the video in the split.
+    """
     shown = truth(seed, split, index)
     return np.array(shown.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(shown.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the relations of all things to the first thing. `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels.
+    """Returns the relations of all things besides the person to the person, in each frame. Thing 0 of `boxes` is the
+    person.
 
-    Boxes are squares. Relations of movement compare a frame with the frame before it. Gaps are between discs as wide as
-    the squares, and negative if the discs overlap. y grows downwards.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels and must be squares. y grows downwards. A relation of movement
+    compares each frame with the frame before it. A gap is the distance between the largest discs in two boxes, negative
+    if the discs overlap.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]
@@ -107,8 +112,9 @@ def relations_to_person(boxes: np.ndarray) -> Relations:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """Returns the difference of `values` to the previous frame, in the shape of `values`. Frames are the first axis.
+    """Returns `values` of each frame minus `values` of the frame before it, in the shape of `values`. Axis 0 is the
+    frame.
 
-    The first frame has the difference of the second frame.
+    The first frame has no frame before it, so it has the difference of the second frame.
     """
     return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

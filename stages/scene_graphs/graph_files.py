@@ -1,9 +1,9 @@
-"""Reads files of scene graphs, one per video. Imports no torch.
+"""Reads files of scene graphs, one file per video. Imports no torch.
 
     {"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
 
 `objects` are the objects besides the person. `"relations": null` means that no edge leads from the object to the
-person. A frame that shows only the person has an empty list of objects. Other keys are ignored.
+person. A frame that shows only the person has an empty list of objects. Keys that are not in this example are ignored.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, plain
 
 
 class GraphFileError(ValueError):
-    """A file of scene graphs cannot be read, or its content is wrong. The message says why."""
+    """Raised if a file of scene graphs cannot be read, or if its content is wrong. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,9 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The graph of one frame. `seconds` is the frame's time after the first presented frame of the video."""
+    """The graph of one frame. `seconds` is the time of the frame, counted from the first presented frame
+    of the video.
+    """
 
     seconds: float
     objects: tuple[GraphObject, ...]
@@ -56,7 +58,7 @@ class _Document(BaseModel):
 
 
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
-    """Returns the graphs in the file `path`, one for each listed frame, in order of time.
+    """Returns the graphs in the file `path`, one graph for each frame that the file lists, in order of time.
 
     Raises FileNotFoundError if there is no such file, OSError if it cannot be read, and GraphFileError if its content
     is wrong.
@@ -75,7 +77,9 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """The numbers of classes and relations by their plain names. A relation that is left out has None."""
+    """Two tables, for classes and relations: name, shortened by `plain` -> number. A relation that the vocabulary
+    ignores has None in place of a number.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.classes = {plain(name): place for place, name in enumerate(vocabulary.classes)}

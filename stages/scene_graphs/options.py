@@ -20,7 +20,7 @@ INTERACTION_OBJECTS = 3  # objects besides the person
 class GraphFileOptions(StageOptions):
     """Scene graphs that you already have, in one json file per video.
 
-    A clip takes the graphs within its interval [start, end).
+    A clip takes the graphs whose time lies in its interval, from its start to before its end.
     """
 
     source: Literal["file"]
@@ -46,16 +46,16 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Returns the number of input frames from one graph to the next.
+        """Returns the number of frames of the clip from one graph to the next.
 
-        Returns None if the graphs have times of their own.
+        Returns None if the graphs have times of their own, as graphs from files have.
         """
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Returns the shape (T, M, R) of the arrays for clips of `clip_frames` frames.
+        """Returns the shape (T, M, R) of the arrays of graphs for clips of `clip_frames` frames.
 
-        T is the number of graphs, M the number of objects of a graph, and R the number of relations.
+        T is the number of graphs of a clip, M the number of objects of a graph, and R the number of relations.
         """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 

@@ -16,12 +16,14 @@ from kinegraph.cache_schemas.ledger import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
-    """The graphs of one clip as they are cached, in order of time. Padding comes last.
+    """The graphs of one clip as they are cached, in order of time. A clip with fewer than T graphs has padding at the
+    end.
 
     `times` [T] float64 are seconds from the start of the clip, NaN in padding. `count` [T] int16 is the number of
-    objects besides the person, -1 in padding. `objects` [T, M] int16 are the class numbers, -1 from `count` on.
-    `linked` [T, M] uint8 is 1 if an edge leads from the object to the person. `relations` [T, M, R] uint8 is 1 if the
-    object has the relation, and 0 if the object is not linked.
+    objects of a graph besides the person, -1 in padding. `objects` [T, M] int16 are the class numbers of the objects,
+    and -1 after the last object. `linked` [T, M] uint8 is 1 if an edge leads from the object to the person, else 0.
+    `relations` [T, M, R] uint8 is 1 if the object has the relation to the person. It is 0 for an object that is not
+    linked.
     """
 
     times: np.ndarray
@@ -32,7 +34,7 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns graphs that are all padding, for the caller to fill in. `shape` is (T, M, R)."""
+        """Returns graphs that are all padding. The caller fills them in. `shape` is (T, M, R)."""
         return cls(
             times=np.full(shape[:1], np.nan),
             count=np.full(shape[:1], -1, np.int16),
@@ -43,7 +45,9 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """A source has no graphs for a clip. `reason` is one of the reasons for failures in the ledger."""
+    """Raised if a source has no graphs for a clip. `reason` is a reason for a failure in the ledger,
+    such as "missing".
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -52,10 +56,11 @@ class GraphError(Exception):
 
 
 class GraphSource(Protocol):
-    """A source of scene graphs. A graph has the relations of objects to the one person at a moment of a clip."""
+    """A source of scene graphs. One graph has the relations of the objects to the one person, at one time of a clip."""
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        """Returns the graphs of the clip `row`. `frame_times` are the presentation times of its frames in seconds.
+        """Returns the graphs of the clip `row`. `frame_times` are the presentation times of the clip's frames in
+        seconds.
 
         Raises GraphError if the source has no graphs for this clip.
         """

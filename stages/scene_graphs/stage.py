@@ -1,4 +1,4 @@
-"""The stage `graphs`, which writes scene graphs at moments of a clip. Imports no torch."""
+"""The stage `graphs`, which takes the scene graphs of each clip from their source. Imports no torch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array, problem) for values that no extraction can have written.
+        """Yields (array name, kind of problem) for each array with a value that no extraction can have written.
 
         `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. T
         is the number of graphs, M the number of objects of a graph, and R the number of relations.

@@ -1,4 +1,7 @@
-"""The names of the objects and relations in scene graphs. The cache has the index of a name. Imports no torch."""
+"""The names of the classes of objects and of the relations in scene graphs. Imports no torch.
+
+The cache does not have the name, but its number: the position of the name in its list, from 0.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +22,11 @@ def plain(name: str) -> str:
 
 
 class Vocabulary(StageOptions):
-    """Names in the order of their numbers. All names must differ, also without case, blanks and the signs / _ -."""
+    """The names of classes and of relations. The number of a name is its position in its list, from 0.
+
+    Two names for classes must differ in more than case, blanks and the signs / _ -. The same is true of two names for
+    relations.
+    """
 
     classes: tuple[str, ...] = Field(
         min_length=1, description="names of the objects' classes, the person's class included"
@@ -58,10 +65,10 @@ NAMED = {
 
 
 def resolved(given: Any) -> Any:
-    """Returns the vocabulary that `given`, the value of the option `vocabulary`, names.
+    """Returns the vocabulary for `given`, the value of the option `vocabulary`.
 
-    A value that is no text is unchanged. A text is a name of NAMED or the path of a json file. Raises ValueError if the
-    text is neither.
+    If `given` is a text, it is a key of NAMED, such as "action_genome", or the path of a json file. The content of the
+    file is returned as it is. Raises ValueError if the text is neither. Any other `given` is returned unchanged.
     """
     if not isinstance(given, str):
         return given

@@ -52,9 +52,9 @@ def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _pairs(overlaps: np.ndarray, scores: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
-    """Returns the pairs (index of the earlier box, index of the later box) to link.
+    """Returns the pairs (index of the earlier box, index of the later box) to link. A box is in at most one pair.
 
-    `overlaps` [P, Q] are the IoUs. `scores` [Q] are those of the later boxes.
+    `overlaps` [P, Q] are the IoUs of earlier and later boxes. `scores` [Q] are the scores of the later boxes.
     """
     earlier, later = np.nonzero(overlaps >= min_iou)
     order = np.lexsort((earlier, later, -scores[later], -overlaps[earlier, later]))

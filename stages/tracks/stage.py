@@ -41,10 +41,11 @@ class Tracks(StageKind):
         return TrackRunner(recipe.tracks)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array, problem) for values that no extraction can have written.
+        """Yields (array name, kind of problem) if an array has values that no extraction can have written.
 
-        `ok` has track numbers [n, T, N] and numbers of tracks [n] of n rows, T frames and N places for boxes. In each
-        frame, the boxes come first. A new track must have the next number.
+        `ok` has n rows of track numbers [n, T, N] and of numbers of tracks [n], for T frames and N places for boxes.
+        The places with a box must come first in each frame. A track number must not occur twice in a frame. A new track
+        must have the next number.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)

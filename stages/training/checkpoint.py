@@ -1,6 +1,7 @@
 """Stores a trained head as a folder with `model.safetensors` (the weights) and `run.json`.
 
-`run.json` has everything else that is needed to build the head again.
+`run.json` has everything else that is needed to build the head again. If the head is the user's own, the folder also
+has a copy of its code, `head.py`.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class RunError(UsageError):
 
 
 class RunNotFound(RunError, FileNotFoundError):
-    """The folder does not hold a complete run."""
+    """The folder has no `run.json`, so it holds no complete run."""
 
 
 class RunExists(RunError, FileExistsError):
@@ -49,11 +50,13 @@ class RunExists(RunError, FileExistsError):
 class RunRecord(BaseModel):
     """The content of run.json.
 
-    `options` are the options of the head, with defaults filled in. `spec` has the arrays that the head reads, with the
-    shape of one clip. `train` has the options of training. `features` has the options of all stages that made the
-    arrays. It is None in runs of earlier versions, which have only `cache_fingerprint`. `recipe` has the sections of
-    the config that make the arrays, for `predict`. It is None in runs of earlier versions. `trained_on` identifies the
-    clips, labels and classes of the run's splits. It is empty in runs of earlier versions.
+    `options` are the options of the head, with defaults filled in. `spec` maps the name of each array that the head
+    reads to the shape of one clip. `features` maps the key of each stage that made these arrays to the options of the
+    stage. `recipe` has the sections of the config that make the arrays, because `predict` makes them for new videos.
+    `train` has the options of training. `trained_on` identifies the clips, labels and classes of the run's splits.
+
+    Runs of earlier versions have None as `features` and `recipe`, and {} as `trained_on`. Without `features`, only
+    `cache_fingerprint` tells how the arrays were made.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -96,8 +99,9 @@ def describe_run(
 ) -> RunRecord:
     """Returns the record of `head`, which was trained on `clips` of the cache at the path `cache`.
 
-    `features` has the options of all stages that made the arrays. `recipe` is `Recipe.document` of the config that
-    makes the arrays.
+    `metrics` has the validation metrics of the run by name. `features` maps the key of each stage that made the head's
+    arrays to the options of the stage. `trained_on` identifies the clips, labels and classes of the run's splits.
+    `recipe` is `Recipe.document` of the config that makes the arrays.
     """
     return RunRecord(
         cache=cache,
@@ -120,14 +124,15 @@ def describe_run(
 
 
 def is_trained(folder: Path) -> bool:
-    """Returns whether the folder holds a complete run."""
+    """Returns whether the folder holds a complete run, which is a folder with `run.json`."""
     return (folder / RECORD_FILE).exists()
 
 
 def require_free(folder: Path) -> None:
     """Raises RunExists if `folder` already holds a run.
 
-    Callers call this function before training too, so that no training is in vain.
+    `save_run` calls this function after the training. Callers also call it before the training, so that no training is
+    in vain.
     """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
@@ -147,8 +152,10 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
     """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the run's record.
 
-    With `allow_code`, the code of a head of the user's own may be run. Raises RunNotFound if there is no record. Raises
-    RunError if a file cannot be read, if the files do not fit each other, or if code must be run without `allow_code`.
+    If the head is the user's own, its code is run, but only with `allow_code`.
+
+    Raises RunNotFound if there is no record. Raises RunError if a file cannot be read, if the files do not fit each
+    other, or if the head is the user's own and `allow_code` is false.
     """
     record = load_record(folder)
     return load_head(folder, record, allow_code=allow_code), record
@@ -157,7 +164,8 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
     """Returns the head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
 
-    Raises RunError if a file cannot be read, if the weights do not fit, or if code must be run without `allow_code`.
+    Raises RunError if a file cannot be read, if the weights do not fit, or if the head is the user's own and
+    `allow_code` is false.
     """
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
@@ -178,8 +186,8 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
     """Returns the user's own head of a run, from the copy of its code in the run's folder.
 
-    Raises RunError without `allow_code`, and if the code was changed after the training. Raises HeadError if the copy
-    cannot be read.
+    Raises RunError if `allow_code` is false, or if the code was changed after the training. Raises HeadError if the
+    copy cannot be read.
     """
     path = folder / CODE_FILE
     if not allow_code:
@@ -198,9 +206,11 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
-    """Raises RunError unless the cache has the arrays that the head reads, in the same shapes, and the same classes.
+    """Raises RunError unless the cache fits the head of the run.
 
-    `spec` has the cache's arrays with the shape of one clip. `class_names` are the classes of the cache.
+    A cache fits if it has all arrays that the head reads, in the shapes of the training, and the classes of the
+    training in the same order. `spec` maps the name of each array of the cache to the shape of one clip. `class_names`
+    are the classes of the cache.
     """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
@@ -233,11 +243,11 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 def require_same_features(
     record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError if the cached features were made in another way than the features of the training.
+    """Raises RunError if the features in the cache were made in another way than the features of the training.
 
-    `features` and `fingerprint` are those of the cache. More clips per video, or other crops, do not count as another
-    way. A later upgrade of the cache does not count as another way either. `upgraded_from` is the fingerprint before
-    the upgrade. It is None or the present fingerprint if there was no upgrade.
+    `features` (stage key -> options) and `fingerprint` are those of the cache. Three differences are allowed: another
+    number of clips per video, other crops, and an upgrade of the cache after the training. `upgraded_from` is the
+    cache's fingerprint before its upgrade. Without an upgrade, `upgraded_from` is None or equal to `fingerprint`.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -255,9 +265,9 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool) -> Features:
-    """Returns `features` without the options that choose clips and crops.
+    """Returns `features` (stage key -> options) without the options that choose clips and crops.
 
-    For an upgraded cache, the version of the rules for finding frames is left out too.
+    With `is_upgraded`, the result is also without the version of the rules for finding frames.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:

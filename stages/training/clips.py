@@ -37,7 +37,7 @@ class Clips(Protocol):
 
     @property
     def spec(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns the full name of each array -> the shape of one clip."""
+        """Returns a dictionary of full array name -> shape of one clip (`{"features/i3d/res5_pooled": (16, 2048)}`)."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Clips(Protocol):
 
     @property
     def video_ids(self) -> Sequence[str]:
-        """Returns the id of the video of each clip."""
+        """Returns one video id for each clip. Clips of one video have the same id."""
         ...
 
     @property
@@ -74,15 +74,15 @@ class Clips(Protocol):
 
     @property
     def failed_labels(self) -> Tensor:
-        """Returns the labels of `failed_videos`, as int64 or multi-hot as in `labels`."""
+        """Returns the labels of `failed_videos`, one row for each video. The form is that of `labels`."""
         ...
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int], /) -> Batch:
-        """Returns the clips `indices` as a dictionary of array name -> values. The first axis has the B clips.
+        """Returns the B clips with the indices `indices` as a dictionary of array name -> values [B, ...].
 
-        The name `labels` has the labels (int64 [B], or multi-hot float32 [B, num_classes]).
+        The key `labels` has the labels (int64 [B], or multi-hot float32 [B, num_classes]).
         """
         ...
 
@@ -90,10 +90,11 @@ class Clips(Protocol):
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
-    """Yields batches of the clips in `order`, with the arrays in `names`, on `device`. The last batch may be smaller.
+    """Yields the clips with the indices `order` in batches of `batch_size`. The last batch may be smaller.
 
-    A thread reads the next batch while the caller uses the present one. If a data set of earlier versions has no method
-    `batch`, its `__getitems__` is called. A stop by a signal raises KeyboardInterrupt between two batches.
+    A batch is a dictionary with the arrays `names`, on `device`. A thread reads the next batch while the caller uses
+    the present one. A stop by a signal raises KeyboardInterrupt between two batches. If `clips` has no method `batch`,
+    as in data sets for earlier versions, its `__getitems__` is called.
     """
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
@@ -131,7 +132,7 @@ def is_labelled(clips: Clips) -> bool:
 
 
 def _have_label(labels: Tensor) -> Tensor:
-    """Returns a bool for each row of `labels` that says whether the row has a label.
+    """Returns a bool for each row of `labels`, which is true if the row has a label.
 
     `labels` has the form of `Clips.labels`.
     """
@@ -149,11 +150,11 @@ def require_clips(clips: Clips, purpose: str) -> None:
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips if the split has no clip, or if labels are missing or are not classes.
+    """Raises UnusableClips if the split has no clip, if a clip has no label, or if a label is not a class number.
 
-    If videos may have several labels, some videos may have no label, but not all. With `failed_too`, the labels of
-    failed videos are needed too, because scores cover these videos. `purpose` is the part of the message after "to",
-    such as "train on".
+    If videos may have several labels, clips without a label are allowed, but at least one clip must have a label. With
+    `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the part
+    of the message after "to", such as "train on".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
@@ -178,10 +179,11 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """Raises FeaturesNotFinite if a value in one of the arrays `names` is not finite.
+    """Raises FeaturesNotFinite if one of the arrays `names` has a value that is not finite.
 
-    The message names the video of the first clip with such a value. Training calls this function after a result was not
-    finite, to find out whether the features caused it.
+    The message has the id of the video of the first such clip. Training calls this function after a result was not
+    finite, to find out whether the features caused it. The array `graphs/times` is not checked, because NaN has a
+    meaning there.
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())

@@ -46,7 +46,11 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class _Best:
-    """The best epoch so far, with its number, its weights and its validation metric `worth`. Higher is better."""
+    """The epoch with the highest `worth` so far: its number, its weights and its `worth`.
+
+    The `worth` of an epoch is its validation metric (for the metric `loss`, the negative loss). Without validation, it
+    is the number of the epoch.
+    """
 
     worth: float = -math.inf
     epoch: int = 0
@@ -83,21 +87,25 @@ def train(
     on_step: OnStep = lambda record: None,
     state_file: Path | None = None,
 ) -> TrainResult:
-    """Trains `head` in place and returns the results of the run. The weights of the best epoch are kept.
+    """Trains `head` in place and returns the results of the run. At the end, `head` has the weights of the best epoch.
 
-    At the end, `head` is on `device` in evaluation mode. The best epoch is the first epoch with the best
-    `options.metric` on `val_clips`, or the last epoch if there are no `val_clips`. On a CPU, the same head, clips,
-    options and number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
+    The best epoch is the first epoch with the best `options.metric` on `val_clips`. Without `val_clips`, the last epoch
+    is the best. At the end, `head` is on `device` in evaluation mode. On a CPU, the same head, clips, options and
+    number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
     seeded(options.seed, device): head = build_head(...)`.
 
-    With a `state_file`, the run writes its state there after each epoch, and as often as the options say. If the file
-    has a state at the start, the run continues from it, to the same weights as without interruption. The caller removes
-    the file at the end. A run that diverges removes the file itself. `on_step` is called about once a second. Under
-    torchrun, the processes share each batch (`together.py`), and the first process validates and writes.
+    With a `state_file`, the run writes its state to this file after each epoch, and within an epoch as the options
+    `checkpoint_minutes` and `checkpoint_steps` say. If the file has a state at the start, the run continues from this
+    state. The weights at the end are the same as without the interruption. The caller removes the file after the
+    training. If the training diverges, `train` removes the file.
 
-    Raises UnusableClips if the clips have no labels to learn from, and StateError if the state is damaged or is the
-    state of another run. Raises UsageError if the metric does not fit the labels, or the precision does not fit the
-    device. If the loss is not finite, raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
+    `on_epoch` is called after each epoch, and `on_step` about once a second. Under torchrun, the processes share each
+    batch (`together.py`), and process 0 validates and writes.
+
+    Raises UnusableClips if there are no clips, or if labels are missing or are not classes. Raises StateError if the
+    state is damaged or is the state of another run. Raises UsageError if the metric does not fit the labels, or the
+    precision does not fit the device. If the loss or a score is not finite, raises FeaturesNotFinite if a feature is
+    not finite, else TrainingDiverged.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
@@ -169,7 +177,7 @@ class _Training:
                     raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
-        """Trains to the end and returns the results.
+        """Trains until the last step, or until the option `patience` ends the training, and returns the results.
 
         A stop by a signal raises KeyboardInterrupt between two batches.
         """
@@ -204,14 +212,17 @@ class _Training:
         return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
 
     def _scored(self) -> Head:
-        """Returns the network that is validated and kept.
+        """Returns the network whose metrics are computed and whose weights are kept.
 
-        It is the moving mean of the head if there is one, else the head itself.
+        It is the moving mean of the head if the option `ema` is set, else the head itself.
         """
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """Trains for the present epoch, or for the rest of it, validates, and returns the epoch's record."""
+        """Trains for one epoch, validates, and returns the epoch's record.
+
+        If the run continues from a state in the middle of an epoch, trains for the rest of this epoch.
+        """
         started = told = time.perf_counter()
         self.head.train()
         names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
@@ -236,13 +247,16 @@ class _Training:
         return record
 
     def _order(self) -> Tensor:
-        """Returns the clip indices of the present epoch in random order. The last epoch may have fewer clips."""
+        """Returns the clip indices of the present epoch in random order.
+
+        In the last epoch, there are only as many clips as the remaining steps need.
+        """
         self.order.set_state(self.epoch_order)
         order = torch.randperm(len(self.clips), generator=self.order)
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, started: float) -> EpochRecord:
-        """Validates the head after the epoch and returns the epoch's record. `started` is the time of its start.
+        """Validates the head after an epoch and returns the epoch's record. The epoch started at the time `started`.
 
         Raises FeaturesNotFinite or TrainingDiverged if the loss or a score is not finite.
         """
@@ -264,7 +278,7 @@ class _Training:
         )
 
     def _validated(self) -> dict[str, float] | None:
-        """Returns the validation metrics by name, with the `loss`. Returns {} without a validation split.
+        """Returns a dictionary with the validation metrics and the validation `loss`, or {} without a validation split.
 
         Returns None if a score is not finite although all features are finite.
         """
@@ -297,7 +311,10 @@ class _Training:
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes one step of the optimiser on the clips `indices`. `batch` has this process's share of these clips."""
+        """Takes one step of the optimiser. `indices` are the clips of the step, over all processes.
+
+        `batch` has only the clips of this process.
+        """
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor * group["factor"]
@@ -329,9 +346,10 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor by which the mean loss of this process is multiplied.
+        """Returns the factor by which the mean loss of this process is multiplied. `indices` are the clips of all
+        processes.
 
-        With these factors, the mean over the processes is the mean over all clips `indices`.
+        With these factors, the mean over the processes is the weighted mean over all clips `indices`.
         """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
@@ -344,7 +362,10 @@ class _Training:
         return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
     def _save(self) -> None:
-        """Writes the run's state, all that the next step depends on, to `state_file`. Does nothing without a file."""
+        """Writes the state of the run to `state_file`. The state has all values that the next step depends on.
+
+        Does nothing without a `state_file`.
+        """
         if self.state_file is None:
             return
         self.saved = time.perf_counter()

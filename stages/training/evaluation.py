@@ -1,5 +1,4 @@
-"""Computes the metrics of videos from the logits of their clips. An ok clip is a clip that was extracted without a
-failure.
+"""Computes the metrics of videos from the logits of their clips.
 
 Shapes: V videos, K classes.
 """
@@ -42,12 +41,16 @@ class VideoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """The metrics of a split as fractions, by name: top1 and top5, or mAP and wAP.
+    """The result of the evaluation of a split.
 
-    `num_videos` includes the `num_failed` videos of which every clip failed. `loss` is the mean over clips, without
-    class weights. `per_class` has for each class the fraction of correct videos, or the average precision. It is NaN
-    for the classes in `classes_without_positives`. `videos` has the scores. If no video has a label, `metrics` is
-    empty, and `loss` and `per_class` are NaN.
+    If each video has one label, `metrics` has "top1" and "top5", and `per_class` has for each class the fraction of its
+    videos that are classified correctly. If videos may have several labels, `metrics` has "mAP" and "wAP", and
+    `per_class` has the average precision of each class. All metrics are fractions. `per_class` is NaN for the classes
+    in `classes_without_positives`.
+
+    `loss` is the mean over clips, without class weights. `num_videos` includes the failed videos, and `num_failed` is
+    their number. A failed video is a video of which every clip failed. `videos` has the scores. If no video has a
+    label, `metrics` is empty, and `loss` and `per_class` are NaN.
     """
 
     metrics: dict[str, float]
@@ -61,7 +64,7 @@ class EvaluationResult:
     def classes_without_positives(self) -> tuple[int, ...]:
         """Returns the numbers of the classes that no video has as a label.
 
-        Means over classes leave these classes out.
+        The means over classes do not include these classes.
         """
         return tuple(class_index for class_index, value in enumerate(self.per_class) if math.isnan(value))
 
@@ -69,15 +72,16 @@ class EvaluationResult:
 def evaluate(
     head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
 ) -> EvaluationResult:
-    """Returns the metrics of the videos in `clips`: top-k, or mAP if videos may have several labels.
+    """Returns the scores and metrics of the videos in `clips`.
 
-    mAP is the mean average precision of Charades. In top-k, a video of which every clip failed counts as wrong. In mAP,
-    such a video is ranked last, as the official Charades scorer ranks missing videos. If no video has a label, the
+    If each video has one label, the metrics are top-1 and top-5 accuracy. A video of which every clip failed counts as
+    wrong. If videos may have several labels, the metrics are mean average precisions of Charades. A video of which
+    every clip failed is ranked last, as the official Charades scorer ranks missing videos. If no video has a label, the
     result has only scores.
 
-    Raises UnusableClips if there is no clip, or if some labels are missing. The message says with `purpose` what the
-    clips are for. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN or
-    infinite.
+    Raises UnusableClips if there is no clip, or if only some videos have a label although each video needs one.
+    `purpose` is what the clips are for, and is part of the message. Raises FeaturesNotFinite if a feature is NaN or
+    infinite, else ScoresNotFinite if a score is NaN or infinite.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -98,7 +102,10 @@ def evaluate(
 
 
 def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Returns the metrics over all videos by name, and the metric of each class [K]."""
+    """Returns the metrics over all videos by name, and one number for each class [K].
+
+    The number is the average precision if videos may have several labels, else the accuracy.
+    """
     if videos.labels.ndim == 2:
         average_precision = charades_map(videos.scores, videos.labels)
         return {"mAP": average_precision.mean, "wAP": average_precision.weighted}, average_precision.per_class
@@ -106,7 +113,8 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Returns the scores of all videos. The score of a video is joined from the logits of its clips and crops.
+    """Returns the scores of all videos of the split. The logits of a video's clips and crops are joined to one score
+    per class.
 
     `logits` is [clips, K].
     """
@@ -122,10 +130,11 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Returns the scores [num_videos, K]. A score is the maximum or the mean over the clips of the video.
+    """Returns the scores of videos, [num_videos, K]. The scores of a video are the maximum or the mean over its clips.
 
-    `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video in the result. The option
-    `aggregate_of` says whether logits or their probabilities are joined. A video without a clip has -inf.
+    The option `aggregate` chooses the maximum or the mean. The option `aggregate_of` says whether logits or
+    probabilities are joined. `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video in the
+    result. A video without a clip has the scores -inf.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)

@@ -14,11 +14,12 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean loss over the clips, a scalar. `logits` is [B, K].
+    """Returns the mean loss over B clips, a scalar. `logits` is [B, K].
 
-    For `labels` int64 [B], the loss is the softmax cross-entropy. For multi-hot `labels` [B, K], it is a binary
-    cross-entropy per class. `weights` [K] are factors on the clips of each class, and the mean is weighted too. For
-    multi-hot labels, `weights` are factors on the positives of each class.
+    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. Then `weights` [K] has the weight of each
+    class, and the result is the weighted mean over the clips. If `labels` is multi-hot [B, K], the loss of a clip is
+    the mean over K binary cross-entropies. Then `weights` [K] multiplies only the terms of the labels that are 1.
+    Without `weights`, all weights are 1.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights)
@@ -26,13 +27,14 @@ def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights [K] of the classes in the loss, or None if all weights are 1.
+    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` is `none`.
 
-    With `balanced`, each class has the same total weight. The weight is clips / (classes present * clips of the class).
-    If clips may have several labels, the positives of a class weigh as much as its negatives. A class without clips has
-    weight 1.
+    If the option is a list, the result has the numbers of the list. If the option is `balanced`, the weights depend on
+    the labels of `clips`. For one label per video, the weight of a class is clips / (number of classes with clips *
+    clips of the class), so that all classes have the same total weight. For several labels, the weight is (clips
+    without the label) / (clips with the label), so that both weigh the same. A weight that would be 0 or infinite is 1.
 
-    Raises UsageError if the options list weights, but not one for each class.
+    Raises UsageError if the list does not have one number for each class.
     """
     if options.class_weights == "none":
         return None
@@ -53,7 +55,11 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """Returns the weight of each clip in the mean of `clip_loss`: one number for each clip of `clips`."""
+    """Returns one number for each clip of `clips`, its weight in the mean that `clip_loss` computes.
+
+    `weights` are the class weights [K]. All clips have weight 1 if `weights` is None, or if videos may have several
+    labels.
+    """
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))
     return weights[clips.labels]

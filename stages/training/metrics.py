@@ -15,8 +15,8 @@ from kinegraph.cache_schemas.words import counted
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
     """Returns the fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
 
-    `ks` has the numbers k. `scores` is [V, K] and `labels` is int64 [V]. Among equal scores the lower class counts as
-    larger, so constant scores do not count as a hit for every class. A score of -inf is never a hit.
+    `ks` has the numbers k. `scores` is [V, K] and `labels` is int64 [V]. Among equal scores, the class with the lower
+    number is ranked first, so that constant scores are not a hit for every class. A score of -inf is never a hit.
 
     Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
     """
@@ -35,10 +35,11 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the confusion matrix of the classes, int64 [K, K + 1], with one count of videos in each entry.
+    """Returns the confusion matrix of the classes, int64 [K, K + 1]. An entry is a number of videos.
 
-    Entry (i, j) counts the videos of class i whose largest score is that of class j. The last column counts videos
-    without scores. Among equal scores the lower class counts as larger. Raises ValueError in the same cases as `topk`.
+    Entry (i, j) counts the videos of class i whose largest score is the score of class j. The last column counts videos
+    without scores. Among equal scores, the class with the lower number counts as the largest. Raises ValueError in the
+    same cases as `topk`.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
@@ -49,9 +50,10 @@ def confusion(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each video how many classes have a larger score than the video's label: int64 [V].
+    """Returns the rank of each video's label among the classes, int64 [V]. Rank 0 is the largest score.
 
-    The value is the largest integer if the score of the label is -inf. Raises ValueError in the same cases as `topk`.
+    Among equal scores, the class with the lower number is ranked first. If the score of the label is -inf, the rank is
+    the largest int64. Raises ValueError in the same cases as `topk`.
     """
     _check(scores)
     num_classes = scores.shape[1]
@@ -65,10 +67,10 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """Average precision of each class, `per_class` [K]. A class without a positive video has NaN.
+    """The average precisions of the classes, `per_class` [K], and two means of them.
 
-    `mean` is the mean over the classes with a positive video. `weighted` is the mean weighted by the number of positive
-    videos.
+    A video is positive for a class if the class is among its labels. A class without a positive video has NaN and is in
+    neither mean. `mean` has equal weights. In `weighted`, the weight of a class is its number of positive videos.
     """
 
     per_class: Tensor
@@ -77,12 +79,13 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns the mean average precision as the official Charades_v1_classify.m computes it.
+    """Returns the average precisions and their means as the official Charades_v1_classify.m computes them.
 
-    `scores` is [V, K]. `labels` is multi-hot [V, K]. Videos must have the order of the annotation file. For each class,
-    videos are sorted by descending score (stable), and the average precision is 1 / N_pos * sum over ranks r of
-    precision(r) * [r is positive], without interpolation. N_pos is the number of positive videos. Videos without any
-    label are ranked as if their scores were -inf. Classes without a positive video are left out of the mean.
+    `scores` is [V, K]. `labels` is multi-hot [V, K]. A video is positive for a class if the class is among its labels.
+    For each class, videos are sorted by descending score. Videos of equal score keep their order, so the videos must be
+    in the order of the annotation file. The average precision of a class is 1 / N_pos * sum over ranks r of
+    precision(r) * [video at r is positive], without interpolation. N_pos is the number of positive videos. Videos
+    without any label are ranked as if their scores were -inf.
 
     Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """

@@ -22,10 +22,12 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """A copy of a head, in `module`. Its weights and BatchNorm statistics are moving means of the head's values.
+    """Holds a copy of a head in `module`. The copy's weights and BatchNorm statistics are moving means of the head's
+    values.
 
-    Values that are not floating-point, such as indices, are copied from the head. The names in its `state_dict` are
-    those of torch's AveragedModel, which also averages indices.
+    Values that are not floating-point, such as indices, are copied from the head without a mean. The names in the
+    `state_dict` are those of torch's AveragedModel. This class is used instead, because AveragedModel also averages
+    indices.
     """
 
     n_averaged: Tensor
@@ -41,7 +43,7 @@ class MovingMean(nn.Module):
 
     @torch.no_grad()
     def update(self, head: Head) -> None:
-        """Moves the means towards the present values of `head`. The first call copies the values."""
+        """Replaces each mean by decay * mean + (1 - decay) * value of `head`. The first call copies the values."""
         pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)
@@ -61,10 +63,10 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
-    """Returns the groups of trained parameters for the optimiser.
+    """Returns the trained parameters in groups, in the form that torch's optimisers take.
 
-    A group has one learning rate `factor` and one weight decay. Unless the option `decay_all` is set, parameters with
-    one axis (biases, gains of norms) have no weight decay.
+    The parameters of a group have the same weight decay and the same `factor` on the learning rate. Unless the option
+    `decay_all` is set, parameters with one axis (biases, gains of norms) have no weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():

@@ -25,8 +25,9 @@ class EpochRecord:
 class StepRecord:
     """The progress of a run in the middle of an epoch.
 
-    `step` of `num_steps` steps of the run are done. `loss` and `clips_per_second` are means over the epoch so far.
-    `metric` is the name and the value of the last validation metric, or None before the first validation.
+    The run has done `step` of its `num_steps` steps. `loss` and `clips_per_second` are means over the present epoch so
+    far. `metric` has the name and the value of the last validation metric (`("top1", 0.5)`), or is None before the
+    first validation.
     """
 
     epoch: int
@@ -41,8 +42,9 @@ class StepRecord:
 class TrainResult:
     """The result of a training run.
 
-    After training, the head has the weights of `best_epoch`. `metric` names the validation metric that chose this
-    epoch. `metric` and `best_metric` are None without validation.
+    After training, the head has the weights of the epoch `best_epoch`, counted from 1. `metric` is the name of the
+    validation metric that chose this epoch, and `best_metric` is its value. Both are None without validation. `history`
+    has the records of all epochs.
     """
 
     best_epoch: int

@@ -28,9 +28,9 @@ class Schedule:
     def factor(self, step: int, metrics: Sequence[float] = ()) -> float:
         """Returns the factor on the learning rate at `step`. Steps are counted from 0.
 
-        The factor rises to 1 at the last step of the warm-up. The schedule `cosine` lets it fall from there to 0 at the
-        end. `metrics` has the validation metric of each epoch so far, and a higher metric is better. Only the schedule
-        `plateau` uses `metrics`.
+        During the warm-up, the factor rises linearly to 1. After the warm-up, the option `schedule` decides. For
+        example, with `cosine` the factor falls from 1 to 0 until the end of the run. `metrics` has one validation
+        metric for each epoch so far, and a higher metric is better. Only the schedule `plateau` uses `metrics`.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit

@@ -44,10 +44,12 @@ class StateError(UsageError):
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """Returns the values that must be equal for a run to continue from a state.
+    """Returns a dictionary of the values that identify a run. A run continues from a state only if the values are
+    equal.
 
-    They are the recipe, the fingerprint of the features, and the identity of the clips and labels of the training split
-    and of the validation split.
+    They are the options of training and of the head, the number of processes, the fingerprint of the features, and the
+    clips and labels of the training split and of the validation split. Options that do not change the numbers are not
+    included.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
@@ -55,9 +57,9 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Writes the state of the run to the file `path`, whole or not at all. `of` is the `identity` of the run.
+    """Writes the state of a run to the file `path`. `of` is the `identity` of the run.
 
-    `state` has tensors, numbers and strings only.
+    A crash leaves the old file or the new file, never a part of a file. `state` has tensors, numbers and strings only.
     """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
@@ -67,9 +69,10 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the state in the file `path`, with tensors on the CPU. Returns None if the file does not exist.
 
-    Runs no code of the file.
+    Runs no code from the file. `of` is the `identity` of the run that wants to continue.
 
-    Raises StateError if the file cannot be read, or if its run differs from the identity `of` (recipe, head or clips).
+    Raises StateError if the file cannot be read, or if its state belongs to a run with another identity (recipe, head
+    or clips).
     """
     try:
         require_sound(path)
@@ -101,7 +104,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
-    """Returns the error for a file whose content is not a state. `why` is the cause."""
+    """Returns the StateError for a file whose content is not a state. `why` is the cause, as a part of the message."""
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 
@@ -115,7 +118,8 @@ def remove_state(folder: Path) -> None:
 
 
 def generators(device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns the states of torch's global generators of the CPU and of `device`.
+    """Returns the states of torch's global generators as a dictionary with the key "cpu", and "cuda" if `device` is a
+    GPU.
 
     Dropout draws its numbers from these generators.
     """
@@ -126,7 +130,10 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Sets torch's global generators to `states`. If the run began on a CPU, the generator of CUDA keeps its seed."""
+    """Sets torch's global generators to `states`, which `generators` returned.
+
+    If `states` has no key "cuda", because the run began on a CPU, the generator of a GPU keeps its seed.
+    """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -35,7 +35,7 @@ def rank() -> int:
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Connects the processes with each other while the context is open.
+    """Connects the processes with each other while the context is open. Does nothing for a process alone.
 
     If `device` is "cuda", each process uses its own GPU.
 
@@ -70,10 +70,10 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module to call in place of `head`. Calling it makes the gradients the means over the processes.
+    """Returns the module to call in place of `head`, so that gradients become means over the processes.
 
-    The parameters that a head does not use must be the same at each step. BatchNorm takes its statistics over the clips
-    of all processes.
+    For a process alone, the module is `head` itself. With several processes, the parameters that a head does not use
+    must be the same at each step. BatchNorm takes its statistics over the clips of all processes.
 
     Raises UsageError if a head with BatchNorm trains in several processes on CPUs, because torch does not support this.
     """
@@ -88,11 +88,12 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Returns this process's clips of `order`, and the number of these clips in each batch.
+    """Returns the clips of this process, a part of `order`, and the largest number of them in one batch.
 
-    `order` has the indices of all clips, and is cut into batches of `batch_size`. If the last batch is too small for
-    all processes, this process repeats a clip. The weight of the loss leaves the repeated clip out. Raises UsageError
-    if the batch size is not a multiple of the number of processes.
+    `order` has the indices of all clips, and is cut into batches of `batch_size`. Every process must take part in every
+    batch. If the last batch has too few clips for all processes, a process without a clip gets the first clip of
+    `order` again. This clip has no weight in the loss. Raises UsageError if the batch size is not a multiple of the
+    number of processes.
     """
     count = num_processes()
     if batch_size % count:

@@ -1,4 +1,6 @@
-"""Names the network that a checkpoint is from, by the names and shapes of its tensors. The name is used in messages."""
+"""Recognises the network that a checkpoint comes from, by the names and shapes of its tensors. Messages contain its
+name.
+"""
 
 from collections.abc import Mapping
 
@@ -11,9 +13,9 @@ FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly",
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of a network, such as `I3D-R50` or `ResNet-18`. Returns None for an unknown network.
+    """Returns the name of the network with the tensors `state`, such as `I3D-R50`. Returns None for an unknown network.
 
-    `state` is a full state dict with kinegraph's names.
+    `state` maps kinegraph's names to all tensors of the network.
     """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")

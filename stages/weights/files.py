@@ -23,11 +23,12 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by name. The file may hold them in a dict under one of the keys WRAPPERS.
+    """Returns the tensors of a checkpoint by name. The file has them in a dict, alone or under one of the keys
+    WRAPPERS.
 
-    A prefix in PREFIXES that all names have is removed. Formats are safetensors, files of torch.save, and pickles of
-    numpy arrays (.pkl files of Caffe2 and of detectron2's model zoo). Raises WeightsError where the file is damaged,
-    asks for code, or holds anything but arrays.
+    The format is safetensors, a file of torch.save, or a pickle of numpy arrays (.pkl files of Caffe2 and of
+    detectron2's model zoo). If all names begin with the same prefix in PREFIXES, for example "module.", the prefix is
+    removed. Raises WeightsError if the file is damaged, asks for code, or holds anything but arrays.
     """
     try:
         require_regular(path)
@@ -78,9 +79,9 @@ def _content(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """Returns the content of a file of torch.save: tensors, and other values that a pickle may hold.
+    """Returns the content of a file of torch.save, usually a dict with tensors.
 
-    Raises WeightsError where the file asks for code, or is not sound by `require_sound`.
+    Raises WeightsError if the file asks for code, or if `require_sound` refuses the file.
     """
     require_sound(path)
     try:
@@ -96,10 +97,10 @@ def _read_torch(path: Path) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Returns the class and the message of an error of torch.load.
+    """Returns the class and the message of `error`, without torch's advice to run the code in the file.
 
-    torch adds the advice to run the code in the file. Where the error has a context from the unpickler, that context is
-    returned without the advice.
+    torch.load adds the advice to the message of an error of the unpickler. In that case, the message of the unpickler
+    is returned.
     """
     if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
@@ -107,8 +108,10 @@ def _words(error: Exception) -> str:
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns what torch.load has to admit besides tensors: names of numpy, and kinegraph's own types, which check
-    their state.
+    """Returns what torch.load may use besides tensors: kinegraph's replacements of numpy's functions and types.
+
+    Each replacement has the name of the numpy function or type in the file. The replacements check what the file passes
+    to them.
     """
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
     return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

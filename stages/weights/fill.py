@@ -1,7 +1,7 @@
-"""Fills a network from a checkpoint. Every tensor of the checkpoint is used or left out for a reason, and every tensor
-of the network is filled.
+"""Fills a network from a checkpoint, so that every tensor of the network has a value from the file.
 
-State dicts map names to tensors. Kinegraph's names and the names in a file may differ (see `formats`).
+Every tensor of the file must be used, or left unused for a known reason. Names in the file may differ from kinegraph's
+names (see `formats`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +26,13 @@ def fill(
 ) -> None:
     """Copies the tensors of a checkpoint into `network`, in place.
 
-    above: name -> shape of the tensors that were cut away from the network. A file may have these tensors. The shapes
-    in the file must then equal those in `above`.
+    above: name -> shape of tensors that the network had before it was cut. The file may have them, in these shapes.
+    They are not used.
 
-    is_ignored: returns whether a tensor of the file is left out on purpose, by its name in kinegraph.
+    is_ignored: takes kinegraph's name of a tensor of the file, and returns True if the tensor must not be used.
 
-    Raises WeightsError for tensors that are left over, missing or of another shape. The message has kinegraph's names
-    and the names in the file.
+    Raises WeightsError for a tensor that only the file or only the network has, and for a tensor of another shape. The
+    message has kinegraph's names and the names in the file.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
     state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
@@ -56,10 +56,11 @@ def fill(
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Returns the tensors of `state` under the names that `wanted` has.
+    """Returns the tensors `state` of a file, renamed if the network is one for images and the file is from code for
+    videos.
 
-    Networks for images have layer1 ... layer4, and files of video code have res2 ... res5. A time axis of one frame is
-    removed from the kernels of such files.
+    `wanted` has the names of the network's tensors. If they are renamed, tensors of res2 to res5 become tensors of
+    layer1 to layer4, and kernels of one frame lose their axis of time. Otherwise `state` is returned unchanged.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
@@ -74,10 +75,10 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns sentences about how the first convolution of the file differs from that of the network. `shapes` has the
-    shapes of the network's tensors by name.
+    """Returns at most one sentence, for a message, on how the first convolutions of file and network differ.
 
-    The list is empty where nothing differs, or where the network is no 3D ResNet.
+    `state` has the tensors of the file. `shapes` has the shapes of the network's tensors by name. The list is empty if
+    nothing differs, or if the network is no 3D ResNet.
     """
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []

@@ -1,7 +1,7 @@
-"""Loads weights of frozen networks: from files, which are read without running code, or random.
+"""Loads the weights of frozen networks. They come from files, which are read without running code, or are random.
 
-The parameter `weights` is a name from a catalogue entry, a local path, or `random:<seed>`. The parameter `named` has
-the named weights of the catalogue entry: name -> source.
+The parameter `weights` is a name from a catalogue entry, a local path, or `random:<seed>`. The parameter `named` is a
+field of the catalogue entry: name -> description of the file.
 """
 
 import hashlib
@@ -39,9 +39,12 @@ def load_weights(
 ) -> None:
     """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
-    above, is_ignored: see `fill`. other_words: see `locate`. model: the network's name in its catalogue.
+    `weights` is a name in `named`, a local path, or `random:<seed>`. model: the network's name in its catalogue. above:
+    name -> shape of tensors that the network had before it was cut. The file may have them. is_ignored: returns True
+    for a tensor of the file that must not be used. other_words: further values of `weights`, for the message.
 
-    Raises WeightsError where there are no such weights, the file is damaged, or names are left over or missing.
+    Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
+    same tensors.
     """
     seed = _seed(weights)
     if seed is not None:
@@ -61,9 +64,9 @@ def load_weights(
 
 
 def read_known(path: Path, source: WeightSource | None) -> State:
-    """Returns the tensors of a file by name, as `read_state` does, and raises its errors.
+    """Returns the tensors of the file `path` by name. Raises the errors of `read_state`.
 
-    For a damaged file that was downloaded, the message says how to download it again.
+    If the file is damaged and `source` is a public file, the message also says how to download it again.
     """
     try:
         return read_state(path)
@@ -74,9 +77,10 @@ def read_known(path: Path, source: WeightSource | None) -> State:
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
-    """Returns the digest of the weights that the fingerprint covers: the sha256 of the file.
+    """Returns the digest of the weights that the fingerprint of a cache covers. For a file, it is the sha256 of the
+    file.
 
-    For `random:<seed>`, returns the digest of the tensors of `network`.
+    For `random:<seed>`, it is the digest of the tensors of `network`, which have these weights.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
@@ -84,7 +88,9 @@ def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightS
 
 
 def tensors_digest(network: nn.Module) -> str:
-    """Returns the sha256 of the names, dtypes, shapes and bytes of all tensors of `network`, in order."""
+    """Returns one sha256 of the names, dtypes, shapes and bytes of all tensors of `network`, in the order of its state
+    dict.
+    """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
@@ -93,10 +99,11 @@ def tensors_digest(network: nn.Module) -> str:
 
 
 def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
-    """Returns the path of the file with these weights. A public file is downloaded to torch hub's folder at first use.
+    """Returns the path of the file with the weights `weights`. A public file is downloaded to torch hub's folder at
+    first use.
 
-    other_words: other values that the caller accepts as `weights`, for the message. Raises WeightsError where there is
-    no such file, or where it cannot be downloaded.
+    other_words: further values that the caller accepts as `weights`, such as `inflate:...`. The message has them.
+    Raises WeightsError if there is no such file, or if it cannot be downloaded.
     """
     source = named.get(weights)
     if source is None:
@@ -124,8 +131,9 @@ def _refuse_irregular(path: Path) -> None:
 
 
 def _seed(weights: str) -> int | None:
-    """Returns the seed of `random:<seed>`, or None for other weights. Raises WeightsError for a seed that is no whole
-    number.
+    """Returns the seed of weights that are `random:<seed>` (`random:3` -> 3). Returns None for other weights.
+
+    Raises WeightsError if the seed is no whole number from 0.
     """
     kind, _, seed = weights.partition(":")
     if kind != "random":
@@ -162,9 +170,9 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
 def _check_classes(
     path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
 ) -> None:
-    """Raises WeightsError for a file that has the name of a public file but another number of classes.
+    """Raises WeightsError if a file has the name of a public file, but another number of classes than the public file.
 
-    Such a file is not the public file, and its network may expect other pixels than the network of the public file.
+    Such a file is not the public file. Its network may expect other pixels than the public network.
     """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return

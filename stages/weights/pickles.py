@@ -1,9 +1,9 @@
 """Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
-numpy's own dtype takes flags from a pickle, and with some flags raw bytes count as pointers. So kinegraph replaces
-numpy.dtype, and numpy's functions that make arrays of a dtype, by types of its own. Kinegraph's types accept only
-numbers, and they take only the byte order from the state of a dtype. Errors that say `refused` are about contents that
-could do harm.
+A pickle can set flags of numpy's own dtype, and with some flags numpy takes bytes of the file for pointers. For this
+reason kinegraph replaces numpy.dtype, and numpy's functions that make arrays of a dtype, by its own types and
+functions. They accept only numbers, and take only the byte order from the state of a dtype. An error whose message says
+`refused` is about content that could do harm.
 """
 
 import io
@@ -26,10 +26,11 @@ KEYS = (str, bytes, int, float, bool, type(None))
 
 
 def read_pickle(path: Path) -> Any:
-    """Returns the content of a pickle: numpy arrays in plain containers. Strings of Python 2 are read as latin-1.
+    """Returns the content of a pickle: numpy arrays, usually in dicts or lists. Strings of Python 2 are read as
+    latin-1.
 
-    Arrays of another byte order are converted to that of this machine. Raises WeightsError where the file is damaged,
-    or names anything but numpy arrays and plain containers, because such a name could run code.
+    Arrays with the byte order of another machine are converted. Raises WeightsError if the file is damaged. Raises
+    WeightsError also if the file asks for anything but numpy arrays and plain containers, because that could run code.
     """
     try:
         with open_regular(path) as file:
@@ -43,7 +44,7 @@ def read_pickle(path: Path) -> Any:
 
 
 class NumberType:
-    """Replaces numpy.dtype in a pickle. It is a type of numbers, and `dtype` has the byte order of the values in the
+    """Replaces numpy.dtype in a pickle. It describes a type of numbers. `dtype` has the byte order of the values in the
     file.
     """
 
@@ -53,9 +54,9 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Takes the byte order from `state`, numpy's state of a dtype. Raises WeightsError for fields or flags.
+        """Takes the byte order from `state`. Raises WeightsError if `state` describes a type with fields or flags.
 
-        The state is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
+        `state` is numpy's state of a dtype: (version, byte order, subarray, names, fields, itemsize, alignment, flags).
         """
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ORDERS or (*state[2:5],) != (None,) * 3:
             raise WeightsError("refused: the pickle holds a type of numbers with fields or flags of its own")
@@ -64,17 +65,19 @@ class NumberType:
 
 
 class PlainArray(np.ndarray):
-    """Replaces numpy.ndarray in a pickle. The array is empty until `__setstate__` sets its values, which happens
-    once.
+    """Replaces numpy.ndarray in a pickle. The array is empty until the unpickler calls `__setstate__`, which sets its
+    values.
+
+    `__setstate__` may be called once.
     """
 
     def __new__(cls, *arguments: object) -> NoReturn:
         raise WeightsError("refused: the pickle makes an array by hand")
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the values from `state`: (version, shape, type, whether the order is Fortran's, bytes).
+        """Sets the values of the array from `state`: (version, shape, type, whether the order is Fortran's, bytes).
 
-        Raises WeightsError where the array has values already, or where the state does not fit.
+        Raises WeightsError if the array has values already, or if shape, type and bytes do not fit.
         """
         _, shape, kind, is_fortran, raw = state
         if self.size:
@@ -85,8 +88,9 @@ class PlainArray(np.ndarray):
 
 
 def _raw(raw: object) -> bytes | bytearray:
-    """Returns the bytes of an array. Bytes in pickles of Python 2 arrive as text. Raises WeightsError for other
-    types.
+    """Returns the bytes of an array from `raw`, which is bytes, or text in pickles of Python 2.
+
+    Raises WeightsError if `raw` is of another type.
     """
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     if not isinstance(raw, bytes | bytearray):
@@ -95,9 +99,9 @@ def _raw(raw: object) -> bytes | bytearray:
 
 
 def _values(raw: object, kind: object, shape: object) -> np.ndarray:
-    """Returns the values as an array of `shape` in C's order, with the byte order of `kind`.
+    """Returns the bytes `raw` as an array of `shape` in C's order, with the byte order of `kind`.
 
-    Raises WeightsError where `kind` is no NumberType, `shape` is no shape, or `raw` has another number of bytes.
+    Raises WeightsError if `kind` is no NumberType, if `shape` is no shape, or if `raw` has too many or too few bytes.
     """
     raw = _raw(raw)
     if not isinstance(kind, NumberType):
@@ -110,9 +114,10 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """Returns an array without values. Replaces numpy's function _reconstruct in a pickle.
+    """Returns an array without values. Replaces numpy's function _reconstruct, which a pickle calls before it sets the
+    values.
 
-    Raises WeightsError for a subclass of numpy.ndarray.
+    Raises WeightsError if `subtype` is another class than numpy.ndarray.
     """
     if subtype is not NDARRAY:
         raise WeightsError("refused: the pickle holds an array of a class of its own")
@@ -125,9 +130,10 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array as pickle protocol 5 writes it. With the `order` "K", the axes are stored in the order `axes`.
+    """Returns an array from its bytes `raw`. Replaces numpy's function _frombuffer, which pickles of protocol 5 call.
 
-    Raises WeightsError for an order other than "C", "F" and "K".
+    `order` is "C", "F" or "K". With "K", the pickle has the axes of the array in the order `axes`. Raises WeightsError
+    for any other `order`.
     """
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
         return _from_buffer(raw, kind, shape, "C").transpose(axes)
@@ -140,7 +146,8 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns the bytes of `text`. Python 3 writes bytes as latin-1 text into pickles that Python 2 can read.
+    """Returns the bytes of `text`. Replaces _codecs.encode, because Python 3 writes bytes into pickles for Python 2 as
+    latin-1 text.
 
     Raises WeightsError for another encoding than latin1.
     """
@@ -160,16 +167,16 @@ def _ordered(items: Iterable[Any] = ()) -> OrderedDict[Any, Any]:
 
 
 def _check_keys(keys: Iterable[object]) -> None:
-    """Raises WeightsError for keys of a dict or set that are no plain values.
+    """Raises WeightsError if a key of a dict or set is no plain value, such as a text or a number.
 
-    Such keys may be nested so deep that computing their hash ends the process.
+    Other keys, such as tuples, may be nested so deep that computing their hash ends the process.
     """
     if bad := [key for key in keys if not isinstance(key, KEYS)]:
         raise WeightsError(f"refused: the pickle holds a key that is a {type(bad[0]).__name__}, not a name or number")
 
 
 class _Named:
-    """A name that a pickle may contain but not call."""
+    """Stands for a name that a pickle may contain as an argument, but may not call."""
 
 
 NDARRAY = _Named()
@@ -193,8 +200,10 @@ _Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and f
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads pickles that hold plain containers and the names in ADMITTED. Raises WeightsError for any other name. No
-    file can make the reader use more memory than the file is long.
+    """Reads pickles with plain containers (dicts, lists, ...) and the types and functions in ADMITTED.
+
+    Raises WeightsError for the name of any other type or function. No size in the file can make the reader allocate
+    more memory than the file is long.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
@@ -254,7 +263,9 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 
 class _Bounded:
-    """An open file that is never asked for more bytes than it has, because a size in a pickle may claim petabytes."""
+    """An open file that refuses to read more bytes than the file has, because a size in a pickle
+    may claim petabytes.
+    """
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file

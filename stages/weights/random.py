@@ -1,4 +1,4 @@
-"""Draws random weights with which the activations of a deep network stay near one."""
+"""Draws random weights for deep networks. With them, activations stay near 1 in all layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,15 @@ BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draws random weights that keep activations near one at any depth, in place, without torch's global generator.
+    """Fills `network` with random weights, drawn from `seed`, in place. torch's global generator stays unchanged.
 
-    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10 of that paper), which keeps the second moment
-    (the mean square) of activations from one ReLU to the next. In a residual network, each branch would add twice the
-    second moment of its input, and the 33 blocks of a ResNet-101 would overflow float16. So the last norm of each
-    branch gets the gain BRANCH_GAIN, and a block multiplies the second moment by only 1 + 2 BRANCH_GAIN^2. Shortcuts
-    and linear projections, which no ReLU follows, keep the second moment. The layers are drawn from bottom to top and
-    do not depend on where the network is cut. A network with a method `draw` draws its own weights.
+    Activations stay near 1 at any depth. Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10 of that
+    paper), which keeps the mean square of activations from one ReLU to the next. In a residual network, each branch
+    would add twice the mean square of its input, and the 33 blocks of a ResNet-101 would overflow float16. For this
+    reason, the last norm of each branch gets the gain BRANCH_GAIN, and a block multiplies the mean square by only 1 + 2
+    BRANCH_GAIN^2. No ReLU follows shortcuts and linear projections. Their norms get the gain LINEAR_GAIN, which keeps
+    the mean square. The layers are drawn from bottom to top. So the weights of a layer do not depend on where the
+    network is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:
@@ -39,9 +40,10 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """Yields (norm, gain) for each norm that ends a branch, a shortcut or a linear projection.
+    """Yields (norm, gain) for each norm that ends a residual branch, a shortcut or a linear projection. `gain` is its
+    new gain.
 
-    The names in a block are expected to be those of torchvision.
+    The blocks must have torchvision's names.
     """
     module: Any
     for module in network.modules():
@@ -58,7 +60,8 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
 def _last_norm(block: Any) -> Any:
     """Returns the last norm in the branch of a residual block.
 
-    The video networks of torchvision keep convolution and norm in one submodule.
+    In torchvision's video networks it is inside the submodule `conv2`. In other networks it is `bn3`, or `bn2` in a
+    block of two convolutions.
     """
     if isinstance(block.conv2, nn.Sequential):
         return block.conv2[1]

@@ -1,8 +1,7 @@
-"""Lists the weight files that are known by name, and what each file expects: backbone -> name -> source. Imports no
-torch.
+"""Lists the weight files that have a name in configs, and what each file expects: backbone -> name -> `WeightSource`.
 
-Only torchvision and the BN-Inception file publish their sha256, or its leading digits. Where the sha256 is unknown, the
-download is not checked. The fingerprint of every cache covers the sha256 of the file that was used.
+Only torchvision and the BN-Inception file publish their sha256, or its first digits. If the sha256 is unknown, the
+download is not checked. The fingerprint of every cache covers the sha256 of the file that was used. Imports no torch.
 """
 
 from kinegraph.cache_schemas.crops import Resize
@@ -45,7 +44,11 @@ _KINETICS_FPS, _CHARADES_FPS = 30, 24
 def _torchvision(
     file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
 ) -> WeightSource:
-    """Returns the source of a file of torchvision. Its file name contains the first eight digits of the sha256."""
+    """Returns the description of a file of torchvision. `file_name` contains the first eight digits of the sha256.
+
+    `sampling` is None for a network of images (ImageNet), and describes the clips for a network of videos
+    (Kinetics-400).
+    """
     return WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
         file_name=file_name,
@@ -67,8 +70,10 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Returns the source of a file of Facebook's code bases, trained and tested on clips of `num_frames` frames.
-    Neighbouring frames of a clip are `step` frames of the video apart.
+    """Returns the description of a file from Facebook's code bases for Kinetics-400.
+
+    The network was trained and tested on clips of `num_frames` frames. In the video, neighbouring frames of a clip are
+    `step` frames apart.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
@@ -95,9 +100,9 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) ->
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
-    """Returns the source of a SlowOnly file that was trained on a data set of JPEG frames.
+    """Returns the description of a SlowOnly file of pytorchvideo that was trained on a data set of JPEG frames.
 
-    SlowFast reads JPEG frames as BGR, so these networks expect BGR.
+    These networks expect BGR, because SlowFast, which trained them, reads JPEG frames as BGR.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
@@ -114,10 +119,11 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """Returns the source of a file of the non-local networks, for clips of `num_frames` frames, `step` apart.
+    """Returns the description of a file of video-nonlocal-net. The network takes clips of `num_frames` frames.
 
-    affine: the norms in the file were folded to scale and shift. The files for 32 frames 2 apart, and for 128 frames 1
-    apart, were trained by the code of the paper on non-local networks, with time strides in stem and pool1.
+    In the video, neighbouring frames of a clip are `step` frames apart. If `affine` is True, the norms in the file were
+    replaced by a scale and a shift. The files for 32 frames with step 2, and for 128 frames with step 1, have strides
+    in time in stem and pool1, because the code of the paper on non-local networks trained them.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

@@ -1,4 +1,4 @@
-"""Describes weight files that are known by name, and what their networks expect. Imports no torch."""
+"""Describes weight files that have a name in configs, and what their networks expect. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """Describes the pixels that a network expects: from 0 to 1, minus `mean`, divided by `std`, in `channel_order`.
+    """Describes the pixels that a network expects: (value - `mean`) / `std`, for values from 0 to 1.
 
-    The three values of `mean` and `std` are in `channel_order` too. For a network trained on 0 to 255, the published
-    mean and std are divided by 255.
+    The channels of the input, of `mean` and of `std` are in the order `channel_order`. If a network was trained on
+    values from 0 to 255, `mean` and `std` are the published values divided by 255.
     """
 
     mean: Channels
@@ -30,9 +30,10 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Describes the clips that a network was trained on.
+    """Describes the clips that a network was trained on. A clip has `num_frames` frames.
 
-    fps: frames of a clip per second of video, or None where the frames are spread over the whole video.
+    fps: how many frames of the clip were taken from each second of video. None if the frames were spread over the whole
+    video.
     """
 
     num_frames: int
@@ -46,17 +47,19 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource:
-    """A weight file that is known by name. The file is public (`url`) or part of this package (`path`).
+    """Describes a weight file that has a name in configs. The file is public (`url`) or part of this package (`path`).
 
-    file_name: unique among all sources; a prefix distinguishes two public files of one name.
-    sha256: all 64 hex digits or the leading ones, as published; empty where none is published.
-    path: the path of a shipped file below the folder of the package `stages`.
-    pixels: None where the file expects the pixels that the network's catalogue entry states.
-    sampling: None for networks of single images.
-    short_side_px, crop_px: sizes of the frames that the file was tested on.
-    classes: number of classes of the classifier, which is left out.
-    resize: how whole frames were resized to the short side before the cut; None: in another way, or unknown.
-    geometry: options of the network in which the file was trained, which its weights do not show.
+    file_name: name of the file on this machine, unique in the registry. If two public files have one name, one has a
+    prefix.
+    sha256: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
+    path: path of a file in this package, below the folder `stages`.
+    pixels: pixels that the network expects. None if they are those of the network's catalogue entry.
+    sampling: clips that the network was trained on. None for a network of images.
+    short_side_px, crop_px: short side of the resized frame, and side of the crop, with which the network was tested.
+    classes: number of classes of the classifier in the file, which is not used.
+    resize: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
+    geometry: options of the network that was trained, such as `res5_stride`. The shapes of the weights do not show
+    them.
     """
 
     file_name: str
@@ -74,8 +77,9 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns the framing (how a frame becomes a square input) with which the file was tested. Returns None where a
-        config cannot state this framing.
+        """Returns how frames were resized and cut to the square input when the file was tested.
+
+        Returns None if this is unknown, or if no config can state it.
         """
         if self.resize is None or self.crop_px is None:
             return None
@@ -87,25 +91,28 @@ class WeightSource:
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """Returns the source of `weights`, or None where nothing is known about them.
+    """Returns the description of the file `weights`. Returns None if nothing is known about it.
 
-    `weights` is a name from `named`, or a local file whose file name is that of a source in `named`.
+    `weights` is a name in `named`, or the path of a local file. Something is known about a local file if its file name
+    is that of a description in `named`.
     """
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
 
 
 def is_random(weights: str) -> bool:
-    """Returns whether `weights` names random weights: `random:<seed>` or `inflate:random:<seed>`."""
+    """Returns whether the option `weights` of a config asks for random weights: `random:<seed>` or
+    `inflate:random:<seed>`.
+    """
     return weights.removeprefix("inflate:").startswith("random:")
 
 
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
-    """Raises ValueError for weights that cannot exist.
+    """Raises ValueError if `weights` can be neither a name, a file nor random weights.
 
-    A name from `named`, `random:<seed>`, a file, and every text that looks like a path are accepted. The machine that
-    loads the weights checks later whether the path has a file. other_words: values that the caller accepts besides
-    these. The message names them.
+    A name in `named`, `random:<seed>`, an existing file, and every text that looks like a path are accepted. Whether a
+    path has a file is checked later, by the machine that loads the weights. other_words: further values that the caller
+    accepts. The message has them.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

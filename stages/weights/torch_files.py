@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But torch.load computes the hash of every key of a dict in the
-file. The hash of tuples that are nested a million deep ends the process.
+torch.load with weights_only runs no code of a file. But it computes the hash of every key of a dict in the file. If a
+key is a tuple that is nested a million deep, this ends the process.
 """
 
 import io
@@ -26,10 +26,10 @@ ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
-    """Raises WeightsError for a file of torch.save that could do harm, or that is damaged.
+    """Raises WeightsError if a file of torch.save is damaged or could do harm.
 
-    A file that could do harm is an archive that unpacks to too many bytes, a TorchScript archive, or a file with tuples
-    nested too deep. Raises OSError where the file cannot be read at all.
+    Harm could come from an archive that unpacks to too many bytes, a TorchScript archive, or tuples that hold too many
+    tuples. Raises OSError if the file cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -49,9 +49,9 @@ def require_sound(path: Path) -> None:
 
 
 def _pickles(file: io.BufferedReader) -> list[Any]:
-    """Returns the pickles of an archive as open files. A file of torch.save has one pickle.
+    """Returns the pickles in an archive of torch.save as open files. Usually there is one.
 
-    Raises WeightsError for TorchScript, ArrayFileError for an archive that unpacks to too many bytes.
+    Raises WeightsError for a TorchScript archive, ArrayFileError for an archive that unpacks to too many bytes.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -63,13 +63,13 @@ def _pickles(file: io.BufferedReader) -> list[Any]:
 
 
 class _Tuple(tuple[Any, ...]):
-    """A tuple from a file. `num_tuples` is the number of tuples in it at any depth, itself included."""
+    """A tuple in a pickle. `num_tuples` counts the tuples in it at any depth, and the tuple itself."""
 
     num_tuples: int
 
 
 class _Part:
-    """Replaces everything that torch would make from a pickle, such as tensors. It accepts any arguments and does
+    """Stands for an object that torch would make from a pickle, such as a tensor. It accepts any arguments and does
     nothing.
     """
 
@@ -86,8 +86,9 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Reads a pickle and builds only the containers in it, such as tuples and dicts. A `_Part` replaces every other
-    object. Raises WeightsError for a tuple with more than MOST_TUPLES tuples in it.
+    """Reads a pickle and counts how many tuples a tuple holds. Raises WeightsError if they are more than MOST_TUPLES.
+
+    Only containers, such as tuples and dicts, are made. A `_Part` stands for every other object.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)

@@ -1,4 +1,4 @@
-"""Checks a Dask cluster before it gets work. Each error names the worker and says what the worker lacks."""
+"""Checks a Dask cluster before the cluster gets work. An error lists the workers that cannot do the work, and why."""
 
 import logging
 import time
@@ -29,8 +29,8 @@ log = logging.getLogger("kinegraph")
 def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
     """Raises ClusterError if there is no worker, or if a worker cannot do the work.
 
-    Each worker must have the same versions as this process, and must see the cache and the first video of shard
-    `shard`.
+    Each worker must have the same versions of kinegraph and torch as this process. Each worker must see the cache, and
+    the first video of the shard with index `shard`. If the config asks for a GPU, at least one worker must have a GPU.
     """
     check_workers(client, run)
     check_cache(client, cache)
@@ -38,7 +38,7 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Raises ClusterError if there is no worker, or if a worker has other versions than this process.
+    """Raises ClusterError if there is no worker, or if a worker has another version of kinegraph or torch than here.
 
     Raises ClusterError also if the config asks for a GPU and no worker has a GPU.
     """
@@ -51,8 +51,9 @@ def check_workers(client: Client, run: RunOptions) -> None:
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
     """Waits for the first worker of the cluster.
 
-    Raises ClusterError if there is no worker after `run.dask.timeout_seconds`. Jobs of a batch system may wait in their
-    queue for any time. For such jobs ClusterError is raised if the jobs are refused or end without a worker.
+    Raises ClusterError if there is no worker after `run.dask.timeout_seconds`. Workers that are jobs of a batch system
+    may wait in the queue for any time. For such workers the function raises ClusterError only if the jobs are refused
+    or end without a worker.
     """
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
@@ -72,10 +73,10 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """Raises ClusterError if a worker has other package versions than this process.
+    """Raises ClusterError if a worker has another version of kinegraph or torch than this process.
 
-    The check calls functions of Python only, so that it works on workers without kinegraph. A worker that joins later
-    checks its versions, and its git commit, by itself.
+    The workers run only a function of Python's standard library, so that the check works on workers without kinegraph.
+    A worker that joins later checks its own versions, and its git commit.
     """
     expected = {package: versions()[package] for package in MUST_AGREE}
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
@@ -100,9 +101,9 @@ def check_run_folder(client: Client, folder: Path) -> None:
 
 
 def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
-    """Writes an object named `probe` to the storage. Raises ClusterError if a worker cannot read it back.
+    """Writes an object to the storage under the name `probe`. Raises ClusterError if a worker cannot read the object.
 
-    `what` names the storage in the error. The object is deleted again.
+    `what` describes the storage in the error, for example `the cache /data/cache`. The object is deleted at the end.
     """
     content = uuid.uuid4().bytes
     storage.put(probe, [content])
@@ -118,7 +119,10 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """Runs on a worker. Returns why the worker does not read `content` from the object `probe`, or "" if it does."""
+    """Returns why this worker does not read `content` from the object `probe`, or "" if the worker reads it.
+
+    The client calls this function on each worker.
+    """
     try:
         same = open_storage(root).get(probe) == content
     except UnknownStorage as error:
@@ -129,7 +133,10 @@ def _unseen(root: str, probe: str, content: bytes) -> str:
 
 
 def _check_video(client: Client, video: str) -> None:
-    """Raises ClusterError if this process sees the file of the video and a worker does not see it at the same path."""
+    """Raises ClusterError if a worker does not see the video at the path where this process sees the video.
+
+    Does nothing if this process sees no such file, for example for a video at a URL.
+    """
     if not Path(video).exists():
         return
     there = client.run(_absolute, video)

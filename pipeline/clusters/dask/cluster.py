@@ -29,9 +29,9 @@ def needs_gpu(run: RunOptions) -> bool:
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """Returns the Dask resources that `tasks` tasks take: a share of a GPU, or none if the config asks for no GPU.
+    """Returns the Dask resources that `tasks` tasks take together, or {} if the config asks for no GPU.
 
-    `tasks_at_once` tasks share one process and its GPU.
+    `tasks_at_once` tasks share one process and its GPU. So one of 4 tasks takes a quarter of the GPU, {"GPU": 0.25}.
     """
     return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
@@ -39,7 +39,7 @@ def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONC
 def most_workers(run: RunOptions) -> int:
     """Returns the largest number of worker processes that the config asks for.
 
-    Returns 1 for a running cluster, because the config does not know its number of workers.
+    Returns 1 if the command joins a cluster that is running already, because the config does not know its workers.
     """
     options = run.dask
     if options.jobqueue is not None:
@@ -48,18 +48,19 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Returns whether the workers are child processes of this process. Such workers have numbers from 0 on as names."""
+    """Returns whether the workers are child processes of this process. Such workers have the names 0, 1, 2, ..."""
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 
 def settings(*, children: bool) -> dict[str, Any]:
     """Returns the settings of Dask for the time in which the cluster is used.
 
-    `children` says that the workers are child processes of this process. By default Dask closes such a worker for good
-    if it is not back 15 s after it died. A worker that died twice would then be closed while it starts. With these
-    settings the nanny, the process that watches the worker, restarts the worker, however long that takes.
+    `children` says that the workers are child processes of this process. The nanny, a process of Dask that watches one
+    worker, restarts such a worker after its death. By default Dask closes the worker for good if the restart takes more
+    than 15 s. With these settings the restart may take any time.
 
-    A worker never pauses. A paused worker would wait until memory is free, but its networks stay in memory.
+    These settings also forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free,
+    but the networks of the worker stay in memory, so that it would wait for ever.
     """
     configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
@@ -70,10 +71,10 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """Yields a client of the cluster. At the end everything that was started for the client is ended with the client.
+    """Yields a client of the Dask cluster of the config. Closes the client at the end of the `with` block.
 
-    Each worker takes `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster
-    cannot be started.
+    A cluster that was started for this block is also ended, but a cluster that ran before goes on. Each worker takes
+    `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster cannot be started.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(settings(children=are_children(run))):

@@ -45,9 +45,9 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Restores the handler of SIGINT at the end of the `with` block, in which dask_jobqueue is imported.
+    """Restores the handler of SIGINT (Ctrl-C) at the end of the `with` block. The block imports dask_jobqueue.
 
-    The file `runner.py` of dask_jobqueue installs a handler that makes Ctrl-C exit with 0.
+    The import needs this protection because it installs a handler with which Ctrl-C ends the process with exit code 0.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -67,9 +67,10 @@ def _cluster_classes() -> dict[str, Any]:
 
 
 def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
-    """Returns a cluster that submits jobs while there is work. Each job is one worker for `tasks_at_once` tasks.
+    """Returns a cluster that submits jobs to a batch system while there is work.
 
-    `gpu` says that each worker declares a GPU. Raises ClusterError if dask-jobqueue refuses its options.
+    Each job runs one worker, which takes `tasks_at_once` tasks at a time. `gpu` says that each worker declares a GPU.
+    Raises ClusterError if dask-jobqueue refuses the values in `options.options`.
     """
     interface = run.dask.interface
     ours: dict[str, Any] = {
@@ -103,10 +104,10 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
 
 
 def _telling(job_class: Any) -> Any:
-    """Returns a subclass of `job_class` with the attribute `refusal`.
+    """Returns a subclass of `job_class`, a job class of dask-jobqueue, with the attribute `refusal`.
 
-    If the batch system refuses a job, `refusal` is its message, else "". An exception would only be a traceback in a
-    log, and the job would still count as submitted.
+    `refusal` is the message of the batch system if the batch system refused the job, else "". Without the subclass, a
+    refusal would only be a traceback in a log, and the job would still count as submitted.
     """
     logged: set[str] = set()
 
@@ -144,8 +145,8 @@ def walltime_of(kind: str, seconds: float) -> str:
 class JobWatch:
     """Watches the jobs of a cluster and replaces jobs that were refused or that ended without a worker.
 
-    A job may wait in the queue for any time. `had_worker` says that an earlier job of this cluster had a worker. If so,
-    a refusal of a later job may be temporary.
+    A job may wait in the queue for any time. `had_worker` says that the cluster has had a worker before. Then a refusal
+    may be temporary, so that only several refusals in a row are an error.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -155,10 +156,10 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Replaces the jobs that were refused or ended without a worker. `num_workers` workers are there now.
+        """Replaces the jobs that were refused or that ended without a worker. `num_workers` workers are present.
 
-        Raises ClusterError if there is no worker and all jobs are refused, or if several jobs in a row end without a
-        worker.
+        Raises ClusterError if there is no worker and all jobs are refused, with `had_worker` only after several
+        refusals in a row. Raises ClusterError also if several jobs in a row end without a worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
@@ -179,8 +180,8 @@ class JobWatch:
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
         """Returns the names of the jobs in `jobs` that ended without a worker.
 
-        A job counts only if two calls in a row found it ended. A job that had a worker is forgotten before the second
-        call.
+        A job counts only if two calls in a row found that it has ended. If the job had a worker, dask-jobqueue has
+        removed the job before the second call.
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
@@ -195,9 +196,10 @@ class JobWatch:
         return over
 
     def _count(self, told: str, question: str = "") -> None:
-        """Counts a job that ended or was refused without a worker, and logs the text `told` about it.
+        """Counts a job that was refused or that ended without a worker. Logs `told`, the text about the job.
 
-        Raises ClusterError with `told` and `question` after MAX_FRUITLESS such jobs in a row.
+        After MAX_FRUITLESS such jobs in a row, raises ClusterError with `told` and `question`. `question` is a text
+        that asks the user about the likely cause.
         """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:

@@ -1,7 +1,8 @@
 """A Dask worker leaves its cluster before its batch job ends, and other workers go on. Torch-free.
 
-Dask's own option `--lifetime` counts from the start of the worker and does not know when SLURM ends the job. It also
-cannot tell a work unit that is too long for every job from a work unit that began too late.
+Dask's own option `--lifetime` does not suffice, because it counts from the start of the worker and does not know when
+SLURM ends the job. With this option a work unit that is too long for every job also looks like a work unit that began
+too late.
 """
 
 import asyncio
@@ -44,8 +45,8 @@ class WorkerTime:
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
     """Returns the time of a worker that begins its first work unit now.
 
-    `command` is the time of the command and `own` the time of the worker's own batch job. Whichever of these two times
-    ends first counts.
+    `command` is the time of the whole command. `own` is the time of the worker's own batch job. Either is None if it is
+    not limited. The time that ends first counts.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
@@ -54,20 +55,20 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """Returns the time of the batch job that a worker runs in, or None if the time is not limited.
+    """Returns the time of the batch job in which `worker` runs, or None if the time is not limited.
 
-    The job is assumed to begin with the nanny of the worker, the process that restarts a dead worker. The function may
-    call SLURM, which takes up to 30 s.
+    The job is assumed to begin when the nanny of the worker begins, the process that restarts a dead worker. The
+    function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
 
 
 async def leave(worker: DaskWorker) -> None:
-    """Closes a worker, which ends its batch job. Its units go to other workers and do not count as killing a worker.
+    """Closes a worker, which ends its batch job. The units of the worker go to other workers.
 
-    The scheduler does not release a worker that holds the only copy of a result. So the request is repeated until the
-    client has fetched that result.
+    Dask does not count this as a death of the worker. The scheduler does not release a worker that holds the only copy
+    of a result. So the request is repeated until the client has fetched that result.
     """
     for _ in range(RETIRE_TRIES):
         await asyncio.sleep(RETIRE_PAUSE_SECONDS)

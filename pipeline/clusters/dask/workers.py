@@ -20,8 +20,8 @@ log = logging.getLogger("kinegraph")
 class Workers:
     """Counts the workers of a cluster every few seconds. Workers may come and go.
 
-    The cluster must have had a worker before. `left_in_order` says that the last worker left by itself, for example at
-    the end of its job, and did not die.
+    Make this object only after the cluster has had its first worker. `left_in_order` says that the last worker left by
+    itself, for example at the end of its job, and did not die.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -37,7 +37,7 @@ class Workers:
     def most(self) -> int:
         """Returns the largest number of workers to expect.
 
-        This is the last count, or the number of workers that the config asks for if that number is larger.
+        This is the number of workers at the last count, or the number that the config asks for, whichever is larger.
         """
         self._count()
         return max(self._number, most_workers(self.run))
@@ -45,9 +45,9 @@ class Workers:
     def require(self) -> None:
         """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`.
 
-        Raises OutOfTimeError if the last worker left by itself, else ClusterLost. Workers that restart get more time.
-        With workers as batch jobs, raises only ClusterError, if jobs are refused or end without a worker. Jobs may wait
-        in a queue for any time.
+        The error is OutOfTimeError if the last worker left by itself, else ClusterLost. Workers that are restarting get
+        ten times as long. Workers that are batch jobs may wait in a queue for any time. For such workers the only error
+        is ClusterError, which is raised if jobs are refused or end without a worker.
         """
         self._count()
         if self._jobs is not None:

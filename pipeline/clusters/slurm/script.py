@@ -1,4 +1,4 @@
-"""Writes the text of the batch script of a job array. The text depends only on the config. Torch-free."""
+"""Makes the text of the batch script of a job array. Torch-free."""
 
 import math
 import shlex
@@ -59,5 +59,5 @@ def _limits(run: RunOptions) -> dict[str, str | int]:
 
 
 def _quoted(path: Path) -> str:
-    """Returns a path as sbatch reads it from a comment line: in quotes if it contains a blank."""
+    """Returns a path as text for a line `#SBATCH ...` of a script: in quotes if the path contains a blank."""
     return f'"{path}"' if " " in str(path) else str(path)

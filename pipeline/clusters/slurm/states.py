@@ -1,7 +1,8 @@
 """Finds the state of each task of a job array: from sacct, squeue, scontrol and completion files, in this order.
 
-A completion file is a file that a task of kinegraph writes when it ends. Clusters differ in what they remember and for
-how long. A task that no source knows is `unknown`, and `unknown` never counts as done.
+A completion file is a file that a task of kinegraph writes when it ends. One source does not suffice, because a program
+that knows old tasks on one cluster may be off or forget tasks early on another cluster. A task that no source knows is
+`unknown`, and `unknown` never counts as done.
 """
 
 import re
@@ -33,7 +34,10 @@ Said = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task. `detail` is the word of SLURM for the state, or the text `exit code <n>`."""
+    """The state of one task.
+
+    `detail` is SLURM's word for the state, or `exit code <n>` if the task ended by itself with an error.
+    """
 
     state: StateWord
     detail: str = ""
@@ -48,8 +52,8 @@ class TaskState:
 class ArrayState:
     """The states of all tasks of an array. `tasks` maps the index of a task to its state.
 
-    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is a sentence if none of
-    the programs of SLURM is on this machine, else "".
+    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is "" or a sentence for
+    the user. The sentence says that states are unknown because no program of SLURM is on this machine.
     """
 
     tasks: dict[int, TaskState]
@@ -58,12 +62,12 @@ class ArrayState:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether every task has ended."""
+        """Returns whether every task has ended. An unknown task counts as ended only if SLURM answered."""
         return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """Returns the state of a task. `word` is the word of SLURM for the state and `exit_code` the task's exit code."""
+    """Returns the state of a task from its exit code and from `word`, SLURM's word for the state (`COMPLETED`)."""
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
         return TaskState(state="done")
@@ -87,10 +91,11 @@ def exited(exit_code: int) -> TaskState:
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
     """Returns the states of tasks 0 to `num_tasks` - 1 of job `job_id`.
 
-    `completion` returns the state in the completion file of a task, or None without a file. The programs sacct, squeue
-    and scontrol are asked in this order, until the states of all tasks are known. A completion file replaces the states
-    `pending` and `running` if the file reports success, or if the task has left the queue. Otherwise SLURM may have put
-    the task into the queue again, and the file does not count.
+    The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known.
+    `completion` returns the state that the completion file of a task reports, or None without a file. The file counts
+    for a task that no program knows. The file also counts for a task that is `pending` or `running` by the programs, if
+    the file reports success or if the task has left the queue. Otherwise the file does not count, because SLURM may
+    have put the task into the queue again.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
@@ -164,7 +169,10 @@ def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
 
 
 def indexes_in(text: str) -> Iterator[int]:
-    """Yields the indexes of tasks in a text of SLURM: `3`, `[0,4-7%2]` (0, 4 to 7), `[0-20:2]` (every second)."""
+    """Yields the indexes of tasks in a text of SLURM, for example 0, 4, 5, 6 and 7 for `[0,4-7%2]`.
+
+    `%2`, the number of tasks that may run at a time, is ignored. `[0-20:2]` means every second index from 0 to 20.
+    """
     for part in text.strip("[]").partition("%")[0].split(","):
         if match := INDEXES.fullmatch(part):
             first, last, step = match.groups()
@@ -172,7 +180,7 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in a text of SLURM of the form `code:signal`, or 0 if the text has none."""
+    """Returns the exit code in a text of SLURM (`1:0`, code and signal, -> 1), or 0 if the text has no code."""
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0
 

@@ -105,7 +105,7 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns whether every task has ended by `state` or has written its completion file.
+        """Returns whether each task has ended according to `state` or has written its completion file.
 
         The completion files are read because the accounting of SLURM may miss the end of a task.
         """
@@ -145,9 +145,10 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields the recent submissions of the kind `kind` that have not ended: a task waits, runs, or may still run.
+    """Yields the submissions of `kind` (`extract` or `train`) in which a task waits, runs, or may still run.
 
-    Raises ProgramMissing if a task may still run and none of the programs of SLURM is on this machine.
+    Only the RECENT newest submissions of the cache are considered. Raises ProgramMissing if a task may still run and
+    none of the programs of SLURM is on this machine.
     """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
@@ -190,7 +191,7 @@ def submit(config: Config, work: Work) -> Submission:
 
 
 def _config_of_tasks(config: Config) -> bytes:
-    """Returns the config of the tasks as YAML. With it, each task runs a single worker in its own process."""
+    """Returns the config of the tasks as YAML. By this config each task runs one worker, in the process of the task."""
     document = config.model_dump(mode="json", exclude_unset=True)
     task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
     return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
@@ -240,7 +241,10 @@ def _job_id(said: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks that have not begun. A failure is only logged, because such tasks would find nothing to do."""
+    """Cancels the tasks that have not begun. Call this when all work is done.
+
+    An error is only logged, because a task that begins later finds nothing to do.
+    """
     try:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:

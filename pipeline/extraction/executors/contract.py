@@ -42,7 +42,7 @@ class Executor(Protocol):
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
     """Raises SetAsideError with the shards of `units`. Does nothing if there are no units.
 
-    `hint` is a sentence for the message that says where else the user can look for the cause.
+    `hint` is a sentence for the end of the message. The sentence says where else the user can look for the cause.
     """
     shards = sorted(unit.shard for unit in units)
     if shards:

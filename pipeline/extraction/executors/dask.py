@@ -36,11 +36,12 @@ log = logging.getLogger("kinegraph")
 
 
 class DaskExecutor:
-    """Runs units on the workers of the cluster that `run.dask` names. A unit runs again only if its worker died.
+    """Runs units on the workers of the cluster that `run.dask` describes. The units of a worker that died run again.
 
-    A unit that killed three workers runs at the end, with nothing else on the cluster. If its worker dies again, the
-    unit is not tried again, and `run` raises SetAsideError. A worker that leaves because its own batch job ends does
-    not count as dead. When the time of the command ends, the executor waits for the units that have begun.
+    A unit that killed three workers runs at the end, with nothing else on the cluster. If the unit then kills its
+    worker, too, the unit is not tried again, and `run` raises SetAsideError. A worker that leaves because its own batch
+    job ends does not count as dead. When the time of the command ends, the executor waits for the units that have
+    begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -85,7 +86,7 @@ def _scheduler_ahead_seconds(client: Client) -> float:
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
     """Runs a unit that killed several workers once more, with nothing else on the cluster.
 
-    Returns a list with the unit if its worker dies again, else an empty list.
+    Returns the units that killed their worker again: a list with this unit, or an empty list.
     """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
@@ -169,9 +170,10 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the result of a finished task. Raises the error that stopped the worker of the task.
+        """Handles the result of a finished task. Raises the error that ended the task.
 
-        Raises ClusterLost if the scheduler went away.
+        Raises ClusterLost if the scheduler went away. If the task killed its workers, the unit of the task becomes a
+        suspect or is tried again.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
@@ -212,8 +214,8 @@ class DaskSubmission:
     def _died(self, shards: tuple[int, ...]) -> None:
         """Counts the death of a worker that had the tasks of `shards`.
 
-        The number of attempts in the lease of a shard shows whether the worker had begun the shard. Raises ClusterLost
-        if several workers in a row die before they begin a shard.
+        A worker that had begun one of these shards has raised the attempt number in the lease of the shard. If no
+        number rose, the worker died early. Raises ClusterLost if several workers in a row die early.
         """
         storage = self.job.cache.storage
         if not shards or not storage.creates_exclusively():
@@ -242,10 +244,10 @@ class DaskSubmission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. The scheduler runs this.
+    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. Runs in the scheduler.
 
-    The `spans` extension of the scheduler records for ever that each submission was a `Future`. Dask also caches the
-    kind of the last 100,000 task keys.
+    Without this call, the extension `spans` of the scheduler keeps for ever that each submission was a `Future`. Dask
+    also keeps the kinds of the last 100,000 task keys.
     """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none

@@ -69,10 +69,12 @@ class Station(WorkerPlugin):
 
     A station starts with its first unit. It ends, and releases networks and leases, in three cases: its plugin is
     removed, its Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a killed client, which
-    removes nothing. `of_client` says that the processes are numbered child processes of the client. Such processes
-    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command, by the clock of the
-    scheduler, or for child processes by the clock of this machine. When the time of the command ends, the waiting tasks
-    get an OutOfTimeError. When the batch job of a Dask worker ends, only that worker leaves.
+    removes no plugin.
+
+    `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
+    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command. With `of_client` it
+    is by the clock of this machine, else by the clock of the scheduler. When the time of the command ends, the waiting
+    tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves and the others go on.
     """
 
     def __init__(
@@ -160,8 +162,9 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Loads the networks and returns a new `Worker`.
 
-        A Dask worker may join after the checks of the cluster. Raises ClusterError if this worker has other versions,
-        CacheNotFound if it does not see the cache, and UsageError if it lacks the GPU that it declares.
+        The checks of the cluster are repeated here, because a Dask worker may have joined after them. Raises
+        ClusterError if this Dask worker has other versions, CacheNotFound if it does not see the cache, and UsageError
+        if it lacks the GPU that it declares.
         """
         schedule = self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
@@ -176,7 +179,8 @@ class Station(WorkerPlugin):
     def _begin_time(self) -> WorkerTime:
         """Returns the time limit of this process. The first call creates the limit and starts the timer for its end.
 
-        Later calls return the same object with the times of units measured so far, also if the station was reopened.
+        Later calls return the same object, even if the station ended and started again. So the times of units that the
+        object has measured are kept.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -209,7 +213,7 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Asks the Dask worker to close, which also closes the station. No further unit begins before it is closed."""
+        """Asks the Dask worker to close, which also closes the station. Until then no further unit begins."""
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
@@ -242,10 +246,11 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Handles an event of the `Worker`. Counts of computed clips are kept until the next task is answered.
+        """Handles an event of the `Worker`.
 
-        An event that says what became of a unit answers the task of that unit. The answer contains the kept counts.
-        Events about preparation are dropped. Raises _StationEnds at a count of clips if the station is closed.
+        An event that says what became of a unit answers the task of that unit. Counts of computed clips are added to
+        the next answer, also if that answer is about another unit. Events about preparation are dropped. At a count of
+        clips, raises _StationEnds if the station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
@@ -271,7 +276,7 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns a text that says how the Dask worker declares its GPU, or "" if it declares none."""
+    """Returns the text `--resources GPU of Dask worker <address>` if the Dask worker declares a GPU, else ""."""
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 

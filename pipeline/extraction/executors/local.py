@@ -29,8 +29,9 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 class LocalExecutor:
     """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
-    A unit that killed three workers runs at the end in a process of its own. If it kills this process too, the unit is
-    not tried again, and `run` raises SetAsideError. A single worker also counts deaths of workers of earlier runs.
+    A unit that killed three workers runs at the end in a new process of its own. If the unit kills the new process too,
+    the unit is not tried again, and `run` raises SetAsideError. A single worker also counts deaths of workers of
+    earlier runs.
     """
 
     def __init__(self, workers: int) -> None:
@@ -44,7 +45,7 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """Runs `units` with one worker in this process. The worker takes a unit only when the worker can begin that unit.
+    """Runs `units` with one worker in this process. Takes a unit from `units` only when the worker can begin that unit.
 
     Raises the errors of `Executor.run`.
     """

@@ -26,11 +26,12 @@ log = logging.getLogger("kinegraph")
 
 
 class SlurmExecutor:
-    """Submits a job array of `run.workers` tasks and waits for it. Work units that are left are submitted again.
+    """Submits a job array of `run.workers` tasks and waits for its end.
 
-    `run` raises SlurmError if an array seals no shard, or ends with an error that the user has to mend. If an array of
-    an earlier command works on the same shards, the executor waits for that array and submits none. If this command
-    ends early (Ctrl-C, a lost connection), the array stays in SLURM.
+    Units that the array did not seal are submitted again as another array. `run` raises SlurmError if an array seals no
+    shard, or ends with an error that the user has to mend. If an array of an earlier command works on some of the
+    units, the executor first waits for that array instead of submitting one. If this command ends early (Ctrl-C, a lost
+    connection), the array stays in SLURM.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -59,9 +60,9 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """Compares the weights of a job without units with the weights of the cache, in this process.
+    """Raises CacheMismatch if the weights of the config are other weights than those of the cache.
 
-    Raises CacheMismatch if they differ.
+    A job without units has no other work. The check runs in this process.
     """
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
@@ -93,7 +94,10 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 
 
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
-    """Waits until the job array has ended, and reports each sealed unit meanwhile. Returns the units that are left."""
+    """Waits until the job array has ended. Returns the units that are not sealed.
+
+    Reports every other unit of `units` soon after it is sealed.
+    """
     left = list(units)
     report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
     while True:

@@ -1,5 +1,6 @@
-"""Defines the names that tensors have in Caffe2 (under `blobs` in a .pkl file). Files of video-nonlocal-net and of
-SlowFast's model zoo use these names.
+"""Defines the names that tensors have in files of Caffe2 (in .pkl files, under the key `blobs`).
+
+Files of video-nonlocal-net and of SlowFast's model zoo use these names.
 """
 
 import re
@@ -44,10 +45,10 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """Returns `state` with a mean and a variance for each norm, where the file has none (`affine` files).
+    """Returns `state` with a mean and a variance for each norm, if the file has none.
 
-    The norms of such files were folded to scale * x + shift before fine-tuning. A mean of 0 and a variance of 1 -
-    epsilon make a norm exactly that function.
+    Files of networks that their authors call `affine` have none, because the norms were replaced by scale * x + shift
+    before fine-tuning. With a mean of 0 and a variance of 1 - epsilon, a norm computes exactly scale * x + shift.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
@@ -60,9 +61,9 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Returns `state` with a norm of scale 1 and shift 0 after each attention block, where the file has no such norms.
+    """Returns `state` with a norm of scale 1 and shift 0 after each attention block, if the file has no such norms.
 
-    The config of video-nonlocal-net for `affine` networks omits these norms (NONLOCAL.USE_BN).
+    The `affine` networks of video-nonlocal-net have no norms there (NONLOCAL.USE_BN in their config).
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

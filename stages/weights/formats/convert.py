@@ -1,5 +1,5 @@
-"""Converts the names of a checkpoint to kinegraph's names. The format is recognised by the names, not by the file's
-name.
+"""Converts the names in a checkpoint to kinegraph's names. The names of the tensors, not the name of the file, show the
+format.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ PLAIN = Format(
 class Converted:
     """A checkpoint with kinegraph's names.
 
-    ignored: name in the file -> why the tensor is left out. unknown: names in the file that no network of kinegraph
-    has. classes: the number of classes of the classifier that was left out, or None where the file has no classifier.
+    state: kinegraph's name -> tensor. ignored: name in the file -> why the tensor is not used. unknown: names in the
+    file that no network of kinegraph has. classes: the number of classes of the classifier in the file, which is not
+    used. It is None if the file has no classifier.
     """
 
     format: Format
@@ -36,7 +37,10 @@ class Converted:
 
 
 def convert(state: State) -> Converted:
-    """Returns a checkpoint with kinegraph's names. Each name in the file is renamed, ignored or unknown."""
+    """Returns the checkpoint `state`, which has the names of the file, with kinegraph's names.
+
+    Each tensor is renamed, ignored (such as the classifier), or listed as unknown.
+    """
     format_ = next((candidate for candidate in FORMATS if candidate.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
     names = {key: format_.ours(key) for key in state if key not in ignored}

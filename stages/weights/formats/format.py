@@ -1,4 +1,6 @@
-"""Defines checkpoint formats. A format is a table of pairs of names, which is read in both directions."""
+"""Defines what a checkpoint format is: a table that translates kinegraph's names of tensors to those in a file, and
+back.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,13 +17,15 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Describes how another code base names the tensors of networks that kinegraph has too.
+    """Describes the names that another code base uses for the tensors of networks that kinegraph has too.
 
-    sign: regular expression of a name that only this format has. pairs: (kinegraph's name, name in the file). The first
-    pair that matches a name counts, and a field such as `{block}` stands for the same text in both names. ignored:
-    regular expression of names in the file that are left out -> why. adapt: returns the state dict, with kinegraph's
-    names, after changes other than renaming. only_for: a prefix of the networks that may take these weights. Some other
-    networks have tensors of the same names, but would compute something else with these weights.
+    sign: regular expression. A file in which one name matches it has this format.
+    pairs: (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If
+    several pairs match, the first is used.
+    ignored: regular expression -> reason. Tensors of the file with a matching name are not used, for this reason.
+    adapt: a function that changes a state dict with kinegraph's names in other ways than renaming, and returns it.
+    only_for: a prefix of names of networks. Only these networks may take the weights, because other networks with the
+    same names of tensors would compute something else with them.
     """
 
     name: str
@@ -32,25 +36,30 @@ class Format:
     only_for: str = ""
 
     def signs(self, keys: Iterable[str]) -> bool:
-        """Returns whether a file with the names `keys` has this format."""
+        """Returns whether a file with the tensor names `keys` has this format."""
         return any(re.fullmatch(self.sign, key) for key in keys)
 
     def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name for a name in the file. Returns None where kinegraph has no such tensor."""
+        """Returns kinegraph's name for a name in the file (`res_conv1_bn_s` -> `bn1.weight`). Returns None if it has
+        none.
+        """
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
     def theirs(self, ours: str) -> str | None:
-        """Returns the name in a file for `ours`, kinegraph's name. Returns None where the format has no such tensor."""
+        """Returns the name in the file for kinegraph's name (`bn1.weight` -> `res_conv1_bn_s`). Returns None if there
+        is none.
+        """
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns why the tensor with this name in the file is left out, or None where it is not left out."""
+        """Returns why a tensor of the file is not used, for example "classifier". Returns None if it must be used."""
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
 
 def with_leaves(layers: Mapping[str, str]) -> tuple[Pair, ...]:
-    """Returns pairs of names of tensors from pairs of names of layers. In a layer, tensors have torch's names, like
-    `weight`.
+    """Returns the pairs for `Format.pairs` from a table of layers: kinegraph's name -> name in the file.
+
+    Both names of a pair end in `.{leaf}`, because the tensors of a layer have torch's names, like `weight`, in both.
     """
     return tuple((f"{ours}.{{leaf}}", f"{theirs}.{{leaf}}") for ours, theirs in layers.items())
 

@@ -1,14 +1,16 @@
-"""Defines the names that tensors have in files of pytorchvideo (under `model_state` in a .pyth file).
+"""Defines the names that tensors have in files of pytorchvideo (in .pyth files, under the key `model_state`).
 
-Blocks are numbered. The pool after res2 has a number too, where the network has this pool.
+pytorchvideo numbers the parts of a network as blocks. In networks with a pool after res2, the pool has a number too, so
+that the numbers of later parts are higher by 1.
 """
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
 def _layers(block_numbers: dict[int, int]) -> dict[str, str]:
-    """Returns kinegraph's name -> pytorchvideo's name of each layer. `block_numbers` maps each ResNet stage to its
-    block.
+    """Returns kinegraph's name -> pytorchvideo's name of each layer.
+
+    `block_numbers` maps the number of a ResNet stage to pytorchvideo's number of the block (2 -> 1 for res2).
     """
     layers = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm"}
     for stage, block_number in block_numbers.items():

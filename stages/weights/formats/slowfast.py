@@ -1,5 +1,7 @@
-"""Defines the names that tensors have in files of facebookresearch/SlowFast (under `model_state` in a .pyth file), for
-networks with one pathway.
+"""Defines the names that tensors have in files of facebookresearch/SlowFast (in .pyth files, under the key
+`model_state`).
+
+Only networks with one pathway are meant, for example SlowOnly.
 """
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves

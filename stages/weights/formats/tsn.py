@@ -1,8 +1,8 @@
-"""Defines the names that tensors have in files of the TSN family. Its networks have a 2D network inside `base_model`.
+"""Defines the names that tensors have in files of the TSN family, whose networks hold a 2D network called `base_model`.
 
 Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. TSM wraps the first convolution of a block,
-which adds `.net` to its name. BN-Inception also comes in files without `base_model`, with the names that its tensors
-have in Caffe.
+so that its name ends in `.net`. There are also files of BN-Inception without `base_model`, whose names are those of
+Caffe.
 """
 
 from kinegraph.stages.weights.formats.format import Format, State
@@ -11,8 +11,8 @@ _HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)
 
 
 def _flat_norms(state: State) -> State:
-    """Returns `state` with the vectors of norms as [C], for C channels. Old files of BN-Inception hold them as [1,
-    C].
+    """Returns `state` with vectors of norms in the shape [C], for C channels. In old files of BN-Inception they have
+    the shape [1, C].
     """
     return {name: x[0] if x.ndim == 2 and x.shape[0] == 1 and "_bn." in name else x for name, x in state.items()}
 
