@@ -45,7 +45,7 @@ class Tracks(StageKind):
 
         `ok` has n rows of track numbers [n, T, N] and of numbers of tracks [n], for T frames and N places for boxes.
         The places with a box must come first in each frame. A track number must not occur twice in a frame. A new track
-        must have the next number.
+        must have the next number. A track must have a box in each frame from its first frame to its last.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)
@@ -53,7 +53,17 @@ class Tracks(StageKind):
         is_behind_none = (ids[..., 1:] >= 0) & (ids[..., :-1] < 0)
         # The largest track number up to each box.
         largest = np.maximum.accumulate(ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1)
-        if is_twice.any() or is_behind_none.any() or (ids < -1).any() or (np.diff(largest, prepend=-1) > 1).any():
+        is_misnumbered = is_twice.any() or is_behind_none.any() or (np.diff(largest, prepend=-1) > 1).any()
+        if is_misnumbered or (ids < -1).any() or _has_gap(ids):
             yield IDS, "ids"
         if (largest[:, -1] + 1 != num_tracks).any():
             yield NUM_TRACKS, "count"
+
+
+def _has_gap(ids: np.ndarray) -> bool:
+    """Tells whether a track in `ids` [n, T, N] lacks a box in a frame between its first frame and its last frame."""
+    rows, frames, _ = np.nonzero(ids >= 0)
+    tracks = rows * 2**32 + ids[ids >= 0]  # one number for each track of each row
+    by_track = np.argsort(tracks, kind="stable")  # a track's frames stay in order
+    is_same_track = np.diff(tracks[by_track]) == 0
+    return bool((is_same_track & (np.diff(frames[by_track]) > 1)).any())

@@ -50,6 +50,7 @@ class TestTracks(RunnerContract):
             damaged(0, 0, 0, -2),
             damaged(1, 3, 1, 4),  # beyond those that are there
             damaged(1, 0, 0, 2),  # a number that is not the next one
+            ("tracks/id", lambda rows: rows[0, 1].fill(-1), "ids"),  # tracks 0 and 1 without a box in a frame between
             ("tracks/count", lambda rows: rows.fill(3), "count"),
             ("tracks/count", lambda rows: rows.fill(-1), "count"),
         ]
