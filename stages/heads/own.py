@@ -6,14 +6,14 @@ In the recipe of a run, the class is written `<file>.py:<class>@<sha256>`, with 
 import hashlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import every_array
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
@@ -104,18 +104,55 @@ def _is_own_head(value: object, module: str) -> bool:
     return isinstance(value, type) and issubclass(value, Head) and value.__module__ == module
 
 
+class _Guarded(Head):
+    """A base class that is put before the user's class. Its `forward` calls the user's `forward`.
+
+    Float16 arrays become float32, because layers have float32 weights. An error of the user's code becomes a HeadError
+    with the file and the line. Running out of memory on a GPU stays as it is.
+    """
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns logits [B, num_classes]. Raises HeadError if the user's code fails or returns anything else."""
+        kind, clips = _user_class(self), len(batch[self.reads[0]])
+        widened = {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
+        try:
+            logits: Any = super().forward(widened)
+        except (HeadError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            _blame(kind, f".forward, given {counted(clips, 'clip')}, raised", error, [*batch], "forward gets")
+        if not isinstance(logits, Tensor) or [*logits.shape] != [clips, self.num_classes]:
+            shape = [*logits.shape] if isinstance(logits, Tensor) else type(logits).__name__
+            raise HeadError(
+                f"{_named(kind)}.forward returns {shape} for {counted(clips, 'clip')} and "
+                f"{counted(self.num_classes, 'class')}; logits [{clips}, {self.num_classes}] are needed."
+            )
+        if not logits.is_floating_point():
+            raise HeadError(f"{_named(kind)}.forward returns {logits.dtype}; floating-point logits are needed.")
+        if self.training and torch.is_grad_enabled() and not logits.requires_grad:
+            raise HeadError(
+                f"{_named(kind)}.forward returns logits without a gradient, so nothing can be trained. Compute them "
+                "from parameters of the head, without detach, argmax or no_grad."
+            )
+        return logits
+
+
+def _user_class(head: Head) -> type[Head]:
+    return type(head).__mro__[2]  # after the class that `built` makes, and _Guarded
+
+
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
     """Returns the head that the user's class builds. The head gets float16 arrays as float32.
 
     Raises HeadError if the user's code fails, if `reads` is not a list of cached arrays, or if the head does not return
-    logits of the right shape.
+    logits of the right shape. The head's `forward` raises HeadError if the user's code fails later.
     """
     try:
-        head = kind(spec, num_classes, options)
+        head: Head = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__})(spec, num_classes, options)
     except HeadError:
         raise
     except (Exception, SystemExit) as error:
-        _blame(kind, "(spec, num_classes, options) raised", error, spec)
+        _blame(kind, "(spec, num_classes, options) raised", error, [*spec], "Cached are")
     reads = getattr(head, "reads", None)
     if not reads or isinstance(reads, str):
         raise HeadError(
@@ -126,43 +163,31 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
             f"{_named(kind)} reads {', '.join(absent)}, which is not cached. Cached are: {', '.join(sorted(spec))}. "
             "Extract what it reads, or read one of these."
         )
-    head.reads = tuple(reads)
-    head.register_forward_pre_hook(_widened)
-    _require_logits(head, spec, num_classes)
+    head.reads, head.num_classes = tuple(reads), num_classes
+    _try_on_zeros(head, spec)
     return head
 
 
-def _widened(head: nn.Module, inputs: tuple[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor]]:
-    """Returns the arguments of `forward` with float16 arrays as float32, because layers have float32 weights."""
-    return ({name: x.float() if x.dtype == torch.float16 else x for name, x in inputs[0].items()},)
-
-
-def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
+def _try_on_zeros(head: Head, spec: Spec) -> None:
     """Raises HeadError unless `forward` returns logits [2, num_classes] for two clips of zeros."""
     whole = {spec.name: spec.dtype for spec in every_array() if spec.dtype.startswith(("int", "uint"))}
     batch = {name: torch.zeros(2, *spec[name], dtype=getattr(torch, whole.get(name, "float32"))) for name in head.reads}
     training = head.training
-    try:
-        with torch.no_grad():
-            logits: Any = head.eval()(batch)
-    except (Exception, SystemExit) as error:
-        _blame(type(head), ".forward, given two clips of zeros, raised", error, spec)
+    with torch.no_grad():
+        head.eval()(batch)
     head.train(training)
-    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != [2, num_classes]:
-        raise HeadError(
-            f"{_named(type(head))}.forward returns {shape} for 2 clips and {counted(num_classes, 'class')}; "
-            f"logits [2, {num_classes}] are needed."
-        )
 
 
-def _blame(kind: type[Head], what: str, error: BaseException, spec: Spec) -> NoReturn:
-    """Raises HeadError for an error in the user's code. The message has the file, the line and the cause."""
+def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
+    """Raises HeadError for an error in the user's code. The message has the file, the line and the cause.
+
+    If the code asked for a key that is none of `arrays`, the message lists `arrays` after the words `offer`.
+    """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""
-    is_absent = isinstance(key, str) and key and key not in spec
-    cached = f" Cached are: {', '.join(sorted(spec))}." if is_absent else ""
-    raise HeadError(f"{where}: {kind.__name__}{what} {_told(error)}{cached} {WHAT_IT_OFFERS}.") from error
+    is_absent = isinstance(key, str) and key and key not in arrays
+    there = f" {offer}: {', '.join(sorted(arrays))}." if is_absent else ""
+    raise HeadError(f"{where}: {kind.__name__}{what} {_told(error)}{there} {WHAT_IT_OFFERS}.") from error
 
 
 def _file(kind: type[Head]) -> Path:

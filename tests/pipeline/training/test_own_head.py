@@ -125,7 +125,8 @@ def test_the_code_travels_with_the_run(trainable: Callable[..., Config], head_fi
         ("(options.array,)", "()", r"reads is \(\); set it to the names of the arrays"),
         ("(options.array,)", "('maps',)", "MyHead reads maps, which is not cached. Cached are: regions/tiny/res4"),
         (".mean((1, 2))", ".mean(1)", r"returns \[2, 5, 3\] for 2 clips and 3 classes; logits \[2, 3\] are needed"),
-        (".mean((1, 2))", ".view(7)", r"line 23: MyHead.forward, given .* raised RuntimeError: shape '\[7\]'"),
+        (".mean((1, 2))", ".view(7)", r"line 23: MyHead.forward, given 2 clips, raised RuntimeError: shape '\[7\]'"),
+        ("batch[self.reads[0]]", "batch['maps']", r"line 23: .*KeyError: 'maps'\. forward gets: regions/tiny/res4\. "),
     ],
 )  # fmt: skip
 def test_a_head_that_does_not_fit_is_told_what_to_do(head_file: Path, old: str, new: str, words: str) -> None:
@@ -136,6 +137,28 @@ def test_a_head_that_does_not_fit_is_told_what_to_do(head_file: Path, old: str, 
         build_head(f"{head_file}:MyHead", SPEC, 3)
     assert str(caught.value).startswith(str(head_file)), "each says in which file"
     assert not re.search(r"\.\.(\s|$)", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{}['a']", r"my_heads\.py, line 23: MyHead\.forward, given 6 clips, raised KeyError: 'a'\. forward gets: "),
+        ("exit(0)", r"my_heads\.py, line 23: MyHead\.forward, given 6 clips, raised SystemExit: 0\. docs/own_head"),
+        ("return torch.zeros(2, 2)", r"returns \[2, 2\] for 6 clips and 2 classes; logits \[6, 2\] are needed\.$"),
+        ("return None", r"returns NoneType for 6 clips and 2 classes; logits \[6, 2\] are needed\.$"),
+        ("return torch.ones(6, 2).long()", r"returns torch\.int64; floating-point logits are needed\.$"),
+        ("return torch.zeros(6, 2)", r"returns logits without a gradient, so nothing can be trained\. Compute them fr"),
+    ],
+)  # fmt: skip
+def test_code_that_fails_only_in_training_is_blamed_as_well(
+    trainable: Callable[..., Config], head_file: Path, line: str, words: str
+) -> None:
+    """The trial with zeros passes. An exit code of the user's own must not end the command either."""
+    code = head_file.read_text()
+    guarded = f"\n        if self.training: {line}\n        return self.layers("
+    head_file.write_text(re.sub(r"  # arrays by name.*\n\s*return self\.layers\(", guarded, code))
+    with pytest.raises(HeadError, match=words):
+        train_runs(trainable())
 
 
 def test_a_file_that_is_missing_and_an_option_that_is_unknown_are_named(head_file: Path) -> None:
