@@ -1,4 +1,6 @@
-"""Runs kinegraph's commands in forked children, which may be hurt: everything heavy is imported once.
+"""Runs kinegraph's commands in forked children, which may be hurt.
+
+Everything slow is imported once, also what a command imports late: torchvision takes 3 seconds, pandas one.
 
 Reads requests from stdin, a JSON document per line, and answers each with two: `pid` once the child runs; then `code`
 (negative: the signal that ended it), `said`, its stderr, and `told`, its stdout. Keys of a request:
@@ -32,6 +34,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import fsspec
+import pandas as pd  # type: ignore[import-untyped]  # noqa: F401  (imported late by pyarrow)
+import pyarrow.dataset  # noqa: F401
 
 import kinegraph.cache_schemas.files
 import kinegraph.cache_schemas.hdf5_shards
@@ -43,7 +47,11 @@ import kinegraph.pipeline.extraction.executors.local
 import kinegraph.pipeline.extraction.feed
 import kinegraph.pipeline.extraction.run
 import kinegraph.pipeline.status
+import kinegraph.pipeline.training.table
 import kinegraph.pipeline.upgrading.upgrade
+import kinegraph.stages.backbones.run
+import kinegraph.stages.proposals.run
+import kinegraph.stages.regions.run
 from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cli.app import main
 from kinegraph.pipeline.machine.versions import versions
