@@ -276,11 +276,12 @@ class CachedClips:
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
 
-    def batch(self, indices: Indices) -> Batch:
+    def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
         """Returns several clips as one dict of tensors [B, ...], for B clips. `indices` are numbers of clips in this
         data set, from 0.
 
-        Training reads through this method. Raises IndexError for a number that is out of range.
+        The dict has the arrays `names`, or all arrays of the data set if `names` is None. Training reads through this
+        method. Raises IndexError for a number that is out of range.
         """
         import torch
 
@@ -291,7 +292,7 @@ class CachedClips:
         values = self._preloaded
         batch: Batch = {
             name: torch.from_numpy(self._read(name, rows) if values is None else values[name][chosen])
-            for name in self.specs
+            for name in (self.specs if names is None else names)
         }
         if self._float32:
             batch = {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}

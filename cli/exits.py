@@ -19,8 +19,9 @@ from kinegraph.stages.errors import UsageError
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 
 GPU_IS_FULL = (
-    "The GPU is full. Compute fewer clips at a time (extract: run.batch_size; train and evaluate: train.batch_size), "
-    "or let fewer workers share the GPU (run.workers)."
+    "The GPU is full. Compute fewer clips at a time (extract: run.batch_size; train and evaluate: train.batch_size; "
+    "finetune: finetune.clips_per_pass, half as many take half the memory), or let fewer workers share the GPU "
+    "(run.workers)."
 )
 
 
@@ -74,8 +75,8 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
     if command == "export" and "npy" in arguments:
         return "The same command writes all files anew."
     without = ", without --overwrite," if "--overwrite" in arguments else ""
-    kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "export": "copied"}
-    kept |= {"demo": "done"}
+    kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "finetune": "trained"}
+    kept |= {"export": "copied", "demo": "done"}
     if command in kept:
         return f"What is {kept[command]} stays. The same command{without} goes on from there."
     return (

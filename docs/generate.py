@@ -26,6 +26,7 @@ from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
 from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions
 from kinegraph.stages.options import StageOptions
+from kinegraph.stages.training.options import TrainOptions
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -112,11 +113,19 @@ def plain(text: str) -> str:
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts).replace("|", "\\|")
 
 
+def _told(field: Any) -> tuple[Any, ...]:
+    return () if field is None else (field.description, default_of(field))
+
+
+SHORTENED = {"finetune": TrainOptions}  # a section -> the section whose keys it has too, which are not repeated
+
+
 def section(name: str, model: type[StageOptions]) -> str:
     rows = [
         f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} "
         f"| {plain(field.description or '')} |"
         for key, field in model.model_fields.items()
+        if name not in SHORTENED or _told(field) != _told(SHORTENED[name].model_fields.get(key))
     ]
     about = " ".join((model.__doc__ or "").split())
     after = [AFTER[name]] if name in AFTER else []
@@ -183,6 +192,7 @@ EXITS = {  # what codes mean for one command, beyond the table
     "extract": f"{exits.EXIT_CLIPS_FAILED}: clips failed. {exits.EXIT_OUT_OF_TIME}: the walltime is over.",
     "verify": f"{exits.EXIT_FAILED}: there are problems, repaired or not; with `--frames`, clips that differ.",
     "train": f"{exits.EXIT_FAILED}: a run diverged. The others are finished and printed.",
+    "finetune": f"{exits.EXIT_FAILED}: the run diverged, or a video can no longer be decoded. The state is kept.",
     "evaluate": f"{exits.EXIT_FAILED}: a run below the folder could not be scored. The others are printed.",
     "predict": f"{exits.EXIT_CLIPS_FAILED}: clips of a video failed. The others are scored.",
     "export": f"{exits.EXIT_FAILED}: shards are damaged. They are named, and all others are written.",
@@ -191,7 +201,8 @@ EXITS = {  # what codes mean for one command, beyond the table
 }
 PAGES = {  # where a command is explained
     "init": "videos.md", "index": "videos.md#labels-and-splits", "plan": "caches.md#plan", "extract": "cluster.md",
-    "status": "caches.md", "verify": "caches.md#verify", "train": "training.md", "results": "training.md",
+    "status": "caches.md", "verify": "caches.md#verify", "train": "training.md", "finetune": "training.md#fine-tuning",
+    "results": "training.md",
     "evaluate": "training.md#evaluation", "predict": "training.md#prediction", "export": "exchange.md#export",
     "import": "exchange.md#import-features-that-you-already-have", "models": "networks.md",
     "demo": "../README.md#the-demo",

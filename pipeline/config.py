@@ -20,6 +20,7 @@ from kinegraph.stages.kinds import KINDS
 from kinegraph.stages.options import MAX_SECONDS, StageOptions, need
 from kinegraph.stages.recipe import EntryName, Recipe
 from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.training.finetune_options import FinetuneOptions
 from kinegraph.stages.training.options import TrainOptions
 
 Codec = Literal["none", "lz4", "zstd"]
@@ -177,6 +178,7 @@ class Config(Recipe, _Place):
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
     train: TrainSection = TrainSection()
+    finetune: FinetuneOptions = FinetuneOptions()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":

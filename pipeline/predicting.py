@@ -218,6 +218,9 @@ def _config(folder: Path, record: RunRecord, recipe: Recipe | None, overrides: S
             "--config CONFIG."
         )
     document = {"cache": "", **(recipe.document() if recipe is not None else record.recipe or {})}
+    for options in document.get("backbones", {}).values():  # weights of a tuned run lie beside its record
+        if (folder / options["weights"]).is_file():
+            options["weights"] = str(folder / options["weights"])
     for override in overrides:
         if not override.startswith("run."):
             raise ConfigError(f"--set {override}: allowed: keys of `run`; the rest is as the run was trained")

@@ -1,5 +1,6 @@
 """Defines the part of a config that fingerprints cover: the clips, and the stages made from them. Torch-free."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.options import DatasetOptions
-from kinegraph.stages.decode.wanted import Wanted
+from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.options import StageOptions, need
 from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.regions.options import RegionOptions
@@ -66,6 +67,10 @@ class Recipe(StageOptions):
         config.
         """
         return framing_of(self.backbones[name], self.entry_of(name))
+
+    def square_of(self, name: str) -> Square:
+        """Returns the input of the backbone entry `name`, as the decoder makes it."""
+        return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every)
 
     def size_of(self, name: str) -> int:
         """Returns the side, in px, of the square input of the backbone under `backbones.<name>` of the config."""

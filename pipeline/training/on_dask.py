@@ -25,12 +25,11 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterLost
 from kinegraph.pipeline.machine.versions import agreed_versions
 from kinegraph.pipeline.training.dask_task import IgnoreInterrupts, RunTask, run_task
+from kinegraph.pipeline.training.one_run import OnRunEpoch, discard
 from kinegraph.pipeline.training.table import (
-    OnRunEpoch,
     RunsDiverged,
     TrainedRun,
     checked_runs,
-    discard,
     log_epoch,
     told_of,
     trained_runs,

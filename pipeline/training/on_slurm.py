@@ -11,11 +11,11 @@ from kinegraph.pipeline.clusters.slurm.submission import Submission, Work, logs_
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import SlurmError
 from kinegraph.pipeline.extraction.executors import slurm
+from kinegraph.pipeline.training.one_run import discard
 from kinegraph.pipeline.training.table import (
     RunsDiverged,
     TrainedRun,
     checked_runs,
-    discard,
     told_of,
     trained_runs,
     untrained,

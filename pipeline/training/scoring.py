@@ -17,8 +17,8 @@ from kinegraph.cache_schemas.reader import features_fingerprint, features_option
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.training.one_run import opened_clips
 from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
-from kinegraph.pipeline.training.table import opened_clips
 from kinegraph.pipeline.training.trainable import spec_of
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.device import pick_device

@@ -1,33 +1,36 @@
 """`kinegraph train` trains a table of heads and seeds on one cache."""
 
 import logging
-import math
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.files import remove_durably, sweep, write_whole
-from kinegraph.cache_schemas.reader import CachedClips, features_options
+from kinegraph.cache_schemas.files import sweep, write_whole
+from kinegraph.cache_schemas.reader import features_options
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.machine.devices import on_device_of
 from kinegraph.pipeline.machine.terminal import clock, log_to_stderr
-from kinegraph.pipeline.machine.versions import versions
-from kinegraph.pipeline.training.kept_runs import require_same_recipes, trained_on
+from kinegraph.pipeline.training.kept_runs import require_same_recipes
+from kinegraph.pipeline.training.one_run import (
+    OnRunEpoch,
+    OnRunStep,
+    discard,
+    opened_clips,
+    results_of,
+    run_training,
+    tell_of_absent_classes,
+    unheard,
+)
 from kinegraph.pipeline.training.recipes import recipes
-from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
+from kinegraph.pipeline.training.results import RunResults, read_results, write_results
 from kinegraph.pipeline.training.trainable import build_for, require_trainable
 from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
 from kinegraph.stages.device import pick_device
-from kinegraph.stages.heads.head import Head
 from kinegraph.stages.heads.own import OwnHead, is_own
 from kinegraph.stages.processes import in_processes
 from kinegraph.stages.training import together
@@ -38,21 +41,12 @@ from kinegraph.stages.training.checkpoint import (
     require_free,
     save_run,
 )
-from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
+from kinegraph.stages.training.engine import TrainingDiverged, seeded
 from kinegraph.stages.training.options import HEAD, TrainOptions
-from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
-from kinegraph.stages.training.schedules import Schedule
-from kinegraph.stages.training.state import STATE_FILE, remove_state
-from kinegraph.stages.training.tensorboard import scalar_log
+from kinegraph.stages.training.records import EpochRecord
+from kinegraph.stages.training.state import remove_state
 
-LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")
-OnRunEpoch = Callable[[RunPlace, EpochRecord], None]
-OnRunStep = Callable[[RunPlace, StepRecord], None]
-
-
-def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
-    """Ignores the record. This function is the default of the callbacks `on_epoch` and `on_step`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,20 +271,11 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
     if options.val_split:
         val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
         tell_of_absent_classes(val_clips, options.val_split)
-    schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
-    place = replace(job.place, num_epochs=schedule.num_epochs)
-    logs = options.tensorboard and together.rank() == 0
-    with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
-
-        def on_epoch(record: EpochRecord) -> None:
-            log_scalars(record)
-            job.on_epoch(place, record)
-
-        result = train(
-            head, clips, val_clips, options, device=device, on_epoch=on_epoch,
-            on_step=partial(job.on_step, place), state_file=job.folder / STATE_FILE,
-        )  # fmt: skip
-    results = _results(job, result, clips, val_clips, device)
+    place, on_step = job.place, job.on_step
+    result = run_training(
+        job.folder, head, clips, val_clips, options, device, place, on_epoch=job.on_epoch, on_step=on_step
+    )
+    results = results_of(job.name, options, result, clips, val_clips, device)
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
@@ -302,83 +287,3 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
         save_run(job.folder, head, record)
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
-
-
-def unlogged(record: EpochRecord) -> None:
-    """Ignores the record. This function replaces the TensorBoard log if `train.tensorboard` is not set."""
-
-
-def discard(folder: Path) -> None:
-    """Removes the run in `folder`, finished or not. Removes run.json first, so that no half run counts as finished."""
-    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
-        remove_durably(folder / name)
-    shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
-
-
-def _results(
-    job: _RunToTrain, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
-) -> RunResults:
-    options, on_cuda = job.options, device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
-    threads = options.threads or torch.get_num_threads()
-    learnt = trained_on(clips.cache, clips, val_clips)
-    split = str(options.val_split)
-    validated = {split: result.history[result.best_epoch - 1].metrics} if result.metric else {}
-    counts = {} if val_clips is None else {split: SplitCounts.of(val_clips, learnt["val"]["digest"])}
-    return RunResults(
-        name=job.name,
-        seed=options.seed,
-        cache=clips.cache.location,
-        cache_fingerprint=clips.cache_fingerprint,
-        recipe=options,
-        trained_on=learnt,
-        random_weights=tuple(random_in_cache(clips.cache, [*clips.specs])),
-        environment=versions() | {"device": name, "threads": str(threads)},
-        num_parameters=result.num_parameters,
-        num_train_clips=len(clips),
-        num_failed_videos=len(clips.failed_videos),
-        metric=result.metric,
-        best_epoch=result.best_epoch,
-        seconds=result.seconds,
-        history=[asdict(record) for record in result.history],
-        scores=validated,
-        counts=counts,
-    )
-
-
-def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """Returns the clips of a split with the arrays that the head reads.
-
-    Logs how many clips are not extracted yet, and in how many videos every clip failed.
-    """
-    clips = CachedClips(cache, head.reads, split, preload=preload)
-    if clips.num_unsealed:
-        log.warning(
-            "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
-            cache.root,
-            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
-        )
-    if clips.failed_videos:
-        log.warning(
-            "%s no ok clip: left out of training, counted in scores",
-            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
-        )
-    return clips
-
-
-def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
-    """Logs the classes that no video of the split has. The metric mAP leaves these classes out.
-
-    Logs nothing if each video has only one label, because the metrics are then no means over classes.
-    """
-    if not clips.multi_label:
-        return
-    positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
-    if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
-        log.warning(
-            "split %s has no positive of %d of %s, and its mAP leaves out: %s",
-            split,
-            len(absent),
-            counted(clips.num_classes, "class"),
-            ", ".join(absent),
-        )

@@ -1,13 +1,12 @@
-"""Computes the features of clips. A frozen backbone runs on uint8 pixels.
+"""Computes the features of clips. A backbone runs on uint8 pixels, frozen for extraction or trainable.
 
 Shapes: B clips, T frames, T' frames of a map, C channels, S side of the square input, H rows and W columns of a map.
 """
 
 import logging
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
@@ -16,8 +15,34 @@ from kinegraph.stages.backbones.folding import fold_batch_norms
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
+from kinegraph.stages.weights.sources import Pixels
 
 log = logging.getLogger("kinegraph")
+
+
+class Normalised(nn.Module):
+    """A network behind the normalisation of its pixels. Gradients flow to the network.
+
+    `network` takes clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. `pixels` has the mean, the
+    standard deviation and the order of the channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, pixels: Pixels) -> None:
+        super().__init__()
+        self.network, self.is_reversed = network, pixels.channel_order == "BGR"
+        self.register_buffer("mean", torch.tensor(pixels.mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        """Returns the maps [B, T', C, H, W] of each tap by name, for `clips` [B, T, S, S, 3] uint8 RGB."""
+        if self.is_reversed:
+            clips = clips.flip(-1)
+        x = (clips.float() / 255 - self.mean) / self.std
+        x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
+        return {tap: out.transpose(1, 2) for tap, out in self.network(x).items()}
 
 
 class FeatureExtractor:
@@ -44,10 +69,9 @@ class FeatureExtractor:
             fold_batch_norms(backbone)
         self.options, self.device = options, device
         network = frozen_on(backbone, device)
-        self._network = torch.compile(network) if compiled else network
-        pixels = pixels_of(options)
-        self._reversed = pixels.channel_order == "BGR"
-        self._mean, self._std = (_per_channel(values, device) for values in (pixels.mean, pixels.std))
+        if compiled:
+            network.compile()
+        self._network = Normalised(network, pixels_of(options)).to(device)
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
@@ -56,14 +80,6 @@ class FeatureExtractor:
         The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
         float32 by about 1 % of their standard deviation. A test holds the limit.
         """
-        if self._reversed:
-            clips = clips.flip(-1)
-        x = (clips.float() / 255 - self._mean) / self._std
-        x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
         with computing_in(self.options.precision, self.device):
-            outputs = self._network(x)
-        return {tap: out.transpose(1, 2) for tap, out in outputs.items()}
-
-
-def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)
+            maps: dict[str, Tensor] = self._network(clips)
+        return maps

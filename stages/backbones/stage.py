@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.crops import Framing
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
-from kinegraph.stages.decode.wanted import Square, Wanted
+from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.options import need, under
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import StageKind
@@ -70,7 +70,7 @@ class Backbones(StageKind):
             _check_entry(recipe, name)
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted:
-        return recipe.wanted(squares=frozenset({_square(recipe, _name(key))}))
+        return recipe.wanted(squares=frozenset({recipe.square_of(_name(key))}))
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
         return tuple(f"{key}/{tap}" for tap in recipe.backbones[_name(key)].taps)
@@ -82,7 +82,7 @@ class Backbones(StageKind):
         from kinegraph.stages.backbones.run import BackboneRunner
 
         name = _name(key)
-        return BackboneRunner(key, recipe.backbones[name], _square(recipe, name), device, compiled=compiled)
+        return BackboneRunner(key, recipe.backbones[name], recipe.square_of(name), device, compiled=compiled)
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
         if "size" not in cached.options or "size" not in asked.options:
@@ -100,10 +100,6 @@ class Backbones(StageKind):
 
 def _name(key: str) -> str:
     return key.removeprefix(FEATURES)
-
-
-def _square(recipe: Recipe, name: str) -> Square:
-    return Square(**asdict(recipe.framing_of(name)), every=recipe.backbones[name].every)
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
@@ -35,6 +35,8 @@ class TimmImage(Backbone):
         self.model = create(model)
         self.indices = {name: index for index, name in enumerate(tap_names(self.model))}
         self.taps = tuple(self.indices)
+        self.register_state_dict_post_hook(_with_names_of_timm)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
         """Limits the wanted taps to `taps`. timm removes the layers above the highest of them.
@@ -76,13 +78,25 @@ class TimmImage(Backbone):
         maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
         return dict(zip(self.taps, maps, strict=True))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the parameters and buffers of timm's model, with timm's public names."""
-        return self.model.state_dict(*args, **kwargs)
-
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads parameters and buffers with timm's public names into timm's model."""
+        """Loads parameters and buffers with timm's public names. Errors have these names, too."""
         return self.model.load_state_dict(*args, **kwargs)
+
+
+def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Gives the tensors of the network in `state` timm's public names.
+
+    `prefix` is the place of the network in `state`.
+    """
+    own = f"{prefix}model."
+    for name in [name for name in state if name.startswith(own)]:
+        state[prefix + name.removeprefix(own)] = state.pop(name)
+
+
+def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Gives the tensors of the network in `state` the names that torch loads, in place of timm's public names."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 def create(model: str) -> Any:

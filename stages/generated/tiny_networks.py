@@ -134,8 +134,8 @@ class ThingClassifier(nn.Module):
         with torch.autocast("cpu", torch.bfloat16):
             maps = self.backbone(clips)["res4"]  # [B, C, T', H', W']
         flat_boxes = boxes.flatten(0, 1)  # [B T', K, 4]
-        count = torch.full((len(flat_boxes),), boxes.shape[2])
-        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE).features
+        all_valid = torch.ones(flat_boxes.shape[:2], dtype=torch.bool)
+        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, all_valid, STRIDE).features
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.heads.head import KINDS, FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.regions.geometry import on_input
+from kinegraph.stages.regions.roi import region_features
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"
@@ -259,12 +259,8 @@ class MapRegionReader:
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
         crop = batch[self.crop][:, None, None].double()  # [B, 1, 1, 4]
         on_map = on_input(boxes.double(), crop, maps.shape[4]).to(boxes.dtype)  # maps are square, as the input is
-        frame = torch.arange(valid[..., 0].numel(), device=maps.device).to(boxes.dtype)
-        rois = torch.cat([frame.repeat_interleave(valid.shape[2])[:, None], on_map.flatten(0, 2)], 1)  # [B*T*N, 5]
-        frames = maps.flatten(0, 1).to(boxes.dtype)
-        grids = roi_align(frames, rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [B*T*N, C, 7, 7]
-        features = grids.amax((2, 3)).view(*valid.shape, -1)
-        features = torch.where(valid[..., None], features, 0.0).to(maps.dtype)
+        flat = region_features(maps.flatten(0, 1), on_map.flatten(0, 1), valid.flatten(0, 1), 1, ROI_SIZE)
+        features = flat.features.view(*valid.shape, -1).to(maps.dtype)
         return Regions(features=features, valid=valid, boxes=boxes)
 
 

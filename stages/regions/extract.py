@@ -1,43 +1,42 @@
-"""Computes the region features of a clip from maps and boxes. Each box gets one vector."""
+"""Computes the region features of clips from maps and boxes. Each box gets one vector.
 
-import numpy as np
+Shapes: B clips, T frames of a map, T_p frames with boxes, N boxes a frame, C channels, H rows and W columns of a map.
+"""
+
 import torch
 from torch import Tensor
 
-from kinegraph.stages.device import upload
-from kinegraph.stages.regions.geometry import to_input
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.regions.geometry import on_input
 from kinegraph.stages.regions.options import RegionOptions
 from kinegraph.stages.regions.roi import RegionBatch, region_features
 
 
-@torch.inference_mode()
-def clip_regions(
-    maps: Tensor,
-    boxes: np.ndarray,
-    count: np.ndarray,
-    crop: tuple[float, float, float, float],
-    input_size: int,
-    stride: int,
-    options: RegionOptions,
-    offset_px: float = 0.0,
+def regions_of_clips(
+    maps: Tensor, boxes: Tensor, count: Tensor, seen: Tensor, input_size: int, tap: Tap, options: RegionOptions
 ) -> RegionBatch:
-    """Returns the region features of one clip. `maps` [T, C, H, W] are the clip's maps (C channels, H rows, W columns).
+    """Returns the region features [B, T, N, C] of clips, for `maps` [B, T, C, H, W] of the tap `tap`.
 
-    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is the number of boxes in each frame. T_p is k *
-    T, because boxes may be cached for more frames than maps. Map t reads the boxes of frame k * t. `crop` (x1, y1, x2,
-    y2) is the rectangle of the video that the network saw, in pixels. If x1 > x2, the network saw it mirrored.
-    `input_size` is the side of the network's square input. `stride` and `offset_px` are the properties of the maps'
-    `Tap`.
+    With `options.grid`, also returns the bins.
+
+    `boxes` [B, T_p, N, 4] are in pixels of the video, and `count` [B, T_p] is the number of boxes in each frame. T_p is
+    a multiple of T, and each map reads the boxes of its own input frame. `seen` [B, 4] float64 is the rectangle of the
+    video that the network saw as a square of `input_size` px, mirrored if x1 > x2.
     """
-    step = len(boxes) // len(maps)
-    projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)
-    valid = np.ascontiguousarray(count[::step], dtype=np.int64)
-    return region_features(
-        maps,
-        upload(projected, maps.device),
-        upload(valid, maps.device),
-        stride,
+    step = boxes.shape[1] // maps.shape[1]
+    projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px
+    valid = torch.arange(boxes.shape[2], device=count.device) < count[:, ::step, None]
+    flat = region_features(
+        maps.flatten(0, 1),
+        projected.flatten(0, 1),
+        valid.flatten(0, 1),
+        tap.stride,
         options.size,
         options.reduce,
         with_grid=options.grid,
+    )
+    shape = maps.shape[:2]
+    return RegionBatch(
+        features=flat.features.view(*shape, *flat.features.shape[1:]),
+        grid=None if flat.grid is None else flat.grid.view(*shape, *flat.grid.shape[1:]),
     )

@@ -31,21 +31,12 @@ def boxes_in_crop(
     return out_boxes, out_scores, len(kept)
 
 
-def to_input(boxes: Float32Array, crop: Sequence[float], size: int) -> Float32Array:
-    """Transforms boxes from the video to a backbone's input, which is the crop resized to `size` x `size` pixels.
-
-    `boxes` and the result are [..., 4], the result in float32. The result is clipped to the input. A crop with x1 > x2
-    is mirrored. Its pixels are read from right to left, and boxes are mirrored with the pixels. The computation is in
-    float64.
-    """
-    inside: Float32Array = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
-    return inside
-
-
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Does the same as `to_input`, but for arrays or tensors, and in the precision of the arguments.
+    """Returns `boxes` [..., 4] in pixels of the crop resized to `size` x `size`, clipped to the crop.
 
-    `crop` [..., 4] may have another crop for each clip.
+    `crop` [..., 4] holds one crop or many crops. A crop with x1 > x2 is mirrored. Its pixels are read from right to
+    left, and boxes are mirrored with the pixels. `boxes` and `crop` are arrays or tensors. The result has their
+    precision.
     """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin

@@ -1,4 +1,5 @@
-"""Computes region features: RoIAlign on the maps of a tap, then one vector per box.
+"""Computes region features: RoIAlign on the maps of a tap, then one vector per box. Extraction, heads on maps and
+fine-tuning use this one function.
 
 The method is that of Wang and Gupta 2018, arXiv 1806.01810, section 3.1.
 
@@ -25,7 +26,7 @@ class RegionBatch:
     """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
 
     `grid` has the bins of each region before they are reduced to one vector. It is None if the option `grid` is false.
-    A frame may have fewer than N regions. The values of the missing regions are zero.
+    The values of boxes that are not valid are zero.
     """
 
     features: Tensor
@@ -35,27 +36,26 @@ class RegionBatch:
 def region_features(
     maps: Tensor,
     boxes: Tensor,
-    count: Tensor,
-    stride: int,
+    valid: Tensor,
+    stride: float,
     size: int = 7,
     reduce: str = "max",
     *,
     with_grid: bool = False,
 ) -> RegionBatch:
-    """Returns the region features of the first `count` [T] boxes of each frame.
+    """Returns the region features of the boxes that are true in `valid`, bool [T, N]. Gradients flow to `maps`.
 
     `maps` is [T, C, H, W]. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the backbone's square input. The centre
     of the first pixel is at 0.5. A map cell has `stride` x `stride` pixels. Each box is cut into `size` x `size` bins.
     Along each axis, a bin takes as many samples as it covers map cells, rounded up. The bins of a box are reduced to
     one vector by `reduce`, "max" or "mean".
     """
-    num_frames, num_boxes = boxes.shape[:2]
     channels = maps.shape[1]
-    frame, slot = (torch.arange(num_boxes, device=count.device) < count[:, None]).nonzero(as_tuple=True)
-    rois = torch.cat([frame[:, None].float(), boxes[frame, slot].float()], dim=1)  # [valid, 5]
-    features = torch.zeros(num_frames, num_boxes, channels, device=maps.device)
+    frame, slot = valid.nonzero(as_tuple=True)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    rois = torch.cat([frame[:, None], boxes[frame, slot]], dim=1).to(maps.dtype)  # [boxes, 5]
+    features = maps.new_zeros(*valid.shape, channels)
     grids = features.new_zeros(*features.shape, size, size) if with_grid else None
-    maps = maps.float()
     # The grids of all boxes at once would take size * size times the memory of the result.
     chunk = max(1, POOLED_GRID_BYTES // (channels * size * size * 4))
     for at in range(0, len(rois), chunk):

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.device import DTYPES_STORED, on_device
 from kinegraph.stages.proposals.stage import BOXES, COUNT
-from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
 from kinegraph.stages.stage import StageBatch
 
@@ -34,17 +35,18 @@ class RegionRunner:
         self.key, self.maps_of, self.taps, self.framing = key, maps_of, taps, framing
         self.options, self.device = options, device
 
+    @torch.inference_mode()
     def run(self, batch: StageBatch) -> None:
         for slot in batch.slots:
-            boxes, count = (np.asarray(batch.read(array, slot)) for array in (BOXES, COUNT))
+            boxes, count = (on_device(batch.read(array, slot), self.device)[None] for array in (BOXES, COUNT))
             for tap in self.taps:
                 self._align(tap, boxes, count, slot, batch)
 
-    def _align(self, tap: Tap, boxes: np.ndarray, count: np.ndarray, slot: int, batch: StageBatch) -> None:
-        maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)
-        seen, array = batch.rows[slot].seen(self.framing), f"{self.key}/{tap.name}"
-        regions = clip_regions(maps, boxes, count, seen, self.framing.size, tap.stride, self.options, tap.offset_px)
-        dtype = DTYPES_STORED[self.options.storage_dtype]
-        batch.write(array, [slot], regions.features[None].to(dtype))
+    def _align(self, tap: Tap, boxes: Tensor, count: Tensor, slot: int, batch: StageBatch) -> None:
+        maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)[None]
+        seen = on_device(np.array([batch.rows[slot].seen(self.framing)], np.float64), self.device)
+        regions = regions_of_clips(maps, boxes, count, seen, self.framing.size, tap, self.options)
+        array, dtype = f"{self.key}/{tap.name}", DTYPES_STORED[self.options.storage_dtype]
+        batch.write(array, [slot], regions.features.to(dtype))
         if regions.grid is not None:
-            batch.write(f"{array}_grid", [slot], regions.grid[None].to(dtype))
+            batch.write(f"{array}_grid", [slot], regions.grid.to(dtype))

@@ -31,6 +31,7 @@ from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE
 
 MODEL_FILE = "model.safetensors"
+EXTRACT_FILE = "extract.yaml"  # a config with the weights of a tuned run
 CODE_FILE = "head.py"  # the code of the user's own head, where a run has one
 Features = Mapping[str, Options]  # how the arrays that a head reads were made: stage key -> options
 
@@ -54,6 +55,8 @@ class RunRecord(BaseModel):
     reads to the shape of one clip. `features` maps the key of each stage that made these arrays to the options of the
     stage. `recipe` has the sections of the config that make the arrays, because `predict` makes them for new videos.
     `train` has the options of training. `trained_on` identifies the clips, labels and classes of the run's splits.
+    `finetune` has the options of fine-tuning and the digest of the run that it started from. It is None in a run of
+    `train`.
 
     Runs of earlier versions have None as `features` and `recipe`, and {} as `trained_on`. Without `features`, only
     `cache_fingerprint` tells how the arrays were made.
@@ -76,6 +79,7 @@ class RunRecord(BaseModel):
     metrics: dict[str, float]
     train: TrainOptions
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    finetune: dict[str, Any] | None = None
     kinegraph_version: str
     torch_version: str
 
@@ -258,9 +262,15 @@ def require_same_features(
         changed = differences(_of_any_view(record.features, is_upgraded), _of_any_view(features, is_upgraded))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
+        advice = "Extract them as the run's cache was, or train again."
+        if record.finetune is not None:
+            advice = (
+                f"The run was fine-tuned. The config {EXTRACT_FILE} beside its {RECORD_FILE} has its weights: "
+                "`kinegraph index` and `kinegraph extract` it, then `kinegraph evaluate RUN --cache CACHE`."
+            )
         raise RunError(
             f"The features were made with other options than those the run was trained on (the run's -> this "
-            f"cache's):\n{lines}\nExtract them as the run's cache was, or train again."
+            f"cache's):\n{lines}\n{advice}"
         )
 
 

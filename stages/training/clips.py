@@ -24,6 +24,10 @@ class FeaturesNotFinite(RuntimeError):
     """A cached value that a head reads is NaN or infinite."""
 
 
+class VideoLost(RuntimeError):
+    """A video that the training decodes can no longer be read. The message names the video."""
+
+
 class UnusableClips(UsageError):
     """The split has no clip, or its labels are missing or wrong, so it cannot be used for training or evaluation."""
 
@@ -87,15 +91,26 @@ class Clips(Protocol):
         ...
 
 
+def in_epoch(clips: Clips, epoch: int) -> Clips:
+    """Returns the clips as the epoch `epoch`, from 1, sees them. Only clips with random views differ between epochs.
+
+    Such clips have a method `in_epoch`.
+    """
+    seen: Clips = clips.in_epoch(epoch) if hasattr(clips, "in_epoch") else clips
+    return seen
+
+
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
     """Yields the clips with the indices `order` in batches of `batch_size`. The last batch may be smaller.
 
-    A batch is a dictionary with the arrays `names`, on `device`. A thread reads the next batch while the caller uses
-    the present one. A stop by a signal raises KeyboardInterrupt between two batches. If `clips` has no method `batch`,
-    as in data sets for earlier versions, its `__getitems__` is called.
+    A batch is a dictionary with the arrays `names`, on `device`. Threads read the next batch while the caller uses the
+    present one, or the next `clips.batches_ahead` batches if `clips` has this attribute. A stop by a signal raises
+    KeyboardInterrupt between two batches. If `clips` has no method `batch`, as in data sets for earlier versions, its
+    `__getitems__` is called.
     """
+    ahead: int = getattr(clips, "batches_ahead", 1)
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
     def read(indices: Tensor) -> Batch:
@@ -107,12 +122,13 @@ def read_batches(
         return {name: x.to(device, non_blocking=True) for name, x in stopping.result(reading).items()}
 
     pending: deque[Future[Batch]] = deque()
-    with stopping.threads(1, "read-ahead") as reader:
+    with stopping.threads(ahead, "read-ahead") as reader:
         for indices in stopping.checked(torch.split(order, batch_size)):
             pending.append(reader.submit(read, indices))
-            if len(pending) > 1:
+            if len(pending) > ahead:
                 yield move(pending.popleft())
-        yield move(pending.popleft())
+        while pending:
+            yield move(pending.popleft())
 
 
 def identified(clips: Clips) -> dict[str, Any]:

@@ -19,7 +19,15 @@ from kinegraph.stages.device import computing_in, require_precision
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
-from kinegraph.stages.training.clips import Clips, read_batches, require_finite, require_usable
+from kinegraph.stages.training.clips import (
+    Batch,
+    Clips,
+    VideoLost,
+    in_epoch,
+    read_batches,
+    require_finite,
+    require_usable,
+)
 from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
 from kinegraph.stages.training.losses import class_weights, clip_loss, clip_weights
 from kinegraph.stages.training.optimizers import build_ema, build_optimizer
@@ -229,8 +237,10 @@ class _Training:
         order = self._order()
         left = order[self.step_of_epoch * size :]
         own, own_size = together.own_share(left, size)
-        batches = read_batches(self.clips, own, own_size, names, self.device)
-        for batch, indices in zip(batches, torch.split(left, size), strict=True):
+        batches = read_batches(in_epoch(self.clips, len(self.history) + 1), own, own_size, names, self.device)
+        asked, waited = started, 0.0
+        for batch, indices in zip(self._until_lost(batches), torch.split(left, size), strict=True):
+            waited += time.perf_counter() - asked
             self._step(batch, indices)
             clips_done += len(indices)
             now = time.perf_counter()
@@ -239,12 +249,21 @@ class _Training:
                 on_step(self._step_record(clips_done / (now - started)))
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
+            asked = time.perf_counter()
         loss = together.summed(self.loss).item() / len(order)  # the only wait for the device in an epoch
-        speed = clips_done / (time.perf_counter() - started)
-        record = self._record(loss, speed, started)
+        seconds = time.perf_counter() - started
+        record = self._record(loss, clips_done / seconds, waited / seconds, started)
         self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
         self.loss.zero_()
         return record
+
+    def _until_lost(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yields the batches. Writes the state of the run if a video can no longer be read, and raises VideoLost."""
+        try:
+            yield from batches
+        except VideoLost:
+            self._save()
+            raise
 
     def _order(self) -> Tensor:
         """Returns the clip indices of the present epoch in random order.
@@ -255,7 +274,7 @@ class _Training:
         order = torch.randperm(len(self.clips), generator=self.order)
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
-    def _record(self, loss: float, clips_per_second: float, started: float) -> EpochRecord:
+    def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
         """Validates the head after an epoch and returns the epoch's record. The epoch started at the time `started`.
 
         Raises FeaturesNotFinite or TrainingDiverged if the loss or a score is not finite.
@@ -275,6 +294,7 @@ class _Training:
             seconds=time.perf_counter() - started,
             learning_rate=group["lr"] / group["factor"],
             clips_per_second=clips_per_second,
+            waited=waited,
         )
 
     def _validated(self) -> dict[str, float] | None:

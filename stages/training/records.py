@@ -11,6 +11,7 @@ class EpochRecord:
 
     `loss` is the mean training loss. `metrics` has the validation metrics and the validation `loss` by name, and is
     empty without validation. `seconds` includes validation. `clips_per_second` is the speed of training alone.
+    `waited` is the share of the training time, from 0 to 1, in which the network waited for clips.
     """
 
     epoch: int
@@ -19,6 +20,7 @@ class EpochRecord:
     seconds: float
     learning_rate: float
     clips_per_second: float
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

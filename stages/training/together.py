@@ -73,17 +73,18 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
     """Returns the module to call in place of `head`, so that gradients become means over the processes.
 
     For a process alone, the module is `head` itself. With several processes, the parameters that a head does not use
-    must be the same at each step. BatchNorm takes its statistics over the clips of all processes.
+    must be the same at each step. BatchNorm that is trained takes its statistics over the clips of all processes.
 
-    Raises UsageError if a head with BatchNorm trains in several processes on CPUs, because torch does not support this.
+    Raises UsageError if a head trains BatchNorm in several processes on CPUs, because torch does not support this.
     """
     if num_processes() == 1:
         return head
+    head.train()
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(head, device_ids=[device], static_graph=True)
-    if any(isinstance(module, _BatchNorm) for module in head.modules()):
-        raise UsageError("This head has BatchNorm, which processes on CPUs cannot share: train it in one process.")
+    if any(isinstance(module, _BatchNorm) and module.training for module in head.modules()):
+        raise UsageError("This head trains BatchNorm, which processes on CPUs cannot share: train it in one process.")
     return DistributedDataParallel(head, static_graph=True)
 
 

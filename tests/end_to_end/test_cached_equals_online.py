@@ -27,7 +27,7 @@ from kinegraph.stages.heads.inputs import MapRegionReader, RegionReader
 from kinegraph.stages.heads.tailed import TailedHead
 from kinegraph.stages.proposals.build import build_proposer
 from kinegraph.stages.proposals.catalogue import entry as proposal_entry
-from kinegraph.stages.regions.geometry import boxes_in_crop, to_input
+from kinegraph.stages.regions.geometry import boxes_in_crop, on_input
 from kinegraph.stages.regions.roi import region_features
 from tests.end_to_end.conftest import made, tiny
 
@@ -63,8 +63,9 @@ def online(row: ClipRow, square: Square = SQUARE) -> Online:
         for b, s, n in zip(boxes, found.scores.numpy(), found.count, strict=True)
     ]
     boxes, count = np.stack([frame[0] for frame in kept]), np.array([frame[2] for frame in kept])
-    projected = torch.from_numpy(to_input(boxes, row.seen(square), 64))
-    regions = region_features(maps, projected, torch.from_numpy(count), stride=8).features
+    projected = torch.from_numpy(on_input(boxes, np.array(row.seen(square), np.float64), 64)).float()
+    valid = torch.arange(6) < torch.from_numpy(count)[:, None]
+    regions = region_features(maps, projected, valid, stride=8).features
     return Online(maps=maps, boxes=boxes, count=count, regions=regions)
 
 

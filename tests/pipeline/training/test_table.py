@@ -20,6 +20,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training import one_run
 from kinegraph.pipeline.training import table as training
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import read_results
@@ -353,7 +354,7 @@ def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None
 def test_classes_that_validation_cannot_judge_are_named(
     config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened_clips = training.opened_clips
+    opened_clips = one_run.opened_clips
 
     def with_many_labels(*arguments: Any, **options: Any) -> CachedClips:
         clips = opened_clips(*arguments, **options)

@@ -42,7 +42,9 @@ def test_shipped_features_tell_where_unseen_things_move() -> None:
         with torch.inference_mode():
             maps = network(((frames - mean) / std)[None])["res4"][0].transpose(0, 1)  # [T', C, H, W]
         boxes = torch.from_numpy(clip.boxes)
-        features.append(region_features(maps, boxes[::2], torch.full((8,), 4), stride=8).features.flatten(0, 1))
+        features.append(
+            region_features(maps, boxes[::2], torch.ones(8, 4, dtype=torch.bool), stride=8).features.flatten(0, 1)
+        )
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         velocities.append(torch.gradient(centres, dim=0)[0][::2].flatten(0, 1))
     x, y = torch.cat(features), torch.cat(velocities)

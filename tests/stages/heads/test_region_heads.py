@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Head, HeadError
-from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
 
 Spec = dict[str, tuple[int, ...]]
@@ -174,12 +175,11 @@ def test_regions_of_unprojected_maps_are_the_cached_ones(
 ) -> None:
     batch = {name: x.float() if x.is_floating_point() else x for name, x in make_batch().items()}
     batch["proposals/count"] = torch.tensor([[4, 2, 0, 3, 1]] * 3, dtype=torch.int16)
-    for clip, maps in enumerate(batch["features/i3d/res5"]):  # 3 x 3 cells of 16 px
-        boxes, count = batch["proposals/boxes"][clip].numpy(), batch["proposals/count"][clip].numpy()
-        crop = tuple(batch["clips/crop"][clip].tolist())
-        batch["regions/i3d/res5"][clip] = clip_regions(
-            maps, boxes, count, crop, 48, 16, RegionOptions(backbones=("i3d",))
-        ).features
+    tap = Tap(name="res5", channels=batch["features/i3d/res5"].shape[2], space=((16, 16),))  # 3 x 3 cells of 16 px
+    batch["regions/i3d/res5"] = regions_of_clips(
+        batch["features/i3d/res5"], batch["proposals/boxes"], batch["proposals/count"], batch["clips/crop"].double(),
+        48, tap, RegionOptions(backbones=("i3d",)),
+    ).features  # fmt: skip
     batch["features/i3d/res5_pooled"] = batch["features/i3d/res5"].mean((3, 4))
     cached = build_head(name, spec, 3, dim=None, **options).eval()
     from_maps = build_head(name, spec, 3, dim=None, regions_from="maps", **options).eval()

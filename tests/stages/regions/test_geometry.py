@@ -7,7 +7,7 @@ from PIL import Image
 
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.wanted import Square, Wanted
-from kinegraph.stages.regions.geometry import boxes_in_crop, to_input
+from kinegraph.stages.regions.geometry import boxes_in_crop, on_input
 from kinegraph.stages.regions.roi import region_features
 from tests.stages.decode.conftest import clip_row, write_at
 
@@ -49,13 +49,13 @@ def test_a_frame_without_boxes() -> None:
 
 
 def test_boxes_are_scaled_per_axis_and_clipped_to_the_input() -> None:
-    inside = to_input(np.array([[20, 30, 30, 50], [0, 0, 90, 25]], np.float32), (10, 20, 50, 40), 80)
+    inside = on_input(np.array([[20, 30, 30, 50], [0, 0, 90, 25]]), np.array([10.0, 20.0, 50.0, 40.0]), 80)
     assert inside.tolist() == [[20, 40, 40, 80], [0, 0, 80, 20]]
 
 
 def test_a_mirrored_crop_mirrors_its_boxes() -> None:
     boxes = np.array([[20, 30, 30, 50], [0, 0, 90, 25]], np.float32)
-    plain, mirrored = to_input(boxes, (10, 20, 50, 40), 80), to_input(boxes, (50, 20, 10, 40), 80)
+    plain, mirrored = (on_input(boxes, np.array([x1, 20.0, x2, 40.0]), 80) for x1, x2 in ((10.0, 50.0), (50.0, 10.0)))
     assert mirrored.tolist() == [[40, 40, 60, 80], [0, 0, 80, 20]]
     np.testing.assert_array_equal(mirrored, np.stack([80 - plain[:, 2], plain[:, 1], 80 - plain[:, 0], plain[:, 3]], 1))
 
@@ -77,7 +77,7 @@ def test_a_drawn_rectangle_lands_on_its_box(seed: int) -> None:
     seen = np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR, box=crop)) > 127
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     drawn = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    projected = to_input(np.array([x1, y1, x2, y2], np.float32), crop, size)
+    projected = on_input(np.array([x1, y1, x2, y2], np.float32), np.asarray(crop, np.float64), size)
     np.testing.assert_allclose(drawn, projected, atol=1)
 
 
@@ -96,10 +96,10 @@ def test_a_rectangle_drawn_in_a_video_is_found_in_its_crop_after_decoding(tmp_pa
     (clip,) = decode_clips(str(path), [row], Wanted(num_frames=2, squares=frozenset([square])), 60.0)
     assert isinstance(clip, DecodedClip)
     seen = clip.squares[square][0, ..., 0]
-    box = to_input(np.array([x1, y1, x2, y2], np.float32), crop, 64)
+    box = on_input(np.array([x1, y1, x2, y2], np.float32), np.asarray(crop, np.float64), 64)
     bright = seen > 127
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     np.testing.assert_allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], box, atol=1.5)
-    maps, count = torch.from_numpy(seen.copy())[None, None].float(), torch.tensor([1])
-    mean = region_features(maps, torch.from_numpy(box)[None, None], count, stride=1, reduce="mean").features
+    maps, valid = torch.from_numpy(seen.copy())[None, None].float(), torch.tensor([[True]])
+    mean = region_features(maps, torch.from_numpy(box)[None, None], valid, stride=1, reduce="mean").features
     assert mean.item() > 0.9 * 255 > 0.9 * 255 * bright.mean()

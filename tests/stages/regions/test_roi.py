@@ -6,15 +6,22 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.regions import roi
-from kinegraph.stages.regions.extract import clip_regions
-from kinegraph.stages.regions.geometry import to_input
+from kinegraph.stages.regions.extract import regions_of_clips
+from kinegraph.stages.regions.geometry import on_input
 from kinegraph.stages.regions.options import RegionOptions
-from kinegraph.stages.regions.roi import region_features as regions
+from kinegraph.stages.regions.roi import RegionBatch
+from kinegraph.stages.regions.roi import region_features as of_valid
 from tests.conftest import SHARED
 
 STRIDE = 10
 RECORDED = SHARED / "fixtures" / "d2_rpn"
+
+
+def regions(maps: Tensor, boxes: Tensor, count: Tensor, *args: Any, **options: Any) -> RegionBatch:
+    """The first `count` boxes of each frame are valid."""
+    return of_valid(maps, boxes, torch.arange(boxes.shape[1]) < count[:, None], *args, **options)
 
 
 def region_features(*args: Any, **options: Any) -> Tensor:
@@ -48,12 +55,11 @@ def test_by_eye_from_the_video_to_a_map_of_5_by_5() -> None:
     So the box (18, 24, 34, 36) px becomes (10, 10, 30, 40): columns 1 and 2, rows 1 to 3 of cells of 10 px. A box that
     reaches beyond the crop is clipped to it.
     """
-    crop = (10.0, 20.0, 50.0, 40.0)
-    boxes = np.array([[[18, 24, 34, 36], [-100, -100, 18, 24]]], np.float32)
-    inside = to_input(boxes, crop, 50)
+    boxes = torch.tensor([[[18.0, 24.0, 34.0, 36.0], [-100.0, -100.0, 18.0, 24.0]]])
+    inside = on_input(boxes, torch.tensor([10.0, 20.0, 50.0, 40.0]), 50)
     assert inside.tolist() == [[[10, 10, 30, 40], [0, 0, 10, 10]]]
     cells = torch.arange(25.0).view(1, 1, 5, 5)
-    found = regions(cells, torch.from_numpy(inside), torch.tensor([2]), STRIDE, size=2, reduce="mean", with_grid=True)
+    found = regions(cells, inside, torch.tensor([2]), STRIDE, size=2, reduce="mean", with_grid=True)
     assert found.grid is not None
     # Cell (row, column) holds 5 row + column. Two bins share rows 1 to 3: the middle of the upper one is row 1.25.
     assert found.grid[0, 0, 0].tolist() == [[7.25, 8.25], [14.75, 15.75]]
@@ -123,14 +129,17 @@ def test_no_boxes_at_all() -> None:
 def test_boxes_move_with_the_first_cell() -> None:
     """Where cell 0 lies 6 px further in, a box 6 px further in reads the same cells; all in a crop of its own size."""
     maps = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    box, count = np.array([[[8.0, 8.0, 40.0, 24.0]]], np.float32), np.array([1], np.int16)
+    box, count = torch.tensor([[[[8.0, 8.0, 40.0, 24.0]]]]), torch.tensor([[1]], dtype=torch.int16)
+    crop, options = torch.tensor([[0.0, 0.0, 64.0, 64.0]], dtype=torch.float64), RegionOptions(backbones=("net",))
 
-    def features(boxes: np.ndarray, offset_px: float) -> Tensor:
-        crop, options = (0.0, 0.0, 64.0, 64.0), RegionOptions(backbones=("net",))
-        return clip_regions(maps, boxes, count, crop, 64, STRIDE, options, offset_px).features
+    def features(boxes: Tensor, tap: Tap) -> Tensor:
+        return regions_of_clips(maps[None], boxes, count, crop, 64, tap, options).features
 
-    assert torch.equal(features(box + 6, 6.0), features(box, 0.0))
-    assert not torch.equal(features(box + 6, 0.0), features(box, 0.0))
+    unpadded = Tap(name="unpadded", channels=2, space=((13, 1), (STRIDE, STRIDE)))
+    padded = Tap(name="padded", channels=2, space=((STRIDE, STRIDE),))
+    assert (unpadded.offset_px, padded.offset_px) == (6.0, 0.0)
+    assert torch.equal(features(box + 6, unpadded), features(box, padded))
+    assert not torch.equal(features(box + 6, padded), features(box, padded))
 
 
 def test_the_grid_is_what_was_reduced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,243 @@
+"""Reads the clips of a split for fine-tuning. Pixels are decoded from the videos, all other arrays are cached."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, crop_of
+from kinegraph.cache_schemas.crops import directed
+from kinegraph.cache_schemas.reader import CROP, CachedClips, Indices
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.changes import changed_videos
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.clips.views import View, ViewOptions, view_of
+from kinegraph.stages.decode.clips import ClipResults, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.inputs import BOXES, COUNT
+from kinegraph.stages.heads.online import PIXELS
+from kinegraph.stages.remote.staging import AtHand, Staging
+from kinegraph.stages.remote.urls import is_url
+from kinegraph.stages.training.clips import Batch, VideoLost
+
+NUM_NAMED = 5  # videos that an error names
+OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one value for each box -> value of no box
+
+
+class VideosChanged(UsageError):
+    """Videos are gone, or differ from those that the cache was made from. Nothing was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Threads and limits of the decoding, shared by the splits of a run."""
+
+    pool: ThreadPoolExecutor
+    staging: Staging
+    timeout_seconds: float
+    order: threading.Lock  # copies of videos at URLs must be used in the order in which they were begun
+
+
+@contextmanager
+def decoding(config: Config) -> Iterator[Decoding]:
+    """Starts the threads that decode, and stops them at the end of the `with` block."""
+    count = config.finetune.decode_threads or config.run.worker_threads
+    with stopping.threads(count, "decode") as pool, Staging(config.run.staging) as staging:
+        yield Decoding(
+            pool=pool,
+            staging=staging,
+            timeout_seconds=config.run.video_timeout_seconds,
+            order=threading.Lock(),
+        )
+
+
+class DecodedClips(CachedClips):
+    """The clips of a split, with the pixels of each backbone entry in `squares` as the array `pixels/<entry>`.
+
+    `arrays` decide which clips have failed, as in `CachedClips`. Of these arrays, batches have those in `names`.
+    `wanted` are the frames of a clip. With `views`, each epoch sees other views (`in_epoch`). Boxes outside of a view
+    are then dropped. Several threads may call `batch`.
+    """
+
+    batches_ahead = 2
+
+    def __init__(
+        self,
+        cache: Cache,
+        arrays: Sequence[str],
+        split: str,
+        *,
+        names: Sequence[str],
+        squares: Mapping[str, Square],
+        wanted: Wanted,
+        decoding: Decoding,
+        views: ViewOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(cache, arrays, split)
+        self.names, self.seed, self.epoch, self._decoding = [*names], seed, 1, decoding
+        self.views = None if views is None or views.is_off else views
+        cuts = self.views is not None and self.views.short_side is not None
+        self.squares = {
+            name: replace(square, resize_short=None) if cuts else square for name, square in squares.items()
+        }
+        self.wanted = replace(wanted, squares=frozenset(self.squares.values()))
+        self._table = ClipsTable.read(cache.storage).table.take(self.rows)
+        self._reading = threading.Lock()
+
+    def in_epoch(self, epoch: int) -> "DecodedClips":
+        """Returns these clips with the views of the epoch `epoch`."""
+        other = copy(self)
+        other.epoch = epoch
+        return other
+
+    def as_cached(self) -> "DecodedClips":
+        """Returns these clips without views, as the cache has them."""
+        other = copy(self)
+        other.views = None
+        return other
+
+    def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
+        """Returns the clips `indices`, with pixels uint8 [B, T, S, S, 3] for T frames of S x S px.
+
+        Raises VideoLost if a video cannot be decoded.
+        """
+        rows = [*ClipsTable(self._table.take(np.asarray(indices))).rows()]
+        views = [self._view(row) for row in rows]
+        under_way = self._begun([_viewed(row, view) for row, view in zip(rows, views, strict=True)])
+        with self._reading:
+            batch = super().batch(indices, self.names if names is None else names)
+        for number, (row, view) in enumerate(zip(rows, views, strict=True)):
+            _apply(view, row, batch, number)
+        decoded = [clip for path, future in under_way for clip in _pixels(path, stopping.result(future))]
+        for name, square in self.squares.items():
+            clips = [_coloured(torch.from_numpy(one[square]), view) for one, view in zip(decoded, views, strict=True)]
+            batch[f"{PIXELS}{name}"] = torch.stack(clips)
+        return batch
+
+    def _view(self, row: ClipRow) -> View:
+        if self.views is None:
+            return View()
+        return view_of(row, self.view_size, self.views, self.seed, self.epoch)
+
+    @property
+    def view_size(self) -> int:
+        """Returns the side of the largest input of the networks, in px. A view has this side after resizing."""
+        return max(square.size for square in self.squares.values())
+
+    @property
+    def crop_names(self) -> list[str]:
+        """Returns the names of the crops of these clips."""
+        return sorted({crop_of(clip) for clip in self._table.column("clip_id").to_pylist()})
+
+    def _begun(self, rows: Sequence[ClipRow]) -> list[tuple[str, Future[ClipResults]]]:
+        """Begins to decode `rows`. Returns the path and the result of each group of neighbouring rows of one video."""
+        groups = [[*group] for _, group in groupby(rows, key=lambda row: row.path)]
+        with self._decoding.order:
+            files = [self._decoding.staging.begin(group[0].path) for group in groups]
+            return [
+                (group[0].path, self._decoding.pool.submit(self._decode, file, group))
+                for file, group in zip(files, groups, strict=True)
+            ]
+
+    def _decode(self, file: AbstractContextManager[AtHand], rows: Sequence[ClipRow]) -> ClipResults:
+        try:
+            with file as at_hand:
+                timeout = self._decoding.timeout_seconds
+                return decode_clips(at_hand.file, rows, self.wanted, timeout, LATEST_RULES, OpenVideos())
+        except DecodeError as error:  # the video could not be copied
+            return [error for _ in rows]
+
+
+def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarray]]:
+    for clip in clips:
+        if isinstance(clip, DecodeError):
+            raise VideoLost(
+                f"{path} can no longer be decoded ({clip.reason}: {clip.detail}). No other video takes its place. The "
+                "state of the run is kept: put the video back and give the same command. Or run `kinegraph index` and "
+                "`kinegraph extract` again, so that it counts as failed, and begin anew with --overwrite."
+            )
+        yield clip.squares
+
+
+def _viewed(row: ClipRow, view: View) -> ClipRow:
+    """Returns `row` with the rectangle of the view, so that decoding cuts the view out."""
+    return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
+
+
+def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
+    """Changes the crops and the boxes of clip `number` of the batch to those of the view, in place."""
+    for name in (name for name in batch if name.startswith(CROP)):
+        if view.rectangle is not None:
+            batch[name][number] = torch.tensor(directed(view.rectangle, mirrored=row.mirrored != view.mirrored))
+        elif view.mirrored:
+            batch[name][number] = batch[name][number][[2, 1, 0, 3]]
+    if view.rectangle is None or BOXES not in batch:
+        return
+    boxes, count = batch[BOXES][number], batch[COUNT][number]
+    x1, y1, x2, y2 = view.rectangle
+    width = boxes[..., 2].clamp(max=x2) - boxes[..., 0].clamp(min=x1)
+    height = boxes[..., 3].clamp(max=y2) - boxes[..., 1].clamp(min=y1)
+    inside = (width > 0) & (height > 0) & (torch.arange(boxes.shape[1]) < count[:, None])  # [T, N]
+    order = (~inside).int().argsort(stable=True, dim=1)  # the best boxes stay first
+    kept = inside.gather(1, order)
+    for name, fill in ((name, fill) for name in batch for start, fill in OF_BOXES.items() if name.startswith(start)):
+        if name != COUNT:
+            values = batch[name][number]
+            trailing = (...,) + (None,) * (values.ndim - 2)
+            moved = values.gather(1, order[trailing].expand_as(values))
+            batch[name][number] = torch.where(kept[trailing], moved, torch.full_like(moved, fill))
+    count.copy_(inside.sum(1))
+
+
+def _coloured(clip: Tensor, view: View) -> Tensor:
+    """Returns `clip` [T, S, S, 3] uint8 with the colours of the view. All frames change alike."""
+    frames = clip.movedim(3, 1)
+    for change, factor in (
+        (transforms.adjust_brightness, view.brightness),
+        (transforms.adjust_contrast, view.contrast),
+        (transforms.adjust_saturation, view.saturation),
+    ):
+        frames = frames if factor == 1 else change(frames, factor)
+    return frames.movedim(1, 3)
+
+
+def require_same_videos(clips: Sequence[CachedClips]) -> None:
+    """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from.
+
+    A video at a URL is compared only.
+    """
+    cache, path_of = clips[0].cache, dict[str, str]()
+    for split in clips:
+        table = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).take(split.rows)
+        path_of |= zip(*(table.column(name).to_pylist() for name in ("video_id", "path")), strict=True)
+    shards = {row // cache.shard_clips for split in clips for row in split.rows.tolist()}
+    changed = {video for videos in changed_videos(cache, shards).values() for video in videos if video in path_of}
+    gone = [
+        path for path in stopping.checked(path_of.values()) if not is_url(path) and not Path(on_disk(path)).exists()
+    ]
+    for videos, how in (
+        (gone, "gone"),
+        (sorted(path_of[video] for video in changed), "not those of the cache any more"),
+    ):
+        if videos:
+            named = ", ".join(videos[:NUM_NAMED]) + (", ..." if len(videos) > NUM_NAMED else "")
+            raise VideosChanged(
+                f"{counted(len(videos), 'video is', 'videos are')} {how}: {named}. Paths are relative to the folder in "
+                "which `kinegraph index` ran. Put them back, or run `kinegraph index` and `kinegraph extract` again."
+            )

@@ -1,0 +1,158 @@
+"""The parts of a training run that do not depend on where its clips come from: clips, training with logs, results."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import remove_durably
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.machine.versions import versions
+from kinegraph.pipeline.training.kept_runs import trained_on
+from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts
+from kinegraph.pipeline.wanted_run import RunPlace
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training import together
+from kinegraph.stages.training.checkpoint import CODE_FILE
+from kinegraph.stages.training.engine import train
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.schedules import Schedule
+from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.tensorboard import scalar_log
+
+LOG_FOLDER = "tensorboard"
+log = logging.getLogger("kinegraph")
+OnRunEpoch = Callable[[RunPlace, EpochRecord], None]
+OnRunStep = Callable[[RunPlace, StepRecord], None]
+
+
+def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
+    """Ignores the record. This function is the default of the callbacks `on_epoch` and `on_step`."""
+
+
+def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
+    """Returns the clips of a split with the arrays that the head reads. Logs which clips are missing."""
+    clips = CachedClips(cache, head.reads, split, preload=preload)
+    tell_of_gaps(clips, split)
+    return clips
+
+
+def tell_of_gaps(clips: CachedClips, split: str) -> None:
+    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed."""
+    if clips.num_unsealed:
+        log.warning(
+            "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
+            clips.cache.root,
+            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
+        )
+    if clips.failed_videos:
+        log.warning(
+            "%s no ok clip: left out of training, counted in scores",
+            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
+        )
+
+
+def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
+    """Logs the classes that no video of the split has. The metric mAP leaves these classes out.
+
+    Logs nothing if each video has only one label, because the metrics are then no means over classes.
+    """
+    if not clips.multi_label:
+        return
+    positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
+    if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
+        log.warning(
+            "split %s has no positive of %d of %s, and its mAP leaves out: %s",
+            split,
+            len(absent),
+            counted(clips.num_classes, "class"),
+            ", ".join(absent),
+        )
+
+
+def run_training(
+    folder: Path,
+    head: Head,
+    clips: CachedClips,
+    val_clips: CachedClips | None,
+    options: TrainOptions,
+    device: torch.device,
+    place: RunPlace,
+    *,
+    on_epoch: OnRunEpoch = unheard,
+    on_step: OnRunStep = unheard,
+) -> TrainResult:
+    """Trains `head` in place as the run in `folder`, which keeps the state and the logs, and returns the results.
+
+    A run that was cut off goes on. `place` is the place of the run in its table.
+    """
+    schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+    place = replace(place, num_epochs=schedule.num_epochs)
+    logs = options.tensorboard and together.rank() == 0
+    with scalar_log(folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
+
+        def heard(record: EpochRecord) -> None:
+            log_scalars(record)
+            on_epoch(place, record)
+
+        return train(
+            head, clips, val_clips, options, device=device, on_epoch=heard, on_step=partial(on_step, place),
+            state_file=folder / STATE_FILE,
+        )  # fmt: skip
+
+
+def unlogged(record: EpochRecord) -> None:
+    """Ignores the record. This function replaces the TensorBoard log if `train.tensorboard` is not set."""
+
+
+def results_of(
+    name: str,
+    options: TrainOptions,
+    result: TrainResult,
+    clips: CachedClips,
+    val_clips: CachedClips | None,
+    device: torch.device,
+) -> RunResults:
+    """Returns the results of the run `name`, which was trained on `clips` and validated on `val_clips`."""
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    threads = options.threads or torch.get_num_threads()
+    learnt = trained_on(clips.cache, clips, val_clips)
+    split = str(options.val_split)
+    validated = {split: result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    counts = {} if val_clips is None else {split: SplitCounts.of(val_clips, learnt["val"]["digest"])}
+    return RunResults(
+        name=name,
+        seed=options.seed,
+        cache=clips.cache.location,
+        cache_fingerprint=clips.cache_fingerprint,
+        recipe=options,
+        trained_on=learnt,
+        random_weights=tuple(random_in_cache(clips.cache, [*clips.specs])),
+        environment=versions() | {"device": device_name, "threads": str(threads)},
+        num_parameters=result.num_parameters,
+        num_train_clips=len(clips),
+        num_failed_videos=len(clips.failed_videos),
+        metric=result.metric,
+        best_epoch=result.best_epoch,
+        seconds=result.seconds,
+        history=[asdict(record) for record in result.history],
+        scores=validated,
+        counts=counts,
+    )
+
+
+def discard(folder: Path) -> None:
+    """Removes the run in `folder`, finished or not. Removes run.json first, so that no half run counts as finished."""
+    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
+        remove_durably(folder / name)
+    shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""Draws random views of clips for fine-tuning: another rectangle of the frame, a mirrored one, other colours.
+
+A view is a pure function of the seed, the epoch and the clip. It does not depend on the order of clips, on workers or
+on interruptions. All frames of a clip have one view. Imports no torch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xxhash
+from pydantic import Field, model_validator
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.crops import FULL, Rectangle, base_of
+from kinegraph.stages.options import StageOptions, need
+
+
+class ViewOptions(StageOptions):
+    """Random views of training clips. Without a key, the network sees each clip as the cache does."""
+
+    short_side: tuple[int, int] | None = Field(
+        None,
+        description="px: a square of the network's input size is cut at a random place, as if the short side of the "
+        "region had a random length in this range; [256, 320] is that of many papers; null: the crop of the row",
+    )
+    region: Literal["crop", "frame"] = Field(
+        "crop", description="where squares are cut: in the crop of the row, or in the frame, which needs rows of full"
+    )
+    mirror: bool | Literal["always"] = Field(
+        False,
+        description="half of the views are mirrored, with their boxes; true is refused where class names have left "
+        "or right; always: also there",
+    )
+    brightness: float = Field(0.0, ge=0, lt=1, description="pixels are multiplied by 1 - x to 1 + x")
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="distances from the mean grey are multiplied by 1 - x to 1 + x"
+    )
+    saturation: float = Field(0.0, ge=0, lt=1, description="distances from grey are multiplied by 1 - x to 1 + x")
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> "ViewOptions":
+        if self.short_side is not None:
+            low, high = self.short_side
+            need(0 < low <= high, "short_side", [low, high], "two numbers that do not fall, above 0")
+        return self
+
+    @property
+    def is_off(self) -> bool:
+        """Returns whether views are those of the cache."""
+        return self == ViewOptions(region=self.region)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One view of a clip.
+
+    `rectangle` (x1, y1, x2, y2) is in px of the video and is what the network sees, or None for the rectangle of the
+    row. `mirrored` says that the pixels are mirrored, in addition to a row that is mirrored already. The last three
+    are factors. A factor of 1 changes nothing.
+    """
+
+    rectangle: Rectangle | None = None
+    mirrored: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+
+def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
+    """Raises ValueError if a view would leave the region for which the cache has boxes.
+
+    `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows.
+    """
+    if options.short_side is not None:
+        low, high = options.short_side
+        need(low >= size, "views.short_side", [low, high], f"from {size} px on, the input of the network")
+    cut = [crop for crop in crops if base_of(crop) != FULL]
+    need(
+        options.region == "crop" or not cut,
+        "views.region",
+        f"frame, for rows of crop {', '.join(cut)}",
+        "crop, because the cache has no boxes outside of their crop; or a cache with `clips.crops: [full]`",
+    )
+
+
+def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int) -> View:
+    """Returns the view of the clip `row` in the epoch `epoch`, from 1, for a network with an input of `size` px.
+
+    `check_views` must have accepted the options.
+    """
+    draws = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode())).random(7)
+
+    def factor(change: float, draw: float) -> float:
+        return 1 + change * (2 * draw - 1)
+
+    return View(
+        rectangle=None if options.short_side is None else _square(row, size, options, draws[:3]),
+        mirrored=bool(options.mirror) and draws[3] < 0.5,
+        brightness=factor(options.brightness, draws[4]),
+        contrast=factor(options.contrast, draws[5]),
+        saturation=factor(options.saturation, draws[6]),
+    )
+
+
+def _square(row: ClipRow, size: int, options: ViewOptions, draws: np.ndarray) -> Rectangle:
+    """Returns a random square inside the crop of the row. Three `draws` in [0, 1) decide the side and the place."""
+    assert options.short_side is not None
+    low, high = options.short_side
+    x1, y1, x2, y2 = row.crop
+    side = min(x2 - x1, y2 - y1) * size / (low + (high - low) * draws[0])
+    x, y = x1 + (x2 - x1 - side) * draws[1], y1 + (y2 - y1 - side) * draws[2]
+    return float(x), float(y), float(x + side), float(y + side)

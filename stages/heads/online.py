@@ -1,0 +1,166 @@
+"""A head behind the backbones whose features it reads. The features come from pixels, not from a cache.
+
+Shapes: B clips, T frames, S side of the square input, C channels, N regions a frame, H rows and W columns of a map.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.extract import Normalised
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.heads.head import Head, HeadError
+from kinegraph.stages.heads.inputs import BOXES, COUNT
+from kinegraph.stages.regions.extract import regions_of_clips
+from kinegraph.stages.regions.options import RegionOptions
+
+PIXELS = "pixels/"  # with the name of a backbone entry: the name of its input, [T, S, S, 3] uint8 RGB
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> maps [B, T', C, H, W] by tap
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineEntry:
+    """One backbone entry whose features are computed from pixels.
+
+    `taps` are the taps whose arrays the head reads. `seen` is the array with the rectangle of the video that the
+    network sees as a square of `size` px.
+    """
+
+    name: str
+    taps: tuple[Tap, ...]
+    size: int
+    seen: str
+    regions: RegionOptions | None
+
+
+class OnlineHead(Head):
+    """Computes the arrays that `head` reads from pixels and cached boxes, then runs `head`, which may have a tail.
+
+    `networks` has one function from pixels to maps for each of `entries`: a `Normalised` backbone, which can be
+    trained, or `FeatureExtractor.maps`. `stored` maps names of arrays to the types in which a cache stores them. Arrays
+    with such a type are rounded. A head that trains has no `stored`, because gradients would be rounded too.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        entries: Sequence[OnlineEntry],
+        networks: Sequence[Maps],
+        *,
+        clips_per_pass: int | None = None,
+        stored: Mapping[str, torch.dtype] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self.head, self.entries, self.networks = head, tuple(entries), tuple(networks)
+        self.backbones = nn.ModuleList(network for network in networks if isinstance(network, Normalised))
+        self.clips_per_pass, self.stored = clips_per_pass, dict(stored)
+        self.name, self.num_classes, self.options = head.name, head.num_classes, head.options
+        self.made = {name for entry in entries for name in made_from(entry, head.reads)}
+        boxes = (
+            [BOXES, COUNT, *(entry.seen for entry in entries)]
+            if any(name.startswith("regions/") for name in self.made)
+            else []
+        )
+        self.cached_reads = tuple(dict.fromkeys([*(name for name in head.reads if name not in self.made), *boxes]))
+        self.reads = (*(f"{PIXELS}{entry.name}" for entry in entries), *self.cached_reads)
+        self.frozen_modules: list[str] = []  # paths, because training on several GPUs replaces modules
+        self.factors: dict[str, float] = {}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        arrays = dict(batch)
+        for entry, network in zip(self.entries, self.networks, strict=True):
+            maps_of = self._maps(network, arrays.pop(f"{PIXELS}{entry.name}"))
+            for tap in entry.taps:
+                arrays |= self._arrays(entry, tap, maps_of[tap.name], batch)
+        logits: Tensor = self.head(arrays)
+        return logits
+
+    def _maps(self, network: Maps, pixels: Tensor) -> dict[str, Tensor]:
+        if not torch.is_grad_enabled() or self.clips_per_pass is None:
+            return network(pixels)
+        parts = [checkpoint(network, part, use_reentrant=False) for part in torch.split(pixels, self.clips_per_pass)]
+        return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
+
+    def _arrays(self, entry: OnlineEntry, tap: Tap, maps: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the arrays of one tap by name, for its `maps` [B, T, C, H, W]."""
+        name = f"{entry.name}/{tap.name}"
+        pooled = maps.float().mean((3, 4))  # of the maps before they are rounded, as in an extraction
+        maps = self._rounded(f"features/{name}", maps)
+        arrays = {f"features/{name}": maps, f"features/{name}_pooled": pooled}
+        if f"regions/{name}" in self.made:
+            assert entry.regions is not None
+            boxes, count, seen = (batch[array] for array in (BOXES, COUNT, entry.seen))
+            regions = regions_of_clips(maps, boxes, count, seen.double(), entry.size, tap, entry.regions)
+            arrays[f"regions/{name}"] = self._rounded(f"regions/{name}", regions.features)
+        return arrays
+
+    def _rounded(self, name: str, values: Tensor) -> Tensor:
+        """Returns `values` in the type and the memory layout that they have in a cache, where `stored` has the type."""
+        return values.to(self.stored[name]).contiguous() if name in self.stored else values
+
+    def unfreeze(
+        self, taps: Sequence[str] | None, batch_norm: str, learning_rate_factor: float, layer_decay: float | None
+    ) -> None:
+        """Chooses the parameters of the backbones that are trained, and their learning rates.
+
+        The part of a backbone that ends at one of `taps` is trained. If `taps` is None, all parts are. `batch_norm` is
+        "frozen", "statistics", "partial" or "train", as in `FinetuneOptions`. The rate is multiplied by
+        `learning_rate_factor`, and by `layer_decay` once for each tap from the parameter's tap to the highest. Modules
+        that are frozen stay in evaluation mode.
+
+        Raises HeadError for a tap that no backbone has below the features that the head reads.
+        """
+        backbones = [(path, module) for path, module in self.named_modules() if isinstance(module, Backbone)]
+        backbones = [(path, module) for path, module in backbones if path.startswith("backbones.")]
+        known = [tap for _, backbone in backbones for tap in backbone.levels]
+        if unknown := [tap for tap in taps or () if tap not in known]:
+            allowed = ", or some of ".join(["all, []", *([", ".join(known)] if known else [])])
+            raise HeadError(f"finetune.unfreeze: given {unknown[0]!r}, allowed: {allowed}.")
+        self.frozen_modules = []
+        for place, backbone in backbones:
+            parts = _parts(backbone)
+            fixed = [] if taps is None else [path for tap, paths in parts.items() if tap not in taps for path in paths]
+            norms = [path for path, module in backbone.named_modules() if isinstance(module, NORMS)]
+            kept = {"frozen": norms, "statistics": norms, "partial": norms[1:], "train": []}[batch_norm]
+            backbone.requires_grad_(True)
+            for path in [*fixed, *(kept if batch_norm != "statistics" else [])]:
+                backbone.get_submodule(path).requires_grad_(False)
+            self.frozen_modules += [f"{place}.{path}" for path in (*fixed, *kept)]
+            for above, paths in enumerate(reversed(parts.values())):
+                factor = learning_rate_factor * (layer_decay or 1.0) ** above
+                for path in paths:
+                    of_part = backbone.get_submodule(path).named_parameters(prefix=f"{place}.{path}")
+                    self.factors |= dict.fromkeys((name for name, _ in of_part), factor)
+
+    def learning_rate_factor_of(self, parameter: str) -> float:
+        """Returns the factor that `unfreeze` chose for a parameter of a backbone, and the head's own for the others."""
+        factor = self.factors.get(parameter)
+        return self.head.learning_rate_factor_of(parameter.removeprefix("head.")) if factor is None else factor
+
+    def train(self, mode: bool = True) -> "OnlineHead":
+        super().train(mode)
+        for path in self.frozen_modules:
+            self.get_submodule(path).eval()
+        return self
+
+
+def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
+    """Returns tap -> paths of the submodules between the tap below and this tap, bottom to top.
+
+    A backbone that does not name its parts, as those of timm, is one part with the name "".
+    """
+    if not backbone.levels:
+        return {"": [name for name, _ in backbone.named_children()]}
+    return {tap: backbone.stages[tap] for tap in backbone.levels}
+
+
+def made_from(entry: OnlineEntry, reads: Iterable[str]) -> set[str]:
+    """Returns those of the arrays `reads` that can be computed from the pixels of `entry`."""
+    prefixes = (f"features/{entry.name}/", f"regions/{entry.name}/")
+    return {name for name in reads if name.startswith(prefixes)}
