@@ -18,6 +18,7 @@ from kinegraph.cli.options import (
     Scheduler,
     SchedulerFile,
     check_choice,
+    check_output,
     load,
     run_overrides,
 )
@@ -132,6 +133,8 @@ def evaluate(
     from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes
     from kinegraph.stages.training.checkpoint import load_record
 
+    check_output("--submission", submission)
+    check_output("--confusion", confusion)
     if (folders := scoring.runs_below(run)) != [run]:
         files = {"--submission": submission, "--confusion": confusion, "--attributes": attributes}
         if flags := [flag for flag, file in files.items() if file]:

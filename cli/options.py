@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None:
     if given is not None and given not in allowed:
         raise UsageError(f"{flag} {given}: allowed: {', '.join(allowed)}")
+
+
+def check_output(flag: str, file: Path | None) -> None:
+    """Raises UsageError if the file `file` cannot be written, so that no work is done in vain. `flag` names it."""
+    if file is None:
+        return
+    folder = next(folder for folder in file.absolute().parents if folder.exists())
+    if file.is_dir():
+        raise UsageError(f"{flag} {file}: is a folder. Name a file.")
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {file}: {folder} is no folder. Name a file in a folder.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{flag} {file}: the folder {folder} cannot be written to. Name a file in another folder.")
 
 
 def run_overrides(

@@ -9,7 +9,7 @@ import typer
 from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cli.exits import EXIT_CLIPS_FAILED
-from kinegraph.cli.options import AllowCode, AsJson, load
+from kinegraph.cli.options import AllowCode, AsJson, check_output, load
 from kinegraph.cli.printing import predicting as printing
 from kinegraph.cli.printing.text import counting
 
@@ -39,6 +39,7 @@ def predict(
     """Score videos with a trained run, without a cache. Exits with 3 if some videos failed."""
     from kinegraph.pipeline.predicting import Predictor
 
+    check_output("--csv", as_csv)
     recipe = None if config is None else load(config, [])
     predictor = Predictor(run, recipe, overrides, allow_code=allow_code)
     with counting() as progress:

@@ -61,7 +61,8 @@ class Prediction:
     `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
     `probabilities` [num_classes] are computed from `scores`. `clips` are in the order of time. If some clips failed,
     `scores` are computed from the other clips. If all clips failed, `scores` and `probabilities` are None, and `clips`
-    is empty. `failure` is the reason of the first failed clip, or "" if no clip failed.
+    is empty. `failure` is the reason of the first failed clip, or "" if no clip failed. `num_failed` is the number of
+    failed clips.
     """
 
     video: str
@@ -69,6 +70,7 @@ class Prediction:
     scores: Tensor | None = None
     probabilities: Tensor | None = None
     failure: str = ""
+    num_failed: int = 0
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
         """Returns the document that `predict --json` prints: the `top` best classes of the video and of each clip."""
@@ -77,7 +79,8 @@ class Prediction:
             for clip in self.clips
         ]
         classes = [] if self.probabilities is None else best(self.probabilities, class_names, top)
-        return {"video": self.video, "classes": classes, "clips": clips, "failure": self.failure or None}
+        failed = {"failure": self.failure or None, "failed_clips": self.num_failed}
+        return {"video": self.video, "classes": classes, "clips": clips, **failed}
 
 
 def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
@@ -140,21 +143,22 @@ class Predictor:
     ) -> Iterator[Prediction]:
         cache, plan = self._extracted(videos, folder, window_seconds, on_progress)
         rows, clips = [*cache.clips.rows()], CachedClips(cache, self.head.reads)
-        reasons: dict[str, str] = {}
+        reasons: dict[str, list[str]] = {}  # video -> reason of each failed clip
         video_of = {row.clip_id: row.video_name for row in rows}
         for failure in failures(cache, plan):
-            reasons.setdefault(video_of[failure.clip_id], f"{failure.reason}: {failure.detail}")
+            reasons.setdefault(video_of[failure.clip_id], []).append(f"{failure.reason}: {failure.detail}")
         ok = [rows[index] for index in clips.rows]
         device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
         logits = clip_logits(self.head.to(device), clips, batch_size, device) if ok else torch.empty(0)
         for video in videos:
             name = _listed_as(video)
             chosen = [index for index, row in enumerate(ok) if row.video_name == name]
-            yield self._prediction(video, [ok[index] for index in chosen], logits[chosen], reasons.get(name, ""))
+            yield self._prediction(video, [ok[index] for index in chosen], logits[chosen], reasons.get(name, []))
 
-    def _prediction(self, video: str, rows: Sequence[ClipRow], logits: Tensor, failure: str) -> Prediction:
+    def _prediction(self, video: str, rows: Sequence[ClipRow], logits: Tensor, reasons: Sequence[str]) -> Prediction:
+        failure = next(iter(reasons), "")
         if not rows:
-            return Prediction(video=video, clips=(), failure=failure)
+            return Prediction(video=video, clips=(), failure=failure, num_failed=len(reasons))
         options, many = self.record.train, self.record.multi_label
         (scores,) = joined(logits, torch.zeros(len(rows), dtype=torch.int64), 1, options, multi_label=many)
         of_clips = probabilities(logits, multi_label=many)
@@ -169,6 +173,7 @@ class Predictor:
             scores=scores,
             probabilities=probabilities(scores, multi_label=many) if are_logits else scores,
             failure=failure,
+            num_failed=len(reasons),
         )
 
     def _extracted(

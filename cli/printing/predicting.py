@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
     """Prints a table with the `top` best classes of each video. With `by_clip`, the table has the `top` best classes of
-    each clip instead. The first 10 videos with a failed clip are then listed on stderr with the reason of the failure.
+    each clip instead. The first 10 videos with a failed clip are then listed on stderr with the reason of the failure,
+    and with the number of failed clips where the scores are those of the other clips.
     """
     from kinegraph.pipeline.predicting import best
 
@@ -31,8 +32,16 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
     if rows:
         say_table(header, rows, words=("class",))
     failures = failed(found)
-    for line in listed([f"{one.video}: {one.failure}" for one in failures]):
+    for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failures]):
         note(line)
+
+
+def _in_part(one: "Prediction") -> str:
+    """Returns words before the first reason, which say how many clips failed. Returns "" if all clips failed."""
+    if not one.clips:
+        return ""
+    clips = one.num_failed + len(one.clips)
+    return f"{one.num_failed:,} of {clips:,} clips failed and are left out of the scores, the first as "
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from kinegraph.cli.printing.predicting import predictions
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.predicting import Predictor
+from kinegraph.pipeline.predicting import ClipScores, Prediction, Predictor
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.decode.stream import probe
@@ -90,6 +91,7 @@ def test_the_table_and_the_json_and_the_csv(
     assert [one["video"] for one in document] == ["left/v1.mp4", str(broken), "right/v2.mp4"]
     assert document[1]["classes"] == document[1]["clips"] == []
     assert document[1]["failure"].startswith("unreadable: ")
+    assert [one["failed_clips"] for one in document] == [0, 4, 0]
     first = document[0]
     assert [{*each} for each in first["classes"]] == [{"name", "score"}] * 2
     assert sum(each["score"] for each in first["classes"]) == pytest.approx(1, abs=1e-5)
@@ -115,6 +117,21 @@ def test_windows_of_an_untrimmed_video(kinegraph: Command, trained: Trained, tmp
     assert document["classes"]
     table = kinegraph("predict", video, "--run", trained.runs["avg_pool"], "--intervals", "1", "--top", "1").stdout
     assert table.splitlines()[1].split()[:4] == [str(video), "0.00", "to", "1.00"]
+
+
+def test_windows_that_failed_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = torch.tensor([0.4, 0.6])
+    clip = ClipScores(start=1.0, end=2.0, probabilities=scores)
+    some = Prediction(
+        video="a", clips=(clip,), scores=scores, probabilities=scores, failure="too_short: x", num_failed=2
+    )
+    none = Prediction(video="b", clips=(), failure="too_short: y", num_failed=3)
+    predictions([some, none], ("left", "right"), 1, by_clip=True)
+    told = capsys.readouterr().err
+    assert told.splitlines() == [
+        "a: 2 of 3 clips failed and are left out of the scores, the first as too_short: x",
+        "b: too_short: y",
+    ]
 
 
 def test_networks_are_loaded_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +182,11 @@ def test_wrong_use_is_refused(kinegraph: Command, trained: Trained, tmp_path: Pa
     assert "allowed: keys of `run`" in kinegraph("predict", "x.mp4", "--run", run, "--set", "train.epochs=1").stderr
     assert "no video in this folder" in kinegraph("predict", tmp_path, "--run", run).stderr
     assert "holds no complete run" in kinegraph("predict", "x.mp4", "--run", tmp_path).stderr
+    for file, words in ((tmp_path, "is a folder. Name a file"), (trained.config / "a.csv", "my.yaml is no folder")):
+        told = kinegraph("predict", "x.mp4", "--run", run, "--csv", file)
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert words in " ".join(told.stderr.split())
+        assert words in " ".join(kinegraph("evaluate", run, "--confusion", file).stderr.split())
     missing = kinegraph("predict", tmp_path / "none.mp4", "--run", run)
     assert (missing.exit_code, missing.stdout) == (3, "")
     assert "none.mp4: " in missing.stderr
