@@ -4,6 +4,7 @@
 has a copy of its code, `head.py`.
 """
 
+import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -56,10 +57,10 @@ class RunRecord(BaseModel):
     stage. `recipe` has the sections of the config that make the arrays, because `predict` makes them for new videos.
     `train` has the options of training. `trained_on` identifies the clips, labels and classes of the run's splits.
     `finetune` has the options of fine-tuning and the digest of the run that it started from. It is None in a run of
-    `train`.
+    `train`. `weights_sha256` is the digest of model.safetensors.
 
-    Runs of earlier versions have None as `features` and `recipe`, and {} as `trained_on`. Without `features`, only
-    `cache_fingerprint` tells how the arrays were made.
+    Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`. Without
+    `features`, only `cache_fingerprint` tells how the arrays were made.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -80,6 +81,7 @@ class RunRecord(BaseModel):
     train: TrainOptions
     trained_on: dict[str, Any] = Field(default_factory=dict)
     finetune: dict[str, Any] | None = None
+    weights_sha256: str | None = None
     kinegraph_version: str
     torch_version: str
 
@@ -145,11 +147,12 @@ def require_free(folder: Path) -> None:
 def save_run(folder: Path, head: Head, record: RunRecord) -> None:
     """Writes the weights and the record of a run. The record is written last, so a folder with a record is complete.
 
-    Raises RunExists if the folder already holds a run.
+    The digest of the weights is put into the record. Raises RunExists if the folder already holds a run.
     """
     require_free(folder)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
-    write_whole(folder / MODEL_FILE, [safetensors.torch.save(weights)])
+    weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()})
+    record = record.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    write_whole(folder / MODEL_FILE, [weights])
     write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])
 
 
@@ -168,8 +171,8 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
     """Returns the head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
 
-    Raises RunError if a file cannot be read, if the weights do not fit, or if the head is the user's own and
-    `allow_code` is false.
+    Raises RunError if a file cannot be read, if the weights do not fit or are not those of the training, or if the head
+    is the user's own and `allow_code` is false.
     """
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
@@ -180,10 +183,16 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
     path = folder / MODEL_FILE
     try:
         require_regular(path)
-        head.load_state_dict(safetensors.torch.load_file(path))
+        weights = path.read_bytes()
+        head.load_state_dict(safetensors.torch.load(weights))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         told = sentence(shortened(str(error), 300))
         raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {told} {RESTORE}") from error
+    if record.weights_sha256 not in (None, digest := hashlib.sha256(weights).hexdigest()):
+        raise RunError(
+            f"{path} has sha256 {digest[:12]}, {RECORD_FILE} says {record.weights_sha256[:12]}. It is the file of "
+            f"another run, or it was changed after the training. {RESTORE}"
+        )
     return head.eval()
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
     versions = {record.pop("kinegraph_version"), record.pop("torch_version")}
     assert torch.__version__ in versions
     assert record.pop("train")["seed"] == 4
+    assert record.pop("weights_sha256") == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert record == {
         "schema_version": 1,
         "cache": "a/cache",
@@ -85,6 +87,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "recipe": None,
         "metrics": {"top1": 0.75},
         "trained_on": {"train": None},
+        "finetune": None,
     }
 
 
@@ -118,11 +121,21 @@ def test_a_crash_while_saving_never_leaves_half_a_run(
         load_run(tmp_path)
 
 
+def _flip(path: Path) -> None:
+    """Changes one bit of the last weight."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "model.safetensors is not the lstm"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is not the lstm"),
+        (
+            lambda folder: _flip(folder / "model.safetensors"),
+            r"has sha256 \w{12}, run\.json says \w{12}\. .*another run",
+        ),
         (lambda folder: _edit(folder, "options", {"hidden": 17}), "model.safetensors is not the lstm.*size mismatch"),
         (
             lambda folder: _edit(folder, "schema_version", 2),
