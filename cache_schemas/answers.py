@@ -24,9 +24,11 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means to a caller, as one of the words "gone", "credentials", "refused", "away" or
-    "broken". For example, 404 means "gone". 503 means "away", so a later request may succeed. Object stores such as S3
-    use HTTP statuses, too.
+    """Returns what an HTTP status means to a caller, as one of five words. "gone": there is no such object (404, 410).
+    "credentials": the server asks for other credentials (401, 407). "away": a later request may succeed (for example
+    503). "refused": any other status from 400 to 499. "broken": every other status.
+
+    Object stores such as S3 use HTTP statuses, too.
     """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
 

@@ -103,8 +103,8 @@ def frame_dim(frame_step: int) -> str:
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the spec of the array `status/<stage>`. It has one number per row: 0 for a stage that was not run, 1 for
-    success, 2 for failure, 3 for success with warnings of the decoder.
+    """Returns the spec of the array `status/<stage>`. The array has one number per row: 0 for a stage that was not run,
+    1 for success, 2 for failure, 3 for success with warnings of the decoder.
     """
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
@@ -138,12 +138,12 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the spec of an array that holds the crop rectangle of every row. Crops are stored in clips.parquet only,
-    but readers can read them as this array.
+    """Returns the spec of an array that holds the crop of every row: the rectangle of the frame that a network sees.
+    Such an array is not stored. Readers compute its values from clips.parquet.
 
-    entry: the default "" stands for the array `clips/crop`. Backbones that cut their crops out of resized frames see
-    another rectangle than `clips/crop` holds. The name of such a backbone stands for the array `clips/crop/<entry>`
-    with the rectangles that this backbone sees.
+    entry: "" for the array `clips/crop`, which has the crops as they are in clips.parquet. Some backbones resize the
+    whole frame first and then cut the crop out of it, so they see another rectangle. For such a backbone, `entry` is
+    the name of the backbone, and the array is `clips/crop/<entry>`.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -263,8 +263,9 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of region features, which RoIAlign cuts out of feature maps. Every proposal has
-    one vector, and also one grid of vectors if `grid_size` is set.
+    """Returns the specs of the arrays of region features. A region feature describes the part of a feature map inside
+    the box of a proposal. The operation RoIAlign samples that part. Every proposal has one vector, and also one grid of
+    vectors if `grid_size` is set.
 
     `shape` is (T, N, D): T frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The
     array of grids has the shape (T, N, D, grid_size, grid_size).
@@ -290,11 +291,11 @@ def region_arrays(
 
 
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of scene graphs.
+    """Returns the specs of the arrays of scene graphs. A scene graph lists the objects around one person at one time,
+    and the relations between each object and the person.
 
-    `shape` is (T, M, R): T graphs, at most M objects per graph, R kinds of relations between an object and the person.
-    `frame_step` is None where every graph has a time of its own. Otherwise there is one graph per `frame_step` sampled
-    frames.
+    `shape` is (T, M, R): T graphs per row, at most M objects per graph, R kinds of relations. `frame_step` is None
+    where every graph has a time of its own. Otherwise there is one graph per `frame_step` sampled frames.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(
@@ -310,8 +311,9 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of tracks. The array `tracks/id` (T, N) holds the number of the track that each
-    box belongs to. The array `tracks/count` holds the number of tracks of the clip.
+    """Returns the specs of the arrays of tracks. A track is a series of boxes that follow one object from frame to
+    frame. The array `tracks/id` (T, N) holds the number of the track that each box belongs to. The array `tracks/count`
+    holds the number of tracks of the clip.
 
     `scores` is the spec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are taken
     from the shape of `scores`.

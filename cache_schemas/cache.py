@@ -53,11 +53,12 @@ FEATURES = "features/"  # the prefix of a backbone's stage key
 class Stage:
     """Describes one stage of a cache: its key, for example `features/i3d`, its options and the arrays that it writes.
 
-    `options` are all options that change the values of the arrays. They include the digest of the weights and the
+    `options` are all options that change the values of the arrays. Among them are the digest of the weights and the
     fingerprints of the stages that this stage reads. The fingerprint of the stage is the digest of `options`. `weights`
-    is the entry `weights` of the config, which the fingerprint does not cover. `upgraded_from` is the fingerprint that
-    the stage had before an upgrade of the cache, or "" if there was none. An upgrade brings a cache to the present
-    rules for choosing frames of videos.
+    is the entry `weights` of the config, for example the path of a file. The fingerprint does not cover this entry,
+    because `options` has the digest of the weights. `upgraded_from` is the fingerprint that the stage had before an
+    upgrade of the cache, or "" if there was none. An upgrade brings a cache to the present rules for choosing frames of
+    videos.
     """
 
     key: str
@@ -79,7 +80,9 @@ class Stage:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether the stage came from an import, so that no config describes it."""
+        """Returns whether the command `import` made the stage. Another program computed the features of such a stage,
+        and no config describes them.
+        """
         return are_imported(self.options)
 
     def document(self) -> dict[str, Any]:
@@ -114,8 +117,8 @@ class Cache:
     cache.json is read when the cache is opened. The rows of clips.parquet are read at first use and kept in memory. All
     other documents are read again at each call.
 
-    Raises CacheNotFound where there is no cache. Raises CacheMismatch where an upgrade of the cache has not ended,
-    unless `half_upgraded` is true.
+    Raises CacheNotFound where there is no cache. Raises CacheMismatch where an upgrade of the cache has not ended. Only
+    the upgrade itself opens such a cache, with `half_upgraded=True`.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -144,7 +147,8 @@ class Cache:
         """Creates a cache at `root` and returns it. If `root` already has a cache with equal clip options, kind of
         store and compression, returns that cache.
 
-        Raises CacheMismatch, with the options that differ, if the cache at `root` has other options.
+        `clips_options` says how clips are taken from videos (`clips` of cache.json). `layout` is the section `store` of
+        cache.json. Raises CacheMismatch, with the options that differ, if the cache at `root` has other options.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -231,7 +235,9 @@ class Cache:
 
     @property
     def dataset(self) -> dict[str, Any] | None:
-        """Returns the dataset options that `index` used, or None where dataset.json is missing."""
+        """Returns a dict with the options `dataset` of the config that `index` used, or None where dataset.json is
+        missing.
+        """
         try:
             return read_document(self.storage, DATASET, IndexedDataset, self._indexed_advice).options
         except FileNotFoundError:
@@ -306,7 +312,8 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the document of each of `stages`, then calls `declare_arrays` with `renew`.
+        """Writes the document of each of `stages`, then the metadata of all arrays with `declare_arrays`, which
+        explains `renew`.
 
         The document of a stage that was begun before is kept. Raises CacheMismatch where the cache has a stage of equal
         key but with other options. All stages are compared with the cache before the first document is written.
@@ -321,10 +328,11 @@ class Cache:
 
     def declare_arrays(self, *, renew: bool = False) -> None:
         """Writes the metadata of all arrays for the present number of rows, so that other programs can read the arrays.
-        A zarr store also receives the coordinates for xarray.
+        A zarr store also receives the coordinates: arrays of texts, such as clip_id and split, by which xarray labels
+        the rows.
 
-        renew: splits or labels of rows may have changed. Existing coordinates are then compared with the rows and
-        replaced where they differ.
+        renew: whether splits or labels of rows may have changed. If true, coordinates that exist already are compared
+        with the rows and replaced where they differ.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -333,7 +341,7 @@ class Cache:
             keys = now
 
     def _coordinates(self) -> list[Coordinate]:
-        """Returns the coordinates of all rows, for xarray.
+        """Returns the coordinates of all rows: the texts, such as clip_id and split, by which xarray labels the rows.
 
         The result has no coordinate `label` where classes.json cannot be read or lacks the class of a label.
         """

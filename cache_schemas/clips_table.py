@@ -57,7 +57,9 @@ class ClipRow:
 
     @property
     def is_probed(self) -> bool:
-        """Returns whether `index` could open the video of this row."""
+        """Returns whether `index` could open the video of this row. False means that the row has no times, crop or
+        frame size.
+        """
         return len(self.target_times) > 0
 
     @property
@@ -214,18 +216,18 @@ class ClipsTable:
 
 
 def _schema(names: Container[str]) -> pa.Schema:
-    """Returns the Arrow schema of a clips table. It has all required columns, and those optional columns that `names`
-    contains.
+    """Returns the Arrow schema of a clips table. The schema has all required columns, and those optional columns that
+    `names` contains.
     """
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid where `schema` lacks a required column, has a column twice, or has a column with another kind
-    of type than expected.
+    """Raises ArrowInvalid where `schema` lacks a required column, has a column twice, or has a column of another kind
+    than expected, for example texts in place of numbers.
 
-    A number or string type that is wider than the expected type is of the expected kind. A column of a wider type is
-    cast later.
+    A type that is wider than the expected type, for example int64 in place of int32, is no error. Such a column is cast
+    later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):

@@ -38,8 +38,8 @@ def by_kind(compression: Compression) -> dict[str, str]:
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns a list of the codecs that follow the codec `bytes` in zarr.json. The list is empty where `codec` is
-    `none`, else it has one entry.
+    """Returns the codecs that compress an array, as a list of dicts for zarr.json. The list is empty where `codec` is
+    `none`, else it has one entry. In zarr.json, the list follows the codec `bytes`, which turns numbers into bytes.
     """
     if codec == NONE:
         return []

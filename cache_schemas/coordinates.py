@@ -35,7 +35,7 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate, with a value for every row of the cache.
+    """One coordinate: a text for every row of the cache, for example its clip_id, by which xarray labels the row.
 
     `document` is the content of the coordinate's zarr.json, with a digest of the values. `chunks` are the contents of
     the coordinate's chunk objects.
@@ -50,7 +50,8 @@ Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a
 
 
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
-    """Returns the coordinates of all rows, for xarray.
+    """Returns the coordinates of all rows. A coordinate is an array of texts, such as the clip ids, by which xarray
+    labels the rows.
 
     columns: column name -> values, for `clip_id`, `video_id` and `split`. labels: the result of `label_names`, or None
     to make no coordinate `label`. many: whether rows may have several labels.
@@ -88,7 +89,7 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
     """Returns whether `document`, the zarr.json of a group, says that the group holds the coordinates `names` for
-    `num_rows` rows.
+    `num_rows` rows. Returns False also where `document` is None or damaged.
     """
     try:
         attributes = json.loads(document or b"")["attributes"]
@@ -100,8 +101,8 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes the coordinates into a zarr group. A coordinate whose zarr.json is already in the group is skipped,
-    because the zarr.json holds a digest of all values.
+    """Writes the coordinates into a zarr group. A coordinate is skipped if the group already has an equal zarr.json for
+    it. An equal zarr.json means equal values, because zarr.json holds a digest of all values.
     """
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:

@@ -36,8 +36,8 @@ class Framing:
     resized to a square without keeping the aspect ratio.
 
     resize: `pillow` resizes bilinearly with antialias, as Pillow and torchvision do for images. `torch` resizes
-    bilinearly without antialias, as PySlowFast and PyTorchVideo do. `resize` also decides how the place of a crop is
-    rounded to pixels (see `cut_origin`).
+    bilinearly without antialias, as PySlowFast and PyTorchVideo do, two libraries of video networks. `resize` also
+    decides how the place of a crop is rounded to pixels (see `cut_origin`).
     """
 
     size: int
@@ -77,8 +77,8 @@ def base_of(crop: str) -> str:
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether `name` is a name of crops that a config may use. For n evenly spaced crops, a config uses the one
-    name `even_<n>`.
+    """Returns whether a config may name `name` as a crop. `left` and `even_3` are such names. `even_3` stands for 3
+    evenly spaced crops. `even_3_0` names only one of the three, so the result for it is False.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)

@@ -139,7 +139,7 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 
 
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
-    """Reads the document `name` of a cache and returns it, checked against `model`.
+    """Reads the document `name` of a cache and returns it as an object of the class `model`, for example `Manifest`.
 
     `advice` says what to do where the document is damaged. Raises FileNotFoundError where the document is missing.
     Raises the errors of `parsed`.
@@ -148,11 +148,13 @@ def read_document(storage: Storage, name: str, model: type[Model], advice: str =
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """Parses the JSON text `content` of a document, checks it against `model` and returns it as a `model`.
+    """Parses the JSON text `content` of a document and returns it as an object of the class `model`, for example
+    `Manifest`.
 
     Raises CacheTooNew for a document with a later schema version than this kinegraph knows. The latest known version is
-    `model.latest_schema_version`, or SCHEMA_VERSION if `model` has no such attribute. Raises CacheError for a damaged
-    document. The message of the error contains `where` (the path of the document), the cause and `advice` (what to do).
+    `model.latest_schema_version`, or SCHEMA_VERSION if `model` has no such attribute. Raises CacheError for a document
+    that is damaged or does not fit `model`. The message of the error contains `where` (the path of the document), the
+    cause and `advice` (what to do).
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:

@@ -162,7 +162,8 @@ def create_exclusively(target: Path, content: bytes) -> bool:
     """Creates the file `target` with `content`, unless the file exists already. Returns whether this call created the
     file. No reader sees the file with a part of its content.
 
-    Raises CacheNotWritable where there is no room, no permission to write, or where the file system has no hard links.
+    Raises CacheNotWritable where there is no room or no permission to write. Raises CacheNotWritable also where the
+    file system has no hard links, because the file appears under its name by a hard link.
     """
     with _explained(target):
         temporary, _, _ = _write_temporary(target, [content])

@@ -37,7 +37,7 @@ def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
 
 
 def are_imported(options: Options) -> bool:
-    """Returns whether the command `import` recorded `options`. `options` are the options of a stage or the clip options
-    of a cache.
+    """Returns whether the command `import` made `options`, the options of a stage or the clip options of a cache. False
+    means that the options come from a config.
     """
     return "provenance" in options

@@ -66,8 +66,8 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 def _opened(path: Path) -> h5py.File:
     """Opens an HDF5 file for reading without locks and returns it.
 
-    HDF5 refuses to open a file without locks where the process already has it open with locks. In that case the file is
-    opened with locks.
+    If this process already has the same file open with locks, HDF5 refuses to open the file without locks. In that case
+    the file is opened with locks.
     """
     require_regular(path)
     try:
@@ -137,8 +137,9 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches a dimension scale to each axis of a dataset, as netCDF-4 does. A dimension scale is a dataset whose name
-    is the name of an axis. Datasets of one group that have an axis name in common share the scale of that name.
+    """Attaches a dimension scale to each axis of a dataset, as in netCDF-4, a file format that is based on HDF5. A
+    dimension scale is a dataset whose name is the name of an axis. Datasets of one group that have an axis name in
+    common share the scale of that name.
     """
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
@@ -187,8 +188,8 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns ["data.h5"] where data.h5 is missing, is damaged, or does not join the shard files of `specs`.
-        Returns [] otherwise.
+        """Returns ["data.h5"] where data.h5 is missing or damaged, or where it does not show every array of `specs` as
+        a view over the shard files. Returns [] otherwise.
 
         `num_rows` is the range of numbers of rows that are allowed in data.h5.
         """
@@ -200,8 +201,9 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. `num_rows` is the range of allowed
-        numbers of rows.
+        """Returns whether `dataset` of data.h5 is a view over all shard files of the array `spec`, as `_join` makes it.
+        `num_rows` is the range of allowed numbers of rows. Returns False for another shape, type, fill value or list of
+        files.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:

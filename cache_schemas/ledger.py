@@ -158,8 +158,8 @@ class Ledger:
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. The objects of the shard are not
-        changed.
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache calls this
+        method for a shard whose values are right under the new rules, too. The objects of such a shard need no change.
         """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
@@ -174,7 +174,7 @@ class Ledger:
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
-        """Returns whether a shard is done for a stage key."""
+        """Returns whether a shard is done for a stage key, which means that the record of the shard exists."""
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:

@@ -23,7 +23,9 @@ log = logging.getLogger("kinegraph")
 
 
 def is_away(error: BaseException) -> bool:
-    """Returns whether an error means that the store did not answer, or that the store is not available now."""
+    """Returns whether an error means that the store did not answer, or that the store is not available now. False means
+    another error, which waiting does not mend.
+    """
     return meaning_of(status_of(error)) == "away" or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 

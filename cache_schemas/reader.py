@@ -51,10 +51,11 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages `keys` and all stages that they are made from, directly or through
-    others. The entry `reads`, which holds fingerprints, is removed from the options.
+    """Returns stage key -> options, for the stages `keys` and all stages that these are made from, directly or through
+    others.
 
-    `stage_of` returns the stage of a key.
+    `stage_of` returns the stage of a key. The options in the result lack the entry `reads`, which holds fingerprints of
+    other stages. The options of those stages are in the result themselves.
     """
     options_of: dict[str, Options] = {}
     wanted = [*keys]
@@ -66,15 +67,17 @@ def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dic
 
 
 class CachedClips:
-    """Map-style data set of the clips of one split that have features. If `split` is None, the data set covers all
-    splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these stages failed on
-    the clip.
+    """Map-style data set for torch: the clips of one split that have features. If `split` is None, the data set covers
+    all splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these stages failed
+    on the clip.
 
     A shard is sealed once its features are written and recorded. The data set covers the shards that were sealed when
     the data set was opened. A cache that grows does not change an open data set. A video whose clips all failed is not
-    in the data set, but is listed in `failed_videos`. The array `clips/crop` [4] comes from clips.parquet and belongs
-    to the stage `clips`. So does `clips/crop/<entry>`, for the backbone `<entry>` that sees another rectangle than
-    `clips/crop` holds.
+    in the data set, but is listed in `failed_videos`.
+
+    `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
+    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. The rectangles come from clips.parquet
+    and belong to the stage `clips`.
 
     The data set is safe under fork and spawn, because each process opens shards for itself when it needs them. If the
     cache is at a URL, a batch first fetches the indexes of all shards that are not open yet, side by side. The batch
@@ -226,8 +229,8 @@ class CachedClips:
     def videos(self) -> list[str]:
         """Returns a list of video ids, each video once. The videos in `failed_videos` are in the list, too.
 
-        The videos have the order in which the data set lists them. Without such a list, they have the order of the rows
-        of the cache.
+        The videos are in the order in which the command `index` found them listed. If the cache does not have that
+        order, the videos are in the order of the rows of the cache.
         """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))

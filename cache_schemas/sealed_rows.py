@@ -31,11 +31,11 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are done for a stage key, in order.
+    """Returns the numbers of the shards that are done for a stage key, in order. A shard is done if it has a record.
 
-    A shard is done if it has a record. The result has no shard whose rows were all added after `cache` counted its
-    rows. Raises RowsMismatch where a shard is done although clips.parquet has no row for it. Raises CacheError where
-    the record of such a shard is damaged.
+    After `cache` counted its rows, another process may have added rows to clips.parquet and sealed their shards. Shards
+    that contain only added rows are not in the result. If there are such shards, the record of the last one is read.
+    Raises RowsMismatch where clips.parquet has no added rows either. Raises CacheError where the record is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -46,9 +46,9 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the records of a stage key, in the order of the shards.
 
-    `among` contains the numbers of the shards whose records are wanted. None means all shards. The iterator skips the
-    record of a shard with rows that were added after `cache` counted its rows. Raises RowsMismatch where a record does
-    not match the rows of the cache, CacheError where a record is damaged.
+    `among` contains the numbers of the shards whose records are wanted. None means all shards. Another process may add
+    rows after `cache` counted its rows. The iterator skips a shard that was sealed with such rows. Raises RowsMismatch
+    where a record does not match the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -88,7 +88,8 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless clips.parquet has more rows now than `cache` counted before.
+    """Raises RowsMismatch unless another process has added rows. In that case clips.parquet has more rows now than
+    `cache` counted before, and a record of the new rows is no fault.
 
     `seen` is the part of the error's message that says what the record of the shard states.
     """

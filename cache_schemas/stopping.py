@@ -97,8 +97,9 @@ def obey(
 
 
 class _Imports:
-    """Stops the process before the import of a module, once a signal has come. Importing torch takes 30 s on a busy
-    machine.
+    """Stops the process at its next import after a signal, because importing torch takes 30 s on a busy machine. `obey`
+    adds an object of this class to `sys.meta_path`, so Python asks this object first for each module that is not loaded
+    yet.
 
     Imports are not stopped after `check` has raised, because code that tidies up may import. Imports that a native
     module (a compiled one) makes while it is loaded are not stopped either. The native module of torch would drop the
@@ -129,8 +130,9 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
     """Waits for the first of `signals`, then for `limit_seconds`, then ends the process. This function runs in the
     thread of the watchdog.
 
-    A second signal of the same kind ends the process at once where the handler of the first signal has not run yet,
-    unless second signals are ignored.
+    The handler of a signal runs in the main thread, so it cannot run during a native call of that thread. Until the
+    handler has run, a second signal of the same kind makes this function end the process at once. Where `obey` was
+    called with `second_ends=False`, second signals are ignored.
     """
     first = 0
     while first not in signals:
@@ -145,7 +147,9 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Prints `why`, then ends this process and the processes that this process started, whatever they are doing."""
+    """Prints `why`, ends the processes that this process started through multiprocessing, then ends this process at
+    once, whatever it is doing.
+    """
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a full pipe would block, and sys.stderr may be locked
@@ -311,10 +315,11 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Blocks SIGINT and SIGUSR1 for processes that are started inside the `with` block, from their first moment on.
+    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block. Ctrl-C sends SIGINT to all
+    processes of a terminal, but this process stops its children itself.
 
-    The parent process stops its children itself. Child processes inherit which signals are blocked, but not the
-    handlers.
+    Inside the block, the two signals are blocked in the calling thread. A child process inherits which signals are
+    blocked, so neither signal reaches the child from its first moment on. A child would not inherit a handler.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -47,7 +47,7 @@ class Storage(Protocol):
 
     def creates_exclusively(self) -> bool:
         """Returns whether `create` never replaces an object, even if another writer creates the object at the same
-        moment.
+        moment. False means that the later of two simultaneous writers may replace the object of the earlier.
         """
         ...
 

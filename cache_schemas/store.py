@@ -36,11 +36,12 @@ class Store(Protocol):
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
         """Writes the metadata of the arrays `specs`, so that each array can be read with `num_rows` rows. A second call
-        with equal arguments changes nothing.
+        with equal arguments changes nothing. Rows of shards that are not written yet read as the fill value.
 
-        Rows of shards that are not written yet read as the fill value. The zarr store also writes the coordinates that
-        the function `coordinates` returns into every group that has none for `num_rows` rows. With `renew`, the zarr
-        store compares existing coordinates with the new ones and replaces those that differ.
+        `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
+        labels the rows. The zarr store writes the coordinates into every group that has none for `num_rows` rows. If
+        `renew` is true, the zarr store also replaces existing coordinates that differ from the new ones. The HDF5 store
+        writes no coordinates.
         """
         ...
 

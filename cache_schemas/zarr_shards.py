@@ -1,10 +1,10 @@
 """Stores arrays as zarr v3, with one shard object per array and shard. Any zarr library can read the arrays.
 
 A shard object consists of the inner chunks, an index of (offset, nbytes) per inner chunk (little-endian uint64, 2**64-1
-for an absent chunk), and the crc32c of the index. This module writes shard objects without zarr-python, for two
-reasons. zarr-python renames a written file but does not fsync it, so a power cut can lose the content. Where two
-writers write parts of one shard with zarr-python, data is lost (issue 3682 of zarr-python). In kinegraph, only one
-writer writes an object, and it writes the whole object.
+for an absent chunk), and the crc32c of the index. This module writes shard objects without zarr-python, the usual
+library for zarr, for two reasons. zarr-python renames a written file but does not fsync it, so a power cut can lose the
+content. Where two writers write parts of one shard with zarr-python, data is lost (issue 3682 of zarr-python). In
+kinegraph, only one writer writes an object, and it writes the whole object.
 """
 
 import json
@@ -103,9 +103,9 @@ class ZarrStore:
         """Writes the zarr.json of the arrays `specs` and of their groups, with `num_rows` rows. A second call with
         equal arguments changes nothing.
 
-        If a group contains arrays but no coordinates for `num_rows` rows, the coordinates that the function
-        `coordinates` returns are written into the group. With `renew`, existing coordinates are compared with the new
-        ones and replaced where they differ.
+        `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
+        labels the rows. The coordinates are written into every group that contains arrays but no coordinates for
+        `num_rows` rows. If `renew` is true, existing coordinates that differ from the new ones are replaced, too.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}

@@ -23,10 +23,12 @@ from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
-    """Runs a command. Turns the result or the error of the command into messages and an exit code."""
+    """The group of all commands, for typer, the library that parses the command line. Runs the command that the user
+    named. Turns the result or the error of the command into messages and an exit code.
+    """
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Parses the command line and returns typer's context.
+        """Parses the command line and returns typer's context, an object that holds the parsed arguments.
 
         If a signal comes during parsing, the command exits with the exit code of that signal (143 after SIGTERM).
         Without this method, typer would exit with 130 after every signal.

@@ -56,7 +56,8 @@ def check_output(flag: str, file: Path | None) -> None:
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """Returns overrides of the config for the options that are not None (`workers` 4 -> `run.workers=4`).
+    """Returns a list of texts `run.<key>=<value>` that override the config, one for each parameter that is not None
+    (`workers` 4 -> `run.workers=4`).
 
     If `scheduler` or `scheduler_file` is given, an override sets the executor to `dask`. Raises UsageError if one of
     these two is given with an executor other than `dask`.

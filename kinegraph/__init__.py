@@ -104,11 +104,11 @@ def train(
 ) -> "list[TrainedRun]":
     """Trains heads on this machine, as `kinegraph train` does.
 
-    `heads` are names of heads or of variants in the config. Without `heads`, the config's head is trained. Each head is
-    trained `seeds` times, with the seeds `train.seed`, `train.seed` + 1 and so on. A run is one training of one head
-    with one seed. If there is one run, its folder is `train.run`. If there are several runs, their folders are
-    `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped. `overwrite` discards existing
-    runs and trains them anew.
+    `heads` are names of heads, or names of entries of `train.variants` in the config. Without `heads`, the config's
+    head is trained. Each head is trained `seeds` times, with the seeds `train.seed`, `train.seed` + 1 and so on. A run
+    is one training of one head with one seed. If there is one run, its folder is `train.run`. If there are several
+    runs, their folders are `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped.
+    `overwrite` discards existing runs and trains them anew.
 
     Returns a list with one entry for each run, even if there is only one. An entry has `folder`, `results` (the content
     of results.json) and `kept` (whether the run was finished before this call). Raises ConfigError, CacheError or
@@ -132,12 +132,12 @@ def evaluate(
 
     `run` is the folder of the run. `cache` and `split` replace the cache and the test split of the run. `overrides` are
     texts `section.key=value` for the keys `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`
-    of the config. If the head of the run is your own, its code runs only with `allow_code`.
+    of the config. If the head of the run is your own, the code of the head runs only with `allow_code=True`.
 
-    Returns an object with the scores: `result.metrics` (metric name -> value), `per_class()`, `class_names`, `split`
-    and `counts`. Scores on the run's own cache are also added to the run's results.json. Raises RunError if `run` is
-    not the folder of a complete run or does not fit the cache, CacheError for a cache that cannot be used, and
-    UsageError for a split without clips or an override that is not allowed.
+    Returns an object with the scores: `result.metrics` (metric name -> value), `per_class()` (class name -> score),
+    `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json. Raises
+    RunError if `run` is not the folder of a complete run or does not fit the cache, CacheError for a cache that cannot
+    be used, and UsageError for a split without clips or an override that is not allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -148,7 +148,7 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     """Loads a trained run that scores videos, as `kinegraph predict` does.
 
     `run` is the folder of the run. `overrides` are texts `run.key=value`, as `run.device=cpu`. If the head of the run
-    is your own, its code runs only with `allow_code`.
+    is your own, the code of the head runs only with `allow_code=True`.
 
     Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes],
     `probabilities` [num_classes], `clips` (the scores of each clip of the video) and `failure`. `failure` is the reason

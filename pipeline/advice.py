@@ -20,18 +20,21 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Returns a sentence for each difference between an entry of `backbones` in the config and the training of the
-    weights of the entry.
+    """Returns a list of sentences. Each sentence names a difference between an entry of `backbones` in the config and
+    the training of the weights of this entry.
 
-    Such a difference is a number of frames, a frame rate or a frame size that is at least twice or at most half the
-    value in the training, or another option of the network.
+    A number of frames, a frame rate or a frame size differs if it is at least twice or at most half the value in the
+    training. Another option of the network differs if it does not have the value in the training.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns a list with one sentence if data.h5 of an HDF5 cache joins as many files as this process may open, or
-    more. Otherwise returns an empty list.
+    """Returns a list with one sentence if an HDF5 cache has at least as many shard files as this process may open at a
+    time. Otherwise returns an empty list.
+
+    The file data.h5 of such a cache joins all shard files. h5py reads fill values for each shard file that it cannot
+    open.
     """
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
@@ -95,8 +98,8 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns the number and the rate of the frames of a clip that a network gets. The network gets one frame of every
-    `every` frames of the clip.
+    """Returns the number and the rate of the frames that a network gets of a clip. Of every `every` consecutive frames
+    of the clip, the network gets one.
 
     Returns None if the rate depends on the frame rate of each video.
     """

@@ -167,7 +167,9 @@ class TrainSection(TrainOptions):
 
 
 class _Place(StageOptions):
-    """The key `cache`, which comes first in a config and in messages that list the keys of a config."""
+    """The base class of `Config` with the single key `cache`. Through this class `cache` is the first key of a config,
+    and the first in messages that list the keys of a config.
+    """
 
     cache: str
 
@@ -340,10 +342,11 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 
 
 def _model_in(annotation: Any, below: str) -> Any:
-    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if it has none.
+    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if the annotation
+    contains no options class.
 
     In the annotation of a dict, the class is that of the values. In a union of several options classes, the class is
-    the one whose `kind` or `source` is `below`, or the first if there is none.
+    the one whose `kind` or `source` is `below`. If no class has this value, the first class is returned.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

@@ -16,7 +16,9 @@ def models() -> list[dict[str, Any]]:
 
 
 def heads() -> list[dict[str, Any]]:
-    """Returns the document that `models --heads --json` prints: a row for each head, at the size that its paper has."""
+    """Returns the document that `models --heads --json` prints: a row for each head. The number of parameters in a row
+    is that of the head at the size in its paper.
+    """
     from kinegraph.stages.heads.sizes import SIZES, count
 
     rows = []
@@ -68,7 +70,8 @@ def _tap(tap: Tap) -> dict[str, Any]:
 
 
 def _source(source: WeightSource) -> dict[str, Any]:
-    """Returns where a file of weights comes from and which input it expects. Unknown values are null.
+    """Returns a dict that says where a file of weights comes from and which input its network expects. Unknown values
+    are None.
 
     The value of `source` is a URL, or a path in this package.
     """

@@ -95,9 +95,10 @@ class Predictor:
     """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
 
     `folder` is the folder of the run. The run records how its features are made. `recipe` is a config that replaces
-    this record. `overrides` are keys of the section `run` (`run.device=cpu`). With `allow_code`, the source code of a
-    user's own head, which came with the run, may run. The constructor raises RunError if the run does not record how
-    its features are made, or if its features were imported. It raises ConfigError for an override that is not allowed.
+    this record. `overrides` are keys of the section `run` (`run.device=cpu`). If the head is a user's own, its source
+    code lies in `folder` and runs only with `allow_code`. Without `allow_code`, the constructor raises RunError for
+    such a head. The constructor also raises RunError if the run does not record how its features are made, or if its
+    features were imported. It raises ConfigError for an override that is not allowed.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def run_task(folder: Path, index: int, **heard: Any) -> None:
     """Runs task `index` of the submission in `folder`. A task may run twice, because SLURM repeats a task after a node
     failed.
 
-    `heard` holds the callbacks `on_epoch` and `on_step` of training.
+    The keyword arguments `heard` are the callbacks `on_epoch` and `on_step` of training.
     """
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)

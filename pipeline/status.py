@@ -26,7 +26,9 @@ def status(cache: Cache) -> dict[str, Any]:
 
 
 def _job_status(submission: Submission) -> dict[str, Any]:
-    """Returns how many tasks of a job array are in each state, and the last log lines of tasks that failed."""
+    """Returns a dict about a job array: its id, kind, time and folder, the number of tasks in each state, and the last
+    log lines of each task that failed or is unknown.
+    """
     tasks = submission.state().tasks
     counts = Counter(task.state for task in tasks.values())
     return {

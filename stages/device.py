@@ -17,9 +17,9 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 def pick_device(name: str) -> torch.device:
     """Returns the torch device for `name`, the value of the option `run.device`.
 
-    "auto" is the first CUDA device, or the CPU if there is no CUDA device. The call also switches off TF32 in this
-    process, so that float32 keeps its full precision. Raises UsageError for an unknown name, or for a device that this
-    machine does not have.
+    "auto" is the first CUDA device, or the CPU if there is no CUDA device. The function also switches off TF32 in this
+    process. TF32 is a mode of NVIDIA GPUs in which products of float32 have less precision. Raises UsageError for an
+    unknown name, or for a device that this machine does not have.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -56,9 +56,10 @@ def share_of_devices(name: str, number: int, num_cuda: int) -> str:
 
 
 def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
-    """Moves `network` to `device`, stores the weights of its convolutions in channels-last order, and returns it.
+    """Moves `network` to `device` and returns `network`. The weights of its convolutions are stored in channels-last
+    order.
 
-    In this order, convolutions in half precision are several times faster.
+    In channels-last order, convolutions in half precision are several times faster.
     """
     network = network.to(device)
     for module in network.modules():
@@ -82,9 +83,10 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
 
 
 def is_slow_at(precision: str, device: torch.device) -> bool:
-    """Returns True if `precision` is bf16 and `device` is a CPU without instructions for bf16, such as AVX-512.
+    """Returns whether convolutions in `precision` are very slow on `device`.
 
-    On such a CPU, convolutions in bf16 take up to 100 times longer than in float32.
+    The result is True if `precision` is bf16 and `device` is a CPU without the instructions for bf16 (AVX-512). On such
+    a CPU, convolutions in bf16 take up to 100 times longer than in float32. In all other cases the result is False.
     """
     return precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -101,10 +103,10 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """Calls `lstm` with `sequences` and `state`, and returns the result of the LSTM: its outputs and its last state.
+    """Calls `lstm` with `sequences` and `state`. Returns (outputs, last state), the result of the LSTM.
 
-    On CPUs without AVX-512, the LSTM runs in float32 also under autocast, because oneDNN has no LSTM in bf16 for such
-    CPUs.
+    Under autocast, the LSTM runs in half precision, but on CPUs without AVX-512 it runs in float32. oneDNN, torch's
+    library for CPUs, has no LSTM in bf16 for such CPUs.
     """
     device = sequences.device
     if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):

@@ -81,8 +81,10 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Returns a context that turns the errors of a reader of damaged files into ArrayFileError. OSError and MemoryError
-    are not changed.
+    """Returns a context in which an error of any type becomes an ArrayFileError, because readers raise errors of many
+    types for a damaged file.
+
+    OSError and MemoryError do not show damage, so they are raised unchanged.
     """
     try:
         yield

@@ -69,7 +69,9 @@ class Recipe(StageOptions):
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def square_of(self, name: str) -> Square:
-        """Returns the input of the backbone entry `name`, as the decoder makes it."""
+        """Returns the description of the square input of the backbone under `backbones.<name>` of the config: its size,
+        how it is cut and resized, and which frames it needs.
+        """
         return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every)
 
     def size_of(self, name: str) -> int:

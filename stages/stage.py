@@ -71,8 +71,9 @@ class StageBatch(Protocol):
         """
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Stores `values` [len(slots), ...] as the rows at `slots` of an array of this stage. Rows that were computed
-        before stay unchanged.
+        """Stores `values` [len(slots), ...] as the rows at `slots` of an array of this stage.
+
+        Rows that an earlier run has computed keep their values in the cache.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:

@@ -110,8 +110,8 @@ def differences(lines_of: dict[str, list[str] | None]) -> None:
     """Prints for each stage key whether the options in the cache and in the config differ, and one line for each option
     that differs (`option: value in the cache -> value in the config`).
 
-    `lines_of` maps each stage key to these lines. The list of lines is empty if no option differs. It is None if the
-    cache does not have the stage yet.
+    `lines_of` maps each stage key to the list of these lines. An empty list means that no option differs. None in place
+    of a list means that the cache does not have the stage yet.
     """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")

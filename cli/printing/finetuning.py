@@ -13,7 +13,12 @@ FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays
 
 
 def step_zero(step: "StepZero") -> None:
-    """Prints how the scores from pixels compare with those from the cache, before the first step."""
+    """Prints how far the scores of a fine-tuning are from the scores on cached features, before the first step of
+    training.
+
+    Fine-tuning computes the features anew from pixels. Before the first step no weight has changed, so the scores
+    should be equal except for rounding.
+    """
     equal = (
         "equal those from the cache bit for bit"
         if step.as_extracted == 0

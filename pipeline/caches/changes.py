@@ -37,11 +37,12 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """Returns shard -> ids of the videos whose content has changed since the frames of the shard were decoded. Only
     shards in `shards` are checked.
 
+    A missing video counts as unchanged. Without `retry_failed`, a video with a failed clip in the shard also counts as
+    unchanged. With `retry_failed`, such a video counts as unchanged only if all its clips in the shard have failed. If
+    the network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
+
     The check of a video costs one stat call or one request. The content of a video is read only if the size is the
-    recorded size but the modification time is not the recorded time. A missing video counts as unchanged. A video with
-    a failed clip in the shard counts as unchanged, too. With `retry_failed`, only a video whose clips in the shard have
-    all failed counts as unchanged. If the network or the credentials fail, all videos at URLs count as unchanged, and a
-    warning is logged.
+    recorded size but the modification time is not the recorded time.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -176,7 +177,7 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
     """Raises CacheMismatch if the times or the frame size of the video do not fit `row`.
 
-    Returns without an error if the video cannot be read.
+    A video that cannot be read raises no error here, because extraction reports such a video.
     """
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,

@@ -113,10 +113,11 @@ class Declared:
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
-        """Returns a pair: stage key -> options, and a fingerprint. The options are those of the stages `keys` and of
-        all stages that these are made from. The fingerprint covers only the stages `keys`.
+        """Returns a pair. The first is a dict of stage key -> options, for the stages `keys` and all stages that these
+        are made from. The second is a fingerprint, which covers only the stages `keys`.
 
-        `CachedClips` computes such a pair from a cache, so the two pairs can be compared.
+        `CachedClips`, which reads a cache for training, computes the same pair from the cache. So the pairs of a config
+        and of a cache can be compared.
         """
         behind = options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})

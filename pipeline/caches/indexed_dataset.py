@@ -129,8 +129,10 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Returns a text that says why the videos below `root` are not the indexed videos, or why nobody can tell. Returns
-    "" if all videos that can be checked are the indexed videos.
+    """Checks whether the videos below `root` are the indexed videos. Returns "" if no difference is found, else a text
+    that names a video that is missing or has other content.
+
+    If nothing can be compared, returns a text that says why: `root` is a URL, or nothing is extracted yet.
     """
     if is_url(root):
         return "whether videos at a URL are the same, only `index` tells"

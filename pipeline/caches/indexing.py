@@ -171,7 +171,9 @@ def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
 
 
 def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
-    """Returns the options of the data set, without options that had no effect on the list of videos."""
+    """Returns a dict with the options of the data set, without options that had no effect on the list of videos. For
+    example, `frame_rate` is left out if no video is a folder of images.
+    """
     entered = options.model_dump(mode="json")
     if entered["kind"] == "folder" and not listing.dealt:
         del entered["splits"]
@@ -191,7 +193,9 @@ def _duration(probe: Probe | DecodeError) -> float:
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Unseals all stages of the last shard, whose number is `shard`, before rows are appended to that shard."""
+    """Removes the ledger records of all stages for the last shard, whose number is `shard`. Call this before rows are
+    appended to that shard.
+    """
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
 

@@ -158,8 +158,8 @@ def _with_failures(
 ) -> dict[int, list[Record]]:
     """Returns shard -> ledger records of the stages `keys`, for records with failed clips.
 
-    A record of another stage is included if that stage is made from one of `keys` and at least one of these clips
-    failed in it.
+    The record of a stage that is made from one of `keys` is included, too, if one of these clips also failed in that
+    stage.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -176,8 +176,8 @@ def _with_failures(
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
     """Returns the selected `keys` and the keys of the stages whose sealed rows the selected stages read.
 
-    A stage that hands its arrays on is left out unless it is selected, because it runs in the units of the stages that
-    read it and is not sealed there.
+    A stage that hands its arrays on is left out unless it is selected. Such a stage runs in the work units of the
+    stages that read it, so these stages do not need its sealed rows.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]

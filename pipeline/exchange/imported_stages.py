@@ -33,9 +33,10 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns name of an array in the cache -> name of its values in `VideoFeatures.arrays`.
+        """Returns a dict: name of an array in the cache -> role of the array in `VideoFeatures.arrays`, the features
+        that were read from the files of one video.
 
-        For example `proposals/boxes` -> `boxes`.
+        For example, `proposals/boxes` has the role `boxes`.
         """
         return {
             f"features/{self.name}/{self.tap}": "maps",

@@ -247,7 +247,10 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns `clip`. Its message, an error or a warning, names the video instead of a local copy of the video."""
+    """Returns `clip` with another message, which names the video and not the local copy that was decoded.
+
+    The message is that of an error or a warning. Only a video at a URL has a local copy.
+    """
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))
     clip.warning = video.named(clip.warning)
@@ -264,7 +267,7 @@ class _End:
 def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
     """Yields the items of an iterator that runs in a thread, up to BATCHES_AHEAD items ahead.
 
-    The thread stops when `closed` is set. An exception in the thread is raised here.
+    The thread stops when `closed` is set. An exception in the thread is raised in the thread of the caller.
     """
     ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
 

@@ -56,9 +56,10 @@ class Worker:
     """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
 
     `schedule` decides whether another unit can end in time. By default the time begins now and ends with the time limit
-    of the config or with the SLURM job around this process, whichever comes first. `loaded` holds networks that another
-    worker loaded for the same keys, and whose stages that worker declared in `cache`. The constructor raises
-    WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
+    of the config or with the SLURM job around this process, whichever comes first. With `loaded`, the constructor loads
+    and declares nothing, because another worker has loaded these networks for the same keys and declared their stages
+    in `cache`. The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made
+    with other weights.
     """
 
     def __init__(
@@ -101,7 +102,11 @@ class Worker:
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:
-        """Raises WalltimeError in place of KeyboardInterrupt if the time was too short for even one unit."""
+        """Raises WalltimeError in place of a KeyboardInterrupt of the `with` block, if the time was too short for even
+        one unit.
+
+        Otherwise the KeyboardInterrupt is raised unchanged.
+        """
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -119,10 +124,12 @@ class Worker:
         self.run_free(units, over, decode_threads=decode_threads)
 
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile.
+        """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile. A
+        unit without any key left is not yielded.
 
-        A unit without any key left is not yielded. Suspects, leased units and a unit that is too late are added to the
-        lists of `over` with these names. After a unit that is too late nothing more is yielded.
+        `over` collects units that are not yielded. Suspects are added to `over.suspects`, units that another run has
+        leased to `over.leased`, and a unit that cannot end in time to `over.too_late`. After a unit that cannot end in
+        time nothing more is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():
@@ -168,7 +175,7 @@ class Worker:
         """Runs the units that no other run has leased. The call never waits for another worker.
 
         Reports one event for each unit: sealed here, sealed elsewhere, leased or suspected. A unit that cannot end in
-        time gets no event. It is added to `over.too_late`.
+        time gets no event, but is added to the list `over.too_late`.
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),

@@ -11,11 +11,11 @@ log = logging.getLogger("kinegraph")
 
 
 def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.CompletedProcess[str]:
-    """Runs the program `command` and returns its exit code and its output. No exit code raises an error.
+    """Runs the program `command` and returns its exit code and its output. An exit code other than 0 raises no error.
 
     A signal that stops this process also ends the program. With `to_its_end` the program runs on after such a signal,
-    and Ctrl-C in a terminal does not reach it. Raises ProgramMissing if the program is not on the PATH or may not be
-    run. Raises subprocess.TimeoutExpired if the program takes longer than `seconds`.
+    and Ctrl-C in a terminal does not reach the program. Raises ProgramMissing if the program is not on the PATH or may
+    not be run. Raises subprocess.TimeoutExpired if the program takes longer than `seconds`.
     """
     try:
         if not to_its_end:

@@ -46,10 +46,12 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns the versions that differ as text (`torch 2.9.0 (here 2.11.0)`), or "" if none differs.
+    """Returns a text that lists the versions in `found` that differ from `expected` (`torch 2.9.0 (here 2.11.0)`), or
+    "" if none differs.
 
-    The text has the version in `found`, and in brackets the version in `expected`. By default `found` are the versions
-    of this process. A name that `found` does not have is not compared, such as the git commit without a checkout.
+    The version after `here` is that in `expected`. Without `found`, the versions of this process are compared. A name
+    that `found` does not have is not compared. The git commit is such a name if `found` does not come from a git
+    checkout.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

@@ -158,9 +158,10 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Returns the stored lease with the shard and the attempt of `nobodys`, or None if there is no such object.
+    """Reads a stored lease. Returns None if there is no such object.
 
-    `nobodys` is a lease without a holder. If the stored lease cannot be read, `nobodys` is returned in its place.
+    `nobodys` is a lease without a holder, with the shard and the attempt of the lease to read. If the stored lease
+    cannot be read, `nobodys` is returned in its place.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))

@@ -74,7 +74,8 @@ class StageOutput:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns (array, rows) for all arrays of the stage, as they will be sealed. The status array is last.
+        """Returns a list of pairs (array, its rows as they will be sealed) for all arrays of the stage. The status
+        array is last.
 
         Rows of failed clips get the fill value.
         """

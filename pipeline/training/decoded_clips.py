@@ -1,4 +1,7 @@
-"""Reads the clips of a split for fine-tuning. Pixels are decoded from the videos, all other arrays are cached."""
+"""Reads the clips of a split for fine-tuning. Pixels are decoded from the videos, all other arrays come from the cache.
+
+A view is a random change of a clip: another rectangle of the frame, mirrored pixels, or other colours.
+"""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +43,9 @@ OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one val
 
 
 class VideosChanged(UsageError):
-    """Videos are gone, or differ from those that the cache was made from. Nothing was trained."""
+    """Videos are gone, or differ from the videos that the cache was made from. This error is raised before the
+    training.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,9 @@ class Decoding:
 
 @contextmanager
 def decoding(config: Config) -> Iterator[Decoding]:
-    """Starts the threads that decode, and stops them at the end of the `with` block."""
+    """Starts the threads that decode, and yields them with their limits. Stops the threads at the end of the `with`
+    block.
+    """
     count = config.finetune.decode_threads or config.run.worker_threads
     with stopping.threads(count, "decode") as pool, Staging(config.run.staging) as staging:
         yield Decoding(
@@ -67,11 +74,13 @@ def decoding(config: Config) -> Iterator[Decoding]:
 
 
 class DecodedClips(CachedClips):
-    """The clips of a split, with the pixels of each backbone entry in `squares` as the array `pixels/<entry>`.
+    """The clips of a split, with decoded pixels and cached arrays.
 
-    `arrays` decide which clips have failed, as in `CachedClips`. Of these arrays, batches have those in `names`.
-    `wanted` are the frames of a clip. With `views`, each epoch sees other views (`in_epoch`). Boxes outside of a view
-    are then dropped. Several threads may call `batch`.
+    `squares` maps each backbone entry to the square crop that its network gets. A batch has the pixels of this crop as
+    the array `pixels/<entry>`. A clip that failed in a stage of the cached arrays `arrays` is left out, as in
+    `CachedClips`. `names` are the arrays among `arrays` that a batch contains. `wanted` says which frames of a clip are
+    decoded. With `views`, each clip is seen in a random view, which changes with the epoch (`in_epoch`). Boxes outside
+    of the view are then removed from the batch. Several threads may call `batch`.
     """
 
     batches_ahead = 2
@@ -101,21 +110,23 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns these clips with the views of the epoch `epoch`."""
+        """Returns a copy of these clips that has the views of the epoch `epoch`."""
         other = copy(self)
         other.epoch = epoch
         return other
 
     def as_cached(self) -> "DecodedClips":
-        """Returns these clips without views, as the cache has them."""
+        """Returns a copy of these clips without views. Its clips have the crops and the boxes that the cache has."""
         other = copy(self)
         other.views = None
         return other
 
     def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
-        """Returns the clips `indices`, with pixels uint8 [B, T, S, S, 3] for T frames of S x S px.
+        """Returns a dict of array name -> values for the B clips with the positions `indices` in the split. Pixels are
+        [B, T, S, S, 3] uint8, for T frames of S x S px.
 
-        Raises VideoLost if a video cannot be decoded.
+        `names` are the cached arrays in the result, by default those of the constructor. Raises VideoLost if a video
+        cannot be decoded.
         """
         rows = [*ClipsTable(self._table.take(np.asarray(indices))).rows()]
         views = [self._view(row) for row in rows]
@@ -146,7 +157,9 @@ class DecodedClips(CachedClips):
         return sorted({crop_of(clip) for clip in self._table.column("clip_id").to_pylist()})
 
     def _begun(self, rows: Sequence[ClipRow]) -> list[tuple[str, Future[ClipResults]]]:
-        """Begins to decode `rows`. Returns the path and the result of each group of neighbouring rows of one video."""
+        """Begins to decode `rows` in threads. Returns a list of pairs, one for each group of neighbouring rows of one
+        video: the path of the video, and a future with the decoded clips.
+        """
         groups = [[*group] for _, group in groupby(rows, key=lambda row: row.path)]
         with self._decoding.order:
             files = [self._decoding.staging.begin(group[0].path) for group in groups]
@@ -176,12 +189,14 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns `row` with the rectangle of the view, so that decoding cuts the view out."""
+    """Returns `row` with the rectangle and the mirroring of the view, so that the decoder cuts out the view."""
     return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Changes the crops and the boxes of clip `number` of the batch to those of the view, in place."""
+    """Changes the arrays of clip `number` in the batch, in place. The arrays of crops get the rectangle and the
+    mirroring of the view. Boxes outside of the view are removed.
+    """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:
             batch[name][number] = torch.tensor(directed(view.rectangle, mirrored=row.mirrored != view.mirrored))
@@ -206,7 +221,10 @@ def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
 
 
 def _coloured(clip: Tensor, view: View) -> Tensor:
-    """Returns `clip` [T, S, S, 3] uint8 with the colours of the view. All frames change alike."""
+    """Returns `clip` with the brightness, contrast and saturation of the view. All frames change alike.
+
+    `clip` is [T, S, S, 3] uint8, with T frames of S x S px.
+    """
     frames = clip.movedim(3, 1)
     for change, factor in (
         (transforms.adjust_brightness, view.brightness),
@@ -220,7 +238,7 @@ def _coloured(clip: Tensor, view: View) -> Tensor:
 def require_same_videos(clips: Sequence[CachedClips]) -> None:
     """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from.
 
-    A video at a URL is compared only.
+    A missing video at a URL raises no error, because only videos on a disk are checked for existence.
     """
     cache, path_of = clips[0].cache, dict[str, str]()
     for split in clips:

@@ -1,4 +1,6 @@
-"""`kinegraph finetune` trains backbones and a head together, from a trained run, a cache of boxes, and the videos."""
+"""`kinegraph finetune` trains backbones and a head together. It starts from a trained run, and reads boxes from a cache
+and pixels from the videos.
+"""
 
 import hashlib
 import logging
@@ -69,11 +71,13 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """The scores before the first step, compared with those from the cache on `num_clips` clips.
+    """A comparison before the first step of training: scores that are computed from pixels, with scores that are
+    computed from cached features, on `num_clips` clips.
 
-    `as_extracted` is the largest difference of logits if features are computed as in an extraction, with folded norms,
-    in the precision of the entry, and rounded. `as_trained` is the root mean square of the differences, divided by the
-    standard deviation of the logits, if features are computed by the network that is trained.
+    The scores are logits, the outputs of the head. `as_extracted` is the largest difference if the features are
+    computed from pixels as in an extraction: batch norms are folded into other layers, the precision is that of the
+    entry, and features are rounded. `as_trained` is for features from the network that is trained. It is the root mean
+    square of the differences, divided by the standard deviation of the logits from cached features.
     """
 
     num_clips: int
@@ -83,7 +87,9 @@ class StepZero:
 
 @dataclass(frozen=True, kw_only=True)
 class TunedRun:
-    """A tuned head and its backbones. `config_file` is a config that extracts with the tuned weights."""
+    """The result of fine-tuning: the run in `folder`, with a head and backbones that were trained together.
+    `config_file` is a config with which `kinegraph extract` uses the tuned weights.
+    """
 
     folder: Path
     results: RunResults
@@ -92,9 +98,10 @@ class TunedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The run that fine-tuning starts from, and what the config makes of it.
+    """The run that fine-tuning starts from, and the backbones that make its features.
 
-    `digests` has the digest of the weights of each stage. `keys` are the stages whose arrays the head reads.
+    `entries` are the backbone entries whose features the head reads. `networks` are their networks, in the same order.
+    `digests` maps stage keys to digests of the weights. `keys` are the keys of the stages whose arrays the head reads.
     """
 
     folder: Path
@@ -115,14 +122,18 @@ def finetune(
     on_step: OnRunStep = unheard,
     on_start: Callable[[StepZero], None] = lambda step: None,
 ) -> TunedRun:
-    """Trains the head of a run and the backbones whose features it reads, as the section `finetune` says.
+    """Trains the head of a run together with the backbones whose features the head reads, as the section `finetune` of
+    the config says.
 
-    Returns the tuned run: an ordinary run, with a file `<entry>.safetensors` for each backbone and a config that
-    extracts with them. Boxes come from the cache of the config, pixels from its videos. A run that was cut off goes on.
-    `on_start` gets the comparison of the scores with those of the cache, before the first step.
+    Writes and returns the tuned run: an ordinary run, with a file `<entry>.safetensors` for each backbone and a config
+    that extracts with these files. Boxes come from the cache of the config, pixels from the videos of the cache. A call
+    that was cut off goes on from its last state. With `overwrite`, the run in the folder is removed first. If the head
+    is a user's own, its source code runs only with `allow_code`. `on_start` is called before the first step with a
+    comparison of the scores from pixels and from cached features.
 
-    Raises RunError or HeadError if the run does not fit the cache or has nothing to tune, RunExists if the folder holds
-    a run, VideosChanged before the first step if videos are gone, and VideoLost if a video cannot be decoded later.
+    Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune, RunExists if
+    the folder holds a trained run, VideosChanged before the first step if videos are gone or have changed, and
+    VideoLost if a video cannot be decoded later.
     """
     options, cache = config.finetune, Cache(config.cache)
     start = _start(config, cache, allow_code=allow_code)
@@ -159,7 +170,7 @@ def finetune(
 
 
 def _start(config: Config, cache: Cache, *, allow_code: bool) -> _Start:
-    """Loads the run to start from, and builds the backbones of its features.
+    """Loads the run to start from, and builds the backbones that make its features.
 
     Raises RunError if the run was trained on other features or classes than those of the config and its cache, or on
     imported features. Raises HeadError if no backbone of the config makes an array that the head reads.
@@ -198,7 +209,9 @@ def _start(config: Config, cache: Cache, *, allow_code: bool) -> _Start:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the backbone entry `name` with the taps whose arrays are among `reads`, perhaps none."""
+    """Returns the backbone entry `name` with the taps whose arrays the head reads. `reads` has the names of all arrays
+    that the head reads. If the head reads no array of this backbone, the entry has no taps.
+    """
     size, regions = (
         config.size_of(name),
         config.regions if config.regions and name in config.regions.backbones else None,
@@ -210,7 +223,9 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
 
 
 def _online(config: Config, start: _Start, device: torch.device) -> OnlineHead:
-    """Returns the head behind the backbones, with what `finetune` frees, and with the identity of the start."""
+    """Returns one module with the backbones and the head behind them, on `device`. The layers that the section
+    `finetune` unfreezes are trained. The options of the module identify the run to start from.
+    """
     options = config.finetune
     for network in start.networks:
         frozen_on(network, device)
@@ -222,7 +237,9 @@ def _online(config: Config, start: _Start, device: torch.device) -> OnlineHead:
 
 
 def _identity(config: Config, start: _Start) -> dict[str, Any]:
-    """Returns what a tuned run depends on besides its clips and the keys of `train`."""
+    """Returns a dict of what a tuned run depends on besides its clips and the keys of `train`: the keys that only the
+    section `finetune` has, and the folder and digests of the run to start from.
+    """
     model = hashlib.sha256((start.folder / MODEL_FILE).read_bytes()).hexdigest()
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - {"start", "decode_threads"}
     options = config.finetune.model_dump(mode="json", include=online)
@@ -233,10 +250,10 @@ def _identity(config: Config, start: _Start) -> dict[str, Any]:
 def _clips(
     config: Config, cache: Cache, start: _Start, online: OnlineHead, decoder: Decoding
 ) -> tuple[DecodedClips, DecodedClips | None]:
-    """Returns the clips of the training split, and those of the validation split if there is one.
+    """Returns the clips of the training split, and the clips of the validation split or None if there is no such split.
 
-    Raises UsageError if views would leave the cached rows, and VideosChanged if a video is gone, or is not that of the
-    cache any more.
+    Raises UsageError if views would leave the region for which the cache has boxes. Raises VideosChanged if a video is
+    gone, or differs from the video that the cache was made from.
     """
     options, arrays = config.finetune, [*dict.fromkeys([*start.record.reads, *online.cached_reads])]
     squares = {entry.name: config.square_of(entry.name) for entry in start.entries}
@@ -263,7 +280,11 @@ def _clips(
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:
-    """Raises UsageError if views are mirrored and a class has a side in its name."""
+    """Raises UsageError if views are mirrored and the name of a class contains `left` or `right`, because a mirrored
+    video may show another class.
+
+    With `finetune.views.mirror: always` no error is raised.
+    """
     sided = [name for name in cache.classes if any(side in name.lower() for side in SIDED)]
     if config.finetune.views.mirror is True and sided:
         raise UsageError(
@@ -273,7 +294,9 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
 
 def _begin(folder: Path, start: _Start) -> None:
-    """Prepares the folder of the run. The code of a user's own head is copied there."""
+    """Prepares the folder of the run. Removes temporary files of dead processes, and copies the code of a user's own
+    head from the run to start from.
+    """
     sweep(folder)
     if (start.folder / CODE_FILE).exists():
         write_whole(folder / CODE_FILE, [(start.folder / CODE_FILE).read_bytes()])
@@ -282,7 +305,7 @@ def _begin(folder: Path, start: _Start) -> None:
 def _step_zero(
     config: Config, start: _Start, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Compares the scores of the first clips of a split with those from the cache."""
+    """Computes the scores of the first clips of a split from pixels and from cached features, and compares them."""
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
     as_extracted = OnlineHead(start.head, start.entries, extractors, stored=dict(_stored(config, start)))
     indices = range(min(len(clips), config.finetune.batch_size))
@@ -301,7 +324,9 @@ def _step_zero(
 
 
 def _stored(config: Config, start: _Start) -> Iterator[tuple[str, torch.dtype]]:
-    """Yields the name and the stored type of the arrays that an extraction rounds, for all taps of the start."""
+    """Yields (name of the array, type in which the cache stores it) for each array of features and regions that a tap
+    makes.
+    """
     for entry in start.entries:
         for tap in entry.taps:
             yield f"{FEATURES}{entry.name}/{tap.name}", DTYPES_STORED[config.backbones[entry.name].storage_dtype]
@@ -318,7 +343,9 @@ def _save(
     results: RunResults,
     metrics: dict[str, float],
 ) -> None:
-    """Writes the tuned weights, the config that extracts with them, and the run. The run's record is written last."""
+    """Writes the tuned weights, the config that extracts with them, and the run. The record of the run is written last,
+    so that a run without a record is not finished. Then the saved state of the training is removed.
+    """
     digests, backbones = dict(start.digests), dict(config.backbones)
     for entry, network in zip(start.entries, start.networks, strict=True):
         weights = {name: values.cpu().contiguous() for name, values in network.network.state_dict().items()}
@@ -344,9 +371,10 @@ def _save(
 
 
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
-    """Returns the options of a backbone entry with the weights in `file`, and all that its named weights brought along.
+    """Returns the options of a backbone entry, with the path `file` as its weights.
 
-    Those are the geometry of the network, the framing and the normalisation of pixels.
+    Named weights bring along the geometry of the network, the framing and the normalisation of pixels. A file brings
+    none of these, so the result contains them as options.
     """
     options, backbone, framing = (
         config.backbones[entry.name],
@@ -365,7 +393,9 @@ def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOpt
 
 
 def _config_text(tuned: Config, folder: Path) -> str:
-    """Returns the config with the tuned weights as YAML, with a cache and runs of its own."""
+    """Returns the text of a YAML config with the tuned weights. Its cache is `<cache>-tuned`, and its runs have a
+    folder of their own, so that the present cache and runs stay.
+    """
     document = tuned.model_dump(mode="json", exclude_unset=True, exclude={"finetune"})
     document["cache"] = f"{tuned.cache.rstrip('/')}-tuned"
     document.setdefault("train", {})["run"] = f"{folder}-trained/{HEAD}"

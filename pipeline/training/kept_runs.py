@@ -61,9 +61,10 @@ def _other_seeds(run: WantedRun) -> list[Path]:
 
 
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
-    """Returns what identifies the clips and classes of a run, under the keys `train`, `val` and `classes`.
+    """Returns a dict that identifies the clips and classes of a run. It has the keys `train`, `val` and `classes`.
 
-    `train` and `val` have counts and a digest of the clips of the split, or None without clips. `classes` is a digest.
+    The value of `train` or `val` holds counts and a digest of the clips of this split, or is None if the run has no
+    such clips. The value of `classes` is a digest of the class names.
     """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else identified(split) for name, split in splits.items()}

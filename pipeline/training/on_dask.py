@@ -85,10 +85,11 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Registers a plugin with the workers during the `with` block, in which runs are trained.
+    """Registers a plugin with the workers for the `with` block, in which runs are trained. Removes the plugin at the
+    end.
 
-    Workers that are batch jobs leave before their job ends, and their runs go on on other workers. Workers that are
-    child processes ignore Ctrl-C.
+    If the workers are child processes of this process, the plugin makes them ignore Ctrl-C. Otherwise the plugin makes
+    each worker leave before its batch job ends, and the run of that worker goes on on another worker.
     """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)

@@ -92,9 +92,10 @@ def run_training(
     on_epoch: OnRunEpoch = unheard,
     on_step: OnRunStep = unheard,
 ) -> TrainResult:
-    """Trains `head` in place as the run in `folder`, which keeps the state and the logs, and returns the results.
+    """Trains `head` in place and returns the results. The state, and the TensorBoard log if the config asks for one,
+    are written to `folder`, the folder of the run.
 
-    A run that was cut off goes on. `place` is the place of the run in its table.
+    A run that was cut off goes on from its state. `place` is the place of the run in its table.
     """
     schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
     place = replace(place, num_epochs=schedule.num_epochs)

@@ -60,9 +60,11 @@ def short(head: str) -> str:
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Returns whether the heads `head` and `other` both have the option `key` with the same meaning.
+    """Returns whether the head `head` gets the option `key` from a recipe whose head is `other`.
 
-    Two options with one name may differ in meaning, as `dim` does. Then the descriptions of the two options differ.
+    The result is True if `head` has the option, unless `other` has an option with the same name and another meaning, as
+    with `dim`. Two options have the same meaning if their descriptions are equal. If `other` is a user's own head, its
+    options are unknown, and the result is True only for options of `TapOptions`.
     """
     model = HEADS[head].option_model
     if key == "tail":

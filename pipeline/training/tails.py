@@ -17,12 +17,13 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the head options, with the tail completed: its model, its options and its weights.
+    """Returns the head options with a complete tail: its model, options and weights are those of the backbone that made
+    the cached maps.
 
-    All three are those of the backbone that made the cached maps. The config may give the weights, for example as
-    another path to the same file. Options without a tail are returned unchanged. Raises HeadError if the config names
-    another model or other options, or if the weights are not those that made the maps. The tail would then continue
-    another network than the one of the maps.
+    Options without a tail are returned unchanged. The config may name the weights itself, for example as another path
+    to the same file. Raises HeadError if the config names another model, other options or other weights than those that
+    made the maps, because the tail would then continue another network. Raises HeadError also if the backbone cannot be
+    a tail.
     """
     tail = parse_tail(options)
     if tail is None:
@@ -58,8 +59,8 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 def require_whole_maps(cache: Cache, head: Head) -> None:
     """Raises HeadError if a head places boxes on maps whose cells do not cover the whole crop evenly.
 
-    Networks without padding make such maps. Crops whose side the stride does not divide also make such maps. Cached
-    regions are right in both cases.
+    Such maps come from networks without padding, and from crops whose side the stride does not divide. A head that
+    reads cached regions places no boxes on maps, and these regions are right in both cases.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

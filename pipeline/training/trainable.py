@@ -63,10 +63,11 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
-    """Returns the message about a head that cannot be built.
+    """Returns the message for `error`, which says that a head cannot be built on the arrays of the cache.
 
-    The function also looks at arrays that the config declares but that are not extracted yet. If the head needs these
-    arrays, the message says which ones are missing. Else the message is the text of `error`.
+    The config may declare arrays that are not extracted yet. If the head can be built with these arrays, the message
+    says which of them are missing. If the head still cannot be built, but for another reason, the message has that
+    reason and lists these arrays. Else the message is the text of `error`.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)

@@ -65,7 +65,8 @@ class Verdict(BaseModel):
 
     `differing` maps the ids of clips that show other frames to messages. `unread` maps the ids of clips whose video
     cannot be read to messages. `retimed` lists the ids of clips with the same frames at other times. `dropped` says
-    that some of `differing` could not be compared. `judged` maps each stage key to the digest of its ledger record.
+    that the user asked to count unread clips as differing, and that `differing` has such clips. `judged` maps each
+    stage key to the digest of its ledger record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -221,8 +222,9 @@ class Comparer:
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
         """Returns the keys of the stages whose values would change, and the keys of all stages made from these stages.
 
-        The arguments say that at least one clip of the shard has other frames, has its frames at other times, or has
-        another start or end.
+        Each argument says that at least one clip of the shard has a change. The change is other frames for
+        `has_other_frames`, other times of the same frames for `has_other_times`, and another start or end for
+        `is_moved`.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -244,11 +246,11 @@ def _times(contents: ShardContents) -> np.ndarray:
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Returns `comparison`, or a copy with the change `frames` if `sealed_times` are not the times that the rules of
-    the cache take now.
+    """Compares the cached times of a clip with the times that the rules of the cache take now. Returns `comparison` if
+    the times are equal, else a copy with the change `frames`.
 
     `sealed_times` [T] are the cached times of the T frames. `is_ok` says that the clip did not fail when it was sealed.
-    A clip that failed is not checked.
+    For a clip that failed, nothing is compared, and `comparison` is returned.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison

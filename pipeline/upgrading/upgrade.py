@@ -62,8 +62,8 @@ class FrameReport:
     `version` is the version of the stage `clips` before an upgrade. If it is the latest version, there was nothing to
     compare. `shards` counts each shard once: as the same, as retimed (the same frames at other times), as different, or
     as unread. `clips` has the numbers of retimed, different and unread clips. `differing` maps a few clips with other
-    frames to messages, and `unread` maps a few clips whose video cannot be read to messages. `dropped` says that some
-    of the differing clips could not be compared.
+    frames to messages, and `unread` maps a few clips whose video cannot be read to messages. `dropped` says that the
+    user asked to count unread clips as different, and that there were such clips.
     """
 
     cache: str

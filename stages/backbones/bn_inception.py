@@ -124,11 +124,19 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
+        """
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the maps [B*T, C', H', W'] of `tap` for the maps x [B*T, C, H, W] of the tap below."""
+        """Returns the maps of `tap` [B*T, C', H', W'] for the maps `x` [B*T, C, H, W] of the tap below.
+
+        B is the number of clips, T of frames of a clip. The maps `x` have C channels, H rows and W columns. The maps of
+        `tap` have C' channels, H' rows and W' columns.
+        """
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))
         joined: Tensor = self.get_submodule(f"{tap}_output")(self._branches(tap, x))

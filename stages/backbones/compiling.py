@@ -13,8 +13,8 @@ from kinegraph.stages.errors import UsageError
 def require_compiler(device: torch.device) -> None:
     """Raises UsageError if torch.compile cannot make code for `device`.
 
-    For a CPU, the machine must have a C++ compiler and Python's headers. For a GPU the function checks nothing, because
-    Triton itself reports what is missing.
+    For a CPU, the machine must have a C++ compiler and Python's headers. For a GPU the function checks nothing. There
+    torch.compile uses Triton, a compiler for GPUs, and Triton itself reports what is missing.
     """
     if device.type != "cpu":
         return

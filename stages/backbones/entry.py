@@ -52,10 +52,11 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns the further forms that the option `weights` may have for this backbone, for an error message.
+        """Returns the further forms that the option `weights` may have for this backbone, as a list of texts for an
+        error message.
 
-        The result is `inflate:...` if the backbone has a 2D network, else empty. All backbones accept a name, a file
-        and `random:<seed>`.
+        The list has `inflate:...` if the weights can be made from those of a 2D network, otherwise it is empty. All
+        backbones accept a name, a file and `random:<seed>`, so these are not in the list.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 

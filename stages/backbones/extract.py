@@ -78,7 +78,7 @@ class FeatureExtractor:
         """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB.
 
         The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
-        float32 by about 1 % of their standard deviation. A test holds the limit.
+        float32 by about 1 % of their standard deviation. A test checks this difference.
         """
         with computing_in(self.options.precision, self.device):
             maps: dict[str, Tensor] = self._network(clips)

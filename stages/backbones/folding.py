@@ -17,9 +17,9 @@ def fold_batch_norms(network: nn.Module) -> None:
 
     The network must be in evaluation mode. The function finds a convolution and its norm by their names: `conv1` and
     `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an nn.Sequential. In all networks of the catalogue, two
-    layers with such names follow each other directly (a test compares results). Do not use it for other networks,
-    because there a norm with such a name may follow another layer. In float32, results change by rounding only. In
-    bf16, results come nearer to float32, because fewer values are rounded.
+    layers with such names follow each other directly (a test compares results). Do not use the function for networks
+    outside the catalogue, because there a norm with such a name may follow another layer. In float32, results change by
+    rounding only. In bf16, results come nearer to float32, because fewer values are rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

@@ -12,13 +12,14 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills `network`, a ResNet-3D or TSM, with weights that are made from the weights of a 2D network.
+    """Fills `network`, a ResNet-3D or TSM (a 2D ResNet with shifts in time), with weights that are made from the
+    weights of a 2D network.
 
     `flat` is the state dict of torchvision's 2D ResNet with the same depth as `network`. A 3D kernel of t frames is the
     2D kernel repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D
-    network, except near the ends of the clip, where zeros are padded. Non-local blocks, which a 2D network does not
-    have, keep the weights that `network` has. Only the gain of their last norm becomes 0, so that such a block returns
-    its input.
+    network, except near the ends of the clip, where zeros are padded. A 2D network has no weights for non-local blocks.
+    A non-local block keeps the weights that it has in `network`, but the gain of its last norm becomes 0. With this
+    gain, the block returns its input.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network

@@ -13,8 +13,9 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the usual normalisation of the pixels for the network. It is used if nothing is known
-    about the weights.
+    """Returns the normalisation of pixels that the catalogue states for the network `backbone`.
+
+    Weights use this normalisation if no other normalisation is known for them.
     """
     return Pixels(mean=backbone.mean, std=backbone.std)
 

@@ -73,7 +73,11 @@ class ResidualStage(nn.Module):
         self.after = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T, H', W'] of the last block for the input x [B, C, T, H, W] of the first block."""
+        """Returns the maps [B, C', T, H', W'] of the last block for the input x [B, C, T, H, W] of the first block.
+
+        C' is the number of channels of the last block. H' and W' are the rows and columns after the stride of the first
+        block.
+        """
         for name, block in self.named_children():
             if block is not self.after:
                 x = block(x)

@@ -1,4 +1,7 @@
-"""The small networks for SyncMNIST. Their layout follows the RSTG paper (recurrent space-time graphs).
+"""The small networks for SyncMNIST, a data set with videos of wandering digits.
+
+The layout of the networks follows the paper on recurrent space-time graphs (RSTG, Nicolicioiu et al. 2019), which
+presents SyncMNIST.
 
 Shapes: B clips, T frames, H rows and W columns of a frame.
 """
@@ -14,12 +17,13 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 
 
 class SyncCnn(Backbone):
-    """A network of three blocks. A block is a 3 x 3 convolution without padding, a ReLU and a 2 x 2 maximum.
+    """A network of three blocks. A block is a 3 x 3 convolution without padding, a ReLU and 2 x 2 max-pooling.
 
-    For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. `sync_cnn` is the network of the RSTG
-    paper (section 4.1). It has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last
-    convolution spans three frames without padding, so that its maps show how a digit moves. So a clip of T frames has T
-    - 2 maps in the last block. The input of the first block is the mean of R, G and B.
+    For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
+    mean of R, G and B. There are two such networks. `sync_cnn` is the network of the RSTG paper (section 4.1). It has
+    512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three frames,
+    so that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in
+    the last block.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}

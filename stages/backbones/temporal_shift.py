@@ -18,16 +18,21 @@ SHIFT_DIVISOR = 8
 
 
 class ShiftedConv(nn.Conv2d):
-    """A convolution on frames. Before it, 1/8 of the channels come from the next frame and 1/8 from the previous frame.
+    """A convolution on frames. Before the convolution, 1/8 of the channels are taken from the next frame and 1/8 from
+    the previous frame.
 
-    The input has the frames of all clips one after the other. `num_frames` is the number of frames of one clip. The
-    first frame has no previous frame, and the last has no next frame. There, the channels are 0.
+    The input has the frames of all clips one after the other. `num_frames` is the number of frames of one clip. In the
+    first frame of a clip, the channels from a previous frame are 0. In the last frame, the channels from a next frame
+    are 0.
     """
 
     num_frames: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns the convolved frames [B*T, C', H', W'] for `input` [B*T, C, H, W]."""
+        """Returns the convolved frames [B*T, C', H', W'] for `input` [B*T, C, H, W], with B clips of T frames.
+
+        C', H' and W' are the channels, rows and columns after the convolution.
+        """
         return super().forward(shifted(input, self.num_frames))
 
 
@@ -62,7 +67,11 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
+        """
         for module in self.modules():
             if isinstance(module, ShiftedConv):
                 module.num_frames = clips.shape[2]

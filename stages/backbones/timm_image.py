@@ -1,4 +1,5 @@
-"""Runs image models of timm on each frame of a clip. Only models that return intermediate maps are possible.
+"""Runs image models of the package timm on each frame of a clip. Only models that return intermediate maps are
+possible.
 
 No other backbone needs timm. A plan needs channels and sizes of maps, and timm knows them only after it has built the
 model. For this reason a plan imports torch if its config uses a model of timm, but never otherwise.
@@ -39,9 +40,9 @@ class TimmImage(Backbone):
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the wanted taps to `taps`. timm removes the layers above the highest of them.
+        """Limits the wanted taps to `taps`. timm removes the layers above the highest tap in `taps`.
 
-        Raises ValueError if `taps` is empty, or if one of them is not a wanted tap now.
+        Raises ValueError if `taps` is empty, or has a tap that is not wanted now.
         """
         unknown = [name for name in taps if name not in self.taps]
         if unknown or not taps:
@@ -50,7 +51,7 @@ class TimmImage(Backbone):
         self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights. timm draws them in its own way for this model, from `seed`.
+        """Fills the network with random weights, as timm initialises this model. The weights depend on `seed` alone.
 
         torch's global generator stays unchanged.
         """
@@ -69,24 +70,35 @@ class TimmImage(Backbone):
         )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W]."""
+        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
+        """
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B*T, C, H', W'] for the wanted taps. `x` is the frames of all clips, [B*T, 3, H, W]."""
+        """Returns tap -> maps [B*T, C, H', W'] for the wanted taps. `x` is the frames of all clips, [B*T, 3, H, W].
+
+        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
+        columns.
+        """
         wanted = [self.indices[name] for name in self.taps]
         maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
         return dict(zip(self.taps, maps, strict=True))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads parameters and buffers with timm's public names. Errors have these names, too."""
+        """Loads a state dict whose parameters and buffers have timm's public names. Messages of errors have timm's
+        names, too.
+        """
         return self.model.load_state_dict(*args, **kwargs)
 
 
 def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Gives the tensors of the network in `state` timm's public names.
+    """Renames the tensors of the network in the state dict `state`, in place: removes `model.`, so that they have
+    timm's public names.
 
-    `prefix` is the place of the network in `state`.
+    The names of the network in `state` begin with `prefix`. torch calls this function after it has made `state`.
     """
     own = f"{prefix}model."
     for name in [name for name in state if name.startswith(own)]:
@@ -94,7 +106,10 @@ def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, 
 
 
 def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Gives the tensors of the network in `state` the names that torch loads, in place of timm's public names."""
+    """Renames the tensors of the network in the state dict `state`, in place: adds `model.` to timm's public names.
+
+    torch calls this function before it loads `state`, because torch needs the names with `model.`.
+    """
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
 

@@ -29,8 +29,9 @@ class Clips(StageKind):
 
 
 def clips_options(options: ClipOptions) -> Options:
-    """Returns the clip options that the fingerprint covers: those that change rows or frame times, and the rules'
-    version.
+    """Returns the clip options that the fingerprint covers, as a dictionary.
+
+    They are the options that change rows or frame times, and the version of the rules by which frames are found.
     """
     recorded = options.model_dump(mode="json")
     if options.sampling == "uniform" and not options.by_number:

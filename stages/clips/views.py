@@ -18,7 +18,7 @@ from kinegraph.stages.options import StageOptions, need
 
 
 class ViewOptions(StageOptions):
-    """Random views of training clips. Without a key, the network sees each clip as the cache does."""
+    """Random views of training clips. If no key is set, the network sees each clip as the extraction saw it."""
 
     short_side: tuple[int, int] | None = Field(
         None,
@@ -48,7 +48,7 @@ class ViewOptions(StageOptions):
 
     @property
     def is_off(self) -> bool:
-        """Returns whether views are those of the cache."""
+        """Returns true if the network sees each clip as the extraction saw it, and false if an option changes clips."""
         return self == ViewOptions(region=self.region)
 
 
@@ -56,9 +56,9 @@ class ViewOptions(StageOptions):
 class View:
     """One view of a clip.
 
-    `rectangle` (x1, y1, x2, y2) is in px of the video and is what the network sees, or None for the rectangle of the
-    row. `mirrored` says that the pixels are mirrored, in addition to a row that is mirrored already. The last three
-    are factors. A factor of 1 changes nothing.
+    `rectangle` (x1, y1, x2, y2) is the part of the video that the network sees, in px. If `rectangle` is None, the
+    network sees the rectangle of the row. If `mirrored` is true, the pixels are mirrored. In a row that is mirrored
+    already, they are mirrored back. The last three values are factors. A factor of 1 changes nothing.
     """
 
     rectangle: Rectangle | None = None

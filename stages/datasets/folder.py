@@ -106,7 +106,8 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
     """Returns `entries`, with `frame_rate` set for each entry that is a folder of images.
 
-    Raises DatasetError where `frame_rate` is None and the first entry is a folder. Later entries are not checked.
+    If `frame_rate` is None, returns `entries` unchanged. Then no entry may be a folder. Only the first entry is checked
+    for this, because each check reads from the disk. Raises DatasetError if it is a folder.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):

@@ -41,12 +41,13 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def _told(video: VideoBeingRead) -> float | None:
-    """Returns the duration in seconds that the header states for the video stream alone, or None where it states
-    nothing reliable.
+    """Returns the duration in seconds that the header states for the video stream alone, or None where the header
+    states nothing reliable.
 
-    FFmpeg guesses the duration of a cut avi from the file's size. The number of frames in the header is used in place
-    of this guess where it is longer. For containers whose files may have been joined (such as MPEG-TS), the result is
-    None, because FFmpeg knows only the last time stamp.
+    FFmpeg guesses the duration of a cut avi from the file's size. The header of an avi also states the number of
+    frames. If the duration of so many frames is clearly longer than the guess, it is returned in place of the guess.
+    For containers whose files may have been joined (such as MPEG-TS), the result is None, because FFmpeg knows only the
+    last time stamp.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

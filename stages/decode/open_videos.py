@@ -116,7 +116,10 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Returns whether the frame for the first wanted time is the latest frame that was read, or a later frame."""
+    """Returns True if the frame for the first wanted time is still to be read, or was read last.
+
+    Returns False if the video was read past this frame. Such a video is of no use, because reading does not go back.
+    """
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)
 

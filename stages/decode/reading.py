@@ -10,7 +10,7 @@ from kinegraph.stages.decode.timeline import ShownTimes
 
 
 class VideoBeingRead(Protocol):
-    """A video that is being read. `stream.OpenVideo` is one.
+    """The attributes and methods of an open video that the rules and the seeks use. `stream.OpenVideo` has them.
 
     Seconds count from the first frame unless stated otherwise.
     """

@@ -39,8 +39,9 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """A seek led elsewhere than the index says, or it is not proved which frames follow. The caller then reads the
-    video from the start.
+    """Raised if a seek led to another place than the index says, or if it is not proved which frames follow the seek.
+
+    The caller then reads the video from the start.
     """
 
 
@@ -105,10 +106,12 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` is shown. Leading frames, which belong before the key frame of the seek, are not
-        shown.
+        """Checks the next frame that the decoder returned. Returns True if the frame is to be used, and False if it is
+        to be dropped.
 
-        Raises SeekLost where a pass from the start might show other frames.
+        Without a seek, every frame is used. After a seek, leading frames are dropped. They are stored after the key
+        frame to which the seek led, but a player shows them before this key frame. Raises SeekLost if it is not proved
+        that a pass from the start would continue with the same frame, for example because time stamps go back.
         """
         if self._key_pts is None:
             return True
@@ -124,8 +127,10 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` is a key frame. For H.264 and HEVC, `starts_anew` has checked the packet, so the
-        result is true.
+        """Returns whether `frame` counts as a key frame.
+
+        For H.264 and HEVC the result is always True, because `starts_anew` has already checked the packet of the frame.
+        For other codecs, the decoder says whether the frame is a key frame.
         """
         return frame.key_frame or self._codec in ("h264", "hevc")
 

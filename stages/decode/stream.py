@@ -1,7 +1,7 @@
 """Reads a video stream as a player shows it: upright frames, each with the time since the first frame. Torch-free.
 
-PyAV's own threads stay off. Videos are decoded in parallel, with one thread per video. So FFmpeg's log lines reach the
-thread that caused them.
+Videos are decoded in parallel, with one thread per video. PyAV, the package that calls FFmpeg, starts no further
+threads. So FFmpeg's log lines reach the thread that caused them.
 """
 
 import time
@@ -52,7 +52,7 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """The rules by which a version of `clips` reads a file.
+    """The rules by which a version of the stage `clips` reads a file.
 
     The rules choose the stream, the time at which each frame is shown, the duration, and which side of a frame is up.
     """
@@ -84,11 +84,11 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The facts about a video that indexing needs. `duration` is in seconds, frame sizes are those of the upright
+    """The facts about a video that indexing needs. `duration` is in seconds. The frame sizes are those of the upright
     frame, in px.
 
-    `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` is set for
-    folders of images, and for videos after `probe_counted`.
+    `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` has the number
+    and the times of the frames, for folders of images and for videos after `probe_counted`. Otherwise it is None.
     """
 
     duration: float
@@ -144,7 +144,7 @@ class OpenVideo:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Collects the messages of FFmpeg on this thread inside the `with` block."""
+        """Collects the messages that FFmpeg writes on this thread inside the `with` block. `complaints` has them."""
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs
@@ -189,7 +189,10 @@ class OpenVideo:
 
     @property
     def may_go_on(self) -> bool:
-        """Returns whether reading on from the latest frame has the same result as a pass from the start."""
+        """Returns whether reading on from the latest frame has the same result as a pass from the start.
+
+        The result is False before the first frame, at the end of the video, and after anything went wrong.
+        """
         return self.latest is not None and not self.is_at_end and self.is_clean
 
     def _num_complaints(self) -> int:
@@ -253,7 +256,10 @@ class OpenVideo:
         return self.packets
 
     def later_packets(self) -> Iterator["Packet[Any]"]:
-        """Yields the remaining packets of the video stream, except those that are not shown. No packet is decoded."""
+        """Yields the remaining packets of the video stream without decoding them.
+
+        Packets whose frames a player does not show are left out.
+        """
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:

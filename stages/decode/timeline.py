@@ -77,10 +77,10 @@ def first_stamps(
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (stamps of the first frames in ticks, iterator over all packets).
 
-    The stamps are for `are_copied`. The stamps of an mp4 or mov come from its index, those of ts and mpg from the first
-    packets. The list of stamps is empty for containers in which stamps cannot have been copied. The iterator starts
-    with the packets that this function has read. If reading them fails, the iterator raises the error after the last
-    packet.
+    `are_copied` takes the stamps, and finds out whether another container has rounded them. The stamps of an mp4 or mov
+    come from its index, those of ts and mpg from the first packets. The list of stamps is empty for other containers,
+    and where a tick of the container's clock is longer than 1/8 ms. The iterator starts with the packets that this
+    function has read. If reading them fails, the iterator raises the error after the last packet.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -124,8 +124,8 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 class PresentedFrames:
     """The number and the times of the frames of a video. Frames count from 0. `number` is how many frames there are.
 
-    Frame n is shown at n / `rate` seconds after the first frame. Where the rate varies, it is shown at `times[n]`
-    seconds. `slack_seconds` is how far the container may have rounded times.
+    Frame n is shown at n / `rate` seconds after the first frame. Where the rate varies, frame n is shown at `times[n]`
+    seconds instead. The container may have rounded times by up to `slack_seconds`.
     """
 
     number: int

@@ -21,14 +21,16 @@ Change = Literal["none", "times", "frames", "unread"]
 class Comparison:
     """Says how the latest rules change the frames of a row, compared with an older version of the rules.
 
+    `change` is one of four words:
+
     none: the same frames at the same times.
     times: the same frames at other times or other places in the video.
     frames: other frames, or frames in place of an error, or an error in place of frames.
     unread: the video can be read by neither version of the rules.
 
     `frame_times` [T] are the times in seconds of the T frames by the latest rules, or None where the latest rules find
-    no frames. `old_times` [T] are the times by the older rules. They are set only for none and times. `words` describe
-    the change, only for frames and unread.
+    no frames. `old_times` [T] are the times by the older rules. `old_times` is set only for none and times. `words`
+    describe the change, only for frames and unread.
     """
 
     change: Change

@@ -19,7 +19,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @cache
 def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Returns the digits that scikit-learn bundles (UCI): images [1797, 8, 8] in 0..1, and their digits [1797]."""
+    """Returns the digits of the package scikit-learn: images [1797, 8, 8] in 0..1, and their digits [1797]."""
     from sklearn.datasets import load_digits
 
     bundled = load_digits()

@@ -71,10 +71,10 @@ def generate_videos(
     """Writes the videos of a generated data set below the folder `root`. A second call continues after an interruption.
 
     The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with
-    `parameters`. If <name>.json exists with equal parameters, nothing is written. `videos` returns the list of videos,
-    `render` the bytes of one video's file. `progress` is called with the number of videos finished since its last call.
-    With more than one worker, processes are spawned. A script that asks for more than one worker needs the usual `if
-    __name__ == "__main__"`.
+    `parameters`. If <name>.json exists with equal parameters, nothing is written. `videos` is a function that returns
+    the list of videos. `render` is a function that takes one video of the list and returns the bytes of its file.
+    `progress` is called with the number of videos finished since its last call. With more than one worker, processes
+    are spawned. A script that asks for more than one worker needs the usual `if __name__ == "__main__"`.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """
@@ -134,7 +134,10 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes `videos`, which are one task of a process, and returns how many they are. `number` is not used."""
+    """Writes `videos`, which are one task of a process, and returns the number of these videos.
+
+    `number` is the number of the process. `in_processes` passes it to every task, and this task does not need it.
+    """
     for video in videos:
         write(video)
     return len(videos)

@@ -1,10 +1,11 @@
 """Generates videos of interactions between two small shapes, for the offline demo. Imports no torch.
 
-A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, in the spirit of
-Something-Something. Every class has a time-reversed partner, so no single frame decides. Things look alike in every
-class, so appearance does not decide either. Two other things, the distractors, perform the motions of a random class
-without touching anything, so neither the motions nor their times decide. A network must see which things touch.
-`MOTIONS` has the motions of each class, `REVERSED` the partners.
+A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, such as "pushes" and
+"fetches". The classes are similar to those of the data set Something-Something, videos of hands that move objects.
+Every class has a time-reversed partner, so no single frame decides. Things look alike in every class, so appearance
+does not decide either. Two other things, the distractors, perform the motions of a random class without touching
+anything, so neither the motions nor their times decide. A network must see which things touch. `MOTIONS` has the
+motions of each class, `REVERSED` the partners.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,9 +1,10 @@
-"""Pre-trains SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
+"""Trains the backbones for the data set SyncMNIST.
 
-The network sees digits that move independently of each other, never a pair that moves alike. By default it sees one
-digit at a time, as in the RSTG paper. The training target of a cell of the output map is the digit on which the cell
-lies and, if the network spans several frames, how this digit moves. For a cell that lies on no digit, the target is
-that there is none. Only digits of the split train appear.
+The command is `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`. The network sees digits that
+move independently of each other, never a pair that moves alike. By default it sees one digit at a time, as in the RSTG
+paper. The training target of a cell of the output map is the digit on which the cell lies and, if the network spans
+several frames, how this digit moves. For a cell that lies on no digit, the target is that there is none. Only digits of
+the split train appear.
 
 Shapes: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
 """
@@ -44,8 +45,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """A batch of clips of digits that move independently. `values` are the digits, 0..9. `centres` are the places of
-    their centres.
+    """A batch of clips of digits that move independently of each other.
+
+    `values` has the digits, 0..9, as numbers. `centres` has the place of each digit's centre in each frame.
     """
 
     frames: Tensor  # [B, T, 64, 64] uint8
@@ -146,7 +148,10 @@ def pretrain(
 
 
 def main() -> None:
-    """Trains a backbone of SyncMNIST on digits that move independently, and prints the sha256 of its file."""
+    """Trains a backbone for the data set SyncMNIST on digits that move independently of each other.
+
+    Writes the weights of the backbone to the file `--out`. Prints the name of the backbone and the sha256 of that file.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("name", choices=list(WIDTHS))
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")

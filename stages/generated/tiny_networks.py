@@ -203,9 +203,9 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Writes the weights of `network` in float16 to `path`, without the counters of batches in batch norms.
+    """Writes the weights of `network` in float16 to the file `path`, and returns the sha256 of the file.
 
-    Returns the file's sha256.
+    BatchNorm's counters of batches are not written, because only training uses them.
     """
     state = {
         name: tensor.half().contiguous()
@@ -221,7 +221,11 @@ TRAINERS: dict[str, Callable[[int], nn.Module]] = {"tiny_rpn": train_rpn, "tiny_
 
 
 def main() -> None:
-    """Trains the demo's networks from fixed seeds, and prints the sha256 of their files."""
+    """Trains the demo's networks from fixed seeds, and writes the weights of each network to a file in the folder
+    `--out`.
+
+    Prints the name of each network and the sha256 of its file.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=list(TRAINERS))

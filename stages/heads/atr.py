@@ -121,8 +121,8 @@ class AtrBlock(nn.Module):
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
     """Returns the features of the action in each frame: [B, T, C] (reconstructed).
 
-    They are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H, W]. `located` is the
-    map M [B, T, 1, H, W] of the action.
+    The features of frame t are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H,
+    W]. `located` is the map M [B, T, 1, H, W] of the action.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
@@ -226,9 +226,10 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Returns the reasoners of a block in a row, with LayerNorm and ReLU between them.
+    """Returns a module that runs the reasoners of a block one after the other, with LayerNorm and ReLU between them.
 
-    With the option `activate_last`, LayerNorm and ReLU also follow the last reasoner.
+    A reasoner mixes the features of the action over the frames. With the option `activate_last`, LayerNorm and ReLU
+    also follow the last reasoner.
     """
 
     def transform() -> nn.Module:

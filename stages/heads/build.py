@@ -56,9 +56,11 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head with the layers of `build_head`, but reads no checkpoint of a backbone.
+    """Returns a head with the same layers as `build_head`, but with random weights. The caller loads the weights of a
+    trained run into the head.
 
-    The weights are random, because the caller loads the weights of a run into the head.
+    If the head has a tail (the backbone's part above a cached tap), `build_head` loads the backbone's checkpoint. This
+    function works without the checkpoint, because the run has the weights of the tail too.
 
     Raises HeadError if the options or the arrays do not fit the head.
     """
@@ -100,7 +102,9 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
-    """Returns the options of the head `name`, checked, with defaults filled in.
+    """Checks the dictionary `options` and returns the options of the head `name` as an object of its options class.
+
+    Options that are missing in the dictionary have their defaults.
 
     Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
     """

@@ -15,7 +15,7 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
     The equations are those of the STRG paper (eq. 1 and 2). q_i and k_j are rows of `queries` and `keys` [B, V, C]. The
     sum runs over the valid nodes j of the clip. `valid` is bool [B, V]. Rows sum to 1. Columns of nodes that are not
-    valid are 0 if the clip has a valid node.
+    valid are 0. In a clip without any valid node, all entries are 1 / V.
     """
     affinity = queries @ keys.transpose(1, 2)
     lowest = torch.finfo(affinity.dtype).min  # with -inf, a clip without valid nodes would become NaN

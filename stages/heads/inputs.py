@@ -60,8 +60,8 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
     """Returns the backbone and the tap for an error message about missing arrays.
 
-    They are the options `backbone` and `tap`. If an option is not set, the only backbone or tap in the cache takes its
-    place, or a placeholder if the cache has several or none.
+    The backbone and the tap are the values of the options `backbone` and `tap`. If an option is not set, the only
+    backbone or tap in the cache is used. If the cache has several or none, a placeholder such as `<tap>` is used.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -75,8 +75,9 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
     """Returns the error for the arrays `names`, which the cache lacks.
 
     The message says what the config needs, and the command that makes the arrays. `kinds` has all kinds of arrays that
-    the head reads from one tap ("maps", "pooled", "regions"), because they must come from one entry of the config. With
-    `kinds`, the error is a TapMissing.
+    the head reads from one tap ("maps", "pooled", "regions"). If features are missing and `kinds` has "regions", the
+    message asks for the regions too, because all arrays of a tap must come from one entry of the config. With `kinds`,
+    the error is a TapMissing, otherwise a plain HeadError.
     """
     if names == [CROP]:
         return HeadError(
@@ -196,13 +197,16 @@ class ProposalReader:
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached.
 
-        They are not converted to a narrower type, because bfloat16 rounds pixels past 256, and areas past 65504 square
-        pixels overflow float16.
+        A narrower type would not do: bfloat16 rounds pixels past 256, and areas past 65504 square pixels overflow
+        float16.
         """
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the values [B, T, N, ...] of `array`, a cached array with one value for each cached box."""
+        """Returns the values of the cached array `array` for the boxes that the head reads: [B, T, N, ...].
+
+        `array` is the name of an array with one value for each cached box, such as `tracks/id`.
+        """
         return batch[array][:, :: self.step, : self.top]
 
 

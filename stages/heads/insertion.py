@@ -49,9 +49,10 @@ KINDS: dict[str, Kind] = {
 def insert(
     network: Backbone, family: Family, insertions: Sequence[InsertionOptions], shapes: Mapping[str, Shape]
 ) -> None:
-    """Inserts blocks with fresh weights into `network`, which was cut below the cached tap. Changes `network` in place.
+    """Inserts new blocks with random weights into `network`, in place.
 
-    `shapes` maps each tap that the network still computes to the shape (T, C, H, W) of its maps.
+    `network` is the backbone's part above the cached tap. `shapes` maps each tap of this part to the shape (T, C, H, W)
+    of its maps.
 
     Raises HeadError if a place does not exist or has a block already, or if an option of a block does not exist or has
     a wrong value.
@@ -84,8 +85,8 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 class Followed(nn.Module):
     """A submodule of a network, followed by an inserted block.
 
-    `forward` returns a copy of the inserted block's output, because networks add their shortcut to this output in
-    place. A block that ends in a ReLU needs its own output unchanged for its gradient.
+    `forward` returns a copy of the inserted block's output, because networks add their shortcut in place to what
+    `forward` returns. A block that ends in a ReLU needs its own output unchanged for its gradient.
     """
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:

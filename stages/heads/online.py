@@ -42,9 +42,13 @@ class OnlineEntry:
 class OnlineHead(Head):
     """Computes the arrays that `head` reads from pixels and cached boxes, then runs `head`, which may have a tail.
 
-    `networks` has one function from pixels to maps for each of `entries`: a `Normalised` backbone, which can be
-    trained, or `FeatureExtractor.maps`. `stored` maps names of arrays to the types in which a cache stores them. Arrays
-    with such a type are rounded. A head that trains has no `stored`, because gradients would be rounded too.
+    `networks` is a sequence with one function for each of `entries`. The function takes pixels and returns a dictionary
+    of tap name -> maps. It is a `Normalised` backbone, which can be trained, or the method `maps` of a
+    `FeatureExtractor`.
+
+    `stored` maps names of arrays to the types in which a cache stores them. These arrays are rounded to their types, so
+    that `head` reads the values that a cache would have. A head that trains has no `stored`, because gradients would be
+    rounded too.
     """
 
     def __init__(
@@ -101,18 +105,21 @@ class OnlineHead(Head):
         return arrays
 
     def _rounded(self, name: str, values: Tensor) -> Tensor:
-        """Returns `values` in the type and the memory layout that they have in a cache, where `stored` has the type."""
+        """Converts `values` to the type that `stored` has for the array `name`, in contiguous memory as in a cache.
+
+        If `stored` does not have the array, returns `values` unchanged.
+        """
         return values.to(self.stored[name]).contiguous() if name in self.stored else values
 
     def unfreeze(
         self, taps: Sequence[str] | None, batch_norm: str, learning_rate_factor: float, layer_decay: float | None
     ) -> None:
-        """Chooses the parameters of the backbones that are trained, and their learning rates.
+        """Chooses the parameters of the backbones that are trained, and the factors on their learning rates.
 
-        The part of a backbone that ends at one of `taps` is trained. If `taps` is None, all parts are. `batch_norm` is
-        "frozen", "statistics", "partial" or "train", as in `FinetuneOptions`. The rate is multiplied by
-        `learning_rate_factor`, and by `layer_decay` once for each tap from the parameter's tap to the highest. Modules
-        that are frozen stay in evaluation mode.
+        A backbone has parts, and each part ends at a tap. The parts that end at one of `taps` are trained. If `taps` is
+        None, all parts are trained. `batch_norm` is "frozen", "statistics", "partial" or "train", as in
+        `FinetuneOptions`. The factor of a part is `learning_rate_factor`, multiplied by `layer_decay` once for each tap
+        above the tap of the part. Frozen modules stay in evaluation mode while the others are trained.
 
         Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
@@ -151,9 +158,9 @@ class OnlineHead(Head):
 
 
 def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
-    """Returns tap -> paths of the submodules between the tap below and this tap, bottom to top.
+    """Returns a dictionary of tap -> paths of the submodules between the tap below and this tap, lowest tap first.
 
-    A backbone that does not name its parts, as those of timm, is one part with the name "".
+    Networks of the package timm do not name their parts. Such a backbone is one part with the key "".
     """
     if not backbone.levels:
         return {"": [name for name, _ in backbone.named_children()]}

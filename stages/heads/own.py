@@ -108,7 +108,8 @@ class _Guarded(Head):
     """A base class that is put before the user's class. Its `forward` calls the user's `forward`.
 
     Float16 arrays become float32, because layers have float32 weights. An error of the user's code becomes a HeadError
-    with the file and the line. Running out of memory on a GPU stays as it is.
+    with the file and the line. If a GPU has too little memory, torch's OutOfMemoryError is raised unchanged, because
+    the command has a message of its own for it.
     """
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -181,7 +182,8 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
 def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
     """Raises HeadError for an error in the user's code. The message has the file, the line and the cause.
 
-    If the code asked for a key that is none of `arrays`, the message lists `arrays` after the words `offer`.
+    If the code asked for a key that is none of `arrays`, the message lists `arrays`. `offer` are the words before this
+    list, such as "forward gets".
     """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""
@@ -201,7 +203,8 @@ def _named(kind: type[Head]) -> str:
 def _where(file: Path, error: BaseException) -> str:
     """Returns the place of an error for a message, such as `my_heads.py, line 12`.
 
-    The line is the last line of `file` that the error passed through. Lines of called libraries are not given.
+    The line is the last line of `file` that the error passed through. If the error passed through no line of `file`,
+    the place is the file alone.
     """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError) and error.filename == str(file):

@@ -18,9 +18,9 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 class Output:
     """The output of a submodule. A new block can be inserted behind this output.
 
-    `parent` is the module that holds the submodule, and `name` is the submodule's name in it. Inserting replaces the
-    submodule in `parent`, never `parent`. The output may be several branches side by side. `channels` has the number of
-    channels of each branch.
+    `parent` is the module that holds the submodule, and `name` is the submodule's name in it. To insert a block, the
+    submodule is replaced, and `parent` stays. The output may be several branches side by side. `channels` has the
+    number of channels of each branch.
     """
 
     parent: nn.Module

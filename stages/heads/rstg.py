@@ -185,9 +185,10 @@ class GridNodes(nn.Module):
 class SpaceTimeGraph(nn.Module):
     """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
 
-    `forward` also returns the recurrent states after the last frame. A long video can be given piece by piece, because
-    `forward` takes the states after the piece before. The nodes are then the same as for the video in one piece.
-    Exceptions are the schedule `space_only` (its mean would be over one piece) and the norms `layer_clip` and `batch`.
+    `forward` also returns the recurrent states after the last frame. So a long video can be processed piece by piece,
+    if `forward` gets the states after the piece before. The nodes are then the same as for the video in one piece.
+    Exceptions are the schedule `space_only`, which takes a mean over the piece, the norm `layer_clip` and, in training,
+    the norm `batch`, which take statistics over the piece.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -213,9 +214,9 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns the normalised nodes.
+        """Returns the nodes [B, T, V, D], normalised as the option `norm` says.
 
-        BatchNorm1d gets all nodes in one axis, because it needs one axis, also on several GPUs.
+        For BatchNorm1d, the axes B, T and V are joined to one axis, because it needs the channels in the second axis.
         """
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
@@ -224,9 +225,10 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after a time stage (eq. 6). `state` is the state before the first frame.
+        """Returns the nodes [B, T, V, D] after a time stage (eq. 6), in which each node gets values of earlier frames.
 
-        Appends the state after the last frame to `after`.
+        If `lstm` is None, messages in time take the place of the LSTM. `state` is the state before the first frame, or
+        None at the start of a video. The state after the last frame is appended to the list `after`.
         """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
@@ -361,7 +363,10 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D]. In the released forms, a bias and a ReLU follow."""
+        """Returns the gathered messages [..., V, D], after a bias and a ReLU in the released forms.
+
+        With the form `paper`, the messages are returned unchanged.
+        """
         if self.bias is None:
             return gathered
         biased: Tensor = self.norm(gathered + self.bias)

@@ -55,10 +55,9 @@ class SliceClassifier(nn.Module):
         return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns three tensors about the slices of the batch.
+        """Returns the clip number of each slice [K], its frames [K, L, D], and the number of these frames [K].
 
-        They are the index of each slice's clip [K], the slice's frames packed to the front [K, L, D], and its number of
-        frames [K].
+        Row k of the second tensor begins with the frames of slice k. The rest of the row is 0.
         """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)

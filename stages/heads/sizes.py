@@ -18,8 +18,8 @@ from kinegraph.stages.heads.head import Spec
 class PaperSize:
     """A head with its options, on arrays of the shapes in `spec`, as in a paper.
 
-    `about` describes the setting in words. `published` has the numbers that the paper states, and the setting of these
-    numbers if it is another one.
+    `about` and `published` are texts. `about` describes the setting. `published` has the numbers that the paper states.
+    If the paper states them for another setting, `published` also describes that setting.
     """
 
     head: str

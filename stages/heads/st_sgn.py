@@ -240,7 +240,8 @@ class CGConvLayer(GraphLayer):
 class NNConvLayer(GraphLayer):
     """NNConv (Gilmer et al. 2017, arXiv 1704.01212), where h(e_ji) is a diagonal matrix.
 
-    x_i' = x_i + sum over j of x_j * h(e_ji). x_i is node i, and e_ji is the edge from node j to node i.
+    x_i' = x_i + sum over j of x_j * h(e_ji). x_i is node i, and e_ji is the edge from node j to node i. h is one linear
+    layer, followed by a ReLU if `activate` is true.
     """
 
     def __init__(self, dim: int, activate: bool) -> None:

@@ -116,10 +116,11 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs of the first layer, by their names "similarity", "front" and "back".
+        """Returns the graphs of the first layer as a dictionary of graph name -> function.
 
-        A graph is a function that maps nodes X to the weighted sums G X. The graphs are computed from `x`, the features
-        before g.
+        A function maps nodes X to the weighted sums G X, for a graph G. The names are "similarity", "front" and "back",
+        or those of them that the option `graphs` needs. The similarity graph is computed from `x`, the features before
+        g. The other two graphs are computed from the boxes.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
@@ -172,10 +173,11 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """Returns x [B, T, N, C] after all layers.
+        """Returns the nodes x [B, T, N, C] after all layers.
 
-        `residual` is added in the first layer. `collect` has the graphs of the first layer. `later` has the graphs of
-        the other layers.
+        The first layer adds `residual` to its sum, and each later layer adds its own input. `collect` and `later` are
+        dictionaries of graph name -> function. The function maps nodes X to the weighted sums G X for a graph G. The
+        first layer uses the functions in `collect`, and the later layers use those in `later`.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)

@@ -125,11 +125,12 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 
 
 def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
-    """Returns the paths in the network of the backbone's norms that are not trained.
+    """Returns the paths of the backbone's norms that are not trained. A path is the name of a module in the network.
 
-    `batch_norm` is "frozen" (all), "partial" (all except the first) or "train" (none). "partial" is the rule of TSN
-    (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the very first norm of the network lies below the
-    cached tap. The result has paths, not modules, because training on several devices replaces the modules.
+    `batch_norm` is "frozen" (all), "partial" (all except the first) or "train" (none). By the rule of TSN (Wang et al.
+    2016, arXiv 1608.00859, section 3.2), "partial" trains the very first norm of the network. This norm lies below the
+    cached tap, so the first norm above the tap is trained in its place. The result has paths, not modules, because
+    training on several devices replaces the modules.
     """
     norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
     return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]

@@ -68,8 +68,8 @@ class Trn(Head):
 class Relation(nn.Module):
     """Computes one relation vector per clip from tuples of n frames: frames [B, T, C] -> [B, H].
 
-    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples. The
-    frames a, b, ... of a tuple are in order of time.
+    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples. f_a
+    is the vector of frame a, and g is a linear layer with a ReLU. The frames a, b, ... of a tuple are in order of time.
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:

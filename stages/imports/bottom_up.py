@@ -1,5 +1,5 @@
-"""Reads region features from .npz files of bottom-up attention (Anderson et al., CVPR 2018, and its successors).
-Torch-free.
+"""Reads region features from .npz files of bottom-up attention, a detector whose region features are often published
+(Anderson et al., CVPR 2018, and its successors). Torch-free.
 
 A file has the keys `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, and `num_bbox`, for N regions with C
 channels. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys `image_h`, `image_w` and
@@ -57,8 +57,8 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video id -> list of the video's files. The list has one file here, and one file per frame in
-        `BottomUpFrames`.
+        """Returns video id -> list of the video's files. In this class the list has one file. In `BottomUpFrames` it
+        has one file per frame.
         """
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 

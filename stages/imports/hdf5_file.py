@@ -1,4 +1,7 @@
-"""Reads one HDF5 file that has a dataset per video, or a group per video as the program hloc writes it. Torch-free."""
+"""Reads one HDF5 file that has a dataset per video, or a group per video. Torch-free.
+
+The program hloc, which computes features of images, writes a group for each image.
+"""
 
 import math
 from collections.abc import Sequence

@@ -31,12 +31,13 @@ class BoxFileError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file, in the order of the file.
+    """All boxes of one file, in the order of the file. The file has F frames, with K boxes in all frames together.
 
-    `frames` [F] float64 has one number for each frame, strictly ascending. It is the time in seconds or the index of
-    the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 have the values
-    of the file for all frames, one frame after the other. The boxes of the frame number f are boxes[starts[f]:starts[f
-    + 1]]. `num_frames` is the number of frames of the video as the file states it, or None.
+    `frames` [F] float64 has one number for each frame, strictly ascending. The number is the time in seconds or the
+    index of the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 have
+    the values of the file for all frames, one frame after the other. The boxes of the frame at position f in the file,
+    from 0, are boxes[starts[f]:starts[f + 1]]. `num_frames` is the number of frames of the video as the file states it,
+    or None.
     """
 
     frames: np.ndarray

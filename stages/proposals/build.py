@@ -34,7 +34,8 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     """Returns the proposal network of the torchvision detector `model`, with its backbone and feature pyramid,
     untrained.
 
-    `pre_nms_top` is the number of candidates per level that the configuration of the detector states.
+    `pre_nms_top` is the number of candidates of each level that enter non-maximum suppression, as the configuration of
+    the detector states.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     network = entry(model)
@@ -107,10 +108,11 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
 
 
 def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError if the file `path` was trained with another normalisation of pixels or other anchors than
-    ours.
+    """Raises WeightsError if the network in the file `path` was trained with another normalisation of pixels, or with
+    other anchors, than kinegraph's network has.
 
-    `state` has the tensors of the file. `ours` has the values of kinegraph's network, under the same keys.
+    `state` has the tensors of the file. `ours` has kinegraph's values under the keys of older detectron2 files (see
+    KEPT). A file without these keys is accepted, because it does not show how the network was trained.
     """
     for key in (key for key in state if key.startswith(KEPT)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()

@@ -3,8 +3,8 @@
 The network runs the official checkpoints without the package detectron2. Modules have the names in detectron2's files,
 so that no names are converted. The computation is that of detectron2 0.6 in inference, in float32. A test compares it
 with recorded outputs of the package (tests/stages/proposals/fixtures). Four things differ from torchvision's detectors.
-The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. Anchors are not rounded. The strides
-of the maps do not depend on the padded size of the frame.
+The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. The corners of anchors are not
+rounded. The strides of the maps do not depend on the padded size of the frame.
 
 Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
 frame or of a map.
@@ -155,8 +155,11 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """Computes two lists from the maps of all levels: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] per
-    level.
+    """Returns two lists with one tensor for each level of the pyramid: objectness logits [F, A, H, W] and box deltas
+    [F, 4A, H, W].
+
+    The input is a list with the maps of each level. There are F frames, and a map has H rows and W columns with A
+    anchors per cell.
     """
 
     def __init__(self, channels: int) -> None:
@@ -172,8 +175,8 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns the normalisation of pixels and the anchors of this network, under the keys that older detectron2 files
-    use.
+    """Returns key -> tensor for the normalisation of pixels and the anchors of this network. The keys are those of
+    older detectron2 files, which have these tensors.
 
     Newer files do not have these keys, because there the config has the values.
     """
@@ -182,7 +185,8 @@ def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, 
 
 
 class Detectron2Proposer(nn.Module):
-    """The region proposal network of detectron2, which is a part of its ProposalNetwork and of its detectors.
+    """The region proposal network of detectron2. In detectron2, the class ProposalNetwork and the detectors contain
+    this network.
 
     The second stage of a detector, which classifies the boxes, is missing here. `mean` and `std` are in the order B, G,
     R, for pixel values in 0..255.
@@ -230,10 +234,12 @@ class Detectron2Proposer(nn.Module):
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields one tensor of anchors [H*W*A, 4] for each level of the pyramid. A map has H rows and W columns.
+    """Yields one tensor of anchors [H*W*A, 4] for each level of the pyramid. A map has H rows and W columns with A
+    anchors per cell.
 
     `grids` has (H, W) of the map of each level. The anchors of one tensor go row by row, then column by column, then
-    anchor by anchor of a cell. The anchors of a cell have their centre at (column, row) * stride. They are not rounded.
+    anchor by anchor of a cell. The anchors of a cell have their centre at (column, row) * stride. torchvision rounds
+    the corners of anchors to whole pixels, but detectron2 and this function do not.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
@@ -243,8 +249,9 @@ def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Itera
 
 
 def cell_anchors(side: float) -> Tensor:
-    """Returns the anchors [A, 4] of one cell as (x1, y1, x2, y2) with the centre (0, 0). `side` is one of ANCHOR_SIDES,
-    which has one side in px for each level.
+    """Returns the A anchors of one cell as a tensor [A, 4]. An anchor is (x1, y1, x2, y2) with the centre (0, 0).
+
+    `side` is one of ANCHOR_SIDES, which has one side in px for each level.
     """
     return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 

@@ -23,7 +23,7 @@ class SourceOptions(StageOptions):
     """The base class of the options of all sources of proposals. Its properties say what a source needs from the
     pipeline.
 
-    A source that needs no pixels and has no network need not override them.
+    A source that needs no pixels and has no network need not override these properties.
     """
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")

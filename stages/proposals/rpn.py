@@ -79,10 +79,11 @@ class RpnProposer(nn.Module):
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns one tensor of anchors [H'*W'*A, 4] float32 for each level of the pyramid.
+        """Returns one tensor of anchors [H'*W'*A, 4] float32 for each level of the pyramid. A map has H' rows and W'
+        columns with A anchors per cell.
 
-        The generator computes in the type of its inputs, and maps may have half precision. For this reason it gets
-        empty float32 tensors of the sizes of the maps.
+        torchvision's anchor generator computes in the type of its inputs, and maps may have half precision. For this
+        reason the generator gets empty float32 tensors of the sizes of the maps.
         """
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
         (anchors,) = self.rpn.anchor_generator(ImageList(images, [(0, 0)]), grids)

@@ -14,8 +14,8 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """Runs one source of proposals. It keeps the proposals of the last clip, because further crops of the clip may
-    follow.
+    """Runs one source of proposals. The runner keeps the proposals of the last clip, because the next rows may be
+    further crops of the same clip.
     """
 
     def __init__(self, options: ProposalOptions, device: torch.device) -> None:

@@ -22,8 +22,8 @@ class Proposals:
     """The best boxes of F frames of one size.
 
     `boxes` [F, top, 4] float32 are (x1, y1, x2, y2) in pixels of the frames. `scores` [F, top] float32 are objectness
-    logits in descending order. `count` [F] int64 is the number of boxes of each frame. After the boxes of a frame, its
-    boxes and scores are 0.
+    logits in descending order. `count` [F] int64 is the number of boxes of each frame. A frame with fewer than `top`
+    boxes has zeros after its last box, in `boxes` and `scores`.
     """
 
     boxes: Tensor
@@ -44,9 +44,10 @@ def candidates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the best candidates of each frame, at most `pre_nms_top` of each level of the pyramid.
 
-    The results have the candidates of all levels one after the other: boxes [F, K, 4], logits [F, K], and the number of
-    the level of each candidate [K]. Each argument has one tensor per level: `logits` [F, A, H, W], `deltas` [F, 4A, H,
-    W] with the 4 numbers of an anchor side by side, and `anchors` [H*W*A, 4].
+    There are F frames, and K candidates of a frame on all levels together. The results have the candidates of all
+    levels one after the other: boxes [F, K, 4], logits [F, K], and the number of the level of each candidate [K]. A map
+    has H rows and W columns with A anchors per cell. Each argument has one tensor per level: `logits` [F, A, H, W],
+    `deltas` [F, 4A, H, W] with the 4 numbers of an anchor side by side, and `anchors` [H*W*A, 4].
     """
     boxes, scores, levels = [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):

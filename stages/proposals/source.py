@@ -34,10 +34,11 @@ class ClipFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProposals:
-    """The proposals of one clip.
+    """The proposals of one clip of T frames, with at most N boxes for each frame.
 
     `boxes` [T, N, 4] float32 are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N] float32. `count` [T] int16
-    is the number of boxes of each frame. After the boxes of a frame, its boxes and scores are 0.
+    is the number of boxes of each frame. A frame with fewer than N boxes has zeros after its last box, in `boxes` and
+    `scores`.
     """
 
     boxes: np.ndarray

@@ -1,4 +1,5 @@
-"""A small region proposal network for the offline demo. It has torchvision's pyramid and RPN on five convolutions.
+"""A small region proposal network for the offline demo. It has five convolutions, with torchvision's feature pyramid
+and region proposal network (RPN) behind them.
 
 Shapes: F frames, H rows and W columns of a frame.
 """

@@ -17,11 +17,12 @@ def regions_of_clips(
 ) -> RegionBatch:
     """Returns the region features [B, T, N, C] of clips, for `maps` [B, T, C, H, W] of the tap `tap`.
 
-    With `options.grid`, also returns the bins.
+    With `options.grid`, the result also has `grid`, the bins of each region [B, T, N, C, size, size] for size =
+    `options.size`. Otherwise `grid` is None.
 
     `boxes` [B, T_p, N, 4] are in pixels of the video, and `count` [B, T_p] is the number of boxes in each frame. T_p is
-    a multiple of T, and each map reads the boxes of its own input frame. `seen` [B, 4] float64 is the rectangle of the
-    video that the network saw as a square of `input_size` px, mirrored if x1 > x2.
+    a multiple of T. Map t reads the boxes of frame t * T_p / T. `seen` [B, 4] float64 is the rectangle of the video
+    that the network saw as a square of `input_size` px, mirrored if x1 > x2.
     """
     step = boxes.shape[1] // maps.shape[1]
     projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px

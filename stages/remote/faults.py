@@ -1,8 +1,8 @@
 """Decides what is at fault for an error of a file system: one video, the credentials, or the network.
 
-Implementations of fsspec translate errors differently, and some translate them wrongly. For example, over HTTP every
-failure to read a file's headers becomes a FileNotFoundError. For this reason the causes of an error (`__cause__`) are
-checked too.
+Videos at URLs are read through fsspec, a package with an implementation for each kind of storage. These implementations
+translate errors differently, and some translate them wrongly. For example, over HTTP every failure to read a file's
+headers becomes a FileNotFoundError. For this reason the causes of an error (`__cause__`) are checked too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,15 +28,18 @@ class CredentialsError(RuntimeError):
 
 
 class Stopped(Exception):
-    """Raised in a request if the caller has stopped, so that nobody waits for the result of the request."""
+    """Raised in a request if the caller has stopped, because nobody waits for the result of the request any more."""
 
 
 class NoRanges(Exception):
-    """Raised if a server returns whole files only. It cannot return a part of a file."""
+    """Raised if a server can return only a whole file, but a part of the file was requested."""
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
-    """Returns the error for a video of `size` bytes or more, if all copies together may take at most `max_bytes`."""
+    """Returns the error for a video that is too large to be copied.
+
+    The video has `size` bytes or more. All copies together may take at most `max_bytes`.
+    """
     detail = f"{url} has {size} bytes or more, and copies may take {max_bytes}: raise run.staging.max_gib"
     return DecodeError("unreadable", detail)
 

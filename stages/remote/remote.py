@@ -270,8 +270,9 @@ class _Watched:
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Stops a copy from inside fsspec. Raises Stopped if the caller has stopped, and the error `too_much` if more than
-    `max_bytes` were copied.
+    """A callback that fsspec calls while it copies a file. It stops the copy by raising an error.
+
+    The error is Stopped if the event `stopping` is set, and `too_much` if more than `max_bytes` were copied.
     """
 
     def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:

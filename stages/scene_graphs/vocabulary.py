@@ -1,6 +1,6 @@
 """The names of the classes of objects and of the relations in scene graphs. Imports no torch.
 
-The cache does not have the name, but its number: the position of the name in its list, from 0.
+The cache stores a number in place of a name: the position of the name in its list, from 0.
 """
 
 import json

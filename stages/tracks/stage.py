@@ -61,7 +61,11 @@ class Tracks(StageKind):
 
 
 def _has_gap(ids: np.ndarray) -> bool:
-    """Tells whether a track in `ids` [n, T, N] lacks a box in a frame between its first frame and its last frame."""
+    """Returns true if any track in `ids` [n, T, N] lacks a box in a frame between its first and its last frame, else
+    false.
+
+    Each of the n rows has its own tracks, in T frames with N places for boxes.
+    """
     rows, frames, _ = np.nonzero(ids >= 0)
     tracks = rows * 2**32 + ids[ids >= 0]  # one number for each track of each row
     by_track = np.argsort(tracks, kind="stable")  # a track's frames stay in order

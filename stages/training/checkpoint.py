@@ -56,8 +56,8 @@ class RunRecord(BaseModel):
     reads to the shape of one clip. `features` maps the key of each stage that made these arrays to the options of the
     stage. `recipe` has the sections of the config that make the arrays, because `predict` makes them for new videos.
     `train` has the options of training. `trained_on` identifies the clips, labels and classes of the run's splits.
-    `finetune` has the options of fine-tuning and the digest of the run that it started from. It is None in a run of
-    `train`. `weights_sha256` is the digest of model.safetensors.
+    `finetune` has the options of fine-tuning and the digest of the run from which the fine-tuning started. In a run of
+    `train`, `finetune` is None. `weights_sha256` is the digest of model.safetensors.
 
     Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`. Without
     `features`, only `cache_fingerprint` tells how the arrays were made.

@@ -92,9 +92,10 @@ class Clips(Protocol):
 
 
 def in_epoch(clips: Clips, epoch: int) -> Clips:
-    """Returns the clips as the epoch `epoch`, from 1, sees them. Only clips with random views differ between epochs.
+    """Returns the clips as the network sees them in the epoch number `epoch`, counted from 1.
 
-    Such clips have a method `in_epoch`.
+    Clips with random views differ between epochs, and have a method `in_epoch`, which is called. Other clips are
+    returned unchanged.
     """
     seen: Clips = clips.in_epoch(epoch) if hasattr(clips, "in_epoch") else clips
     return seen
@@ -107,8 +108,8 @@ def read_batches(
 
     A batch is a dictionary with the arrays `names`, on `device`. Threads read the next batch while the caller uses the
     present one, or the next `clips.batches_ahead` batches if `clips` has this attribute. A stop by a signal raises
-    KeyboardInterrupt between two batches. If `clips` has no method `batch`, as in data sets for earlier versions, its
-    `__getitems__` is called.
+    KeyboardInterrupt between two batches. Data sets that were written for earlier versions of kinegraph have no method
+    `batch`. Then their method `__getitems__` is called.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]

@@ -107,8 +107,8 @@ def train(
     state. The weights at the end are the same as without the interruption. The caller removes the file after the
     training. If the training diverges, `train` removes the file.
 
-    `on_epoch` is called after each epoch, and `on_step` about once a second. Under torchrun, the processes share each
-    batch (`together.py`), and process 0 validates and writes.
+    `on_epoch` is called with an EpochRecord after each epoch, and `on_step` with a StepRecord about once a second.
+    Under torchrun, the processes share each batch (`together.py`), and process 0 validates and writes.
 
     Raises UnusableClips if there are no clips, or if labels are missing or are not classes. Raises StateError if the
     state is damaged or is the state of another run. Raises UsageError if the metric does not fit the labels, or the
@@ -222,7 +222,7 @@ class _Training:
     def _scored(self) -> Head:
         """Returns the network whose metrics are computed and whose weights are kept.
 
-        It is the moving mean of the head if the option `ema` is set, else the head itself.
+        This network is the moving mean of the head if the option `ema` is set, else the head itself.
         """
         return self.head if self.ema is None else self.ema.module
 

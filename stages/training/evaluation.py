@@ -44,9 +44,10 @@ class EvaluationResult:
     """The result of the evaluation of a split.
 
     If each video has one label, `metrics` has "top1" and "top5", and `per_class` has for each class the fraction of its
-    videos that are classified correctly. If videos may have several labels, `metrics` has "mAP" and "wAP", and
-    `per_class` has the average precision of each class. All metrics are fractions. `per_class` is NaN for the classes
-    in `classes_without_positives`.
+    videos that are classified correctly. If videos may have several labels, `per_class` has the average precision of
+    each class. Then `metrics` has "mAP", the mean over the classes, and "wAP", the mean weighted by the number of
+    videos that have the class as a label. All metrics are fractions. `per_class` is NaN for the classes in
+    `classes_without_positives`.
 
     `loss` is the mean over clips, without class weights. `num_videos` includes the failed videos, and `num_failed` is
     their number. A failed video is a video of which every clip failed. `videos` has the scores. If no video has a
@@ -75,9 +76,9 @@ def evaluate(
     """Returns the scores and metrics of the videos in `clips`.
 
     If each video has one label, the metrics are top-1 and top-5 accuracy. A video of which every clip failed counts as
-    wrong. If videos may have several labels, the metrics are mean average precisions of Charades. A video of which
-    every clip failed is ranked last, as the official Charades scorer ranks missing videos. If no video has a label, the
-    result has only scores.
+    wrong. If videos may have several labels, the metrics are two means of average precisions, computed as the official
+    scorer of the data set Charades computes them. A video of which every clip failed is ranked last, as that scorer
+    ranks missing videos. If no video has a label, the result has only scores.
 
     Raises UnusableClips if there is no clip, or if only some videos have a label although each video needs one.
     `purpose` is what the clips are for, and is part of the message. Raises FeaturesNotFinite if a feature is NaN or

@@ -12,9 +12,11 @@ BatchNorm = Literal["frozen", "statistics", "partial", "train"]
 
 
 class FinetuneOptions(TrainOptions):
-    """The section `finetune` of a config. The head and its options are those of the run that it starts from.
+    """The section `finetune` of a config. The head and its options are those of the trained run from which the
+    fine-tuning starts.
 
-    The keys of `train` mean the same here, except for `preload`, which has no use. The defaults differ.
+    The keys of `train` mean the same here, but some have other defaults. `head` and `options` are refused here, because
+    they are those of the run. `preload` is refused too, because clips are decoded from the videos.
     """
 
     start: str | None = Field(

@@ -79,7 +79,8 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns the average precisions and their means as the official Charades_v1_classify.m computes them.
+    """Returns the average precisions and their means as Charades_v1_classify.m, the official scorer of the data set
+    Charades, computes them.
 
     `scores` is [V, K]. `labels` is multi-hot [V, K]. A video is positive for a class if the class is among its labels.
     For each class, videos are sorted by descending score. Videos of equal score keep their order, so the videos must be

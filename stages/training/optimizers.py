@@ -25,9 +25,9 @@ class MovingMean(nn.Module):
     """Holds a copy of a head in `module`. The copy's weights and BatchNorm statistics are moving means of the head's
     values.
 
-    Values that are not floating-point, such as indices, are copied from the head without a mean. The names in the
-    `state_dict` are those of torch's AveragedModel. This class is used instead, because AveragedModel also averages
-    indices.
+    Values that are not floating-point, such as indices, are copied from the head without a mean. torch's class
+    AveragedModel would average indices too, so it is not used. The names in the `state_dict` are those of
+    AveragedModel.
     """
 
     n_averaged: Tensor
@@ -63,7 +63,7 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
-    """Returns the trained parameters in groups, in the form that torch's optimisers take.
+    """Returns the trained parameters in groups, as the list of dictionaries that torch's optimisers take.
 
     The parameters of a group have the same weight decay and the same `factor` on the learning rate. Unless the option
     `decay_all` is set, parameters with one axis (biases, gains of norms) have no weight decay.

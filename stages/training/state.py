@@ -48,8 +48,8 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
     equal.
 
     They are the options of training and of the head, the number of processes, the fingerprint of the features, and the
-    clips and labels of the training split and of the validation split. Options that do not change the numbers are not
-    included.
+    clips and labels of the training split and of the validation split. Options that do not change the result of
+    training, such as the folder of the run, are not included.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
@@ -69,7 +69,8 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the state in the file `path`, with tensors on the CPU. Returns None if the file does not exist.
 
-    Runs no code from the file. `of` is the `identity` of the run that wants to continue.
+    A file of torch may contain code. This function never runs such code. `of` is the `identity` of the run that wants
+    to continue.
 
     Raises StateError if the file cannot be read, or if its state belongs to a run with another identity (recipe, head
     or clips).

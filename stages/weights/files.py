@@ -108,10 +108,10 @@ def _words(error: Exception) -> str:
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns what torch.load may use besides tensors: kinegraph's replacements of numpy's functions and types.
+    """Returns a list of the functions and types that torch.load may use besides tensors. They are kinegraph's
+    replacements of numpy's functions and types.
 
-    Each replacement has the name of the numpy function or type in the file. The replacements check what the file passes
-    to them.
+    An entry may be (replacement, name in the file). The replacements check what the file passes to them.
     """
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
     return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

@@ -176,7 +176,9 @@ def _check_keys(keys: Iterable[object]) -> None:
 
 
 class _Named:
-    """Stands for a name that a pickle may contain as an argument, but may not call."""
+    """Stands for a name in a pickle, such as numpy.ndarray. The pickle may pass the name to a function as an argument,
+    but cannot call it.
+    """
 
 
 NDARRAY = _Named()

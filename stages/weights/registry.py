@@ -100,9 +100,10 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) ->
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
-    """Returns the description of a SlowOnly file of pytorchvideo that was trained on a data set of JPEG frames.
+    """Returns the description of a SlowOnly file of the package pytorchvideo. The network was trained on a data set of
+    JPEG frames.
 
-    These networks expect BGR, because SlowFast, which trained them, reads JPEG frames as BGR.
+    The network expects BGR. It was trained with the code base SlowFast, which reads JPEG frames as BGR.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
@@ -119,11 +120,13 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """Returns the description of a file of video-nonlocal-net. The network takes clips of `num_frames` frames.
+    """Returns the description of a file of video-nonlocal-net, the code that the authors of non-local networks
+    released.
 
-    In the video, neighbouring frames of a clip are `step` frames apart. If `affine` is True, the norms in the file were
-    replaced by a scale and a shift. The files for 32 frames with step 2, and for 128 frames with step 1, have strides
-    in time in stem and pool1, because the code of the paper on non-local networks trained them.
+    The network takes clips of `num_frames` frames. In the video, neighbouring frames of a clip are `step` frames apart.
+    If `affine` is True, the norms in the file were replaced by a scale and a shift. The networks for 32 frames with
+    step 2, and for 128 frames with step 1, have strides in time in stem and pool1, because they were trained with the
+    code of the paper.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

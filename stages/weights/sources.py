@@ -49,8 +49,8 @@ class Sampling:
 class WeightSource:
     """Describes a weight file that has a name in configs. The file is public (`url`) or part of this package (`path`).
 
-    file_name: name of the file on this machine, unique in the registry. If two public files have one name, one has a
-    prefix.
+    file_name: name of the file on this machine, unique in the registry. If two public files have the same name, one of
+    them has a prefix here.
     sha256: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
     path: path of a file in this package, below the folder `stages`.
     pixels: pixels that the network expects. None if they are those of the network's catalogue entry.
@@ -77,7 +77,7 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns how frames were resized and cut to the square input when the file was tested.
+        """Returns how frames were resized and cut to the square input when the network in the file was tested.
 
         Returns None if this is unknown, or if no config can state it.
         """

@@ -119,7 +119,8 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """Returns why this worker does not read `content` from the object `probe`, or "" if the worker reads it.
+    """Returns a text that says why this worker does not read `content` from the object with the name `probe`, or "" if
+    the worker reads it.
 
     The client calls this function on each worker.
     """

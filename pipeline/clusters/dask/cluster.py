@@ -59,8 +59,8 @@ def settings(*, children: bool) -> dict[str, Any]:
     worker, restarts such a worker after its death. By default Dask closes the worker for good if the restart takes more
     than 15 s. With these settings the restart may take any time.
 
-    These settings also forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free,
-    but the networks of the worker stay in memory, so that it would wait for ever.
+    These settings also forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free.
+    But its networks stay in memory, so the worker would wait for ever.
     """
     configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,

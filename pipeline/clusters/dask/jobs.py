@@ -156,10 +156,12 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Replaces the jobs that were refused or that ended without a worker. `num_workers` workers are present.
+        """Replaces the jobs that were refused or that ended without a worker. `num_workers` is the number of workers
+        that the cluster has now.
 
-        Raises ClusterError if there is no worker and all jobs are refused, with `had_worker` only after several
-        refusals in a row. Raises ClusterError also if several jobs in a row end without a worker.
+        Raises ClusterError if there is no worker and all jobs are refused. If the cluster has had a worker before, the
+        error is raised only after several refusals in a row. Raises ClusterError also if several jobs in a row end
+        without a worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)

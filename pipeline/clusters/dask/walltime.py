@@ -78,7 +78,7 @@ async def leave(worker: DaskWorker) -> None:
 
 
 class LeaveInTime(WorkerPlugin):
-    """Makes each worker leave the cluster before its own batch job ends."""
+    """A plugin of Dask workers. It makes each worker leave the cluster before the worker's own batch job ends."""
 
     def __init__(self, walltime_seconds: float | None) -> None:
         self.name, self.walltime_seconds = f"kinegraph-leave-{uuid.uuid4().hex[:12]}", walltime_seconds

@@ -246,8 +246,8 @@ class DaskSubmission:
 def forget_submissions(dask_scheduler: Any) -> None:
     """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. Runs in the scheduler.
 
-    Without this call, the extension `spans` of the scheduler keeps for ever that each submission was a `Future`. Dask
-    also keeps the kinds of the last 100,000 task keys.
+    Without this call, `spans`, an extension of the scheduler, adds an entry to a list for each submission and never
+    removes the entry. The call also empties a table in which Dask keeps the kinds of the last 100,000 task keys.
     """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none

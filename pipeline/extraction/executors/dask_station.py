@@ -39,11 +39,12 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Runs a unit at the `Station` of this process with the name `station`. This is the function of a Dask task.
+    """Runs a unit with the `Station` that is registered as `station` with this Dask worker. This is the function of a
+    Dask task.
 
     Returns the events of the unit. The last event says what became of the unit. An error whose message says everything
-    is returned and not raised, because Dask would print the traceback of a raised error. Raises Reschedule if the
-    station was closed while the task waited.
+    is returned and not raised, because Dask would print the traceback of a raised error. If the station was closed
+    while the task waited, raises Reschedule, with which Dask puts the task back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -65,16 +66,18 @@ class _StationEnds(Exception):
 
 
 class Station(WorkerPlugin):
-    """Runs one `Worker` per process. So networks are loaded once, and decoding prefetches units of waiting tasks.
+    """A plugin of a Dask worker that runs one `Worker` per process. So networks are loaded once, and decoding
+    prefetches units of waiting tasks.
 
-    A station starts with its first unit. It ends, and releases networks and leases, in three cases: its plugin is
-    removed, its Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a killed client, which
-    removes no plugin.
+    A station starts with its first unit. It ends, and releases networks and leases, in three cases: the client removes
+    the plugin, the Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a client that was
+    killed and could not remove the plugin.
 
     `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
-    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command. With `of_client` it
-    is by the clock of this machine, else by the clock of the scheduler. When the time of the command ends, the waiting
-    tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves and the others go on.
+    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command. With `of_client`
+    `allotted` is by the clock of this machine, else by the clock of the scheduler. When the time of the command ends,
+    the waiting tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves and the
+    others go on.
     """
 
     def __init__(

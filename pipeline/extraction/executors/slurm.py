@@ -62,7 +62,8 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 def _check_weights(job: Job, report: Report) -> None:
     """Raises CacheMismatch if the weights of the config are other weights than those of the cache.
 
-    A job without units has no other work. The check runs in this process.
+    The function is called for a job without units. Then only the weights are left to check, so no array is submitted,
+    and the networks are loaded in this process.
     """
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 

@@ -1,6 +1,7 @@
-"""Defines the names that tensors have in files of Caffe2 (in .pkl files, under the key `blobs`).
+"""Defines the names that tensors have in files of Caffe2, a framework older than PyTorch. The names are those in .pkl
+files, under the key `blobs`.
 
-Files of video-nonlocal-net and of SlowFast's model zoo use these names.
+Files of two code bases for video networks use these names: video-nonlocal-net, and SlowFast's model zoo.
 """
 
 import re

@@ -40,14 +40,14 @@ class Format:
         return any(re.fullmatch(self.sign, key) for key in keys)
 
     def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name for a name in the file (`res_conv1_bn_s` -> `bn1.weight`). Returns None if it has
-        none.
+        """Returns kinegraph's name for a name in the file (`res_conv1_bn_s` -> `bn1.weight`). Returns None if kinegraph
+        has no name for it.
         """
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
     def theirs(self, ours: str) -> str | None:
-        """Returns the name in the file for kinegraph's name (`bn1.weight` -> `res_conv1_bn_s`). Returns None if there
-        is none.
+        """Returns the name in the file for kinegraph's name (`bn1.weight` -> `res_conv1_bn_s`). Returns None if the
+        format has no name for it.
         """
         return _translated(ours, self.pairs)
 

@@ -1,4 +1,5 @@
-"""Defines the names that tensors have in files of pytorchvideo (in .pyth files, under the key `model_state`).
+"""Defines the names that tensors have in files of the package pytorchvideo (in .pyth files, under the key
+`model_state`).
 
 pytorchvideo numbers the parts of a network as blocks. In networks with a pool after res2, the pool has a number too, so
 that the numbers of later parts are higher by 1.
