@@ -62,6 +62,7 @@ def test_the_configs_of_the_papers_are_those_of_the_table() -> None:
         assert (EXAMPLES / name).read_text() == text, f"{name}: run `python examples/papers/generate.py`"
 
 
+BUILT: set[str] = set()
 STEPPED: set[str] = set()
 
 
@@ -69,16 +70,21 @@ STEPPED: set[str] = set()
 def test_its_heads_take_a_step(name: str) -> None:
     """At the papers' sizes: as shapes only, but for heads on graphs, whose work depends on values.
 
-    All variants are built; of those that differ by the length of their slices only, one is stepped, and a head on the
-    same arrays is stepped for one config.
+    All variants are built, the same head on the same arrays once. Of those that differ only by the length of their
+    slices or by the number of frames, one is stepped.
     """
     config = load_config(EXAMPLES / name)
     spec = _spec(config)
+    networks = [(backbone.model, backbone.options, backbone.weights) for backbone in config.backbones.values()]
     for recipe in (*map(config.train.variant, config.train.variants), config.train.recipe):
+        same = json.dumps([recipe.head, dict(recipe.options), networks, spec])
+        if same in BUILT:
+            continue
+        BUILT.add(same)
         with torch.device("meta"), torch.random.fork_rng([]):
             head = _head(config, recipe)
-        read = {array: spec[array] for array in head.reads}
-        kind = json.dumps([recipe.head, head.options | {"slice_seconds": None}, read])
+        frames = {array: _few(array, spec[array])[1:] for array in head.reads}
+        kind = json.dumps([recipe.head, head.options | {"slice_seconds": None}, frames])
         if kind not in STEPPED:
             STEPPED.add(kind)
             device = "meta" if config.graphs is None else "cpu"
@@ -145,10 +151,14 @@ def _step(head: Head, spec: dict[str, tuple[int, ...]]) -> None:
     assert all(grad is not None and (grad.is_meta or grad.isfinite().all()) for grad in gradients)
 
 
+def _few(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the array for a clip, of graphs with a few frames of a few objects."""
+    return tuple(min(size, FEW) for size in shape[:2]) + shape[2:] if name.startswith("graphs/") else shape
+
+
 def _array(name: str, shape: tuple[int, ...]) -> Tensor:
     """Two clips with a few regions a frame, or a few graphs of a few objects."""
-    if name.startswith("graphs/"):
-        shape = tuple(min(size, FEW) for size in shape[:2]) + shape[2:]
+    shape = _few(name, shape)
     if name.endswith("/count"):
         return torch.full((2, *shape), 2, dtype=torch.int16)
     whole = name in ("graphs/objects", "graphs/linked", "graphs/relations")
