@@ -78,18 +78,21 @@ def load(tmp_path: Path, inline_document: dict[str, Any]) -> Callable[..., Confi
 
 
 @pytest.fixture(scope="session")
-def complete(shared_videos: Videos, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Cache]:
-    """Index and extract as a config says; a cache that was made before, of the same videos, is copied."""
+def complete(shared_videos: Videos, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cache]:
+    """Index and extract as a config says, keywords as of `extract`; a cache that was made so before is copied.
+
+    Made before is what was made of the same videos, to the last nanosecond of their mtimes.
+    """
     made: dict[str, Path] = {}
 
-    def completed(config: Config) -> Cache:
+    def completed(config: Config, **limits: Any) -> Cache:
         document = config.model_dump(mode="json", exclude={"cache", "run"})
-        key = f"{json.dumps(document)} {hash(tuple(shared_videos.now().items()))}"
+        key = f"{json.dumps([document, limits])} {hash(tuple(shared_videos.now().items()))}"
         if key not in made:
             made[key] = tmp_path_factory.mktemp("complete") / "cache"
             own = config.model_copy(update={"cache": str(made[key])})
             index(own)
-            extract(own)
+            extract(own, **limits)
         shutil.copytree(made[key], config.cache)
         return Cache(config.cache)
 

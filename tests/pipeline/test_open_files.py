@@ -32,17 +32,23 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.exchange.to_store import export_cache
-clips = CachedClips(sys.argv[1], [{POOLED!r}])
-next(iter(DataLoader(clips, batch_size=2, num_workers=1)))
-limit()
-whole = [clips.batch(range(len(clips)))[{POOLED!r}]]
-whole.append(torch.stack([sample[{POOLED!r}] for sample in clips]))
-whole.append(torch.cat([batch[{POOLED!r}].clone() for batch in DataLoader(clips, batch_size=8, num_workers=1)]))
-assert len(whole[0]) == {SHARDS}
-assert all(torch.equal(other, whole[0]) for other in whole)
-np.testing.assert_array_equal(whole[0], np.load(sys.argv[2]))
-assert verify(sys.argv[1]).ok
-export_cache(Cache(sys.argv[1]), sys.argv[1] + "-copy", kind="zarr")
+def read_all(cache, rows):
+    clips = CachedClips(cache, [{POOLED!r}])
+    next(iter(DataLoader(clips, batch_size=2, num_workers=1)))
+    limit()
+    whole = [clips.batch(range(len(clips)))[{POOLED!r}]]
+    whole.append(torch.stack([sample[{POOLED!r}] for sample in clips]))
+    whole.append(torch.cat([batch[{POOLED!r}].clone() for batch in DataLoader(clips, batch_size=8, num_workers=1)]))
+    assert len(whole[0]) == {SHARDS}
+    assert all(torch.equal(other, whole[0]) for other in whole)
+    np.testing.assert_array_equal(whole[0], np.load(rows))
+    assert verify(cache).ok
+    export_cache(Cache(cache), cache + "-copy", kind="zarr")
+for cache, rows in zip(sys.argv[1::2], sys.argv[2::2]):
+    if not os.fork():
+        read_all(cache, rows)
+        os._exit(0)
+    assert os.wait()[1] == 0, cache
 """
 READ_PLAIN = f"""
 import h5py, numpy as np
@@ -52,29 +58,40 @@ with h5py.File(sys.argv[1] + "/data.h5") as file:
 """
 
 
-@pytest.fixture(params=["zarr", "hdf5"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
-    """One clip a shard; `rows.npy` beside it holds the features."""
+KINDS = ("zarr", "hdf5")
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cache]:
+    """By kind of store, one clip a shard; `rows.npy` beside each holds the features. Not to be changed."""
     arrays = {f"v{n:03}": features(n, 2, 3) for n in range(SHARDS)}
-    made = Cache.create(
-        tmp_path / "cache", IMPORTED_CLIPS, {"kind": request.param, "shard_clips": 1, "compression": "none"}
-    )
-    np.save(tmp_path / "rows.npy", np.stack([*arrays.values()]))
-    return import_features(write_npy(tmp_path / "npy", arrays), made.root).cache
+    made = dict[str, Cache]()
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        store = {"kind": kind, "shard_clips": 1, "compression": "none"}
+        empty = Cache.create(folder / "cache", IMPORTED_CLIPS, store)
+        np.save(folder / "rows.npy", np.stack([*arrays.values()]))
+        made[kind] = import_features(write_npy(folder / "npy", arrays), empty.root).cache
+    return made
 
 
-def limited(program: str, cache: Cache) -> str:
+@pytest.fixture(params=KINDS)
+def cache(request: pytest.FixtureRequest, caches: dict[str, Cache]) -> Cache:
+    return Cache(caches[request.param].root)
+
+
+def limited(program: str, *caches: Cache) -> str:
     """What a process prints that may open `SPARE` more files."""
-    rows = str(Path(cache.root).with_name("rows.npy"))
+    paths = [path for cache in caches for path in (cache.root, str(Path(cache.root).with_name("rows.npy")))]
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED + program, cache.root, rows], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED + program, *paths], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_all_rows_are_read_with_few_open_files(cache: Cache) -> None:
-    limited(READ_ALL, cache)
+def test_all_rows_are_read_with_few_open_files(caches: dict[str, Cache]) -> None:
+    limited(READ_ALL, *caches.values())
 
 
 @pytest.mark.parametrize("cache", ["hdf5"], indirect=True)

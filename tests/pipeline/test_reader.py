@@ -33,11 +33,8 @@ LAYOUTS = {
 
 
 @pytest.fixture(params=LAYOUTS)
-def cache(request: pytest.FixtureRequest, load: Load) -> Cache:
-    config = load(LAYOUTS[request.param])
-    index(config)
-    assert not extract(config).failures
-    return Cache(config.cache)
+def cache(request: pytest.FixtureRequest, load: Load, complete: Callable[[Config], Cache]) -> Cache:
+    return complete(load(LAYOUTS[request.param]))
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -46,15 +43,24 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("method", "preload"), [("fork", False), ("fork", True), ("spawn", False)])
+@pytest.mark.parametrize("preload", [False, True])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_data_loader_workers_read_the_same(cache: Cache, method: str, preload: bool) -> None:
+def test_forked_data_loader_workers_read_the_same(cache: Cache, preload: bool) -> None:
     """Also once this process has read: what it has open must not hang or confuse its children."""
-    clips: Any = CachedClips(cache, ARRAYS, preload=preload)
+    _load_in_workers(CachedClips(cache, ARRAYS, preload=preload), cache, "fork", 2)
+
+
+@pytest.mark.parametrize("cache", ["hdf5"], indirect=True)
+def test_a_spawned_data_loader_worker_reads_the_same(cache: Cache) -> None:
+    """Of one store: test_stores.py reads each of them in spawned processes, which load no torch."""
+    _load_in_workers(CachedClips(cache, ARRAYS), cache, "spawn", 1)
+
+
+def _load_in_workers(clips: Any, cache: Cache, method: str, num_workers: int) -> None:
     expected = [CachedClips(cache, ARRAYS).batch([2 * batch, 2 * batch + 1]) for batch in range(3)]
     same(clips.batch([0, 1]), expected[0])
     loader: Iterator[Any] = iter(
-        DataLoader(clips, batch_size=2, num_workers=2, multiprocessing_context=method, timeout=60)
+        DataLoader(clips, batch_size=2, num_workers=num_workers, multiprocessing_context=method, timeout=60)
     )
     for found, right in zip(loader, expected, strict=True):
         same(found, right)
@@ -86,12 +92,11 @@ def test_preloaded_rows_do_not_travel(whole: Cache) -> None:
 
 
 @pytest.mark.parametrize("preload", [False, True])
-def test_the_crop_of_a_row_is_an_array(load: Load, preload: bool) -> None:
+def test_the_crop_of_a_row_is_an_array(load: Load, complete: Callable[[Config], Cache], preload: bool) -> None:
     """As heads need it that RoIAlign stored maps: they find the regions that extraction stored."""
-    config = load("clips.crops=[left,right]", "backbones.tiny.storage_dtype=float32", "regions.storage_dtype=float32")
-    index(config)
-    assert not extract(config).failures
-    cache = Cache(config.cache)
+    cache = complete(
+        load("clips.crops=[left,right]", "backbones.tiny.storage_dtype=float32", "regions.storage_dtype=float32")
+    )
     spec = {name: array.shape for name, array in cache.readable().items()}
     reader = MapRegionReader(spec, FeatureSource("tiny", "res4"))
     batch = CachedClips(cache, [*reader.reads, "regions/tiny/res4"], preload=preload).batch([3, 0])

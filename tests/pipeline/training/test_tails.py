@@ -17,7 +17,7 @@ from kinegraph.pipeline.exchange.imported_stages import Naming
 from kinegraph.pipeline.exchange.importing import import_features
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.scoring import evaluate_run
-from kinegraph.pipeline.training.table import train_runs
+from kinegraph.pipeline.training.table import TrainedRun, train_runs
 from kinegraph.pipeline.training.tails import require_whole_maps
 from kinegraph.pipeline.training.trainable import build_for
 from kinegraph.stages.backbones.build import build_backbone
@@ -69,8 +69,13 @@ def config_with(document: dict[str, Any], tmp_path: Path, **tail: Any) -> Config
     return check_config(document | {"train": train}, "test")
 
 
-def test_a_tail_is_trained_stored_and_scored(document: dict[str, Any], tmp_path: Path) -> None:
-    (run,) = train_runs(config_with(document, tmp_path))
+@pytest.fixture(scope="module")
+def run(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    (trained,) = train_runs(config_with(document, tmp_path_factory.mktemp("trained")))
+    return trained
+
+
+def test_a_tail_is_trained_stored_and_scored(document: dict[str, Any], run: TrainedRun) -> None:
     record = json.loads((run.folder / "run.json").read_text())
     assert record["reads"] == ["features/net/res4"]
     assert record["options"]["tail"]["model"] == "resnet18"
@@ -85,8 +90,9 @@ def test_a_tail_is_trained_stored_and_scored(document: dict[str, Any], tmp_path:
     assert (scores.num_videos, scores.metrics["top5"]) == (2, 1.0)
 
 
-def test_a_stored_run_needs_no_checkpoint(document: dict[str, Any], weights: Path, tmp_path: Path) -> None:
-    (run,) = train_runs(config_with(document, tmp_path))
+def test_a_stored_run_needs_no_checkpoint(
+    document: dict[str, Any], weights: Path, run: TrainedRun, tmp_path: Path
+) -> None:
     before = evaluate_run(run.folder, split="train").result.loss
     moved = weights.rename(weights.with_name("moved.safetensors"))
     try:

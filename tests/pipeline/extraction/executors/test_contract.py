@@ -82,7 +82,7 @@ class TestExecutor:
         """By default not where it comes the way of another executor, or of a log that test_slurm.py writes itself."""
         config = load(*overrides)
         index(config)
-        extract(load("run.executor=inline"), limit=2)
+        extract(load("run.executor=inline"), limit=4)  # what is left is one unit, for which one process starts
         inline_document["backbones"]["tiny"]["weights"] = "random:1"
         with pytest.raises((CacheMismatch, SlurmError), match="weights"):  # SLURM's come in the end of a log
             extract(load(*overrides))

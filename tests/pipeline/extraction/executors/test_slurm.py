@@ -93,7 +93,7 @@ def test_an_array_that_an_older_version_queued_is_submitted_again(
     load: Load, fake: Path, monkeypatch: pytest.MonkeyPatch, whole: Cache
 ) -> None:
     """Its tasks run the module `cli`, which is there no more, and say so."""
-    job = indexed(load)
+    job = indexed(load, "run.workers=1")
     with monkeypatch.context() as patch:
         older = partial(_replaced, array_script)
         patch.setattr(slurm_submission, "array_script", older)
