@@ -24,6 +24,7 @@ CORNERS = {
     for y, row in enumerate(("top", "bottom"))
     for x, column in enumerate(("left", "right"))
 }
+MAX_EVEN = 1000  # most evenly spaced crops that a config may ask for
 EVEN = re.compile(r"even_([1-9][0-9]*)(?:_([0-9]+))?")
 
 
@@ -79,10 +80,12 @@ def base_of(crop: str) -> str:
 def is_crop(name: str) -> bool:
     """Returns whether a config may name `name` as a crop. `left` and `even_3` are such names. `even_3` stands for 3
     evenly spaced crops. `even_3_0` names only one of the three, so the result for it is False.
+    MAX_EVEN is the largest number.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)
-    return base in ENDS or base in CORNERS or base == FULL or (even is not None and even[2] is None)
+    is_even = even is not None and even[2] is None and len(even[1]) <= len(str(MAX_EVEN)) and int(even[1]) <= MAX_EVEN
+    return base in ENDS or base in CORNERS or base == FULL or is_even
 
 
 def crops_of(name: str) -> list[str]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
+from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, MAX_EVEN, base_of, crops_of, is_crop
 from kinegraph.stages.options import StageOptions
 
+MAX_ROWS = 10_000  # of one video
 NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
@@ -31,7 +32,7 @@ class ClipOptions(StageOptions):
         description="uniform: frames spread over the whole video; dense: frames at fps from the start, or "
         "from evenly spaced starts of several clips; centre: one clip at fps in the middle",
     )
-    per_video: int = Field(1, ge=1, le=10_000, description="clips per video, evenly spaced")
+    per_video: int = Field(1, ge=1, le=MAX_ROWS, description="clips per video, evenly spaced")
     crops: tuple[str, ...] = Field(
         ("center",),
         min_length=1,
@@ -71,9 +72,15 @@ class ClipOptions(StageOptions):
     def _crops_are_known(self) -> "ClipOptions":
         if unknown := [name for name in self.crops if not is_crop(name)]:
             places = ", ".join([*ENDS, *CORNERS, FULL])
-            raise ValueError(f"crops: given {unknown[0]!r}, allowed: {places}, even_<n>, each also with {FLIP}")
+            even = f"even_<n> with n up to {MAX_EVEN}"
+            raise ValueError(f"crops: given {unknown[0]!r}, allowed: {places}, {even}, each also with {FLIP}")
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
+        if (rows := self.rows_per_video) > MAX_ROWS:
+            raise ValueError(
+                f"per_video: given {self.per_video} with {len(self.crop_names)} crops, {rows} rows of a video, allowed: "
+                f"{MAX_ROWS}"
+            )
         return self
 
 

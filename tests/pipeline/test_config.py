@@ -58,6 +58,11 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("clips.crops=[centre]", "clips.crops: given 'centre', allowed: left, center, right, top_left, "),
         ("clips.crops=[even_0]", "clips.crops: given 'even_0', allowed: "),
         ("clips.crops=[even_3_1]", "clips.crops: given 'even_3_1', allowed: "),
+        ("clips.crops=[even_1000000000]", "clips.crops: given 'even_1000000000', allowed: "),  # no list is made of it
+        (
+            "clips.crops=[even_1000]\nclips.per_video=11",
+            "clips.per_video: given 11 with 1000 crops, 11000 rows of a video, allowed: 10000",
+        ),
         (
             "backbones.tiny.resize_short=60",
             "backbones.tiny.size: given 96, allowed: at most the 60 px of the resized frame's short side",
