@@ -41,7 +41,7 @@ def train(
             help="Heads, or variants of the config. Several make a table. A head uses those of train.options it has.",
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from train.seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Number of seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
     executor: Annotated[
         str | None,
@@ -218,7 +218,7 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of videos, cache and runs. Default: as CONFIG says.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per head.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Number of seeds per head.")] = 3,
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Compare the variants of this config. Default: the demo's.")
     ] = None,

@@ -63,6 +63,7 @@ def test_wrong_flags_and_values_and_missing_arguments() -> None:
         "No such option: --version": ["models", "--version"],
         "'--limit'": ["extract", "my.yaml", "--limit", "many"],
         "'--seeds'": ["train", "my.yaml", "--seeds", "0"],
+        "'--seeds': Input": ["demo", "--seeds", "1000000000"],
         "'--frames'": ["import", "features", "--into", "cache", "--frames", "-1"],
         "requires an argument": ["export", "cache", "out", "--to"],
         "Got unexpected extra argument": ["verify", "cache", "another"],
