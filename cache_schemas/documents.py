@@ -72,6 +72,12 @@ class Classes(RootModel[list[str]]):
     model_config = ConfigDict(strict=True)
 
 
+class JsonObject(RootModel[dict[str, Any]]):
+    """Any JSON object. `root` is the object as a dictionary."""
+
+    model_config = ConfigDict(strict=True)
+
+
 class IndexedDataset(Document):
     """The document dataset.json: the dataset options that `index` used."""
 

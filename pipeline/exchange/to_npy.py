@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.documents import JsonObject, read_document
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import shortened
 from kinegraph.cache_schemas.ledger import Record
@@ -116,9 +117,13 @@ def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 
 def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
-    """Writes the manifest if the folder is empty or holds an export of the same arrays. Else raises ExchangeError."""
+    """Writes the manifest if the folder is empty or holds an export of the same arrays. Else raises ExchangeError.
+
+    Raises CacheError if the manifest that is there is damaged.
+    """
     if storage.exists(MANIFEST):
-        there = json.loads(storage.get(MANIFEST))
+        advice = "Remove the file and what was exported beside it, or name an empty folder."
+        there = read_document(storage, MANIFEST, JsonObject, advice).root
         same = json.loads(json.dumps(manifest))
         if any(there.get(key) != same[key] for key in ("clips", "stages", "arrays")):
             raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")

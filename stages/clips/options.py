@@ -77,10 +77,8 @@ class ClipOptions(StageOptions):
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
         if (rows := self.rows_per_video) > MAX_ROWS:
-            raise ValueError(
-                f"per_video: given {self.per_video} with {len(self.crop_names)} crops, {rows} rows of a video, allowed: "
-                f"{MAX_ROWS}"
-            )
+            seen = f"{self.per_video} with {len(self.crop_names)} crops, {rows} rows of a video"
+            raise ValueError(f"per_video: given {seen}, allowed: {MAX_ROWS}")
         return self
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.files import TEMPORARY_PREFIX, sweep
+from kinegraph.cache_schemas.documents import JsonObject, parsed
+from kinegraph.cache_schemas.files import TEMPORARY_PREFIX, sweep, write_whole
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.processes import in_processes
 
 VIDEOS_AT_ONCE = 16  # videos in one task of a process
@@ -76,13 +78,14 @@ def generate_videos(
     `progress` is called with the number of videos finished since its last call. With more than one worker, processes
     are spawned. A script that asks for more than one worker needs the usual `if __name__ == "__main__"`.
 
-    Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
+    Raises UsageError if `root` holds a data set, or the beginning of a data set, with other parameters. Raises
+    CacheError if the file with its parameters is damaged.
     """
     finished, started = root / f"{name}.json", root / f"{name}.partial.json"
     if _is_finished(finished, started, parameters):
         return
     root.mkdir(parents=True, exist_ok=True)
-    started.write_text(json.dumps(parameters))
+    write_whole(started, [json.dumps(parameters).encode()])
     sweep(root)
     listed = videos()
     for folder in {Path(video.path).parent for video in listed}:
@@ -96,12 +99,13 @@ def generate_videos(
 
 
 def _is_finished(finished: Path, started: Path, parameters: Mapping[str, object]) -> bool:
+    advice = "Choose another folder (dataset.root), or delete this one."
     for path in (finished, started):
-        if path.exists() and (written := json.loads(read_regular(path, CONFIG_BYTES))) != parameters:
-            raise ValueError(
-                f"{path} was generated with {written}, now asked for {dict(parameters)}: "
-                "choose another folder or delete this one"
-            )
+        if not path.exists():
+            continue
+        written = parsed(str(path), read_regular(path, CONFIG_BYTES), JsonObject, advice).root
+        if written != parameters:
+            raise UsageError(f"{path}: was generated with {written}, now asked for {dict(parameters)}. {advice}")
     return finished.exists()
 
 

@@ -76,6 +76,6 @@ def resolved(given: Any) -> Any:
         return NAMED[given]
     try:
         return json.loads(read_regular(given, CONFIG_BYTES))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         allowed = f"{', '.join(NAMED)}, or a json file (looked from {Path.cwd()}: {error})"
         raise ValueError(f"vocabulary: given {given!r}, allowed: {allowed}") from error

@@ -109,7 +109,7 @@ def _address_in(file: Path) -> str:
         wrong = f"no such file (looked from {Path.cwd()})"
     except NotRegularError as error:
         wrong = str(error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         wrong = "no scheduler wrote this file: it has no `address`"
     raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")
 

@@ -110,7 +110,10 @@ def test_no_scheduler(load: Load) -> None:
         DaskExecutor().run(job_of(config), print)
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ("{", "no scheduler"), ("[]", "no scheduler")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such file"), ("{", "no scheduler"), ("[]", "no scheduler"), ("[" * 100_000, "no scheduler")],
+)
 def test_no_scheduler_file(load: Load, tmp_path: Path, content: str | None, words: str) -> None:
     file = tmp_path / "scheduler.json"
     if content is not None:

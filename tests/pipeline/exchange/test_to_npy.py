@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
@@ -101,6 +102,10 @@ def test_other_files_are_not_written_among(cache: Cache, tmp_path: Path) -> None
     export_npy(cache, str(tmp_path / "out"), [COUNT])
     with pytest.raises(ExchangeError, match="other features or arrays"):
         export_npy(cache, str(tmp_path / "out"), [MAPS])
+    for content in ("", "{", "[]", "null", "[" * 100_000):
+        (tmp_path / "out" / "manifest.json").write_text(content)
+        with pytest.raises(CacheError, match=r"manifest\.json is damaged: .*\. Remove the file and"):
+            export_npy(cache, str(tmp_path / "out"), [COUNT])
     with pytest.raises(ExchangeError, match=r"--array proposals/cuont: .* has clips/frame_times, "):
         export_npy(cache, str(tmp_path / "other"), ["proposals/cuont"])
 

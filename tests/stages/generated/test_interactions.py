@@ -7,6 +7,8 @@ import av
 import numpy as np
 import pytest
 
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.generated.drawing import FRAME_SIZE
 from kinegraph.stages.generated.interactions import (
     CLASSES,
@@ -162,8 +164,12 @@ def test_workers_write_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("left_over", ["interactions.json", "interactions.partial.json"])
 def test_other_parameters_are_refused(dataset: Path, tmp_path: Path, left_over: str) -> None:
     (tmp_path / left_over).write_bytes((dataset / "interactions.json").read_bytes())
-    with pytest.raises(ValueError, match=r"'seed': 3.*'seed': 4.*another folder"):
+    with pytest.raises(UsageError, match=r"'seed': 3.*'seed': 4.*another folder"):
         generate(tmp_path, videos=VIDEOS, seed=4)
+    for damage in ("", "[]", "[" * 100_000):
+        (tmp_path / left_over).write_text(damage)
+        with pytest.raises(CacheError, match=rf"{left_over} is damaged: .*another folder \(dataset\.root\), or delete"):
+            generate(tmp_path, videos=VIDEOS, seed=4)
 
 
 def test_encoding_has_no_time_of_day() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from kinegraph.stages.datasets.datasets import list_videos
 from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.generated.digits import DigitImages
 from kinegraph.stages.generated.sync_mnist import (
     LAST_CORNER,
@@ -177,5 +178,5 @@ def test_the_data_set_is_listed_with_all_classes_and_true_labels(
         assert video.split == split
         assert video.labels == (truth.sample(split, int(name.removesuffix(".mp4"))).label,)
     assert list_videos(given, lambda count: pytest.fail("nothing was left to do")) == listing
-    with pytest.raises(ValueError, match="choose another folder"):
+    with pytest.raises(UsageError, match="Choose another folder"):
         generate(given.model_copy(update={"motion": "constant"}))

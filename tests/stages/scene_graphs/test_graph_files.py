@@ -146,6 +146,9 @@ def test_a_vocabulary_of_a_file(graphs: Graphs, tmp_path: Path) -> None:
         *(vars(graphs(frames, vocabulary=given)).values() for given in (str(path), NAMES)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValidationError, match="recursion"):
+        GraphFileOptions(source="file", files="{stem}.json", vocabulary=str(path))
 
 
 @pytest.mark.parametrize(
