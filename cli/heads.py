@@ -225,12 +225,19 @@ def demo(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train all runs again. Without it, a demo that was cut off goes on.")
     ] = False,
+    finetune: Annotated[
+        bool,
+        typer.Option("--finetune", help="Compare fine-tuning with more training of a head instead."),
+    ] = False,
     overrides: Overrides = [],
 ) -> None:
     """Generate videos, extract, train all heads, evaluate and print one table. Needs no network and no GPU."""
-    from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo
+    from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo, run_finetune_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
+    if finetune:
+        printing.finetune_demo(run_finetune_demo(chosen, seeds, note_at_work))
+        return
     result = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)
     printing.demo(result)
     if result.diverged is not None:

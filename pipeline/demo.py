@@ -14,6 +14,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training.joint_comparison import Comparison, compare
 from kinegraph.pipeline.training.results import RunResults
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun, train_runs, wanted_runs
@@ -25,6 +26,7 @@ from kinegraph.stages.training.evaluation import EvaluationResult
 
 log = logging.getLogger("kinegraph")
 CONFIG = Path(__file__).with_name("demo.yaml")
+TUNED, TUNED_EPOCHS = "strg_spatial_temporal", 100  # after 20 epochs this head has not converged
 ABOUT = {  # by variant; other variants show the name of their head
     "avg_pool": "control: appearance",
     "proposal_pool": "control: objects",
@@ -74,6 +76,19 @@ class DemoResult:
     extract_seconds: float
     seconds: float
     diverged: RunsDiverged | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneDemoResult:
+    """One comparison per seed, the number of epochs of fine-tuning, and the seconds of the whole demo.
+
+    `start` says in words from which runs fine-tuning goes on.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    start: str
+    epochs: int
+    seconds: float
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -133,6 +148,30 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
         extract_seconds=extracted - generated,
         seconds=time.monotonic() - begun,
         diverged=diverged,
+    )
+
+
+def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -> FinetuneDemoResult:
+    """Compares fine-tuning with more training of the head alone, for the variant TUNED after TUNED_EPOCHS epochs.
+
+    Videos, cache and runs that exist are kept. `note` is called with a line of text at each step. Raises ConfigError if
+    the config has no such variant.
+    """
+    begun = time.monotonic()
+    if TUNED not in config.train.variants:
+        raise ConfigError(f"demo --finetune: the config needs the variant {TUNED} in train.variants")
+    assert config.dataset is not None
+    note(f"1/3 generating videos in {config.dataset.root}")
+    indexed = index(config)
+    note(f"2/3 extracting {counted(len(indexed.cache.clips), 'clip')} into {config.cache}")
+    extract(config)
+    note(f"3/3 training {TUNED} for {TUNED_EPOCHS} epochs with {counted(seeds, 'seed')}, then comparing")
+    compared = compare(config, TUNED, TUNED_EPOCHS, seeds, note)
+    return FinetuneDemoResult(
+        comparisons=tuple(compared),
+        start=f"{TUNED}, {TUNED_EPOCHS} epochs on the cache",
+        epochs=config.finetune.epochs,
+        seconds=time.monotonic() - begun,
     )
 
 

@@ -14,7 +14,7 @@ from kinegraph.cli.printing.text import few, listed, note, note_at_work, say, sa
 from kinegraph.pipeline.machine.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.demo import DemoResult
+    from kinegraph.pipeline.demo import DemoResult, FinetuneDemoResult
     from kinegraph.pipeline.training.breakdown import AttributeScore
     from kinegraph.pipeline.training.results import RunResults, SplitCounts
     from kinegraph.pipeline.training.scoring import RunScores
@@ -229,6 +229,21 @@ def _in_time(tap: dict[str, Any]) -> str:
     return f"t{tap['temporal_stride']}" if tap["temporal_stride"] > 1 else ""
 
 
+def finetune_demo(result: "FinetuneDemoResult") -> None:
+    """Prints the table of `demo --finetune`: mean scores over the seeds, by way of training."""
+    found, epochs = result.comparisons, counted(result.epochs, "epoch", "epochs")
+    longest = counted(max(each.epochs_at_cost for each in found), "epoch", "epochs")
+    rows = [
+        ["start", spread([each.start for each in found]), result.start],
+        ["joint", spread([each.joint for each in found]), f"then {epochs} of backbone and head, from the videos"],
+        ["head alone", spread([each.head_alone for each in found]), f"then {epochs} of the head, same rate"],
+        ["head alone", spread([each.head_at_cost for each in found]), f"as long as joint, up to {longest}"],
+    ]
+    say_table(["training", "test accuracy", "what it is"], rows, ["test accuracy", "what it is"])
+    seeds = "" if len(found) == 1 else " (±: sample standard deviation)"
+    say(f"{counted(len(found), 'seed')}{seeds}, joint epochs took {mean(each.joint_seconds for each in found):.0f} s")
+
+
 def demo(result: "DemoResult") -> None:
     rows = [
         [row.name, spread(row.scores), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
@@ -241,4 +256,8 @@ def demo(result: "DemoResult") -> None:
     say(
         f"generating {counted(result.num_videos, 'video')} took {result.generate_seconds:.0f} s, "
         f"extraction {result.extract_seconds:.0f} s, everything {result.seconds:.0f} s"
+    )
+    say(
+        "These heads are not trained to the end. `kinegraph demo --finetune` trains one of them five times as long, "
+        "then with its backbone."
     )

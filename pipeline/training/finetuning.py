@@ -19,7 +19,7 @@ from kinegraph.cache_schemas.files import sweep, write_whole
 from kinegraph.cache_schemas.fingerprint import are_imported
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.declared import declare, known_digests
-from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.training.decoded_clips import DecodedClips, Decoding, decoding, require_same_videos
 from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
@@ -41,7 +41,7 @@ from kinegraph.stages.backbones.entry import GEOMETRY, PAPER
 from kinegraph.stages.backbones.extract import FeatureExtractor, Normalised
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
-from kinegraph.stages.clips.views import check_views
+from kinegraph.stages.clips.views import ViewOptions, check_views
 from kinegraph.stages.device import DTYPES_STORED, frozen_on, pick_device
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import FeatureSource, Head, HeadError
@@ -62,6 +62,7 @@ from kinegraph.stages.training.checkpoint import (
     require_same_features,
     save_run,
 )
+from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.options import HEAD, TrainOptions
 from kinegraph.stages.training.state import STATE_FILE, remove_state
 
@@ -169,6 +170,19 @@ def finetune(
     return TunedRun(folder=folder, results=results, config_file=folder / EXTRACT_FILE)
 
 
+def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
+    """Scores a tuned run on a split of its cache. Features are computed from the videos, in float32."""
+    config = load_config(run.config_file)
+    cache = Cache(load_record(run.folder).cache)
+    options = config.finetune.model_copy(update={"start": str(run.folder)})
+    config = config.model_copy(update={"cache": cache.location, "finetune": options})
+    start, device = _start(config, cache, allow_code=True), pick_device(config.run.device)
+    online = _online(config, start, device).to(device)
+    with decoding(config) as decoder:
+        clips = _split(config, cache, start, online, decoder, split)
+        return evaluate(online, clips, options, device=device)
+
+
 def _start(config: Config, cache: Cache, *, allow_code: bool) -> _Start:
     """Loads the run to start from, and builds the backbones that make its features.
 
@@ -255,28 +269,43 @@ def _clips(
     Raises UsageError if views would leave the region for which the cache has boxes. Raises VideosChanged if a video is
     gone, or differs from the video that the cache was made from.
     """
-    options, arrays = config.finetune, [*dict.fromkeys([*start.record.reads, *online.cached_reads])]
-    squares = {entry.name: config.square_of(entry.name) for entry in start.entries}
-
-    def of_split(split: str, **views: Any) -> DecodedClips:
-        clips = DecodedClips(
-            cache, arrays, split, names=online.cached_reads, squares=squares, wanted=config.wanted(), decoding=decoder,
-            **views,
-        )  # fmt: skip
-        if together.rank() == 0:
-            tell_of_gaps(clips, split)
-        return clips
-
-    clips = of_split(options.train_split, views=options.views, seed=options.seed)
+    options = config.finetune
+    clips = _split(config, cache, start, online, decoder, options.train_split, options.views)
     try:
         check_views(options.views, clips.view_size, clips.crop_names)
     except ValueError as error:
         raise UsageError(f"finetune.{error}") from error
-    val_clips = of_split(options.val_split) if options.val_split else None
+    val_clips = _split(config, cache, start, online, decoder, options.val_split) if options.val_split else None
     if val_clips is not None:
         tell_of_absent_classes(val_clips, str(options.val_split))
     require_same_videos([clips, *([val_clips] if val_clips is not None else [])])
     return clips, val_clips
+
+
+def _split(
+    config: Config,
+    cache: Cache,
+    start: _Start,
+    online: OnlineHead,
+    decoder: Decoding,
+    split: str,
+    views: ViewOptions | None = None,
+) -> DecodedClips:
+    """Returns the clips of a split with the arrays that `online` reads, under random views if `views` are given."""
+    clips = DecodedClips(
+        cache,
+        [*dict.fromkeys([*start.record.reads, *online.cached_reads])],
+        split,
+        names=online.cached_reads,
+        squares={entry.name: config.square_of(entry.name) for entry in start.entries},
+        wanted=config.wanted(),
+        decoding=decoder,
+        views=views,
+        seed=config.finetune.seed,
+    )
+    if together.rank() == 0:
+        tell_of_gaps(clips, split)
+    return clips
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:

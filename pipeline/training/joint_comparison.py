@@ -1,0 +1,95 @@
+"""Compares fine-tuning with more training of the head alone, from the same trained runs.
+
+A score after fine-tuning says nothing without this control, because a head that has not converged gains from any
+further training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.training.finetuning import finetune, score_from_pixels
+from kinegraph.pipeline.training.scoring import evaluate_run
+from kinegraph.pipeline.training.table import train_runs, wanted_runs
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.training.checkpoint import is_trained, load_run
+from kinegraph.stages.training.engine import seeded, train
+from kinegraph.stages.training.evaluation import evaluate
+
+CONVERGED = "converged"  # folder below `train.run`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Test scores of one seed, from 0 to 1, by way of training. All ways go on from the same run.
+
+    `start` is the score of that run. `joint` is the score after fine-tuning, computed from pixels. `head_alone` is the
+    score after as many epochs of the head alone, on the cache, and `head_at_cost` that after `epochs_at_cost` epochs,
+    which take as many seconds as fine-tuning.
+    """
+
+    seed: int
+    start: float
+    joint: float
+    head_alone: float
+    head_at_cost: float
+    epochs_at_cost: int
+    joint_seconds: float
+
+
+def compare(config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]) -> list[Comparison]:
+    """Trains `variant` for `epochs` epochs with each seed, then compares what follows, as the section `finetune` says.
+
+    Returns one comparison per seed. Runs that are finished are kept. `note` is called with a line of text at each step.
+    """
+    keys = config.train.variants[variant] | {"epochs": epochs}
+    section = {"run": f"{config.train.run}/{CONVERGED}", "variants": {variant: keys}}
+    longer = config.model_copy(update={"train": config.train.model_copy(update=section)})
+    wanted = wanted_runs(longer, [variant], seeds)
+    if not all(is_trained(run.folder) for run in wanted):
+        train_runs(longer, [variant], seeds, on_run=lambda run: note(f"      {run.folder} trained"))
+    return [_compared(config, run.folder, run.options.seed, note) for run in wanted]
+
+
+def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None]) -> Comparison:
+    run = f"{start}-tuned"
+    section = config.finetune.model_copy(update={"start": str(start), "seed": seed, "run": run})
+    tuning = config.model_copy(update={"finetune": section})
+    tuned = finetune(tuning, overwrite=is_trained(Path(run)))
+    note(f"      seed {seed}: fine-tuned in {tuned.results.seconds:.0f} s")
+    split = section.test_split
+    before = evaluate_run(start, split=split).result
+    metric = next(iter(before.metrics))
+    head_alone, seconds = _head_alone(tuning, start, section.epochs, metric)
+    epochs = max(section.epochs, round(tuned.results.seconds / seconds * section.epochs))
+    head_at_cost, _ = _head_alone(tuning, start, epochs, metric)
+    note(f"      seed {seed}: head alone, {section.epochs} and {epochs} epochs")
+    return Comparison(
+        seed=seed,
+        start=before.metrics[metric],
+        joint=score_from_pixels(tuned, split).metrics[metric],
+        head_alone=head_alone,
+        head_at_cost=head_at_cost,
+        epochs_at_cost=epochs,
+        joint_seconds=tuned.results.seconds,
+    )
+
+
+def _head_alone(config: Config, start: Path, epochs: int, metric: str) -> tuple[float, float]:
+    """Trains the head of a run on the cache for `epochs` more epochs. Returns its test score and the seconds."""
+    options, cache = config.finetune.model_copy(update={"epochs": epochs, "preload": True}), Cache(config.cache)
+    device = pick_device(config.run.device)
+    torch.set_num_threads(config.run.worker_threads)
+    head, record = load_run(start)
+    clips, val_clips, test = (
+        CachedClips(cache, record.reads, split, preload=True)
+        for split in (options.train_split, options.val_split, options.test_split)
+    )
+    with seeded(options.seed, device):
+        result = train(head, clips, val_clips, options, device=device)
+    return evaluate(head, test, options, device=device).metrics[metric], result.seconds
