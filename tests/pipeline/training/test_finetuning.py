@@ -24,12 +24,13 @@ from kinegraph.pipeline.predicting import Predictor
 from kinegraph.pipeline.training import finetuning
 from kinegraph.pipeline.training.decoded_clips import VideosChanged
 from kinegraph.pipeline.training.finetuning import StepZero, TunedRun, finetune
+from kinegraph.pipeline.training.joint_comparison import compare
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
-from kinegraph.stages.training.checkpoint import RunError
+from kinegraph.stages.training.checkpoint import RunError, load_record
 from kinegraph.stages.training.clips import VideoLost
 from tests.caches import write_config
 from tests.conftest import moving_square, write_video
@@ -303,3 +304,18 @@ def test_the_command(home: Home, tmp_path: Path) -> None:
     assert re.search(r"step 0, 2 clips: .* equal those from the cache bit for bit", told.stderr)
     assert "kinegraph predict" in told.stderr
     assert CliRunner().invoke(app, command).exit_code == 2, "the folder holds a run already"
+
+
+def test_joint_training_is_compared_with_the_head_alone(home: Home, tmp_path: Path) -> None:
+    """All ways start from one run, and the head alone trains as long as backbone and head together."""
+    document = home.document | {"train": home.document["train"] | {"run": str(tmp_path / "runs")}}
+    config = check_config(document | {"finetune": {"epochs": 1, "batch_size": 4, "threads": 1}}, "test")
+    notes: list[str] = []
+    (found,) = compare(config, "regions", 2, 1, notes.append)
+    assert found.epochs_at_cost > 1
+    assert found.start == evaluate_run(tmp_path / "runs" / "converged", split="test").result.metrics["top1"]
+    tuned = load_record(tmp_path / "runs" / "converged-tuned")
+    assert tuned.finetune is not None
+    assert tuned.finetune["start"] == str(tmp_path / "runs" / "converged")
+    assert {found.joint, found.head_alone, found.head_at_cost} <= {0.0, 0.5, 1.0}
+    assert any("converged trained" in note for note in notes)

@@ -2,15 +2,25 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.extract import Normalised
+from kinegraph.stages.backbones.pixels import own_pixels
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.online import OnlineEntry, OnlineHead
 from kinegraph.stages.training import together
+from kinegraph.stages.training.engine import seeded, train
+from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord
-from tests.stages.training.resuming import CPU, OPTIONS, run
+from tests.stages.training.conftest import ClipsInMemory
+from tests.stages.training.resuming import CPU, OPTIONS, clips, run
 
 # 37 clips: the last batch has a single one
 PLAIN = OPTIONS.model_copy(update={"class_weights": "balanced", "batch_size": 6, "epochs": 3})
@@ -36,10 +46,36 @@ def plain() -> tuple[Tensor, list[float]]:
     return flat(weights), [loss for record in result.history for loss in (record.loss, record.metrics["loss"])]
 
 
+class PixelClips(ClipsInMemory):
+    """Clips of noise. The labels have no meaning; the gradients of a backbone reach everything all the same."""
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        chosen = torch.tensor(indices)
+        generator = torch.Generator().manual_seed(5)
+        pixels = torch.randint(0, 256, (len(self), 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+        return {"pixels/tiny": pixels[chosen], "labels": self.labels[chosen]}
+
+
+def tuned() -> Tensor:
+    """A backbone with frozen norms and its head, trained together: all weights and statistics."""
+    with seeded(0, CPU):
+        head = build_head("avg_pool", {"features/tiny/res4_pooled": (2, 96)}, 3, dropout=0.0)
+    network = Normalised(build_backbone("tiny_i3d", "random:0", ["res4"]), own_pixels(entry("tiny_i3d")))
+    known = OnlineEntry(name="tiny", taps=(entry("tiny_i3d").tap("res4"),), size=32, seen="clips/crop", regions=None)
+    online = OnlineHead(head, [known], [network], clips_per_pass=2)
+    online.unfreeze(None, "frozen", 1.0, None)
+    some = clips(0, 10)
+    videos = PixelClips(**vars(some))
+    options = TrainOptions(batch_size=4, epochs=2, learning_rate=0.01, optimizer="sgd", val_split=None, threads=1)
+    train(online, videos, None, options, device=CPU)
+    return flat(online.state_dict())
+
+
 def main() -> None:
     folder, found = Path(sys.argv[1]), dict[str, Any]()
     with together.acquainted(CPU):
         found["weights"], found["losses"] = plain()
+        found["tuned"] = tuned()
         found["undisturbed"] = flat(run(None)[0])
         with contextlib.suppress(CutOff):
             run(folder, on_epoch=cut_off)

@@ -12,7 +12,7 @@ import torch
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training import together
 from tests.stages.training.resuming import CPU, run
-from tests.stages.training.sharing import flat, plain
+from tests.stages.training.sharing import flat, plain, tuned
 
 ROOT = Path(__file__).resolve().parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -36,6 +36,12 @@ def test_two_processes_give_what_one_does(by_rank: list[dict[str, Any]]) -> None
     assert first["losses"] == pytest.approx(losses, abs=1e-6)
 
 
+def test_backbones_with_frozen_norms_are_tuned_as_in_one_process(by_rank: list[dict[str, Any]]) -> None:
+    first, second = by_rank
+    assert torch.equal(first["tuned"], second["tuned"])
+    torch.testing.assert_close(first["tuned"], tuned(), atol=1e-5, rtol=0)
+
+
 def test_they_go_on_where_they_were_cut_off(by_rank: list[dict[str, Any]]) -> None:
     first, second = by_rank
     assert torch.equal(first["resumed"], first["undisturbed"])
@@ -54,5 +60,5 @@ def test_batches_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (own.tolist(), size) == (expected, 1)
     with pytest.raises(UsageError, match=r"batch_size: given 3, allowed: a multiple of the 2 processes"):
         together.own_share(order, 3)
-    with pytest.raises(UsageError, match="has BatchNorm"):
+    with pytest.raises(UsageError, match="trains BatchNorm"):
         together.in_step(torch.nn.BatchNorm1d(3), CPU)
