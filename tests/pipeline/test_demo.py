@@ -104,7 +104,7 @@ def test_the_others_of_runs_that_diverge_are_compared(
     monkeypatch.setattr(demo, "demo_config", lambda *_: config)
     for _ in range(2):  # the same command once more
         with pytest.raises(RunsDiverged, match=r"1 of 3 runs diverged: wild seed 0"):
-            commands.demo(None, 1, None, False, [])
+            commands.demo(None, 1, None, overwrite=False, overrides=[])
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == ["head", "st_sgn", "matrix"]
 
 
