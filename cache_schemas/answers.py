@@ -1,5 +1,5 @@
-"""Says what an HTTP status means to a caller that retries. The callers are caches at a URL and the fetching of
-videos.
+"""Says what the status of an HTTP answer means for a caller that may repeat its request: a cache at a URL, or the
+fetching of videos.
 """
 
 from collections.abc import Mapping

@@ -55,7 +55,7 @@ class ArraySpec:
 
     @property
     def row_bytes(self) -> int:
-        """Returns the size of one row without compression, in bytes."""
+        """Returns the size in bytes of one row of this array, without compression."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
@@ -74,7 +74,9 @@ class ArraySpec:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
 
     def empty(self, rows: int) -> np.ndarray:
-        """Returns an array [rows, *shape] that holds the fill value everywhere."""
+        """Returns an array [rows, *shape] in which every value is the fill value of this array, the value of rows
+        without data.
+        """
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
@@ -205,8 +207,8 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array that `_columns` makes. The shape of the array is the first `rank` sizes of the stage's axes
-    (for axes T, N, 4 and rank 2, the shape is (T, N)).
+    """Describes one array of a stage, without its sizes. The shape of the array is the first `rank` sizes of the
+    stage's axes. For example, for the axes T, N, 4 and rank 2, the shape is (T, N).
     """
 
     name: str

@@ -312,11 +312,11 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the document of each of `stages`, then the metadata of all arrays with `declare_arrays`, which
-        explains `renew`.
+        """Writes the document of each stage in `stages`, which has the options of the stage. Then calls
+        `declare_arrays` with `renew`, which writes the metadata of all arrays.
 
-        The document of a stage that was begun before is kept. Raises CacheMismatch where the cache has a stage of equal
-        key but with other options. All stages are compared with the cache before the first document is written.
+        A document that exists already is kept. Raises CacheMismatch if the cache has a stage of equal key but with
+        other options. All stages are compared with the cache before the first document is written.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -355,7 +355,9 @@ class Cache:
             return coordinates_of(columns, None, many=False)
 
     def _with_status(self) -> list[ArraySpec]:
-        """Returns the specs of all arrays that are stored, status arrays included."""
+        """Returns the specs of all arrays of the stages, and of the status array of each stage, which says which rows
+        are ok.
+        """
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
@@ -388,13 +390,14 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> spec of every array that `CachedClips` can read: stored arrays and crops of rows.
+        """Returns name -> spec of every array that `CachedClips`, the reader for training, can read. These are the
+        stored arrays and the arrays with the crops of the rows.
 
-        The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone that cuts its crops out of resized
-        frames. A cache without the stage `clips`, as after an import, has no crops.
+        The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
+        resized frames. A cache without the stage `clips`, as after an import, has no crops.
 
-        planned: stages whose arrays are added to the result although the cache may not have these stages yet. Where the
-        cache has a stage of equal key, the arrays of the cache's stage are in the result.
+        planned: stages whose arrays are added to the result although the cache may not have these stages yet. If the
+        cache already has a stage of equal key, the arrays of the cache's stage are returned.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
@@ -411,7 +414,9 @@ class Cache:
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Returns name -> spec of every stored array, without the status arrays."""
+        """Returns a dict: name of the array -> `ArraySpec`, for every array that a stage stores. The arrays
+        `status/...`, which say which clips failed, are left out.
+        """
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
 

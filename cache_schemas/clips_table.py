@@ -226,7 +226,7 @@ def _require_columns(schema: pa.Schema) -> None:
     """Raises ArrowInvalid where `schema` lacks a required column, has a column twice, or has a column of another kind
     than expected, for example texts in place of numbers.
 
-    A type that is wider than the expected type, for example int64 in place of int32, is no error. Such a column is cast
+    A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
     later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
@@ -239,8 +239,10 @@ def _require_columns(schema: pa.Schema) -> None:
 
 
 def _kind(of: pa.DataType) -> str:
-    """Returns the kind of an Arrow type: string, float, integer, a list of one of these three kinds, or the type's own
-    name. A column is cast only to a type of equal kind.
+    """Returns the kind of an Arrow type as a text: string, float, integer, a list of one of these three, or the type's
+    own name.
+
+    A column may be cast to another type only if both types have the same kind.
     """
     types = pa.types
     if types.is_dictionary(of):

@@ -38,8 +38,11 @@ def by_kind(compression: Compression) -> dict[str, str]:
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns the codecs that compress an array, as a list of dicts for zarr.json. The list is empty where `codec` is
-    `none`, else it has one entry. In zarr.json, the list follows the codec `bytes`, which turns numbers into bytes.
+    """Returns the codecs that compress an array, as a list of dicts for zarr.json. The list is empty if `codec` is
+    `none`. Otherwise it has one dict.
+
+    `dtype` is the type of the array's numbers. In zarr.json, the codec `bytes`, which turns numbers into bytes, comes
+    before this list.
     """
     if codec == NONE:
         return []
@@ -49,7 +52,9 @@ def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
 
 
 def encode(codec: str, chunk: np.ndarray) -> bytes:
-    """Returns one inner chunk, compressed as a Blosc frame. Chunks with equal values always become equal bytes."""
+    """Returns `chunk` as a compressed Blosc frame. `codec` is the name of a codec of Blosc, such as `zstd`. Chunks with
+    equal values always become equal bytes.
+    """
     cname, itemsize = codec.encode(), chunk.dtype.itemsize
     frame: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
     return frame

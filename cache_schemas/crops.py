@@ -53,7 +53,7 @@ class Framing:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Framing":
-        """Returns the framing that the options of a stage `features/<entry>` describe."""
+        """Returns how frames are resized and cut, as the options of a stage `features/<entry>` describe it."""
         return cls(**{key: options[key] for key in ("size", "resize_short", "resize") if key in options})
 
     @property

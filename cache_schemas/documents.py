@@ -101,7 +101,9 @@ class ArrayDocument(Document):
 
     @property
     def spec(self) -> ArraySpec:
-        """Returns the spec of the array that this entry describes."""
+        """Returns the name, shape, type and the other facts of the array that this entry describes, as an
+        `ArraySpec`.
+        """
         value = float(self.fill)
         fill = value if value != value else int(value)
         return ArraySpec(**self.model_dump() | {"fill": fill})
@@ -147,8 +149,9 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
     """Reads the document `name` of a cache and returns it as an object of the class `model`, for example `Manifest`.
 
-    `advice` says what to do where the document is damaged. Raises FileNotFoundError where the document is missing.
-    Raises the errors of `parsed`.
+    Raises FileNotFoundError where the document is missing, CacheTooNew where a later version of kinegraph wrote it, and
+    CacheError where it is damaged or does not fit `model`. The message of CacheError has `advice`, which says what to
+    do.
     """
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 
@@ -199,7 +202,7 @@ def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
 
 
 def _schema_version(content: bytes) -> int:
-    """Returns the schema version in a document that does not fit its model, or 0 where the document states none."""
+    """Returns the schema version that an invalid document states, or 0 if the document states none."""
     try:
         return _Versioned.model_validate_json(content).schema_version
     except (ValidationError, RecursionError):

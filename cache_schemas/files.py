@@ -112,10 +112,10 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Turns the error of a full or read-only disk into CacheNotWritable. The message of CacheNotWritable contains the
-    path `target`.
+    """Raises CacheNotWritable in place of an OSError in the `with` block, if the disk is full or read-only. The message
+    names the path `target`.
 
-    Other errors pass unchanged.
+    Other errors are raised unchanged.
     """
     try:
         yield
@@ -263,7 +263,11 @@ def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
 
 
 def file_digest(path: Path) -> tuple[int, str]:
-    """Returns (size in bytes, xxh3_128 digest) of a file. Raises the errors of `open_regular`."""
+    """Returns (size in bytes, xxh3_128 digest as hexadecimal text) of a file.
+
+    Raises FileNotFoundError where there is no file, NotRegularError for a folder, a FIFO, a socket or a device, and
+    OSError where the file cannot be read.
+    """
     digest, size = xxhash.xxh3_128(), 0
     with open_regular(path) as file:
         while block := file.read(1 << 22):

@@ -188,10 +188,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns ["data.h5"] where data.h5 is missing or damaged, or where it does not show every array of `specs` as
-        a view over the shard files. Returns [] otherwise.
+        """Returns ["data.h5"] if the file data.h5 is missing or damaged, or does not show the rows of all shard files
+        for every array of `specs`. Returns [] otherwise.
 
-        `num_rows` is the range of numbers of rows that are allowed in data.h5.
+        data.h5 may have any number of rows in the range `num_rows`.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -201,9 +201,11 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is a view over all shard files of the array `spec`, as `_join` makes it.
-        `num_rows` is the range of allowed numbers of rows. Returns False for another shape, type, fill value or list of
-        files.
+        """Returns whether `dataset` of data.h5 is correct: a view over all shard files of the array `spec`, as `_join`
+        makes it.
+
+        Returns False if the shape, type, fill value or list of files differs, or if the number of rows is not in
+        `num_rows`.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
@@ -224,8 +226,8 @@ class Hdf5Store:
             return ""
 
     def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
-        """Adds an array to data.h5 as a virtual dataset over the shard files of all rows. Shard files may still be
-        missing.
+        """Adds an array to the file data.h5 as a virtual dataset, which is a view over the shard files. The view has
+        all `num_rows` rows, also those of shard files that do not exist yet.
         """
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would store the time of day
         settings.set_layout(h5py.h5d.VIRTUAL)
@@ -279,9 +281,9 @@ class Hdf5Store:
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Opens shards of one or several arrays. Returns one view for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one readable shard for each (array, shard number) in `wanted`.
 
-        Raises the errors of `open_shard`.
+        Raises FileNotFoundError where a shard file is missing, and ValueError where it is damaged.
         """
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 

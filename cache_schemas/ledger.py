@@ -95,11 +95,12 @@ class Exported(_Record):
 class Record(_Record):
     """Says what was written when one shard of one stage key was sealed, and which files were read for it.
 
-    `objects` has the path of each written object, relative to the cache. `sources` and `files` map video_id -> the
-    video, or the file beside the video, that was read. `seconds` has times in seconds. `exported` is set for a shard
-    that was copied from another kind of store. All entries except `objects` are then copied from the record of the
-    original shard. `upgraded_from` is the fingerprint under which the shard was first sealed, by an earlier version
-    that took the same frames.
+    `objects` maps the path of each written object, relative to the cache, to its size and digest. `sources` maps a
+    video_id to the identity of the video that was read. `files` maps a video_id to the identity of the file that was
+    read beside the video. `seconds` maps a kind of work to the seconds that it took. `exported` is set for a shard that
+    was copied from another kind of store. All entries except `objects` are then those of the original shard.
+    `upgraded_from` is the fingerprint under which the shard was first sealed, by an earlier version that took the same
+    frames.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -125,7 +126,7 @@ class Record(_Record):
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":
-        """Returns a copy of this record with the fingerprint `to`.
+        """Returns a copy of this ledger record for an upgraded cache, with the fingerprint `to`.
 
         The copy has a higher schema version, so that earlier versions of kinegraph refuse it and ask for an update of
         kinegraph.
@@ -158,8 +159,10 @@ class Ledger:
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache calls this
-        method for a shard whose values are right under the new rules, too. The objects of such a shard need no change.
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`.
+
+        An upgrade of the cache calls this method for a shard whose values are right under the new rules without any
+        change.
         """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 

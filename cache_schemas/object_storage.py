@@ -49,7 +49,8 @@ class ObjectStorage:
         return self.__dict__ | {"_systems": {}, "_patience": Patience(self.root)}
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns (file system of this process, path of the object `name` in that file system).
+        """Returns (file system, path of the object `name` in that file system). Each process opens a file system of its
+        own and keeps it.
 
         Raises StorageError where the file system cannot be opened.
         """
@@ -167,10 +168,10 @@ class ObjectStorage:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Puts an object on the condition that the store has no object of this name.
+        """Writes an object only if the store has no object of this name yet.
 
-        Returns whether the store has the object `name` with the content of this call afterwards. Where the store
-        supports no conditions, the put replaces an existing object.
+        Returns True if afterwards the store has the object `name` with the content `content`, else False. A store that
+        supports no conditions replaces an existing object, and the result is True.
         """
         try:
             self._pipe(name, content, mode="create")
@@ -198,8 +199,10 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Turns every error except FileNotFoundError and MemoryError into a StorageError, whose message contains the
-        URL of the object.
+        """Returns a context in which errors of the storage become a StorageError. The message of the StorageError has
+        the URL of the object `name`.
+
+        FileNotFoundError and MemoryError are not changed.
         """
         try:
             yield

@@ -49,9 +49,11 @@ class Patience:
         self.away_since: float | None = None
 
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
-        """Calls `ask` until it succeeds, and returns its result.
+        """Calls `ask` until it succeeds, and returns its result. After an error that means that the store is away for a
+        while, the function waits and calls `ask` again.
 
-        Raises the error of `ask` where the error does not mean that the store is away, or where the waiting has ended.
+        Raises any other error of `ask` at once. Raises every error at once if the store has never answered yet, or if a
+        signal asks this process to stop. Raises the last error if the store has been away for PATIENCE_SECONDS.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:

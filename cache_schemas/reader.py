@@ -51,11 +51,11 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages `keys` and all stages that these are made from, directly or through
+    """Returns stage key -> options, for the stages `keys` and all stages that they were made from, directly or through
     others.
 
-    `stage_of` returns the stage of a key. The options in the result lack the entry `reads`, which holds fingerprints of
-    other stages. The options of those stages are in the result themselves.
+    `stage_of` returns the stage of a key. The entry `reads` of the options, with the fingerprints of other stages, is
+    left out, because the options of these stages are in the result themselves.
     """
     options_of: dict[str, Options] = {}
     wanted = [*keys]
@@ -150,8 +150,12 @@ class CachedClips:
             )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """Returns the crops of all rows of the cache, float64 [rows, 4] px. `name` is the array whose values are
-        returned, `clips/crop` or `clips/crop/<entry>`.
+        """Returns the rectangles (x1, y1, x2, y2) that the rows of the cache show, for all rows: float64 [rows, 4], in
+        pixels of the video's frame.
+
+        `name` is the name of an array. For `clips/crop`, the rectangles are the crops of the clips. For
+        `clips/crop/<entry>`, they are the parts of the frame that the backbone `<entry>` sees. If a row is mirrored, x1
+        and x2 are exchanged.
         """
         entry = name.removeprefix(CROP).removeprefix("/")
         rectangles = np.array(clips.column("crop").to_pylist())
@@ -229,8 +233,8 @@ class CachedClips:
     def videos(self) -> list[str]:
         """Returns a list of video ids, each video once. The videos in `failed_videos` are in the list, too.
 
-        The videos are in the order in which the command `index` found them listed. If the cache does not have that
-        order, the videos are in the order of the rows of the cache.
+        The videos have the order of the data set's list. If the cache does not have that order, they have the order of
+        the rows of the cache.
         """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))
@@ -325,7 +329,8 @@ class CachedClips:
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Returns the values of the array `name`, [len(rows), ...]. `rows` are row numbers of the cache.
 
-        The values of crops are taken from clips.parquet. All other values are copied from the shards.
+        The rectangles of the crops (`clips/crop...`) come from clips.parquet. All other values are copied from the
+        shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
@@ -353,10 +358,10 @@ class CachedClips:
         return hot
 
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
-        """Returns a dict of (array name, shard number) -> opened shard, for each pair in `wanted`.
+        """Returns (array name, shard number) -> opened shard, for each pair in `wanted`.
 
-        After the call, the `MAX_OPEN` shards that were used last stay open for later calls. Any other shards are
-        forgotten.
+        The MAX_OPEN shards that were used last are kept for later calls. Shards that were used before these are
+        dropped.
         """
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()

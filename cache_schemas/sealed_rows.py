@@ -31,11 +31,12 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are done for a stage key, in order. A shard is done if it has a record.
+    """Returns the numbers of the shards that are done for a stage key, in order. A shard is done if it has a ledger
+    record.
 
-    After `cache` counted its rows, another process may have added rows to clips.parquet and sealed their shards. Shards
-    that contain only added rows are not in the result. If there are such shards, the record of the last one is read.
-    Raises RowsMismatch where clips.parquet has no added rows either. Raises CacheError where the record is damaged.
+    Another process may have added rows to the cache since `cache` counted its rows, and sealed their shards. Such
+    shards are left out. Raises RowsMismatch if there are such shards although clips.parquet has no added rows, and
+    CacheError if the record of the last of them is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -56,13 +57,17 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch where the shard of `record` was sealed with other rows than the cache has."""
+    """Raises RowsMismatch if the rows that `record` states for its shard are not the rows that the cache has there
+    now.
+    """
     _is_of_rows(cache, record)
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch where the sealed shards do not match the rows of the cache. For every stage, the numbers of
-    the sealed shards are checked. The records themselves are read for one stage only.
+    """Raises RowsMismatch if the sealed shards do not match the rows of the cache.
+
+    For every stage, only the numbers of the sealed shards are compared with the number of rows. For the first stage,
+    the ledger records are read and compared as well.
     """
     keys = cache.stage_keys()
     for key in keys:
@@ -88,8 +93,8 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless another process has added rows. In that case clips.parquet has more rows now than
-    `cache` counted before, and a record of the new rows is no fault.
+    """Raises RowsMismatch, unless clips.parquet has more rows now than `cache` counted before. In that case
+    another process has added rows, and the record of the shard may be about the new rows.
 
     `seen` is the part of the error's message that says what the record of the shard states.
     """

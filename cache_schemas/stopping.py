@@ -127,12 +127,12 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Waits for the first of `signals`, then for `limit_seconds`, then ends the process. This function runs in the
-    thread of the watchdog.
+    """Ends the process if it does not end by itself within `limit_seconds` after the first of `signals`. Runs in the
+    thread of the watchdog. The numbers of signals arrive at the descriptor `pipe`.
 
-    The handler of a signal runs in the main thread, so it cannot run during a native call of that thread. Until the
-    handler has run, a second signal of the same kind makes this function end the process at once. Where `obey` was
-    called with `second_ends=False`, second signals are ignored.
+    The handler of a signal runs in the main thread, so it cannot run during a native call of that thread. If the first
+    signal comes a second time before its handler has run, the function ends the process at once. For signals that
+    `obey` was called for with `second_ends=False`, a second signal is ignored.
     """
     first = 0
     while first not in signals:
@@ -162,9 +162,8 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Sets the words that are printed after a signal has stopped this process.
-
-    The words say what becomes of the work of this process.
+    """Stores the text that is printed when a signal has stopped this process. The text tells the user what becomes of
+    the work of the process.
     """
     _noted.words = words
 
@@ -228,10 +227,11 @@ def wait(event: threading.Event, seconds: float) -> bool:
 
 
 def result(future: Future[Result]) -> Result:
-    """Returns `future.result()`. Calls `check` while it waits, so a signal stops the waiting.
+    """Waits for the result of `future` and returns it. A stop by a signal raises its exception (see `check`) also
+    during the wait.
 
-    Where the work of `future` fails after a signal came, the exception of `check` is raised in place of the error of
-    the work.
+    Raises the exception of the future if it failed. If a signal has come too, raises the exception of the signal
+    instead.
     """
     while True:
         check()
@@ -305,8 +305,10 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields the result of `call(item)` for each item, in the order of the items, like `pool.map`. A signal stops the
-    waiting for a result, as in `result`.
+    """Runs `call(item)` for each item in the threads of `pool`. Yields the results in the order of the items, like
+    `pool.map`.
+
+    A stop by a signal raises its exception also while this function waits for a result.
     """
     futures = deque(pool.submit(call, item) for item in items)
     while futures:
@@ -315,11 +317,12 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block. Ctrl-C sends SIGINT to all
-    processes of a terminal, but this process stops its children itself.
+    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block, because this process stops
+    its children itself. Without this, Ctrl-C would stop the children too, since it sends SIGINT to all processes of a
+    terminal.
 
-    Inside the block, the two signals are blocked in the calling thread. A child process inherits which signals are
-    blocked, so neither signal reaches the child from its first moment on. A child would not inherit a handler.
+    Inside the block, the two signals are blocked in the calling thread. A child process inherits the blocked signals
+    from its first moment on.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -56,7 +56,8 @@ class Storage(Protocol):
         ...
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """Returns the bytes of each span, in order. Spans are fetched side by side where that is faster.
+        """Returns the bytes of each span, in the order of `spans`. Several spans are fetched at the same time where
+        that is faster.
 
         Where an object ends within a span, the result for that span has fewer bytes than the span. Raises
         FileNotFoundError where there is no such object.

@@ -25,11 +25,11 @@ class Shard(Protocol):
 
 
 class Store(Protocol):
-    """Reads and writes the arrays of a cache.
+    """Reads and writes the arrays of a cache. The values of an array are stored in objects, such as files.
 
-    A store never changes a part of an object. It writes the object anew with all its bytes. A work unit is one shard
-    with the stages that are to be computed for the shard. No object holds values of two work units, so two work units
-    never write one object.
+    A store always writes a whole object and never changes a part of one. A work unit is one shard with the stages that
+    have to be computed for the shard. An object has values of one work unit only, so two work units never write the
+    same object.
     """
 
     def declare(
@@ -39,17 +39,17 @@ class Store(Protocol):
         with equal arguments changes nothing. Rows of shards that are not written yet read as the fill value.
 
         `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
-        labels the rows. The zarr store writes the coordinates into every group that has none for `num_rows` rows. If
-        `renew` is true, the zarr store also replaces existing coordinates that differ from the new ones. The HDF5 store
+        labels the rows. The zarr store writes the coordinates into every group whose coordinates are missing or have
+        another number of rows. If `renew` is true, it also replaces coordinates whose texts differ. The HDF5 store
         writes no coordinates.
         """
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of the objects, such as zarr.json, that are missing or that are not as `declare` writes
-        them.
+        """Returns the names of the objects, such as zarr.json, that are missing, or that do not describe the arrays
+        `specs` as `declare` does.
 
-        `num_rows` is the range of numbers of rows that an object may state.
+        An object may state any number of rows in the range `num_rows`.
         """
         ...
 

@@ -110,8 +110,11 @@ class FetchedShard:
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Returns the range of bytes to fetch for one row. The range holds the row itself, or the compressed chunk with
-        the row if the shard is compressed. `index` counts from the first row of the shard.
+        """Returns the range of bytes that has to be fetched to read one row. `index` is the number of the row in the
+        shard, from 0.
+
+        In a compressed shard, the range is the whole compressed chunk that contains the row. Otherwise it is the row
+        alone.
         """
         inner, within = divmod(index, self._inner_rows)
         start, size = (int(value) for value in self._index[inner])
@@ -120,10 +123,10 @@ class FetchedShard:
         return Span(self._name, start, start + size)
 
     def decoded(self, index: int, content: bytes) -> np.ndarray:
-        """Returns one row, read-only. `index` counts from the first row of the shard. `content` are the bytes of
-        `span(index)`.
+        """Returns row number `index` of the shard, counted from 0, as a read-only array. `content` has the bytes that
+        lie at `span(index)` in the shard object.
 
-        Raises ValueError where the bytes are damaged.
+        Raises ValueError if the bytes are damaged.
         """
         first = 0
         if self._is_compressed:

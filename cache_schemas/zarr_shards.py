@@ -69,7 +69,8 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
     """Yields the bytes of one shard object in parts: first the rows, then the index, then the checksum of the index.
-    `rows` has the shape [n, *spec.shape], with n up to `shard_clips`.
+
+    `rows` are the rows of the shard, at most `shard_clips` of them. Each row has the shape `spec.shape`.
     """
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
@@ -121,17 +122,19 @@ class ZarrStore:
                 self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of the zarr.json objects that are missing, damaged, or do not describe `specs`.
+        """Returns the names of the zarr.json objects that are missing, damaged, or do not describe the arrays `specs`.
 
-        `num_rows` is the range of numbers of rows that a zarr.json may state.
+        A zarr.json may state any number of rows in the range `num_rows`.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Returns whether the zarr.json `name` equals `expected`, except for the attributes and the number of rows.
+        """Returns whether the stored object `name`, a zarr.json, describes the array or group that `expected`
+        describes.
 
-        The number of rows must be in `num_rows`. Attributes are not compared, because anyone may add attributes.
+        The number of rows may be any number in `num_rows`. Attributes are not compared, because anyone may add
+        attributes. Returns False where the object is missing or damaged.
         """
         try:
             seen, wanted = json.loads(self.storage.get(name)), json.loads(expected)
@@ -172,7 +175,9 @@ class ZarrStore:
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns `num_arrays`, because each array is one object."""
+        """Returns the number of objects in which a shard with `num_arrays` arrays is stored. It is `num_arrays`,
+        because the zarr store writes each array as one object.
+        """
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:

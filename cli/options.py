@@ -41,7 +41,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 
 
 def check_output(flag: str, file: Path | None) -> None:
-    """Raises UsageError if the file `file` cannot be written, so that no work is done in vain. `flag` names it."""
+    """Raises UsageError if the file `file` cannot be written, before any work is done for it. `None` is accepted.
+
+    `flag` is the option of the command line that names the file. The message begins with `flag`.
+    """
     if file is None:
         return
     folder = next(folder for folder in file.absolute().parents if folder.exists())

@@ -62,18 +62,19 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
-    """Returns the names of the config sections with random weights, such as `backbones.i3d` or `proposals`.
+    """Returns the names of the config sections that have random weights, such as `backbones.i3d` or `proposals`.
 
-    `cache` holds the imported stages that the config may read.
+    If the config reads stages that were imported into a cache, `cache` is that cache.
     """
     stages = declare(config, {}, cache).stages
     return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
-    """Returns the keys of the stages of `cache` that were made with random weights.
+    """Returns the keys of the stages of `cache` whose networks had random weights.
 
-    `arrays` has names of arrays. With `arrays`, the result has only stages that these arrays were made from.
+    If `arrays` is not None, only the stages from which these arrays were made are searched. `arrays` has names of
+    arrays in the cache.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
@@ -98,10 +99,11 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns the number and the rate of the frames that a network gets of a clip. Of every `every` consecutive frames
-    of the clip, the network gets one.
+    """Returns the number and the rate of the frames that a network gets of a clip. The network gets one of every
+    `every` consecutive frames of the clip.
 
-    Returns None if the rate depends on the frame rate of each video.
+    The rate is None if the frames are spread evenly over the clip. Returns None in place of both if the rate depends on
+    the frame rate of each video.
     """
     if clips.sampling != "uniform" and isinstance(clips.fps, str):
         return None

@@ -114,8 +114,8 @@ class SlurmOptions(StageOptions):
 
     @property
     def asked_gpu(self) -> str:
-        """Returns the key and the value by which the config asks for a GPU (`run.slurm.gpus: 1`), or "" if the config
-        asks for none.
+        """Returns the option by which the config asks for a GPU, as the text `key: value`, such as `run.slurm.gpus: 1`.
+        Returns "" if the config asks for no GPU.
         """
         if self.gpus:
             return f"run.slurm.gpus: {self.gpus}"

@@ -277,11 +277,12 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """Returns the keys on the path to an error, as the config file has them. `location` is that path as pydantic
-    reports it.
+    """Returns the keys on the path to an error, as the config file has them. `location` is the path as pydantic reports
+    it.
 
-    Pydantic inserts the names of union members between the keys. The result does not have these names. `kind` is
-    pydantic's type of the error, such as `missing`.
+    pydantic adds names to this path that are not in the file, where a value may have one of several types. The result
+    does not have these names. `document` is the content of the file, and `kind` is pydantic's type of the error, such
+    as `missing`.
     """
     keys = []
     for number, part in enumerate(location, 1):
@@ -295,7 +296,11 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """Returns the key path of an error of pydantic and a sentence about the error (`run.workers`, `missing`)."""
+    """Returns a pair of texts about `entry`, an error that pydantic found in a config: the path of the key, such as
+    `run.workers`, and what is wrong with it, such as `missing`.
+
+    `keys` are the keys of the path. If only one section was checked, `section` is its name.
+    """
     key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
@@ -345,8 +350,9 @@ def _model_in(annotation: Any, below: str) -> Any:
     """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if the annotation
     contains no options class.
 
-    In the annotation of a dict, the class is that of the values. In a union of several options classes, the class is
-    the one whose `kind` or `source` is `below`. If no class has this value, the first class is returned.
+    A union may have several options classes. Then the class whose `kind` or `source` has the value `below` is returned,
+    or the first class if no class has this value. For the annotation of a dict, the options class of its values is
+    returned.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

@@ -14,7 +14,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.training.joint_comparison import Comparison, compare
+from kinegraph.pipeline.training.joint_comparison import JointComparison, compare
 from kinegraph.pipeline.training.results import RunResults
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun, train_runs, wanted_runs
@@ -85,19 +85,19 @@ class FinetuneDemoResult:
     `start` says in words from which runs fine-tuning goes on.
     """
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[JointComparison, ...]
     start: str
     epochs: int
     seconds: float
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Returns the config of a demo, read from `path`. With `out`, the cache, the videos and the runs are below the
-    folder `out`.
+    """Returns the config of a demo, read from the file `path`. With `out`, the cache, the videos and the runs are put
+    below the folder `out`.
 
-    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. If `overrides` has a
-    key that `out` or float32 would set, the value in `overrides` is used. Raises ConfigError if the config has no data
-    set or no variants to compare.
+    If the device is slow at bf16, all backbones that would use it compute in float32, and a log line names them.
+    `overrides` count more than both of these changes. Raises ConfigError if the config has no section `dataset` or no
+    variants in the section `train`.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]

@@ -34,7 +34,7 @@ class ProgramMissing(UsageError):
 class OutOfTimeError(RuntimeError):
     """The run stopped cleanly because no further work unit could end within the time limit.
 
-    The same command, called again, runs the units that are left.
+    The remaining units run if the same command is called again.
     """
 
 

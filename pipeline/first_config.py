@@ -129,8 +129,9 @@ def _require_free(path: Path) -> None:
 
 
 def _only_list(folder: Path) -> str | None:
-    """Returns the path of the csv file in `folder` with a list of videos, or None if no csv file has one. Raises
-    ConfigError if several csv files have one.
+    """Returns the path of the csv file in `folder` that lists videos, or None if no csv file there does.
+
+    Raises ConfigError if several csv files list videos.
     """
     lists = [str(path) for path in sorted(folder.glob("*.csv")) if path.is_file() and _is_list(path)]
     if len(lists) > 1:
@@ -198,7 +199,10 @@ def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:
 
 
 def _split_lines(splits: Sequence[str]) -> list[str]:
-    """Returns the config lines that name the splits to train, validate and test on."""
+    """Returns the three lines of a config that name the splits: `train_split`, `val_split` and `test_split`.
+
+    `splits` are the splits of the data set.
+    """
     train = "train" if "train" in splits else min(splits)
     val = "val" if "val" in splits else None
     test = "test" if "test" in splits else val or train

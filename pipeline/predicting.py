@@ -250,7 +250,7 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 
 
 def _listed_as(video: str) -> str:
-    """Returns the id of a video in the temporary csv that lists the videos."""
+    """Returns the id that the video with the path `video` has in the temporary cache for prediction."""
     return located(".", video)[0]
 
 

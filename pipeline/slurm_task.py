@@ -65,10 +65,10 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
 
 
 def _extract(config: Config, work: Work, index: int) -> None:
-    """Runs the work units of task `index`: every `num_tasks`-th unit of the submission.
+    """Runs the work units of the task `index` of a job array: every `num_tasks`-th unit of the submission.
 
-    Then the task runs the units that other tasks have left, if the storage of the cache supports leases. So an array
-    can finish even if its last tasks never leave the queue.
+    If the storage of the cache supports leases, the task then also runs units of other tasks that are not sealed and
+    not leased. So the work can finish even if some tasks never leave the queue.
     """
     cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
     own, *others = parts_from(work.units, index, work.num_tasks)
@@ -86,7 +86,7 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields the units that are not sealed yet. For each sealed unit, `report` is called and nothing is yielded.
+    """Yields those of `units` that are not sealed yet. Calls `report` once for each unit that is already sealed.
 
     The ledger is read once, when the caller takes the first unit.
     """

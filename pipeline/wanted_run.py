@@ -10,7 +10,8 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """A head to train: its name in the table, its recipe with the seed, and the folder of the run.
+    """A head to train: its name in the table, its recipe (the training options) with the seed, and the folder of the
+    run.
 
     `code` is the Python source of a user's own head, so that the head can be sent to other machines. It is None for the
     heads of kinegraph.
@@ -26,10 +27,10 @@ class WantedRun(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """The place of a run in its table: run `number` of `num_runs`, counted from 1.
+    """The place of a run in the table of runs that are trained together: run `number` of `num_runs`, counted from 1.
 
-    `runs_after` is the number of runs that follow in the same worker process, as a mean over the processes.
-    `num_epochs` is 0 until the clips of the run are known.
+    `runs_after` is the number of runs that the worker process of this run will train after it, on average. `num_epochs`
+    is 0 until the clips of the run are known.
     """
 
     name: str
@@ -49,7 +50,8 @@ class RunPlace:
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
     """Returns the place of each run in the table, in the order of `runs`.
 
-    Runs in `trained` are finished and take no time. `workers` processes share the runs that are not in `trained`.
+    The runs in `trained` are finished, so they do not count in `runs_after`. All other runs are divided among `workers`
+    processes.
     """
     takes_time = [run not in trained for run in runs]
     return [

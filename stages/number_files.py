@@ -81,7 +81,7 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Returns a context in which an error of any type becomes an ArrayFileError, because readers raise errors of many
+    """Raises ArrayFileError in place of an error of any type in the `with` block, because readers raise errors of many
     types for a damaged file.
 
     OSError and MemoryError do not show damage, so they are raised unchanged.

@@ -63,14 +63,14 @@ class Recipe(StageOptions):
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """Returns how frames are resized and cut to the square input of the backbone under `backbones.<name>` of the
-        config.
+        """Returns how video frames are resized and cut to the square input of a backbone. `name` is the name of the
+        backbone's entry in `backbones` of the config.
         """
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def square_of(self, name: str) -> Square:
-        """Returns the description of the square input of the backbone under `backbones.<name>` of the config: its size,
-        how it is cut and resized, and which frames it needs.
+        """Describes the square pixels that the backbone `name` of the config takes as input: the size of the square,
+        how it is cut and resized, and which frames of a clip are taken.
         """
         return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every)
 

@@ -46,23 +46,25 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns the pixels of the whole batch as uint8 [batch_size, T, size, size, 3], cut and resized as `square`
-        says.
+        """Returns the pixels of the whole batch as uint8 [batch_size, T, size, size, 3]. T is the number of frames that
+        the network takes of a clip.
 
-        T is the number of frames that the network takes of a clip. `size` is `square.size`, in px. Slots of failed
-        clips and slots after the last row have zeros.
+        `square` describes the input of the network: its side `size` in px, how frames are cut and resized, and which
+        frames of a clip it takes. Clips that failed, and places after the last clip, have zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the decoded clip of a slot that is in `slots`. If no stage needs pixels, the clip has the times of
-        its frames but no arrays of pixels.
+        """Returns the decoded clip at the position `slot` of the batch. `slot` must be one of `slots`.
+
+        If no stage needs pixels, the result has the times of the frames but no pixels.
         """
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns the row at `slot` of the array `array`. The array must belong to a stage that this stage reads.
+        """Returns the row at `slot` (the place in the batch, from 0) of the array `array`. The array must belong to a
+        stage that this stage reads.
 
-        A row that the other stage passed on with `hand_on` comes first, then a row that was computed in this work unit,
-        then the row in the cache.
+        There may be several copies of the row. A row that the other stage passed on with `hand_on` is taken first, then
+        a row that was computed in this work unit, then the row in the cache.
         """
 
     def stores(self, array: str) -> bool:
@@ -71,9 +73,9 @@ class StageBatch(Protocol):
         """
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Stores `values` [len(slots), ...] as the rows at `slots` of an array of this stage.
+        """Stores `values` [len(slots), ...] as the rows at `slots` of the array `array` of this stage.
 
-        Rows that an earlier run has computed keep their values in the cache.
+        A row that an earlier run has sealed in the cache is not replaced.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
@@ -94,7 +96,9 @@ class StageBatch(Protocol):
 
 
 class Runner(Protocol):
-    """Computes one stage key. A worker makes a runner once, with its network, and uses it in one thread."""
+    """Computes the rows of one stage. A worker makes one runner for each stage, with its network, and uses it in one
+    thread.
+    """
 
     @property
     def digest(self) -> str:
@@ -128,11 +132,11 @@ class StageKind(Protocol):
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """Returns the description of the stage `key`, with the options that the fingerprint covers and the arrays.
+        """Returns the description of the stage `key`: its arrays, and the options that its fingerprint covers.
 
-        `declared` maps keys to the stages of all kinds that come before this kind in `KINDS`. `digest` is the digest of
-        the weights that the runner loaded. In the result, the option `reads` has the keys and fingerprints of the
-        stages that this stage reads.
+        `declared` maps stage keys to the stages that were declared before, of all kinds that come before this kind in
+        `KINDS`. `digest` is the sha256 of the weights, "" for a stage without weights. The description has an option
+        `reads` with the keys and fingerprints of the stages that this stage reads.
         """
 
     def section(self, key: str) -> str:
@@ -195,18 +199,19 @@ class StageKind(Protocol):
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts of a clip, besides its pixels, on which the values of `stage` depend. `stage` is a stage in
-        the cache.
+        """Returns the kinds of facts, besides its pixels, that the values of a clip in `stage` depend on. `stage` is a
+        stage of this kind in a cache.
 
-        The facts are "numbers" (the places of the frames in the video), "times" of the frames, and "span" (start and
-        end of the clip). An upgrade of a cache asks for them.
+        The kinds are "numbers" (the places of the frames in the video), "times" of the frames, and "span" (start and
+        end of the clip). An upgrade of a cache recomputes the stages that depend on a changed fact.
         """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        """Returns a sentence for a message, which says what to change in the config so that the config fits a cache.
+        """Returns a sentence for a message that says how to change the config so that it fits the cache, or "" if there
+        is no advice.
 
-        `cached` is the stage in the cache, and `asked` is the stage of the config. Returns "" if this kind has no
-        advice.
+        `cached` is the description of the stage in the cache, and `asked` is the description that follows from the
+        config.
         """
         return ""

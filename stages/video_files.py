@@ -1,6 +1,6 @@
-"""Finds the file that a user has for each video, for example a file of boxes. Torch-free.
+"""Finds the file that a user has for a video, for example a file of boxes. Torch-free.
 
-The path of the file comes from a pattern and the id of the video.
+The path of the file comes from a pattern and the id of the video, for example `boxes/{video_id}.json`.
 """
 
 from pathlib import PurePosixPath

@@ -63,11 +63,11 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns a list with one text, the time left of the training, or an empty list if the time left is unknown. The
-    caller adds the list to the parts of a line.
+    """Returns the time left of the training of all runs as a list with one text, or an empty list if the time left is
+    unknown.
 
-    The time left includes the runs after `run`, which are assumed to take as long as `run`. `done` is the part of `run`
-    that is done, from 0 to 1.
+    `done` is the part of the current run `run` that is done, from 0 to 1. The runs after `run` are assumed to take as
+    long as `run`.
     """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
@@ -122,7 +122,9 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns the cells of the table row for `runs`, which differ only in their seeds."""
+    """Returns one row of the table of results, as a list of cells. `runs` are the runs of this row, which differ only
+    in their seeds.
+    """
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
     seconds = mean(run.seconds for run in results)
@@ -134,9 +136,9 @@ def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
 def _score(runs: Sequence["RunResults"], split: str) -> str:
     """Returns the mean score of `runs` on `split` as text (`test top1 0.781 ± 0.012`).
 
-    The score is the metric that chose the best epoch of the first run. If no run has that metric on `split`, the score
-    is the first metric on `split`. Scores on different clips or labels are not averaged. The text then has one mean for
-    each group of runs that were scored on the same clips and labels.
+    The score is the metric that chose the best epoch of the first run. If no run has that metric on `split`, it is the
+    first metric that a run has there. Scores on different clips or labels are not averaged. In that case the text has
+    one mean for each group of runs that were scored on the same clips and labels.
     """
     metric = runs[0].metric
     metrics = [name for run in runs for name in run.scores.get(split, {})]

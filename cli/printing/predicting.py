@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
-    """Prints a table with the `top` best classes of each video. With `by_clip`, the table has the `top` best classes of
-    each clip instead. The first 10 videos with a failed clip are then listed on stderr with the reason of the failure,
-    and with the number of failed clips where the scores are those of the other clips.
+    """Prints a table with the `top` best classes of each video. If `by_clip` is true, the table has the `top` best
+    classes of each clip instead.
+
+    Then videos with failed clips are listed on stderr, the first 10 with the reason of the failure. If other clips of
+    such a video have scores, its line says how many clips failed.
     """
     from kinegraph.pipeline.predicting import best
 
@@ -37,7 +39,9 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def _in_part(one: "Prediction") -> str:
-    """Returns words before the first reason, which say how many clips failed. Returns "" if all clips failed."""
+    """Returns the beginning of a message, which says how many clips of a video failed. The reason of the first failed
+    clip follows in the message. Returns "" if all clips failed.
+    """
     if not one.clips:
         return ""
     clips = one.num_failed + len(one.clips)
@@ -45,8 +49,8 @@ def _in_part(one: "Prediction") -> str:
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns the predictions of `found` with a failure. A prediction has a failure if at least one clip of its video
-    failed.
+    """Returns those predictions in `found` that have a failure. A prediction has a failure if at least one clip of its
+    video failed.
     """
     return [one for one in found if one.failure]
 

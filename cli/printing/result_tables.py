@@ -30,12 +30,12 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split` as a list of groups. Scores of one group may be averaged, scores of
-    different groups may not.
+    """Returns the runs that have scores on `split`, as a list of groups. Scores may be averaged within a group, but not
+    over several groups.
 
-    Runs in one group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
-    their clips. If all other runs form a single group, runs without recorded clips belong to that group. Otherwise runs
-    without recorded clips form a group of their own.
+    The runs of a group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
+    their clips. If all runs with recorded clips form a single group, the runs without recorded clips belong to that
+    group. Otherwise the runs without recorded clips form a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]

@@ -100,8 +100,8 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width in characters to which a column may be folded. A column whose header is not in `words`
-    keeps its full width.
+    """Returns the smallest width in characters of a table column `column`. A column whose header is in `words` may be
+    narrower than its texts, because long texts go over several lines. Any other column keeps its full width.
     """
     width = max(map(disp_len, column))
     if column[0] not in words:

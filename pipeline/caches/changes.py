@@ -114,10 +114,10 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """Returns one bool for each pair (URL, recorded identity) in `videos`. The bool says whether the video at the URL
-    differs from the recorded identity.
+    """Returns for each (URL, recorded identity) in `videos` whether the video at the URL has changed since its identity
+    was recorded.
 
-    If the network or the credentials fail, logs a warning and returns False for every URL.
+    If the network or the credentials fail, logs a warning and returns False for every video.
     """
     if not videos:
         return []
@@ -158,9 +158,10 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
-    """Removes the ledger records of every stage in the shards of `changed`, the result of `changed_videos`.
+    """Removes the ledger records of all stages for each shard that has a changed video, so that `extract` computes
+    these shards again. `changed` is the result of `changed_videos`.
 
-    Raises CacheMismatch and changes nothing if a changed video has other times or another frame size than its rows in
+    Raises CacheMismatch and removes nothing if a changed video has other times or another frame size than its rows in
     clips.parquet.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}

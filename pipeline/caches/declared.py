@@ -30,11 +30,10 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, and the imported stages that they read. `stages` maps keys to stages. Each
-    stage comes after the stages that it reads.
+    """The stages that a recipe asks for, and the imported stages that these read.
 
-    `imported` has the keys of the imported stages. The cache already has these stages, so they are read but never
-    computed.
+    `stages` maps stage keys to stages. Each stage comes after the stages that it reads. `imported` has the keys of the
+    imported stages. The cache already has these, so they are read but never computed.
     """
 
     recipe: Recipe
@@ -74,14 +73,15 @@ class Declared:
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """Returns the keys of all stages that run in a unit that writes `keys`, in the order in which the stages run.
+        """Returns the keys of all stages that run in a work unit, in the order in which they run. The unit writes the
+        stages `keys` of one shard.
 
-        A stage that hands arrays on also runs, even if it is not in `keys`, if a running stage reads it and the cache
-        does not have these arrays for the shard of the unit. `is_sealed(key)` says whether that shard is sealed for a
-        key.
+        `is_sealed(key)` says whether the shard is sealed for a key. Some stages hand arrays, such as maps, on to the
+        stages that read them. If a stage of the unit needs such arrays and they are not in the cache for this shard,
+        the stage that hands them on runs too, even if it is not in `keys`.
 
-        Stages that neither hand arrays on nor read such arrays run first. The stages that read a stage with such arrays
-        run directly after it, so that maps of two backbones are never in memory together.
+        Stages that neither hand on nor take such arrays run first. Then each stage that hands arrays on runs, directly
+        followed by its readers. So maps of two backbones are never in memory together.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -96,28 +96,28 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the stage `key` hands arrays on and the cache does not have these arrays for a shard.
+        """Returns whether the stage `key` must run so that other stages can read its arrays. That is true if the stage
+        hands arrays on and the cache does not have these arrays for the shard.
 
-        `is_sealed(key)` says whether that shard is sealed for a key.
+        `is_sealed(key)` says whether the shard is sealed for a stage key.
         """
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
 
     def wanted(self, keys: Iterable[str]) -> Wanted | None:
-        """Returns which frames and crops of each clip the stages `keys` need together.
-
-        Returns None if nothing has to be decoded.
+        """Returns which frames and crops of a clip have to be decoded, so that all stages in `keys` can run. Returns
+        None if nothing has to be decoded.
         """
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
-        """Returns a pair. The first is a dict of stage key -> options, for the stages `keys` and all stages that these
-        are made from. The second is a fingerprint, which covers only the stages `keys`.
+        """Returns (options, fingerprint). The options are a dict of stage key -> options, for the stages `keys` and all
+        stages from which these are made. The fingerprint is a digest of the fingerprints of the stages `keys`.
 
-        `CachedClips`, which reads a cache for training, computes the same pair from the cache. So the pairs of a config
-        and of a cache can be compared.
+        `CachedClips`, which reads a cache for training, returns the same pair for a cache. So a config and a cache can
+        be compared.
         """
         behind = options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
@@ -158,8 +158,8 @@ class _Stages(dict[str, Stage]):
 
 
 def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
-    """Returns all stages of a recipe. `digests` maps stage keys to digests of their weights. The digests enter the
-    fingerprints of the stages.
+    """Returns all stages of the config `recipe`. `digests` maps stage keys to digests of their weights, which become
+    part of the fingerprints of the stages.
 
     A stage may read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither
     the recipe nor `cache` has.
@@ -173,9 +173,10 @@ def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Dec
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
-    """Returns stage key -> digest of its weights, for stages whose `weights:` in the cache and the recipe are the same.
+    """Returns stage key -> sha256 of the weights, as the cache has recorded it.
 
-    With these digests a plan need not load a network.
+    The result has only the stages whose option `weights` is the same in the recipe and in the cache. For these stages,
+    a plan knows the digest without loading the network.
     """
     found = {}
     for key, stage in declare(recipe, {}, cache).stages.items():
@@ -195,8 +196,8 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the number of rows per shard that `store.shard_clips` asks for.
 
-    For `auto`, the number is the largest that `rows_that_fit` allows, rounded down to a multiple of the rows per video.
-    It is not rounded if a shard has less room than the rows of one video need.
+    For `auto`, this is the largest number of at most 64 rows with which no object of a shard exceeds 256 MiB, rounded
+    down to a multiple of the rows of one video. The number is not rounded if it is smaller than the rows of one video.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

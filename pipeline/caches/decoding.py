@@ -181,7 +181,8 @@ def _rows(
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """Returns `times` in seconds. A time before the interval of `row` is replaced by the start of the interval.
+    """Returns `times`, in seconds. If `row` is an interval of a video, a time before the interval is replaced by the
+    start of the interval.
 
     A time after the end of the interval stays, because the decoder replaces it.
     """

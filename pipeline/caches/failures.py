@@ -33,11 +33,11 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """Yields the failed clips of all stages, shard by shard. The clips of a shard are sorted by id.
+    """Yields one item for each failed clip and reason, shard by shard. The clips of a shard are sorted by id. The item
+    lists all stages in which the clip failed with this reason and message.
 
-    If a clip failed in several stages with the same reason and message, one item lists these stages. The reason
-    `upstream` means that the clip failed in another stage that the stage reads. An `upstream` failure is left out if
-    the clip also has a failure with another reason.
+    The reason `upstream` means that the clip failed in another stage, which this stage reads. An item with `upstream`
+    is left out if the clip also failed with another reason.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
@@ -46,8 +46,8 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 
 def _numbered(cache: Cache, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """Yields (shard, `key_index`, record) for each ledger record of the stage `key`, in the order of shards.
-    `key_index` is the position of `key` among the stage keys of the cache.
+    """Yields (number of the shard, `key_index`, record) for each ledger record of the stage `key`, in the order of the
+    shards. `key_index` is the position of `key` among the stage keys of the cache.
     """
     cache.stage(key)  # raises if the document is damaged or of a later version
     return ((record.shard, key_index, record) for record in sealed_records(cache, key))

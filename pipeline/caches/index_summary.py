@@ -46,7 +46,9 @@ class SplitSummary:
 
 
 def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
-    """Returns split -> summary, for each split with at least one video. The splits train, val and test come first."""
+    """Returns a dict: name of the split -> the numbers of videos, clips, hours and classes of the split. Splits without
+    a video are left out. The splits train, val and test come first.
+    """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)

@@ -23,8 +23,8 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the dataset options that differ: option -> (value at the index, value in the config). If the kind of data
-    set differs, only the option `kind` is returned.
+    """Returns the dataset options in which the config differs from the cache: option -> (value that `kinegraph index`
+    recorded in the cache, value in the config). If the option `kind` differs, only `kind` is in the result.
 
     Returns an empty dict if the config has no `dataset`, or if the cache does not record how it was indexed.
     """
@@ -43,11 +43,11 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Returns sentences about changed dataset options with which extraction can still run. An option is changed if its
-    value in the config is not the value at the index.
+    """Compares the dataset options of the config with those that `kinegraph index` recorded in the cache. Returns
+    sentences about differences with which extraction can still run.
 
-    Options of labels and splits may be changed. The root may be changed if all videos lie below the new root. Raises
-    CacheMismatch if any other option is changed.
+    Options of labels and splits may differ. `dataset.root` may differ if all videos lie below the new root. Raises
+    CacheMismatch if any other option differs.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
@@ -69,10 +69,10 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Returns a list with one sentence if the dataset root in the config is not the root at the index. Otherwise
-    returns an empty list.
+    """Compares the dataset options of the config with those that the command `index` recorded. Returns a list with one
+    sentence if the dataset root differs, otherwise an empty list.
 
-    Training reads no videos, so the root may differ. Raises CacheMismatch if another dataset option differs.
+    Training reads no videos, so another root is allowed. Raises CacheMismatch if another dataset option differs.
     """
     changed = changes(config, cache)
     if changed.keys() - {"root"}:
@@ -86,16 +86,19 @@ def check_for_training(config: Config, cache: Cache) -> list[str]:
 
 
 def moved_root(config: Config, cache: Cache) -> str | None:
-    """Returns the root in the config if it differs from the root at the index, else None.
+    """Returns `dataset.root` of the config if it differs from the root that `kinegraph index` recorded in the cache,
+    else None.
 
-    The function does not check the videos below the new root. `check_for_extraction` checks these videos.
+    Whether the videos lie below the new root is not checked here. `check_for_extraction` checks it.
     """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to the cache if the root in the config differs from the root at the index."""
+    """Writes the new paths of the videos to the cache, if the root of the data set in the config differs from the root
+    with which the cache was indexed.
+    """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
         return
@@ -120,7 +123,9 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> path below `root`, for each video that was below the root of the data set at the index."""
+    """Returns video_id -> path below the new root `root`. The result has each video that lay below the root of the data
+    set when it was indexed.
+    """
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
     names = {video: name_of.get(video, video) for video in videos}
@@ -152,10 +157,11 @@ def _fault_of_move(cache: Cache, root: str) -> str:
 
 
 def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
-    """Returns whether the values `was` and `asked` of the option `key` are paths of the same file or folder.
+    """Returns whether two values of the option `key` of a data set are paths of the same file or folder. `was` is the
+    value at the time of the index, and `asked` is the value in the config.
 
-    `roots` is (root at the index, root in the config). The two paths also count as the same if they are equal relative
-    to their roots (`old/a.csv` and `new/a.csv`).
+    `roots` is (`dataset.root` at the time of the index, `dataset.root` in the config). Two paths are also the same if
+    they are equal relative to their roots (`old/a.csv` and `new/a.csv` for the roots `old` and `new`).
     """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False

@@ -239,7 +239,7 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
     """Yields all rows of one video or one interval: a row for each clip with each crop.
 
-    If `probe` is an error, the rows have no times and no crops.
+    `probe` is the result of opening the video. If it is an error, the rows have no times and no rectangles of crops.
     """
     for clip in range(options.per_video):
         for crop in options.crop_names:

@@ -37,7 +37,9 @@ class WorkUnit:
 
     @property
     def retried(self) -> frozenset[str] | None:
-        """Returns the ids of the clips to compute again, or None if all clips of the shard are to be computed."""
+        """Returns the ids of the clips that this work unit computes again, or None if it computes all clips of its
+        shard.
+        """
         if len(self.reopened) < len(self.keys):
             return None
         return frozenset(failure.clip_id for record in self.reopened for failure in record.failures)
@@ -45,13 +47,13 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The work units that a cache lacks, with the selected stage keys and shards.
+    """The work units that a cache lacks, for the stages `keys` and the shards `shards`.
 
-    `unchecked` are keys whose `weights:` in the cache and in the config differ, and keys that read such a key. Whether
-    the weights of these keys are the same is known only when the networks are built. `changed` maps a shard to the
-    videos that changed since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key and a
-    shard to the videos whose file of boxes or scene graphs changed. In such a shard the key and the stages made from it
-    run again.
+    `unchecked` are the keys of stages whose option `weights` in the config differs from that in the cache, and the keys
+    of stages that read them. Their weights may still be the same, which is known only when the networks are built.
+    `changed` maps the number of a shard to the videos that changed since the shard was sealed. All keys of such a shard
+    run again. `changed_files` maps a key and a shard to the videos whose file of boxes or scene graphs changed. In such
+    a shard the key and the stages made from it run again.
     """
 
     declared: Declared
@@ -64,12 +66,16 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of the units, and the keys whose weights have to be compared with those in the cache."""
+        """Returns the keys of all stages in the units of the plan, together with the keys in `unchecked`, whose weights
+        are not compared with those in the cache yet.
+        """
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the counts of shards per stage key, the unchecked keys and the changed videos as a document."""
+        """Returns the plan as a document for JSON. It has the numbers of done and missing shards of each stage key, the
+        keys that were not checked, and the videos that have changed.
+        """
         missing = Counter(key for unit in self.units for key in unit.keys)
         shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
         return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked), "changed": self.changed_videos}
@@ -156,10 +162,10 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns shard -> ledger records of the stages `keys`, for records with failed clips.
+    """Returns a dict: number of the shard -> ledger records with failed clips, for the stages `keys`.
 
-    The record of a stage that is made from one of `keys` is included, too, if one of these clips also failed in that
-    stage.
+    A clip that is computed again may have failed also in a stage that is made from a stage in `keys`. The record of
+    that stage is included, too.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -174,18 +180,19 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the selected `keys` and the keys of the stages whose sealed rows the selected stages read.
+    """Returns the stage keys that a plan has to cover: the selected `keys`, and the keys of the stages that they read
+    from the cache.
 
-    A stage that hands its arrays on is left out unless it is selected. Such a stage runs in the work units of the
-    stages that read it, so these stages do not need its sealed rows.
+    Some stages hand their arrays on in memory to the stages that read them. Such a stage is in the result only if it is
+    selected. If it is not selected, it runs in the work units of its readers.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch if a unit reads an imported stage, and the imported stage is not sealed in the shard of the
-    unit or a video of the shard has changed.
+    """Raises CacheMismatch if a work unit reads an imported stage that it cannot rely on. This is so if the imported
+    stage is not sealed in the shard of the unit, or if a video of the shard has changed since the import.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}
@@ -207,9 +214,11 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Returns stage key -> lines about the options that differ (`option: value in the cache -> value in the config`).
+    """Compares the stages of the config with those of the cache. Returns stage key -> list with one line (`option:
+    value in the cache -> value in the config`) for each option that differs.
 
-    The list of lines is empty if no option differs. It is None if the cache does not have the stage.
+    The list is empty if no option differs. The value is None in place of a list if the cache does not have the stage.
+    Imported stages are not compared.
     """
     declared = declare(config, known_digests(config, cache), cache)
     return {

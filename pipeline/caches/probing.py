@@ -77,10 +77,11 @@ class _ProbeThreads:
         yield path, answer
 
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
-        """Yields the path of each video that takes longer than its time limit, with a DecodeError. A path is yielded
-        only once.
+        """Yields (path, DecodeError) for each video that has been probed for longer than its time limit.
+        `limit_seconds` returns this limit for a path. Each path is yielded only once.
 
-        Raises VideosHangError if MOST_HANGING threads still hang at videos that took too long.
+        The thread that probes such a video is not waited for, and a new thread takes its place. Raises VideosHangError
+        if MOST_HANGING threads hang at such videos.
         """
         for path, begun in [*self._begun.items()]:
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):

@@ -194,10 +194,10 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind) for every problem and warning of one sealed shard. Warnings have the kind
-    `zeros`.
+    """Yields (name of the object, kind) for every problem and every warning of one sealed shard. `kind` is a word for
+    what is wrong. A warning has the kind `zeros`, all other kinds are problems.
 
-    Values are checked only if no object of the shard is missing or damaged.
+    The values in the arrays are checked only if no object of the shard is missing or damaged.
     """
     record_name = cache.ledger.name(stage.key, record.shard)
     if record.fingerprint != stage.fingerprint:

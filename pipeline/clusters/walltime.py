@@ -20,7 +20,9 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time of a run. `began_at` is its beginning and `ends_at` the end of its job, both in seconds since 1970."""
+    """The time limit of a run. `began_at` is the beginning of the run and `ends_at` is the end of its job, both in
+    seconds since 1970.
+    """
 
     began_at: float
     ends_at: float
@@ -31,16 +33,17 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time in seconds since 1970 at which a run stops itself, if no signal has stopped the run before.
+        """Returns the time in seconds since 1970 at which a run stops by itself, unless a signal has stopped it before.
 
-        This time is 60 s before the end. For a run of less than 600 s, it is a tenth of the run's time before the end.
+        The run stops 60 s before its end. A run of less than 600 s in all stops a tenth of its length before its end.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns the same time on another clock, which is `ahead_seconds` ahead of the clock of this allotment.
+        """Returns this time limit for a clock that is `ahead_seconds` ahead of the clock of this object.
 
-        A difference below one second is ignored, because clocks cannot be compared more exactly.
+        If the clocks differ by less than about a second, this object is returned, because clocks cannot be compared
+        more exactly.
         """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
@@ -48,7 +51,8 @@ class Allotment:
 
 
 def require_time_to_wait(allotted: Allotment | None) -> None:
-    """Raises OutOfTimeError if `allotted.stops_at` has passed.
+    """Raises OutOfTimeError if the time limit of the run has passed. `allotted` has this limit, or is None for a run
+    without one.
 
     A run calls this function while it only waits for units of other runs.
     """
@@ -60,9 +64,11 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
-    """Returns the time of a run that begins now or at `began_at`, or None if the time is not limited.
+    """Returns the start and the end of the time of a run, or None if the time is not limited. Times are in seconds
+    since 1970.
 
-    The time ends after `walltime_seconds` or with the SLURM job around this process, whichever comes first.
+    The run begins at `began_at`, or now if `began_at` is None. It ends after `walltime_seconds`, or at the end of the
+    SLURM job in which this process runs, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]
@@ -98,14 +104,15 @@ def _slurm_end() -> float | None:
 
 
 class UnitSchedule:
-    """Decides whether one worker may begin another unit. The first unit may always begin.
+    """Decides whether one worker may begin another work unit within the time `allotted`. If `allotted` is None, the
+    time is not limited, and every unit may begin.
 
-    A later unit may begin if it can be expected to end in time. Each unit is expected to take as long as the slowest
-    unit so far. Units that have begun are expected to run one after another before the new unit. If `allotted` is None,
-    the time is not limited, and every unit may begin.
+    The first unit may always begin. A later unit may begin if it can be expected to end in time. Each unit is expected
+    to take as long as the slowest unit so far. Units that have begun are expected to run one after another before the
+    new unit.
 
-    `idle_until` is only for a process that began long before its first unit. It is the time at which that unit came.
-    The start-up time of such a process counts from `idle_until`.
+    `idle_until` is set only for a process that began long before it got its first unit. It is the time at which the
+    unit came, in seconds since 1970. The start-up time of such a process counts from `idle_until`.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -153,9 +160,10 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if the time was too short for even one unit, else None. Call this after a signal.
+        """Returns a WalltimeError if the time limit ended this process before even one unit ended, else None. Call this
+        method after a signal.
 
-        The signal counts only if it came near the end of the time and no unit had ended.
+        A signal counts as the end of the time only if it came near the end of the time.
         """
         if self.allotted is None or not self._under_way:
             return None
@@ -165,8 +173,8 @@ class UnitSchedule:
     def first_cut_off(self) -> WalltimeError | None:
         """Returns the WalltimeError that says that the time was too short for even one unit.
 
-        Returns None if a unit has ended. Returns None also if this process got its first unit long after its start,
-        because a new job may have time for that unit.
+        Returns None if a unit has ended. Returns None also if this process waited long for its first unit, because a
+        new job may have enough time for that unit.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -37,12 +37,13 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns the rows that the cache will have after an import.
+    """Returns the rows that the cache will have after an import. `videos` are the ids of the videos in the imported
+    files.
 
-    The csv `annotations` has a line per video, with a path below `root`. With the csv there is one row for each of its
-    videos. Without the csv the rows are those of `cache`, or one row for each of `videos` if there is no cache with
-    rows. Raises ExchangeError if the csv lacks a video of `cache`. Raises ExchangeError also for a cache that
-    `kinegraph index` made, if a csv is given or a video has several rows.
+    If the csv `annotations` is given, there is one row for each video that it lists, with a path below `root`. Without
+    the csv, the rows are those of `cache`. If the cache has no rows either, there is one row for each of `videos`.
+    Raises ExchangeError if the csv lacks a video of `cache`. Raises ExchangeError also for a cache that `kinegraph
+    index` made, if a csv is given or a video has several rows.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -95,7 +96,9 @@ def _new_rows(listing: Listing, matched_ids: set[str]) -> list[ClipRow]:
 
 
 def _row(video: Video) -> ClipRow:
-    """Returns the row of a video of which only the features are known. Its times and its frame size are unknown."""
+    """Returns the clips.parquet row of an imported video. Times, crop and frame size are unknown, because only the
+    features of the video are imported.
+    """
     return ClipRow(
         clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
         labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,

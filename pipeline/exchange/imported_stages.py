@@ -33,10 +33,10 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns a dict: name of an array in the cache -> role of the array in `VideoFeatures.arrays`, the features
-        that were read from the files of one video.
+        """Returns a dict that maps the name of each array in the cache to the name of its values among the imported
+        features (a key of `VideoFeatures.arrays`).
 
-        For example, `proposals/boxes` has the role `boxes`.
+        For example, `proposals/boxes` is mapped to `boxes`.
         """
         return {
             f"features/{self.name}/{self.tap}": "maps",
@@ -89,8 +89,9 @@ def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Returns the arrays with `frame_step` None.
+    """Returns copies of the specs `arrays` with `frame_step` None.
 
-    `frame_step` is the number of input frames per step of the time axis. For imported features this number is unknown.
+    `frame_step` is the number of sampled frames per step of the time axis. For imported features this number is
+    unknown.
     """
     return tuple(replace(spec, frame_step=None) for spec in arrays)

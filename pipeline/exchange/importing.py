@@ -156,7 +156,11 @@ class _RowMaker:
     stages: Mapping[str, Stage]
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
-        """Yields (ledger record, all arrays with their rows) of shard `shard` for each of the stages `keys`."""
+        """Reads the features of shard `shard` from the files that are imported. Yields one pair for each of the stages
+        `keys`: the ledger record, and the rows of all arrays of the stage.
+
+        A clip whose features cannot be read is recorded as failed.
+        """
         begun = time.monotonic()
         numbers = self.cache.shard_rows(shard)
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
@@ -196,8 +200,8 @@ class _RowMaker:
     def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
         """Writes the features of one video to row `row_index` of each array of `output`.
 
-        Arrays that the files do not have get zeros. If the video has fewer regions than the array, the places of the
-        missing regions get zeros.
+        An array that the files of the video do not have gets zeros. If the video has fewer regions than the array has
+        places, the last places get zeros.
         """
         for name, rows in output.arrays.items():
             rows[row_index] = 0

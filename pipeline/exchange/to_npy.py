@@ -90,7 +90,8 @@ def export_npy(
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """Returns the specs of the arrays `names`, or of all arrays without names. Arrays of one stage are neighbours.
+    """Returns the descriptions of the arrays `names`, or of all arrays of the cache if `names` is empty. Arrays of the
+    same stage follow each other directly.
 
     Raises ExchangeError if an array does not exist, or if the cache has no array.
     """
@@ -103,7 +104,9 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json, which says how the features were made. `complete` is not set in it yet."""
+    """Returns the content of manifest.json, which says how the exported features were made. The entry `complete` is
+    False.
+    """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
     return {
@@ -143,10 +146,10 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields one dict per video: file name -> rows of the video. All `specs` are arrays of one stage.
+    """Reads the arrays of one stage, given by `specs`. Yields for each video a dict of file name -> rows of the video.
 
-    If a row of a video is not sealed, there is no dict for the video, and the video is added to `exported.unsealed`. If
-    a shard is damaged, the dicts of its videos are empty, and a sentence is added to `exported.damaged`.
+    If a row of a video is not sealed, the video has no dict and is added to `exported.unsealed`. If a shard is damaged,
+    the dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
     """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
@@ -172,9 +175,10 @@ def _stage_files(
 
 
 def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Returns array name -> open shard for the arrays `specs`, after a check of the objects that hold these arrays.
+    """Opens the shard of each array in `specs`. Returns a dictionary of array name -> open shard.
 
-    `record` is the ledger record of the shard. Raises CacheError if one of these objects is damaged.
+    `record` is the ledger record of the shard. First, the objects in which the arrays are stored are compared with the
+    record. Raises CacheError if one of these objects is damaged or missing.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage

@@ -27,9 +27,10 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to a cache. The numbers count shards, once for each stage of a shard.
+    """The result of an export to a cache. A shard with several stages counts once for each stage.
 
-    `damaged` has a sentence for each damaged shard, which was not copied.
+    `num_sealed`, `num_copied` and `num_unsealed` are such counts. `damaged` has a sentence for each shard that was not
+    copied because it is damaged.
     """
 
     cache: Cache
@@ -107,7 +108,9 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
 
 
 def _reopen_outdated(source: Cache, copy: Cache) -> None:
-    """Unseals the shards of `copy` that `source` has computed again since they were exported."""
+    """Makes the shards of an earlier export outdated: removes the ledger record of a shard from `copy` if the shard was
+    computed again in `source` after the export. So the shard is exported again.
+    """
     for key in copy.stage_keys():
         for there in copy.ledger.records(key):
             now = source.ledger.read(key, there.shard) if there.exported else None
@@ -130,9 +133,10 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
-    """Returns the ledger record of one shard, as it will be in the copy, and all arrays of the shard.
+    """Returns what the copy of one shard will have: the ledger record, and pairs (spec, rows) of all arrays.
 
-    Raises CacheError if the shard is damaged or is not sealed any more.
+    `source` is the cache that is copied. The record is that of `source`, with the entry `exported`. Raises CacheError
+    if the shard is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

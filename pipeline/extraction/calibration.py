@@ -48,7 +48,7 @@ class Calibration:
 
     @property
     def clips_per_second(self) -> float:
-        """Returns the clips that one worker computes per second."""
+        """Returns the number of clips that one worker computes in a second."""
         return self.clips / self.seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
-    """Returns the first unit that has the most frequent set of stage keys."""
+    """Returns the first of `units` with the most frequent set of stage keys, as an example of the units of a plan."""
     ((keys, _),) = Counter(unit.keys for unit in units).most_common(1)
     return next(unit for unit in units if unit.keys == keys)
 

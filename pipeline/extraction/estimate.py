@@ -98,10 +98,10 @@ def _most_rows_of_a_video(cache: Cache) -> int:
 
 
 def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
-    """Returns the bytes that the pixels of one clip take in a work unit that writes the stages `keys`.
+    """Estimates the bytes of pixels that one clip takes in memory, in a work unit that writes the stages `keys`.
 
-    The pixels are square crops for backbones and whole frames for detectors. The estimate assumes that every backbone
-    runs, and that no map is read from the cache.
+    The pixels are square crops for backbones and whole frames for detectors. The estimate is high: every backbone
+    counts, also one whose maps the cache already has.
     """
     wanted = declared.wanted(declared.running(keys, lambda key: False))
     if wanted is None:
@@ -136,9 +136,10 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Returns the clips per second of stage `key`, or None if the stage has no sealed shard.
+    """Returns the speed of stage `key` in clips per second, from the shards that were sealed with the highest numbers.
+    Returns None if the stage has no sealed shard.
 
-    Only the sealed shards with the highest numbers are read, because reading every record would take long.
+    Other shards are not read, because reading every record would take long.
     """
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
     return clips_per_second(Sealed.of(record) for record in records if record)

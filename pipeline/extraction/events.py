@@ -10,17 +10,19 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing:
-    """A worker prepares its first clips. `doing` says how, for example by loading networks."""
+    """An event: the first clips are being prepared. `doing` says what is done now, for example "decoding the first
+    videos".
+    """
 
     doing: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """The networks have computed `clips` further clips, which are from `videos` videos.
+    """An event: the networks are done with `clips` more clips, from `videos` videos.
 
-    `waiting` is the work that has taken most of the time of this shard so far: a stage key, or a wait such as `waiting
-    for decode`.
+    `waiting` names what took most of the time of this shard so far: a stage key, or a wait such as `waiting for
+    decode`.
     """
 
     clips: int
@@ -61,8 +63,8 @@ class UnitSuspected:
 class WorkerLost:
     """A worker process died while it held the units of `shards`. `exit_code` is None if the exit code is unknown.
 
-    The units of `shards` run again at once, except the units in `set_aside`, which have killed several workers and
-    run again at the end.
+    The units whose shards are in `set_aside` have killed several workers, and run again at the end. The other units run
+    again at once.
     """
 
     shards: tuple[int, ...]

@@ -54,11 +54,12 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Neighbouring rows of one unit that lie in the same video file, so that they are decoded together.
+    """Neighbouring rows of one unit that are cut from the same video file. They are decoded together, so the file is
+    opened once.
 
-    `numbers` are the indexes of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` says
-    that no further video of the unit follows. All videos of a unit share the list `undecoded`, which has one item for
-    each video that is not decoded yet.
+    `numbers` are the places of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` says
+    that these rows are the last of the unit. `undecoded` is one list that all videos of a unit share. It has an item
+    for each video that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -78,8 +79,8 @@ class Feed:
 
     `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if the unit
     needs no pixels. A shard is cut into batches of `batch_size` rows. A unit that only retries failed clips gets only
-    the batches that contain such clips, with all their rows. `staging` says how videos at URLs are copied ahead of the
-    decoder.
+    the batches that contain such clips, with all rows of these batches. `staging` has the options for videos at URLs,
+    which are copied to this machine before they are decoded.
 
     `note` is called with the unit and "decoding" when the decoding of a video begins. It is called with the unit and
     "decoded" after the last video of the unit. The calls come from any thread.
@@ -102,7 +103,8 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
-        """Yields all batches of all units, in order. Decodes the next unit while the last batches of a unit are used.
+        """Yields all batches of all units, in order. While the caller works on a batch, threads decode the next clips,
+        also those of the next unit.
 
         Close the generator to stop the threads. With 0 threads everything runs in the thread of the caller, for
         debugging.
@@ -140,9 +142,9 @@ class Feed:
                 )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indexes of the rows to compute: in most units all rows.
+        """Returns the indices of the rows of `unit` to compute: in most units all rows.
 
-        If the unit only retries failed clips, these are the rows of the batches that contain one of the failed clips.
+        If the unit only retries failed clips, the result has all rows of each batch that contains a failed clip.
         """
         retried = unit.retried
         if retried is None:
@@ -151,10 +153,10 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager that yields the local file of the video.
+        """Returns a context manager whose value is the video as a file of this machine. For a video at a URL, the
+        copying begins at this call, and entering the context waits for its end.
 
-        For a video at a URL, the copying begins now, and the context manager waits for it. Nothing is copied if the
-        unit needs no pixels.
+        If the unit needs no pixels, nothing is copied.
         """
         path = video.rows[0].path
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
@@ -188,9 +190,10 @@ class Feed:
         closed: threading.Event,
         open_videos: OpenVideos,
     ) -> Iterator[tuple[_UnitVideo, _Decoded]]:
-        """Yields each video of the units with its decoded clips, in order.
+        """Yields (video of a unit, its decoded clips) for all videos of all `units`, in order.
 
-        Meanwhile the threads of `pool` decode the next videos, until about two batches of clips are ahead.
+        While the caller works on one video, the threads of `pool` decode the next videos, until about two batches of
+        clips are decoded in advance. Nothing more is yielded once `closed` is set.
         """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
@@ -247,9 +250,10 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns `clip` with another message, which names the video and not the local copy that was decoded.
+    """Returns `clip` with a message that names the video at its URL, not the local copy that was decoded.
 
-    The message is that of an error or a warning. Only a video at a URL has a local copy.
+    The message is that of the error if `clip` is a DecodeError, else the warning of the clip. A video that is a local
+    file has no copy, so its message stays unchanged.
     """
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))

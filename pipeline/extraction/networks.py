@@ -1,4 +1,4 @@
-"""Loads the networks of a worker and declares the stages that these networks make."""
+"""Loads the networks of a worker and declares the stages whose values these networks compute."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -41,17 +41,19 @@ class Loaded:
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
-        """Returns a copy of this object for a worker on `cache`. The copy shares the loaded networks.
+        """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks with
+        this object.
 
-        All stages are declared in `cache`, which must have no stage yet.
+        The function declares all stages in `cache`. Raises CacheMismatch if `cache` already has a stage with the same
+        key and other options.
         """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
 
     def running(self, unit: WorkUnit) -> list[str]:
-        """Returns the keys of all stages that run for a work unit, in order.
+        """Returns the keys of all stages that run for the work unit `unit`, in the order in which they run.
 
-        A stage that is not in `unit.keys` runs only because another stage reads it. Its rows are not written.
+        A stage that is not in `unit.keys` runs only because another stage reads its output. Its rows are not written.
         """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 

@@ -25,7 +25,9 @@ log = logging.getLogger("kinegraph")
 
 
 def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
-    """Returns shard -> number of clips to run. If a work unit retries clips, only these clips are counted."""
+    """Returns a dict: number of the shard -> number of clips that `units` run in this shard. If a unit retries failed
+    clips, only these clips are counted.
+    """
     return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
 
 
@@ -79,9 +81,9 @@ class Progress:
         self._show()
 
     def _prepare(self, doing: str) -> None:
-        """Shows the text `doing`, which says what a worker prepares.
+        """Shows the text `doing`, which says what a worker prepares before its first batch, such as loading a network.
 
-        A log gets each text only once, because several workers load the same networks.
+        A log gets each text only once, because several workers prepare the same things.
         """
         self._pace = Pace(self.clips) if not self.clips else self._pace
         self.doing = doing

@@ -1,4 +1,4 @@
-"""`kinegraph extract` plans, runs the executor and reports failures. Torch is imported only if there is work."""
+"""`kinegraph extract` plans, runs the work units and reports failures. Torch is imported only if there is work."""
 
 import logging
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of an extraction. `failures` has one entry per failed clip of the requested shards and stages.
+    """The result of an extraction.
 
-    `num_clips` counts the clips of the requested shards. `clips_run` counts the clips that this run computed.
-    `units_elsewhere` counts work units of the plan that other runs sealed meanwhile. `seconds` is the duration of this
-    run.
+    `plan` has the work units that the cache lacked before this run. `failures` has one entry per failed clip of the
+    requested shards and stages. `num_clips` counts the clips of the requested shards. `clips_run` counts the clips that
+    this run computed. `units_elsewhere` counts the units of the plan that other runs sealed during this run. `seconds`
+    is the duration of this run.
     """
 
     plan: Plan

@@ -59,9 +59,10 @@ class ShardInProgress:
         self._failed_before = self._rows_failed_before(clip_ids)
 
     def _records_read(self) -> dict[str, Record]:
-        """Returns key -> ledger record for the stages that this unit reads and does not write.
+        """Returns key -> ledger record for the stages that this work unit reads and does not write. Stages without a
+        record for the shard are left out.
 
-        The stage `clips` is left out if the unit decodes its clips now, because decoding shows anew which clips fail.
+        The stage `clips` is also left out if the unit decodes its clips, because decoding shows anew which clips fail.
         """
         read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
         if self.decodes:
@@ -70,9 +71,8 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns key -> rows whose clip failed in a sealed stage that the stage `key` reads.
-
-        These rows are not computed.
+        """Returns key -> row indices in the shard that are not computed for the key, because their clip failed in a
+        stage that the key reads. Only failures in stages that were sealed before this unit count.
         """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
@@ -88,7 +88,9 @@ class ShardInProgress:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
     def add(self, batch: PixelBatch) -> None:
-        """Runs all stages of the unit on one batch. Keeps the outputs of the stages until `seal` writes them."""
+        """Runs all stages of the work unit on one batch of rows. Keeps the outputs of the stages until `seal` writes
+        them.
+        """
         self.sources |= batch.sources
         usable = self._take_clips(batch)
         for key in self.running:
@@ -105,7 +107,9 @@ class ShardInProgress:
         self.spent(kind, begun)
 
     def _take_clips(self, batch: PixelBatch) -> list[int]:
-        """Records frame times, failures and warnings of a batch. Returns the slots whose clip was decoded."""
+        """Records what the decoder returned for the clips of a batch: frame times and warnings, or failures. Returns
+        the slots (positions in the batch) of the clips that were decoded.
+        """
         usable = []
         for slot, clip in enumerate(batch.clips):
             row = batch.offset + slot
@@ -139,22 +143,26 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in `row` as failed in the stage `key` and in all stages that are made from it."""
+        """Marks the clip in the row `row` of the shard as failed in the stage `key` and in all stages of the unit that
+        are made from `key`.
+        """
         for reader in self._made_from[key]:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps `values`, one batch of `array`, until the last stage of this unit that reads `key` has run.
+        """Keeps `values`, one batch of the array `array` of the stage `key`, in memory until all stages of this unit
+        that read the stage `key` have run.
 
-        The values are not kept if no stage of this unit reads `key`.
+        If no stage of this unit reads the stage `key`, the values are not kept.
         """
         if self._last_reader[key] != key:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """Returns row `row` of `array` in this shard. This row is at place `slot` of the current batch.
+        """Returns row `row` of `array` in this shard. In the current batch, the row is at the place `slot`.
 
-        The values come from an array that another stage lends, else from an output of this unit, else from the cache.
+        The row is taken from the maps that another stage has handed on in memory, or else from the outputs of this
+        unit, or else from the cache.
         """
         for lent in self._lent.values():
             if array in lent:
@@ -166,7 +174,9 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """Returns row `row` of `array` from the sealed shard in the cache."""
+        """Returns one row of `array` from the sealed shard in the cache. `row` counts from the first row of the
+        shard.
+        """
         return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
@@ -175,10 +185,11 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Writes and seals every stage of the unit, in order. Returns the ids of the clips that failed in any stage.
-
-        Returns None if another worker took the shard over or sealed a stage first. Then the call seals no further
+        """Writes and seals all stages of the unit, one after the other. Returns the ids of the clips that failed in any
         stage.
+
+        Returns None if another worker has taken the shard over or has sealed one of the stages. In that case, the
+        stages that are not sealed yet are left to the other worker.
         """
         shard = self.unit.shard
         if self.decodes:
@@ -210,9 +221,10 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies to `output` the failures and warnings of the sealed stages that the stage of `output` reads.
+        """Copies the failures and warnings of sealed stages to `output`, for the stages that the stage of `output`
+        reads.
 
-        The ledger record is then the same as if all these stages had run together.
+        The ledger record of the stage is then the same as if all these stages had run together with it.
         """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
@@ -230,7 +242,8 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch as the runner of the stage `key` sees it. `slots` are the slots to compute.
+    """A batch as the runner of the stage `key` sees it. A slot is the place of a row in the batch, from 0. `slots` are
+    the slots that the runner computes.
 
     Implements the protocol `stages.stage.StageBatch`.
     """

@@ -124,12 +124,12 @@ class Worker:
         self.run_free(units, over, decode_threads=decode_threads)
 
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile. A
-        unit without any key left is not yielded.
+        """Takes the lease of each unit and yields the unit, without the keys that another worker has sealed meanwhile.
+        A unit without any key left is not yielded.
 
-        `over` collects units that are not yielded. Suspects are added to `over.suspects`, units that another run has
-        leased to `over.leased`, and a unit that cannot end in time to `over.too_late`. After a unit that cannot end in
-        time nothing more is yielded.
+        Units that are not yielded go into the lists of `over`: into `suspects` if they killed `over.max_deaths`
+        workers, into `leased` if another run has their lease, and into `too_late` if they cannot end in time. After a
+        unit that cannot end in time nothing more is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():
@@ -152,10 +152,12 @@ class Worker:
                 self.report(UnitSealedElsewhere(unit=unit))
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
-        """Returns the unit with only those keys that no other worker has sealed meanwhile.
+        """Returns the unit with only those stage keys that still have to be computed, because no other worker has
+        sealed them since the plan.
 
-        A key stays if it has no record, or still has the record that the unit replaces. If a sealed shard is damaged,
-        all its rows are computed again, because nothing shows which of its rows are good.
+        A key stays if the shard has no ledger record for it, or if the record is the one whose failed clips are
+        retried. If a sealed shard is damaged, all its rows are computed again, because nothing shows which of its rows
+        are good.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
         keys, reopened = [], []
@@ -172,10 +174,11 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Runs the units that no other run has leased. The call never waits for another worker.
+        """Computes and seals the units that no other run has leased. The call never waits for another worker.
 
-        Reports one event for each unit: sealed here, sealed elsewhere, leased or suspected. A unit that cannot end in
-        time gets no event, but is added to the list `over.too_late`.
+        Reports one event for each unit: sealed by this worker, already sealed, leased by another run, or suspected of
+        killing its workers. A unit that cannot end before the time limit of the run has no event and is added to the
+        list `over.too_late`.
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),

@@ -10,10 +10,11 @@ from kinegraph.stages.device import require_cuda, share_of_devices
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
-    """Returns the config for the worker process with index `worker_index` on this machine, with its own `run.device`.
+    """Returns the config for the worker process with index `worker_index` on this machine. Only `run.device` is
+    changed.
 
-    For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last device, cuda:0 is next.
-    Other devices stay as the config has them, and so does any device on a machine without CUDA.
+    For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last GPU, cuda:0 is next.
+    Any other value of `run.device` stays, and on a machine without CUDA every value stays.
     """
     device = share_of_devices(config.run.device, worker_index, torch.cuda.device_count())
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})

@@ -120,19 +120,20 @@ def log_to_stderr() -> None:
 
 
 class Pace:
-    """Estimates the time that is left, from the speed so far.
+    """Estimates the time that is left for a job of many parts, from its speed so far.
 
-    The speed is measured from a moment that lies `seconds_ago` seconds before this object is made. At that moment
-    `done` parts were done.
+    The speed is measured from the moment `seconds_ago` seconds before this object was made. At that moment, `done`
+    parts of the job were done.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
         self.done, self.since = done, time.monotonic() - seconds_ago
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """Returns the seconds left. `done` of `total` parts are done now.
+        """Returns the estimated seconds until all `total` parts are done. `done` parts are done now.
 
-        Returns None if no further part was done, so that there is no speed yet, or if all parts are done.
+        Returns None if all parts are done. Returns None also if no part was done since the estimate began, because the
+        speed is not known yet.
         """
         if done <= self.done or done >= total:
             return None
@@ -154,7 +155,9 @@ class LineTimer:
         self.begun = self.last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Returns whether the next line is due. If so, that line counts as written."""
+        """Returns whether enough time has passed since the last progress line for a new one. If True, the caller must
+        print a line, because the wait starts anew.
+        """
         now = time.monotonic()
         if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):
             return False
@@ -173,9 +176,9 @@ class Bar:
         self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
-        """Shows that `done` of `total` are done. Shows as many of the texts `parts` as fit beside the bar.
+        """Shows a progress bar for `done` of `total` steps. Shows as many of the texts `parts` as fit beside the bar.
 
-        The bar keeps at least ten characters.
+        The bar keeps at least ten characters. Nothing is shown if the progress is not on a terminal.
         """
         if not self.is_shown:
             return
@@ -195,7 +198,9 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Ends the bar. A bar with a known total stays on the terminal as it is."""
+        """Ends the bar. If the total is known, the bar stays on the terminal in its last state. Otherwise its line is
+        cleared.
+        """
         self.is_shown = False
         if self._bar is not None:
             self._bar.close()

@@ -46,12 +46,11 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns a text that lists the versions in `found` that differ from `expected` (`torch 2.9.0 (here 2.11.0)`), or
-    "" if none differs.
+    """Compares versions of software with those in `expected`. Returns a text that lists the versions that differ, such
+    as `torch 2.9.0 (here 2.11.0)`, or "" if none differs. The version after `here` is the expected one.
 
-    The version after `here` is that in `expected`. Without `found`, the versions of this process are compared. A name
-    that `found` does not have is not compared. The git commit is such a name if `found` does not come from a git
-    checkout.
+    `found` has the versions to compare. If it is None, they are the versions of this process. A package that `found`
+    does not have is not compared. The git commit is missing if kinegraph does not run from a git checkout.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

@@ -41,18 +41,19 @@ class ShardContents:
                 self.undecodable.append(spec.name)
 
     def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields (name, rows) for each float array, with only the rows of clips that did not fail.
-
-        Arrays that may hold NaN are left out.
+        """Yields (array name, rows of clips that did not fail) for each float array of the shard. Arrays in which NaN
+        is a normal value are left out.
         """
         for name, rows in self.rows.items():
             if rows.dtype.kind == "f" and name not in MAY_HOLD_NAN:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (name of the array, kind of the problem) for every array with values that do not fit stage or record.
+        """Yields (name of the array, kind of the problem) for every array whose values cannot be right or contradict
+        the ledger record.
 
-        A kind is one word, such as `non_finite`, or `fill` if a failed clip does not hold the fill value.
+        A kind is one word, such as `non_finite` for NaN or infinity, or `fill` if the rows of a failed clip do not hold
+        the fill value.
         """
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())

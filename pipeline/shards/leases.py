@@ -75,9 +75,9 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether this lease and `other` are of the same worker and the same attempt.
+        """Returns whether this lease and `other` have the same shard, the same worker and the same attempt.
 
-        If so, one of the two leases may be a refreshed copy of the other lease.
+        Such leases differ at most in what the worker changes when it refreshes its lease.
         """
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
@@ -158,10 +158,10 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads a stored lease. Returns None if there is no such object.
+    """Reads a lease from the storage. Returns None if there is no such object.
 
-    `nobodys` is a lease without a holder, with the shard and the attempt of the lease to read. If the stored lease
-    cannot be read, `nobodys` is returned in its place.
+    `nobodys` is a lease without a holder. It names the shard and the attempt of the lease to read. If the stored lease
+    is damaged, `nobodys` is returned.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -176,7 +176,9 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Replaces `Leases` on a storage that lets two writers create the same object. Every shard can then be taken."""
+    """Replaces `Leases` where the storage cannot hold leases, because it lets two writers create the same object. Every
+    shard can be taken, so two runs may compute the same shard.
+    """
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
         return True
@@ -250,9 +252,10 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers the shard may have killed.
+        """Returns how many workers may have died of the shard `shard`.
 
-        A worker counts if it began the shard, never released the lease, and lost the lease or has a stale lease.
+        A worker counts if it began the shard and never gave the lease back. Its lease must be stale or taken over by
+        another worker.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
@@ -260,7 +263,7 @@ class Leases:
         return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
-        """Returns the number of this worker among the workers that have leased the shard, counted from 1."""
+        """Returns how many workers have leased the shard up to now, this worker included."""
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
@@ -269,11 +272,11 @@ class Leases:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Notes that this worker now does `doing` with the shard.
+        """Notes what this worker now does with the shard: decode it, wait after decoding, or compute.
 
-        Writes into the lease whether the shard may kill the worker. A prefetched shard cannot kill the worker before
-        its first video is decoded, nor between its last video and its first batch. The first of the shards that this
-        worker holds always counts as able to kill the worker, so that every death is counted for some shard.
+        Updates the lease, which says whether the shard could be the cause if this worker dies. A shard that waits
+        between decoding and its first batch could not be the cause. The shard that this worker has held for longest
+        always counts as a possible cause, so that every death is counted for some shard.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -316,9 +319,10 @@ class Leases:
         return monotonic() - since >= lease.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
-        """Returns this worker's lease of the shard if it is still the newest lease of the shard, else None.
+        """Returns the lease that this worker holds on the shard `shard`, or None if it holds none or another worker has
+        taken the shard over.
 
-        The stored lease is read, because a refresh without an answer may have been written or not.
+        The newest stored lease is read, because a refresh that got no answer may have been written or not.
         """
         lease = self._held.get(shard)
         newest = lease_of(self.storage, shard) if lease is not None else None
@@ -348,7 +352,9 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """Returns new leases for one worker, or `NoLeases` if the storage lets two workers create the same lease."""
+    """Returns the `Leases` of a new worker, if the storage lets only one of several workers create a lease. Otherwise
+    returns `NoLeases`, with which a worker may take every shard.
+    """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
@@ -374,7 +380,9 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raises AnotherRunError if another process holds a lease, is not known to be dead and has refreshed it in time."""
+    """Raises AnotherRunError if another process works on the cache. That is a process that holds a lease, has refreshed
+    the lease in time, and is not known to be dead.
+    """
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
             raise AnotherRunError(_busy(storage, lease))

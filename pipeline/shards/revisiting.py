@@ -1,4 +1,6 @@
-"""Retries the units that another worker has leased, until these units are sealed or that worker is dead."""
+"""Tries work units again that another worker has leased. The trying ends when all of these units are sealed, here or by
+the other worker.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -14,7 +16,7 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Calls `one_pass` with `units`. Calls it again with the units that it returned, until it returns none.
+    """Calls `one_pass` with `units`, then with the units that the call before returned, until it returns none.
 
     `one_pass` returns the units that another worker has leased. Before each further call the function waits a second
     and calls `after_waiting`, which may raise an error.

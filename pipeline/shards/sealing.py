@@ -39,9 +39,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies the rows of clips that did not fail from the sealed shard of `record`.
+        """Copies rows from the shard that was sealed before and whose failed clips are now tried again. `record` is the
+        ledger record of this shard. The rows of clips that did not fail are copied.
 
-        The warnings of these rows, and the identities of the videos and files of these rows, are copied too.
+        The warnings of the copied rows are copied too, and so are the recorded identities of their videos and files.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
@@ -64,7 +65,11 @@ class StageOutput:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Records that the clip in row `row` of the shard failed. The row will be sealed with fill values."""
+        """Records that the clip in row `row` of the shard failed. The row will be sealed with fill values.
+
+        If the row has failed before, the earlier reason stays. A row that was copied from a sealed shard is not
+        changed.
+        """
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
@@ -74,10 +79,10 @@ class StageOutput:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns a list of pairs (array, its rows as they will be sealed) for all arrays of the stage. The status
-        array is last.
+        """Returns a pair (spec, rows) for each array of the stage. `rows` are the rows of the shard as they will be
+        sealed. The status array comes last.
 
-        Rows of failed clips get the fill value.
+        Rows of failed clips get the fill value of their array.
         """
         failed = list(self.failures)
         for spec in self.stage.arrays:
@@ -156,10 +161,11 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if a clip has other frame times now than the sealed times `sealed`.
+    """Raises CacheMismatch if a clip has other frame times now than in its sealed shard.
 
-    `clips` is the output of the stage `clips`, and its only array has the times now. Both arrays of times are [rows, T]
-    for T frames, in seconds from the first frame. Rows with NaN are not compared.
+    `sealed` are the sealed times. The times now are the only array in `clips`, the output of the stage `clips`. Both
+    arrays are [rows, T] for T frames, in seconds from the first frame of the video. A row is not compared if one of the
+    arrays has NaN in it.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

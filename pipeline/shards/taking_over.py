@@ -20,11 +20,11 @@ def unheard(what: str, done: int, total: int) -> None:
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals all stages in `missing`, which maps each shard to stage keys.
+    """Seals all stages in `missing`, which maps the number of each shard to stage keys.
 
-    `prepare` yields the record and the rows for each of the given keys of one shard. The lease of a shard is held while
-    the shard is sealed. Shards that another run has leased are tried again at the end, until they are sealed or that
-    run is dead. A killed call can be repeated.
+    `prepare` yields a ledger record and rows for each of the given keys of one shard. The lease of a shard is held
+    while the shard is sealed. Shards that another run has leased are tried again at the end, until they are sealed or
+    that run is dead. If the process was killed, the call can be repeated.
     """
     done = 0
 
@@ -44,7 +44,9 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
-    """Seals the stages `keys` of one shard. Returns False if another run works on the shard, else True."""
+    """Writes the stages `keys` of one shard and their ledger records. Returns True if all of them are in the cache now.
+    Returns False if another run works on the shard.
+    """
     if not leases.take(shard, tuple(keys)):
         return False
     try:

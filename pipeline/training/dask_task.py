@@ -39,10 +39,11 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A run to train, with the versions of software that a worker must have.
+    """A task for a Dask worker: one run to train.
 
-    Epochs are reported to the Dask topic `topic`. `of_client` says that the workers are child processes of the command,
-    with the names 0, 1, 2, ... Such workers share the CUDA devices of the command.
+    `versions` has the versions of software that the worker must have. After each epoch, the worker reports to the Dask
+    topic `topic`. If `of_client` is true, the workers are child processes of the command. Then their names are 0, 1, 2,
+    ..., and they share the CUDA devices of the command. If `of_client` is false, each worker has devices of its own.
     """
 
     config: Config
@@ -56,9 +57,9 @@ class RunTask:
 def run_task(task: RunTask) -> Exception | None:
     """Trains a run, or resumes it. This is the function of a Dask task.
 
-    Returns None after training. An error whose message says everything is returned and not raised, because Dask would
-    print the traceback of a raised error. Raises Reschedule during training if no client waits for the run any more, or
-    if the worker ends.
+    Returns None after training. An error that explains itself in its message is returned and not raised, because Dask
+    would print the traceback of a raised error. Raises Reschedule during training if no client waits for the run any
+    more, or if the worker ends.
     """
     worker = get_worker()
     key = str(worker.get_current_task())
@@ -90,7 +91,8 @@ def run_task(task: RunTask) -> Exception | None:
 
 
 def require_wanted(worker: DaskWorker, key: str) -> None:
-    """Raises Reschedule if the client is gone or cancelled the task `key`, or if the worker ends.
+    """Raises Reschedule, Dask's exception that ends a task, if nobody waits for the task `key` any more or if the
+    worker is closing. Otherwise does nothing.
 
     Dask cannot stop a thread, so training calls this function at each step.
     """

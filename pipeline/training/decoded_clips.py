@@ -60,8 +60,8 @@ class Decoding:
 
 @contextmanager
 def decoding(config: Config) -> Iterator[Decoding]:
-    """Starts the threads that decode, and yields them with their limits. Stops the threads at the end of the `with`
-    block.
+    """Starts the threads that decode. Yields a `Decoding` with the threads, the place for copies of videos and the time
+    limit of a video. Stops the threads at the end of the `with` block.
     """
     count = config.finetune.decode_threads or config.run.worker_threads
     with stopping.threads(count, "decode") as pool, Staging(config.run.staging) as staging:
@@ -76,11 +76,12 @@ def decoding(config: Config) -> Iterator[Decoding]:
 class DecodedClips(CachedClips):
     """The clips of a split, with decoded pixels and cached arrays.
 
-    `squares` maps each backbone entry to the square crop that its network gets. A batch has the pixels of this crop as
-    the array `pixels/<entry>`. A clip that failed in a stage of the cached arrays `arrays` is left out, as in
-    `CachedClips`. `names` are the arrays among `arrays` that a batch contains. `wanted` says which frames of a clip are
-    decoded. With `views`, each clip is seen in a random view, which changes with the epoch (`in_epoch`). Boxes outside
-    of the view are then removed from the batch. Several threads may call `batch`.
+    `squares` maps the name of each backbone entry to the square crop that its network gets. A batch has the pixels of
+    this crop as the array `pixels/<entry>`. As in `CachedClips`, a clip is left out if it failed in a stage of the
+    cached arrays `arrays`. A batch contains only those of `arrays` that are in `names`. `wanted` says which frames of a
+    clip are decoded. With `views`, the network sees each clip in a random view (another part of the video, mirrored,
+    other colours), a new one in each epoch (`in_epoch`). Boxes outside of the view are then removed from the batch.
+    Several threads may call `batch`.
     """
 
     batches_ahead = 2
@@ -110,7 +111,9 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns a copy of these clips that has the views of the epoch `epoch`."""
+        """Returns a copy of these clips in which the clips are changed at random as in the epoch `epoch`. A clip may
+        show another rectangle of the frame, mirrored pixels or other colours.
+        """
         other = copy(self)
         other.epoch = epoch
         return other
@@ -148,17 +151,20 @@ class DecodedClips(CachedClips):
 
     @property
     def view_size(self) -> int:
-        """Returns the side of the largest input of the networks, in px. A view has this side after resizing."""
+        """Returns the size in px of the pixels that are decoded for a clip: the side of the largest square that a
+        network takes.
+        """
         return max(square.size for square in self.squares.values())
 
     @property
     def crop_names(self) -> list[str]:
-        """Returns the names of the crops of these clips."""
+        """Returns the names of all crops in which the clips of this split are cached, sorted, each name once."""
         return sorted({crop_of(clip) for clip in self._table.column("clip_id").to_pylist()})
 
     def _begun(self, rows: Sequence[ClipRow]) -> list[tuple[str, Future[ClipResults]]]:
-        """Begins to decode `rows` in threads. Returns a list of pairs, one for each group of neighbouring rows of one
-        video: the path of the video, and a future with the decoded clips.
+        """Begins to decode `rows` in threads. Neighbouring rows of one video form a group.
+
+        Returns one pair for each group: the path of the video, and a future with the decoded clips.
         """
         groups = [[*group] for _, group in groupby(rows, key=lambda row: row.path)]
         with self._decoding.order:
@@ -189,13 +195,16 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns `row` with the rectangle and the mirroring of the view, so that the decoder cuts out the view."""
+    """Returns `row` with the rectangle and the mirroring of `view` in place of its own crop. So the decoder cuts out
+    the pixels that the view shows.
+    """
     return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Changes the arrays of clip `number` in the batch, in place. The arrays of crops get the rectangle and the
-    mirroring of the view. Boxes outside of the view are removed.
+    """Applies `view`, which is a random change of a clip, to the arrays of clip number `number` in `batch`, in place.
+
+    The arrays of crops get the rectangle and the mirroring of the view. Boxes outside of the rectangle are removed.
     """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:
@@ -221,9 +230,8 @@ def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
 
 
 def _coloured(clip: Tensor, view: View) -> Tensor:
-    """Returns `clip` with the brightness, contrast and saturation of the view. All frames change alike.
-
-    `clip` is [T, S, S, 3] uint8, with T frames of S x S px.
+    """Returns the pixels `clip` [T, S, S, 3] uint8 of T frames of S x S px, changed in brightness, contrast and
+    saturation by the factors of `view`. All frames are changed in the same way.
     """
     frames = clip.movedim(3, 1)
     for change, factor in (

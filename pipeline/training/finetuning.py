@@ -72,13 +72,13 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """A comparison before the first step of training: scores that are computed from pixels, with scores that are
-    computed from cached features, on `num_clips` clips.
+    """Compares two ways to compute the scores of `num_clips` clips, before the first step of a fine-tuning. One way
+    begins at the pixels, the other at cached features. The scores are logits, the outputs of the head.
 
-    The scores are logits, the outputs of the head. `as_extracted` is the largest difference if the features are
-    computed from pixels as in an extraction: batch norms are folded into other layers, the precision is that of the
-    entry, and features are rounded. `as_trained` is for features from the network that is trained. It is the root mean
-    square of the differences, divided by the standard deviation of the logits from cached features.
+    `as_extracted` is the largest difference of a score if the features are computed from pixels exactly as an
+    extraction computes them: with its precision, its rounding, and batch norms merged into other layers. `as_trained`
+    is for features from the network in the form in which it is trained. It is the root mean square of the differences,
+    divided by the standard deviation of the scores from cached features.
     """
 
     num_clips: int
@@ -223,8 +223,10 @@ def _start(config: Config, cache: Cache, *, allow_code: bool) -> _Start:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the backbone entry `name` with the taps whose arrays the head reads. `reads` has the names of all arrays
-    that the head reads. If the head reads no array of this backbone, the entry has no taps.
+    """Returns the backbone `name` with those of its taps whose arrays the head reads. If the head reads no array of
+    this backbone, there are no taps.
+
+    `reads` has the names of all arrays that the head reads.
     """
     size, regions = (
         config.size_of(name),
@@ -238,7 +240,9 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
 
 def _online(config: Config, start: _Start, device: torch.device) -> OnlineHead:
     """Returns one module with the backbones and the head behind them, on `device`. The layers that the section
-    `finetune` unfreezes are trained. The options of the module identify the run to start from.
+    `finetune` of the config unfreezes will be trained, all others stay frozen.
+
+    `options` of the module also has the key `finetune`, which records the run from which the fine-tuning starts.
     """
     options = config.finetune
     for network in start.networks:
@@ -266,8 +270,8 @@ def _clips(
 ) -> tuple[DecodedClips, DecodedClips | None]:
     """Returns the clips of the training split, and the clips of the validation split or None if there is no such split.
 
-    Raises UsageError if views would leave the region for which the cache has boxes. Raises VideosChanged if a video is
-    gone, or differs from the video that the cache was made from.
+    Raises UsageError if a view, which is a random change of a clip, could show a part of the frame for which the cache
+    has no boxes. Raises VideosChanged if a video is gone, or differs from the video that the cache was made from.
     """
     options = config.finetune
     clips = _split(config, cache, start, online, decoder, options.train_split, options.views)
@@ -334,7 +338,9 @@ def _begin(folder: Path, start: _Start) -> None:
 def _step_zero(
     config: Config, start: _Start, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Computes the scores of the first clips of a split from pixels and from cached features, and compares them."""
+    """Returns a comparison of scores before the first step of training. The head scores the first clips of a split from
+    cached features, and from features that are computed from their pixels.
+    """
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
     as_extracted = OnlineHead(start.head, start.entries, extractors, stored=dict(_stored(config, start)))
     indices = range(min(len(clips), config.finetune.batch_size))
@@ -372,8 +378,10 @@ def _save(
     results: RunResults,
     metrics: dict[str, float],
 ) -> None:
-    """Writes the tuned weights, the config that extracts with them, and the run. The record of the run is written last,
-    so that a run without a record is not finished. Then the saved state of the training is removed.
+    """Saves the tuned run in `folder`: the tuned weights, a config that extracts features with these weights, and the
+    head with the record of the run. Then the state of the training is removed.
+
+    The record is written last, so a folder without a record is an unfinished run.
     """
     digests, backbones = dict(start.digests), dict(config.backbones)
     for entry, network in zip(start.entries, start.networks, strict=True):
@@ -400,10 +408,10 @@ def _save(
 
 
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
-    """Returns the options of a backbone entry, with the path `file` as its weights.
+    """Returns the options of the backbone `entry` after fine-tuning, with the weight file `file` as its weights.
 
-    Named weights bring along the geometry of the network, the framing and the normalisation of pixels. A file brings
-    none of these, so the result contains them as options.
+    The name of published weights also decides the options of the network and how frames are resized, cut and
+    normalised. A weight file decides none of these. So the result states them as options.
     """
     options, backbone, framing = (
         config.backbones[entry.name],

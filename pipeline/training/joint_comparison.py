@@ -25,7 +25,7 @@ CONVERGED = "converged"  # folder below `train.run`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class JointComparison:
     """Test scores of one seed, from 0 to 1, by way of training. All ways go on from the same run.
 
     `start` is the score of that run. `joint` is the score after fine-tuning, computed from pixels. `head_alone` is the
@@ -42,7 +42,9 @@ class Comparison:
     joint_seconds: float
 
 
-def compare(config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]) -> list[Comparison]:
+def compare(
+    config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]
+) -> list[JointComparison]:
     """Trains `variant` for `epochs` epochs with each seed, then compares what follows, as the section `finetune` says.
 
     Returns one comparison per seed. Runs that are finished are kept. `note` is called with a line of text at each step.
@@ -56,7 +58,7 @@ def compare(config: Config, variant: str, epochs: int, seeds: int, note: Callabl
     return [_compared(config, run.folder, run.options.seed, note) for run in wanted]
 
 
-def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None]) -> Comparison:
+def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None]) -> JointComparison:
     run = f"{start}-tuned"
     section = config.finetune.model_copy(update={"start": str(start), "seed": seed, "run": run})
     tuning = config.model_copy(update={"finetune": section})
@@ -69,7 +71,7 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
     epochs = max(section.epochs, round(tuned.results.seconds / seconds * section.epochs))
     head_at_cost, _ = _head_alone(tuning, start, epochs, metric)
     note(f"      seed {seed}: head alone, {section.epochs} and {epochs} epochs")
-    return Comparison(
+    return JointComparison(
         seed=seed,
         start=before.metrics[metric],
         joint=score_from_pixels(tuned, split).metrics[metric],

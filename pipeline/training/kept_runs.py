@@ -53,9 +53,11 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders `seed<k>` beside the folder of `run`, with the runs that differ from `run` only in the seed.
+    """Returns the folders `seed<k>` beside the folder of `run`. They hold the runs that differ from `run` only in the
+    seed.
 
-    The folder of `run` itself is in the list if it exists. The list is empty if `run` is not in a table.
+    If the folder of `run` exists, it is in the list too. The list is empty if the folder of `run` is not named
+    `seed<k>`, because `run` is then not part of a table.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 

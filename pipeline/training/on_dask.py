@@ -52,12 +52,13 @@ def train_on_dask(
     overwrite: bool = False,
     on_epoch: OnRunEpoch = log_epoch,
 ) -> list[TrainedRun]:
-    """Trains the runs of the table that are not finished. Returns all runs of the table.
+    """Trains the runs of the table that are not finished, on the workers of a Dask cluster. Returns all runs of the
+    table. The table has one run per head and seed.
 
-    With `overwrite` no run counts as finished. A run whose worker died or left goes on from its last state on another
-    worker. Raises ClusterError if the cluster cannot be reached or cannot do the work, ClusterLost if it goes away
-    during the work, and RunsDiverged at the end if runs diverged. Raises the errors of `train_runs` except errors about
-    finished runs.
+    With `overwrite` no run counts as finished. If a worker dies or leaves, its run goes on from the last saved state on
+    another worker. Raises ClusterError if the cluster cannot be reached or cannot do the work, ClusterLost if it goes
+    away during the work, and RunsDiverged at the end if runs diverged. Raises the errors of `train_runs` too, but a
+    table whose runs are all finished is no error.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     if overwrite:
@@ -85,11 +86,11 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Registers a plugin with the workers for the `with` block, in which runs are trained. Removes the plugin at the
-    end.
+    """Returns a context in which the Dask workers behave as training needs it. A plugin is registered with the workers
+    at the start and removed at the end.
 
     If the workers are child processes of this process, the plugin makes them ignore Ctrl-C. Otherwise the plugin makes
-    each worker leave before its batch job ends, and the run of that worker goes on on another worker.
+    a worker leave the cluster before its batch job ends. Then another worker continues the run of that worker.
     """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
@@ -102,7 +103,10 @@ def _mannered(client: Client, config: Config) -> Iterator[None]:
 
 
 class _Table:
-    """Submits the runs of a table to the scheduler, as many at a time as there are workers."""
+    """Submits the runs of a table, which are heads times seeds, to the Dask scheduler. Each run is one task.
+
+    As many tasks are submitted at a time as there are workers.
+    """
 
     def __init__(self, client: Client, config: Config, on_epoch: OnRunEpoch) -> None:
         self.client, self.on_epoch = client, on_epoch
@@ -116,7 +120,8 @@ class _Table:
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
         """Trains all runs and returns the names of the runs that diverged.
 
-        Any other error of a run is raised and ends all runs. The same command, called again, goes on with these runs.
+        If a run fails for another reason, its error is raised and all runs end. The same command, called again,
+        continues these runs.
         """
         waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)

@@ -70,7 +70,9 @@ def _wait(submission: Submission) -> str:
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns folder -> `<name> seed <seed>` for the runs that diverged. Logs why each of them diverged."""
+    """Returns folder -> message for each run whose training diverged. The message names the head and the seed. Logs why
+    each of these runs diverged.
+    """
     return {
         run.folder: told_of(run, words)
         for index, run in enumerate(runs)

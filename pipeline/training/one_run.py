@@ -41,7 +41,9 @@ def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
 
 
 def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """Returns the clips of a split with the arrays that the head reads. Logs which clips are missing."""
+    """Returns the clips of the split `split`, with the arrays that `head` reads. Logs which clips of the split are
+    missing.
+    """
     clips = CachedClips(cache, head.reads, split, preload=preload)
     tell_of_gaps(clips, split)
     return clips
@@ -92,10 +94,11 @@ def run_training(
     on_epoch: OnRunEpoch = unheard,
     on_step: OnRunStep = unheard,
 ) -> TrainResult:
-    """Trains `head` in place and returns the results. The state, and the TensorBoard log if the config asks for one,
-    are written to `folder`, the folder of the run.
+    """Trains `head` in place and returns the results.
 
-    A run that was cut off goes on from its state. `place` is the place of the run in its table.
+    The state of the training is written to `folder`, the folder of the run, and so is a TensorBoard log if the config
+    asks for one. A run that was interrupted continues from this state. `place` says which run of the table this is, for
+    `on_epoch` and `on_step`.
     """
     schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
     place = replace(place, num_epochs=schedule.num_epochs)
@@ -124,7 +127,9 @@ def results_of(
     val_clips: CachedClips | None,
     device: torch.device,
 ) -> RunResults:
-    """Returns the results of the run `name`, which was trained on `clips` and validated on `val_clips`."""
+    """Puts together the results of a run that has ended, as they are written to results.json. The run `name` was
+    trained on `clips`, and validated on `val_clips` unless these are None.
+    """
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     threads = options.threads or torch.get_num_threads()
     learnt = trained_on(clips.cache, clips, val_clips)

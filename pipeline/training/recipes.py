@@ -1,7 +1,7 @@
-"""Finds the training recipe for each value of `--head`.
+"""Finds the training recipe for each value of the command's option `--head`.
 
-A value is the name of a variant of the config, or of a head. A head gets those options in `train.options` that this
-head knows.
+A value is the name of a head, or of a variant in the section `train.variants` of the config. A recipe has only those
+options in `train.options` that its head knows.
 """
 
 import logging
@@ -60,11 +60,13 @@ def short(head: str) -> str:
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Returns whether the head `head` gets the option `key` from a recipe whose head is `other`.
+    """Returns whether the option `key` of a recipe is passed to the head `head`. The recipe was written for the head
+    `other`.
 
-    The result is True if `head` has the option, unless `other` has an option with the same name and another meaning, as
-    with `dim`. Two options have the same meaning if their descriptions are equal. If `other` is a user's own head, its
-    options are unknown, and the result is True only for options of `TapOptions`.
+    The result is False if `head` has no such option, or if `other` has an option with the same name and another
+    meaning, as with `dim`. The meanings are equal if the descriptions of both options are equal. If `other` is a user's
+    own head, its options are unknown, and the result is False unless the option belongs to `TapOptions`. In all other
+    cases the result is True.
     """
     model = HEADS[head].option_model
     if key == "tail":

@@ -28,11 +28,11 @@ class ResultsError(UsageError):
 
 
 class SplitCounts(BaseModel):
-    """The numbers of videos and clips that the scores of a split were computed on.
+    """The numbers of videos and clips in a split, for the scores of the split.
 
-    `num_failed` videos have only failed clips, and these videos count as wrong. `num_unsealed_clips` clips were not
-    extracted and are left out of the scores. `digest` identifies the clips and labels, "" in results of earlier
-    versions.
+    `num_failed` of the `num_videos` videos have only failed clips. These videos count as wrong. `num_unsealed_clips`
+    clips are not extracted yet and are left out of the scores. `digest` identifies the clips and labels of the split.
+    It is "" in results of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,10 +56,10 @@ class RunResults(BaseModel):
     """The results of one run. `recipe` is the section `train` of the config for this run.
 
     `scores` maps split -> metric -> value, a fraction from 0 to 1. `counts` maps each split to its numbers of videos
-    and clips. `random_weights` are the stages with random weights that the run reads, None in runs of earlier versions.
-    `trained_on` identifies the clips, labels and classes of the run's splits, empty in runs of earlier versions.
-    `metric` is the metric that chose the epoch on the validation split, None without a validation split. `seconds` is
-    the training time, summed over all parts of a run that was interrupted.
+    and clips. `random_weights` are the keys of the stages with random weights that the run reads, or None for a run of
+    an earlier version. `trained_on` has digests of the clips, labels and classes of the run's splits, and is empty for
+    a run of an earlier version. `metric` is the validation metric by which the best epoch was chosen, or None without a
+    validation split. `seconds` is the training time, summed over all parts of a run that was interrupted.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -93,10 +93,10 @@ class RunResults(BaseModel):
 
 
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
-    """Returns a dict of all values that the scores of a run depend on.
+    """Returns a dict of all values on which the scores of a run depend. Runs with equal dicts can be compared.
 
-    `features` is the fingerprint of the arrays that the run reads. `trained_on` identifies the clips and classes of the
-    run.
+    `recipe` has the training options, `features` is the fingerprint of the arrays that the run reads, and `trained_on`
+    identifies the clips and classes of the run.
     """
     return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 

@@ -44,10 +44,10 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """The scores of a run on one split.
+    """The scores of a run on one split, such as `val`.
 
-    `result` has the metrics. `counts` are the numbers of videos and clips. `random_weights` are the keys of stages with
-    random weights that the run reads.
+    `result` has the metrics. `counts` has the numbers of videos and clips. The run reads arrays of several stages.
+    `random_weights` has the keys of those stages whose networks have random weights.
     """
 
     result: EvaluationResult
@@ -152,7 +152,8 @@ def runs_below(root: Path) -> list[Path]:
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns the results of the run in `folder` for a table, with `scored` in place of all earlier scores.
+    """Returns the results of the run in `folder`, as a table shows them. All earlier scores are left out, and the
+    scores in `scored` are there instead.
 
     All other values come from results.json, or from run.json if an earlier version wrote no results.json.
     """
@@ -174,9 +175,10 @@ def in_table(folder: Path, scored: RunScores) -> RunResults:
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
-    """Returns a config with the recipe of the run, changed by `overrides`.
+    """Returns a config with the cache and the section `train` of a trained run. `overrides` are texts `key=value` that
+    change it.
 
-    Raises ConfigError for a key that may not be overridden and for a value that is not allowed.
+    Raises ConfigError for a key that may not be changed and for a value that is not allowed.
     """
     document: dict[str, Any] = {"cache": record.cache, "train": record.train.model_dump(mode="json")}
     for override in overrides:

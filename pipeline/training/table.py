@@ -51,7 +51,10 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """One head trained with one seed, in `folder`. `kept` says that the run was finished before this command."""
+    """One head trained with one seed. Its run lies in `folder`.
+
+    `kept` is True if the run was finished before this command began, and False if this command has trained it.
+    """
 
     folder: Path
     results: RunResults
@@ -69,7 +72,10 @@ class RunsDiverged(TrainingDiverged):
 
 @dataclass(frozen=True)
 class _RunToTrain:
-    """One run that is to be trained, its place in the table, and the callbacks for its records."""
+    """One run that is to be trained, and its place in the table.
+
+    Training calls `on_epoch` with the record of each epoch and `on_step` with the record of each step.
+    """
 
     config: Config
     wanted: WantedRun
@@ -166,12 +172,15 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
 
 
 def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
-    """Returns the runs that are not finished."""
+    """Returns those of `runs` that are not finished."""
     return [run for run in runs if not is_trained(run.folder)]
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Returns each run with its results. All `runs` must be finished. A run that is not in `trained_now` is `kept`."""
+    """Reads and returns the results of each of the finished `runs`.
+
+    In the result, `kept` is False for the runs in `trained_now`, and True for all others.
+    """
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
     ]
@@ -204,10 +213,11 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 
 
 def _folder(run: str, name: str, seed: int | None) -> Path:
-    """Returns the folder of a run (`out`, `lstm`, 0 -> `out/lstm/seed0`). `run` is the value of `train.run`.
+    """Returns the folder of a run. It is `<run>/<name>/seed<seed>`, for example `out/lstm/seed0`. `run` is the value of
+    `train.run`, and `name` is the name of the head.
 
-    If `run` contains `<head>`, the name replaces `<head>` and is not added as a folder. With `seed` None, for the only
-    run of a table, neither name nor seed is added.
+    If `run` contains `<head>`, the name is put there and is not added as a folder. If `seed` is None, because the table
+    has only one run, the folder is `run` itself.
     """
     place = Path(run.replace(HEAD, name))
     if seed is None:
@@ -245,9 +255,9 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains a run in the worker process with index `worker_index`, as `_tried` does.
+    """Calls `_tried` in the worker process with index `worker_index`, to train one run. The index chooses the GPU.
 
-    The process uses its share of the cores, or the number of threads in `train.threads`.
+    torch uses the threads that `run.threads` states, or the share of the cores of this process.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)

@@ -57,10 +57,10 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 
 
 def require_whole_maps(cache: Cache, head: Head) -> None:
-    """Raises HeadError if a head places boxes on maps whose cells do not cover the whole crop evenly.
+    """Raises HeadError if a head cuts regions out of cached maps whose cells do not cover the whole crop evenly.
 
-    Such maps come from networks without padding, and from crops whose side the stride does not divide. A head that
-    reads cached regions places no boxes on maps, and these regions are right in both cases.
+    Such maps come from networks without padding, and from crops whose side is not a multiple of the stride. Boxes would
+    lie at wrong places of such maps. A head that reads cached regions is always accepted.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

@@ -27,10 +27,10 @@ log = logging.getLogger("kinegraph")
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
     """Raises an error if a run in `wanted` cannot be trained.
 
-    Raises ConfigError if the cache has no labels or the options contradict each other. Raises CacheMismatch if the
-    cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
-    built on the arrays of the cache. Logs which of these arrays come from random weights. With `overwrite` the clips
-    are opened too, so that no old run is discarded for a run that cannot be trained.
+    Raises ConfigError if the cache has no labels or the options contradict each other, CacheMismatch if the cache was
+    made with another data set, CacheError if the cache cannot be read, and HeadError if a head cannot be built on the
+    arrays of the cache. Logs which arrays come from random weights. If `overwrite` is true, the clips are opened too,
+    so that no old run is discarded for a run that cannot be trained.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -63,11 +63,13 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
-    """Returns the message for `error`, which says that a head cannot be built on the arrays of the cache.
+    """Returns the error message for a head that cannot be built on the arrays of the cache. `error` is the error of
+    that attempt.
 
-    The config may declare arrays that are not extracted yet. If the head can be built with these arrays, the message
-    says which of them are missing. If the head still cannot be built, but for another reason, the message has that
-    reason and lists these arrays. Else the message is the text of `error`.
+    The config may declare arrays that are not extracted yet. This function tries to build the head on these arrays
+    together with those of the cache. If the head can be built, the message names the arrays that are missing. If this
+    attempt fails with another message than `error`, that message is returned, followed by the names of the missing
+    arrays. Otherwise the message of `error` is returned.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)
@@ -111,8 +113,9 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
 
 
 def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip, for each array that a head can read.
+    """Returns array name -> shape of one clip, for all arrays that a head can read.
 
-    The arrays are those of the cache and those of the stages in `planned`, which need not be extracted yet.
+    These are the arrays in the cache and the arrays of the stages in `planned`. The stages in `planned` need not be
+    extracted yet.
     """
     return {name: array.shape for name, array in cache.readable(planned).items()}

@@ -1,8 +1,8 @@
 """Finds the shards that hold other frames than the latest rules take, in a cache that an earlier version made.
 Torch-free.
 
-The rules are the rules by which kinegraph chooses the frames, times and crops of a clip from its video. A new version
-of the stage `clips` has new rules. A verdict says what an upgrade has to change in one shard.
+Rules decide which frames, times and crops a clip takes from its video. The version of the stage `clips` is the version
+of its rules. A verdict says what an upgrade has to change in one shard.
 """
 
 import threading
@@ -50,7 +50,9 @@ class Timing(BaseModel):
 
     @classmethod
     def of(cls, row: ClipRow) -> "Timing | None":
-        """Returns the timing of a row, or None if its video could not be opened."""
+        """Returns the times, crop and frame size of a row of clips.parquet, or None if the video of the row could not
+        be opened.
+        """
         return cls(**{key: getattr(row, key) for key in cls.model_fields}) if row.is_probed else None
 
 
@@ -59,14 +61,14 @@ class Verdict(BaseModel):
 
     `of` is a digest of the rows and ledger records that were compared. `rows` maps the clip_id of each row that changes
     to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
-    removed. In `reopened` each key comes after the keys that its stage reads. If `frame_times` is set, the shard of the
-    stage `clips` is written again with these times, and `clips` is its ledger record before the upgrade. `frame_times`
-    has one item per row, which is None for a failed clip.
+    removed. In `reopened` each key comes after the keys that its stage reads. If `frame_times` is not None, these times
+    replace those in the shard of the stage `clips`, and `clips` is the ledger record of that shard before the upgrade.
+    `frame_times` has one item per row. The item is None for a failed clip.
 
-    `differing` maps the ids of clips that show other frames to messages. `unread` maps the ids of clips whose video
-    cannot be read to messages. `retimed` lists the ids of clips with the same frames at other times. `dropped` says
-    that the user asked to count unread clips as differing, and that `differing` has such clips. `judged` maps each
-    stage key to the digest of its ledger record.
+    `differing` maps the id of each clip that shows other frames to a message. `unread` maps the id of each clip whose
+    video cannot be read to a message. `retimed` lists the ids of clips that show the same frames at other times. If
+    `dropped` is true, the user asked to count unread clips as differing, and `differing` has such clips. `judged` maps
+    each stage key to the digest of its ledger record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,10 +89,11 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the shards of one cache with their videos. Any thread may call it.
+    """Compares the frames in the shards of one cache with those that the latest rules choose from the videos. Any
+    thread may call it.
 
-    `stages` are the stages that are made from videos, each after the stages that it reads. `rules` is the version of
-    the rules by which the cache was made. Once `stopping` is set, comparisons that have begun raise Stopped.
+    `stages` has the stages that are made from videos, each after the stages that it reads. `rules` is the version of
+    the rules by which the cache was made. After `stopping` is set, comparisons that are under way raise Stopped.
     """
 
     cache: Cache
@@ -103,7 +106,9 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
-        """Returns a comparer for `cache`. Raises CacheError if the clip options of the cache are not understood."""
+        """Returns a `Comparer` for the cache `cache`. Raises CacheError if the clip options of the cache are not
+        understood.
+        """
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
         wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
@@ -111,8 +116,10 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of a shard. A verdict holds only as long as the digest is the
-        same.
+        """Returns a digest of the rows and ledger records of a shard.
+
+        If the digest has changed since a verdict was made (the list of what an upgrade changes in this shard), the
+        verdict is no longer valid.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
@@ -167,9 +174,11 @@ class Comparer:
         return {key: record for key, record in records.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
-        """Returns the rows of one video as the latest rules make them, and the comparison of each row.
+        """Returns the rows of one video as the latest rules make them, and one `Comparison` per row, which says whether
+        the frames or times in the cache differ from them.
 
-        `old` are the rows in the cache. `records` maps stage keys to the ledger records of the shard.
+        `old` are the rows of the video in the cache, all in one shard. `records` maps stage keys to the ledger records
+        of this shard.
         """
         same = [Comparison(change="none") for _ in old]
         if old[0].frame_rate is not None:  # numbered images, which both rules read alike
@@ -203,10 +212,11 @@ class Comparer:
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """Returns the row that `kinegraph index` would write by the latest rules. `told` is the new probe of the video,
-        or the error if the video cannot be opened.
+        """Returns `row` with the times, crop and frame size that `kinegraph index` would write for it by the latest
+        rules. `told` is what opening the video now has shown, or the error if the video cannot be opened.
 
-        Returns `row` itself if nothing changes. Raises CacheError if the clip options do not make such a clip.
+        Returns `row` itself if nothing changes. Raises CacheError if the options `clips` of the cache do not make a
+        clip with the id of `row`.
         """
         if isinstance(told, DecodeError) and not row.is_probed:
             return row
@@ -220,11 +230,11 @@ class Comparer:
         raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
 
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
-        """Returns the keys of the stages whose values would change, and the keys of all stages made from these stages.
+        """Returns the keys of the stages whose values change, and of all stages made from these stages.
 
-        Each argument says that at least one clip of the shard has a change. The change is other frames for
-        `has_other_frames`, other times of the same frames for `has_other_times`, and another start or end for
-        `is_moved`.
+        Each argument says what changes in at least one clip of the shard. `has_other_frames`: the clip shows other
+        frames. `has_other_times`: the clip shows the same frames at other times. `is_moved`: the clip has another start
+        or end.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -246,11 +256,11 @@ def _times(contents: ShardContents) -> np.ndarray:
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Compares the cached times of a clip with the times that the rules of the cache take now. Returns `comparison` if
-    the times are equal, else a copy with the change `frames`.
+    """Compares the cached times of a clip with the times that the rules of the cache find in the video now
+    (`comparison.old_times`). Returns `comparison` if the times are equal, else a copy with the change `frames`.
 
-    `sealed_times` [T] are the cached times of the T frames. `is_ok` says that the clip did not fail when it was sealed.
-    For a clip that failed, nothing is compared, and `comparison` is returned.
+    `sealed_times` [T] are the cached times of the T frames in seconds. `is_ok` is false if the clip failed in the
+    cache. For such a clip nothing is compared, and `comparison` is returned.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
@@ -258,9 +268,10 @@ def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> C
 
 
 def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
-    """Returns for each row of a shard the times of its frames in seconds, by the latest rules.
+    """Returns the times of the frames in seconds for each row of a shard, by the latest rules. A failed clip has None
+    in place of times.
 
-    A row without a change keeps its sealed times. A failed clip has None.
+    The times in the cache are returned for rows that the latest rules do not change.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
@@ -283,8 +294,8 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns whether the latest rules chose the frames of the cache. Returns True also for a cache of imported
-    features.
+    """Returns whether the frames in the cache were chosen by the latest version of kinegraph's rules for choosing
+    frames. Returns True also for a cache of imported features, and False for an older version.
 
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
@@ -311,9 +322,8 @@ def record_digest(record: Record) -> str:
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
-    """Returns key -> stage for the stages that are made from videos, each after the stages that it reads.
-
-    Imported stages are left out.
+    """Returns stage key -> stage for all stages of the cache that are computed from its videos. A stage comes after the
+    stages that it reads. Imported stages are not in the result.
     """
     stages = stages_in_order(cache)
     return {key: stages[key] for key in with_readers(stages, stages.keys() & {CLIPS})}

@@ -1,9 +1,10 @@
 """`kinegraph verify --frames` compares a cache of an earlier version with its videos and upgrades it. Torch-free.
 
-A verdict says what the upgrade has to change in one shard. An upgrade writes in this order: a verdict on each shard,
-the key `upgrading` in cache.json, clips.parquet, ledger records, stages, and cache.json with the options of the latest
-rules. While `upgrading` is set, no other command opens the cache. At the end the verdicts are removed. Each step can be
-repeated, so an upgrade that was killed goes on from its verdicts.
+A verdict says what the upgrade has to change in one shard. An upgrade first writes the verdicts of all shards. Then it
+sets the key `upgrading` in cache.json, and from then on no other command opens the cache. Then it changes
+clips.parquet, the ledger records and the documents of the stages. Last, it writes cache.json with the options of the
+latest rules and without the key `upgrading`, and removes the verdicts. Each step can be repeated, so an upgrade that
+was killed goes on from its verdicts.
 """
 
 import json
@@ -52,18 +53,21 @@ ADVICE = "Remove it and repeat the command."
 
 
 class VerdictMissing(CacheError):
-    """The verdict on a shard is missing, so an upgrade that was stopped cannot go on."""
+    """An upgrade that was stopped cannot go on, because a file in which it noted the changes of a shard (a verdict) is
+    missing.
+    """
 
 
 @dataclass(kw_only=True)
 class FrameReport:
-    """The result of a comparison of frames.
+    """The result of a comparison of the frames in a cache with the frames that the latest rules take from its videos.
 
-    `version` is the version of the stage `clips` before an upgrade. If it is the latest version, there was nothing to
-    compare. `shards` counts each shard once: as the same, as retimed (the same frames at other times), as different, or
-    as unread. `clips` has the numbers of retimed, different and unread clips. `differing` maps a few clips with other
-    frames to messages, and `unread` maps a few clips whose video cannot be read to messages. `dropped` says that the
-    user asked to count unread clips as different, and that there were such clips.
+    `version` is the version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
+    `shards` counts the shards by result: `same`, `retimed` (the same frames at other times), `differ` (other frames),
+    or `unread` (a video cannot be read). A shard whose clips have several results counts as `unread` if one of its
+    clips is unread, else as `differ`. `clips` counts the clips that are retimed, differ or are unread. `differing` maps
+    a few clips that differ to messages, and `unread` maps a few unread clips to messages. `dropped` is True if the user
+    asked to count unread clips as different, and if there were such clips.
     """
 
     cache: str
@@ -82,7 +86,9 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether the cache was upgraded or every clip has the frames that the latest rules take."""
+        """Returns whether the upgrade leaves no problem: the cache was upgraded, or all shards have the frames that the
+        latest rules choose and all their videos could be read.
+        """
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
@@ -122,12 +128,14 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
-    """Compares frames and upgrades the cache. Shards whose frames are right under the latest rules are kept. Shards
-    with other frames are un-marked: their ledger records are removed, so that `extract` computes these shards again.
+    """Upgrades a cache whose frames were chosen by earlier rules for reading videos. Shards with the frames that the
+    latest rules choose are kept. The ledger records of shards with any other frame are removed, so that `extract`
+    computes these shards again.
 
-    Returns the report. If videos of sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`,
-    the shards of these videos are un-marked too. Raises AnotherRunError if another run works on the cache,
-    CacheNotFound if there is no cache at `root`, and CacheError if a document of the cache is damaged.
+    Returns the report. If videos of sealed clips cannot be read, no record is removed, and only the results of the
+    comparison are written, for the next upgrade. With `drop_unread`, the records of the shards of these videos are
+    removed too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no cache at `root`,
+    and CacheError if a document of the cache is damaged.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -161,9 +169,12 @@ def _report(cache: Cache) -> FrameReport:
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
-    """Yields a verdict on each shard, in order.
+    """Yields a verdict on each shard, in the order of the shards. A verdict says what the upgrade has to change in the
+    shard.
 
-    With `keep`, each verdict is written to the cache, and a verdict that an earlier call wrote is used again.
+    If `keep` is true, a verdict is written to the cache unless a video cannot be read, and a verdict that an earlier
+    call wrote is used again. If `keep` is false, nothing is written. If `drop_unread` is true, clips whose video cannot
+    be read count as clips whose frames differ.
     """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
@@ -186,9 +197,11 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
 def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
-    """Yields `compared(shard)` for each shard, in order. The threads of `pool` compute a few shards ahead.
+    """Yields the verdict `compared(shard)` of each shard, in order. A verdict says what an upgrade has to change in the
+    shard.
 
-    Not all shards are submitted at once, because a verdict may take 100 kB of memory.
+    The threads of `pool` compute a few shards ahead. Only these few are submitted at a time, because a verdict may take
+    100 kB of memory.
     """
     under_way: deque[Future[Verdict]] = deque()
     ahead, begun = 4 * (os.cpu_count() or 1), 0
@@ -214,9 +227,10 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """Returns the verdict on a shard that an upgrade wrote before it was stopped.
+    """Returns the result of comparing one shard with its videos that an earlier, stopped upgrade has stored (the
+    verdict).
 
-    Returns None if there is no such verdict, or if the shard has changed since.
+    Returns None if there is no such result, or if the shard has changed since.
     """
     try:
         verdict = _read(cache, shard)
@@ -226,7 +240,8 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: OnProgress) -> None:
-    """Makes the changes of all verdicts and then removes the verdicts. After a kill the function can be called again.
+    """Upgrades the cache. Makes the changes that the verdicts on the shards ask for, and then removes the verdicts from
+    the cache. If the process is killed, the function can be called again.
 
     Raises AnotherRunError if another run works on the cache.
     """
@@ -259,7 +274,11 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Writes clips.parquet with the changed rows of all verdicts in one write. Writes nothing if no row changes."""
+    """Writes clips.parquet once, with the rows that the upgrade changes in all shards. Writes nothing if no row
+    changes.
+
+    The changed rows come from the verdicts. A verdict says what the upgrade has to change in one shard.
+    """
     rows = list(cache.clips.rows())
     is_changed = False
     for shard in stopping.checked(range(cache.num_shards)):
@@ -298,11 +317,11 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Makes the changes of one verdict to the ledger records of its shard.
+    """Changes the ledger records of one shard as its verdict says.
 
-    Removes the records of the stages that are to be computed again. The record of a stage is removed before the records
-    of the stages that it reads. A record that was sealed after the verdict is removed, too. The remaining records get
-    the fingerprint of the latest rules.
+    Removes the records of the stages that have to be computed again. The record of a stage is removed before the
+    records of the stages that it reads. A record that was sealed after the verdict was made is removed, too. All other
+    records get the fingerprint of the latest rules.
     """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)
@@ -322,7 +341,11 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Seals the shard of the stage `clips` again, with the frame times of the latest rules in `verdict.frame_times`."""
+    """Writes the shard of the stage `clips` again, with the frame times by the latest rules, and seals it.
+
+    The times are in `verdict.frame_times`. Does nothing if the shard was already written by an upgrade that was
+    stopped.
+    """
     assert verdict.frame_times is not None
     assert verdict.clips is not None
     sealed = cache.ledger.read(stage.key, verdict.shard)

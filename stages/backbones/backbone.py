@@ -16,8 +16,11 @@ from torch import Tensor, nn
 class Backbone(nn.Module):
     """A network that takes clips and returns the maps of the wanted taps.
 
-    A subclass sets `stages`: tap -> dotted paths of the submodules that run between the tap below and this tap, in
-    order. The taps in `stages` go from bottom to top. A subclass whose submodules do not form a chain overrides `step`.
+    A subclass sets `stages`: name of the tap -> dotted paths of the submodules that compute the tap, in the order in
+    which they run. The taps in `stages` go from bottom to top. The submodules of the lowest tap take the input of the
+    network. The submodules of every other tap take the output of the tap below. A subclass whose submodules do not form
+    a chain overrides `step`.
+
     `taps` has the wanted taps. These are all taps until `cut` is called. `levels` has the taps whose submodules are
     still in the network.
     """
@@ -54,7 +57,7 @@ class Backbone(nn.Module):
         self._keep(above)
 
     def _keep(self, levels: tuple[str, ...]) -> None:
-        """Removes the submodules of all taps that are not in `levels`."""
+        """Removes the submodules of all taps except those in `levels`, which are names of taps, from bottom to top."""
         present = {path for path, _ in self.named_modules()}
         for name in set(self.levels).difference(levels):
             for path in present.intersection(self.stages[name]):
@@ -71,9 +74,10 @@ class Backbone(nn.Module):
             self.add_module(child, network.get_submodule(child))
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to the classifier, which this network lacks.
+        """Returns whether the tensor `name` of a weights file belongs to the classifier, which this network does not
+        have.
 
-        The method is called only for names that no known file format explains.
+        The method is called only if no known file format explains the name.
         """
         return False
 
@@ -85,8 +89,9 @@ class Backbone(nn.Module):
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns the outputs of the wanted taps by name. `x` is the input of the lowest submodule that is still in the
-        network.
+        """Returns tap name -> maps for the wanted taps.
+
+        `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of that tap.
         """
         maps: dict[str, Tensor] = {}
         for tap in self.levels:

@@ -69,8 +69,10 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Returns the convolutions between the tap below and each tap: tap -> name -> (in channels, out channels, kernel,
-    stride).
+    """Returns a description of all convolutions of the network as a dictionary of tap -> name of the convolution ->
+    (input channels, output channels, kernel size, stride).
+
+    A tap has the convolutions that come after the next lower tap. The lowest tap, `stem`, has those from the input on.
     """
     convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
@@ -98,9 +100,10 @@ class Joined(nn.Module):
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        """Returns the branches joined along the channels, [B*T, C, H, W]. Branch i has the shape [B*T, C_i, H, W].
+        """Returns one tensor [B*T, C, H, W] with the outputs of all branches of the Inception block, side by side along
+        the channels.
 
-        C is the sum of all C_i.
+        The output of branch i is [B*T, C_i, H, W]. C is the sum of all C_i.
         """
         return torch.cat(list(branches), 1)
 
@@ -132,10 +135,10 @@ class BNInception(Backbone):
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the maps of `tap` [B*T, C', H', W'] for the maps `x` [B*T, C, H, W] of the tap below.
+        """Computes the maps of `tap` [B*T, C', H', W'] from `x` [B*T, C, H, W], the maps of the tap directly below.
 
-        B is the number of clips, T of frames of a clip. The maps `x` have C channels, H rows and W columns. The maps of
-        `tap` have C' channels, H' rows and W' columns.
+        The maps of all T frames of all B clips lie one after the other on the first axis. C and C' are numbers of
+        channels. H and H' are rows, W and W' columns.
         """
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))

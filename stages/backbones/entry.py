@@ -69,11 +69,11 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
-        """Returns option -> value for the options of the network that differ from the paper's values.
+        """Returns a dict with the options of the network that differ from the paper's values (option -> value).
 
-        Values in `options` come first. Other options have the values with which `weights` were trained. If these values
-        are not known, or if `options` has `geometry: paper`, other options have the paper's values. Raises ValueError
-        if an option or a value does not exist.
+        Values in `options` come first. All other options have the values with which `weights` were trained. If these
+        values are not known, or if `options` has `geometry: paper`, all other options have the paper's values. Raises
+        ValueError if an option or a value does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

@@ -37,7 +37,11 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns the maps [B, T', C, H, W] of each tap by name, for `clips` [B, T, S, S, 3] uint8 RGB."""
+        """Returns tap name -> maps [B, T', C, H, W] for clips of B x T frames.
+
+        `clips` [B, T, S, S, 3] are uint8 RGB pixels, S is the side of the input. T' is the number of maps, which is
+        smaller than T if the backbone joins frames.
+        """
         if self.is_reversed:
             clips = clips.flip(-1)
         x = (clips.float() / 255 - self.mean) / self.std

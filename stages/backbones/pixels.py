@@ -24,9 +24,9 @@ def pixels_of(options: BackboneOptions) -> Pixels:
     """Returns the normalisation of the pixels for a backbone of the config: mean, standard deviation and order of
     channels.
 
-    Values in `options` come first. A value that `options` does not have is the one that the weights were trained with.
-    If nothing is known about the weights, it is the usual value of the network. For inflated weights, it is the value
-    of the weights of the 2D network.
+    A value that `options` has is used. A value that `options` leaves open is the one that the weights were trained
+    with, or, if nothing is known about the weights, the usual value of the network. Inflated weights are made from the
+    weights of a 2D network, and count as trained with the values of that network.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)
@@ -38,9 +38,9 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
     """Returns how frames are resized and cut for a backbone of the config.
 
-    Values in `options` come first. Values that `options` leaves open are those with which the weights were tested. But
-    if `options` has another `size` than the weights, or if nothing is known about the weights, crops are cut first and
-    then resized with `pillow`.
+    A value that `options` has is used. A value that `options` leaves open is the one with which the weights were
+    tested. There are two cases without such a value: `options` has another `size` than the weights, or nothing is known
+    about the weights. In both cases a crop is cut first and then resized by the method `pillow`.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

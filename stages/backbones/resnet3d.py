@@ -21,11 +21,11 @@ EXPANSION = 4
 
 
 class Bottleneck3D(nn.Module):
-    """A residual block of three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1. t is
-    `temporal_kernel`.
+    """A residual block: three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1, whose output is added
+    to a shortcut. t is `temporal_kernel`.
 
-    The second convolution has the stride in space. The output of the convolutions is added to the shortcut. The
-    submodules have torchvision's names.
+    The second convolution divides the height and width of the maps by `stride`. The submodules have torchvision's
+    names.
     """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:

@@ -53,7 +53,7 @@ class ResNetLayout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """Returns option -> allowed values. The first value of an option is the value in this layout."""
+        """Returns option -> allowed values. The first of the values is the default of this layout."""
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")
@@ -77,8 +77,8 @@ class ResNetLayout:
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
-        """Returns one temporal kernel for each residual block of `stage`. `stage` is "res2", "res3",
-        "res4" or "res5".
+        """Returns the length in frames of the temporal kernel of each residual block of a stage. The stage `stage` is
+        "res2", "res3", "res4" or "res5".
         """
         pattern = TEMPORAL_KERNELS[self.temporal_kernels][stage]
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))

@@ -18,7 +18,8 @@ from kinegraph.stages.stage import StageBatch
 class BackboneRunner:
     """Computes the features of one backbone of the config on one device.
 
-    The network always runs on the whole batch, also if few rows of it are wanted. So every batch has the same shape.
+    The network always runs on the whole batch, even if only a few rows of the batch are wanted, so that every batch has
+    the same shape.
     """
 
     def __init__(
@@ -34,11 +35,11 @@ class BackboneRunner:
             self._keep(tap, tap_maps, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Rounds the maps [B, T, C, H, W] of one tap to the stored type, and hands the rounded maps on to the stages
-        that read them.
+        """Stores the maps [B, T, C, H, W] of one tap, rounded to the type of the cache. Also passes the rounded maps to
+        the stages that read them.
 
-        As the config asks, the rounded maps, the means over H and W of the maps before rounding, or both are stored. A
-        clip whose rounded maps have a value that is not finite is marked as failed.
+        The config decides what is stored: the rounded maps, the means over H and W of the maps before rounding, or
+        both. A clip is marked as failed if its rounded maps have a NaN or an infinite value.
         """
         slots, array = batch.slots, f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])

@@ -103,7 +103,9 @@ def _name(key: str) -> str:
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:
-    """Raises ValueError if the network, options, taps, frames and weights of a backbone entry do not fit together."""
+    """Raises ValueError if an option of the backbone `name` is wrong, or if its options do not fit together. For
+    example, the clips may have too few frames for a tap.
+    """
     options = recipe.backbones[name]
     with under(f"backbones.{name}.model"):
         entry(options.model)

@@ -16,8 +16,8 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A place where a backbone can be cut. `space` and `time` have (kernel, stride) of each layer below the tap that
-    changes the size of the maps in space, or in time.
+    """A place where a backbone can be cut. Layers below the tap change the size of the maps. `space` has (kernel,
+    stride) of each layer that changes the height and width, `time` of each layer that changes the number of time steps.
 
     The side of the input, in px, must be a multiple of `size_multiple`. The number of frames of the input must be a
     multiple of `frames_multiple`.
@@ -42,8 +42,8 @@ class Tap:
 
     @property
     def offset_px(self) -> float:
-        """Returns the distance, in pixels of the input, between the centre of map cell 0 and the middle of the first
-        `stride` pixels.
+        """Returns how far the centre of map cell 0 lies from the centre of the square that the first `stride` x
+        `stride` pixels of the input form. The unit is px, along one axis.
 
         In a network that pads, the distance is 0. Without padding, the centre of cell 0 lies further from the edge.
         """
@@ -66,11 +66,11 @@ class Tap:
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of this tap's maps, computed from `shape`, the shape of the maps of a lower
-        tap `below`.
+        """Returns the shape (T, C, H, W) of this tap's maps. `shape` is the shape of the maps of `below`, a lower tap
+        of the same network.
 
-        `below` belongs to the same network as this tap. T is the number of maps, C the number of channels. A map has H
-        rows and W columns. Raises ValueError if the network cannot take this number of frames.
+        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises ValueError if the
+        network cannot take this number of frames.
         """
         num_frames, _, height, width = shape
         self._check_frames(num_frames * below.temporal_stride)
@@ -89,9 +89,11 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """Describes a tap by the layers between the tap below and this tap. The other fields are those of `Tap`.
+    """A tap, described by the layers directly below it: all layers after the tap below, or from the input on for the
+    lowest tap.
 
-    The number of maps of a clip at this tap must be a multiple of `frames_multiple`.
+    `space` and `time` have (kernel, stride) of those of these layers that change the size of the maps. The number of
+    maps of a clip at this tap must be a multiple of `frames_multiple`.
     """
 
     name: str
@@ -102,9 +104,10 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
-    """Returns the taps of a network, from bottom to top. `levels` has one description for each tap, from bottom to top.
+    """Returns the taps of a network, from bottom to top. `levels` describes each tap, in the same order.
 
-    The side of the input must be a multiple of `size_multiple` for each of the taps.
+    A description has the layers between the tap and the tap below it. The lowest tap has the layers from the input on.
+    The side of the input in px must be a multiple of `size_multiple`.
     """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()

@@ -40,9 +40,9 @@ class TimmImage(Backbone):
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the wanted taps to `taps`. timm removes the layers above the highest tap in `taps`.
+        """Limits the wanted taps to `taps`, and removes the layers above the highest of them from the model.
 
-        Raises ValueError if `taps` is empty, or has a tap that is not wanted now.
+        Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
         """
         unknown = [name for name in taps if name not in self.taps]
         if unknown or not taps:
@@ -95,10 +95,10 @@ class TimmImage(Backbone):
 
 
 def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Renames the tensors of the network in the state dict `state`, in place: removes `model.`, so that they have
+    """Removes `model.` from the names of a network's tensors in the state dict `state`, in place. The names are then
     timm's public names.
 
-    The names of the network in `state` begin with `prefix`. torch calls this function after it has made `state`.
+    `prefix` is the text before `model.` in these names. torch calls this function after it has made `state`.
     """
     own = f"{prefix}model."
     for name in [name for name in state if name.startswith(own)]:
@@ -106,9 +106,10 @@ def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, 
 
 
 def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Renames the tensors of the network in the state dict `state`, in place: adds `model.` to timm's public names.
+    """Renames the tensors in the state dict `state`, in place. Files have timm's names, and this module has the network
+    of timm as its child `model`. So `model.` is put before each name.
 
-    torch calls this function before it loads `state`, because torch needs the names with `model.`.
+    torch calls this function before it loads `state` into the module.
     """
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)

@@ -30,10 +30,11 @@ class Sampled:
 def sampled(
     options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
 ) -> Sampled:
-    """Returns clip number `clip`, from 0, of a video that lasts `duration` seconds, or of an interval of that video.
+    """Returns the sampled frames of the clip number `clip`, from 0.
 
-    `frames` has the number and times of the frames of the video. It may be None unless frames are chosen by number
-    (`fps: native`).
+    The clip is taken from `interval`, or from the whole video if `interval` is None. The video lasts `duration`
+    seconds. `frames` has the number and the times of the frames of the video. With `fps: native`, frames are chosen by
+    number, and `frames` is needed. Otherwise frames are chosen by time, and `frames` may be None.
     """
     if not options.by_number:
         times = clip_times(options, duration, clip, interval)
@@ -54,13 +55,15 @@ def clip_frames(
 ) -> tuple[int, ...]:
     """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips.
 
-    The formula below counts from the first frame of the video or interval. The result counts from the first frame of
+    The formulas below count from the first frame of the video or interval. The result counts from the first frame of
     the video.
 
     uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal Segment
     Networks).
-    dense and centre: every `frame_step`-th frame. The first frame is found as the start of a clip in `clip_times`,
-    rounded down. The option `short` has the same meaning as in `clip_times`.
+    dense and centre: frame i is number s + i * `frame_step`, where s is the start of the clip. The starts of dense
+    clips are evenly spaced from the first to the last possible start, and rounded down. A centre clip is in the middle.
+
+    The option `short` has the same meaning as in `clip_times`.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -119,7 +122,9 @@ def whole_or_part(duration: float, interval: Interval | None) -> Interval:
 
 
 def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
-    """Returns where clip number `clip` starts, as a fraction. 0 is the first possible start of a clip, 1 the last."""
+    """Returns where the clip with the number `clip` starts, as a number from 0 (the first possible start of a clip) to
+    1 (the last possible start).
+    """
     if options.per_video > 1:
         return Fraction(clip, options.per_video - 1)
     return Fraction(1, 2) if options.sampling == "centre" else Fraction(0)

@@ -1,7 +1,7 @@
 """Declares the stage key `clips`, which stores the times at which the frames of each row are shown. All other stages
 read this key.
 
-The key has no runner of its own, because each decode returns the frame times with the pixels.
+The stage has no runner, because the times come from the decoder together with the pixels.
 """
 
 from collections.abc import Mapping

@@ -54,11 +54,11 @@ class ViewOptions(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a clip.
+    """One random variant of a clip for fine-tuning: the part of the frames that is used, mirroring, and colours.
 
-    `rectangle` (x1, y1, x2, y2) is the part of the video that the network sees, in px. If `rectangle` is None, the
-    network sees the rectangle of the row. If `mirrored` is true, the pixels are mirrored. In a row that is mirrored
-    already, they are mirrored back. The last three values are factors. A factor of 1 changes nothing.
+    The network sees the part `rectangle` (x1, y1, x2, y2) of the video, in px of the video. If `rectangle` is None, it
+    sees the rectangle of the clip's row in clips.parquet. If `mirrored` is true, left and right are swapped, also for a
+    row that is mirrored already. `brightness`, `contrast` and `saturation` are factors. A factor of 1 changes nothing.
     """
 
     rectangle: Rectangle | None = None
@@ -69,7 +69,8 @@ class View:
 
 
 def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
-    """Raises ValueError if a view would leave the region for which the cache has boxes.
+    """Raises ValueError if the options allow a view that leaves the region for which the cache has boxes. A view is the
+    part of a frame that fine-tuning uses.
 
     `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows.
     """
@@ -86,9 +87,12 @@ def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
 
 
 def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int) -> View:
-    """Returns the view of the clip `row` in the epoch `epoch`, from 1, for a network with an input of `size` px.
+    """Returns the random view in which a network sees the clip `row` in the epoch `epoch`, counted from 1. Equal
+    arguments return the same view.
 
-    `check_views` must have accepted the options.
+    A view says which part of the video the network sees, whether it is mirrored, and by which factors brightness,
+    contrast and saturation change. `size` is the side of the network's input in px. `options` must have passed
+    `check_views`.
     """
     draws = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode())).random(7)
 
@@ -105,7 +109,11 @@ def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int
 
 
 def _square(row: ClipRow, size: int, options: ViewOptions, draws: np.ndarray) -> Rectangle:
-    """Returns a random square inside the crop of the row. Three `draws` in [0, 1) decide the side and the place."""
+    """Returns a random square (x1, y1, x2, y2) inside the crop of `row`, in pixels of the video.
+
+    The network sees the square resized to `size` px. The option `short_side` limits the side of the square. Three
+    random numbers `draws` from 0 to 1 decide the side, x1 and y1.
+    """
     assert options.short_side is not None
     low, high = options.short_side
     x1, y1, x2, y2 = row.crop

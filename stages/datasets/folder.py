@@ -104,10 +104,10 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 
 
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
-    """Returns `entries`, with `frame_rate` set for each entry that is a folder of images.
+    """Returns `entries` with `frame_rate` in each entry that is a folder of images. Other entries stay as they are.
 
-    If `frame_rate` is None, returns `entries` unchanged. Then no entry may be a folder. Only the first entry is checked
-    for this, because each check reads from the disk. Raises DatasetError if it is a folder.
+    If `frame_rate` is None, returns `entries` unchanged. Then a folder is an error: Raises DatasetError if the first
+    entry is a folder. Later entries are not checked, because each check reads from the disk.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):

@@ -50,10 +50,12 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds a folder that has numbered images and no video to `folders`. `below` is its relative path, `path` its
-        full path, `names` are the names of the images.
+        """Adds a folder of numbered images, which counts as a video, to `folders`. The caller has made sure that no
+        video file lies in the folder.
 
-        All images are counted in `left_out`. The top folder, and a folder with only one image, are not added.
+        `below` is the path of the folder relative to the top folder, `path` is its full path, and `names` are the names
+        of its images. Nothing is added if the folder is the top folder, has only one image, or has no numbered image.
+        In every case the images are counted in `left_out`.
         """
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
@@ -71,7 +73,9 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Logs the first MAX_SAID places that could not be read, and how many more there are."""
+        """Logs a warning for each of the first MAX_SAID files and folders that could not be read. Then logs how many
+        more there are.
+        """
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
@@ -128,8 +132,9 @@ def below_folder(root: str) -> Below:
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """Returns the videos and the counts of other files below a URL. `listed` has (path below the URL, full URL) of each
-    file.
+    """Returns an object with the list of videos below a URL and the number of other files by their ending.
+
+    `listed` has one pair (path below the URL, full URL) for each file.
     """
     contents = Below()
     for below, url in listed:
@@ -139,11 +144,12 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields (split, labels) for each of `videos`, from the folders in the video's path (`train/push/1.mp4` ->
+    """Yields (split, labels) for each of `videos`, from the names of the folders in its path (`train/push/1.mp4` ->
     ("train", ("push",))).
 
-    `videos` are paths below the root of the data set. The split is "" where no folder names a split. The labels are
-    empty where no folder is left for them. Raises DatasetError where folders of splits lie beside other folders.
+    `videos` are paths below the root of the data set. The split is "" where no folder is named after a split. The
+    labels are empty where there is no other folder. Raises DatasetError if some top folders are named after splits and
+    others are not.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

@@ -1,4 +1,4 @@
-"""Lists SyncMNIST as a data set. Torch-free."""
+"""Lists the videos of SyncMNIST, a generated data set of moving digits. Torch-free."""
 
 import os
 from pathlib import Path

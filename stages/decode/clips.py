@@ -28,14 +28,14 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """The decoded frames of one row, as uint8 RGB. A row has T_in frames.
+    """The decoded frames of one row, as uint8 RGB. A row is one clip under one crop.
 
-    `squares` has the inputs of backbones. `whole` has the uncut frames for a proposal network. The rows of one clip
-    differ only in their crop, so they share one array `whole`.
+    `squares` has the square inputs of the backbones. `whole` has the uncut frames for a proposal network, and is the
+    same array in all rows of one clip.
 
-    `frame_numbers` count the frames that a player shows. `coded_numbers` count all frames that the decoder returned,
-    shown or not, so they do not depend on the rules. Both kinds of numbers are -1 where a part of the video was
-    skipped. `video_frames` is the number of shown frames of the whole video, if `Wanted.numbered` asks for numbers.
+    `frame_numbers` are places among the frames that a player shows. `coded_numbers` are places among all frames that
+    the decoder returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
+    `video_frames` is the number of shown frames of the whole video if `Wanted.numbered` asks for it, else 0.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -58,11 +58,11 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """One frame that a row wants. `row` is the index of the row in `_Pass.rows`. `index` is the place of the frame in
-    the clip of this row, from 0.
+    """One frame that a row wants. `row` is the index of the row in `_Pass.rows`. `index` is the position of the frame
+    in the clip of the row, from 0.
 
-    `at` is the target time in seconds. If the rows choose frames by number (`target_frames`), `at` is the number of the
-    frame in the video.
+    `at` says which frame is wanted: by its time in seconds, or by its number in the video if the rows choose frames by
+    number (`target_frames`).
     """
 
     at: float
@@ -111,12 +111,12 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
 ) -> ClipResults | None:
-    """Returns a clip or an error for each row, from a pass that skips parts of the video. Returns None where a pass
-    from the start might have other results.
+    """Decodes `rows` of the video at `path` and skips parts of the video without a wanted frame. Returns a clip or an
+    error for each row. Returns None where reading all of the video from the start might have other results.
 
-    The pass begins at the frame where an earlier call stopped in the video, if that video is still open. Otherwise it
-    begins at the start. Decoder warnings, and errors other than `timeout` and `too_short`, are taken only from a pass
-    from the start, because they depend on the packets that the decoder has read.
+    If an earlier call left the video open before the first wanted frame, the reading goes on from there. If that fails,
+    it begins at the start. A decoder warning, or an error other than `timeout` and `too_short`, can depend on the parts
+    that were skipped. In this case the result is None.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -132,9 +132,10 @@ def _skipping(
 
 
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
-    """Returns whether a pass from the start of the video would result in the same clip or error.
+    """Returns whether `clip`, from a pass that skipped parts of the video, is certainly equal to the result of reading
+    the whole video from the start.
 
-    The errors `timeout` and `too_short` count as proved. Other errors do not, because they depend on all packets that
+    The errors `timeout` and `too_short` count as equal. Other errors do not, because they depend on all packets that
     were read.
     """
     if isinstance(clip, DecodeError):
@@ -147,19 +148,21 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the target times of a row, in seconds.
+    """Returns the target times of the frames of `row`, in seconds.
 
-    Times near or after the end of the row's interval are moved to just before that end, so that no frame that begins at
-    the end is taken for them.
+    If the row is an interval of a video, a time near or after the end of the interval is moved to just before that end.
+    Otherwise the frame that begins at the end could be taken for it. `slack_seconds` is the tolerance of the times.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
 
 
 class _Pass:
-    """One pass over one video, with the clips that are filled so far and the errors of the rows that have failed.
+    """Reads one video once, from front to back, and fills the clips of its rows. Holds the clips that are filled so far
+    and the errors of the rows that have failed.
 
-    skips: whether parts of the video without a wanted frame are skipped, where that is possible and saves time.
+    If `skips` is True, parts of the video without a wanted frame are skipped, where that is possible and saves time. If
+    it is False, every frame up to the last wanted frame is decoded.
     """
 
     def __init__(
@@ -198,9 +201,10 @@ class _Pass:
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
-        """Fills `slots`, which are sorted by `at`. Slots that are left when the video ends get the last frame.
+        """Fills `slots`, the frames that the rows want, while the video is read. `slots` are sorted by `at`, the wanted
+        time or frame number. Slots after the end of the video get the last frame.
 
-        Returns the time of the last frame in seconds if slots were left when the video ended, else None.
+        Returns the time of the last frame in seconds if there were slots after the end of the video, else None.
         """
         filled = 0
         current, slack = self.video.latest, self.video.slack_seconds
@@ -228,19 +232,21 @@ class _Pass:
         return None if filled == len(slots) else current.seconds
 
     def _skip(self, following: Iterable[_Slot]) -> None:
-        """Seeks towards the frame of the next slot, where that is possible and saves time. `following` has this slot,
-        or is empty if all slots are filled.
+        """Seeks towards the frame of the next slot, if the video allows a seek and if the seek saves time.
 
-        Raises SeekLost where the seek led to another place than the index of the file says.
+        `following` has the next slot, or is empty if all slots are filled. Raises SeekLost if the seek led to another
+        place than the index of the file states.
         """
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes the frame `shown` into all of `slots`, except slots of rows that have failed.
+        """Writes the decoded frame `shown` to each of `slots`, the places of clips that need this frame. Slots of rows
+        that have failed are skipped.
 
-        The frame is converted to RGB once. Each square and each size is made once, also where several slots need it.
+        The frame is converted to RGB once. Each square and each size of it is computed once, even if several slots need
+        it.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
@@ -305,9 +311,10 @@ class _Pass:
         into[square][index] = pixels
 
     def _judged(self, row_index: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
-        """Returns the clip of a row, or the error that says why the clip has failed.
+        """Returns the decoded clip of a row, or the error that says why the clip has failed.
 
-        `last_seconds` is the result of `_fill`. `complaint` has the messages of the decoder about the video.
+        `last_seconds` is the time of the last frame if the video ended before all wanted times, else None. `complaint`
+        has the decoder's messages about the video, or is empty.
         """
         if row_index in self.errors:
             return self.errors[row_index]
@@ -338,8 +345,8 @@ class _Pass:
         return clip
 
     def _reaches_beyond(self, row: ClipRow, end: float) -> str:
-        """Returns a sentence where a row wants frames after the end of the video, else "". `end` is the time in seconds
-        at which the video ends.
+        """Returns a sentence for messages if a row wants frames after the end of the video, else "". `end` is the time
+        in seconds at which the video ends.
         """
         if row.target_frames is None:
             latest = max(row.target_times)
@@ -348,7 +355,9 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error for a clip that shows one frame at all its times."""
+        """Returns the error for a clip that has the same frame at all its times. If `complaint` has messages of the
+        decoder, the reason is `unreadable`, else `too_short`.
+        """
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:
             since, until = self.clips[row_index].frame_times[0], self._shown_until[row_index]

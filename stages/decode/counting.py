@@ -23,7 +23,8 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns the result of `probe` for a video, with the number and times of its frames in `frames`.
+    """Returns the result of `probe` for a video. Its field `frames` has in addition the number and the times of the
+    frames.
 
     Raises DecodeError where the video cannot be opened, has no frame that can be decoded, or states no frame rate.
     """
@@ -41,11 +42,12 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the number and rate of the frames of an mp4 or mov with a constant rate, from the index of the file. No
-    further packet is read.
+    """Returns the number and the rate of the frames of an mp4 or mov file with a constant frame rate. They are computed
+    from the index of the file, so no further packet is read.
 
-    `told` is the result of `probe`, `rate` is in frames per second. Returns None for other files, and where the index
-    does not fit the duration in `told`.
+    `told` is the result of `probe`, `rate` is in frames per second. Returns None for files of other formats, for files
+    with a varying rate, for codecs that may store half pictures, and if the number of frames in the index does not fit
+    the duration in `told`.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
@@ -55,7 +57,7 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the sorted time stamps of the frames that the index of an mp4 or mov marks as shown, in seconds on the
+    """Returns the time stamps of the frames that the index of an mp4 or mov marks as shown, sorted, in seconds on the
     container's clock.
 
     Returns an empty list for other containers.
@@ -67,9 +69,10 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the number and times of the frames of a video, from the presentation times of all packets.
+    """Returns the number and the times of the frames of a video, from the presentation times of all packets.
 
-    Returns None where a packet may hold something other than one picture, or has no presentation time.
+    Returns None if a packet has no presentation time, and for codecs whose packets may hold more or less than one
+    picture.
     """
     if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
         return None
@@ -91,10 +94,10 @@ def _has_whole_pictures(video: OpenVideo) -> bool:
 
 
 def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Returns the number and times of the frames of a video. `stamps` are the time stamps of the frames in seconds, in
-    ascending order.
+    """Returns the number of frames of a video and their times. `stamps` are the time stamps of the decoded frames in
+    seconds, in ascending order. `rate` is the frame rate.
 
-    If the file ends before the end that its container promises, the number includes the frames that are missing.
+    If the file ends earlier than its header says, the number includes the missing frames.
     """
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds

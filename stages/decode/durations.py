@@ -24,11 +24,11 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the seconds from the first frame to the end that the container states for the video stream, or None where
-    it states no end.
+    """Returns the time in seconds from the first frame to the end of the video stream, as the container states the end.
+    Returns None if the container states no end.
 
     Some containers state only one end for all streams together. This end is returned only if the whole file was read
-    and no stream reached it, because the file then broke off.
+    and no stream came near it, because the file was then cut off.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -44,10 +44,10 @@ def _told(video: VideoBeingRead) -> float | None:
     """Returns the duration in seconds that the header states for the video stream alone, or None where the header
     states nothing reliable.
 
-    FFmpeg guesses the duration of a cut avi from the file's size. The header of an avi also states the number of
-    frames. If the duration of so many frames is clearly longer than the guess, it is returned in place of the guess.
-    For containers whose files may have been joined (such as MPEG-TS), the result is None, because FFmpeg knows only the
-    last time stamp.
+    For a cut avi file, FFmpeg guesses the duration from the file's size. The header of an avi file also states the
+    number of frames. If this number means a clearly longer duration, that duration is returned in place of the guess.
+    For formats whose files may be several recordings joined (such as MPEG-TS), the result is None, because FFmpeg knows
+    only the last time stamp.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

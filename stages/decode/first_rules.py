@@ -1,8 +1,8 @@
-"""Reads videos by version 1 of the rules for `clips`, to find frames of old caches that the present rules change. No
-new cache is made by version 1. Torch-free.
+"""Reads videos by version 1 of the rules for choosing frames, to find the frames of old caches that the present rules
+change. No new cache is made by version 1. Torch-free.
 
-By version 1, frames whose stamps went back were dropped, decode times were taken for presentation times, and durations
-included edit lists and late starts.
+Version 1 had three faults. Frames whose time stamps went back were dropped. Decode times were taken for presentation
+times. Durations included edit lists and late starts.
 """
 
 import math
@@ -32,7 +32,9 @@ class FirstTimeline:
         self._first: float | None = None
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the seconds from the first frame of the video to `frame`, or None where `frame` is dropped."""
+        """Returns the time of `frame` in seconds from the first frame of the video. Returns None if the frame is
+        dropped, because its time is earlier than that of a frame before it.
+        """
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None or frame.time_base is None:
             seconds = self._latest + self.frame_period

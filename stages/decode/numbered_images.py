@@ -55,7 +55,9 @@ class NumberedImages:
     problem: str = ""
 
     def name(self, index: int) -> str:
-        """Returns the file name of the image at place `index`, from 0."""
+        """Returns the file name of one image of the series. `index` counts the images from 0, whatever the first number
+        in the file names is.
+        """
         return f"{self.prefix}{self.first + index:0{self.width}d}{self.ending}"
 
 
@@ -157,7 +159,8 @@ class OpenImages:
         self._coming: dict[int, Future[np.ndarray]] = {}  # place -> image that is being read, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields one TimedFrame for each image, without opening the image. The frame in it is the place of the image.
+        """Yields one TimedFrame for each image, without opening the image. Its field `frame` is the position of the
+        image in the folder, an int from 0.
 
         Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
         """
@@ -262,11 +265,12 @@ def images_identity(folder: str) -> Source | None:
 
 
 def images_changed(folder: str, source: Source) -> bool:
-    """Returns whether the images in `folder` differ from the images that `source` identifies.
+    """Returns whether the images in `folder` have changed. `source` is the identity of the images when they were
+    extracted.
 
-    The times of the last change of the folder and of its first, middle and last image are read first. If the newest of
-    these times equals `source.mtime_ns`, the images count as unchanged. Otherwise sizes and digest are compared. A
-    folder that cannot be read counts as unchanged.
+    First, only the times of the last change are read, of the folder and of its first, middle and last image. If the
+    newest of these times equals `source.mtime_ns`, the images count as unchanged. Otherwise sizes and digest are
+    compared. A folder that cannot be read counts as unchanged.
     """
     path = on_disk(folder)
     try:

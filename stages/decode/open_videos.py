@@ -40,10 +40,11 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """Lends the kept video of the file `path` that stopped before the first wanted time, for a `with` block. Lends
-        None where no such video is kept.
+        """Lends an open video of the file `path` for a `with` block. The video was kept open after an earlier unit, and
+        stopped before the first wanted time. Lends None if no such video is kept.
 
-        `first_wanted` returns the first wanted time in seconds. Its argument is the video's `slack_seconds`.
+        `first_wanted` is a function. Its argument is the `slack_seconds` of a video, the tolerance of its times in
+        seconds. It returns the first wanted time in seconds.
         """
         left = self._taken(path, first_wanted)
         if left is None:
@@ -62,7 +63,7 @@ class OpenVideos:
             yield video
 
     def close(self) -> None:
-        """Closes all kept videos. A video that is lent now is closed when its `with` block ends."""
+        """Closes all open videos. A video that a caller still uses is closed at the end of the `with` block."""
         with self._lock:
             self._is_closed, closing, self._left = True, self._left, []
         for left in closing:
@@ -81,9 +82,10 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keeps the video `left` open. Returns the videos that the caller must close.
+        """Keeps the video `left` open for later. Returns the videos that the caller must close: the oldest kept videos
+        beyond the limit.
 
-        These are the oldest kept videos if there are more than `limit`. After `close`, it is `left` itself.
+        After a call of `close`, no video is kept, and the returned list contains only `left`.
         """
         with self._lock:
             if self._is_closed:
@@ -94,10 +96,11 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Removes a kept video of the file `path` from the kept videos and returns it. Returns None where none fits.
+        """Returns a video of the file `path` that was kept open, and removes it from the kept videos. Returns None if
+        no kept video fits.
 
-        A video fits if it stopped before the first wanted time and its file is unchanged. If several fit, the one that
-        stopped at the latest time is taken.
+        A video fits if it stopped before the first wanted time and if its file is unchanged. If several videos fit, the
+        one that stopped at the latest time is returned. `first_wanted` returns the first wanted time.
         """
         if not self._left:
             return None
@@ -116,9 +119,11 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Returns True if the frame for the first wanted time is still to be read, or was read last.
+    """Returns whether a video that is open can still be read up to the first wanted time. `first_wanted` returns this
+    time in seconds.
 
-    Returns False if the video was read past this frame. Such a video is of no use, because reading does not go back.
+    The result is True if the frame for this time is still to be read or was read last. It is False if the video was
+    read further, because reading does not go back.
     """
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)

@@ -61,10 +61,11 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens a file with FFmpeg and returns it. `logs` is the list in which the caller captures FFmpeg's messages.
+    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list to which the
+    caller has FFmpeg's messages written.
 
     Raises DecodeError (`unreadable`) for a file that refers to further files, such as a playlist. Raises the errors of
-    `av.open` for a file that FFmpeg cannot open.
+    `av.open` for any other file that FFmpeg cannot open.
     """
     try:
         return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
@@ -79,7 +80,9 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
 
 @functools.cache
 def _own_formats() -> str:
-    """Returns the names of the FFmpeg demuxers that open no further file, joined by commas."""
+    """Returns the names of FFmpeg's readers of file formats (demuxers), joined by commas. Formats whose files refer to
+    further files, such as playlists, are left out.
+    """
     return ",".join(name for name in sorted(av.formats_available) if name not in FOLLOWING and _is_input(name))
 
 

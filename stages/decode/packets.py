@@ -37,8 +37,8 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """Returns a sentence about jumps of the time stamps, which occur where several recordings were joined to one
-        file. Returns "" where stamps do not jump.
+        """Returns a sentence for messages if the time stamps of the video jump, for example where several recordings
+        were joined to one file. Returns "" if they do not jump.
         """
         if not self.jumps:
             return ""
@@ -58,8 +58,8 @@ class PacketCount:
                 self.early_pts.append(packet.pts)
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
-        """Notes the presentation time of a packet. A file may hold several recordings, joined end to end. The times of
-        one recording form one span.
+        """Notes the presentation time of a packet of a file that may hold several recordings, joined end to end. The
+        smallest and the largest time of each recording are kept.
 
         A new recording begins where decode times go back. In containers whose files can be joined, a new recording also
         begins where times leap by more than MAX_GAP_SECONDS.
@@ -76,9 +76,10 @@ class PacketCount:
             self._spans[-1:] = [(min(first, pts), max(last, pts))]
 
     def _follow_decode_times(self, dts: int | None, period: float) -> bool:
-        """Notes the decode time of a packet. Returns whether it is earlier than the decode time of the packet before.
+        """Notes the decode time `dts` of a packet, in ticks. Returns True if `dts` is earlier than the decode time of
+        the packet before, else False.
 
-        A packet without a decode time counts as `period` seconds later than the packet before it.
+        A packet without a decode time (None) counts as `period` seconds later than the packet before it.
         """
         before = self._decoded_seconds
         now = before + period if dts is None else dts * self._base
@@ -91,15 +92,17 @@ class PacketCount:
         return step < 0
 
     def pts_span_seconds(self) -> float:
-        """Returns the seconds from the smallest to the largest presentation time of the packets read so far."""
+        """Returns the seconds between the smallest and the largest presentation time of the packets that were read so
+        far.
+        """
         pts = [tick for span in self._spans for tick in span]
         return (max(pts) - min(pts)) * self._base if pts else 0.0
 
     def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
-        """Returns the seconds from the first frame to the end of the last packet. The durations of joined recordings
-        are added.
+        """Returns the seconds from the first frame of the video to the end of the last packet that was read.
 
-        `first_pts` is the time stamp of the first frame, in ticks.
+        If the file was joined from several recordings, the result is the sum of the durations of the recordings.
+        `first_pts` is the time stamp of the first frame, in ticks, or None if it is unknown.
         """
         period = timeline.frame_period
         if timeline.is_raw:

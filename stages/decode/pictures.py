@@ -29,8 +29,9 @@ class Orientation(NamedTuple):
         return (height, width) if self.is_transposed else (width, height)
 
     def applied(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns the picture as a player shows it, in a contiguous array. `pixels` is the picture as decoded, [H, W,
-        3].
+        """Returns the picture as a player shows it, turned and mirrored, in a contiguous array.
+
+        `pixels` is the picture as decoded, [H, W, 3].
         """
         if not any(self):
             return pixels

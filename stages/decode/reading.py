@@ -1,4 +1,4 @@
-"""Defines what the modules for rules and seeks need of a video that is being read. Torch-free."""
+"""Defines the attributes and methods that an open video has for the modules of the rules and of seeking. Torch-free."""
 
 from typing import Protocol
 

@@ -46,8 +46,8 @@ class SeekLost(Exception):
 
 
 class Seeker:
-    """Decides where seeks in one video may lead, and whether the frames that follow equal those of a pass from the
-    start.
+    """Finds key frames of one video to which a reader can skip. Also says whether the frames that were read after a
+    skip equal those that the reader would get if it read the whole video from the start.
     """
 
     def __init__(self, video: VideoBeingRead) -> None:
@@ -63,11 +63,11 @@ class Seeker:
         return self._key_pts is not None
 
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
-        """Seeks to the last key frame at or before the wanted time `seconds`, and returns the packet of this key frame.
+        """Seeks to the last key frame at or before the wanted time `seconds`. Returns the packet of this key frame.
 
-        `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file. If
-        no key frame up to `seconds` is more than MIN_SKIP_SECONDS after `after_seconds`, there is no seek, and the
-        result is None. Raises SeekLost where the file lacks the key frame that its index states.
+        `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file.
+        Returns None, without a seek, if this key frame would not be more than MIN_SKIP_SECONDS after `after_seconds`.
+        Raises SeekLost if the file lacks the key frame that its index states.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -94,11 +94,11 @@ class Seeker:
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Returns whether FFmpeg complains about `packet` with the words `message` only because frames before it were
-        skipped.
+        """Returns True if FFmpeg's complaint `message` about `packet` comes only from a seek, which skipped earlier
+        frames. Returns False for any other complaint, because it may show a fault in the video.
 
-        That is so for every complaint about a frame that is shown before the key frame of the seek. It is also so for
-        the complaint that a frame releases reference frames, because these were skipped.
+        After a seek to a key frame, two complaints are no faults: every complaint about a frame that is shown before
+        the key frame, and the complaint that a frame releases a reference frame that the decoder does not have.
         """
         if self._key_pts is None:
             return False
@@ -106,12 +106,12 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Checks the next frame that the decoder returned. Returns True if the frame is to be used, and False if it is
-        to be dropped.
+        """Checks the next frame that the decoder returned after a seek (a jump to a key frame). Returns True if the
+        frame is to be used, and False if it is to be dropped.
 
-        Without a seek, every frame is used. After a seek, leading frames are dropped. They are stored after the key
-        frame to which the seek led, but a player shows them before this key frame. Raises SeekLost if it is not proved
-        that a pass from the start would continue with the same frame, for example because time stamps go back.
+        Frames are dropped if they are stored after the key frame but shown before it. Without a seek, every frame is
+        used. Raises SeekLost if it is not proved that reading from the start of the video would continue with the same
+        frame, for example because time stamps go back.
         """
         if self._key_pts is None:
             return True
@@ -127,10 +127,9 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` counts as a key frame.
+        """Returns whether `frame` is a key frame, as the decoder says.
 
-        For H.264 and HEVC the result is always True, because `starts_anew` has already checked the packet of the frame.
-        For other codecs, the decoder says whether the frame is a key frame.
+        For H.264 and HEVC the result is always True, because `starts_anew` has checked the packet of the frame already.
         """
         return frame.key_frame or self._codec in ("h264", "hevc")
 
@@ -161,12 +160,12 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps, in ticks, of the key frames to which a seek may lead.
+    """Returns the time stamps, in ticks, of the key frames to which a seek (a jump in the video) may lead.
 
     A group is a key frame with the frames up to the next key frame. A seek may lead to a key frame if all frames of its
-    group are shown. An edit list (the list of the parts of an mp4 that are shown) may hide frames. Usually it hides
-    frames of the first and the last groups only. Returns an empty list where stamps go back, or where hidden frames lie
-    between two groups that are shown completely.
+    group are shown. An mp4 may hide frames, usually in its first and last groups only, by an edit list, the list of its
+    parts that are shown. Returns an empty list where stamps go back, or where hidden frames lie between two groups that
+    are shown completely.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown
@@ -214,11 +213,11 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Returns whether a NAL unit of H.264 has the message of a recovery point that takes effect at once.
+    """Returns whether the NAL unit `unit` of an H.264 stream has a recovery point message that takes effect at once.
 
-    The message states after how many further frames pictures are right, and whether they then equal those of a pass
-    from the start. Its first bit is 1 if the number of frames is 0. Its second bit is 1 if the pictures are equal. Both
-    bits must be 1.
+    The message says when pictures are right after decoding began in the middle of the stream. Its first bit is 1 if
+    pictures are right without waiting for further frames. Its second bit is 1 if these pictures equal those of a pass
+    from the start. Both bits must be 1.
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):

@@ -21,10 +21,10 @@ class FramePixels:
     _made: dict[object, np.ndarray] = field(default_factory=dict)
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
-        """Returns the part of the frame that the crop of `row` covers, resized for a backbone, as uint8 [size, size,
-        3].
+        """Returns the part of this frame that the crop of `row` covers, resized for a backbone: uint8 [size, size, 3],
+        where size is `square.size`.
 
-        `size` is that of `square`. The part is mirrored if the row is mirrored, as with the crop `left_flip`.
+        The part is mirrored if the row is mirrored, as with the crop `left_flip`.
         """
         framing = (square.size, square.resize_short, square.resize)
         key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)

@@ -144,7 +144,9 @@ class OpenVideo:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Collects the messages that FFmpeg writes on this thread inside the `with` block. `complaints` has them."""
+        """Notes the messages that FFmpeg writes on this thread inside the `with` block. `self.complaints` then contains
+        them.
+        """
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs
@@ -152,7 +154,7 @@ class OpenVideo:
 
     @property
     def frame_period(self) -> float:
-        """Returns the mean seconds between frames."""
+        """Returns the mean time in seconds from one frame of the video to the next."""
         return self.timeline.frame_period
 
     @property
@@ -172,26 +174,30 @@ class OpenVideo:
 
     @property
     def promised_duration(self) -> float | None:
-        """Returns the seconds that the container promises for the video stream alone, or None where it promises
+        """Returns the duration in seconds that the container states for the video stream itself, or None if it states
         none.
         """
         return self.rules.promised(self)
 
     @property
     def is_clean(self) -> bool:
-        """Returns whether nothing went wrong since the first frame was read."""
+        """Returns True if nothing went wrong after the first frame, and False if the decoder complained about a later
+        part of the video.
+        """
         return self._num_complaints() == self._noted
 
     @property
     def has_sought(self) -> bool:
-        """Returns whether a part of the video was skipped."""
+        """Returns whether a seek has skipped a part of the video."""
         return self._seeker is not None and self._seeker.has_sought
 
     @property
     def may_go_on(self) -> bool:
-        """Returns whether reading on from the latest frame has the same result as a pass from the start.
+        """Returns whether the reader can go on from the latest frame, with the same result as if it read the video
+        again from the start.
 
-        The result is False before the first frame, at the end of the video, and after anything went wrong.
+        The result is False before the first frame, at the end of the video, and after an error or a message of the
+        decoder.
         """
         return self.latest is not None and not self.is_at_end and self.is_clean
 
@@ -200,11 +206,11 @@ class OpenVideo:
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields frames in presentation order. Each call continues where the last call ended.
+        """Yields the frames of the video in presentation order. A later call continues where the last call ended.
 
-        Frames that cannot be decoded are noted in `complaints` and skipped, as a player skips them. Raises DecodeError
-        (`timeout`) once time.monotonic() is past `deadline`. Raises SeekLost where frames after a seek may differ from
-        those of a pass from the start.
+        A frame that cannot be decoded is skipped, and `complaints` says so. Raises DecodeError (`timeout`) once
+        time.monotonic() is later than `deadline`. Raises SeekLost where, after a seek, the frames may differ from those
+        that reading from the start would yield.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
@@ -225,11 +231,11 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Seeks to the last key frame at or before `seconds`.
+        """Skips a part of the video: seeks to the last key frame at or before `seconds`.
 
-        There is no seek where it would save no time, or where it is not proved that later frames and times equal those
-        of a pass from the start. Raises SeekLost where the seek led to another place than the index of the file says.
-        The caller then reads the video from the start.
+        Does nothing if little would be skipped, or if it is not sure that the frames after a seek equal those that
+        reading from the start would yield. Raises SeekLost if the seek led to another place than the index of the file
+        says. Then the caller has to read the video from the start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -250,7 +256,9 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Reads the remaining packets without decoding them. Returns the count of all packets."""
+        """Reads the remaining packets of the file without decoding them. Returns the count of all packets of the video
+        stream, with their times.
+        """
         for _ in self._demuxed:
             pass
         return self.packets
@@ -258,13 +266,13 @@ class OpenVideo:
     def later_packets(self) -> Iterator["Packet[Any]"]:
         """Yields the remaining packets of the video stream without decoding them.
 
-        Packets whose frames a player does not show are left out.
+        Packets are left out if they are empty or marked as not shown.
         """
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
-        """Yields the packets of the video stream. Packets of other streams are not yielded, but `PacketCount` notes
-        their ends.
+        """Yields the packets of the video stream, until the file ends or cannot be read further. Packets of all streams
+        are added to `self.packets`, which knows when each stream ends.
         """
         while True:
             try:
@@ -307,7 +315,9 @@ class OpenVideo:
                     self._pending.append(frame)
 
     def _begin(self, frame: VideoFrame) -> None:
-        """Notes the time stamp of the first frame, and the frames before it that FFmpeg skipped without a message."""
+        """Notes the time stamp of `frame`, the first decoded frame. If the file has earlier frames that FFmpeg skipped
+        without a message, adds a complaint with their number and duration.
+        """
         self._has_frame = True
         stamp = frame.dts if self.timeline.has_decode_times else frame.pts
         if stamp is None or frame.time_base is None or isinstance(self.timeline, FirstTimeline):
@@ -334,18 +344,21 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Opens the video stream of a file for a `with` block. `rules` is the version of `clips` whose rules apply.
+    """Opens the video stream of a file for a `with` block. The file is read by the rules of version `rules` of the
+    stage `clips`.
 
-    `path` may be an open file. Raises DecodeError: `missing` where there is no file, `no_video_stream` for a file
-    without video, `unreadable` where the file is not regular or cannot be opened.
+    `path` is a path or an open file. Raises DecodeError with the reason `missing` if there is no file,
+    `no_video_stream` for a file without video, and `unreadable` if the file is not regular or cannot be opened.
     """
     with closing(begin_video(path, rules)) as video, video.heard():
         yield video
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """Opens a video as `open_video` does and returns it. The caller closes the video, and reads it inside a `with`
-    block of `OpenVideo.heard`.
+    """Opens a video and returns it. The caller has to close it.
+
+    Raises DecodeError (`unreadable`) where the video cannot be opened. `path` is a path or an open file. The caller
+    reads the video inside a `with` block of `OpenVideo.heard`, which collects the messages of FFmpeg.
     """
     if not isinstance(path, str):
         path.seek(0)

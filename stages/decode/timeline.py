@@ -45,9 +45,9 @@ def is_raw(container: InputContainer) -> bool:
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Returns whether the container states decode times in place of presentation times.
+    """Returns whether the container states the decode time of each frame and not the presentation time.
 
-    The presentation times that FFmpeg guesses from decode times would be wrong.
+    If so, FFmpeg guesses the presentation times from the decode times, and its guesses would be wrong.
     """
     names = formats(container)
     is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
@@ -63,11 +63,11 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns the tolerance, in seconds, with which times are compared. A frame whose stamp is up to this much later
-    than a target time still counts as shown at the target time.
+    """Returns the tolerance in seconds for comparing times. A frame whose time stamp is up to this much later than a
+    target time still counts as shown at the target time.
 
-    The tolerance is one tick, because containers round stamps to their clock. If a tick is longer than a quarter of a
-    frame period, the tolerance is the rounding of floats alone.
+    The tolerance is one tick of the container's clock, because containers round stamps to their clock. If a tick is
+    longer than a quarter of a frame period, only the rounding of floats is tolerated.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -75,12 +75,13 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
 def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
-    """Returns (stamps of the first frames in ticks, iterator over all packets).
+    """Returns a pair: the time stamps of the first frames, in ticks of the container's clock, and an iterator over all
+    packets of the file.
 
-    `are_copied` takes the stamps, and finds out whether another container has rounded them. The stamps of an mp4 or mov
-    come from its index, those of ts and mpg from the first packets. The list of stamps is empty for other containers,
-    and where a tick of the container's clock is longer than 1/8 ms. The iterator starts with the packets that this
-    function has read. If reading them fails, the iterator raises the error after the last packet.
+    With these stamps, `are_copied` finds out whether another container has rounded the times before. The stamps of an
+    mp4 or mov come from its index, those of ts and mpg from the first packets. The list is empty for other containers,
+    and if a tick is longer than 1/8 ms. The iterator starts with the packets that this function has read. If reading
+    failed, the iterator raises the error after the last of these packets.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -102,17 +103,18 @@ def first_stamps(
 
 
 def _raising(error: Exception) -> Iterator["Packet[Any]"]:
-    """Yields no packet, then raises `error`."""
+    """Raises `error` when the first packet is requested. The iterator has no packet."""
     yield from ()
     raise error
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether stamps were rounded to whole milliseconds by another container, from which this file was copied.
+    """Returns whether the time stamps of a file look as if the file was copied from a container that rounds time stamps
+    to whole milliseconds.
 
-    `stamps` are in ticks of `tick_seconds`. Two conditions must hold. Each stamp is a whole millisecond, to within one
-    tick. The milliseconds have no common divisor above 1, so stamps at exactly 25 frames per second (0, 40, 80 ms) do
-    not count as rounded. The first stamps are not checked, because programs that copy B-frames invent decode times.
+    `stamps` are in ticks of `tick_seconds`. The result is True if each stamp is a whole millisecond, to within one
+    tick, and if the milliseconds have no common divisor above 1. So exact stamps of 25 frames per second (0, 40, 80 ms)
+    do not count as rounded. The first stamps are not checked, because programs that copy videos may write wrong ones.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -160,8 +162,10 @@ class PresentedFrames:
 
 
 class ShownTimes(Protocol):
-    """Computes the times at which the frames of one stream are shown. `frame_period` and `slack_seconds` are in
-    seconds.
+    """Computes the times at which the frames of one stream are shown.
+
+    `complaints` are sentences about faults of the stream. `frame_period` is the time from one frame to the next, in
+    seconds. `slack_seconds` is the tolerance in seconds with which times are compared.
     """
 
     complaints: list[str]
@@ -178,11 +182,13 @@ class ShownTimes(Protocol):
 
 
 class Timeline:
-    """Computes the times at which the frames of one stream are shown, in the order in which the decoder returns them.
+    """Computes the times at which the frames of one video stream are shown. The frames come in the order in which the
+    decoder returns them.
 
-    Every frame has a time. The times never go back. A file may hold several recordings, joined end to end. The first
-    frame of a later recording is shown one frame period after the last frame of the recording before. `complaints` says
-    where stamps could not be followed.
+    Every frame gets a time, and no time is earlier than the time before it. A file may hold several recordings, joined
+    end to end. The first frame of a later recording is shown one frame period after the last frame of the recording
+    before. `complaints` lists sentences for messages: that the file states no frame rate, or that its times are out of
+    order.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -228,7 +234,9 @@ class Timeline:
         return float(stamp * frame.time_base)
 
     def _next(self) -> float:
-        """Returns the time in seconds of a frame that follows the last frame by one period."""
+        """Returns the time in seconds of a frame that is shown one frame period after the latest frame, or 0 if there
+        is no frame yet.
+        """
         return self._latest + self.frame_period if self._number else 0.0
 
     def _note_decode_time(self, frame: VideoFrame) -> None:
@@ -238,10 +246,11 @@ class Timeline:
             self._last_dts = frame.dts
 
     def _continued(self, stamp: float, now: float) -> float:
-        """Returns the time in seconds of a frame with the stamp `stamp`, in seconds on the container's clock.
+        """Returns the time in seconds at which a frame is shown, counted from the first frame.
 
-        `now` is the stamp minus the stamp of time 0. The result is `now` where the stamp continues the stamps before
-        it. Otherwise it is one frame period after the last frame.
+        `stamp` is the stamp of the frame in seconds, on the container's clock. `now` is `stamp` minus the stamp of
+        time 0. If `stamp` continues the stamps of the frames before, `now` is returned. Otherwise the result is one
+        frame period after the time of the last frame.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -1,4 +1,4 @@
-"""Finds the rows of a video that would get other frames by another version of the rules for `clips`. Torch-free."""
+"""Compares the frames that two versions of kinegraph's rules choose for the rows of a video. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,10 +40,11 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Compares the frames of a video's rows by two versions of the rules. Returns one comparison for each row.
+    """Decodes the rows of a video by an older and by the latest version of the rules for choosing frames. Returns one
+    comparison of the frames for each row.
 
-    `old` has the rows as a cache stores them, decoded by version `rules`. `new` has the same rows, in the same order,
-    as the latest rules make them, with their own target times.
+    `old` has the rows as a cache stores them. They are decoded by the version `rules`. `new` has the same rows in the
+    same order, with the target times that the latest rules compute.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -79,9 +80,10 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns (index of the stream that is read, orientation of its first frame), by the version `rules` of the rules.
+    """Returns which video stream of the file is read, by the version `rules` of the rules: (index of the stream,
+    orientation of its first frame).
 
-    Returns None where there is no frame.
+    Returns None if the video cannot be opened or has no frame.
     """
     try:
         with open_video(path, rules) as video:

@@ -14,8 +14,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """The input of a backbone. The crop of a row is cut out of every `every`-th frame of the clip, and is resized to
-    `size` x `size` px.
+    """Describes the pixels that a backbone needs of a clip: every `every`-th frame, cut to the crop of the row and
+    resized to `size` x `size` px.
     """
 
     every: int
@@ -23,9 +23,10 @@ class Square(Framing):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """The input of a proposal network. It is every `every`-th frame of a clip, without a crop.
+    """The input of a proposal network: whole frames of a clip, without a crop. The network takes one of `every` frames.
 
-    `network_size(height, width)` returns the (height, width) to which a frame is resized, in px.
+    `network_size(height, width)` returns the (height, width) to which a frame of `height` x `width` px is resized, in
+    px.
     """
 
     network_size: Callable[[int, int], Size]
@@ -36,9 +37,9 @@ class WholeFrame:
 class Wanted:
     """Describes the frames that the stages of one run need of a clip.
 
-    `num_frames` and `short` are the options of `clips`. numbered: the places of the frames in the video are needed too,
-    so the whole video is read. may_repeat: a clip may show one frame at all its times. Without `may_repeat` such a clip
-    fails.
+    `num_frames` and `short` are the options of `clips`. `squares` and `whole` are the forms in which the frames are
+    needed. If `numbered` is true, the stages also need the number of each frame in the video, so the video is read to
+    its end. If `may_repeat` is true, a clip may show one frame at all its times. If it is false, such a clip fails.
     """
 
     num_frames: int

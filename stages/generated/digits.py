@@ -1,7 +1,7 @@
-"""Reads pictures of handwritten digits for generated data sets, from MNIST's files or from scikit-learn. Imports no
-torch.
+"""Reads pictures of handwritten digits, from the files of MNIST or from scikit-learn. Generated data sets are made of
+them. Imports no torch.
 
-Shapes: N images.
+Shapes: N is the number of pictures.
 """
 
 import gzip
@@ -51,7 +51,7 @@ class DigitImages:
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
-        """Returns the images whose digit is below `value`."""
+        """Returns only those of the pictures that show a digit less than `value`."""
         kept = self.values < value
         return DigitImages(images=self.images[kept], values=self.values[kept])
 

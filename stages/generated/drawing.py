@@ -27,9 +27,10 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """Returns a random digit image [8, 8] in 0..1, and the digit that it shows.
+    """Returns a random image of a digit, [8, 8] with values from 0 to 1, and the digit that it shows.
 
-    With `unseen`, the image is one of those kept for testing. Without, it is one of those for training.
+    If `unseen` is true, the image is one of those that are kept for testing. If it is false, the image is one of those
+    for training.
     """
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
@@ -45,10 +46,11 @@ def _enlarge(image: FloatArray, side: int) -> FloatArray:
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """Returns the picture of a thing: `digit` on a shape of random colour, [size, size, 4], 0..255.
+    """Returns the picture of a thing, [size, size, 4]: a shape of random colour with the picture `digit` on it. The
+    shape is a disc, a diamond or a square.
 
-    The shape is a disc, a diamond or a square. The first three channels are RGB times opacity, the fourth is opacity
-    (0..1). The outline is the superellipse |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
+    The first three channels are RGB in 0..255, multiplied by the opacity. The fourth channel is the opacity in 0..1.
+    The outline is the curve |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
     """
     offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
     power = rng.choice([1.5, 2.0, 6.0])
@@ -65,7 +67,7 @@ def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray
 
 
 def ground(rng: np.random.Generator) -> UInt8Array:
-    """Returns a random, almost grey background: [FRAME_SIZE, FRAME_SIZE, 3], 0..255.
+    """Returns a random, almost grey background, [FRAME_SIZE, FRAME_SIZE, 3] uint8.
 
     The brightness rises or falls evenly across the background, and has a little noise.
     """
@@ -77,9 +79,10 @@ def ground(rng: np.random.Generator) -> UInt8Array:
 
 
 def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
-    """Returns `picture` [S, S, 4] moved right and down by fractions of a pixel: [T, S + 1, S + 1, 4].
+    """Returns `picture` [S, S, 4], moved right and down by a part of a pixel for each of T frames: [T, S + 1, S + 1,
+    4].
 
-    `fractions` [T, 2] has one shift (x, y) for each frame.
+    `fractions` [T, 2] has the shift (x, y) of each frame in pixels, from 0 to 1.
     """
     x, y = fractions.astype(np.float32).T[..., None, None, None]
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))
@@ -88,9 +91,11 @@ def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
 
 
 def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
-    """Returns frames [T, FRAME_SIZE, FRAME_SIZE, 3] with the sprites drawn on `background` at `centres` [T, K, 2].
+    """Draws K small pictures on a background, in T frames. Returns the frames [T, FRAME_SIZE, FRAME_SIZE, 3] uint8.
 
-    Later sprites are in front. Every sprite must lie inside the frame, at least one pixel away from the edge.
+    `sprites` are the K pictures, with a fourth channel for opacity. `centres` [T, K, 2] are the places (x, y) of their
+    centres in pixels. A later picture hides the pictures before it. Every picture must lie inside the frame, at least
+    one pixel away from the edge.
     """
     frames = np.repeat(background[None], len(centres), axis=0)
     for k, picture in enumerate(sprites):

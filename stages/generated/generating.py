@@ -138,9 +138,10 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes `videos`, which are one task of a process, and returns the number of these videos.
+    """Writes `videos` one after the other with `write`, and returns how many they are. Runs in a process of
+    `in_processes`.
 
-    `number` is the number of the process. `in_processes` passes it to every task, and this task does not need it.
+    `number` is the number of the process, which this function does not use.
     """
     for video in videos:
         write(video)

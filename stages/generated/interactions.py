@@ -32,12 +32,12 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """The motion of a pair of things along a common line, before and after the moment of contact.
+    """Describes how two things move along a line, before and after the moment at which they touch.
 
-    `actor` and `other` are (speed before contact, speed after contact) of the two things. 1 is one unit forwards along
-    the line, -1 one unit backwards. The unit is a random speed. With `joined`, both things have the same unit.
-    `contact_degrees` is the range of the direction from the actor to the other thing at contact, relative to the line.
-    `gap_px` is how far the two things stay apart at contact.
+    `actor` and `other` are (speed before contact, speed after contact) of the two things. The unit of speed is a random
+    speed in the direction of the line, and negative speeds go backwards. With `joined`, the unit is equal for both
+    things, else each has its own. `contact_degrees` is the range of the angle between the line and the direction from
+    the actor to the other thing at contact. `gap_px` is the distance that stays between the two things at contact.
     """
 
     actor: tuple[int, int]
@@ -84,7 +84,7 @@ class Truth:
 
     @property
     def name(self) -> str:
-        """Returns the class name of the interaction."""
+        """Returns the name of the clip's class."""
         return CLASSES[self.label]
 
 
@@ -101,10 +101,12 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns the displacements [K, T, 2] of K things along unit vectors `line` [K, 2], in pixels.
+    """Returns the displacements [K, T, 2] in pixels of a thing in T frames, for K candidates of its motion. In each
+    candidate, the thing moves along the unit vector in `line` [K, 2].
 
-    `event` [K] is the time of contact in frames. The displacement is zero at this time. `speeds` are the factors on
-    `speed_px` [K] before and after this time.
+    `event` [K] is the time, in frames, at which the speed of the thing changes. At this time the displacement is 0.
+    `speed_px` [K] is in pixels per frame. It is multiplied by `speeds[0]` before this time, and by `speeds[1]` after
+    this time.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -120,9 +122,10 @@ def _anywhere(rng: np.random.Generator) -> FloatArray:
 
 
 def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs that perform `motion`.
+    """Returns the positions of random pairs of things that move as `motion` describes: [_CANDIDATES, T frames, 2
+    things, 2]. A position is the centre (x, y) of a thing in pixels.
 
-    Some of these pairs leave the frame.
+    Some of these pairs leave the frame. The caller drops them.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     heading = rng.uniform(0, 360, _CANDIDATES)
@@ -139,8 +142,8 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
     """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs of distractors.
 
-    One distractor has the speeds of the actor of `motion`, the other the speeds of the other thing. Each moves along a
-    line of its own.
+    `motion` describes a pair of an actor and another thing. In each pair of distractors, the first has the speeds of
+    the actor, and the second has the speeds of the other thing. Each distractor moves along a line of its own.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     tracks = [
@@ -161,9 +164,11 @@ def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns a bool [K] that says in which candidates two things keep _CLEARANCE_PX pixels apart in all frames.
+    """Returns a bool for each of K pairs of paths, [K]. It is true if the two things on these paths keep a gap of
+    _CLEARANCE_PX pixels in all frames.
 
-    `first` and `second` are the centres of the two things, [K candidates, T frames, 2].
+    `first` and `second` [K, T frames, 2] are the centres of the two things in pixels. `sizes` are their sides in
+    pixels.
     """
     distance = np.linalg.norm(first - second, axis=-1).min(axis=-1)
     return np.asarray(distance >= sum(sizes) / 2 + _CLEARANCE_PX)
@@ -184,11 +189,11 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns the centres [T frames, NUM_THINGS, 2] of four things: a pair that performs `motion`, then two
-    distractors.
+    """Returns the centres [T frames, NUM_THINGS, 2] in pixels of the four things of a video: a pair that performs
+    `motion`, then two distractors.
 
-    The class of the distractors is drawn once, and is kept when candidates are drawn again. Otherwise a class whose
-    things often leave the frame would become rarer.
+    If the things leave the frame or come too close, their paths are drawn again, but the class of the distractors is
+    kept. Otherwise classes whose things often leave the frame would become rarer.
     """
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:
@@ -201,7 +206,9 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """The content of a clip before it is drawn. The drawing takes its random numbers from `rng`."""
+    """The content of a clip before it is drawn: the paths, sizes and digits of its things. `rng` is the random
+    generator that the drawing uses for everything else, such as the background.
+    """
 
     rng: np.random.Generator
     label: int
@@ -275,8 +282,8 @@ def generate(
 ) -> None:
     """Writes the videos of the data set below the folder `root`. A second call continues after an interruption.
 
-    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. `workers` and
-    `progress` are those of `generate_videos`.
+    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. The videos are made in
+    `workers` processes. `progress` is called with the number of videos finished since its last call.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """

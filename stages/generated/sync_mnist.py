@@ -37,8 +37,8 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its label. Digits 0 and 1 of the clip make the same steps, unless the label is the last
-    class (`none`).
+    """One generated clip with its label. The first two digits of the clip make the same steps, unless the label is the
+    last class, `none`.
     """
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
@@ -65,10 +65,10 @@ def classes(digit_values: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """The digits of one clip. `chosen` has the index of each digit's image in the images of the split. `values` has the
-    digit, 0..9, that each image shows.
+    """The digits of one clip. `chosen` has one index per digit: the place of the digit's picture among the pictures of
+    the split. `values` has one number, 0..9, per digit: the number that the picture shows.
 
-    `in_step` says whether the first two digits of the clip make the same steps.
+    `in_step` is true if the first two digits make the same steps, else false.
     """
 
     chosen: tuple[int, ...]
@@ -76,18 +76,19 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. If the first two digits move in step, the class is the pair of their
-        values. Otherwise it is the last class.
+        """Returns the class number of the clip. If the first two digits make the same steps, the class stands for the
+        two numbers that they show. Otherwise it is the last class.
         """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns the digits of a clip. The first digit is the image with the index `first`. The other digits are random
-    images.
+    """Draws the digits of a clip at random. The first digit is shown by the image `images.images[first]`. Each of the
+    other digits is a random image.
 
-    All values are below `digit_values`, and no value occurs twice.
+    All digits of the clip differ, and are less than `digit_values`. Whether the first two digits move in step is drawn
+    too.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
@@ -96,11 +97,12 @@ def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: 
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the corners [T, n, 2] of digits that walk at random. Digits are moved before the first frame is drawn.
+    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n digits in T frames. Each digit walks at
+    random.
 
-    A step is uniform in [max(-10, -p), min(10, 71 - p)) along each axis, where p is the digit's position on the axis.
-    With `in_step`, digits 0 and 1 take one common step from the range that both share, and no step if they share no
-    range.
+    The digits move one step before each frame, also before the first. A step is uniform in [max(-10, -p), min(10, 71 -
+    p)) along each axis, where p is the digit's position on the axis. With `in_step`, digits 0 and 1 take one common
+    step from the range that is allowed for both. If there is no such range, both stay.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -117,13 +119,13 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the corners [T, n, 2] of digits that repeat one step each. This variant is easier and is not in the
-    paper.
+    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n digits in T frames. Each digit repeats one
+    random step. This variant of the data set is easier than the variants in the paper.
 
-    With `in_step`, digits 0 and 1 have the same step. Steps are uniform in -5..5 along each axis. Steps are drawn
-    before places, so the steps of a pair and of other digits have the same distribution. Then NUM_STARTS sets of first
-    corners are drawn, uniformly among those that stay inside the canvas. The set whose digits stay farthest apart is
-    used, because digits that cover each other cannot be recognised.
+    A step is a whole number from -5 to 5 along each axis. With `in_step`, digits 0 and 1 have the same step. Otherwise
+    all digits have steps of their own. The first corners are drawn NUM_STARTS times, uniformly among those from which
+    no digit leaves the canvas. The draw in which the digits stay farthest apart is used, because digits that cover each
+    other cannot be recognised.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
@@ -214,8 +216,9 @@ def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
     """Writes the videos of the data set below `options.root`. A second call continues after an interruption.
 
-    `workers` and `progress` are those of `generate_videos`. Raises DigitsError if a digit file is missing or damaged,
-    and ValueError if the folder holds a data set with other parameters.
+    The videos are made by `workers` processes. `progress` is called with the number of videos finished since its last
+    call. Raises DigitsError if a digit file is missing or damaged, and ValueError if the folder has a data set with
+    other parameters.
     """
     data_set = SyncMnist(options=options)
     generate_videos(

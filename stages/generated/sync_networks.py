@@ -56,9 +56,10 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of `batch_size` new clips. Digits and motion are those of the split train of `data_set`.
+    """Yields `count` batches of `batch_size` new clips with `num_digits` digits each. Two digits of a clip never move
+    in step.
 
-    Each clip has `num_digits` digits, which never move in step.
+    The images of digits and the kind of motion are those of the training split of `data_set`.
     """
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
@@ -112,9 +113,10 @@ class CellClassifier(nn.Module):
         return maps.float().permute(0, 2, 3, 4, 1)
 
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Returns for each map cell the index of the digit with the nearest centre, and whether that centre is near.
+        """Returns two arrays [B, T', side, side]: for each map cell the index of the digit whose centre is nearest, and
+        whether this centre is closer than REACH_PX to the cell.
 
-        `centres` is [B, T', n, 2]. Both results are [B, T', side, side]. Near means closer than REACH_PX.
+        `centres` [B, T', n, 2] has the centres of the n digits of each map in pixels.
         """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]

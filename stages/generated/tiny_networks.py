@@ -74,9 +74,11 @@ def _track(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, list[int], FloatArray]:
-    """Returns the frames [T, H, W, 3] of a clip of independent things, with boxes, digits and velocities of the things.
+    """Returns a generated clip of K moving things: the frames [T, H, W, 3] uint8, and the boxes, digits and velocities
+    of the things.
 
-    Boxes are [T, K, 4], digits are a list of K numbers, and velocities are [T, K, 2].
+    T is the number of frames, H of rows and W of columns. Boxes are [T, K, 4] in pixels, digits are a list of K
+    numbers, and velocities are [T, K, 2] in pixels per frame. Each thing moves independently of the others.
     """
     sizes = rng.integers(14, 19, NUM_THINGS)
     drawn = [pick_digit(rng, unseen=False) for _ in sizes]
@@ -110,9 +112,10 @@ def directions(velocities: Tensor) -> Tensor:
 
 
 class ThingClassifier(nn.Module):
-    """TinyI3D with additional layers for its training, which predict the digit and the motion of each thing.
+    """TinyI3D with additional layers for its training. The layers predict the digit and the motion of each thing, which
+    is a shape with a digit on it.
 
-    The layers read the region of the thing in the maps of the last tap.
+    The layers read the features of the thing's region in the maps of the last tap.
     """
 
     def __init__(self) -> None:
@@ -126,7 +129,8 @@ class ThingClassifier(nn.Module):
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
         """Returns region features [B, T', K, C], computed in the same way as the features in a cache.
 
-        `frames` is [B, T, 3, H, W]. `boxes` is [B, T', K, 4].
+        `frames` is [B, T, 3, H, W] with values from 0 to 255. `boxes` [B, T', K, 4] are (x1, y1, x2, y2) in pixels of
+        the frames, with K boxes for each of the T' frames of the last tap.
         """
         backbone = entry("tiny_i3d")
         mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (backbone.mean, backbone.std))
@@ -139,7 +143,9 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns three scalars for a batch: the loss, the accuracy of the digit, and the accuracy of the direction."""
+        """Returns three scalars for a batch of clips: the loss, and the fractions of things whose digit and whose
+        direction of movement were recognised.
+        """
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
         digit, direction = self.digit(features), self.direction(features)
@@ -152,10 +158,9 @@ class ThingClassifier(nn.Module):
 
 
 def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
-    """Trains `parameters` with AdamW. The learning rate rises to `learning_rate` and falls again over `steps` steps
-    (one cycle).
+    """Trains `parameters` with AdamW, one step for each loss that `losses` yields.
 
-    The function takes one step for each loss that `losses` yields.
+    The learning rate rises to `learning_rate` and falls again, over `steps` steps in all (one cycle).
     """
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -167,7 +172,9 @@ def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int
 
 
 def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
-    """Returns a TinyI3D that was trained on `steps` batches of clips."""
+    """Returns a TinyI3D that was trained with random numbers from `seed`. The training takes `steps` steps of
+    `batch_size` generated clips each. Its targets are the digit and the motion of each thing in a clip.
+    """
     torch.manual_seed(seed)
     model = ThingClassifier()
 

@@ -68,10 +68,11 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
+    """Runs ATR blocks on cached maps features/<backbone>/<tap> [T, C, H, W]. Classifies the mean of the last block's
+    output over frames and positions.
 
-    Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
-    This head has the block behind the cached tap, whose maps have passed that ReLU.
+    Deviation: in the paper, a block is inside a residual block, behind the last BatchNorm and before the shortcut is
+    added. In this head, the blocks are behind the cached tap, after the ReLU of the residual block.
     """
 
     option_model = AtrOptions
@@ -104,11 +105,13 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Returns `z` [B, T, C] distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
+        """Returns `z` [B, T, C], the features of the action in each frame, distributed over the positions of the map:
+        [B, T, C, H, W].
 
-        `located` is the map M [B, T, 1, H, W] of the action. The option `distribution` chooses the result. It is
-        sigmoid(M) z for "scaling", and z + sigmoid(M) for "adding" (z + M if `sigmoid_in_adding` is false). For "none",
-        or without M, the result is z as [B, T, C, 1, 1].
+        `located` is M [B, T, 1, H, W], a map that is high where the action is. The option `distribution` chooses the
+        result: sigmoid(M) z for "scaling", and z + sigmoid(M) for "adding" (z + M if `sigmoid_in_adding` is false). For
+        "none", and if `located` is None, the result is z as [B, T, C, 1, 1]. The formulas are reconstructed from a text
+        of the paper without formulas.
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -119,21 +122,24 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """Returns the features of the action in each frame: [B, T, C] (reconstructed).
+    """Returns the features of the action in each frame: [B, T, C].
 
     The features of frame t are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H,
-    W]. `located` is the map M [B, T, 1, H, W] of the action.
+    W]. `located` is M [B, T, 1, H, W], a map that is high where the action is. The formula is reconstructed from a text
+    of the paper without formulas.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
 
 
 class Locator(nn.Module):
-    """Computes the map M that says where the action is (reconstructed): x [B, T, C, H, W] -> M [B, T, 1, H, W].
+    """Computes a map M [B, T, 1, H, W] that says where the action is, from features x [B, T, C, H, W]: B clips, T
+    frames, C channels, and maps of H rows and W columns.
 
-    M is appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on R channels. phi1 and phi3 are depth-wise
-    convolutions. phi2 is a 1x1 convolution that both terms share. By default phi1 and phi3 are 3x3, and everything is
-    linear, without bias.
+    A 1 x 1 convolution first reduces x to fewer channels. M is the sum of two terms: appearance phi2(phi3(x_t)) and
+    motion phi2(phi1(x_{t+1}) - x_t). phi1 and phi3 are depth-wise convolutions. phi2 is one 1 x 1 convolution for both
+    terms. By default phi1 and phi3 are 3 x 3, and no layer has a bias or an activation. This is reconstructed from a
+    text of the paper without formulas.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -161,10 +167,11 @@ class Locator(nn.Module):
         return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """Returns phi1(x_{t+1}) - x_t for the frames of `x` [B, T, R, H, W]: [B, T, R, H, W].
+        """Returns the motion of each frame of `x` [B, T, R, H, W], in the shape of `x`. The motion of frame t is
+        phi1(x_{t+1}) - x_t. phi1 is a learned layer, which runs on each frame.
 
-        The last frame of a clip has no next frame. By the option `last_motion`, its motion is 0 ("zero"), or the last
-        frame is compared with itself ("repeat") or with the first frame ("wrap").
+        The last frame of a clip has no next frame. The option `last_motion` chooses its motion: 0 ("zero"), or the
+        formula with the last frame ("repeat") or the first frame of the clip ("wrap") as the next frame.
         """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
@@ -206,13 +213,13 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """Returns the weights W [B, T, T] between the frames of s [B, T, C]."""
+        """Returns the weights W [B, T, T] with which `forward` sums the frames. `s` [B, T, C] has the frames."""
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         return affinity.softmax(2)
 
 
 class ChannelFactors(nn.Module):
-    """A depth-wise transform in a reasoner, which multiplies each channel by its own factor.
+    """A learned transform that multiplies each channel of the frame vectors by its own factor.
 
     The factors start at 1.
     """

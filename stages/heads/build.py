@@ -59,8 +59,8 @@ def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dic
     """Returns a head with the same layers as `build_head`, but with random weights. The caller loads the weights of a
     trained run into the head.
 
-    If the head has a tail (the backbone's part above a cached tap), `build_head` loads the backbone's checkpoint. This
-    function works without the checkpoint, because the run has the weights of the tail too.
+    A head may have a tail, a part of a backbone above a cached tap. For a tail, `build_head` loads the backbone's
+    checkpoint. This function does not, because the run has the weights of the tail too.
 
     Raises HeadError if the options or the arrays do not fit the head.
     """
@@ -86,7 +86,7 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head without a tail. Such a head reads only cached arrays."""
+    """Returns a head that runs directly on cached arrays, without layers of the backbone before it (a tail)."""
     if isinstance(name, OwnHead):
         kind = name.head_class()
         parsed = _parsed(name.class_name, kind.option_model, options)

@@ -74,12 +74,12 @@ class Conv3dBlockOptions(StageOptions):
 
 
 class Conv3dBlock(nn.Module):
-    """Computes x + norm(conv(x)), or relu(norm(conv(x))) without a shortcut, with one 3D convolution.
+    """Computes x + norm(conv(x)) with one 3D convolution. Without the option `shortcut`, computes relu(norm(conv(x))).
 
-    The block is a control in table 3 of the TRG paper (Zhang et al. 2019, arXiv 1908.09995): "3D convolution after each
-    branch", in a network that runs on single frames. The paper states neither the kernel nor whether there is a
-    shortcut. With a shortcut, the norm's gain starts at 0, so the block starts as the identity. Without a shortcut, the
-    convolution starts as the identity.
+    The block is a control for TRG ("3D convolution after each branch" in table 3 of Zhang et al. 2019, arXiv
+    1908.09995). The paper does not state the kernel or whether there is a shortcut. With a shortcut, the block starts
+    as the identity, because the scale of the norm starts at 0. Without a shortcut, the convolution starts as the
+    identity.
     """
 
     def __init__(self, channels: int, options: Conv3dBlockOptions) -> None:

@@ -51,22 +51,26 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
-    """Returns the product of `graph` [B, V, V] and `nodes` [B, T, N, C], as [B, T, N, C]."""
+    """Adds up nodes with the weights of a graph. Returns the product of `graph` [B, V, V] and `nodes` [B, T, N, C], as
+    [B, T, N, C]. V is T * N.
+    """
     return (graph @ nodes.flatten(1, 2)).view_as(nodes)
 
 
 def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
-    """Returns for each node of [B, T, N, C] the weighted sum of the nodes in the next frame.
+    """Returns for each node the weighted sum of the nodes in the next frame: [B, T, N, C].
 
-    Nodes of the last frame get 0. `front` [B, T - 1, N, N] has the weights.
+    `nodes` is [B, T, N, C]. `front` is [B, T - 1, N, N]. Entry (t, i, j) of a clip is the weight of node j of frame t +
+    1 in the sum for node i of frame t. Nodes of the last frame get 0.
     """
     return F.pad(front @ nodes[:, 1:], (0, 0, 0, 0, 0, 1))
 
 
 def collect_previous(back: Tensor, nodes: Tensor) -> Tensor:
-    """Returns for each node of [B, T, N, C] the weighted sum of the nodes in the previous frame.
+    """Returns for each node the weighted sum of the nodes in the previous frame: [B, T, N, C].
 
-    Nodes of the first frame get 0. `back` [B, T - 1, N, N] has the weights.
+    `nodes` is [B, T, N, C]. `back` is [B, T - 1, N, N]. Entry (t, i, j) of a clip is the weight of node j of frame t in
+    the sum for node i of frame t + 1. Nodes of the first frame get 0.
     """
     return F.pad(back @ nodes[:, :-1], (0, 0, 0, 0, 1, 0))
 

@@ -19,18 +19,20 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns for each node the vertical and the horizontal interval of its cell, in the unit square.
+    """Returns a pair (vertical interval, horizontal interval) for each cell of the grids, in parts of the map's sides.
 
-    An interval is (start, end), such as (1/3, 2/3).
+    Each number g in `scales` cuts the map into a grid of g x g cells. An interval is (start, end), such as (1/3, 2/3).
     """
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns the pairs (i, j) of linked nodes. A link between i and j is both pairs (i, j) and (j, i).
+    """Returns the pairs (i, j) of the indices of linked nodes. Each link is in the result twice, as (i, j) and as (j,
+    i).
 
-    Two nodes are linked if they share a side, or if they overlap at different scales. Nodes that share only a corner
-    are not linked, and no node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links, so 90 pairs.
+    A node is a cell of a grid, and each number in `scales` makes a grid, from 3 x 3 cells for 3. Two nodes are linked
+    if their cells share a side, or if cells of two grids overlap. Cells that share only a corner are not linked, and no
+    node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links, so 90 pairs.
     """
     nodes = cells(scales)
     pairs = []
@@ -43,26 +45,29 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns a matrix [V, H * W] float64. Its product with a flat map is the mean of the map over each node's cell.
+    """Returns a matrix [number of nodes, `height` * `width`] float64. Its product with a flat map has one value per
+    node, the mean of the map over the cell of the node.
 
-    If a border of the cell cuts a pixel, the pixel has the weight of its part inside the cell.
+    Each g in `scales` cuts the map into g x g cells, one for each node. A pixel that lies partly in a cell has the
+    weight of that part.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns a matrix [H * W, V] float64. Its product with values of nodes is a flat map that shows the nodes.
+    """Returns a matrix U [H * W, V] float64 that draws values of the V nodes as a map of H rows and W columns. For
+    values v [V], the product U v is the map, flattened to [H * W].
 
-    For each scale, a pixel gets the mean of the cells that cover it. In this mean, the weight of a cell is the part of
-    the pixel that lies in the cell. The map is the sum of these means over all scales.
+    For each scale, a pixel gets the mean of the values of the cells that cover it. In this mean, the weight of a cell
+    is the part of the pixel that lies in the cell. The map is the sum of these means over all scales.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """Returns the position of each node as a flat 6 x 6 map: [V, 36] float64.
+    """Returns the place of each node in the frame as a map of 6 x 6 cells, flattened: [V, 36] float64, for V nodes.
 
-    The map has a Gaussian bump inside the node's cell, and is 0 outside.
+    The map of a node is 0 outside the grid cell of the node. Inside, it has a Gaussian bump.
     """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)
     for node, (rows, columns) in enumerate(cells(scales)):
@@ -85,9 +90,10 @@ def _shared(a: ExactInterval, b: ExactInterval) -> Fraction:
 
 
 def _overlaps(g: int, size: int) -> Tensor:
-    """Returns a matrix [g, size] float64. Entry (k, i) is the part of pixel i that lies in cell k. Columns sum to 1.
+    """Divides one side of an image of `size` pixels into g equal cells. Returns the part of each pixel that lies in
+    each cell, float64 [g, size].
 
-    One side of the unit square is cut into g equal cells and into `size` equal pixels.
+    A pixel that lies in one cell has 1 there and 0 in all other cells. Each column sums to 1.
     """
     parts = [[max(_shared(_part(k, g), _part(i, size)), Fraction(0)) * size for i in range(size)] for k in range(g)]
     return torch.tensor([[float(part) for part in row] for row in parts], dtype=torch.float64)

@@ -51,7 +51,7 @@ class FeatureSource:
     tap: str
 
     def array(self, kind: str) -> str:
-        """Returns the full name of the cached array for `kind`, which is "maps", "pooled" or "regions"."""
+        """Returns the name of a cached array of this tap. `kind` says which array: "maps", "pooled" or "regions"."""
         prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{suffix}"
 
@@ -62,15 +62,19 @@ class FeatureSource:
 
     @property
     def pooled(self) -> str:
-        """Returns the array name of the pooled features, the means of the maps over positions.
+        """Returns the name of the cached array with the pooled features of this tap. Pooled features are the means of
+        the maps over all positions.
 
-        One clip has shape [T frames, C channels].
+        One clip of the array has the shape [T frames, C channels].
         """
         return self.array("pooled")
 
     @property
     def regions(self) -> str:
-        """Returns the array name of the region features. One clip has shape [T frames, N regions, C channels]."""
+        """Returns the name of the cached array with the region features of this tap.
+
+        One clip of the array has the shape [T frames, N regions, C channels].
+        """
         return self.array("regions")
 
 

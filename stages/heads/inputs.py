@@ -27,7 +27,8 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the only tap that has all `kinds` of arrays in the cache and fits the options `backbone` and `tap`.
+    """Returns the tap whose arrays a head reads: the only tap that has all `kinds` of arrays ("maps", "pooled",
+    "regions") and fits the options `backbone` and `tap`. `spec` has the arrays of the cache.
 
     Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
     Raises HeadError if several taps fit.
@@ -72,12 +73,12 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns the error for the arrays `names`, which the cache lacks.
+    """Returns an error that says that the cache lacks the arrays `names`.
 
-    The message says what the config needs, and the command that makes the arrays. `kinds` has all kinds of arrays that
-    the head reads from one tap ("maps", "pooled", "regions"). If features are missing and `kinds` has "regions", the
-    message asks for the regions too, because all arrays of a tap must come from one entry of the config. With `kinds`,
-    the error is a TapMissing, otherwise a plain HeadError.
+    The message says what the config needs, and which command makes the arrays. `kinds` are the kinds of arrays ("maps",
+    "pooled", "regions") that a head reads from one tap, a named layer of a backbone. With `kinds`, the error is a
+    TapMissing, otherwise a plain HeadError. If features are missing and the head reads regions too, the message also
+    asks for the regions, because all arrays of a tap must come from one entry of the config.
     """
     if names == [CROP]:
         return HeadError(
@@ -129,9 +130,10 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the array with the rectangle of the video that the backbone of `source` sees.
+    """Returns the name of the cached array with the rectangle of the video that a backbone sees. `source` names the
+    backbone.
 
-    It is `clips/crop/<backbone>` if the backbone sees less than the crop of the clip, else `clips/crop`.
+    The array is `clips/crop/<backbone>` if the backbone sees less than the crop of the clip, else `clips/crop`.
     """
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
@@ -151,12 +153,12 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads from a batch the boxes of the frames that have features, and the mask of the valid boxes.
+    """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features.
 
-    `features` is the name of the array of features. If boxes are cached for k times as many frames, every k-th frame of
-    the boxes is read. `num_stored` is the number of cached boxes of a frame. `boxes` says whether the head reads the
-    boxes or only the mask. With `top`, only the `top` best boxes of each frame are read. If the backbone sees less than
-    the crop of the clip, boxes that do not overlap the seen rectangle are not valid.
+    `features` is the name of the array of features. If boxes are cached for k times as many frames as features, every
+    k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `boxes` is
+    true, the head reads boxes and mask, otherwise only the mask. If `top` is set, only the `top` best boxes of a frame
+    are read. Some backbones see only a part of the clip's crop. Then boxes outside that part are not valid.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
@@ -182,7 +184,8 @@ class ProposalReader:
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """Returns the mask of the boxes that exist and that the backbone sees: [B, T, N] bool.
+        """Returns a mask [B, T, N] bool. It is true for boxes that exist and that lie at least partly in the rectangle
+        that the backbone sees.
 
         N is `num_stored`, the number of cached boxes of a frame, or `top` if that is smaller.
         """
@@ -195,17 +198,19 @@ class ProposalReader:
         return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached.
+        """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached: B clips, T frames, N boxes
+        (x1, y1, x2, y2) of a frame, in pixels of the video.
 
-        A narrower type would not do: bfloat16 rounds pixels past 256, and areas past 65504 square pixels overflow
-        float16.
+        The type is kept, because coordinates above 256 are rounded in bfloat16, and areas above 65504 square pixels
+        overflow in float16.
         """
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the values of the cached array `array` for the boxes that the head reads: [B, T, N, ...].
+        """Returns the part of the cached array `array` that belongs to the boxes that the head reads, [B, T, N, ...].
+        The head reads every `step`-th frame and the `top` best boxes of each frame.
 
-        `array` is the name of an array with one value for each cached box, such as `tracks/id`.
+        `array` is the name of an array with one value for each cached box, such as `tracks/id`. `batch` has this array.
         """
         return batch[array][:, :: self.step, : self.top]
 
@@ -237,13 +242,13 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """Computes region features from maps [B, T, C, H, W] that a head made from the cached maps.
+    """Computes region features from maps [B, T, C, H, W] that a head made from the cached maps. A region feature
+    describes the part of a map inside one cached box.
 
-    RoIAlign cuts each cached box out of the map of its frame, into 7 x 7 bins. The feature of the box is the maximum
-    over the bins. Along each axis, a bin takes as many samples as it covers map cells, rounded up (Wang and Gupta 2018,
-    section 3.1). The maps show the rectangle of the video that the network sees, resized to a square. So boxes are
-    transformed to this rectangle, which is the crop of the clip or smaller, and clipped to it. If the rectangle is
-    mirrored (x1 > x2), boxes are mirrored too.
+    The maps show the rectangle of the video that the network saw, resized to a square. So each box is first moved from
+    the coordinates of the video into this square and clipped to it. If the rectangle is mirrored (x1 > x2), the box is
+    mirrored too. Then RoIAlign cuts the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers
+    map cells, rounded up (Wang and Gupta 2018, section 3.1). The feature of the box is the maximum over its bins.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
@@ -254,10 +259,10 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Returns the regions of a batch, with features cut out of `maps` [B, T, C, H, W].
+        """Returns the regions of a batch, with features cut out of `maps` [B, T, C, H, W] by RoIAlign.
 
-        The features have the type of `maps`. RoIAlign computes in the type of the boxes, because a narrower type would
-        round the boxes and the frame numbers.
+        The features have the type of `maps`. The boxes keep their own, wider type in RoIAlign, because a narrower type
+        would round their corners.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
@@ -280,10 +285,11 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns for each clip the mean over its tracks, [B, C]. The value of a track is the mean of `x` over its boxes.
+    """Returns the mean over the tracks of each clip, [B, C]. A track is a series of boxes that follow one object. The
+    value of a track is the mean of `x` over the boxes of the track.
 
-    `x` is [B, T, N, C]. `tracks` [B, T, N] has the track number of each box. Track numbers are below `most`. Boxes that
-    are false in `valid` [B, T, N] do not count. A clip without tracks gets 0.
+    `x` [B, T, N, C] has one vector for each of N boxes in T frames. `tracks` [B, T, N] has the track number of each
+    box, from 0 to `most` - 1. Boxes that are false in `valid` [B, T, N] do not count. A clip without tracks gets zeros.
     """
     is_in = valid.flatten(1)
     track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]
@@ -294,7 +300,8 @@ def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Ten
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Returns the mean [B, C] of `x` [B, T, N, C] over the regions that are true in `valid` [B, T, N].
+    """Returns the mean [B, C] of `x` [B, T, N, C] over all regions of a clip that are true in `valid` [B, T, N]. There
+    are B clips, T frames, N regions of a frame and C channels.
 
     A clip without valid regions gets 0.
     """

@@ -71,9 +71,11 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns one block if the output at `place` has one branch, else a module with one block for each branch.
+    """Returns the module to insert at `place`: one block if the output there has one branch, else a module with one
+    block for each branch.
 
-    Raises HeadError if the maps are too small for a non-local block.
+    `shape` is the shape (T, C, H, W) of the maps at the place. Raises HeadError if the maps are too small for a
+    non-local block.
     """
     kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
     if insertion.block == "non_local" and min(height, width) < 2:
@@ -85,8 +87,8 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 class Followed(nn.Module):
     """A submodule of a network, followed by an inserted block.
 
-    `forward` returns a copy of the inserted block's output, because networks add their shortcut in place to what
-    `forward` returns. A block that ends in a ReLU needs its own output unchanged for its gradient.
+    `forward` returns a copy of the block's output. The network adds its shortcut in place to what `forward` returns,
+    and a block that ends in a ReLU needs its own output unchanged to compute the gradient.
     """
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
@@ -99,17 +101,17 @@ class Followed(nn.Module):
 
 
 def is_inserted(path: str) -> bool:
-    """Returns whether a parameter or submodule belongs to an inserted block.
-
-    `path` is the path of the parameter or submodule in the network.
+    """Returns whether the parameter or submodule with the path `path` belongs to a block that this module has inserted
+    into a network. `path` is the path in the network, with dots between the names.
     """
     return "inserted" in path.split(".")
 
 
 class Branches(nn.Module):
-    """One block for each branch of an Inception block.
+    """Runs one inserted block for each branch of an Inception block.
 
-    Each block changes the channels of its branch in the joined output [B, T, C, H, W].
+    The input [B, T, C, H, W] has the outputs of all branches side by side along the channels. Each inserted block
+    changes the channels of its branch.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
@@ -148,7 +150,8 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the places that `name` means: one place for a block (`res5.0`), or all places of a stage (`res5`).
+    """Returns the places behind which `name` asks to insert a block. The name of a block, such as `res5.0`, means one
+    place. The name of a stage, such as `res5`, means all blocks of the stage.
 
     Raises HeadError if `name` is neither a block nor a stage above the cached tap. The message lists the allowed names.
     """

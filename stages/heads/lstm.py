@@ -27,11 +27,12 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies its last state.
+    """Runs one LSTM layer over the frame features features/<backbone>/<tap>_pooled [T, C] of T frames and C channels.
+    Classifies the state of the layer after the last frame.
 
-    The last state is the state of the layer after the last frame. With `convolutions`, the head reads the maps [T, C,
-    H, W] and is the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019). The paper does not
-    state the size of the convolutions.
+    If the option `convolutions` is set, the head reads maps [T, C, H, W] and runs convolutions before the LSTM. This is
+    the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019). The paper does not state the size
+    of the convolutions.
     """
 
     option_model = LstmOptions

@@ -25,7 +25,8 @@ class MapOptions(TapOptions):
 class MapReader(nn.Module):
     """Reads the maps [B, T, D, H, W] of one tap from a batch.
 
-    With `dim`, a 1x1 convolution maps D channels to C = `dim` channels.
+    If `dim` is a number, a 1x1 convolution maps the D cached channels to C = `dim` channels. If `dim` is None, the maps
+    are not changed.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, dim: int | None) -> None:
@@ -40,10 +41,11 @@ class MapReader(nn.Module):
 
 
 class MapHead(Head):
-    """The base of heads that run blocks on cached maps, then classify the mean over time and space.
+    """The base class of heads that run blocks on cached maps [B, T, C, H, W] and then classify the mean over time and
+    space: B clips, T frames, C channels, and maps of H rows and W columns.
 
-    A subclass makes the blocks in `make_blocks`. The blocks run one after the other. Each block maps [B, T, C, H, W] to
-    the same shape.
+    A subclass makes the blocks in `make_blocks`. The blocks run one after the other. The output of a block has the
+    shape of its input.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:

@@ -26,10 +26,11 @@ Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineEntry:
-    """One backbone entry whose features are computed from pixels.
+    """One backbone entry of the config whose features are computed from pixels and not read from the cache.
 
-    `taps` are the taps whose arrays the head reads. `seen` is the array with the rectangle of the video that the
-    network sees as a square of `size` px.
+    `taps` are the taps whose arrays the head reads. The input of the network is a square of `size` px. `seen` is the
+    name of the cached array with the rectangle of the video's frame that is resized to this square. `regions` are the
+    options of the region features, or None if the head reads no regions of this entry.
     """
 
     name: str
@@ -92,7 +93,11 @@ class OnlineHead(Head):
         return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
 
     def _arrays(self, entry: OnlineEntry, tap: Tap, maps: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the arrays of one tap by name, for its `maps` [B, T, C, H, W]."""
+        """Returns a dict of array name -> tensor, with the arrays that a cache would have for the tap `tap`: the maps,
+        their means over the positions, and the region features if the head reads them.
+
+        `maps` [B, T, C, H, W] are the backbone's output at the tap. The boxes come from `batch`.
+        """
         name = f"{entry.name}/{tap.name}"
         pooled = maps.float().mean((3, 4))  # of the maps before they are rounded, as in an extraction
         maps = self._rounded(f"features/{name}", maps)
@@ -105,9 +110,10 @@ class OnlineHead(Head):
         return arrays
 
     def _rounded(self, name: str, values: Tensor) -> Tensor:
-        """Converts `values` to the type that `stored` has for the array `name`, in contiguous memory as in a cache.
+        """Returns `values` in the type in which the cache stores the array `name` (`self.stored`), in contiguous
+        memory.
 
-        If `stored` does not have the array, returns `values` unchanged.
+        If `self.stored` does not have the array, returns `values` unchanged.
         """
         return values.to(self.stored[name]).contiguous() if name in self.stored else values
 
@@ -146,7 +152,11 @@ class OnlineHead(Head):
                     self.factors |= dict.fromkeys((name for name, _ in of_part), factor)
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the factor that `unfreeze` chose for a parameter of a backbone, and the head's own for the others."""
+        """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`.
+
+        For a parameter of a backbone that is trained, it is the number that `unfreeze` was called with. For a parameter
+        of the head, it is the number that the head itself returns.
+        """
         factor = self.factors.get(parameter)
         return self.head.learning_rate_factor_of(parameter.removeprefix("head.")) if factor is None else factor
 
@@ -158,9 +168,11 @@ class OnlineHead(Head):
 
 
 def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
-    """Returns a dictionary of tap -> paths of the submodules between the tap below and this tap, lowest tap first.
+    """Returns tap -> names of the submodules that run directly before this tap and after the next lower tap. The lowest
+    tap is first. It has the submodules from the input on.
 
-    Networks of the package timm do not name their parts. Such a backbone is one part with the key "".
+    A network of the package timm does not say which submodules belong to a tap. For such a network the only key is "",
+    with all submodules.
     """
     if not backbone.levels:
         return {"": [name for name, _ in backbone.named_children()]}
@@ -168,6 +180,8 @@ def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
 
 
 def made_from(entry: OnlineEntry, reads: Iterable[str]) -> set[str]:
-    """Returns those of the arrays `reads` that can be computed from the pixels of `entry`."""
+    """Returns the names in `reads` of the arrays that can be computed with the backbone `entry` from pixels: its
+    features and region features.
+    """
     prefixes = (f"features/{entry.name}/", f"regions/{entry.name}/")
     return {name for name in reads if name.startswith(prefixes)}

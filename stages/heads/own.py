@@ -57,7 +57,7 @@ class OwnHead:
 
     @property
     def digest(self) -> str:
-        """Returns the sha256 of the code as hexadecimal digits."""
+        """Returns the sha256 of the code of the user's head, as hexadecimal digits."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
     @classmethod
@@ -74,9 +74,10 @@ class OwnHead:
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
-        """Runs the code and returns the user's class.
+        """Runs the Python source of the head's file and returns the class of the head. A second call does not run the
+        source again.
 
-        Raises HeadError if the code fails, or if the code has no class of this name that is a subclass of Head.
+        Raises HeadError if the source fails, or if it has no class `class_name` that is a subclass of Head.
         """
         name = f"kinegraph_own_head_{self.digest}"
         if name not in sys.modules:
@@ -170,7 +171,9 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
 
 
 def _try_on_zeros(head: Head, spec: Spec) -> None:
-    """Raises HeadError unless `forward` returns logits [2, num_classes] for two clips of zeros."""
+    """Raises HeadError unless the method `forward` of `head` returns logits [2, num_classes] for a batch of two clips
+    of zeros.
+    """
     whole = {spec.name: spec.dtype for spec in every_array() if spec.dtype.startswith(("int", "uint"))}
     batch = {name: torch.zeros(2, *spec[name], dtype=getattr(torch, whole.get(name, "float32"))) for name in head.reads}
     training = head.training
@@ -180,10 +183,10 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
 
 
 def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
-    """Raises HeadError for an error in the user's code. The message has the file, the line and the cause.
+    """Raises HeadError for an error in the code of a user's own head. The message has the file, the line and the cause.
 
-    If the code asked for a key that is none of `arrays`, the message lists `arrays`. `offer` are the words before this
-    list, such as "forward gets".
+    If the code asked a dictionary for an array that does not exist, the message also lists the existing `arrays`. The
+    text `offer` stands before this list, for example "forward gets".
     """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""

@@ -45,11 +45,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A group of networks whose blocks have the same kind of names.
+    """A group of networks that name their blocks in the same way.
 
-    `places(network, tap)` yields the places of one tap, bottom to top. If `by_frame` is true, the submodules of the
-    networks take frames [B*T, C, H, W]. Otherwise they take clips [B, C, T, H, W]. B is the number of clips, T of
-    frames, C of channels, H of rows and W of columns.
+    `places(network, tap)` yields the places where blocks can be inserted in the part of the network that ends at `tap`,
+    from bottom to top. If `by_frame` is true, the submodules of the networks take frames [B*T, C, H, W], else clips [B,
+    C, T, H, W]. B is the number of clips, T of frames, C of channels, H of rows and W of columns.
     """
 
     by_frame: bool
@@ -57,9 +57,10 @@ class Family:
 
 
 def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields the residual blocks of the stage `tap` as places, with names such as `res5.0` and `res5.1`.
+    """Yields a place for each residual block of the stage `tap`, with names such as `res5.0` and `res5.1`. A place says
+    where a new block can be inserted: after the block, or in the block's branch.
 
-    A branch of such a block ends with its last norm, before the shortcut is added.
+    The branch of a residual block ends with its last normalisation, before the shortcut is added.
     """
     stage = network.get_submodule(network.stages[tap][-1])
     for name, block in stage.named_children():
@@ -75,10 +76,11 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields one place, the Inception block of `tap`, or nothing if the tap has no Inception block.
+    """Yields the Inception block of `tap` as a `Place`, behind which a new block can be inserted. Yields nothing if
+    `tap` has no Inception block.
 
-    The place has the name of the tap, such as `mixed_5b`. `branches` maps each tap with an Inception block to the
-    number of channels of each branch. The branches lie side by side in the block's output.
+    The place has the name of the tap, such as `mixed_5b`. `branches` maps each tap with an Inception block to a tuple
+    with the number of channels of each branch. The output of the block has the channels of all branches, side by side.
     """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")

@@ -32,12 +32,14 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads region features [B, T, N, C]. If `whole` is true, it also reads the mean [B, C] of all frame features.
+    """Reads or computes the features of the regions of a batch, [B, T, N, C], for B clips, T frames, N regions of a
+    frame and C channels. If `whole` is true, it also returns the mean [B, C] of the features of whole frames, otherwise
+    None.
 
-    `reads` has the names of the cached arrays that the reader needs. Cached regions are projected after RoIAlign and
-    maximum. Cached maps are projected before RoIAlign and maximum. The layers belong to the head, which passes them to
-    each call. `project` is a linear layer or the identity. For cached maps, the module `follow` runs on the projected
-    maps [B*T, C, H, W].
+    `reads` has the names of the cached arrays that are needed. By the option `regions_from`, the regions are cached or
+    are computed from cached maps. A call takes the layers of the head that are applied. `project` is a linear layer or
+    the identity. It is applied to cached regions, or to cached maps before the regions are cut out of them. The module
+    `follow` is applied only to maps, after `project`.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

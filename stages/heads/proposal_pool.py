@@ -35,11 +35,12 @@ class ProposalPoolOptions(ProjectedRegionOptions):
 
 
 class ProposalPool(Head):
-    """Classifies the mean over all valid regions of a clip, or with `over: tracks` the mean over its tracks.
+    """Classifies the mean of the region features of a clip. With `over: tracks`, regions are first averaged over each
+    track, and the mean over the tracks is classified.
 
-    With `hidden`, an MLP runs on each region first. With `concat_global`, the mean of the frame features is classified
-    too. Then the head is "proposals + average pool", the control of Wang and Gupta (2018, table 3). That control is
-    STRG without its graphs. As in the paper, regions and frame features pass the same projection.
+    With `hidden`, an MLP runs on each region before the mean. With `concat_global`, the classifier also gets the mean
+    of the frame features. Regions and frame features pass the same projection. Then the head is "proposals + average
+    pool" (Wang and Gupta 2018, table 3), which is STRG without its graphs.
     """
 
     option_model = ProposalPoolOptions

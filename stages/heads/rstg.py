@@ -74,11 +74,11 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 
 
 class Rstg(Head):
-    """Runs the graph on cached maps and classifies its result with a linear layer.
+    """Computes the nodes of the RSTG graph from cached maps and classifies a clip with a linear layer.
 
-    With `output: vec`, the head classifies the sum of the nodes. With `output: vec` and `residual`, it classifies the
-    sum of this vector and the pooled features ("final" in the released code). With `output: map`, the nodes are added
-    to the maps, and the head classifies the mean of the maps.
+    With `output: vec`, the linear layer gets the sum of the nodes. If `residual` is set too, it gets the sum of this
+    vector and the means of the cached maps ("final" in the released code). With `output: map`, the nodes are added to
+    the maps, and the linear layer gets the mean of these maps.
     """
 
     option_model = RstgOptions
@@ -105,9 +105,10 @@ class Rstg(Head):
 class RstgToVec(nn.Module):
     """Reduces maps [B, T, C, H, W] to one vector per clip.
 
-    The vector is the sum over the nodes, [B, D]. By the option `readout`, the nodes are those of the last frame, or
-    their means over the frames. With the option `residual`, the vector is the mean of the maps plus a `ScaledResidual`
-    of this sum, [B, C].
+    The nodes of the graph are summed to a vector [B, D]. By the option `readout`, these are the nodes of the last frame
+    or the means of the nodes over the frames. Without the option `residual`, this vector is the result. With
+    `residual`, a `ScaledResidual` maps the vector to [B, C], and the result is the sum of its output and the mean of
+    the maps.
     """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
@@ -127,10 +128,11 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Adds the nodes, painted back onto the map, to the maps [B, T, C, H, W]. At the start the block is the identity.
+    """Computes the nodes of a grid from the maps [B, T, C, H, W], runs the graph, spreads the nodes over the maps
+    again, and adds them to the maps. At the start of training the block changes nothing.
 
     By default, a node depends on its own and earlier frames only. The resulting maps depend on all frames, because the
-    residual's norm takes its statistics over the whole clip, as in the released code.
+    norm before the addition takes its statistics over the whole clip, as in the released code.
     """
 
     upsampling: Tensor
@@ -149,9 +151,10 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Computes s * (LayerNorm(W x) + bias). Each channel has one s, which starts at 0.
+    """Maps nodes to the channels of the maps and scales them: s * (LayerNorm(W x) + bias). W is a linear layer, or is
+    left out if the number of channels stays. Each channel has its own factor s, which starts at 0.
 
-    The LayerNorm takes its statistics over all values of a clip.
+    The mean and the variance of the LayerNorm are taken over all values of a clip.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -167,7 +170,11 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Maps [B, T, C, H, W] -> nodes [B, T, V, D]: means over the grid's cells, then a linear layer if C is not D."""
+    """Computes the nodes of the RSTG grid from maps: [B, T, C, H, W] -> [B, T, V, D], for B clips, T frames, C
+    channels, H rows and W columns of a map, and V nodes with D channels.
+
+    A node is the mean of the map over one cell of the grid. If C is not D, a linear layer then maps C to D channels.
+    """
 
     pooling: Tensor
 
@@ -185,10 +192,10 @@ class GridNodes(nn.Module):
 class SpaceTimeGraph(nn.Module):
     """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
 
-    `forward` also returns the recurrent states after the last frame. So a long video can be processed piece by piece,
-    if `forward` gets the states after the piece before. The nodes are then the same as for the video in one piece.
-    Exceptions are the schedule `space_only`, which takes a mean over the piece, the norm `layer_clip` and, in training,
-    the norm `batch`, which take statistics over the piece.
+    `forward` also returns the recurrent states after the last frame. A long video can be processed piece by piece, if
+    `forward` gets the states after the piece before. The nodes are then equal to those of the video in one piece, with
+    three exceptions. The schedule `space_only` takes a mean over the piece. The norm `layer_clip` takes statistics over
+    the piece, and so does the norm `batch` in training.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -214,9 +221,9 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns the nodes [B, T, V, D], normalised as the option `norm` says.
+        """Returns the nodes [B, T, V, D] after the normalisation that the option `norm` chooses.
 
-        For BatchNorm1d, the axes B, T and V are joined to one axis, because it needs the channels in the second axis.
+        BatchNorm1d needs the channels in the second axis, so the axes B, T and V are joined to one axis for it.
         """
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
@@ -225,10 +232,11 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after a time stage (eq. 6), in which each node gets values of earlier frames.
+        """Returns the nodes [B, T, V, D] after one step in time (RSTG paper, eq. 6). In this step each node gets values
+        of earlier frames.
 
-        If `lstm` is None, messages in time take the place of the LSTM. `state` is the state before the first frame, or
-        None at the start of a video. The state after the last frame is appended to the list `after`.
+        The step is the LSTM `lstm`, or messages between frames if `lstm` is None. `state` is the state before the first
+        frame, or None at the start of a video. The state after the last frame is appended to the list `after`.
         """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
@@ -283,10 +291,12 @@ class SpaceStage(nn.Module):
         return updated
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
-        """Returns nodes [B, T, V, D] after messages in time, and the state after the last frame.
+        """Passes messages in time. Returns the new nodes [B, T, V, D] and the state after the last frame, for B clips,
+        T frames, V nodes of a frame and D channels of a node.
 
-        Each node gets a message from its own result in the previous frame. The networks are those for messages in
-        space.
+        The new node of a frame is computed from the node in `nodes` and a message from the new node of the previous
+        frame. The layers that compute messages between the nodes of one frame also compute these messages. `state` is
+        the state after the frames before, or None at the start, where the previous nodes are 0.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -302,10 +312,11 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both (eq. 1 and 2).
+    """Computes the message from node j to node i from their vectors [v_j | v_i], with two linear layers and a ReLU
+    after each (RSTG paper, eq. 1 and 2).
 
-    The first layer is applied to senders and receivers separately, and the results are added for each pair. So the
-    layer runs on V rows, not on P rows. The result is the same.
+    The first layer runs on all V nodes, once for their part as sender and once for their part as receiver. The two
+    results are added for each of the P pairs. This has the same result as the layer on P pairs, with less work.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -315,9 +326,10 @@ class Send(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
-        """Returns the messages [..., P, D] for `senders` and `receivers` [..., V, in_features].
+        """Returns one message for each pair (sender, receiver) of nodes: [..., P, D] for P pairs and D channels.
 
-        `sender` and `receiver` [P] are the node indices of each pair.
+        `senders` and `receivers` [..., V, in_features] have the features of all V nodes in these two roles. `sender`
+        and `receiver` [P] are the indices of the two nodes of each pair.
         """
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
         sent = F.linear(senders, from_sender)[..., sender, :]
@@ -327,14 +339,15 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes the weight of each sender's message for each receiver (eq. 3 and 4). Row i belongs to receiver i.
+    """Computes the attention weights of the RSTG paper (eq. 3 and 4). Row i of the weights belongs to the node that
+    receives messages, column j to the node that sends.
 
-    The option `attention` chooses the form. `paper` has no softmax, and only linked pairs have messages. The released
-    forms `tf_dot`, `tf_sum` and `torch_dot` take a softmax over all nodes, then add a bias to the gathered messages and
-    apply a ReLU. `tf_dot` multiplies the logits by the adjacency before the softmax, so nodes without a link have logit
-    0 and still contribute. In `tf_sum`, a logit is the sum of two numbers, one from each node. `tf_sum` also adds the
-    adjacency to the logits. If messages are layer-normalised, `tf_sum` normalises the sum of gathered messages and bias
-    too. `torch_dot` does not use the adjacency.
+    The option `attention` chooses the form. In the form `paper`, there is no softmax, and only linked pairs of nodes
+    have messages. The forms of the released code, `tf_dot`, `tf_sum` and `torch_dot`, take a softmax over all nodes,
+    add a bias to the weighted sum of messages and apply a ReLU. `tf_dot` multiplies the logits by the adjacency matrix
+    before the softmax, so nodes without a link have logit 0 and still contribute. In `tf_sum`, a logit is the sum of
+    two numbers, one from each node, and the adjacency matrix is added. If messages are layer-normalised, `tf_sum` also
+    normalises the sum of messages and bias. `torch_dot` does not use the adjacency matrix.
     """
 
     adjacency: Tensor
@@ -363,9 +376,9 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D], after a bias and a ReLU in the released forms.
+        """Returns the sums of messages `gathered` [..., V, D] with a bias, a normalisation if there is one, and a ReLU.
 
-        With the form `paper`, the messages are returned unchanged.
+        With the form `paper` of the option `attention`, returns `gathered` unchanged.
         """
         if self.bias is None:
             return gathered
@@ -374,9 +387,10 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes MLP_u([v_i | messages to i]) (eq. 5): two layers, ReLU after both.
+    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message
+    side by side go through two linear layers, each with a ReLU behind it.
 
-    By the option `update`, one MLP serves all nodes, or each scale has an MLP of its own.
+    By the option `update`, all nodes share these layers, or each scale of the grid has layers of its own.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
@@ -390,14 +404,18 @@ class Update(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the new nodes [..., V, D] for x [..., V, in_features], the nodes beside their messages."""
+        """Returns the new nodes [..., V, D] for x [..., V, in_features]: V nodes with D channels each. A row of x is a
+        node and the message to this node, side by side.
+        """
         parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
         updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
         return updated
 
 
 class SetNorm(nn.Module):
-    """LayerNorm with statistics over the last `num_axes` axes, nodes included. Gain and bias are per channel."""
+    """A LayerNorm whose mean and variance are taken over the last `num_axes` axes together. With 2, these are the axes
+    of the nodes and of the channels. Each channel has its own gain and bias.
+    """
 
     def __init__(self, dim: int, num_axes: int = 2) -> None:
         super().__init__()

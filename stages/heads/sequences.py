@@ -18,12 +18,13 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Maps frames [B, T, D], their times [B, T] in seconds and their mask [B, T] to logits [B, num_classes].
+    """Maps the vectors of frames [B, T, D], with D numbers each, to logits [B, num_classes]. The other inputs are the
+    times of the frames in seconds [B, T] and a mask [B, T], which is true for valid frames.
 
-    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. Slices
-    without a frame do not count. The logit of a class is the largest logit over the slices of the clip. The mask says
-    which frames are valid. Valid frames must be in order of time. Other frames may lie anywhere between them. A clip
-    without a valid frame gets the logits of a slice vector of zeros.
+    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. Each slice
+    has logits of its own, and the logit of a class is the largest over all slices that have a valid frame. A clip
+    without a valid frame has the logits that a zero vector leads to. Valid frames must be in order of time. Frames that
+    are not valid may lie between them.
     """
 
     def __init__(
@@ -55,9 +56,13 @@ class SliceClassifier(nn.Module):
         return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the clip number of each slice [K], its frames [K, L, D], and the number of these frames [K].
+        """Cuts clips into slices of `slice_seconds`. Slices without a valid frame are left out, so K slices of all
+        clips remain.
 
-        Row k of the second tensor begins with the frames of slice k. The rest of the row is 0.
+        `frames` [B, T, D] are the vectors of the frames, `times` [B, T] are in seconds, and `valid` [B, T] is true for
+        valid frames. Returns three tensors: the number of the clip that each slice was cut from [K], the vectors of the
+        frames of each slice [K, L, D], and the number of frames of each slice [K]. L is the length of the longest
+        slice. Shorter slices are followed by zeros.
         """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)
@@ -72,9 +77,10 @@ class SliceClassifier(nn.Module):
         return clip_and_number[0], padded, lengths
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
-        """Returns slice vectors [K, H] for padded frames [K, L, D].
+        """Reduces the frames of each slice to one vector. A slice is a part of a clip in time. `padded` [K, L, D] has K
+        slices of up to L frames with D numbers each, and zeros after the last frame of a slice.
 
-        `lengths` [K] is the number of frames in each slice.
+        `lengths` [K] is the number of frames in each slice. The result is [K, H], for H hidden numbers.
         """
         # Parameters take part even without a frame, because processes that share a batch wait for each gradient.
         if len(padded) == 0:

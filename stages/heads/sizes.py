@@ -16,10 +16,11 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head with its options, on arrays of the shapes in `spec`, as in a paper.
+    """A head in the size in which a paper describes it, for counting its parameters. `options` are the head's options.
+    `spec` has the shapes of the arrays that it reads.
 
-    `about` and `published` are texts. `about` describes the setting. `published` has the numbers that the paper states.
-    If the paper states them for another setting, `published` also describes that setting.
+    `about` describes the setting in words. `published` has the numbers that the paper states, in words. If the paper
+    states them for another setting, `published` describes that setting too.
     """
 
     head: str
@@ -137,11 +138,11 @@ SIZES = (
 
 
 def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
-    """Returns the number of parameters, the GMACs of one clip, and the names of the arrays that the head reads.
+    """Returns (number of parameters, GMACs of one clip, names of the arrays that the head reads) for a head.
 
-    GMACs are billions of multiplications. The count includes the multiplications of convolutions, linear layers,
-    recurrent layers and matrix products. The computation is done on tensors that have a shape but no values. Heads on
-    graphs compute with values, because their work depends on the values.
+    GMACs are billions of multiplications. Convolutions, linear layers, recurrent layers and matrix products count. They
+    are counted on tensors that have a shape but no values. Only heads on scene graphs compute with values, because
+    their work depends on the values.
     """
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):
@@ -154,9 +155,10 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
 
 
 def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
-    """Returns a batch of `num_clips` clips with the arrays `reads`, in the shapes of `size`.
+    """Returns a made-up batch of `num_clips` clips, with which the operations of a head are counted. The batch is a
+    dictionary with the arrays named in `reads`, in the shapes of `size.spec`.
 
-    Each frame has 50 regions or 5 objects. All other values are 1.
+    A count of regions in a frame is 50, and a count of objects in a scene graph is 5. All other values are 1.
     """
     return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
 

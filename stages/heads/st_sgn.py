@@ -57,12 +57,13 @@ class RelationMatrixOptions(SequenceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs:
-    """The graphs of the B * T frames of a batch.
+    """The scene graphs of T frames of B clips. A graph has one person, up to M objects, and edges from objects to the
+    person.
 
-    `objects` [B, T, M] int64 has the class of each object. `relations` [B, T, M, R] has the vector of each object's
-    edge. `exists` [B, T, M] bool is false at places without an object. `linked` [B, T, M] bool is true if the object
-    has an edge. `annotated` [B, T] bool is true if the frame has a graph, which may have only the person. `times` [B,
-    T] has the times of the frames in seconds.
+    `objects` [B, T, M] int64 has the class of each object. `relations` [B, T, M, R] is 1 for each of R relations that
+    the object has to the person, else 0. `exists` [B, T, M] bool is false at places without an object. `linked` [B, T,
+    M] bool is true if the object has an edge. `annotated` [B, T] bool is true if the frame has a graph. Such a graph
+    may have only the person. `times` [B, T] has the times of the frames in seconds.
     """
 
     objects: Tensor
@@ -74,9 +75,10 @@ class Graphs:
 
 
 class StSgn(Head):
-    """Encodes the graph of each frame as a vector, reduces the vectors of each slice, and classifies the slices.
+    """Encodes the scene graph of each frame as a vector. Cuts the clip into slices of time, reduces the vectors of each
+    slice to one vector, and classifies the slices.
 
-    A slice is a part of the clip in time. Edges point to the person only, so messages never change an object.
+    Edges of the graph lead from objects to the person only, so messages never change an object.
     """
 
     option_model = StSgnOptions
@@ -101,8 +103,8 @@ class StSgn(Head):
         return logits
 
     def _encode(self, graphs: Graphs) -> Tensor:
-        """Returns the vectors of the frames [B, T, D]. A vector is the person's node, or the mean or maximum of all
-        nodes.
+        """Returns one vector for each frame, [B, T, D], after the graph layers. The option `readout` chooses the
+        vector: the node of the person, or the mean or the maximum of all nodes of the frame.
         """
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
@@ -146,9 +148,10 @@ class RelationMatrix(Head):
 
 
 def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
-    """Returns the matrix of each frame, [B, T, O, R] of zeros and ones.
+    """Returns one matrix of zeros and ones for each frame: [B, T, O, R] for B clips, T frames, O classes and R
+    relations.
 
-    An entry is 1 if a linked object of the class has the relation.
+    Entry (o, r) is 1 if the frame has an object of class o that is linked to the person and has the relation r.
     """
     relations = torch.where(graphs.linked[..., None], graphs.relations, 0.0)
     matrices = relations.new_zeros(*relations.shape[:2], num_object_classes, relations.shape[3])
@@ -182,19 +185,22 @@ def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_clas
 
 
 class GraphLayer(nn.Module):
-    """The base of graph convolutions.
-
-    A graph convolution has two parts, the message of an edge and the update of a node.
+    """The base class of the graph convolutions. A subclass defines `message`, the message of an edge to the person, and
+    may define `update`, which computes a node from the messages to it.
     """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
-        """Returns the messages to the person [B, T, M, D] for `objects` and `edges` [B, T, M, D]."""
+        """Returns the message that each object sends to the person, [B, T, M, D] for M objects in each of T frames.
+
+        `objects` [B, T, M, D] are the nodes of the objects, and `edges` [B, T, M, D] are their edges to the person.
+        """
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """Returns the new nodes [..., D]. `messages` [..., D] has the sum of the messages to each node.
+        """Returns the new nodes [..., D], which are `nodes` plus `messages`. `messages` [..., D] has for each node the
+        sum of the messages that reach the node.
 
-        For objects `messages` is 0, because edges point to the person only.
+        Only the person gets messages, so `messages` is 0 for objects.
         """
         return nodes + messages
 

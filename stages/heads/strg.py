@@ -87,13 +87,14 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """Runs the branches of graph convolutions and adds up their results: x [B, T, N, C] -> [B, T, N, C].
+    """Runs branches of graph convolutions on the features of regions and adds up the results: x [B, T, N, C] -> [B, T,
+    N, C]. A linear layer g runs in front of each branch.
 
-    Values at regions that are not valid are meaningless, and do not change valid regions. For joint graphs and three
-    layers, without bias and with one g for all branches, the module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C
-    (LayerNorm) parameters. w and w' belong to the similarity graph. g is the linear layer in front of a branch. w, w'
-    and g start as draws from a normal distribution with standard deviation 0.01. The layers start so that they only
-    pass their residual.
+    At regions that are not valid, the result is meaningless. These regions do not change the result at valid regions.
+    The linear layers w and w' of the similarity graph and g start as draws from a normal distribution with standard
+    deviation 0.01. The layers of a branch start so that they only pass their residual. With joint graphs, three layers
+    per branch, no bias and one g for all branches, the module has 12 C^2 + 12 C parameters: 2 C^2 in w and w', C^2 in
+    g, 9 C^2 in the layers and 12 C in LayerNorm.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -116,11 +117,12 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs of the first layer as a dictionary of graph name -> function.
+        """Returns the graphs of the first layer as a dictionary of graph name -> function. For a graph G, the function
+        maps nodes X to the weighted sums G X.
 
-        A function maps nodes X to the weighted sums G X, for a graph G. The names are "similarity", "front" and "back",
-        or those of them that the option `graphs` needs. The similarity graph is computed from `x`, the features before
-        g. The other two graphs are computed from the boxes.
+        The names are "similarity", "front" and "back", or those of them that the option `graphs` needs. The similarity
+        graph is computed from the region features `x`, as they are before the transform `g` of this head. The other two
+        graphs are computed from the boxes.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
@@ -132,10 +134,11 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns {"similarity": function} if the similarity graph is computed anew in each layer, else {}.
+        """Returns {"similarity": function} if the option `similarity_of` is `each`, which means that each layer
+        computes the similarity graph anew. Otherwise, or if the head has no similarity graph, returns {}.
 
-        The option `similarity_of: each` asks for this. The function computes the graph from the nodes that it gets, and
-        returns the weighted sums of these nodes.
+        The function takes nodes, computes their similarity graph, and returns the weighted sums of the nodes over this
+        graph.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -144,9 +147,10 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """Computes the similarity graph of the nodes (STRG paper, eq. 1 and 2): x [B, T, N, C] -> [B, V, V].
+    """Computes the similarity graph [B, V, V] of the nodes x [B, T, N, C], with V = T * N (STRG paper, eq. 1 and 2).
 
-    The similarity of nodes i and j is F(x_i, x_j) = (w x_i) . (w' x_j).
+    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. Row i of the graph is
+    the softmax of these numbers over the valid nodes j.
     """
 
     def __init__(self, dim: int, scale: bool) -> None:
@@ -173,11 +177,11 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """Returns the nodes x [B, T, N, C] after all layers.
+        """Returns the nodes x [B, T, N, C] after all graph convolutions.
 
-        The first layer adds `residual` to its sum, and each later layer adds its own input. `collect` and `later` are
-        dictionaries of graph name -> function. The function maps nodes X to the weighted sums G X for a graph G. The
-        first layer uses the functions in `collect`, and the later layers use those in `later`.
+        A convolution adds a residual to its result. For the first convolution this is `residual`, for each later one
+        its own input. `collect` (for the first convolution) and `later` (for the later ones) map the name of a graph to
+        a function. The function maps nodes X to the weighted sums G X of the graph G.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
@@ -188,7 +192,8 @@ class Branch(nn.Module):
 class GraphConvolution(nn.Module):
     """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8).
 
-    The weights W_k start at 0.
+    X are the features of the nodes, G_k is the matrix of a graph, and W_k are learned weights, which start at 0.
+    Without `activate`, the sum is returned without LayerNorm and ReLU.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:

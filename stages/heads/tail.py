@@ -1,5 +1,5 @@
-"""The tail is the backbone's part above the cached tap. The tail is trained with the head and may contain blocks of the
-papers.
+"""Builds the tail of a head. The tail is the part of the backbone above the cached tap. It is trained together with the
+head. Blocks of other networks, such as TRG, can be inserted into it.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -78,9 +78,9 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
-    """Returns the cached maps from which a tail starts.
+    """Returns the tap whose cached maps are the input of a tail. A tail is the part of a backbone above a cached tap.
 
-    Raises HeadError if the cache has no such maps, or those of several taps.
+    Raises HeadError if the cache has no such maps, or if it has maps of several taps and `options` do not choose one.
     """
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
@@ -107,11 +107,11 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """Returns the tail that `options` describe, above the cached maps in `spec`.
+    """Returns the tail that `options` describe. A tail is the part of a backbone above the cached maps in `spec`.
 
-    `make` returns the backbone from its input to its last tap, and `build_tail` cuts off the part below the cached tap.
-    The inserted blocks get weights from torch's global generator. Raises HeadError if the network cannot be a tail, if
-    the cached maps are not maps of that network, or if a block does not fit.
+    `make` returns the whole backbone, and this function cuts off the part up to the cached tap. New blocks that
+    `options` insert into the tail get random weights from torch's global generator. Raises HeadError if the network
+    cannot be a tail, if the cached maps are not maps of that network, or if a new block does not fit.
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)
@@ -125,22 +125,23 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 
 
 def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
-    """Returns the paths of the backbone's norms that are not trained. A path is the name of a module in the network.
+    """Returns the paths of the normalisation layers of the backbone that are not trained. A path is the name of a
+    module in `network`, the backbone's part above the cached tap.
 
-    `batch_norm` is "frozen" (all), "partial" (all except the first) or "train" (none). By the rule of TSN (Wang et al.
-    2016, arXiv 1608.00859, section 3.2), "partial" trains the very first norm of the network. This norm lies below the
-    cached tap, so the first norm above the tap is trained in its place. The result has paths, not modules, because
-    training on several devices replaces the modules.
+    `batch_norm` is "frozen" (no such layer is trained), "partial" (only the first is trained) or "train" (all are
+    trained). By the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), "partial" trains the very first
+    normalisation of the whole backbone. That layer lies below the cached tap, so here the first one above the tap is
+    trained instead. The result has paths, not modules, because training on several devices replaces the modules.
     """
     norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
     return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
-    """Returns the model, the model options and the weights of the backbone of a tail.
+    """Returns (name of the model, options of the model, weights) of the backbone that the tail is a part of.
 
-    The model options are `options.options`. If the model has an option `geometry` that is not among them, its value is
-    "paper".
+    The options are those in `options.options`. If the model has an option `geometry` and `options.options` does not set
+    it, it is set to "paper".
 
     Raises HeadError if the model or the weights are missing, or if the model cannot be a tail.
     """

@@ -12,7 +12,9 @@ def _listed(value: Any) -> Any:
 
 
 def _insertions(value: Any) -> Any:
-    """Returns insertions in their long form. `{res5.0: trg}` is short for `[{block: trg, after: res5.0}]`."""
+    """Returns the option `blocks` of a tail in its long form. The short form `{res5.0: trg}` becomes `[{block: trg,
+    after: res5.0}]`. The long form is returned unchanged.
+    """
     return [{"block": name, "after": place} for place, name in value.items()] if isinstance(value, dict) else value
 
 
@@ -48,10 +50,11 @@ class InsertionOptions(StageOptions):
 
 
 class TailOptions(StageOptions):
-    """The backbone's part above a cached tap.
+    """The options of the tail of a head. A tail is the part of a backbone above a cached tap. It is trained together
+    with the head, which reads the last tap of the tail.
 
-    This part is trained with the head. The head reads the last tap of this part. `model`, `options` and `weights` are
-    those of the backbone entry that made the cache. All three are filled in from the cache.
+    `model`, `options` and `weights` must be those of the backbone that made the cached maps. Values that are not set
+    are taken from the cache.
     """
 
     from_tap: str = Field(alias="from", description="the cached tap where the tail starts; it needs `store: [maps]`")

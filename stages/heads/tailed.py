@@ -1,4 +1,6 @@
-"""A head behind a tail. The head reads maps that the tail computes, not cached maps."""
+"""A head behind a tail. A tail is the part of a backbone above the cached tap, and it is trained with the head. The
+head reads the maps that the tail computes.
+"""
 
 from collections.abc import Mapping
 
@@ -50,15 +52,18 @@ def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns a dictionary of array name -> shape of one clip, with all arrays that a head behind the tail can read.
+    """Returns array name -> shape of one clip, for all arrays that a head with a tail can read.
 
-    The features are those that the tail computes. Boxes, regions and all arrays besides features are the cached arrays.
+    These are the features that the tail computes, and all cached arrays that are not features, such as boxes and
+    regions. The cached features are read only by the tail.
     """
     return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
 
 
 def gives(tail: Tail) -> str:
-    """Returns a sentence for an error message that says which arrays of a tail a head can read, and how."""
+    """Returns a sentence for an error message. The sentence names the arrays that `tail` computes, and the options with
+    which a head reads them.
+    """
     return (
         f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
         "others without `tap`."

@@ -37,13 +37,14 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
+    """Runs TRG blocks on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and
+    space.
 
-    The classification is eq. 13 of the TRG paper. There are two deviations. First, the paper puts its blocks behind
-    layers of the backbone, and this head has them behind the cached tap. Second, this head reduces the maps to `dim`
-    channels before the blocks, because the paper contradicts itself. Its formula has 378 M parameters for three blocks
-    on C = 2048, but its tables leave 4.5 M beside the backbone. `dim: null` is the formula as printed. Blocks in a tail
-    are as printed too.
+    The classification is eq. 13 of the TRG paper. There are two deviations from the paper. First, the paper puts its
+    blocks between layers of the backbone, and this head puts them after the cached tap. Second, this head reduces the
+    maps to `dim` channels before the blocks, because the paper contradicts itself: By its formula three blocks on 2,048
+    channels have 378 M parameters, but its tables leave 4.5 M for them. `dim: null` follows the formula and does not
+    reduce the maps.
     """
 
     option_model = TrgOptions
@@ -53,12 +54,13 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """Computes H = ReLU(X + Z) (TRG paper, eq. 12). X, Z and H are [B, T, C, H, W].
+    """A block of TRG, which computes ReLU(X + Z) for maps X [B, T, C, H, W] (TRG paper, eq. 12): B clips, T frames, C
+    channels, and maps of H rows and W columns. The result has the same shape.
 
-    Z is what each frame collects from all frames over N learned graphs. The block does not see the position of a frame.
-    If the frames of X are permuted, the frames of the result are permuted alike. With dot relations and attention, the
-    block has 10 N C^2 + N^2 + 4 N C parameters (N C^2 embedding, 9 N C^2 convolution, N^2 aggregator, the rest
-    BatchNorm).
+    Z is what each frame collects from all frames, over N learned graphs. The block does not see in which order the
+    frames are. If the frames of X are permuted, the frames of the result are permuted in the same way. With dot
+    relations and attention, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2 in the embedding, 9 N C^2 in the
+    convolution, N^2 in the attention, and 4 N C in batch norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -81,9 +83,11 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """Returns the weights A [B, N, T, T] between the frames of x [B, T, C, H, W].
+        """Computes the graphs of a TRG block: the weights A [B, N, T, T] between the T frames of `x` [B, T, C, H, W].
+        There are B clips, N graphs, C channels, and H rows and W columns of a map.
 
-        Row i is the softmax over frames j of the relations g(u_i, u_j), with u = W_e x (TRG paper, eq. 2 to 4).
+        Row i of a graph is the softmax over all frames j of the relation of the frames i and j. The relation compares
+        embedded frames (TRG paper, eq. 2 to 4).
         """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
@@ -92,9 +96,11 @@ class TrgBlock(nn.Module):
         return relations.softmax(3)
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """Returns z [B, T, N, C, H, W], with z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (TRG paper, eq. 5).
+        """Mixes the frames over the graphs: x [B, T, C, H, W] -> z [B, T, N, C, H, W], for B clips, T frames, N graphs,
+        C channels, and maps of H rows and W columns (TRG paper, eq. 5).
 
-        a_ij are the entries of `adjacency` [B, N, T, T]. W * x_j is a convolution.
+        For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)). a_ij are the entries of `adjacency` [B, N, T,
+        T], and W * x_j is a convolution.
         """
         y = each_frame(self.convolution, x)  # [B, T, N C, H, W]
         if self.norm_first:
@@ -105,13 +111,17 @@ class TrgBlock(nn.Module):
         return self._by_head(z.relu())
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """Returns x [B, T, N C, H, W] reshaped to [B, T, N, C, H, W]."""
+        """Returns `x` [B, T, N * C, H, W] with the channels split into N graphs: [B, T, N, C, H, W]."""
         b, t, _, h, w = x.shape
         return x.reshape(b, t, self.num_heads, -1, h, w)
 
 
 class DotRelation(nn.Module):
-    """Computes the products u_i . u_j over all channels and positions: u [B, N, T, C, P] -> [B, N, T, T]."""
+    """Computes the relation of two frames of TRG as a dot product: u [B, N, T, C, P] -> [B, N, T, T]. The axes are B
+    clips, N graphs, T frames, C channels and P positions of a map.
+
+    The value at (i, j) is the sum of u_i * u_j over all channels and positions.
+    """
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
@@ -122,10 +132,11 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """Computes v . tanh(u_i + u_j) for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
+    """Computes v . tanh(u_i + u_j) for frames i and j, summed over the P positions of a map, for each of N attention
+    heads: u [B, N, T, C, P] -> [B, N, T, T].
 
-    Deviation: v has C numbers, not C H W as in the paper, so the block takes maps of any size. The backward pass keeps
-    N T^2 C P numbers per clip.
+    There is one deviation from the paper: v has C numbers, not C H W, so the block takes maps of any size. For the
+    backward pass, N T^2 C P numbers per clip stay in memory.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -138,10 +149,11 @@ class SumRelation(nn.Module):
 
 
 class BilinearRelation(nn.Module):
-    """Computes u_i . W_1 u_j for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
+    """Computes the relation of two frames of TRG as u_i . W_1 u_j, summed over positions: u [B, N, T, C, P] -> [B, N,
+    T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map. i and j are frames.
 
-    Deviation: W_1 is C x C, not C H W x C H W as in the paper (10^10 numbers at 2048 x 7 x 7). W_1 starts as the
-    identity, so the relation starts as the dot product.
+    Each graph has a trained matrix W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper, it is (C H
+    W) x (C H W) for maps of H rows and W columns, which is 10^10 numbers at 2048 x 7 x 7.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -154,26 +166,30 @@ class BilinearRelation(nn.Module):
 
 
 def _flat(u: Tensor) -> Tensor:
-    """Returns u [B, N, T, C, P] reshaped to [B, N, T, C P], in float32 or wider."""
+    """Returns `u` [B, N, T, C, P] with its last two axes joined: [B, N, T, C * P]. The type is float32, or the type of
+    `u` if that is wider.
+    """
     return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
 
 
 def _products(u: Tensor, w: Tensor) -> Tensor:
-    """Returns the products u_i . w_j of all pairs of frames [B, N, T, T], for u and w [B, N, T, C P].
+    """Returns the products [B, N, T, T] of u_i and w_j for all pairs of frames i and j, for `u` and `w` [B, N, T, C P].
+    The axes are B clips, N graphs, T frames, and C channels times P positions of a map.
 
-    The products are not computed in half precision, because such long sums exceed float16's 65504, and bfloat16 loses
-    the differences between frames.
+    The products are computed in float32. In float16 such long sums overflow, and bfloat16 loses the differences between
+    frames.
     """
     with without_autocast(u.device):
         return u @ w.transpose(2, 3)
 
 
 class Attention(nn.Module):
-    """Returns the weighted sum of the heads: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG paper, eq. 7 to 10).
+    """Computes a weighted sum over the N graphs of TRG, which the paper calls heads (TRG paper, eq. 7 to 10): z [B, T,
+    N, C, H, W] -> [B, T, C, H, W]. The axes are B clips, T frames, C channels, and maps of H rows and W columns.
 
-    The weights are softmax(ReLU(W' p)), where p is the mean of each head in a frame. With one head, or with W' = 0, the
-    result is the mean of the heads. W' starts as the identity. A row of W' that started with only negative numbers
-    would get no gradient, because p >= 0 and its ReLU would be 0.
+    The N weights of a frame are softmax(ReLU(W' p)). p [N] has the mean of z for each graph. W' [N, N] is trained and
+    starts as the identity. A row of W' that started with only negative numbers would get no gradient, because p >= 0.
+    With one graph, or with W' = 0, the result is the mean over the graphs.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -185,16 +201,19 @@ class Attention(nn.Module):
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """Returns the weights of the heads in each frame [B, T, N].
+        """Returns the weight of each of the N graphs in each frame, [B, T, N], for the results `z` [B, T, N, C, H, W]
+        of the graphs.
 
-        The weights are positive and sum to 1 over the heads.
+        The weights are positive and sum to 1 over the N graphs.
         """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
 
 
 class Mean(nn.Module):
-    """Returns the mean of the heads (TRG paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]."""
+    """Computes the mean over the N graphs of TRG (TRG paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]. The
+    other axes are B clips, T frames, C channels, and H rows and W columns of a map.
+    """
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
@@ -204,10 +223,11 @@ class Mean(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """Merges the heads by a 1x1 convolution on all their channels: z [B, T, N, C, H, W] -> [B, T, C, H, W].
+    """Merges the results of N attention heads into one map: z [B, T, N, C, H, W] -> [B, T, C, H, W]. A 1x1 convolution
+    runs on the N C channels of all heads, then BatchNorm and ReLU.
 
-    BatchNorm and ReLU follow. The TRG paper (table 3) does not say how N C channels become C again. "Convolution, BN,
-    ReLU" is what the paper does with every other learnable map.
+    The TRG paper (table 3) does not say how N C channels become C channels. "Convolution, BN, ReLU" is what the paper
+    uses for all its other learned maps.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

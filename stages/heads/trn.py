@@ -26,10 +26,11 @@ class TrnOptions(TapOptions):
 class Trn(Head):
     """Computes relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T, and classifies them.
 
-    Each n has its own network. The head has one linear layer on all relations side by side, which is the same function
-    as the sum of one layer for each n. Sizes and number of tuples are those of the authors' code. Deviation: tuples are
-    random in training only, so that in evaluation a clip always has the same logits. The head has about C H T^2 / 2
-    parameters, 34 M for 32 frames.
+    The relations for each n have a network of their own, which returns one vector per clip. One linear layer classifies
+    the vectors of all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples
+    of frames are random in training only, so that in evaluation a clip always has the same logits.
+
+    With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters, 34 M for 32 frames.
     """
 
     option_model = TrnOptions
@@ -55,9 +56,10 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """Returns a list with newly drawn tuples [K, n] on `device` for each relation, n = 2 to T.
+        """Draws new tuples of frame numbers for each length n = 2 to T. Returns a list with one tensor [K, n] of K
+        tuples for each n, on `device`.
 
-        All tuples are uploaded together, because each upload waits for the device.
+        All tuples are copied to `device` together, because each copy waits for the device.
         """
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
         uploaded = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
@@ -68,8 +70,9 @@ class Trn(Head):
 class Relation(nn.Module):
     """Computes one relation vector per clip from tuples of n frames: frames [B, T, C] -> [B, H].
 
-    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples. f_a
-    is the vector of frame a, and g is a linear layer with a ReLU. The frames a, b, ... of a tuple are in order of time.
+    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples of
+    frames a, b, ... in the order of time. f_a is the vector [C] of frame a. g is a linear layer with a ReLU, which maps
+    the n vectors of a tuple, side by side, to a vector [H].
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
@@ -80,9 +83,11 @@ class Relation(nn.Module):
         self.fixed: Tensor
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
-        """Returns the sum over the tuples [B, H] for `frames` [B, T, C].
+        """Computes a vector for each tuple of n frames and returns the sum of these vectors, [B, H]. `frames` is [B, T,
+        C].
 
-        `drawn` has the tuples [K, n]. If it is None, the fixed tuples are used, which depend only on T, n and K.
+        `drawn` [K, n] has the frame numbers of the K tuples. If `drawn` is None, the tuples of the module are used,
+        which never change.
         """
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]

@@ -90,10 +90,11 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the .npz files below `root` look like single frames of videos.
+    """Returns whether the .npz files below `root` look like features of single frames, one file per frame, and not like
+    one file per video.
 
-    They look so if each file lies in a folder, each name ends with a digit, and the first file holds one picture or
-    cannot be read.
+    This is the case if every file lies in a folder, every file name ends with a digit, and the first file holds one
+    picture or cannot be read.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
@@ -126,9 +127,10 @@ def _frames(path: Path) -> list[Frame]:
 
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
-    """Returns key -> array of one file, for the keys in KEYS. Pickled arrays are never loaded.
+    """Reads one file of region features. Returns key -> array for the keys in KEYS that the file has. Pickled arrays
+    are not loaded, because a pickle can run code.
 
-    Raises UnusableError where the file cannot be read, FeatureFileError where it has no `x` or no `bbox`.
+    Raises UnusableError where the file cannot be read, and FeatureFileError where it has no `x` or no `bbox`.
     """
     try:
         arrays, names = read_npz(path, KEYS)
@@ -140,9 +142,10 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
-    """Returns `x` as [T, N, C], for T frames, N regions and C channels. `x` may be [T, C, N]. `boxes` is [T, N, 4].
+    """Returns the region features `x` as [T, N, C], for T frames, N regions and C channels.
 
-    Raises FeatureFileError for other shapes.
+    `x` has the shape [T, N, C] or [T, C, N]. The shape [T, N, 4] of `boxes` shows which of the axes of `x` has the N
+    regions. Raises FeatureFileError for other shapes.
     """
     if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
         if x.shape[1] == boxes.shape[1]:
@@ -156,10 +159,11 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Returns the features of one video from its frames. `pooled` is the mean over the regions of each frame.
+    """Returns the features of one video. `frames` has the regions and boxes of each frame. The value `pooled` is the
+    mean over the regions of each frame.
 
-    Frames may have different numbers of regions. N is the largest of these numbers. In the rows past a frame's own
-    number, regions and boxes are zero. Raises FeatureFileError where the frames have different numbers of channels.
+    Frames may have different numbers of regions. If a frame has fewer regions than the frame with the most, its missing
+    regions and boxes are zeros. Raises FeatureFileError if the frames have different numbers of channels.
     """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:

@@ -46,7 +46,9 @@ class VideoFeatures:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns role -> shape of the array. The first axis is the number of frames."""
+        """Returns role -> shape of the array. A role says what an array holds, such as `maps` or `boxes`. The first
+        axis is the number of frames.
+        """
         return {role: array.shape for role, array in self.arrays.items()}
 
     @property

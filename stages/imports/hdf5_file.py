@@ -82,11 +82,10 @@ class Hdf5File:
         return full_names
 
     def _last_name(self, names: Sequence[str]) -> str:
-        """Returns the last name that all datasets share, such as `features`. Returns "." where each dataset is a video
-        by itself.
+        """Returns the last part that the names of all datasets share, such as `features` for `walk/1/features` and
+        `walk/2/features`. Returns "." if each dataset is a video by itself, with a name such as `walk/1`.
 
-        Raises FeatureFileError where every group has the same two or more datasets, because the user must then choose
-        one.
+        Raises FeatureFileError if every group has the same two or more datasets, because the user must then choose one.
         """
         groups, lasts = ({name.rpartition("/")[part] for name in names} for part in (0, 2))
         are_videos = any(PurePosixPath(last).suffix.lower() in VIDEO_SUFFIXES for last in lasts)

@@ -26,11 +26,12 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the layout that the features of `videos` share. Videos whose features cannot be read are not considered.
+    """Returns the layout that the features of all `videos` have in common: the number of frames, the shapes and the
+    type. Videos whose features cannot be read are left out.
 
-    With `num_frames`, that many frames are taken of each video, so videos may differ in length. Raises FeatureFileError
-    where two videos have different layouts. The message names both. Raises FeatureFileError too where no video can be
-    read.
+    If `num_frames` is set, the same number of frames is later taken from each video, so videos of different lengths are
+    allowed. Raises FeatureFileError if two videos have different layouts, and names both videos. Raises
+    FeatureFileError also if no video can be read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -65,7 +66,9 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns role -> the part of a frame's shape that must be equal for all videos, without the number of regions."""
+    """Returns role -> the part of a frame's shape that must be the same in all videos. A role is a kind of array, such
+    as `maps` or `boxes`. For boxes and regions, the number of regions is left out, because it may differ.
+    """
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 
 

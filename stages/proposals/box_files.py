@@ -57,10 +57,11 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
-    """Returns the boxes in the file `path`.
+    """Reads the file of boxes `path` of one video.
 
-    `frames` is "seconds" if the file has the time of each frame, and "index" if it has the number of each frame. Raises
-    BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
+    The boxes belong to frames. If `frames` is "seconds", the file has the time of each frame in seconds. If it is
+    "index", the file has the number of each frame. Raises BoxFileError if the content is not a list of boxes. Raises
+    OSError if the file cannot be read.
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
@@ -121,11 +122,11 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
 
 
 def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
-    """Returns the boxes `listed` of a file as [K, 4] float32, (x1, y1, x2, y2) in pixels of the video.
+    """Returns the boxes `listed` of a file as float32 [boxes, 4], with (x1, y1, x2, y2) in pixels of the video.
 
-    The video has `width` x `height` px. Boxes are clipped to the frame, so that a box may have no area afterwards.
-    Raises BoxFileError if a box has a negative size or lies completely outside the frame. Such a box shows that
-    `box_format` or `units` in `options` is wrong for the file.
+    The boxes in the file have the format and the units that `options` says. The video has `width` x `height` px. Boxes
+    are clipped to the frame, so a box may have no area afterwards. Raises BoxFileError if a box has a negative size or
+    lies completely outside the frame, because then the format or the units in `options` must be wrong.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))

@@ -83,10 +83,8 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Scales the gains of norms in a network with random weights, so that its maps become neither tiny nor huge.
-
-    For other networks `stages/weights/random.py` does this. That module does not know the names of the blocks of this
-    network, and it expects pixels in 0..1, not in 0..255.
+    """Sets the gains of the norms in a proposal network with random weights, so that the values of its maps become
+    neither tiny nor huge.
     """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)

@@ -49,7 +49,9 @@ class ProposalEntry:
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) in pixels of the input of the network, for a frame of `height` x `width` px."""
+        """Returns (height, width) of the network's input in pixels. A frame of `height` x `width` px has to be resized
+        to this size.
+        """
         if self.rounding == "half_up":
             return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))

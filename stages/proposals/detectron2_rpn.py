@@ -32,8 +32,9 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of 
 class Widths:
     """The numbers of channels and blocks of a network, as the shapes of the tensors of a checkpoint show them.
 
-    `stages` has for each of res2 to res5 the number of blocks, the channels inside a block, and the channels of the
-    block's output.
+    `stem` is the number of channels of the first convolution, and `pyramid` that of each map of the feature pyramid.
+    `stages` has three numbers for each of res2 to res5: blocks, channels inside a block, and channels of the block's
+    output.
     """
 
     stem: int
@@ -175,21 +176,21 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns key -> tensor for the normalisation of pixels and the anchors of this network. The keys are those of
-    older detectron2 files, which have these tensors.
+    """Returns tensors that older detectron2 files contain, by their keys in such a file: mean and standard deviation of
+    the pixels, and the anchors of each level of the pyramid.
 
-    Newer files do not have these keys, because there the config has the values.
+    Newer files do not have these keys, because detectron2 now takes the values from its config.
     """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
 
 
 class Detectron2Proposer(nn.Module):
-    """The region proposal network of detectron2. In detectron2, the class ProposalNetwork and the detectors contain
-    this network.
+    """The region proposal network of detectron2, which finds boxes without classes. In detectron2 this network is part
+    of the class ProposalNetwork and of the detectors.
 
-    The second stage of a detector, which classifies the boxes, is missing here. `mean` and `std` are in the order B, G,
-    R, for pixel values in 0..255.
+    The second stage of a detector, which classifies the boxes, is missing here. `mean` and `std` normalise pixel values
+    from 0 to 255. They are in the order B, G, R.
     """
 
     mean: Tensor
@@ -214,10 +215,9 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
+        """Returns the `top` best boxes of each frame, in pixels of `frames`. `frames` is [F, 3, h, w] uint8 RGB.
 
-        The caller must first resize the frames to (h, w), the result of `ProposalEntry.input_size`. Boxes are in pixels
-        of the resized frames.
+        The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns.
         """
         maps = self.backbone(self.images(frames))
         logits, deltas = self.head(maps)

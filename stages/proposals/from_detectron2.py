@@ -61,9 +61,10 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """Returns the proposals of one frame [h rows, w columns, 3] as an object `Instances` of detectron2.
+        """Runs the network of detectron2 on one frame [h rows, w columns, 3]. Returns its proposals as an object
+        `Instances` of detectron2. Boxes are in pixels of the frame.
 
-        The channels of the frame must be in the order of the config. Boxes are in pixels of the frame.
+        The channels of the frame must have the order (RGB or BGR) that the config of detectron2 asks for.
         """
         from detectron2.modeling.postprocessing import detector_postprocess
         from detectron2.structures import ImageList
@@ -109,7 +110,9 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
 
 @contextmanager
 def _refused(options: Detectron2Options) -> Iterator[None]:
-    """Returns a context that turns detectron2's errors about a config that it does not understand into UsageError."""
+    """Returns a context manager. An error of detectron2 inside the `with` block becomes a UsageError, which names the
+    config of `options`.
+    """
     try:
         yield
     except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -122,8 +125,9 @@ def _refused(options: Detectron2Options) -> Iterator[None]:
 def _load(model: torch.nn.Module, path: Path) -> None:
     """Loads the weights in the file `path` into `model`.
 
-    Weights of a second stage may be missing in the file, because a second stage never runs. Raises WeightsError if any
-    other weights of `model` are missing in the file, or if the file has weights that `model` does not have.
+    The weights of a detector's second stage, which classifies boxes, may be missing in the file, because kinegraph does
+    not run this stage. Raises WeightsError if any other weights of `model` are missing in the file, or if the file has
+    weights that `model` does not have.
     """
     state = read_state(path)
     try:

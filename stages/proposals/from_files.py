@@ -48,7 +48,8 @@ class FileSource:
         return self._last[1]
 
     def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:
-        """Returns for each frame of the clip its position in the list of frames of the file.
+        """Returns for each frame of a clip the position of the nearest frame in the file of boxes. `listed` has the
+        content of the file.
 
         Raises BoxFileError if a frame of the clip is missing in the file, or if the file states another number of
         frames than the video has.

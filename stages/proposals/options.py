@@ -30,7 +30,9 @@ class SourceOptions(StageOptions):
 
     @property
     def network(self) -> str | None:
-        """Returns the network's name in the catalogue of proposal networks, or None without a network."""
+        """Returns the name of the proposal network in the catalogue of proposal networks. Returns None if the proposals
+        come without a network, for example from files.
+        """
         return None
 
     @property
@@ -44,7 +46,9 @@ class SourceOptions(StageOptions):
 
     @property
     def takes_numbers(self) -> bool:
-        """Returns whether the source needs the number of each frame, counted from the start of the video."""
+        """Returns whether this source of proposals needs the number of each frame, counted from the start of the
+        video.
+        """
         return False
 
     @property
@@ -69,9 +73,10 @@ class SourceOptions(StageOptions):
         return None
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers, as a dictionary. Options that are None are missing there.
+        """Returns the options that the fingerprint of the stage covers, as a dictionary. Options that are None are left
+        out.
 
-        The caller adds the digest of the weights, which the fingerprint covers too.
+        The fingerprint also covers the digest of the weights, which the caller adds to the dictionary.
         """
         recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
         if self.network is not None:
@@ -167,7 +172,7 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns (`height`, `width`), because detectron2 itself resizes the frame."""
+        """Returns (`height`, `width`) of the frame unchanged, because detectron2 itself resizes the frame."""
         return height, width
 
 

@@ -71,10 +71,11 @@ class RpnProposer(nn.Module):
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Returns `frames` as the input of the network [F, 3, H, W]: normalised, and padded with zeros at the right and
-        bottom.
+        """Converts the frames `frames` [F, 3, h, w] uint8 RGB to the input of the network, and returns it as float32
+        [F, 3, H, W].
 
-        H and W are multiples of 32.
+        The values are normalised with the mean and the standard deviation of the network. H and W are h and w, rounded
+        up to multiples of 32. The added rows at the bottom and columns at the right are zeros.
         """
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 

@@ -42,12 +42,14 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the best candidates of each frame, at most `pre_nms_top` of each level of the pyramid.
+    """Returns the best candidates for boxes of each frame, at most `pre_nms_top` of each level of the pyramid.
 
-    There are F frames, and K candidates of a frame on all levels together. The results have the candidates of all
-    levels one after the other: boxes [F, K, 4], logits [F, K], and the number of the level of each candidate [K]. A map
-    has H rows and W columns with A anchors per cell. Each argument has one tensor per level: `logits` [F, A, H, W],
-    `deltas` [F, 4A, H, W] with the 4 numbers of an anchor side by side, and `anchors` [H*W*A, 4].
+    The arguments have one tensor per level. A level has a map of H rows and W columns, with A anchors per cell.
+    `logits` is [F, A, H, W] for F frames. `deltas` is [F, 4A, H, W], with the 4 numbers of an anchor one after the
+    other. `anchors` is [H*W*A, 4].
+
+    Returns three tensors: the boxes [F, K, 4], their logits [F, K] and the numbers of their levels [K]. The K
+    candidates of a frame are those of the first level, then those of the next level, and so on.
     """
     boxes, scores, levels = [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -73,10 +75,12 @@ def select(
 ) -> Proposals:
     """Returns the `top` best boxes of each frame, after non-maximum suppression within each level of the pyramid.
 
-    `boxes` [F, K, 4], `scores` [F, K] (logits) and `levels` [K] are the results of `candidates`. Boxes are clipped to
-    the frame, which has `size` (h, w). A box is dropped if it is empty or not finite. A box is also dropped if the
-    sigmoid of its score is below `score_threshold`. Boxes are ranked by logit, as in detectron2. torchvision ranks by
-    the sigmoid, which is 1.0 in float32 for every logit above 17.
+    `boxes` [F, K, 4], `scores` [F, K] (logits) and `levels` [K] are the results of `candidates`, for F frames with K
+    candidates each. Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it
+    is empty or not finite, or if the sigmoid of its score is less than `score_threshold`.
+
+    Boxes are ranked by logit, as in detectron2. torchvision ranks boxes by the sigmoid, which is 1.0 in float32 for
+    every logit above 17.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)

@@ -52,7 +52,8 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int) -> "ClipProposals":
-        """Returns arrays for `num_frames` frames with at most `top` boxes each. All values are 0.
+        """Returns proposals of `num_frames` frames without any box, as arrays of zeros with places for `top` boxes per
+        frame.
 
         The caller fills in the boxes.
         """
@@ -64,9 +65,10 @@ class ClipProposals:
         )
 
     def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
-        """Returns the proposals that overlap the rectangle `crop`, (x1, y1, x2, y2) in pixels of the video.
+        """Returns a copy that has only the boxes that overlap the rectangle `crop`, (x1, y1, x2, y2) in pixels of the
+        video.
 
-        In each frame, these boxes come first, in their old order. Zeros follow. Boxes are not clipped to the crop.
+        The boxes of a frame keep their order and come first. Zeros follow. Boxes are not clipped to the crop.
         """
         top = self.scores.shape[1]
         kept = [

@@ -1,4 +1,4 @@
-"""Builds the source of proposals that a config names. SOURCES has one line per source."""
+"""Builds the source of proposals that a config names, such as a network, a file of boxes or a grid."""
 
 from collections.abc import Callable
 from typing import Any

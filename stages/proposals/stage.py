@@ -1,4 +1,6 @@
-"""The stage `proposals`, which finds class-agnostic boxes of each frame, best first. Imports no torch."""
+"""The stage `proposals`, which finds boxes that may hold an object, whatever its class. The boxes of a frame are in
+order of score, best first. Imports no torch.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -68,9 +70,11 @@ class Proposals(StageKind):
         return ProposalRunner(_options(recipe), device)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with a value that no extraction can have written.
+        """Yields (array name, kind of problem) for each array with an impossible value, such as a count above N or
+        scores that rise from one box to the next.
 
-        `ok` has boxes [n, T, N, 4], scores [n, T, N] and count [n, T] of n rows, T frames and N boxes of a frame.
+        `ok` has boxes [n, T, N, 4], scores [n, T, N] and count [n, T] of n rows. Each row has T frames with places for
+        N boxes.
         """
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])

@@ -15,14 +15,16 @@ from kinegraph.stages.regions.roi import RegionBatch, region_features
 def regions_of_clips(
     maps: Tensor, boxes: Tensor, count: Tensor, seen: Tensor, input_size: int, tap: Tap, options: RegionOptions
 ) -> RegionBatch:
-    """Returns the region features [B, T, N, C] of clips, for `maps` [B, T, C, H, W] of the tap `tap`.
+    """Computes the region features of clips from maps. Returns one vector for each region: `features` [B, T, N, C], for
+    B clips, T maps per clip, N boxes per frame and C channels.
 
-    With `options.grid`, the result also has `grid`, the bins of each region [B, T, N, C, size, size] for size =
-    `options.size`. Otherwise `grid` is None.
+    If `options.grid` is true, the result also has `grid` [B, T, N, C, size, size], the cells of each region before they
+    are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
 
-    `boxes` [B, T_p, N, 4] are in pixels of the video, and `count` [B, T_p] is the number of boxes in each frame. T_p is
-    a multiple of T. Map t reads the boxes of frame t * T_p / T. `seen` [B, 4] float64 is the rectangle of the video
-    that the network saw as a square of `input_size` px, mirrored if x1 > x2.
+    `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are in pixels of the
+    video, and `count` [B, T_p] is the number of boxes in each of T_p frames. T_p is a multiple of T, and map t reads
+    the boxes of frame t * T_p / T. `seen` [B, 4] float64 is the rectangle of the video that the network saw as a square
+    of `input_size` px. If its x1 is greater than its x2, the square was mirrored.
     """
     step = boxes.shape[1] // maps.shape[1]
     projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px

@@ -15,10 +15,11 @@ Float32Array = NDArray[np.float32]
 def boxes_in_crop(
     boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
 ) -> tuple[Float32Array, Float32Array, int]:
-    """Returns the boxes that overlap the crop [top, 4], their scores [top], and their number k.
+    """Returns (boxes [top, 4], scores [top], k): the k boxes that overlap the rectangle `crop`, their scores, and k.
 
-    Only the first `count` of `boxes` [N, 4] are read. If more than `top` boxes overlap, the first `top` are returned.
-    The boxes keep their order and are not clipped to the crop. The rows of the results from k on are zero.
+    `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. Only the first `count` boxes are read. If
+    more than `top` boxes overlap the crop, the first `top` of them are returned. The boxes keep their order and are not
+    clipped to the crop. The rows of the results after the first k are zero.
     """
     x1, y1, x2, y2 = crop
     seen = boxes[:count]
@@ -32,11 +33,12 @@ def boxes_in_crop(
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Returns `boxes` [..., 4] in pixels of the crop resized to `size` x `size`, clipped to the crop.
+    """Transforms boxes from pixels of the video to pixels of the network's input. The input is the crop, resized to
+    `size` x `size`. Returns the boxes [..., 4], clipped to the input.
 
-    `crop` [..., 4] holds one crop or many crops. A crop with x1 > x2 is mirrored. Its pixels are read from right to
-    left, and boxes are mirrored with the pixels. `boxes` and `crop` are arrays or tensors. The result has their
-    precision.
+    `boxes` and `crop` [..., 4] are (x1, y1, x2, y2) in pixels of the video. `crop` holds one crop for all boxes, or one
+    crop for each box. A crop with x1 > x2 is mirrored: its pixels are read from right to left, and its boxes are
+    mirrored too. `boxes` and `crop` are arrays or tensors. The result has their precision.
     """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin

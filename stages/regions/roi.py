@@ -25,8 +25,9 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class RegionBatch:
     """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
 
-    `grid` has the bins of each region before they are reduced to one vector. It is None if the option `grid` is false.
-    The values of boxes that are not valid are zero.
+    RoIAlign divides each of the N regions of a frame into size x size cells, with C channels each. `grid` has the
+    values of these cells, or is None if the option `grid` is false. `features` reduces the cells of a region to one
+    vector. The values of boxes that are not valid are zero.
     """
 
     features: Tensor

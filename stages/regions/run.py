@@ -16,9 +16,9 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """Computes the region features of one backbone entry, on the maps of all its taps.
+    """Computes the region features of one backbone, on the maps of all its taps.
 
-    The maps are the arrays of the stage `maps_of`, such as `features/i3d`.
+    The maps are read from the stage with the key `maps_of`, such as `features/i3d`.
     """
 
     digest = ""

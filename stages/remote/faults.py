@@ -36,9 +36,9 @@ class NoRanges(Exception):
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
-    """Returns the error for a video that is too large to be copied.
+    """Returns the error for a video that is too large to be copied to this machine.
 
-    The video has `size` bytes or more. All copies together may take at most `max_bytes`.
+    The video has `size` bytes or more. All copies of videos together may take at most `max_bytes`.
     """
     detail = f"{url} has {size} bytes or more, and copies may take {max_bytes}: raise run.staging.max_gib"
     return DecodeError("unreadable", detail)
@@ -62,10 +62,8 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def blamed(error: BaseException) -> BaseException:
-    """Returns the error to report for `error`. It is `error` itself, except where a FileNotFoundError hides another
-    error.
-
-    In that case it is the hidden error, which is the cause of the FileNotFoundError.
+    """Returns the error that a message should report. If `error` is a FileNotFoundError that was raised because of
+    another error, returns that other error. Otherwise returns `error`.
     """
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
@@ -73,7 +71,9 @@ def blamed(error: BaseException) -> BaseException:
 
 
 def in_words(error: BaseException) -> str:
-    """Returns the class and the message of the error that `blamed` returns."""
+    """Returns the class name and the message of an error as text, such as `OSError: disk full`. If `error` is a
+    FileNotFoundError that hides another error (see `blamed`), the text is about the hidden error.
+    """
     root = blamed(error)
     return f"{type(root).__name__}: {root}"
 

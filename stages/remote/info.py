@@ -30,22 +30,25 @@ class RemoteInfo:
 
     @classmethod
     def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
-        """Returns the size and the version of a file from `info`, which is the result of fsspec's method `info`."""
+        """Makes a RemoteInfo, with the size and the version of a file. `info` is what fsspec's method `info` returns
+        for the file.
+        """
         etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """Returns the identity of the video at the URL for the ledger.
+        """Returns the identity of the video at the URL, for the ledger. It has the size and the digest of the copy, and
+        the time of change and the etag that the store reports.
 
-        The identity is `copy`, the identity of the copy on this machine, with the version that the store reports.
+        `copy` is the identity of the copy of the video on this machine.
         """
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Returns whether the video at the URL has the same version as `source`, an identity from the ledger.
+        """Returns whether the video at the URL is still the version in `source`, an identity from the ledger.
 
-        The versions are equal if the etags are equal. They are also equal if etag and time of the last change are equal
-        or both missing. So the result is True for a store that never reports versions.
+        That is true if both have the same etag, the store's name for a version. It is also true if etag and time of the
+        last change are equal or missing in both. So the result is always True for a store that reports neither.
         """
         if self.etag is not None and self.etag == source.etag:
             return True

@@ -51,9 +51,10 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    A method tries a request up to `tries` times, as long as the network seems at fault. If the last try fails too, it
-    requests another video: the one that was read last without an error. If that succeeds, the network works. Then the
-    first video is at fault, and DecodeError is raised for it. Otherwise NetworkError is raised, which stops the run.
+    A method repeats a failed request while the network seems to be the cause, up to `tries` requests in all. If the
+    last request fails too, the method tests the network: it requests the video that was last read without an error. If
+    the test succeeds, the network works, and the method raises DecodeError for the requested video. Otherwise the
+    method raises NetworkError, which stops the run.
 
     Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
     package opens the URL. Every method raises Stopped soon after the event `stopping` is set, also while it waits.
@@ -252,8 +253,9 @@ class _Watched:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raises the noted error, if there is one. Raises NoRanges instead if the error shows that the server returns
-        whole files only.
+        """Raises the error of an earlier `read` or `seek` of this file, if there was one.
+
+        Raises NoRanges in place of an error which shows that the server returns whole files only.
         """
         if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
@@ -270,9 +272,9 @@ class _Watched:
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """A callback that fsspec calls while it copies a file. It stops the copy by raising an error.
+    """A callback that fsspec calls while it copies a file. The callback stops the copy by raising an error.
 
-    The error is Stopped if the event `stopping` is set, and `too_much` if more than `max_bytes` were copied.
+    It raises Stopped if the event `stopping` is set, and the error `too_much` if more than `max_bytes` were copied.
     """
 
     def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:

@@ -121,10 +121,11 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns the facts about a video that indexing needs. If `by_number` is True, its frames are counted too.
+        """Returns the facts about a video that the command `index` needs. If `by_number` is True, the frames of the
+        video are counted too.
 
         For a URL, only the needed parts of the video are requested. If the server returns whole files only, the video
-        is copied first. Raises the errors of `stream.probe` and of `Remote`.
+        is copied first. Raises DecodeError if the video cannot be read, and NetworkError if nothing can be reached.
         """
         look = probe_counted if by_number else probe
         if not is_url(path):
@@ -184,7 +185,7 @@ class Staging:
         return AtHand(str(copy.file), (copy.url, info))
 
     def drop(self, copy: "_Copy") -> None:
-        """Removes a copy after use, so that other copies can take its bytes."""
+        """Deletes a copy of a video after use. Its bytes no longer count, so that another video can be copied."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)
@@ -193,10 +194,10 @@ class Staging:
 
 @dataclass(eq=False)
 class _Copy:
-    """A video that is being copied. `number` is the number of earlier calls of `begin` for URLs.
+    """A video at `url` that is copied to `file`. `number` counts the copies in the order in which they began.
 
-    `num_bytes` is the number of bytes that the copy takes of the allowed bytes. `ready` has the result when the copy is
-    finished.
+    All copies together may take a limited number of bytes. `num_bytes` are taken by this copy. `ready` has the result
+    when the copy is finished.
     """
 
     staging: Staging
@@ -220,7 +221,10 @@ class _Copy:
 
 
 class _Room:
-    """Shares `max_bytes` among copies. The copies get their bytes in the order of their numbers."""
+    """Shares `max_bytes` bytes of the disk among copies of videos.
+
+    The copies are numbered, and get their bytes in the order of their numbers.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes, self._next, self._is_closed = max_bytes, 0, False

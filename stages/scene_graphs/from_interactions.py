@@ -24,8 +24,8 @@ VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """A source that computes the positions of things from the seed of the generated data set. It does not read the
-    video.
+    """A source of scene graphs for the videos of the generated data set. It computes where things are from the seed of
+    the data set and does not read the video.
     """
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
@@ -62,10 +62,11 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """The relations of the K - 1 things besides the person to the person, in each frame of a video.
+    """The relations of the K - 1 things besides the person to the person, in each of T frames of a video. The person is
+    the first thing of the video.
 
-    `values` uint8 [T, K - 1, R] is 1 if the thing has the relation to the person, else 0. `gaps_px` [T, K - 1] are the
-    distances in pixels between the thing and the person.
+    `values` uint8 [T, K - 1, R] is 1 if the thing has the relation to the person, else 0. R is the number of relations.
+    `gaps_px` [T, K - 1] are the distances in pixels between the thing and the person, negative if the two overlap.
     """
 
     values: np.ndarray
@@ -74,21 +75,21 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns (class numbers [K - 1] of the things besides the person, their relations to the person in each frame).
+    """Returns a pair: the class numbers [K - 1] of the things besides the person in one generated video, and the
+    relations of these things to the person in each frame.
 
-    `index` is the number of the video in the split.
+    `index` is the number of the video in the split `split`. `seed` is the seed of the data set.
     """
     shown = truth(seed, split, index)
     return np.array(shown.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(shown.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the relations of all things besides the person to the person, in each frame. Thing 0 of `boxes` is the
-    person.
+    """Returns the relations to the person of all K - 1 other things, in each of T frames. Thing 0 is the person.
 
-    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels and must be squares. y grows downwards. A relation of movement
-    compares each frame with the frame before it. A gap is the distance between the largest discs in two boxes, negative
-    if the discs overlap.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. A relation of
+    movement compares each frame with the frame before it. The gap between two things is the distance between the
+    largest discs in their boxes. The gap is negative if the discs overlap.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]

@@ -77,8 +77,10 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """Two tables, for classes and relations: name, shortened by `plain` -> number. A relation that the vocabulary
-    ignores has None in place of a number.
+    """The numbers of the classes and of the relations of a vocabulary, each found by a name in the form that `plain`
+    returns.
+
+    A relation that the vocabulary ignores has None in place of a number.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

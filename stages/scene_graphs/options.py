@@ -18,9 +18,10 @@ INTERACTION_OBJECTS = 3  # objects besides the person
 
 
 class GraphFileOptions(StageOptions):
-    """Scene graphs that you already have, in one json file per video.
+    """Options for scene graphs that you already have, in one json file per video.
 
-    A clip takes the graphs whose time lies in its interval, from its start to before its end.
+    A clip takes the graphs whose time lies in the interval of the clip. The interval includes its start and excludes
+    its end.
     """
 
     source: Literal["file"]

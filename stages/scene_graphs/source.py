@@ -1,6 +1,6 @@
 """Defines what every source of scene graphs offers. Imports no torch.
 
-A scene graph says which relations the objects in a frame have to the one person.
+A scene graph describes a frame with one person and some objects. It says which relations each object has to the person.
 
 Shapes: T graphs of a clip, M objects of a graph, R relations.
 """
@@ -34,7 +34,9 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns graphs that are all padding. The caller fills them in. `shape` is (T, M, R)."""
+        """Returns graphs with padding in every place, which the caller overwrites. `shape` is (T, M, R): T frames, M
+        places for objects in a frame, R kinds of relations.
+        """
         return cls(
             times=np.full(shape[:1], np.nan),
             count=np.full(shape[:1], -1, np.int16),
@@ -56,7 +58,9 @@ class GraphError(Exception):
 
 
 class GraphSource(Protocol):
-    """A source of scene graphs. One graph has the relations of the objects to the one person, at one time of a clip."""
+    """A source of scene graphs. A graph belongs to one time of a clip. It describes one person and some objects, and
+    says which relations each object has to the person.
+    """
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
         """Returns the graphs of the clip `row`. `frame_times` are the presentation times of the clip's frames in

@@ -1,4 +1,6 @@
-"""The stage `graphs`, which takes the scene graphs of each clip from their source. Imports no torch."""
+"""The stage `graphs`, which writes scene graphs of each clip to the cache. A scene graph says which relations the
+objects have to the person in a frame. Imports no torch.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -52,10 +54,11 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with a value that no extraction can have written.
+        """Yields (array name, kind of problem) for each array with an impossible value, such as a relation of an object
+        that is not linked to the person.
 
-        `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. T
-        is the number of graphs, M the number of objects of a graph, and R the number of relations.
+        `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. A
+        row has T graphs with places for M objects, and there are R kinds of relations.
         """
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])

@@ -31,9 +31,9 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
 
 
 def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Returns the IoU (intersection over union) of each earlier box and each later box: float64 [P, Q].
+    """Returns the IoU (intersection over union) of each box in `earlier` with each box in `later`: float64 [P, Q].
 
-    `earlier` is [P, 4] and `later` is [Q, 4]. The result is 0 for boxes without an area.
+    `earlier` is [P, 4] and `later` is [Q, 4]. A box is (x1, y1, x2, y2). The IoU with a box without an area is 0.
     """
     first, second = earlier[:, None].astype(np.float64), later[None].astype(np.float64)
     common = _area(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
@@ -43,9 +43,10 @@ def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 
 def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns the areas of rectangles. `start` and `end` [..., 2] are their first and last corners.
+    """Returns the areas of rectangles. `start` [..., 2] are their top left corners (x, y), and `end` [..., 2] are their
+    bottom right corners.
 
-    A rectangle that ends before it starts has the area 0.
+    A rectangle whose `end` is left of or above its `start` has the area 0.
     """
     area: np.ndarray = np.maximum(end - start, 0).prod(-1)
     return area

@@ -6,9 +6,10 @@ from kinegraph.stages.options import StageOptions
 
 
 class TrackOptions(StageOptions):
-    """Tracks link the proposals of consecutive frames of a clip.
+    """The options of tracks. A track is a chain of boxes in consecutive frames of a clip that overlap from frame to
+    frame.
 
-    The largest overlaps are linked first. A box has one track.
+    The two boxes with the largest overlap are linked first. Each box belongs to exactly one track.
     """
 
     min_iou: float = Field(

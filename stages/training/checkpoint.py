@@ -284,9 +284,10 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool) -> Features:
-    """Returns `features` (stage key -> options) without the options that choose clips and crops.
+    """Returns `features` (stage key -> options of the stage), without the options of `clips` that choose which clips
+    and crops of a video are used.
 
-    With `is_upgraded`, the result is also without the version of the rules for finding frames.
+    If `is_upgraded` is true, the version of the rules for finding frames is left out too.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:

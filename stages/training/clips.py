@@ -73,7 +73,7 @@ class Clips(Protocol):
 
     @property
     def failed_videos(self) -> Sequence[str]:
-        """Returns the ids of the videos of the split of which every clip failed."""
+        """Returns the ids of those videos in the split that have only failed clips."""
         ...
 
     @property
@@ -104,12 +104,12 @@ def in_epoch(clips: Clips, epoch: int) -> Clips:
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
-    """Yields the clips with the indices `order` in batches of `batch_size`. The last batch may be smaller.
+    """Yields the clips with the indices `order` in batches of `batch_size` clips. The last batch may be smaller.
 
-    A batch is a dictionary with the arrays `names`, on `device`. Threads read the next batch while the caller uses the
-    present one, or the next `clips.batches_ahead` batches if `clips` has this attribute. A stop by a signal raises
-    KeyboardInterrupt between two batches. Data sets that were written for earlier versions of kinegraph have no method
-    `batch`. Then their method `__getitems__` is called.
+    A batch is a dictionary of the arrays `names`, on `device`. While the caller uses a batch, threads read the next
+    `clips.batches_ahead` batches, or one batch if `clips` has no such attribute. A stop by a signal raises
+    KeyboardInterrupt between two batches. If `clips` has no method `batch`, as in data sets that were written for
+    earlier versions of kinegraph, its method `__getitems__` is called.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
@@ -149,9 +149,9 @@ def is_labelled(clips: Clips) -> bool:
 
 
 def _have_label(labels: Tensor) -> Tensor:
-    """Returns a bool for each row of `labels`, which is true if the row has a label.
+    """Returns a bool for each clip, which is true if the clip has a label.
 
-    `labels` has the form of `Clips.labels`.
+    `labels` is int64 [clips] with -1 for no label, or multi-hot [clips, num_classes].
     """
     return (labels > 0).any(1) if labels.ndim == 2 else labels >= 0
 
@@ -159,7 +159,8 @@ def _have_label(labels: Tensor) -> Tensor:
 def require_clips(clips: Clips, purpose: str) -> None:
     """Raises UnusableClips if the split has no clip.
 
-    `purpose` is the part of the message after "to", such as "train on".
+    `purpose` says what the clips are needed for. It ends the sentence "There is no ok clip to ..." of the message, for
+    example with "train on".
     """
     if not len(clips):
         failed = f": {counted(len(clips.failed_videos), 'video')}, all failed" if clips.failed_videos else ""

@@ -227,9 +227,9 @@ class _Training:
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """Trains for one epoch, validates, and returns the epoch's record.
+        """Trains for one epoch, validates, and returns the record of the epoch.
 
-        If the run continues from a state in the middle of an epoch, trains for the rest of this epoch.
+        If the run continues from a state that was saved within an epoch, only the rest of this epoch is trained.
         """
         started = told = time.perf_counter()
         self.head.train()
@@ -258,7 +258,9 @@ class _Training:
         return record
 
     def _until_lost(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields the batches. Writes the state of the run if a video can no longer be read, and raises VideoLost."""
+        """Yields the batches unchanged. If a video can no longer be read, writes the state of the run and then raises
+        VideoLost.
+        """
         try:
             yield from batches
         except VideoLost:
@@ -266,18 +268,20 @@ class _Training:
             raise
 
     def _order(self) -> Tensor:
-        """Returns the clip indices of the present epoch in random order.
+        """Returns the indices of the clips of the present epoch, in random order.
 
-        In the last epoch, there are only as many clips as the remaining steps need.
+        If the run ends within this epoch, only the clips of the remaining steps are returned.
         """
         self.order.set_state(self.epoch_order)
         order = torch.randperm(len(self.clips), generator=self.order)
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the epoch's record. The epoch started at the time `started`.
+        """Validates the head after an epoch and returns the epoch's record. `loss` is the mean training loss. `started`
+        is the time at which the epoch started.
 
-        Raises FeaturesNotFinite or TrainingDiverged if the loss or a score is not finite.
+        If the loss or a score is not finite, raises FeaturesNotFinite if a cached feature is the cause, else
+        TrainingDiverged.
         """
         epoch = len(self.history) + 1
         if not math.isfinite(loss):
@@ -331,9 +335,8 @@ class _Training:
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes one step of the optimiser. `indices` are the clips of the step, over all processes.
-
-        `batch` has only the clips of this process.
+        """Takes one step of the optimiser. `batch` has the clips of this process. `indices` has the numbers of all
+        clips of the step, also those of other processes that train together with this process.
         """
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
@@ -366,10 +369,10 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor by which the mean loss of this process is multiplied. `indices` are the clips of all
-        processes.
+        """Returns the factor by which this process multiplies its mean loss of a batch.
 
-        With these factors, the mean over the processes is the weighted mean over all clips `indices`.
+        `indices` are the numbers of all clips in the batch. The clips are divided among the processes. Thanks to the
+        factor, the mean over the processes is the weighted mean over all clips of the batch.
         """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())

@@ -29,9 +29,10 @@ class ScoresNotFinite(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """The scores of all videos of a split, in the order of the data set's list. `scores` is [V, K] float64.
+    """The scores of all V videos of a split for K classes, in the order of the data set's list.
 
-    `labels` is int64 [V], or multi-hot [V, K]. A video of which every clip failed has scores -inf.
+    `scores` is [V, K] float64. A video whose clips all failed has scores of minus infinity. `labels` is int64 [V] with
+    one class number per video, or multi-hot [V, K] if a video may have several labels.
     """
 
     video_ids: tuple[str, ...]
@@ -103,9 +104,9 @@ def evaluate(
 
 
 def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Returns the metrics over all videos by name, and one number for each class [K].
+    """Returns (metrics over all videos by name, one number for each of K classes).
 
-    The number is the average precision if videos may have several labels, else the accuracy.
+    The number of a class is its average precision if videos may have several labels, else its accuracy.
     """
     if videos.labels.ndim == 2:
         average_precision = charades_map(videos.scores, videos.labels)
@@ -114,10 +115,8 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Returns the scores of all videos of the split. The logits of a video's clips and crops are joined to one score
-    per class.
-
-    `logits` is [clips, K].
+    """Joins the `logits` [clips, classes] of all clips and crops of a video to one score per class. Returns the scores
+    and the labels of all videos of the split, also of videos whose clips all failed.
     """
     row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])

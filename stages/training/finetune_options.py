@@ -15,8 +15,9 @@ class FinetuneOptions(TrainOptions):
     """The section `finetune` of a config. The head and its options are those of the trained run from which the
     fine-tuning starts.
 
-    The keys of `train` mean the same here, but some have other defaults. `head` and `options` are refused here, because
-    they are those of the run. `preload` is refused too, because clips are decoded from the videos.
+    A key that the section `train` has too has the same meaning here, but may have another default. The keys `head` and
+    `options` of `train` are refused here, because they are those of the run. `preload` is refused too, because clips
+    are decoded from the videos.
     """
 
     start: str | None = Field(

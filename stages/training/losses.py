@@ -14,12 +14,12 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean loss over B clips, a scalar. `logits` is [B, K].
+    """Returns the mean loss over B clips, a scalar. `logits` [B, K] has one number for each of K classes.
 
-    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. Then `weights` [K] has the weight of each
+    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. `weights` [K] then has the weight of each
     class, and the result is the weighted mean over the clips. If `labels` is multi-hot [B, K], the loss of a clip is
-    the mean over K binary cross-entropies. Then `weights` [K] multiplies only the terms of the labels that are 1.
-    Without `weights`, all weights are 1.
+    the mean over K binary cross-entropies. `weights` [K] then multiplies only the terms of the labels that are 1. If
+    `weights` is None, all weights are 1.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights)

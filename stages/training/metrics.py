@@ -67,10 +67,11 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """The average precisions of the classes, `per_class` [K], and two means of them.
+    """The average precision of each of K classes, `per_class` [K], and two means over the classes.
 
-    A video is positive for a class if the class is among its labels. A class without a positive video has NaN and is in
-    neither mean. `mean` has equal weights. In `weighted`, the weight of a class is its number of positive videos.
+    A video is positive for a class if the class is among its labels. The average precision of a class without a
+    positive video is NaN, and the two means leave the class out. In `mean`, all classes have the same weight. In
+    `weighted`, the weight of a class is its number of positive videos.
     """
 
     per_class: Tensor

@@ -43,7 +43,9 @@ class MovingMean(nn.Module):
 
     @torch.no_grad()
     def update(self, head: Head) -> None:
-        """Replaces each mean by decay * mean + (1 - decay) * value of `head`. The first call copies the values."""
+        """Updates the moving mean of each value of `head`: the new mean is decay * mean + (1 - decay) * value. The
+        first call copies the values.
+        """
         pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)

@@ -57,9 +57,10 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Writes the state of a run to the file `path`. `of` is the `identity` of the run.
+    """Writes the state of a run to the file `path`. `state` has tensors, numbers and strings only.
 
-    A crash leaves the old file or the new file, never a part of a file. `state` has tensors, numbers and strings only.
+    `of` is the result of `identity`. It says to which run the state belongs, and is written too. A crash leaves the old
+    file or the new file, never a part of a file.
     """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
@@ -67,13 +68,14 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state in the file `path`, with tensors on the CPU. Returns None if the file does not exist.
+    """Returns the state of a run that was stored in the file `path`, with tensors on the CPU. Returns None if the file
+    does not exist.
 
-    A file of torch may contain code. This function never runs such code. `of` is the `identity` of the run that wants
-    to continue.
+    `of` is the `identity` of the run that wants to continue from the state. A file of torch may contain code. This
+    function never runs such code.
 
-    Raises StateError if the file cannot be read, or if its state belongs to a run with another identity (recipe, head
-    or clips).
+    Raises StateError if the file cannot be read, or if the state was stored by a run with another identity (recipe,
+    head or clips).
     """
     try:
         require_sound(path)

@@ -29,17 +29,19 @@ def num_processes() -> int:
 
 
 def rank() -> int:
-    """Returns this process's number, from 0. Process 0 validates, writes and prints."""
+    """Returns the number of this process among the processes that train the head together, counted from 0. Process 0
+    validates, writes and prints.
+    """
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Connects the processes with each other while the context is open. Does nothing for a process alone.
+    """Connects the processes that train one run together, for the time of a `with` block. If there is only one process,
+    nothing is done.
 
-    If `device` is "cuda", each process uses its own GPU.
-
-    Raises UsageError if this machine has fewer GPUs than processes.
+    With `device` "cuda", each process uses a GPU of its own. Raises UsageError if this machine has fewer GPUs than
+    processes.
     """
     if num_processes() == 1 or dist.is_initialized():
         yield
@@ -70,10 +72,12 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module to call in place of `head`, so that gradients become means over the processes.
+    """Returns the module to call in place of `head` in a training, so that all processes get the same gradients, the
+    means over the processes.
 
-    For a process alone, the module is `head` itself. With several processes, the parameters that a head does not use
-    must be the same at each step. BatchNorm that is trained takes its statistics over the clips of all processes.
+    If there is only one process, this module is `head` itself. With several processes, the set of parameters that a
+    head does not use must be the same at each step. BatchNorm that is trained takes its statistics over the clips of
+    all processes.
 
     Raises UsageError if a head trains BatchNorm in several processes on CPUs, because torch does not support this.
     """
@@ -124,7 +128,9 @@ def gathered(value: T) -> list[T]:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Returns the sum of `tensor` over the processes, as a tensor of the same shape."""
+    """Returns the sum of `tensor` over all processes of a distributed training, as a tensor of the same shape. A
+    process that trains alone gets `tensor` itself.
+    """
     if num_processes() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
@@ -132,6 +138,6 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def meet() -> None:
-    """Waits until all processes have called this function."""
+    """Waits until all processes that train the head together have called this function."""
     if num_processes() > 1:
         dist.barrier()

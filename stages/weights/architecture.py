@@ -1,5 +1,5 @@
-"""Recognises the network that a checkpoint comes from, by the names and shapes of its tensors. Messages contain its
-name.
+"""Recognises the network that a checkpoint comes from, for example I3D-R50, by the names and shapes of the tensors in
+the checkpoint. Error messages about weights contain the name of the network.
 """
 
 from collections.abc import Mapping

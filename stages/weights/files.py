@@ -79,9 +79,10 @@ def _content(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """Returns the content of a file of torch.save, usually a dict with tensors.
+    """Reads a file that torch.save has written. Returns its content, usually a dict with tensors.
 
-    Raises WeightsError if the file asks for code, or if `require_sound` refuses the file.
+    No code in the file is run. Raises WeightsError if the file asks for other functions or types than those of tensors,
+    arrays and plain containers, or if `require_sound` refuses the file.
     """
     require_sound(path)
     try:
@@ -97,10 +98,10 @@ def _read_torch(path: Path) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Returns the class and the message of `error`, without torch's advice to run the code in the file.
+    """Returns the class and the message of `error`, an error of torch.load, as one text.
 
-    torch.load adds the advice to the message of an error of the unpickler. In that case, the message of the unpickler
-    is returned.
+    If an unpickler failed, torch adds the advice to run the code in the file. In that case the text has the message of
+    the unpickler alone, without the advice.
     """
     if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
@@ -108,10 +109,10 @@ def _words(error: Exception) -> str:
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns a list of the functions and types that torch.load may use besides tensors. They are kinegraph's
-    replacements of numpy's functions and types.
+    """Returns a list of the functions and types that torch.load may call besides those of tensors. They are kinegraph's
+    own replacements for functions and types of numpy. The replacements check their arguments, which come from the file.
 
-    An entry may be (replacement, name in the file). The replacements check what the file passes to them.
+    An entry is a replacement alone, or (replacement, the name that the file uses).
     """
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
     return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

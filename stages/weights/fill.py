@@ -26,10 +26,9 @@ def fill(
 ) -> None:
     """Copies the tensors of a checkpoint into `network`, in place.
 
-    above: name -> shape of tensors that the network had before it was cut. The file may have them, in these shapes.
-    They are not used.
-
-    is_ignored: takes kinegraph's name of a tensor of the file, and returns True if the tensor must not be used.
+    `above` has the shapes of tensors that were cut off the network, by name. The file may have these tensors, in these
+    shapes, but they are not used. `is_ignored` is called with kinegraph's name of a tensor of the file, and returns
+    True if the tensor must not be used.
 
     Raises WeightsError for a tensor that only the file or only the network has, and for a tensor of another shape. The
     message has kinegraph's names and the names in the file.
@@ -56,11 +55,11 @@ def fill(
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Returns the tensors `state` of a file, renamed if the network is one for images and the file is from code for
-    videos.
+    """Returns the tensors `state` of a file. They are renamed if the file comes from code for videos and the network is
+    one for images.
 
-    `wanted` has the names of the network's tensors. If they are renamed, tensors of res2 to res5 become tensors of
-    layer1 to layer4, and kernels of one frame lose their axis of time. Otherwise `state` is returned unchanged.
+    `wanted` has the names of the network's tensors. The renaming turns res2 to res5 into layer1 to layer4, and removes
+    the axis of time from kernels that span one frame. In all other cases `state` is returned unchanged.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
@@ -75,10 +74,11 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns at most one sentence, for a message, on how the first convolutions of file and network differ.
+    """Compares the first convolution in a weight file with that of a 3D ResNet. Returns a list with one sentence if
+    they span different numbers of frames or the file has weights for images, else an empty list.
 
-    `state` has the tensors of the file. `shapes` has the shapes of the network's tensors by name. The list is empty if
-    nothing differs, or if the network is no 3D ResNet.
+    `state` has the tensors of the file by name. `shapes` has the shapes of the network's tensors by name. For other
+    networks the list is empty.
     """
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []

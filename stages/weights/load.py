@@ -39,9 +39,10 @@ def load_weights(
 ) -> None:
     """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
-    `weights` is a name in `named`, a local path, or `random:<seed>`. model: the network's name in its catalogue. above:
-    name -> shape of tensors that the network had before it was cut. The file may have them. is_ignored: returns True
-    for a tensor of the file that must not be used. other_words: further values of `weights`, for the message.
+    `weights` is a name in `named`, a local path, or `random:<seed>`. `model` is the name of the network in its
+    catalogue. `is_ignored` returns True for the name of a tensor of the file that must not be used. `above` has the
+    shapes of tensors that were cut off the network, by name. The file may have these tensors. `other_words` are further
+    values of `weights` that the message of an error lists.
 
     Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
     same tensors.
@@ -99,11 +100,11 @@ def tensors_digest(network: nn.Module) -> str:
 
 
 def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
-    """Returns the path of the file with the weights `weights`. A public file is downloaded to torch hub's folder at
-    first use.
+    """Returns the path of the file with the weights `weights`, which is a path or a name in `named`. A public file is
+    downloaded to torch hub's folder at first use.
 
-    other_words: further values that the caller accepts as `weights`, such as `inflate:...`. The message has them.
-    Raises WeightsError if there is no such file, or if it cannot be downloaded.
+    Raises WeightsError if there is no such file, or if it cannot be downloaded. The message lists the allowed values of
+    `weights`. `other_words` are allowed values that only the caller knows, such as `inflate:...`.
     """
     source = named.get(weights)
     if source is None:

@@ -54,9 +54,11 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Takes the byte order from `state`. Raises WeightsError if `state` describes a type with fields or flags.
+        """Sets the byte order of this type of numbers to that of `state`. Raises WeightsError if `state` describes a
+        type with fields or flags.
 
-        `state` is numpy's state of a dtype: (version, byte order, subarray, names, fields, itemsize, alignment, flags).
+        `state` is the tuple in which numpy pickles a type: (version, byte order, subarray, names, fields, itemsize,
+        alignment, flags).
         """
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ORDERS or (*state[2:5],) != (None,) * 3:
             raise WeightsError("refused: the pickle holds a type of numbers with fields or flags of its own")
@@ -130,10 +132,11 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array from its bytes `raw`. Replaces numpy's function _frombuffer, which pickles of protocol 5 call.
+    """Returns an array with the values in the bytes `raw`. Replaces numpy's function _frombuffer, which pickles of
+    protocol 5 call.
 
-    `order` is "C", "F" or "K". With "K", the pickle has the axes of the array in the order `axes`. Raises WeightsError
-    for any other `order`.
+    `order` says how the values lie in `raw`: "C" by rows, "F" by columns, "K" by rows of the array before its axes are
+    permuted to `axes`. Raises WeightsError for any other `order`.
     """
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
         return _from_buffer(raw, kind, shape, "C").transpose(axes)
@@ -146,10 +149,10 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns the bytes of `text`. Replaces _codecs.encode, because Python 3 writes bytes into pickles for Python 2 as
-    latin-1 text.
+    """Returns `text`, encoded in latin-1. The reader of pickles calls this function where a pickle asks for
+    _codecs.encode.
 
-    Raises WeightsError for another encoding than latin1.
+    Python 3 writes bytes in this way into pickles for Python 2. Raises WeightsError if `encoding` is not "latin1".
     """
     if encoding != "latin1":
         raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")
@@ -265,8 +268,8 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 
 class _Bounded:
-    """An open file that refuses to read more bytes than the file has, because a size in a pickle
-    may claim petabytes.
+    """A file that is open for reading. A request for more bytes than the file has raises EOFError before memory is
+    taken, because a damaged pickle may state a size of petabytes.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:

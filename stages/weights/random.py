@@ -40,10 +40,10 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """Yields (norm, gain) for each norm that ends a residual branch, a shortcut or a linear projection. `gain` is its
-    new gain.
+    """Yields (norm, gain) for each norm that no ReLU follows directly: the norms at the end of residual branches,
+    shortcuts and linear projections. `gain` is the value to which the gain of the norm has to be set.
 
-    The blocks must have torchvision's names.
+    The blocks of `network` must have torchvision's names.
     """
     module: Any
     for module in network.modules():
@@ -60,8 +60,8 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
 def _last_norm(block: Any) -> Any:
     """Returns the last norm in the branch of a residual block.
 
-    In torchvision's video networks it is inside the submodule `conv2`. In other networks it is `bn3`, or `bn2` in a
-    block of two convolutions.
+    In torchvision's video networks, this norm is the second module of `conv2`. In other networks it is `bn3`, or `bn2`
+    if the block has no `bn3`.
     """
     if isinstance(block.conv2, nn.Sequential):
         return block.conv2[1]

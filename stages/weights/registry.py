@@ -70,10 +70,11 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Returns the description of a file from Facebook's code bases for Kinetics-400.
+    """Returns the description of a file of weights that Facebook published for Kinetics-400, a data set of videos of
+    400 classes.
 
-    The network was trained and tested on clips of `num_frames` frames. In the video, neighbouring frames of a clip are
-    `step` frames apart.
+    The network was trained and tested on clips of `num_frames` frames. The frames of a clip are every `step`-th frame
+    of the video.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
@@ -124,9 +125,7 @@ def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> Weight
     released.
 
     The network takes clips of `num_frames` frames. In the video, neighbouring frames of a clip are `step` frames apart.
-    If `affine` is True, the norms in the file were replaced by a scale and a shift. The networks for 32 frames with
-    step 2, and for 128 frames with step 1, have strides in time in stem and pool1, because they were trained with the
-    code of the paper.
+    If `affine` is True, the file has a scale and a shift in place of each norm. If it is False, the file has norms.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

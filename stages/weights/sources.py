@@ -49,17 +49,16 @@ class Sampling:
 class WeightSource:
     """Describes a weight file that has a name in configs. The file is public (`url`) or part of this package (`path`).
 
-    file_name: name of the file on this machine, unique in the registry. If two public files have the same name, one of
-    them has a prefix here.
+    file_name: name of the file on this machine, unique among all named files. If two public files have the same name,
+    one of them has a prefix here.
     sha256: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
     path: path of a file in this package, below the folder `stages`.
-    pixels: pixels that the network expects. None if they are those of the network's catalogue entry.
-    sampling: clips that the network was trained on. None for a network of images.
+    pixels: the normalisation of pixels that the network expects. None if it is that of the network's catalogue entry.
+    sampling: the clips that the network was trained on. None for a network of images.
     short_side_px, crop_px: short side of the resized frame, and side of the crop, with which the network was tested.
     classes: number of classes of the classifier in the file, which is not used.
     resize: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
-    geometry: options of the network that was trained, such as `res5_stride`. The shapes of the weights do not show
-    them.
+    geometry: options of the trained network that the shapes of the weights do not show, such as `res5_stride`.
     """
 
     file_name: str
@@ -91,10 +90,10 @@ class WeightSource:
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """Returns the description of the file `weights`. Returns None if nothing is known about it.
+    """Returns the description of a file of weights, or None if the file is not known.
 
-    `weights` is a name in `named`, or the path of a local file. Something is known about a local file if its file name
-    is that of a description in `named`.
+    `weights` is a key of `named`, or the path of a local file. A local file is known if a description in `named` has
+    the same file name.
     """
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
@@ -108,11 +107,11 @@ def is_random(weights: str) -> bool:
 
 
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
-    """Raises ValueError if `weights` can be neither a name, a file nor random weights.
+    """Raises ValueError if `weights` is not an allowed value. Allowed are a name in `named`, `random:<seed>`, an
+    existing file, and every text that looks like a path.
 
-    A name in `named`, `random:<seed>`, an existing file, and every text that looks like a path are accepted. Whether a
-    path has a file is checked later, by the machine that loads the weights. other_words: further values that the caller
-    accepts. The message has them.
+    A path need not exist on this machine, because another machine may load the weights. `other_words` are values that
+    the caller accepts in addition. They are not checked here, but the message of the error lists them.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

@@ -86,9 +86,11 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Reads a pickle and counts how many tuples a tuple holds. Raises WeightsError if they are more than MOST_TUPLES.
+    """Reads a pickle and counts how many tuples each tuple holds. Raises WeightsError if they are more than
+    MOST_TUPLES.
 
-    Only containers, such as tuples and dicts, are made. A `_Part` stands for every other object.
+    Only containers, such as tuples and dicts, are really made. A placeholder of the class `_Part` takes the place of
+    every other object.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)

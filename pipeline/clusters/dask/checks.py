@@ -38,9 +38,8 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Raises ClusterError if there is no worker, or if a worker has another version of kinegraph or torch than here.
-
-    Raises ClusterError also if the config asks for a GPU and no worker has a GPU.
+    """Raises ClusterError if there is no worker, if a worker has another version of kinegraph or torch than this
+    process, or if the config asks for a GPU and no worker has a GPU.
     """
     _wait_for_workers(client, run)
     _check_versions(client)
@@ -119,10 +118,11 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """Returns a text that says why this worker does not read `content` from the object with the name `probe`, or "" if
-    the worker reads it.
+    """Returns "" if this worker reads `content` from the object `probe` of the storage at `root`. Otherwise returns a
+    text that says why not.
 
-    The client calls this function on each worker.
+    The client writes the object and then calls this function on each worker, to find out whether all workers see the
+    storage.
     """
     try:
         same = open_storage(root).get(probe) == content

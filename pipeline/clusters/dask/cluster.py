@@ -29,9 +29,9 @@ def needs_gpu(run: RunOptions) -> bool:
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """Returns the Dask resources that `tasks` tasks take together, or {} if the config asks for no GPU.
+    """Returns the amounts of Dask resources that `tasks` tasks need, or {} if the config asks for no GPU.
 
-    `tasks_at_once` tasks share one process and its GPU. So one of 4 tasks takes a quarter of the GPU, {"GPU": 0.25}.
+    `tasks_at_once` tasks share the GPU of a worker. If 4 tasks share it, one task needs a quarter of it, {"GPU": 0.25}.
     """
     return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
@@ -131,7 +131,9 @@ def _started(run: RunOptions, tasks_at_once: int) -> Any:
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
-    """Returns a new cluster of `run.workers` processes on this machine. Dask restarts processes that died."""
+    """Starts a cluster of `run.workers` worker processes on this machine and returns it. Dask starts a new process for
+    a worker that died.
+    """
     interface = run.dask.interface
     return LocalCluster(
         n_workers=run.workers,

@@ -143,10 +143,10 @@ def walltime_of(kind: str, seconds: float) -> str:
 
 
 class JobWatch:
-    """Watches the jobs of a cluster and replaces jobs that were refused or that ended without a worker.
+    """Watches the batch jobs of a Dask cluster and replaces jobs that were refused or that ended without a worker.
 
-    A job may wait in the queue for any time. `had_worker` says that the cluster has had a worker before. Then a refusal
-    may be temporary, so that only several refusals in a row are an error.
+    A job may wait in the queue for any time. If `had_worker` is true, the cluster has had a worker before. A refusal
+    may then be temporary, so it is an error only if several jobs in a row are refused.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -156,12 +156,12 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Replaces the jobs that were refused or that ended without a worker. `num_workers` is the number of workers
-        that the cluster has now.
+        """Replaces the Dask jobs that were refused or that ended without a worker. `num_workers` is the number of
+        workers that the cluster has now.
 
         Raises ClusterError if there is no worker and all jobs are refused. If the cluster has had a worker before, the
-        error is raised only after several refusals in a row. Raises ClusterError also if several jobs in a row end
-        without a worker.
+        error is raised only after MAX_FRUITLESS refusals in a row. Raises ClusterError also if as many jobs in a row
+        end without a worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
@@ -180,10 +180,10 @@ class JobWatch:
             self.cluster.sync(self.cluster.scale_down, over)  # Dask submits other jobs in their place
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
-        """Returns the names of the jobs in `jobs` that ended without a worker.
+        """Returns the names of the jobs in `jobs` that ended without a Dask worker.
 
-        A job counts only if two calls in a row found that it has ended. If the job had a worker, dask-jobqueue has
-        removed the job before the second call.
+        A job is returned only if the call before found too that it has ended. If the job had a worker, dask-jobqueue
+        has removed the job before the second call.
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
@@ -198,10 +198,10 @@ class JobWatch:
         return over
 
     def _count(self, told: str, question: str = "") -> None:
-        """Counts a job that was refused or that ended without a worker. Logs `told`, the text about the job.
+        """Counts a Dask job that was refused or that ended without a worker, and logs `told`, a sentence about the job.
 
-        After MAX_FRUITLESS such jobs in a row, raises ClusterError with `told` and `question`. `question` is a text
-        that asks the user about the likely cause.
+        After MAX_FRUITLESS such jobs in a row, raises ClusterError. Its message has `told` and then `question`, which
+        asks the user about the likely cause.
         """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:

@@ -1,8 +1,7 @@
-"""A Dask worker leaves its cluster before its batch job ends, and other workers go on. Torch-free.
+"""Lets a Dask worker leave its cluster before its batch job ends, while other workers go on. Torch-free.
 
-Dask's own option `--lifetime` does not suffice, because it counts from the start of the worker and does not know when
-SLURM ends the job. With this option a work unit that is too long for every job also looks like a work unit that began
-too late.
+Dask's own option `--lifetime` does not suffice. It counts from the start of the worker and does not know when SLURM
+ends the job. It also does not tell a work unit that is too long for every job from a unit that began too late.
 """
 
 import asyncio
@@ -23,10 +22,10 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 @dataclass(frozen=True)
 class WorkerTime:
-    """The time in which a Dask worker may begin work units.
+    """The time until which a Dask worker may begin work units.
 
-    `schedule` decides whether another unit can end in time. `is_own` says that the time ends with the batch job of this
-    worker and not with the time limit of the command.
+    `schedule` decides whether another unit can end in time. `is_own` is true if the time ends with the batch job of
+    this worker, and false if it ends with the time limit of the command.
     """
 
     schedule: UnitSchedule
@@ -34,19 +33,20 @@ class WorkerTime:
 
     @property
     def seconds_left(self) -> float | None:
-        """Returns the seconds until the worker must leave its cluster.
+        """Returns the seconds until the worker must leave its cluster, because its batch job ends.
 
-        Returns None if the time does not end with the batch job of this worker.
+        Returns None if the worker has no time limit, or if the time limit of the whole command ends before its batch
+        job.
         """
         allotted = self.schedule.allotted
         return allotted.stops_at - time.time() if self.is_own and allotted is not None else None
 
 
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
-    """Returns the time of a worker that begins its first work unit now.
+    """Returns the time limit of a Dask worker that begins its first work unit now.
 
-    `command` is the time of the whole command. `own` is the time of the worker's own batch job. Either is None if it is
-    not limited. The time that ends first counts.
+    `command` is the time limit of the whole command. `own` is the time limit of the worker's own batch job. None means
+    no limit. The result is the limit that ends first, and whether that limit is `own`.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
@@ -57,18 +57,19 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
     """Returns the time of the batch job in which `worker` runs, or None if the time is not limited.
 
-    The job is assumed to begin when the nanny of the worker begins, the process that restarts a dead worker. The
-    function may call SLURM, which takes up to 30 s.
+    The function takes the start of a process for the beginning of the job. It is the nanny of the worker, the process
+    that restarts a dead worker, or the worker itself if it has no nanny. The function may call SLURM, which takes up to
+    30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
 
 
 async def leave(worker: DaskWorker) -> None:
-    """Closes a worker, which ends its batch job. The units of the worker go to other workers.
+    """Closes a worker so that its batch job ends. Its work units go to other workers, and Dask does not count a death.
 
-    Dask does not count this as a death of the worker. The scheduler does not release a worker that holds the only copy
-    of a result. So the request is repeated until the client has fetched that result.
+    The scheduler refuses to close a worker that holds the only copy of a result. So the request is repeated until the
+    client has fetched the result.
     """
     for _ in range(RETIRE_TRIES):
         await asyncio.sleep(RETIRE_PAUSE_SECONDS)

@@ -45,9 +45,9 @@ class Workers:
     def require(self) -> None:
         """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`.
 
-        The error is OutOfTimeError if the last worker left by itself, else ClusterLost. Workers that are restarting get
-        ten times as long. Workers that are batch jobs may wait in a queue for any time. For such workers the only error
-        is ClusterError, which is raised if jobs are refused or end without a worker.
+        The error is OutOfTimeError if the last worker left in order, because its time was over, else ClusterLost. While
+        workers restart, ten times as long is allowed. Workers that are batch jobs may wait in a queue for any time. For
+        them the only error is ClusterError, which is raised if jobs are refused or end without a worker.
         """
         self._count()
         if self._jobs is not None:
@@ -68,7 +68,9 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Returns whether a nanny of a cluster that this command started is alive. A nanny restarts its worker."""
+        """Returns whether a Dask worker of a cluster that this command started may still begin. That is the case while
+        a nanny, the process that starts and restarts one worker, is alive.
+        """
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)
 

@@ -1,8 +1,8 @@
-"""Finds the state of each task of a job array: from sacct, squeue, scontrol and completion files, in this order.
+"""Finds the state of each task of a job array.
 
-A completion file is a file that a task of kinegraph writes when it ends. One source does not suffice, because a program
-that knows old tasks on one cluster may be off or forget tasks early on another cluster. A task that no source knows is
-`unknown`, and `unknown` never counts as done.
+The sources are sacct, squeue, scontrol and completion files, in this order. A completion file is a file that a task of
+kinegraph writes when it ends. A later source is asked for the tasks that the earlier sources do not know. A task that
+no source knows is `unknown`, and `unknown` never counts as done.
 """
 
 import re
@@ -34,9 +34,9 @@ Said = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task.
+    """The state of one task of a SLURM job array.
 
-    `detail` is SLURM's word for the state, or `exit code <n>` if the task ended by itself with an error.
+    `detail` is the word with which SLURM names the state, or `exit code <n>` if the task ended by itself with an error.
     """
 
     state: StateWord
@@ -50,10 +50,10 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """The states of all tasks of an array. `tasks` maps the index of a task to its state.
+    """The states of all tasks of a SLURM job array. `tasks` maps the index of a task to its state.
 
-    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is "" or a sentence for
-    the user. The sentence says that states are unknown because no program of SLURM is on this machine.
+    `answered` is False if SLURM did not answer. A task of unknown state may then still run. `missing` is "", or a
+    sentence for the user that states are unknown because no program of SLURM is on this machine.
     """
 
     tasks: dict[int, TaskState]
@@ -180,16 +180,18 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in a text of SLURM (`1:0`, code and signal, -> 1), or 0 if the text has no code."""
+    """Returns the exit code in a text of SLURM such as `1:0`, where 1 is the exit code and 0 the number of a signal.
+    Returns 0 if the text has no exit code.
+    """
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0
 
 
 def ask(*command: str) -> str | None:
-    """Runs a command of SLURM and returns its output.
+    """Runs a command of SLURM, such as squeue, and returns its output.
 
-    Returns "" if SLURM does not know the job, and None if SLURM does not answer. Raises ProgramMissing if the command
-    is not installed.
+    Returns "" if SLURM answers that the job id in the command is invalid. Returns None for any other error and if SLURM
+    does not answer in time. Raises ProgramMissing if the command is not installed.
     """
     try:
         done = run(*command, seconds=ASK_SECONDS)

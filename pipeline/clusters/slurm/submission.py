@@ -91,13 +91,14 @@ class Submission(BaseModel):
         return Work.read(self.folder)
 
     def state(self) -> ArrayState:
-        """Returns the current state of all tasks."""
+        """Returns the current state of all tasks of this submission."""
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the current state of all tasks, for a command that waits until all tasks have ended.
+        """Returns the current state of all tasks of this submission. Commands that wait until all tasks have ended call
+        this method.
 
-        Raises ProgramMissing if a task may still run and none of the programs of SLURM is on this machine.
+        Raises ProgramMissing if a task may still run, and no program of SLURM is on this machine to find out.
         """
         state = self.state()
         if state.missing and not state.is_over:
@@ -105,9 +106,9 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns whether each task has ended according to `state` or has written its completion file.
+        """Returns True if each task of the array has ended, by `state` or by its completion file, else False.
 
-        The completion files are read because the accounting of SLURM may miss the end of a task.
+        The completion files are read because SLURM may miss the end of a task.
         """
         return state.is_over or all(
             task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
@@ -145,16 +146,18 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields the submissions of `kind` (`extract` or `train`) in which a task waits, runs, or may still run.
+    """Yields those submissions of `kind` (`extract` or `train`) that are not over: a task waits, runs, or may still
+    run.
 
-    Only the RECENT newest submissions of the cache are considered. Raises ProgramMissing if a task may still run and
-    none of the programs of SLURM is on this machine.
+    Only the newest RECENT submissions of the cache are checked. Raises ProgramMissing if a task may still run, and no
+    program of SLURM is on this machine to find out.
     """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
 
 def submit(config: Config, work: Work) -> Submission:
-    """Writes the folder of the submission, calls sbatch and records the array in the cache.
+    """Submits a job array to SLURM: writes the folder of the submission, calls sbatch and writes a record of the
+    submission into the cache.
 
     Returns the record. Raises UsageError if sbatch is missing or refuses the job. Raises SlurmError if sbatch does not
     answer.
@@ -191,7 +194,7 @@ def submit(config: Config, work: Work) -> Submission:
 
 
 def _config_of_tasks(config: Config) -> bytes:
-    """Returns the config of the tasks as YAML. By this config each task runs one worker, in the process of the task."""
+    """Returns the config for the tasks of the job array, as YAML. In this config each task runs one worker."""
     document = config.model_dump(mode="json", exclude_unset=True)
     task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
     return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
@@ -255,7 +258,9 @@ def cancel_pending(submission: Submission) -> None:
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
-    """Returns the last log lines of at most `most` tasks that failed, stopped or are unknown, for an error message."""
+    """Returns the last log lines of tasks of a job array that failed, were stopped or have an unknown state, for an
+    error message. The lines of at most `most` tasks are returned.
+    """
     told = []
     for index, task in state.tasks.items():
         if task.state in ("failed", "stopped", "unknown"):

@@ -158,10 +158,10 @@ class DaskSubmission:
         future.add_done_callback(self._settled.put)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
-        """Returns whether the unit may have killed `max_deaths` workers.
+        """Returns whether the unit may have killed `max_deaths` workers. Returns True also if the storage of the cache
+        has no leases, because then nobody counts the deaths.
 
-        The count comes from the lease of the shard. The scheduler would also count workers that had only prefetched the
-        unit. Returns True if the storage of the cache has no leases.
+        The lease of the shard has the number of deaths.
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
@@ -170,10 +170,10 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the result of a finished task. Raises the error that ended the task.
+        """Handles the end of the Dask task `future`. Raises the error that ended the task, if there is one.
 
-        Raises ClusterLost if the scheduler went away. If the task killed its workers, the unit of the task becomes a
-        suspect or is tried again.
+        If the task killed its workers, no error is raised, and the unit of the task runs again. It runs only at the end
+        if it may have killed `max_deaths` workers. Raises ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
@@ -212,10 +212,11 @@ class DaskSubmission:
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _died(self, shards: tuple[int, ...]) -> None:
-        """Counts the death of a worker that had the tasks of `shards`.
+        """Counts how many Dask workers in a row died early. `shards` are the shards of the tasks that the dead worker
+        had.
 
-        A worker that had begun one of these shards has raised the attempt number in the lease of the shard. If no
-        number rose, the worker died early. Raises ClusterLost if several workers in a row die early.
+        A worker that takes a shard raises the attempt number in the lease of the shard. If the number of none of
+        `shards` has risen, the worker died early. Raises ClusterLost after MAX_DEATHS early deaths in a row.
         """
         storage = self.job.cache.storage
         if not shards or not storage.creates_exclusively():
@@ -231,7 +232,9 @@ class DaskSubmission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Records that a worker left or died, from an event of Dask. The client calls this method in its own thread."""
+        """Notes that a worker has left in order or died. Dask calls this method with each event, in the thread of the
+        client. Events about anything else than the end of a worker are ignored.
+        """
         message = event[1]
         if message.get("action") != "remove-worker":
             return

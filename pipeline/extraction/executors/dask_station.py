@@ -66,18 +66,18 @@ class _StationEnds(Exception):
 
 
 class Station(WorkerPlugin):
-    """A plugin of a Dask worker that runs one `Worker` per process. So networks are loaded once, and decoding
-    prefetches units of waiting tasks.
+    """A plugin of a Dask worker that runs one `Worker` of kinegraph per process. So networks are loaded once, and the
+    videos of waiting tasks are decoded ahead.
 
-    A station starts with its first unit. It ends, and releases networks and leases, in three cases: the client removes
-    the plugin, the Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a client that was
-    killed and could not remove the plugin.
+    The `Worker` starts with the first unit. It ends, and releases networks and leases, in three cases: the client
+    removes the plugin, the Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a client that
+    was killed and could not remove the plugin.
 
     `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
-    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command. With `of_client`
-    `allotted` is by the clock of this machine, else by the clock of the scheduler. When the time of the command ends,
-    the waiting tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves and the
-    others go on.
+    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command. It is by the
+    clock of this machine if `of_client` is True, else by the clock of the scheduler. When the time of the command ends,
+    the waiting tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves, and the
+    other workers go on.
     """
 
     def __init__(
@@ -111,9 +111,10 @@ class Station(WorkerPlugin):
         await asyncio.to_thread(self._stop)
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-        """Passes the unit to the `Worker` and waits until the unit is sealed, or is left to another run.
+        """Passes the unit to the `Worker`, which loads networks and runs units. Waits until the unit is sealed or is
+        left to another run.
 
-        Returns the events of the unit. Raises the error that stopped the `Worker`.
+        Returns the events of the unit. Raises the error if an error has stopped the `Worker`.
         """
         answer: Future[tuple[Event, ...]] = Future()
         with self._lock:
@@ -205,9 +206,9 @@ class Station(WorkerPlugin):
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
-        """Makes the Dask worker leave near the end of its batch job.
+        """Makes the Dask worker leave its cluster near the end of its batch job.
 
-        If the job was too short for even one unit, the waiting tasks get a WalltimeError instead.
+        If the batch job was too short for even one unit, ends the waiting tasks with a WalltimeError instead.
         """
         error = time_of_worker.schedule.first_cut_off() if self._answers else None
         if error is not None:
@@ -216,7 +217,9 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Asks the Dask worker to close, which also closes the station. Until then no further unit begins."""
+        """Asks the Dask worker to leave the cluster, which also closes the station. No further unit begins until the
+        station is closed.
+        """
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
@@ -232,10 +235,10 @@ class Station(WorkerPlugin):
         return errand or self._next()
 
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
-        """Yields the unit of `first`, then the units that already wait in the queue.
+        """Yields the unit of `first`, then the units of the tasks that wait in the queue. Ends when the queue is empty.
 
-        The iterator ends when the queue is empty. If the iterator waited for more units, the feed, which decodes ahead,
-        would hold back its last units.
+        The iterator does not wait for more units. While it waited, the feed, which decodes ahead, would hold back its
+        last units.
         """
         yield first.unit
         while True:
@@ -249,11 +252,11 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Handles an event of the `Worker`.
+        """Handles an event of the `Worker` that computes the units of this station.
 
-        An event that says what became of a unit answers the task of that unit. Counts of computed clips are added to
-        the next answer, also if that answer is about another unit. Events about preparation are dropped. At a count of
-        clips, raises _StationEnds if the station is closed.
+        An event with the result of a unit becomes the answer to the Dask task of the unit. Events that count computed
+        clips (`ClipsDone`) are kept and sent with the next answer, which may be about another unit. `Preparing` events
+        are dropped. Raises _StationEnds at a `ClipsDone` event if the station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
@@ -279,7 +282,9 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns the text `--resources GPU of Dask worker <address>` if the Dask worker declares a GPU, else ""."""
+    """Returns "" if the Dask worker declares no GPU. Otherwise returns a text for a message, which says where the user
+    asked for a GPU: `--resources GPU of Dask worker <address>`.
+    """
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 

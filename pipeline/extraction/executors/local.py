@@ -60,7 +60,7 @@ def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Failed:
-    """The last message of a worker that ended with the exception `error`."""
+    """The last message of a worker process that was ended by an exception. `error` is the exception."""
 
     error: Exception
 
@@ -76,7 +76,7 @@ class _OutOfTime:
 
 
 class _Wants:
-    """The message by which a worker asks for its next unit."""
+    """The message with which a worker process asks its parent for the next unit."""
 
 
 @dataclass
@@ -185,10 +185,10 @@ class _Pool:
             self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
-        """Returns whether the shard may have killed the dead process of `member`.
+        """Returns whether work on `shard` may have killed the worker process of `member`, which is dead.
 
-        Returns False if another run held the lease of the shard, or if the process had only prefetched the shard.
-        Returns True if the storage of the cache has no leases.
+        Returns False if another run held the lease of the shard, or if the process had not begun to compute the shard
+        but only decoded it in advance. Returns True if the storage of the cache has no leases.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True

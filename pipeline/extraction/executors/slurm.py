@@ -1,4 +1,6 @@
-"""The executor for SLURM submits a job array, whose tasks run `slurm_task`, and watches the ledger."""
+"""The executor for SLURM submits a job array and waits for it. Each task of the array runs `pipeline/slurm_task.py`.
+The executor learns from the ledger which shards the tasks have sealed.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -26,12 +28,12 @@ log = logging.getLogger("kinegraph")
 
 
 class SlurmExecutor:
-    """Submits a job array of `run.workers` tasks and waits for its end.
+    """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array.
 
-    Units that the array did not seal are submitted again as another array. `run` raises SlurmError if an array seals no
-    shard, or ends with an error that the user has to mend. If an array of an earlier command works on some of the
-    units, the executor first waits for that array instead of submitting one. If this command ends early (Ctrl-C, a lost
-    connection), the array stays in SLURM.
+    Units that the array did not seal are submitted again as another array. If an array of an earlier command works on
+    some of the units, the executor waits for its end first. If this command ends early (Ctrl-C, a lost connection), the
+    array stays in SLURM. `run` raises SlurmError if an array seals no shard, or ends with an error that the user has to
+    mend.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -46,9 +48,10 @@ class SlurmExecutor:
 
 
 def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
-    """Raises SlurmError if the array sealed no shard or a task ended with an error that the user has to mend.
+    """Raises SlurmError if the job array sealed no shard, or if a task of the job array ended with an error that the
+    user has to mend.
 
-    In both cases another array would end in the same way.
+    In both cases it would be useless to submit another job array.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
@@ -60,10 +63,9 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """Raises CacheMismatch if the weights of the config are other weights than those of the cache.
+    """Loads the networks in this process. Raises CacheMismatch if the weights of the config are not those of the cache.
 
-    The function is called for a job without units. Then only the weights are left to check, so no array is submitted,
-    and the networks are loaded in this process.
+    The executor calls this function in place of submitting a job to SLURM, if no shard is left to compute.
     """
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
@@ -82,7 +84,11 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
 
 
 def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
-    """Returns a job array of an earlier command that has not ended and works on some of `units`, or None."""
+    """Returns the submission of a job array that works on some of `units` and has not ended. An earlier command
+    submitted it.
+
+    Returns None if there is no such job array.
+    """
     asked = {(unit.shard, key) for unit in units for key in unit.keys}
     for submission in under_way(job.cache.storage, "extract"):
         if any((unit.shard, key) in asked for unit in submission.work().units for key in unit.keys):
@@ -116,9 +122,10 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """Returns the units that are not done.
+    """Returns those of `units` that are not done.
 
-    A unit is not done if one of its keys has no ledger record, or still has the record that the unit has to replace.
+    A unit is not done if one of its keys has no ledger record. A unit that retries failed clips is not done either if
+    the ledger still has the record from before.
     """
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [

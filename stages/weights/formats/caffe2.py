@@ -46,10 +46,11 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """Returns `state` with a mean and a variance for each norm, if the file has none.
+    """Adds a mean and a variance for each norm to `state` and returns the result. If the file has means and variances
+    already, returns `state` unchanged.
 
-    Files of networks that their authors call `affine` have none, because the norms were replaced by scale * x + shift
-    before fine-tuning. With a mean of 0 and a variance of 1 - epsilon, a norm computes exactly scale * x + shift.
+    In files without them, norms have only a scale and a shift: scale * x + shift. With a mean of 0 and a variance of 1
+    - epsilon, a batch norm computes the same.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
@@ -62,9 +63,10 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Returns `state` with a norm of scale 1 and shift 0 after each attention block, if the file has no such norms.
+    """Returns `state`, and after each attention block (non-local block) a normalisation with scale 1 and shift 0 if the
+    file has no such normalisations.
 
-    The `affine` networks of video-nonlocal-net have no norms there (NONLOCAL.USE_BN in their config).
+    The networks that video-nonlocal-net names `affine` have none there (NONLOCAL.USE_BN in their config).
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

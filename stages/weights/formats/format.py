@@ -46,20 +46,23 @@ class Format:
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
     def theirs(self, ours: str) -> str | None:
-        """Returns the name in the file for kinegraph's name (`bn1.weight` -> `res_conv1_bn_s`). Returns None if the
-        format has no name for it.
+        """Returns the name that a tensor has in a file of this format, for kinegraph's name `ours` of the tensor
+        (`bn1.weight` -> `res_conv1_bn_s`). Returns None if the format has no name for the tensor.
         """
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns why a tensor of the file is not used, for example "classifier". Returns None if it must be used."""
+        """Returns why a tensor of the file is not used, for example "classifier". Returns None if it must be
+        used.
+        """
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
 
 def with_leaves(layers: Mapping[str, str]) -> tuple[Pair, ...]:
-    """Returns the pairs for `Format.pairs` from a table of layers: kinegraph's name -> name in the file.
+    """Returns pairs of names of tensors (kinegraph's name, name in the file) for `Format.pairs`.
 
-    Both names of a pair end in `.{leaf}`, because the tensors of a layer have torch's names, like `weight`, in both.
+    `layers` maps kinegraph's name of a layer to the layer's name in the file. Both names of a pair end in `.{leaf}`,
+    which stands for a name such as `weight`, because tensors of a layer have the same last name in both.
     """
     return tuple((f"{ours}.{{leaf}}", f"{theirs}.{{leaf}}") for ours, theirs in layers.items())
 
@@ -73,7 +76,9 @@ def _translated(name: str, pairs: Iterable[Pair]) -> str | None:
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
-    r"""Returns a regular expression for a name with fields: `res{stage}.weight` -> `res(?P<stage>\d+)\.weight`."""
+    r"""Returns a regular expression that matches the names of a template. `res{stage}.weight` becomes
+    `res(?P<stage>\d+)\.weight`.
+    """
     literal = re.split(r"\{(\w+)\}", template)
     parts = [f"(?P<{part}>{FIELDS[part]})" if index % 2 else re.escape(part) for index, part in enumerate(literal)]
     return re.compile("".join(parts))
