@@ -1,4 +1,7 @@
-"""Help, version and wrong usage, as processes: exit codes, and what goes to stdout and what to stderr."""
+"""Help, version and wrong usage, as processes: exit codes, and what goes to stdout and what to stderr.
+
+Processes are forked from one that has imported everything; one of each kind is started as a user does.
+"""
 
 import os
 import subprocess
@@ -11,25 +14,25 @@ import typer
 
 from kinegraph.cli.app import COMMANDS
 from kinegraph.cli.exits import exit_code
+from tests.command_server import Run
 
 NAMES = [*(command.__name__.strip("_") for command in COMMANDS), "slurm-task"]
 Ended = tuple[int, str, str]  # exit code, stdout, stderr
 
 
-def ended(commands: Sequence[Sequence[str]]) -> list[Ended]:
-    """All commands at once, each in a process of its own."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "kinegraph", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for arguments in commands
-    ]
-    said = [process.communicate() for process in started]
-    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
+def started(*arguments: str) -> Ended:
+    """A command in a process of its own that imports everything anew."""
+    done = subprocess.run([sys.executable, "-m", "kinegraph", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_help_of_every_command() -> None:
-    helps = ended([["--help"], *([name, "--help"] for name in NAMES)])
+def forked(run: Run, arguments: Sequence[str]) -> Ended:
+    done = run(*arguments)
+    return done.code, done.told, done.said
+
+
+def test_help_of_every_command(run: Run) -> None:
+    helps = [started("--help"), *(forked(run, [name, "--help"]) for name in NAMES)]
     for name, (code, stdout, stderr) in zip(["", *NAMES], helps, strict=True):
         assert (code, stderr) == (0, ""), name
         assert "Usage:" in stdout, name
@@ -37,7 +40,7 @@ def test_help_of_every_command() -> None:
 
 
 def test_version() -> None:
-    assert ended([["--version"]]) == [(0, f"kinegraph {version('kinegraph')}\n", "")]
+    assert started("--version") == (0, f"kinegraph {version('kinegraph')}\n", "")
 
 
 def test_a_shell_completes_commands_and_options() -> None:
@@ -55,7 +58,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         assert (process.returncode, {*process.stdout.split()}) == (0, completed), process.stderr
 
 
-def test_wrong_flags_and_values_and_missing_arguments() -> None:
+def test_wrong_flags_and_values_and_missing_arguments(run: Run) -> None:
     missing = [[name] for name in NAMES if name not in ("models", "demo")]
     wrong = {
         "No such command": ["nonsense"],
@@ -71,10 +74,10 @@ def test_wrong_flags_and_values_and_missing_arguments() -> None:
         "my.yaml: no such config file": ["plan", "my.yaml"],
         "--to tar: allowed: zarr, hdf5, npy": ["export", "cache", "out", "--to", "tar"],
     }
-    sentences = [*["Missing"] * len(missing), *wrong]
-    for arguments, sentence, (code, stdout, stderr) in zip(
-        [*missing, *wrong.values()], sentences, ended([*missing, *wrong.values()]), strict=True
-    ):
+    ends = [("Missing", arguments, forked(run, arguments)) for arguments in missing]
+    ends += [(sentence, arguments, forked(run, arguments)) for sentence, arguments in wrong.items()]
+    ends += [("No such command", ["nonsense"], started("nonsense"))]
+    for sentence, arguments, (code, stdout, stderr) in ends:
         assert (code, stdout) == (2, ""), arguments
         assert sentence in stderr, (arguments, stderr)
 

@@ -1,10 +1,12 @@
-"""Run an extraction in which decoding one video kills the process, spawned workers included: they import this too.
+"""Run an extraction in which decoding one video kills the process, worker processes included.
 
+Workers are forked, not spawned: each of them would import torch and torchvision anew, which is most of what it does.
 With DIED, a file that the first death makes, it kills no second one.
 
 Usage: python deadly_video.py CONFIG VIDEO [DIED]
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -27,5 +29,6 @@ def decode(path: str, *arguments: Any) -> Any:
 
 
 patch.object(feed, "decode_clips", decode).start()
-if __name__ == "__main__":
-    extract(load_config(sys.argv[1]))
+forking = multiprocessing.get_context("fork")
+patch.object(multiprocessing, "get_context", lambda method: forking).start()
+extract(load_config(sys.argv[1]))
