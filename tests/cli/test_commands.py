@@ -326,15 +326,15 @@ def test_quick_commands_do_without_torch(kinegraph: Command, config: Path, cache
     """Each in a process forked from one that has imported the command line."""
     kinegraph("index", config)
     kinegraph("extract", config, "--limit", "2")
-    commands = [["--help"], ["models"], ["plan", config], ["status", cache], ["verify", cache], ["index", config]]
-    listed = json.dumps([[*map(str, arguments)] for arguments in commands])
+    commands = [["--help"], ["models"], ["plan", str(config)], ["index", str(config)]]
+    commands += [[name, str(cache)] for name in ("status", "verify")]
     done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH, listed], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", NO_TORCH, json.dumps(commands)], capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("random weights: ") for line in done.stderr.splitlines()), done.stderr
     told = done.stdout
     for arguments in commands:
-        printed, _, told = told.partition(f"done: {' '.join(map(str, arguments))}\n")
+        printed, _, told = told.partition(f"done: {' '.join(arguments)}\n")
         assert printed, arguments

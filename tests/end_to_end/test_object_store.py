@@ -35,21 +35,21 @@ INLINE = {"executor": "inline", "threads": 1, "batch_size": 2}
 
 
 @pytest.fixture
-def said(run: Run) -> Callable[..., str]:
-    """What a command prints, run in a process of its own."""
-
-    def command(*arguments: object) -> str:
-        ended = run(*arguments)
-        assert ended.code == 0, ended.said
-        return ended.told
-
-    return command
-
-
-@pytest.fixture
 def kinegraph_here() -> Callable[..., Any]:
     """Commands run in this process."""
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def said(kinegraph_here: Callable[..., Any]) -> Callable[..., str]:
+    """What a command prints that ends well."""
+
+    def command(*arguments: object) -> str:
+        ended = kinegraph_here(*arguments)
+        assert ended.exit_code == 0, ended.output
+        return str(ended.stdout)
+
+    return command
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,12 @@ def made(document: dict[str, Any], cache: object) -> Config:
     index(config)
     assert not extract(config).failures
     return config
+
+
+@pytest.fixture(scope="module")
+def features(document: dict[str, Any]) -> dict[str, Any]:
+    """A config of no other stages: a third of the requests."""
+    return {section: value for section, value in document.items() if section not in ("proposals", "regions")}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,10 @@ def test_the_whole_way_by_commands(
     run: Run,
     said: Callable[..., str],
 ) -> None:
-    """Killed before the first record of the regions, when other stages are sealed and orphans lie about."""
+    """Killed before the first record of the regions, when other stages are sealed and orphans lie about.
+
+    The command that is killed is a process of its own; the others run in this one.
+    """
     recipe = {"head": "avg_pool", "epochs": 1, "run": str(tmp_path / "run"), "val_split": None}
     config = write_config(tmp_path / "my.yaml", document | {"cache": url, "train": recipe})
     said("index", config)
@@ -180,14 +189,12 @@ def careless(careless_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_without_conditional_puts_leases_are_off(
-    tmp_path: Path,
-    document: dict[str, Any],
-    undisturbed: dict[str, Any],
-    careless: str,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, features: dict[str, Any], careless: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    undisturbed = same_bytes(made(features, tmp_path / "here").cache)
+    caplog.clear()
     caplog.set_level(logging.WARNING, "kinegraph")
-    config = check_config(document | {"cache": careless, "run": INLINE}, "test")
+    config = check_config(features | {"cache": careless, "run": INLINE}, "test")
     index(config)
     assert not extract(config, part=(0, 2)).failures
     assert not caplog.messages, "who runs a part knows already"
@@ -234,25 +241,26 @@ def test_stages_one_after_the_other(
 
 
 def test_clips_are_read_as_from_a_folder(here: Cache, there: Cache, s3_server: Server) -> None:
-    read_alike(here, there, s3_server)
+    read_alike(here, there, s3_server, ARRAYS)
 
 
 def test_compressed_clips_are_read_as_from_a_folder(
-    tmp_path: Path, document: dict[str, Any], here: Cache, url: str, s3_server: Server
+    features: dict[str, Any], here: Cache, url: str, s3_server: Server
 ) -> None:
-    compressed = document | {"store": {"shard_clips": 2, "compression": "zstd"}}
-    read_alike(here, Cache(made(compressed, url).cache), s3_server)
+    compressed = features | {"store": {"shard_clips": 2, "compression": "zstd"}}
+    arrays = ["features/tiny/res4", "features/tiny/res4_pooled"]
+    read_alike(here, Cache(made(compressed, url).cache), s3_server, arrays)
 
 
-def read_alike(here: Cache, there: Cache, s3_server: Server) -> None:
-    clips_there, clips_here = CachedClips(there, ARRAYS), CachedClips(here, ARRAYS)
+def read_alike(here: Cache, there: Cache, s3_server: Server, arrays: list[str]) -> None:
+    clips_there, clips_here = CachedClips(there, arrays), CachedClips(here, arrays)
     s3_server.requests.clear()
     for _ in range(2):
         ours, theirs = clips_there.batch([5, 0, 3, 5]), clips_here.batch([5, 0, 3, 5])
         for name in theirs:
             np.testing.assert_array_equal(ours[name].numpy(), theirs[name].numpy())
     gets = len(s3_server.requests)
-    assert gets == len(ARRAYS) * (3 + 2 * 3), "an index of each of 3 shards, then each of 3 rows in each batch"
+    assert gets == len(arrays) * (3 + 2 * 3), "an index of each of 3 shards, then each of 3 rows in each batch"
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.faults)])

@@ -18,6 +18,7 @@ EXAMPLE = ROOT / "examples" / "real_videos.yaml"
 RANDOM = [f"--set {entry}.weights=random:0" for entry in ("backbones.r50", "backbones.i3d", "proposals")]
 SMALL = [
     "clips.num_frames=8", "backbones.r50.size=64", "backbones.i3d.size=64", "proposals.short_side=64", "run.threads=1",
+    "backbones.r50.precision=fp32", "backbones.i3d.precision=fp32",  # bf16 may be 100 times slower on a CPU
     "run.executor=inline", "train.epochs=1", "train.val_split=null", "train.test_split=train",
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,30 +31,24 @@ from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.training.state import STATE_FILE
 from tests.caches import same_bytes, write_config
-from tests.conftest import moving_square, write_video
+from tests.command_server import Run
 from tests.dask_cluster import running, worker_pids
-from tests.faults.conftest import records
+from tests.faults.conftest import Prepared, records
 
 FIRST_RECORD_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def document(tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path) -> dict[str, Any]:
-    """Twelve shards, more than are under way at a time."""
-    for number in range(18):
-        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-    index(check_config(tiny_document, "here"))
-    return tiny_document
+def document(tmp_path: Path, many: Prepared) -> dict[str, Any]:
+    """Indexed; twelve shards, more than are under way at a time."""
+    shutil.copytree(many.folder / "indexed", tmp_path / "cache")
+    return many.document | {"cache": str(tmp_path / "cache")}
 
 
 @pytest.fixture
-def undisturbed(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    run = {"executor": "inline", "threads": 1, "batch_size": 2}
-    whole = check_config(document | {"cache": str(tmp_path / "whole"), "run": run}, "whole")
-    index(whole)
-    extract(whole)
-    return same_bytes(whole.cache)
+def undisturbed(many: Prepared) -> dict[str, Any]:
+    return many.undisturbed
 
 
 def on_dask(document: dict[str, Any], address: str) -> Config:
@@ -111,16 +106,18 @@ def test_a_worker_is_killed(
 
 
 def test_the_client_is_killed(
-    document: dict[str, Any], undisturbed: dict[str, Any], dask_cluster: LocalCluster, tmp_path: Path
+    document: dict[str, Any], undisturbed: dict[str, Any], dask_cluster: LocalCluster, tmp_path: Path, run: Run
 ) -> None:
     """Units that run come to their end, those that wait are forgotten."""
     config = on_dask(document, dask_cluster.scheduler_address)
     path = write_config(tmp_path / "client.yaml", document)
-    command = [sys.executable, "-m", "kinegraph", "extract", str(path), "--scheduler", dask_cluster.scheduler_address]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as client:
-        with at_the_first_record(config.cache, client.kill):
+
+    def kill(client: int) -> None:
+        with at_the_first_record(config.cache, lambda: os.kill(client, signal.SIGKILL)):
             pass
-        assert client.wait() == -signal.SIGKILL
+
+    ended = run("extract", path, "--scheduler", dask_cluster.scheduler_address, started=kill)
+    assert ended.code == -signal.SIGKILL, ended.said
     goes_on(config, undisturbed)
 
 
