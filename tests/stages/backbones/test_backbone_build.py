@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -88,25 +90,31 @@ def test_decoded_clips_reach_a_2d_network_without_a_copy(resnet18: Backbone) -> 
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("model", ["resnet101", "i3d_r101", *NETWORKS])
+@pytest.fixture(scope="module")
+def whole(request: pytest.FixtureRequest) -> tuple[str, Backbone]:
+    """A model with all its taps. The parameter has the scope of the module, so that pytest builds each model once."""
+    return request.param, build_backbone(request.param, "random:0", [tap.name for tap in entry(request.param).taps])
+
+
+@pytest.mark.parametrize("whole", [*NETWORKS, "resnet101", "i3d_r101"], indirect=True, scope="module")
 @torch.inference_mode()
-def test_random_weights_keep_activations_near_one(model: str) -> None:
+def test_random_weights_keep_activations_near_one(whole: tuple[str, Backbone]) -> None:
+    model, network = whole
     num_frames, size = (2, 160) if model == "inception_v3" else (8, 64)
-    taps = [tap.name for tap in entry(model).taps]
-    maps = build_backbone(model, "random:0", taps)(random_clips(1, 3, num_frames, size, size))
-    assert [*maps] == taps
+    maps = network(random_clips(1, 3, num_frames, size, size))
+    assert [*maps] == [tap.name for tap in entry(model).taps]
     for x in maps.values():
         assert x.isfinite().all()
         assert 0.05 < x.std() < 20
         assert x.abs().max() < 1000  # float16 ends at 65504
 
 
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("whole", NETWORKS, indirect=True, scope="module")
 @torch.inference_mode()
-def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(model: str) -> None:
+def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(whole: tuple[str, Backbone]) -> None:
     """float32: 1e-5 of the standard deviation (RMS); bf16: 2 %. Weights and statistics as training might leave them."""
+    model, network = whole[0], copy.deepcopy(whole[1])
     top = entry(model).taps[-1].name
-    network = build_backbone(model, "random:0", [top])
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, NORMS):
