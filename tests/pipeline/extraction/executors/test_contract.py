@@ -1,11 +1,12 @@
 """What every executor promises: the same bytes, an account of every unit, errors as they are, and no process left."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import LocalCluster
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheMismatch
@@ -18,6 +19,7 @@ from kinegraph.pipeline.extraction.executors.contract import Job
 from kinegraph.pipeline.extraction.run import executor_of, extract
 from kinegraph.pipeline.shards.leases import Leases
 from tests.caches import same_bytes
+from tests.dask_cluster import in_this_process
 
 Load = Callable[..., Config]
 EXECUTORS = {
@@ -33,12 +35,19 @@ RAISING = [pytest.param(name, marks=[pytest.mark.faults] * (name in IN_FULL)) fo
 FAILED = "left/v3.mp4:0:center"
 
 
+@pytest.fixture(scope="module")
+def dask_here() -> Iterator[LocalCluster]:
+    """A cluster that runs already. Its workers are threads: those of a cluster of its own are processes."""
+    with in_this_process(2) as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=EXECUTORS)
 def overrides(request: pytest.FixtureRequest) -> list[str]:
     """Config of one executor; of dask that of a cluster that runs already, of slurm with commands that stand in."""
     found = EXECUTORS[request.param]
     if request.param == "dask":
-        address = request.getfixturevalue("dask_cluster").scheduler_address
+        address = request.getfixturevalue("dask_here").scheduler_address
         found = [*found, f"run.dask.scheduler={address}"]
     if request.param == "slurm":
         request.getfixturevalue("fake")
