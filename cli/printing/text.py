@@ -84,15 +84,32 @@ def table(
     other columns are flush right.
 
     `columns` is the width of the terminal in characters, or None for a file. No cell is cut. Table columns that do not
-    fit into the terminal follow in further tables below. Each further table repeats the first table column.
+    fit into the terminal follow in further tables below. Each further table repeats the first table column. Where the
+    table does not fit and the first table column alone takes more than half of the terminal, each of its cells is a
+    line of its own above the rest of its row.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
+    if columns and len(cells) > 1 and max(map(disp_len, cells[0])) > columns // 2:
+        least = _width(cells[:-1], range(len(cells) - 1)) + 2 + _least(cells[-1], words)
+        if least > columns:
+            return "\n".join(_under_first_cells(cells, words, columns))
     blocks: list[list[int]] = [[0]]
     for index in range(1, len(cells)):
         if columns and len(blocks[-1]) > 1 and _width(cells, blocks[-1]) + 2 + _least(cells[index], words) > columns:
             blocks.append([0])
         blocks[-1].append(index)
-    return "\n\n".join(_block([cells[index] for index in block], words, columns) for block in blocks)
+    return "\n\n".join("\n".join(_block([cells[index] for index in block], words, columns)) for block in blocks)
+
+
+def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
+    """Yields lines of a table. A cell of the first table column is a line, and the rest of its row is indented below.
+
+    An empty cell of the first table column has no line.
+    """
+    for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
+        if first:
+            yield first
+        yield "  " + row.replace("\n", "\n  ")
 
 
 def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
@@ -109,9 +126,10 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
     return min(width, max(LEAST_WORDS, *(disp_len(word) for cell in column for word in cell.split())))
 
 
-def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
-    """Returns the table columns `cells` side by side as text. `columns` is the width of the terminal in characters, or
-    None for a file.
+def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> list[str]:
+    """Returns the rows of the table columns `cells`, side by side as text.
+
+    `columns` is the width of the terminal in characters, or None for a file.
 
     If the header of the last table column is in `words`, cells of that column that do not fit into the line are folded.
     """
@@ -123,7 +141,7 @@ def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) ->
     if len(cells) == 1 or cells[-1][0] not in words:
         cells[-1] = _justified(cells[-1], flush_left=len(cells) == 1)
     lines = ("  ".join(line).replace("\n", "\n" + " " * before) for line in zip(*cells, strict=True))
-    return "\n".join(line.rstrip() for line in lines)
+    return [line.rstrip() for line in lines]
 
 
 def _justified(column: Sequence[str], *, flush_left: bool) -> list[str]:

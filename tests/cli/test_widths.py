@@ -67,6 +67,13 @@ def test_a_table_goes_on_below_beside_its_first_column() -> None:
     )
     words = table(["key", "words"], [["a", "one two three four five six seven"], ["b", "-"]], ["words"], 35)
     assert words == "key  words\na    one two three four five six\n       seven\nb    -"
+    videos = [["a/long/path.mp4", "run", "0.9"], ["", "jump", "0.1"], ["b.mp4", "run", "0.5"]]
+    assert table(["video", "class", "score"], videos, ["class"], 28) == (
+        "video\n  class  score\na/long/path.mp4\n  run      0.9\n  jump     0.1\nb.mp4\n  run      0.5"
+    )
+    assert table(["video", "class", "score"], videos, ["class"], 29).startswith(
+        "video            class  score\na/long/"
+    )
     assert table(["名前", "n"], [["走る", "1"]]).splitlines() == ["名前  n", "走る  1"]
 
 
