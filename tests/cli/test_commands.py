@@ -12,9 +12,12 @@ import pytest
 import typer.main
 
 from kinegraph.cli.app import app
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction.run import extract
 from kinegraph.stages.heads.build import HEADS
-from tests.caches import same_bytes
-from tests.conftest import moving_square, write_video
+from tests.caches import same_bytes, write_config
+from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 
 Command = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +163,18 @@ def _data(cache: Path) -> dict[str, object]:
     return {name: value for name, value in same_bytes(cache).items() if not name.startswith("ledger")}
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config whose cache has one shard of three. Tests change nothing of it."""
+    folder = tmp_path_factory.mktemp("begun")
+    document = tiny_stages(folder / "cache", six_videos(folder / "videos"))
+    document["run"] |= {"executor": "inline"}
+    path = write_config(folder / "my.yaml", document)
+    index(load_config(path))
+    extract(load_config(path), limit=2)
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -180,15 +195,13 @@ def _data(cache: Path) -> dict[str, object]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(kinegraph: Command, config: Path, cache: Path, arguments: list[str], said: str) -> None:
-    kinegraph("index", config)
-    kinegraph("extract", config, "--limit", "2")
-    before = same_bytes(cache)
-    result = kinegraph("extract", config, *arguments)
+def test_wrong_usage(kinegraph: Command, begun: Path, arguments: list[str], said: str) -> None:
+    before = same_bytes(begun.with_name("cache"))
+    result = kinegraph("extract", begun, *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stdout == ""
-    assert same_bytes(cache) == before
+    assert same_bytes(begun.with_name("cache")) == before
 
 
 def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
@@ -322,12 +335,10 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         assert (models.stderr.read(), models.wait()) == (b"", 0)
 
 
-def test_quick_commands_do_without_torch(kinegraph: Command, config: Path, cache: Path) -> None:
+def test_quick_commands_do_without_torch(begun: Path) -> None:
     """Each in a process forked from one that has imported the command line."""
-    kinegraph("index", config)
-    kinegraph("extract", config, "--limit", "2")
-    commands = [["--help"], ["models"], ["plan", str(config)], ["index", str(config)]]
-    commands += [[name, str(cache)] for name in ("status", "verify")]
+    commands = [["--help"], ["models"], ["plan", str(begun)], ["index", str(begun)]]
+    commands += [[name, str(begun.with_name("cache"))] for name in ("status", "verify")]
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH, json.dumps(commands)], capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
