@@ -4,6 +4,7 @@ and pixels from the videos.
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.options import HEAD, TrainOptions
 from kinegraph.stages.training.state import STATE_FILE, remove_state
 
-SIDED = ("left", "right")
+SIDED = re.compile(r"(?<![a-z])(left|right)(?!over)")
 log = logging.getLogger("kinegraph")
 
 
@@ -141,6 +142,8 @@ def finetune(
     name = short(start.record.head.partition("@")[0])
     folder, options = Path(options.run.replace(HEAD, name)), options.model_copy(update={"head": start.record.head})
     config = config.model_copy(update={"finetune": options})
+    if folder.resolve() == start.folder.resolve():
+        raise UsageError(f"finetune.run: given {folder}, which is the run to start from; name another folder")
     if not overwrite:
         require_free(folder)
     _require_mirror_is_right(config, cache)
@@ -148,15 +151,14 @@ def finetune(
     torch.set_num_threads(config.run.worker_threads)  # as in an extraction
     with together.acquainted(device), ExitStack() as opened:
         device, is_first = together.own_device(device), together.rank() == 0
-        together.meet()
-        if overwrite and is_first:
-            discard(folder)
         online = _online(config, start, device)
         clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config)))
         if is_first:
+            if overwrite:
+                discard(folder)
             _begin(folder, start)
             if not (folder / STATE_FILE).exists():
-                on_start(_step_zero(config, start, online, val_clips or clips, device))
+                on_start(_step_zero(config, start, online, clips if val_clips is None else val_clips, device))
         together.meet()
         place = RunPlace(name=f"{name} tuned", seed=options.seed)
         result = run_training(
@@ -256,13 +258,13 @@ def _online(config: Config, start: _Start, device: torch.device) -> OnlineHead:
 
 def _identity(config: Config, start: _Start) -> dict[str, Any]:
     """Returns a dict of what a tuned run depends on besides its clips and the keys of `train`: the keys that only the
-    section `finetune` has, and the folder and digests of the run to start from.
+    section `finetune` has, and the digests of the run to start from and of its backbones.
     """
     model = hashlib.sha256((start.folder / MODEL_FILE).read_bytes()).hexdigest()
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - {"start", "decode_threads"}
     options = config.finetune.model_dump(mode="json", include=online)
     weights = {entry.name: start.digests[f"{FEATURES}{entry.name}"] for entry in start.entries}
-    return options | {"start": str(start.folder), "start_sha256": model, "start_weights": weights}
+    return options | {"start_sha256": model, "start_weights": weights}
 
 
 def _clips(
@@ -313,12 +315,12 @@ def _split(
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:
-    """Raises UsageError if views are mirrored and the name of a class contains `left` or `right`, because a mirrored
-    video may show another class.
+    """Raises UsageError if views are mirrored and the name of a class has the word `left` or `right`, because a
+    mirrored video may show another class.
 
     With `finetune.views.mirror: always` no error is raised.
     """
-    sided = [name for name in cache.classes if any(side in name.lower() for side in SIDED)]
+    sided = [name for name in cache.classes if SIDED.search(name.lower())]
     if config.finetune.views.mirror is True and sided:
         raise UsageError(
             f"finetune.views.mirror: given true, allowed for classes such as {sided[0]!r}: false, because a mirrored "
@@ -402,7 +404,7 @@ def _save(
         start.head, clips, options, tuple(cache.classes), metrics, cache=cache.location, features=features,
         trained_on=results.trained_on, recipe=recipe,
     )  # fmt: skip
-    added = {"cache_fingerprint": fingerprint, "finetune": _identity(config, start)}
+    added = {"cache_fingerprint": fingerprint, "finetune": {"start": str(start.folder)} | _identity(config, start)}
     save_run(folder, start.head, record.model_copy(update=added))
     remove_state(folder)
 

@@ -286,12 +286,43 @@ def test_other_weights_than_those_of_the_run_are_refused(home: Home, tmp_path: P
 
 def test_mirrored_views_are_refused_where_classes_have_sides(home: Home) -> None:
     class Sided:
-        classes = ("push", "Pulling from LEFT to right")
+        classes = ("bright light", "eating leftovers", "turn_LEFT")
 
     config = home.config(views={"mirror": True})
-    with pytest.raises(UsageError, match=r"views\.mirror.*always"):
+    with pytest.raises(UsageError, match=r"views\.mirror.*turn_LEFT.*always"):
         finetuning._require_mirror_is_right(config, Sided())  # type: ignore[arg-type]
     finetuning._require_mirror_is_right(home.config(views={"mirror": "always"}), Sided())  # type: ignore[arg-type]
+
+
+def test_runs_with_nothing_to_tune_are_refused(home: Home, tmp_path: Path) -> None:
+    """A head on scene graphs alone, imported features, another class list, and the start itself as the place."""
+    config = home.config(run=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match="the run to start from"):
+        finetune(home.config(run=str(home.runs["regions"])))
+    for changes, message in (
+        ({"reads": ["graphs/objects"], "spec": {"graphs/objects": [4, 3]}}, "nothing to tune"),
+        ({"features": {"features/tiny": {"provenance": "unknown"}}}, "imported features"),
+        ({"class_names": ["up", "down"]}, "or another order"),
+    ):
+        shutil.rmtree(tmp_path / "start", ignore_errors=True)
+        shutil.copytree(home.runs["regions"], tmp_path / "start")
+        record = json.loads((tmp_path / "start" / "run.json").read_bytes())
+        (tmp_path / "start" / "run.json").write_text(json.dumps(record | changes))
+        section = config.finetune.model_copy(update={"start": str(tmp_path / "start")})
+        with pytest.raises(UsageError, match=message):
+            finetune(config.model_copy(update={"finetune": section}))
+    shutil.rmtree(tmp_path / "start")
+    with pytest.raises(UsageError, match="holds no complete run"):
+        finetune(config.model_copy(update={"finetune": section}))
+
+
+def test_overwrite_keeps_the_old_run_until_everything_is_checked(moved: Home, tmp_path: Path) -> None:
+    config = moved.config(run=str(tmp_path / "run"), iterations=1)
+    run = finetune(config).folder
+    (moved.root / "videos" / "train" / "up" / "1.mp4").unlink()
+    with pytest.raises(VideosChanged):
+        finetune(config, overwrite=True)
+    assert (run / "run.json").exists()
 
 
 def test_the_command(home: Home, tmp_path: Path) -> None:
