@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 def train(
     config: ConfigPath,
     head: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="H,..",
             help="Heads, or variants of the config. Several make a table. A head uses those of train.options it has.",
         ),
-    ] = "",
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Number of seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
     executor: Annotated[
@@ -56,8 +56,12 @@ def train(
     from kinegraph.pipeline.training.table import RunsDiverged, train_runs
     from kinegraph.stages.training.together import rank
 
+    names = [] if head is None else [name for name in head.split(",") if name]
+    if head is not None and not names:
+        raise UsageError(
+            f"--head {head!r}: names no head. Name one, or leave --head out to train the head of the config."
+        )
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
-    names = [name for name in head.split(",") if name]
     if rank() > 0:  # under torchrun only the first process prints
         train_runs(settings, names, seeds, overwrite=overwrite)
         return

@@ -1,6 +1,7 @@
 """Prints the output of the commands about heads and networks."""
 
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from math import isnan
 from pathlib import Path
@@ -85,15 +86,19 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
     """Prints a table with one row per head and recipe. A recipe is the options of training without the seed. Each row
-    shows means over the runs that differ only in their seeds.
+    shows means over the runs that differ only in their seeds. A run with a seed that the row has already, such
+    as a copy of a run, is put into a further row.
 
     `runs` has a pair for each run: the folder of the run and the results of the run. With `form` (`csv`, `md` or
     `latex`), the table is printed in that format, for other programs.
     """
-    heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
+    heads: dict[tuple[str, Path], dict[tuple[str, int], list[tuple[Path, RunResults]]]] = {}
+    copies: Counter[tuple[str, Path, str, int]] = Counter()
     for folder, run in runs:
-        of_head = heads.setdefault((run.name, folder.parent), {})
-        of_head.setdefault(canonical(run.row()), []).append((folder, run))
+        of_head, row = heads.setdefault((run.name, folder.parent), {}), canonical(run.row())
+        copy = copies[run.name, folder.parent, row, run.seed]
+        copies[run.name, folder.parent, row, run.seed] += 1
+        of_head.setdefault((row, copy), []).append((folder, run))
     alike = [group for of_head in heads.values() for group in of_head.values()]
     header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
     if form is None:
@@ -105,7 +110,11 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
     for (name, parent), of_head in heads.items():
         first, *others = (group[0][1].row() for group in of_head.values())
         for other in others:
-            note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
+            if changed := differences(first, other):
+                note(f"{name} in {parent} has a row for each recipe: {'; '.join(changed)}")
+    for (name, parent, _, seed), count in copies.items():
+        if count > 1:
+            note(f"{name} in {parent}: {count} runs have seed {seed}. They are not averaged: each has a row of its own")
     for alike_runs in ([run for _, run in group] for group in alike):
         for split in splits_of(alike_runs):
             if len(on_equal_clips(alike_runs, split)) > 1:

@@ -49,6 +49,22 @@ def test_csv_has_numbers(kinegraph: Command, table: Path) -> None:
     assert "±: sample standard deviation over seeds" in told.stderr
 
 
+def test_a_copy_of_a_run_is_no_further_seed(kinegraph: Command, tmp_path: Path) -> None:
+    """Two runs of one seed would make the deviation too small."""
+    for folder, seed in (("a", 0), ("b", 1), ("copy_of_a", 0)):
+        write_results(tmp_path / folder, a_run("strg", seed, None))
+    told = kinegraph("results", tmp_path, "--to", "csv")
+    rows = list(csv.DictReader(io.StringIO(told.stdout)))
+    assert [(row["seeds"], row["run"]) for row in rows] == [
+        ("2", str(tmp_path)),
+        ("1", str(tmp_path / "copy_of_a")),
+    ]
+    assert float(rows[0]["val_top1_std"]) == pytest.approx(stdev([0.5, 0.6]))
+    words = " ".join(told.stderr.split())
+    assert f"strg in {tmp_path}: 2 runs have seed 0. They are not averaged: each has a row of its own" in words
+    assert "row for each recipe" not in words
+
+
 def test_no_deviation_is_explained_where_there_are_no_scores(kinegraph: Command, tmp_path: Path) -> None:
     """Two seeds without a validation split, not evaluated yet."""
     for seed in range(2):

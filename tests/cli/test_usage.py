@@ -72,6 +72,7 @@ def test_wrong_flags_and_values_and_missing_arguments(run: Run) -> None:
         "Got unexpected extra argument": ["verify", "cache", "another"],
         "'INDEX'": ["slurm-task", "folder", "first"],
         "my.yaml: no such config file": ["plan", "my.yaml"],
+        "--head '': names no head": ["train", "my.yaml", "--head", ""],
         "--to tar: allowed: zarr, hdf5, npy": ["export", "cache", "out", "--to", "tar"],
     }
     ends = [("Missing", arguments, forked(run, arguments)) for arguments in missing]
