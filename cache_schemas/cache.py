@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, ArraySpec, crop_array, status_array
-from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.cache_schemas.documents import (
@@ -220,6 +220,21 @@ class Cache:
             return read_document(self.storage, CLASSES, Classes, advice).root
         except FileNotFoundError:
             raise CacheError(f"{self.root}/{CLASSES} does not exist. {advice}") from None
+
+    def require_labels_of_classes(self, labels: Iterable[Iterable[int]] | None = None) -> None:
+        """Raises CacheError if a row has a label that is no index into `classes`.
+
+        `labels` are the labels of all rows. They are read from clips.parquet where `labels` is None.
+        """
+        if labels is None:
+            labels = ClipsTable.read_columns(self.storage, ["labels"]).column("labels").to_pylist()
+        num_classes, used = len(self.classes), {label for of_row in labels for label in of_row}
+        if beyond := sorted(label for label in used if not 0 <= label < num_classes):
+            raise CacheError(
+                f"{self.root}: {TABLE} has label {beyond[0]}, and {CLASSES} has "
+                f"{counted(num_classes, 'class')}, from 0 on. The two are not of one `kinegraph index "
+                "CONFIG`: run it again."
+            )
 
     @property
     def multi_label(self) -> bool | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import crop_array
-from kinegraph.cache_schemas.cache import CLASSES, Cache, Stage
-from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, crop_of
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.clips_table import ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import seen_rectangle
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
@@ -123,7 +123,7 @@ class CachedClips:
         self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
         self._crops = {name: self._crops_of(name, clips) for name in crops}
         self.num_classes = len(self.cache.classes)
-        self._require_labels_of_classes()
+        self.cache.require_labels_of_classes(self._labels)
         declared = self.cache.multi_label
         self.multi_label = any(len(labels) > 1 for labels in self._labels) if declared is None else declared
         self.cache_fingerprint = features_fingerprint(self.cache, arrays)
@@ -139,15 +139,6 @@ class CachedClips:
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
-
-    def _require_labels_of_classes(self) -> None:
-        used = {label for labels in self._labels for label in labels}
-        if beyond := sorted(label for label in used if not 0 <= label < self.num_classes):
-            raise CacheError(
-                f"{self.cache.root}: {TABLE} has label {beyond[0]}, and {CLASSES} has "
-                f"{counted(self.num_classes, 'class')}, from 0 on. The two are not of one `kinegraph index "
-                "CONFIG`: run it again."
-            )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
         """Returns the rectangles (x1, y1, x2, y2) that the rows of the cache show, for all rows: float64 [rows, 4], in

@@ -116,12 +116,19 @@ def _document_problems(cache: Cache) -> Iterator[Problem]:
         DATASET: lambda: cache.dataset,
     }
     readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}
-    for name, read in readers.items():
+    damaged: set[str] = set()
+
+    def fit() -> None:
+        if damaged.isdisjoint({TABLE, CLASSES}):
+            cache.require_labels_of_classes()
+
+    for name, read in [*readers.items(), (CLASSES, fit)]:
         try:
             read()
         except (CacheTooNew, StorageError):
             raise
         except CacheError as error:
+            damaged.add(name)
             yield _document_problem(name, error)
 
 

@@ -62,6 +62,7 @@ def export_npy(
     """
     specs = _chosen(source, names)
     require_rows(source)
+    source.require_labels_of_classes()
     storage = open_storage(out)
     storage.sweep()
     manifest = _manifest(source, specs)

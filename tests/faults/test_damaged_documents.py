@@ -18,6 +18,7 @@ from kinegraph.pipeline.caches import indexed_dataset
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.clusters.slurm.submission import submissions
 from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.exchange.to_npy import export_npy
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.shards.leases import lease_of, live_leases
 from kinegraph.pipeline.status import status
@@ -373,6 +374,11 @@ def test_labels_beyond_the_classes(restored: Path, label: int) -> None:
         result = command(arguments[0], restored / arguments[1], *arguments[2:])
         assert result.exit_code == 1
         assert f"clips.parquet has label {label}, and classes.json has 2 classes" in result.stderr
+    verified = command("verify", restored / "cache")
+    assert verified.exit_code == 1
+    assert f"clips.parquet has label {label}, and classes.json has 2 classes" in verified.stdout
+    with pytest.raises(CacheError, match=f"has label {label}, and classes"):
+        export_npy(Cache(restored / "cache"), str(restored / "npy"), ["clips/frame_times"])
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_rows", -1), ("sealed_at", "yesterday"), ("seconds", {"x": -1})])
