@@ -145,6 +145,28 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
     return size, digest
 
 
+@contextmanager
+def writing_whole(target: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file beside `target`, for another program to write. After the `with` block, the
+    file becomes `target`, in place of an existing file.
+
+    If the block raises an error, the temporary file is removed and an existing file stays. `write_whole` writes content
+    that this process has. Raises CacheNotWritable where there is no room or no permission to write.
+    """
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / temporary_name(target.name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+
 def remove_durably(path: Path) -> None:
     """Removes a file, so that a power cut does not bring the file back. A file that does not exist is no error.
 

@@ -12,6 +12,22 @@ from kinegraph.cli.exits import EXIT_CLIPS_FAILED
 from kinegraph.cli.options import AllowCode, AsJson, check_output, load
 from kinegraph.cli.printing import predicting as printing
 from kinegraph.cli.printing.text import counting
+from kinegraph.stages.errors import UsageError
+
+OverlayOut = Annotated[
+    Path | None,
+    typer.Option(metavar="OUT", help="Write the video with boxes and scores: an .mp4, or a folder for several videos."),
+]
+OverlayHeight = Annotated[
+    int, typer.Option(min=160, metavar="PX", help="Largest height of an overlay, with the band of scores.")
+]
+CurveOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT",
+        help="Draw the scores of the windows over time: an .svg, .png or .pdf, or a folder for several videos.",
+    ),
+]
 
 
 def predict(
@@ -25,6 +41,10 @@ def predict(
     as_csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the probabilities of all classes.")
     ] = None,
+    overlay: OverlayOut = None,
+    overlay_height: OverlayHeight = 720,
+    curve: CurveOut = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace overlays and curves that exist.")] = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="CONFIG", help="Config of the run's cache, for a run of an earlier version."),
@@ -33,21 +53,34 @@ def predict(
     as_json: AsJson = False,
     overrides: Annotated[
         list[str],
-        typer.Option("--set", metavar="run.KEY=VALUE", help="As run.device=cpu; the rest is as the run was trained."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Keys of run, as run.device=cpu; graphs.files or proposals.files. The rest is as the run was trained.",
+        ),
     ] = [],
 ) -> int:
     """Score videos with a trained run, without a cache. Exits with 3 if some videos failed."""
-    from kinegraph.pipeline.predicting import Predictor
+    from kinegraph.pipeline.predicting.pictures import Pictures
+    from kinegraph.pipeline.predicting.predictor import Predictor
 
     check_output("--csv", as_csv)
+    if curve is not None and intervals is None:
+        raise UsageError(f"--curve {curve}: goes with --intervals SECONDS alone")
+    pictures = Pictures(videos, overlay, curve, top=top, max_height=overlay_height, overwrite=overwrite)
     recipe = None if config is None else load(config, [])
     predictor = Predictor(run, recipe, overrides, allow_code=allow_code)
     with counting() as progress:
-        found = [*predictor.predict(videos, window_seconds=intervals, on_progress=progress)]
+        predictions = predictor.predict(
+            videos, window_seconds=intervals, keep_boxes=overlay is not None, on_progress=progress
+        )
+        found = [*pictures.drawn(predictor, predictions, progress)]
     if as_csv is not None:
         write_whole(as_csv, [csv_text(printing.lines(found, predictor.class_names)).encode()])
     if as_json:
         print(json.dumps([one.to_json(predictor.class_names, top) for one in found], ensure_ascii=False))
     else:
         printing.predictions(found, predictor.class_names, top, by_clip=intervals is not None)
-    return EXIT_CLIPS_FAILED if printing.failed(found) else 0
+    printing.failures(found, predictor.files)
+    printing.pictures(pictures, boxes=predictor.head.reads_boxes)
+    return EXIT_CLIPS_FAILED if printing.failed(found) or pictures.failures else 0

@@ -194,7 +194,7 @@ EXITS = {  # what codes mean for one command, beyond the table
     "train": f"{exits.EXIT_FAILED}: a run diverged. The others are finished and printed.",
     "finetune": f"{exits.EXIT_FAILED}: the run diverged, or a video can no longer be decoded. The state is kept.",
     "evaluate": f"{exits.EXIT_FAILED}: a run below the folder could not be scored. The others are printed.",
-    "predict": f"{exits.EXIT_CLIPS_FAILED}: clips of a video failed. The others are scored.",
+    "predict": f"{exits.EXIT_CLIPS_FAILED}: clips of a video, or its overlay, failed. The others are scored.",
     "export": f"{exits.EXIT_FAILED}: shards are damaged. They are named, and all others are written.",
     "import": f"{exits.EXIT_CLIPS_FAILED}: videos have no file, or one that cannot be read.",
     "demo": f"{exits.EXIT_FAILED}: a run diverged.",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.caches.verification import Verification, verify
     from kinegraph.pipeline.config import Config, load_config
     from kinegraph.pipeline.errors import ConfigError
-    from kinegraph.pipeline.predicting import Predictor
+    from kinegraph.pipeline.predicting.predictor import Predictor
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
@@ -156,7 +156,7 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     scores. The scores are computed as `evaluate` computes them. The first call of `predict` loads the networks, and the
     predictor keeps them for later calls. Raises RunError for a run that does not record how its features are made.
     """
-    from kinegraph.pipeline.predicting import Predictor
+    from kinegraph.pipeline.predicting.predictor import Predictor
 
     return Predictor(run, overrides=overrides, allow_code=allow_code)
 

@@ -1,22 +1,21 @@
 """Prints the predictions of videos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kinegraph.cli.printing.text import listed, note, say_table
+from kinegraph.cache_schemas.words import counted
+from kinegraph.cli.printing.text import listed, note, note_listed, say_table
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.predicting import Prediction
+    from kinegraph.pipeline.predicting.pictures import Pictures
+    from kinegraph.pipeline.predicting.predictions import Prediction
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
     """Prints a table with the `top` best classes of each video. If `by_clip` is true, the table has the `top` best
     classes of each clip instead.
-
-    Then videos with failed clips are listed on stderr, the first 10 with the reason of the failure. If other clips of
-    such a video have scores, its line says how many clips failed.
     """
-    from kinegraph.pipeline.predicting import best
+    from kinegraph.pipeline.predicting.predictions import best
 
     rows = []
     for one in found:
@@ -33,9 +32,19 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
     if rows:
         say_table(header, rows, words=("class",))
-    failures = failed(found)
-    for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failures]):
+
+
+def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
+    """Prints to stderr the first 10 videos with a failed clip, each with the reason of the failure. If other clips of
+    such a video have scores, its line says how many clips failed.
+
+    `files` are the patterns of the files that the run reads for each video, by their key (`graphs.files`). They are
+    printed if a video failed, because one of these files may be missing.
+    """
+    for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failed(found)]):
         note(line)
+    for key, pattern in files.items() if failed(found) else ():
+        note(f"The run reads {pattern} for each video. To name other files: --set '{key}=PATTERN'")
 
 
 def _in_part(one: "Prediction") -> str:
@@ -46,6 +55,22 @@ def _in_part(one: "Prediction") -> str:
         return ""
     clips = one.num_failed + len(one.clips)
     return f"{one.num_failed:,} of {clips:,} clips failed and are left out of the scores, the first as "
+
+
+def pictures(drawn: "Pictures", *, boxes: bool) -> None:
+    """Prints to stderr which overlays and curves were written, and what they lack. `boxes` says whether the head reads
+    boxes.
+    """
+    if drawn.written:
+        what = str(drawn.written[0]) if len(drawn.written) == 1 else counted(len(drawn.written), "picture")
+        note(f"wrote {what}")
+    if drawn.overlays and drawn.written:
+        if drawn.with_sound:
+            note("Overlays have no sound.")
+        if not boxes:
+            note("The head reads no boxes, so none are drawn.")
+    note_listed("Some frames of the videos are damaged:", drawn.complaints)
+    note_listed("No overlay could be written of:", drawn.failures)
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":

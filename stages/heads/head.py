@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -100,6 +101,20 @@ class Head(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns logits [B clips, num_classes] for a batch of the arrays in `reads`."""
         raise NotImplementedError
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Returns whether the head reads boxes, or features of boxes."""
+        return any(name.startswith(("proposals/", "regions/")) for name in self.reads)
+
+    def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the mask of the cached boxes that the head reads: [B, T, N] bool, for T frames and N boxes a frame.
+
+        `batch` has the arrays in `reads`, and `proposals/boxes` and `proposals/count`. Here the mask has all boxes that
+        exist. Heads that read fewer override this method.
+        """
+        boxes, count = batch["proposals/boxes"], batch["proposals/count"]  # [B, T, N, 4], [B, T]
+        return torch.arange(boxes.shape[2], device=count.device) < count[..., None]
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`."""

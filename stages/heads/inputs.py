@@ -197,6 +197,15 @@ class ProposalReader:
         start, end = torch.minimum(seen[..., :2], seen[..., 2:]), torch.maximum(seen[..., :2], seen[..., 2:])
         return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
+    def read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the mask of the cached boxes that are read: bool, of the shape [B, T, N] of all cached boxes.
+
+        `batch` has `proposals/boxes` too.
+        """
+        is_read = torch.zeros(batch[BOXES].shape[:3], dtype=torch.bool, device=batch[BOXES].device)
+        is_read[:, :: self.step, : self.top] = self.valid(batch, is_read.shape[2])
+        return is_read
+
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached: B clips, T frames, N boxes
         (x1, y1, x2, y2) of a frame, in pixels of the video.

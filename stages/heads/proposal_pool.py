@@ -70,6 +70,9 @@ class ProposalPool(Head):
         logits: Tensor = self.classifier(pooled if whole is None else torch.cat([pooled, whole], 1))
         return logits
 
+    def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.read_regions.proposals.read(batch)
+
 
 def _mlp(dim: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim), nn.ReLU())

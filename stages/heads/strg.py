@@ -85,6 +85,9 @@ class Strg(Head):
         logits: Tensor = self.classifier(torch.cat([masked_mean(nodes, regions.valid), whole], 1))  # [B, 2C]
         return logits
 
+    def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.read_regions.proposals.read(batch)
+
 
 class RegionGraph(nn.Module):
     """Runs branches of graph convolutions on the features of regions and adds up the results: x [B, T, N, C] -> [B, T,

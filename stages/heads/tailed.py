@@ -37,6 +37,9 @@ class TailedHead(Head):
         logits: Tensor = self.head({**batch, given.maps: maps, given.pooled: maps.mean((3, 4))})
         return logits
 
+    def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.head.boxes_read(batch)
+
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the learning rate of the parameter named `parameter` is multiplied.
 

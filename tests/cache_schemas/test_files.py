@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from kinegraph.cache_schemas.files import (
     shortened,
     sweep,
     write_whole,
+    writing_whole,
 )
 
 
@@ -219,3 +221,23 @@ def test_a_full_disk_says_of_what_it_is_full(
     monkeypatch.setattr(Path, "replace", no_room)
     with pytest.raises(CacheNotWritable, match=words):
         write_whole(tmp_path / "deep" / "x", [b"x"])
+
+
+def test_a_file_that_another_program_writes_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.mp4"
+    with writing_whole(target) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".mp4"
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+
+    def fail() -> None:
+        with writing_whole(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(CacheNotWritable, match=re.escape(str(target))):
+        fail()
+    assert target.read_bytes() == b"new"
+    assert [*target.parent.iterdir()] == [target]

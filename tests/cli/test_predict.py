@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from kinegraph.cli.printing.predicting import predictions
+from kinegraph.cli.printing.predicting import failures
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.predicting import ClipScores, Prediction, Predictor
+from kinegraph.pipeline.predicting.predictions import ClipScores, Prediction
+from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.decode.stream import probe
@@ -119,6 +120,97 @@ def test_windows_of_an_untrimmed_video(kinegraph: Command, trained: Trained, tmp
     assert table.splitlines()[1].split()[:4] == [str(video), "0.00", "to", "1.00"]
 
 
+def test_windows_that_failed_are_told_too(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:
+    """The file breaks off in the midst of 5 windows: each window is there once, in order, scored or failed."""
+    frames = moving_square(40, 96, 80, seed=1)
+    video = write_video(tmp_path / "cut.mp4", frames, options={"movflags": "faststart"})
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 2])
+    told = kinegraph("predict", video, "--run", trained.runs["avg_pool"], "--intervals", "1", "--json",
+                     "--curve", tmp_path / "curve.svg")  # fmt: skip
+    assert told.exit_code == 3
+    (document,) = json.loads(told.stdout)
+    scored = list(dict.fromkeys((clip["start"], clip["end"]) for clip in document["clips"]))
+    failed = [(each["start"], each["end"]) for each in document["failed_intervals"]]
+    assert scored + failed == [(number, number + 1) for number in range(5)]
+    assert len(scored) > 0 < len(failed)
+    assert {each["failure"].partition(":")[0] for each in document["failed_intervals"]} <= {"truncated", "too_short"}
+    curve = (tmp_path / "curve.svg").read_text()
+    assert curve.count("fill: #808080; opacity: 0.2") == len(failed)
+    assert ">left</text>" in curve
+
+
+def test_pictures_of_several_videos(
+    kinegraph: Command, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One video of three is gone. The others get an overlay and a curve each, which a second command keeps."""
+    monkeypatch.chdir(trained.videos)
+    overlays = [tmp_path / "out" / f"{name}.mp4" for name in ("left/v1", "right/v2")]
+    overlays[0].parent.mkdir(parents=True)
+    overlays[0].write_bytes(b"old")
+    asked = ("predict", "left/v1.mp4", "right/v2.mp4", "gone.mp4", "--run", trained.runs["proposal_pool"],
+             "--intervals", "9", "--overlay", tmp_path / "out", "--curve", tmp_path / "curves",
+             "--overlay-height", "160")  # fmt: skip
+    told = kinegraph(*asked, "--json", "--overwrite")
+    assert told.exit_code == 3
+    assert "wrote 4 pictures" in told.stderr
+    assert "reads no boxes" not in told.stderr
+    assert len(json.loads(told.stdout)) == 3
+    assert sorted(path for path in (tmp_path / "out").rglob("*.*")) == overlays
+    curves = [tmp_path / "curves" / f"{name}.svg" for name in ("left/v1", "right/v2")]
+    assert sorted(path for path in (tmp_path / "curves").rglob("*.*")) == curves
+    assert probe(str(overlays[0])).duration == pytest.approx(13 / 8, abs=1 / 8)
+    assert probe(str(overlays[0])).frame_height <= 160
+
+    before = [path.read_bytes() for path in overlays]
+    kept = kinegraph(*asked)
+    assert (kept.exit_code, kept.stdout) == (2, "")
+    assert f"{overlays[0]} and 1 more exist. Give --overwrite" in " ".join(kept.stderr.split())
+    assert [path.read_bytes() for path in overlays] == before
+
+
+def test_boxes_are_those_of_the_head_at_their_times(trained: Trained) -> None:
+    """8 frames, of which every second one has 4 boxes; two clips of one span, and two crops with the same boxes."""
+    video = trained.videos / "left" / "v1.mp4"
+    (found,) = Predictor(trained.runs["proposal_pool"]).predict([video], keep_boxes=True)
+    assert found.probabilities is not None
+    (span,) = found.spans
+    assert (span.start, span.end) == (0.0, pytest.approx(13 / 8))
+    seconds = [boxes.seconds for boxes in span.boxes]
+    assert seconds == sorted(set(seconds))
+    assert all(boxes.boxes.shape == (4, 4) and boxes.boxes.min() >= 0 for boxes in span.boxes)
+    assert {round(8 * each) / 8 for each in seconds} == {*seconds}, "times of frames"
+    assert 4 <= len(seconds) <= 8
+    assert span.probabilities is not None
+    assert torch.equal(span.probabilities, found.probabilities)
+    assert found.without_boxes().spans[0].boxes == ()
+    (none,) = Predictor(trained.runs["avg_pool"]).predict([video], keep_boxes=True)
+    assert none.spans[0].boxes == ()
+
+
+def test_a_video_at_a_url(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:
+    from tests.http_server import serving
+
+    run, overlay = trained.runs["avg_pool"], tmp_path / "out.mp4"
+    with serving(trained.videos) as server:
+        url = f"{server.url}/left/v1.mp4"
+        told = kinegraph("predict", url, "--run", run, "--json", "--intervals", "1", "--overlay", overlay)
+        gone = kinegraph("predict", f"{server.url}/gone.mp4", "--run", run)
+    (document,), (here,) = (
+        json.loads(each)
+        for each in (
+            told.stdout,
+            kinegraph("predict", trained.videos / "left/v1.mp4", "--run", run, "--json", "--intervals", "1").stdout,
+        )
+    )
+    assert told.exit_code == 0
+    assert document == here | {"video": url}
+    assert probe(str(overlay)).duration == pytest.approx(13 / 8, abs=1e-3)
+    assert "The head reads no boxes, so none are drawn." in told.stderr
+    assert (gone.exit_code, gone.stdout) == (3, "")
+    assert f"{server.url}/gone.mp4: missing: " in gone.stderr
+
+
 def test_windows_that_failed_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     scores = torch.tensor([0.4, 0.6])
     clip = ClipScores(start=1.0, end=2.0, probabilities=scores)
@@ -126,7 +218,7 @@ def test_windows_that_failed_are_counted(capsys: pytest.CaptureFixture[str]) -> 
         video="a", clips=(clip,), scores=scores, probabilities=scores, failure="too_short: x", num_failed=2
     )
     none = Prediction(video="b", clips=(), failure="too_short: y", num_failed=3)
-    predictions([some, none], ("left", "right"), 1, by_clip=True)
+    failures([some, none], {})
     told = capsys.readouterr().err
     assert told.splitlines() == [
         "a: 2 of 3 clips failed and are left out of the scores, the first as too_short: x",
@@ -187,6 +279,18 @@ def test_wrong_use_is_refused(kinegraph: Command, trained: Trained, tmp_path: Pa
         assert (told.exit_code, told.stdout) == (2, "")
         assert words in " ".join(told.stderr.split())
         assert words in " ".join(kinegraph("evaluate", run, "--confusion", file).stderr.split())
+    two = ("predict", "a.mp4", "b.mp4", "--run", run)
+    assert "Name a folder, in which each video" in kinegraph(*two, "--overlay", tmp_path / "out.mp4").stderr
+    one = ("predict", trained.videos / "left" / "v1.mp4", "--run", run)
+    assert "a file that ends with .mp4" in kinegraph(*one, "--overlay", tmp_path / "out.avi").stderr
+    assert "is one of the videos" in kinegraph(*one, "--overlay", one[1], "--overwrite").stderr
+    assert "goes with --intervals" in kinegraph(*one, "--curve", tmp_path / "out.svg").stderr
+    existing = tmp_path / "out.mp4"
+    existing.write_bytes(b"mine")
+    kept = kinegraph(*one, "--overlay", existing)
+    assert (kept.exit_code, existing.read_bytes()) == (2, b"mine")
+    assert [*tmp_path.iterdir()] == [existing]
+    existing.unlink()
     missing = kinegraph("predict", tmp_path / "none.mp4", "--run", run)
     assert (missing.exit_code, missing.stdout) == (3, "")
     assert "none.mp4: " in missing.stderr

@@ -1,12 +1,15 @@
 """Heads on scene graphs, by the commands alone, from files and from the generated data set."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.stages.generated.interactions import generate
 from tests.caches import write_config
 
@@ -40,6 +43,30 @@ def generated(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
     return tiny_document | {"dataset": dataset, "graphs": {"source": "interactions"}, "train": {}}
 
 
+def _require_prediction(kinegraph: Command, tmp_path: Path, source: str) -> None:
+    """Graphs of a video come from a file of its own. Those of generated videos are known only there."""
+    run, video = tmp_path / "runs" / "gine" / "seed0", tmp_path / "videos" / "left" / "v3.mp4"
+    asked = ("predict", video, "--run", run, "--json")
+    told = kinegraph(*asked)
+    if source == "generated":
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert "scene graphs of the generated data set" in told.stderr
+        return
+    assert told.exit_code == 3, "the file of this video is sought by its whole path"
+    assert "To name other files: --set 'graphs.files=PATTERN'" in " ".join(told.stderr.split())
+    graphs = tmp_path / "graphs" / "left" / "v3.json"
+    shutil.copy(graphs, video.with_suffix(".json"))
+    (document,) = json.loads(kinegraph(*asked, "--set", 'graphs.files="{stem}.json"').stdout)
+    (scores,) = [values for name, values in zip(*_scores(run), strict=True) if name == "left/v3.mp4"]
+    by_name = {each["name"]: each["score"] for each in document["classes"]}
+    assert [by_name["left"], by_name["right"]] == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+def _scores(run: Path) -> tuple[tuple[str, ...], torch.Tensor]:
+    videos = evaluate_run(run).result.videos
+    return videos.video_ids, videos.scores.softmax(1)
+
+
 @pytest.mark.parametrize("source", ["files", "generated"])
 def test_heads_train_on_scene_graphs(
     kinegraph: Command, tmp_path: Path, request: pytest.FixtureRequest, source: str
@@ -55,4 +82,5 @@ def test_heads_train_on_scene_graphs(
         scores = json.loads(kinegraph("evaluate", tmp_path / "runs" / name / "seed0", "--json").stdout)
         assert (scores["num_videos"], scores["num_failed"]) == (6 if source == "files" else 2, 0)
     stages = json.loads(kinegraph("status", document["cache"], "--json").stdout)["stages"]
+    _require_prediction(kinegraph, tmp_path, source)
     assert [*stages] == ["clips", "graphs"], "no other stage is made for it"

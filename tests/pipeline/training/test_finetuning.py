@@ -20,7 +20,7 @@ from kinegraph.cli.app import app
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.predicting import Predictor
+from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training import finetuning
 from kinegraph.pipeline.training.decoded_clips import VideosChanged
 from kinegraph.pipeline.training.finetuning import StepZero, TunedRun, finetune
@@ -148,6 +148,19 @@ def test_a_tuned_file_closes_the_loop(tuned: TunedRun, monkeypatch: pytest.Monke
     assert (
         again[0].results.cache_fingerprint == json.loads((tuned.folder / "run.json").read_bytes())["cache_fingerprint"]
     )
+
+
+@pytest.mark.parametrize("name", ["maps", "tail"])
+def test_heads_on_maps_and_behind_a_tail_predict_what_they_score(home: Home, name: str) -> None:
+    """Up to the rounding of other batches, and with the boxes that the head reads."""
+    expected = evaluate_run(home.runs[name]).result.videos
+    videos = [home.root / "videos" / video for video in expected.video_ids]
+    found = [*Predictor(home.runs[name]).predict(videos, keep_boxes=True)]
+    scores = torch.stack([one.scores for one in found if one.scores is not None])
+    torch.testing.assert_close(scores, expected.scores, rtol=0, atol=1e-5)
+    assert [[boxes.boxes.shape for boxes in one.spans[0].boxes] for one in found] == [
+        [(4, 4)] * 4 if name == "maps" else []
+    ] * 2
 
 
 def test_a_tuned_run_predicts_also_where_it_was_moved(home: Home, tuned: TunedRun, tmp_path: Path) -> None:

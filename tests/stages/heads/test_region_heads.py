@@ -259,3 +259,27 @@ def test_roi_align_of_a_constant_map_and_of_a_box_around_everything(
     regions, _ = head.read_regions(batch, torch.float64, head.project)
     largest = batch["features/i3d/res5"].amax((3, 4))[:, :, None]
     torch.testing.assert_close(regions.features, largest.expand_as(regions.features))
+
+
+@pytest.mark.parametrize("name", ["strg", "proposal_pool"])
+def test_boxes_that_are_shown_are_those_that_change_the_logits(name: str, spec: Spec, make_batch: MakeBatch) -> None:
+    """Of twice as many frames with boxes every second one is read, and of its boxes the best two."""
+    batch, twice = make_batch(frames=5), make_batch(frames=10)
+    batch |= {key: twice[key] for key in ("proposals/boxes", "proposals/count")}
+    batch["proposals/count"][:, 4] = 1
+    wider = spec | {"proposals/boxes": (10, 4, 4), "proposals/count": (10,)}
+    head = _trained_looking(build_head(name, wider, 3, num_regions=2, dim=8))
+    assert head.reads_boxes
+    is_read = head.boxes_read(batch)
+    expected = torch.zeros(3, 10, 4, dtype=torch.bool)
+    expected[:, ::2, :2] = True
+    expected[:, 4, 1] = False
+    assert torch.equal(is_read, expected)
+    regions = batch["regions/i3d/res5"].requires_grad_()
+    head(batch).sum().backward()
+    assert regions.grad is not None
+    assert torch.equal(regions.grad.abs().sum(-1) > 0, is_read[:, ::2])
+
+
+def test_heads_without_boxes_say_so(spec: Spec) -> None:
+    assert [build_head(name, spec, 3, **options).reads_boxes for name, options in FRAME_HEADS] == [False] * 2

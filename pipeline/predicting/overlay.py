@@ -1,0 +1,129 @@
+"""Writes a copy of a video with the boxes that the head read, and with the scores of each span below the picture."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan, best
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, open_video
+from kinegraph.stages.pictures.film import Film, writing_film
+from kinegraph.stages.pictures.overlay import Band, OverlayLayout
+from kinegraph.stages.remote.staging import Staging
+
+NUM_BARS = 5
+SAME_SECONDS = 1e-6  # the times of one frame, decoded twice, are equal up to the rounding of floats
+NO_BOXES = np.empty((0, 4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """An overlay that was written. `num_frames` frames are in it.
+
+    `has_sound` tells whether the video has sound, which is left out. `complaints` are the decoder's words about faults
+    in the video, or "". Frames that cannot be shown are left out too, and `complaints` has the first of them.
+    """
+
+    num_frames: int
+    has_sound: bool
+    complaints: str
+
+
+def write_overlay(
+    prediction: Prediction,
+    class_names: Sequence[str],
+    target: Path,
+    staging: Staging,
+    *,
+    max_height: int,
+    on_frame: Callable[[int], None] = lambda num_frames: None,
+) -> Overlay:
+    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file.
+
+    The overlay has every frame of the video once, at its own time, upright. A frame is at most `max_height` px high,
+    with the band. The boxes of the span under way are drawn at the times at which the head read them. Until the next
+    such time, they are drawn dashed. `on_frame` gets the number of frames so far. `target` ends with `film_ending()`.
+
+    If the call raises an error, no file is written and an existing file stays. Raises DecodeError if the video cannot
+    be read, and the errors of `Staging` and of `writing_film`.
+    """
+    with staging.begin(prediction.video) as at_hand, open_video(at_hand.file) as video:
+        try:
+            return _written(video, _Timetable(prediction, class_names), target, max_height, on_frame)
+        except DecodeError as error:
+            raise DecodeError(error.reason, at_hand.named(error.detail)) from error
+
+
+def _written(
+    video: OpenVideo, timetable: "_Timetable", target: Path, max_height: int, on_frame: Callable[[int], None]
+) -> Overlay:
+    layout, lost = None, ""
+    with ExitStack() as stack:
+        for shown in stopping.checked(video.frames()):
+            try:
+                pixels = video.rgb(shown.frame)
+            except PYAV_ERRORS as error:
+                lost = lost or f"the frame at {shown.seconds:.2f} s cannot be shown: {error}"
+                continue
+            if layout is None:
+                height, width = pixels.shape[:2]
+                layout = OverlayLayout.fitted(width, height, max_height, timetable.num_bars)
+                film: Film = stack.enter_context(writing_film(target, layout.size, 1 / video.frame_period))
+            boxes, band, is_read_now = timetable.at(shown.seconds)
+            film.add(layout.drawn(pixels, boxes, band, dashed=not is_read_now), shown.seconds)
+            on_frame(film.num_frames)
+        if layout is None:
+            raise DecodeError("truncated", video.complaints or "not one frame could be decoded")
+        film.end(_duration(video))
+        has_sound = bool(video.container.streams.audio)
+        complaints = "; ".join(filter(None, [video.complaints, lost]))
+    return Overlay(num_frames=film.num_frames, has_sound=has_sound, complaints=complaints)
+
+
+def _duration(video: OpenVideo) -> float:
+    """Returns for how many seconds the last frame of a video is shown: as the file says, else for one period."""
+    assert video.latest is not None
+    frame = video.latest.frame
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else video.frame_period
+
+
+@dataclass
+class _Timetable:
+    """Says what is drawn at which time. Times are asked for in ascending order."""
+
+    prediction: Prediction
+    class_names: Sequence[str]
+    _number: int = -1  # of the last span that has begun
+    _next_boxes: int = 0  # number of the first FrameBoxes of the span whose time is not reached
+    _bands: dict[int, Band] = field(default_factory=dict)
+
+    @property
+    def num_bars(self) -> int:
+        return min(NUM_BARS, len(self.class_names))
+
+    def at(self, seconds: float) -> tuple[np.ndarray, Band, bool]:
+        """Returns the boxes [N, 4] to draw at a time, the band, and whether the head read the boxes of this frame."""
+        spans = self.prediction.spans
+        while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:
+            self._number, self._next_boxes = self._number + 1, 0
+        if self._number < 0 or seconds + SAME_SECONDS >= spans[self._number].end:
+            return NO_BOXES, Band("no clip at this time"), False
+        boxes = spans[self._number].boxes
+        while self._next_boxes < len(boxes) and boxes[self._next_boxes].seconds <= seconds + SAME_SECONDS:
+            self._next_boxes += 1
+        last = boxes[self._next_boxes - 1] if self._next_boxes else FrameBoxes(seconds=-1.0, boxes=NO_BOXES)
+        return last.boxes, self._band(spans[self._number]), abs(last.seconds - seconds) <= SAME_SECONDS
+
+    def _band(self, span: ScoredSpan) -> Band:
+        if self._number not in self._bands:
+            times = f"clip {self._number + 1} of {len(self.prediction.spans)}, {span.start:.2f} to {span.end:.2f} s"
+            if span.probabilities is None:
+                self._bands[self._number] = Band(f"{times}, failed: {span.failure}")
+            else:
+                bars = best(span.probabilities, self.class_names, NUM_BARS)
+                self._bands[self._number] = Band(times, tuple((bar["name"], bar["score"]) for bar in bars))
+        return self._bands[self._number]

@@ -1,0 +1,106 @@
+"""Defines what `predict` says about a video: scores of the video, of its spans and of its clips, and boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """The probabilities [num_classes] of one clip. The clip lasts from `start` to `end`, in seconds of the video, and
+    does not include `end`.
+    """
+
+    start: float
+    end: float
+    probabilities: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBoxes:
+    """The boxes [N, 4] that the head read of the frame that is shown at `seconds`.
+
+    Boxes are x1, y1, x2, y2 in pixels of the upright frame.
+    """
+
+    seconds: float
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSpan:
+    """A part of a video, with the scores of all its clips together. With windows, each span is a window or lies in one.
+
+    The span lasts from `start` to `end`, in seconds of the video, and does not include `end`. All clips from `start` to
+    `end`, which may differ in their crops and frames, belong to it. `probabilities` [num_classes] join the scores of
+    the clips that did not fail, in the way in which a video's scores are joined. They are None if all clips failed.
+    `failure` is the reason of the first failed clip, or "". `boxes` are in the order of time. They are kept only if the
+    caller of `predict` asked for them.
+    """
+
+    start: float
+    end: float
+    probabilities: Tensor | None
+    failure: str = ""
+    boxes: tuple[FrameBoxes, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The scores of one video, or the reason why it has none.
+
+    `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
+    `probabilities` [num_classes] are computed from `scores`. `clips` and `spans` are in the order of time. If some
+    clips failed, `scores` are computed from the other clips. If all clips failed, `scores` and `probabilities` are
+    None, and `clips` is empty. `spans` covers failed clips too, but is empty for a video that could not be opened.
+    `failure` is the reason of the first failed clip, or "" if no clip failed. `num_failed` is the number of failed
+    clips.
+    """
+
+    video: str
+    clips: tuple[ClipScores, ...]
+    spans: tuple[ScoredSpan, ...] = ()
+    scores: Tensor | None = None
+    probabilities: Tensor | None = None
+    failure: str = ""
+    num_failed: int = 0
+
+    def without_boxes(self) -> "Prediction":
+        """Returns a copy without the boxes of the spans, which take most of the memory."""
+        return replace(self, spans=tuple(replace(span, boxes=()) for span in self.spans))
+
+    def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
+        """Returns the document that `predict --json` prints: the `top` best classes of the video and of each clip.
+
+        Clips that failed are not in `clips`. `failed_clips` is their number. The spans of which every clip failed are
+        in `failed_intervals`.
+        """
+        clips = [
+            {"start": clip.start, "end": clip.end, "classes": best(clip.probabilities, class_names, top)}
+            for clip in self.clips
+        ]
+        failed = [
+            {"start": span.start, "end": span.end, "failure": span.failure}
+            for span in self.spans
+            if span.probabilities is None
+        ]
+        classes = [] if self.probabilities is None else best(self.probabilities, class_names, top)
+        return {
+            "video": self.video,
+            "classes": classes,
+            "clips": clips,
+            "failure": self.failure or None,
+            "failed_clips": self.num_failed,
+            "failed_intervals": failed,
+        }
+
+
+def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """Returns a dict with the keys `name` and `score` for each of the `top` best classes, best first. `score` is the
+    probability. Classes with equal probabilities keep their order.
+    """
+    order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
+    return [{"name": class_names[index], "score": round(float(probabilities[index]), 6)} for index in order]

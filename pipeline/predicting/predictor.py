@@ -1,0 +1,264 @@
+"""`kinegraph predict` scores videos that are in no cache with a trained run."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow, Interval
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.fingerprint import are_imported
+from kinegraph.cache_schemas.reader import CROP, CachedClips
+from kinegraph.pipeline.caches.declared import declare
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.plan import Plan, make_plan
+from kinegraph.pipeline.config import Config, apply_override, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction.networks import Loaded
+from kinegraph.pipeline.extraction.progress import Progress, clips_of
+from kinegraph.pipeline.extraction.run import failures
+from kinegraph.pipeline.extraction.worker import Worker
+from kinegraph.pipeline.predicting.predictions import ClipScores, FrameBoxes, Prediction, ScoredSpan
+from kinegraph.pipeline.predicting.videos import id_of, listed_videos, windows
+from kinegraph.stages.datasets.options import FolderOptions
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.proposals.stage import BOXES, COUNT, Proposals
+from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.training.checkpoint import RunError, RunRecord, load_head, load_record, require_same_features
+from kinegraph.stages.training.evaluation import clip_logits, joined, probabilities
+from kinegraph.stages.training.records import RECORD_FILE
+
+VIDEOS_AT_ONCE = 64  # whose features lie in the temporary folder at a time
+SPLIT = "predict"
+FILES = ("graphs.files", "proposals.files")  # where a user's own graphs and boxes lie; no fingerprint covers it
+OnProgress = Callable[[str, int, int], None]  # what, done, total
+
+
+class Predictor:
+    """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
+
+    `folder` is the folder of the run. The run records how its features are made. `recipe` is a config that replaces
+    this record. `overrides` are keys of the section `run` (`run.device=cpu`). If the run reads graphs or boxes from
+    files, `graphs.files` and `proposals.files` are allowed too. If the head is a user's own, its source code lies in
+    `folder` and runs only with `allow_code`. Without `allow_code`, the constructor raises RunError for such a head. The
+    constructor also raises RunError if the run does not record how its features are made, or if kinegraph cannot make
+    them from a video. It raises ConfigError for an override that is not allowed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        recipe: Recipe | None = None,
+        overrides: Sequence[str] = (),
+        *,
+        allow_code: bool = False,
+    ) -> None:
+        self.folder, self.record = Path(folder), load_record(Path(folder))
+        self.config = _config(self.folder, self.record, recipe, overrides)
+        self.head = load_head(self.folder, self.record, allow_code=allow_code)
+        self.class_names = self.record.class_names
+        self._loaded: Loaded | None = None
+
+    def predict(
+        self,
+        videos: Sequence[str | Path],
+        *,
+        window_seconds: float | None = None,
+        keep_boxes: bool = False,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> Iterator[Prediction]:
+        """Yields one prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
+        occurs several times is scored once.
+
+        With `window_seconds`, each video is cut into windows of that length, and its prediction has one clip or more
+        for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
+        1.5 times that length is not cut. Frames are sampled from each window as from a whole video. Features are made
+        in a temporary folder, for 64 videos at a time. With `keep_boxes`, the spans of a prediction have the boxes that
+        the head read.
+
+        Raises DatasetError for a folder without a video, WeightsError if weights cannot be read, and RunError if the
+        weights, or the rules for decoding, are not those that the run was trained with.
+        """
+        files = listed_videos(videos)
+        for first in range(0, len(files), VIDEOS_AT_ONCE):
+            group = files[first : first + VIDEOS_AT_ONCE]
+            with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
+                cache, plan = self._extracted(group, Path(folder), window_seconds, on_progress)
+                yield from self._predicted(group, cache, plan, keep_boxes=keep_boxes)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Returns the patterns of the files that a user must have for each video, by their key: `graphs.files`,
+        `proposals.files`.
+        """
+        sections = {"graphs": self.config.graphs, "proposals": self.config.proposals}
+        told = {f"{name}.files": getattr(section, "files", None) for name, section in sections.items()}
+        return {key: pattern for key, pattern in told.items() if pattern is not None}
+
+    def _predicted(self, videos: Sequence[str], cache: Cache, plan: Plan, *, keep_boxes: bool) -> Iterator[Prediction]:
+        with_boxes = (BOXES, COUNT, FRAME_TIMES) if keep_boxes and self.head.reads_boxes else ()
+        clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
+        device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
+        logits = clip_logits(self.head.to(device), clips, batch_size, device) if len(clips) else torch.empty(0)
+        reasons = {failure.clip_id: f"{failure.reason}: {failure.detail}" for failure in failures(cache, plan)}
+        place_of = {row: place for place, row in enumerate(clips.rows.tolist())}  # among the clips that did not fail
+        of_video: dict[str, list[tuple[ClipRow, int | None]]] = {}
+        for number, row in enumerate(cache.clips.rows()):
+            of_video.setdefault(row.video_name, []).append((row, place_of.get(number)))
+        for video in videos:
+            scored = [
+                _Scored(row=row, failure=reasons.get(row.clip_id, ""))
+                if place is None
+                else _Scored(row=row, logits=logits[place], boxes=self._boxes(clips, place) if with_boxes else {})
+                for row, place in of_video.get(id_of(video), [])
+            ]
+            yield self._prediction(video, scored)
+
+    def _boxes(self, clips: CachedClips, place: int) -> dict[float, np.ndarray]:
+        """Returns the boxes [N, 4] that the head reads of one clip, by the time in seconds of their frame."""
+        batch = clips.batch([place], [name for name in clips.specs if not name.startswith(("features/", "regions/"))])
+        (is_read,) = self.head.boxes_read(batch)  # [T, N]
+        times = batch[FRAME_TIMES][0, :: clips.specs[BOXES].frame_step].tolist()
+        return {
+            seconds: boxes[chosen].float().numpy()
+            for seconds, boxes, chosen in zip(times, batch[BOXES][0], is_read, strict=True)
+        }
+
+    def _prediction(self, video: str, scored: Sequence["_Scored"]) -> Prediction:
+        reasons = [clip.failure for clip in scored if clip.logits is None]
+        failure = next(iter(reasons), "")
+        spans: dict[Interval, list[_Scored]] = {}
+        for clip in sorted(scored, key=lambda clip: clip.span):
+            if clip.row.is_probed:
+                spans.setdefault(clip.span, []).append(clip)
+        told = tuple(self._span(*span, clips) for span, clips in spans.items())
+        ok = [(clip, clip.logits) for clips in spans.values() for clip in clips if clip.logits is not None]
+        if not ok:
+            return Prediction(video=video, clips=(), spans=told, failure=failure, num_failed=len(reasons))
+        scores = self._joined([clip.logits for clip in scored if clip.logits is not None])  # in evaluate's order
+        clips = [
+            ClipScores(
+                start=clip.row.start_seconds,
+                end=clip.row.end_seconds,
+                probabilities=probabilities(logits, multi_label=self.record.multi_label),
+            )
+            for clip, logits in ok
+        ]
+        return Prediction(
+            video=video, clips=tuple(clips), spans=told, scores=scores, probabilities=self._shares(scores),
+            failure=failure, num_failed=len(reasons),
+        )  # fmt: skip
+
+    def _span(self, start: float, end: float, clips: Sequence["_Scored"]) -> ScoredSpan:
+        ok = [clip.logits for clip in clips if clip.logits is not None]
+        boxes: dict[float, np.ndarray] = {}
+        for clip in clips:
+            for seconds, of_clip in clip.boxes.items():
+                both = [boxes[seconds], of_clip] if seconds in boxes else [of_clip]
+                boxes[seconds] = np.unique(np.concatenate(both), axis=0)
+        return ScoredSpan(
+            start=start,
+            end=end,
+            probabilities=self._shares(self._joined(ok)) if ok else None,
+            failure=next((clip.failure for clip in clips if clip.logits is None), ""),
+            boxes=tuple(FrameBoxes(seconds=seconds, boxes=boxes[seconds]) for seconds in sorted(boxes)),
+        )
+
+    def _joined(self, logits: Sequence[Tensor]) -> Tensor:
+        """Returns the scores [num_classes] that join the logits of clips, as `evaluate` joins those of a video."""
+        videos, options = torch.zeros(len(logits), dtype=torch.int64), self.record.train
+        return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
+
+    def _shares(self, scores: Tensor) -> Tensor:
+        """Returns the probabilities [num_classes] of joined scores."""
+        are_logits = self.record.train.aggregate_of == "logits"
+        return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
+
+    def _extracted(
+        self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
+    ) -> tuple[Cache, Plan]:
+        """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan."""
+        listed = folder / "videos.csv"
+        with Staging(self.config.run.staging) as staging:
+            lines = ([video, "", *window] for video in videos for window in windows(video, window_seconds, staging))
+            listed.write_text(csv_text([["path", "label", "start", "end"], *lines]), encoding="utf-8")
+        dataset = FolderOptions(
+            kind="folder", root=".", annotations=str(listed), classes=self.class_names, splits={SPLIT: 1.0},
+            multi_label=self.record.multi_label,
+        )  # fmt: skip
+        config = self.config.model_copy(update={"cache": str(folder / "cache"), "dataset": dataset})
+        cache = index(config, on_progress).cache
+        keys = self._keys()
+        boxes = {Proposals.kind} if self.head.reads_boxes else set()  # an overlay shows them
+        plan = make_plan(config, cache, stages=sorted({*keys, *boxes}))
+        with closing(Progress(clips_of(cache, plan.units), "predict")) as progress:
+            worker = Worker(config, cache, plan.keys, progress, loaded=self._loaded and self._loaded.moved_to(cache))
+            if self._loaded is None:
+                require_same_features(self.record, *worker.loaded.declared.made(keys))
+            self._loaded = worker.loaded
+            worker.run(plan.units, decode_threads=worker.threads)
+        return Cache(cache.root), plan
+
+    def _keys(self) -> tuple[str, ...]:
+        """Returns the keys of the stages that make the arrays that the head reads.
+
+        Raises RunError if the head reads an array that no stage of the config makes.
+        """
+        made = {spec.name: spec.stage for spec in declare(self.config, {}).arrays}
+        stages = {name: made.get(name, CLIPS if name.startswith(CROP) else None) for name in self.head.reads}
+        if lacking := [name for name, stage in stages.items() if stage is None]:
+            raise RunError(
+                f"{self.folder} reads {lacking[0]}, which its recipe does not make. It makes {', '.join(made)}."
+            )
+        return tuple(sorted({stage for stage in stages.values() if stage is not None}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """One clip under one crop, with its logits [num_classes], or None and the reason of its failure.
+
+    `boxes` are the boxes that the head read of each frame, by the time of the frame in seconds.
+    """
+
+    row: ClipRow
+    logits: Tensor | None = None
+    failure: str = ""
+    boxes: Mapping[float, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def span(self) -> Interval:
+        return self.row.start_seconds, self.row.end_seconds
+
+
+def _config(folder: Path, record: RunRecord, recipe: Recipe | None, overrides: Sequence[str]) -> Config:
+    if any(map(are_imported, (record.features or {}).values())):
+        raise RunError(f"{folder} was trained on imported features, which kinegraph cannot make from a video.")
+    if recipe is None and record.recipe is None:
+        raise RunError(
+            f"{folder} was trained before runs recorded how their features are made. Name the config of its cache: "
+            "--config CONFIG."
+        )
+    document = {"cache": "", **(recipe.document() if recipe is not None else record.recipe or {})}
+    if (document.get("graphs") or {}).get("source") == "interactions":
+        raise RunError(
+            f"{folder} reads scene graphs of the generated data set, where the positions of all things are known. "
+            "kinegraph cannot make them from a video."
+        )
+    for options in document.get("backbones", {}).values():  # weights of a tuned run lie beside its record
+        if (folder / options["weights"]).is_file():
+            options["weights"] = str(folder / options["weights"])
+    for override in overrides:
+        if not override.startswith(("run.", *FILES)):
+            raise ConfigError(
+                f"--set {override}: allowed: keys of `run`, {' and '.join(FILES)}; the rest is as the run was trained"
+            )
+        apply_override(document, override)
+    return check_config(document, str(folder / RECORD_FILE))

@@ -1,0 +1,124 @@
+"""Lists the videos to score, cuts them into windows, and names the files of their pictures. Torch-free."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.folders import below_folder
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.remote.urls import is_url, located
+
+
+def listed_videos(videos: Sequence[str | Path]) -> list[str]:
+    """Returns the given files and URLs, and all videos below the given folders, in order. Each is listed once.
+
+    Raises DatasetError for a folder without a video.
+    """
+    return [*dict.fromkeys(_files(videos))]
+
+
+def _files(videos: Sequence[str | Path]) -> Iterator[str]:
+    for video in map(str, videos):
+        if is_url(video) or not Path(video).is_dir():
+            yield video
+            continue
+        found = below_folder(video)
+        if not found.videos:
+            raise DatasetError(f"{video}: no video in this folder or below.")
+        yield from (str(Path(path)) for _, path in found.videos)
+
+
+def id_of(video: str) -> str:
+    """Returns the id that the video with the path `video` has in the temporary cache for prediction."""
+    return located(".", video)[0]
+
+
+def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
+    """Yields the windows of a video in order, as (start, end) in seconds. A window includes its start and excludes its
+    end.
+
+    Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
+    length. Yields only a pair of empty texts, which stands for the whole video, if `seconds` is None, if the video is
+    shorter than 1.5 times `seconds`, or if the video cannot be read.
+    """
+    try:
+        duration = staging.probe(video).duration if seconds is not None else 0.0
+    except DecodeError:  # extraction says why
+        duration = 0.0
+    count = math.floor(duration / seconds + 0.5) if seconds is not None else 0
+    if seconds is None or count <= 1:
+        yield "", ""
+        return
+    yield from ((number * seconds, (number + 1) * seconds) for number in range(count - 1))
+    yield (count - 1) * seconds, duration
+
+
+def picture_files(
+    option: str, out: Path, videos: Sequence[str], endings: Sequence[str], *, overwrite: bool
+) -> dict[str, Path]:
+    """Returns video -> the file for a picture of the video, which the command line asks for by `option` `out`.
+
+    If `out` ends with one of `endings`, it is the file itself, and there must be one video. Otherwise it is a folder.
+    In it, a file has the name of its video with the first of `endings`, below the folders in which the videos differ.
+    Raises UsageError if `out` does not fit, if a file exists and `overwrite` is false, or if a file is one of the
+    videos.
+    """
+    if out.suffix.lower() in endings and not out.is_dir():
+        if len(videos) > 1:
+            raise UsageError(
+                f"{option} {out}: this is one file, and there are {counted(len(videos), 'video')}. Name a folder, in "
+                "which each video gets a file."
+            )
+        files = [out]
+    elif out.suffix and not out.is_dir() and len(videos) == 1:
+        raise UsageError(f"{option} {out}: allowed: a file that ends with {' or '.join(endings)}, or a folder")
+    else:
+        files = [out / name for name in _names(videos, endings[0])]
+    _require_free(option, files, videos, overwrite=overwrite)
+    return dict(zip(videos, files, strict=True))
+
+
+def _names(videos: Sequence[str], ending: str) -> list[str]:
+    """Returns one name for each video: its path below the folder that holds all videos, with another ending.
+
+    If videos differ in their ending alone, each keeps its ending before the new one.
+    """
+    paths = [PurePosixPath(*video.split("://")) if is_url(video) else _absolute(video) for video in videos]
+    shared = os.path.commonpath([path.parent.as_posix().lstrip("/") for path in paths])
+    below = [PurePosixPath(path.as_posix().lstrip("/")).relative_to(shared) for path in paths]
+    times = Counter(path.with_suffix("") for path in below)
+    return [f"{path.with_suffix('') if times[path.with_suffix('')] == 1 else path}{ending}" for path in below]
+
+
+def _absolute(video: str) -> PurePosixPath:
+    return PurePosixPath(Path(os.path.abspath(video)).as_posix())  # noqa: PTH100  # resolve() would follow links
+
+
+def _require_free(option: str, files: Sequence[Path], videos: Sequence[str], *, overwrite: bool) -> None:
+    """Raises UsageError if a file is one of the videos, or exists and may not be overwritten."""
+    originals = {_identity(Path(video)) for video in videos if not is_url(video)} - {None}
+    existing = [file for file in files if os.path.lexists(file)]
+    for file in existing:
+        if _identity(file) in originals:
+            raise UsageError(f"{option}: {file} is one of the videos. Name another file or folder.")
+        if file.is_dir():
+            raise UsageError(f"{option}: {file} is a folder, where a file would be written.")
+    if existing and not overwrite:
+        exist = f"and {len(existing) - 1:,} more exist" if len(existing) > 1 else "exists"
+        raise UsageError(f"{option}: {existing[0]} {exist}. Give --overwrite, or another name.")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns device and inode of a file, or None if there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,47 @@
+"""Writes text on pictures with Pillow, with a dark outline, so that any ground will do. Torch-free."""
+
+from functools import lru_cache
+
+from PIL import ImageDraw, ImageFont
+
+from kinegraph.cache_schemas.words import on_one_line
+
+Colour = tuple[int, int, int]
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+OUTLINE_PX = 1
+CUT = "..."
+
+
+@lru_cache
+def font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Returns the font that comes with Pillow, `size_px` px high.
+
+    The font has Latin letters, digits and signs. Pillow draws a box in place of any other character.
+    """
+    loaded = ImageFont.load_default(size_px)
+    assert isinstance(loaded, ImageFont.FreeTypeFont)
+    return loaded
+
+
+def width_px(text: str, size_px: int) -> float:
+    """Returns the width of one line of text in px, with its outline."""
+    return font(size_px).getlength(text) + 2 * OUTLINE_PX
+
+
+def fitted(text: str, size_px: int, most_px: float) -> str:
+    """Returns `text` on one line that is at most `most_px` px wide.
+
+    Control characters are replaced by escapes. A text that is too wide loses its last characters and ends with `...`.
+    """
+    line = on_one_line(text)
+    if width_px(line, size_px) <= most_px:
+        return line
+    for length in range(len(line), 0, -1):
+        if width_px(line[:length] + CUT, size_px) <= most_px:
+            return line[:length] + CUT
+    return ""
+
+
+def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px: int, colour: Colour = WHITE) -> None:
+    """Writes one line of text with its left end and its middle at the point `at` = (x, y), in px."""
+    draw.text(at, text, colour, font(size_px), anchor="lm", stroke_width=OUTLINE_PX, stroke_fill=BLACK)

@@ -1,0 +1,136 @@
+"""Draws boxes on a frame of a video, and a band with the scores of classes below the frame. Torch-free.
+
+Boxes are x1, y1, x2, y2 in pixels of the frame. The centre of pixel i lies at i + 0.5.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kinegraph.stages.pictures import lettering
+
+LEAST_FONT_PX, MOST_FONT_PX = 10, 20
+FRAMES_PER_FONT = 36  # a font is 1/36 of the picture's height
+LINE_SPACE_PX, MARGIN_PX = 5, 4
+DASH_PX, GAP_PX = 6, 5
+GROUND, BAR = (24, 24, 24), (32, 96, 168)
+LINE, EDGE = (255, 255, 255, 255), (0, 0, 0, 150)
+Size = tuple[int, int]
+Corners = tuple[int, int, int, int]  # x1, y1, x2, y2 of the first and the last pixel
+
+
+@dataclass(frozen=True)
+class Band:
+    """The text below a frame: a title, and one bar for each class. A bar is (name of the class, score from 0 to 1)."""
+
+    title: str
+    bars: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayLayout:
+    """The sizes of the frames of one overlay, in px. A frame consists of the picture and of a band below the picture.
+
+    `picture` is (width, height) of the picture. `size` is (width, height) of the frame. All four are even, as video
+    encoders need.
+    """
+
+    picture: Size
+    size: Size
+    font_px: int
+
+    @classmethod
+    def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":
+        """Returns the layout for a video of `width` x `height` px, with `num_bars` bars in the band.
+
+        The frame is at most `max_height` px high. The picture is made smaller for this, but never larger, apart from a
+        side of 1 px. An odd side of the picture loses one pixel.
+        """
+        font_px = min(MOST_FONT_PX, max(LEAST_FONT_PX, min(height, max_height) // FRAMES_PER_FONT))
+        band = _even((num_bars + 1) * (font_px + LINE_SPACE_PX) + 2 * MARGIN_PX)
+        scale = min(1.0, (max_height - band) / height)
+        picture = _even(width * scale), _even(height * scale)
+        return cls(picture=picture, size=(picture[0], picture[1] + band), font_px=font_px)
+
+    def drawn(self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool) -> np.ndarray:
+        """Returns a frame of the overlay, uint8 RGB [height, width, 3].
+
+        `pixels` [H, W, 3] is the frame of the video. `boxes` is [N, 4] in px of that frame. With `dashed`, the boxes
+        are drawn thin and dashed. Boxes outside the frame are not drawn.
+        """
+        image = Image.fromarray(pixels)
+        if image.size != self.picture:
+            image = image.resize(self.picture, Image.Resampling.BILINEAR)
+        draw = ImageDraw.Draw(image, "RGBA")  # draws what is translucent over what is there
+        height, width = pixels.shape[:2]
+        inside = np.clip(boxes, 0, (width, height, width, height))
+        for box in inside[(inside[:, 2:] > inside[:, :2]).all(1)]:
+            corners = self._corners(box * np.tile((self.picture[0] / width, self.picture[1] / height), 2))
+            (_draw_dashed if dashed else _draw_whole)(draw, corners, self._line_px)
+        return np.concatenate([np.asarray(image), _band_pixels(self, band)])
+
+    @property
+    def _line_px(self) -> int:
+        return 1 + self.picture[1] // 360
+
+    def _corners(self, box: np.ndarray) -> Corners:
+        """Returns the first and the last pixel of a box inside the picture, as x1, y1, x2, y2."""
+        first, end = np.floor(box[:2] + 0.5).astype(int), np.floor(box[2:] + 0.5).astype(int)
+        x1, y1 = np.minimum(first, np.array(self.picture) - 1)
+        x2, y2 = np.maximum(end - 1, (x1, y1))
+        return int(x1), int(y1), int(x2), int(y2)
+
+
+def _even(length: float) -> int:
+    return max(2, int(length + 1e-6) // 2 * 2)
+
+
+def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
+    """Draws a box as a white line inside its edges, with a translucent black line on either side."""
+    x1, y1, x2, y2 = corners
+    for inset, width, colour in ((-1, line_px + 2, EDGE), (0, line_px, LINE)):
+        left, top, right, bottom = x1 + inset, y1 + inset, x2 - inset, y2 - inset
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=width)
+
+
+def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
+    """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black."""
+    x1, y1, x2, y2 = corners
+    draw.rectangle(corners, outline=EDGE, width=1)
+    for start, end in _dashes(x1, x2):
+        draw.line((start, y1, end, y1), fill=LINE)
+        draw.line((start, y2, end, y2), fill=LINE)
+    for start, end in _dashes(y1, y2):
+        draw.line((x1, start, x1, end), fill=LINE)
+        draw.line((x2, start, x2, end), fill=LINE)
+
+
+def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last + 1, DASH_PX + GAP_PX):
+        yield start, min(start + DASH_PX - 1, last)
+
+
+@lru_cache(maxsize=4)
+def _band_pixels(layout: OverlayLayout, band: Band) -> np.ndarray:
+    """Returns the band as uint8 [H, W, 3]. Many frames of a clip have the same band, so the last bands are kept."""
+    width, height = layout.size[0], layout.size[1] - layout.picture[1]
+    image = Image.new("RGB", (width, height), GROUND)
+    draw = ImageDraw.Draw(image)
+    line_height, room = layout.font_px + LINE_SPACE_PX, max(1, width - 2 * MARGIN_PX)
+
+    def write(number: int, text: str) -> None:
+        shown = lettering.fitted(text, layout.font_px, room - MARGIN_PX)
+        middle = MARGIN_PX + (number + 0.5) * line_height
+        lettering.write(draw, (2 * MARGIN_PX, middle), shown, layout.font_px)
+
+    write(0, band.title)
+    for number, (name, score) in enumerate(band.bars, 1):
+        top, end = MARGIN_PX + number * line_height, MARGIN_PX + round(min(1.0, max(0.0, score)) * (room - 1))
+        draw.rectangle((MARGIN_PX, top + 1, end, top + line_height - 2), fill=BAR)
+        write(number, f"{score:.2f}  {name}")
+    pixels = np.asarray(image)
+    pixels.flags.writeable = False
+    return pixels
