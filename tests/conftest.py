@@ -235,9 +235,9 @@ def s3(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield bucket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_cluster() -> Iterator["LocalCluster"]:
-    """Two worker processes of this machine."""
+    """Two worker processes of this machine. Idle ones compute a little all the time, so they end with the module."""
     from tests.dask_cluster import running
 
     with running(workers=2) as cluster:

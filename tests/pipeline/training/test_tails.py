@@ -28,7 +28,8 @@ from kinegraph.stages.training.options import TrainOptions
 from tests.conftest import moving_square, write_video
 from tests.foreign import write_npy
 
-TINY = {"model": "tiny_i3d", "weights": "random:0", "taps": ["res3"], "size": 64, "store": ["maps"]}
+NET = {"size": 64, "store": ["maps"], "precision": "fp32"}
+TINY = NET | {"model": "tiny_i3d", "weights": "random:0", "taps": ["res3"]}
 BLOCKS = [{"block": "atr", "in_branch": "res5"}, {"block": "trg", "after": "res5.1", "options": {"num_heads": 1}}]
 
 
@@ -47,7 +48,7 @@ def document(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> dict[st
     for number, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 2):
         label = "left" if number % 2 else "right"
         write_video(root / "videos" / split / label / f"{number}.mp4", moving_square(8, 96, 80, seed=number))
-    net = {"model": "resnet18", "weights": str(weights), "taps": ["res4"], "size": 64, "store": ["maps", "pooled"]}
+    net = NET | {"model": "resnet18", "weights": str(weights), "taps": ["res4"], "store": ["maps", "pooled"]}
     tail = {"from": "res4", "backbone": "net", "blocks": BLOCKS, "learning_rate_factor": 0.1}
     found = {
         "cache": str(root / "cache"),
