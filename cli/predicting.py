@@ -68,6 +68,9 @@ def predict(
     if curve is not None and intervals is None:
         raise UsageError(f"--curve {curve}: goes with --intervals SECONDS alone")
     pictures = Pictures(videos, overlay, curve, top=top, max_height=overlay_height, overwrite=overwrite)
+    for flag, files in (("--overlay", pictures.overlays), ("--curve", pictures.curves)):
+        for file in files.values():
+            check_output(flag, file)
     recipe = None if config is None else load(config, [])
     predictor = Predictor(run, recipe, overrides, allow_code=allow_code)
     with counting() as progress:

@@ -17,17 +17,21 @@ MAX_BOXES, MAX_FLOORS = 20, 8  # of pipeline/: its wings and the files beside th
 # Rooms of stages/, and the rooms beside them that they may not import: stage 1 and stage 2 meet only in the cache.
 EXTRACTORS = {"decode", *(path.parent.name for path in (ROOT / "stages").glob("*/stage.py"))}
 TRAINERS = {"heads", "training"}
-FORBIDDEN = {"heads": {"decode"}} | dict.fromkeys(EXTRACTORS, TRAINERS)
+FORBIDDEN = {"heads": {"decode"}, "pictures": {"decode", *TRAINERS}} | dict.fromkeys(EXTRACTORS, TRAINERS)
 
 WITHOUT_TORCH = [
     "kinegraph.stages.kinds",
     "kinegraph.cache_schemas.reader",
     "kinegraph.cache_schemas.hdf5_shards",
     "kinegraph.cache_schemas.zarr_shards",
+    "kinegraph.stages.pictures.curves",
+    "kinegraph.stages.pictures.film",
+    "kinegraph.stages.pictures.overlay",
     "kinegraph.pipeline.config",
     "kinegraph.pipeline.extraction.feed",
     "kinegraph.pipeline.caches.indexing",
     "kinegraph.pipeline.caches.plan",
+    "kinegraph.pipeline.predicting.videos",
     "kinegraph.pipeline.status",
     "kinegraph.pipeline.caches.verification",
     "kinegraph.pipeline.upgrading.upgrade",

@@ -108,8 +108,6 @@ def _require_free(option: str, files: Sequence[Path], videos: Sequence[str], *, 
     for file in existing:
         if _identity(file) in originals:
             raise UsageError(f"{option}: {file} is one of the videos. Name another file or folder.")
-        if file.is_dir():
-            raise UsageError(f"{option}: {file} is a folder, where a file would be written.")
     if existing and not overwrite:
         exist = f"and {len(existing) - 1:,} more exist" if len(existing) > 1 else "exists"
         raise UsageError(f"{option}: {existing[0]} {exist}. Give --overwrite, or another name.")

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from kinegraph.pipeline.predicting.overlay import write_overlay
+from kinegraph.pipeline.predicting.pictures import Pictures
 from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import open_video, probe
@@ -166,3 +169,21 @@ def test_a_video_that_is_gone_is_named(tmp_path: Path) -> None:
     with Staging(StagingOptions()) as staging, pytest.raises(DecodeError, match=r"missing.*gone\.mp4"):
         write_overlay(gone, NAMES, tmp_path / "out.mp4", staging, max_height=720)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_one_video_without_an_overlay_stops_no_other(tmp_path: Path) -> None:
+    """The second video is gone after it was scored."""
+    videos = [str(upright(tmp_path / "a.mp4")), str(tmp_path / "gone.mp4"), str(upright(tmp_path / "c.mp4"))]
+    pictures = Pictures(videos, tmp_path / "out", None, top=5, max_height=720, overwrite=False)
+    predictions = [
+        Prediction(video=video, clips=(), spans=(span(0, 1),), scores=SCORES, probabilities=SCORES) for video in videos
+    ]
+    predictor: Any = SimpleNamespace(
+        class_names=NAMES, config=SimpleNamespace(run=SimpleNamespace(staging=StagingOptions()))
+    )
+    told: list[tuple[str, int, int]] = []
+    drawn = [*pictures.drawn(predictor, predictions, lambda *progress: told.append(progress))]
+    assert [one.video for one in drawn] == videos
+    assert pictures.written == [tmp_path / "out" / "a.mp4", tmp_path / "out" / "c.mp4"]
+    assert [failure.partition(": ")[0] for failure in pictures.failures] == [videos[1]]
+    assert told[-1] == ("frames of overlays", 40, 0)
