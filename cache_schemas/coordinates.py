@@ -101,8 +101,11 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes the coordinates into a zarr group. A coordinate is skipped if the group already has an equal zarr.json for
-    it. An equal zarr.json means equal values, because zarr.json holds a digest of all values.
+    """Writes `coordinates` into a zarr group. A coordinate holds a text for each row of the cache, for example the
+    clip_id.
+
+    A coordinate is skipped if the group already has an equal zarr.json for it. An equal zarr.json means equal values,
+    because zarr.json holds a digest of all values.
     """
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:

@@ -35,7 +35,7 @@ class TooManyOpenFiles(CacheError, OSError):
 
 
 class CacheTooNew(CacheError):
-    """A later version of kinegraph wrote the file. The file is not damaged."""
+    """A file of the cache was written by a later version of kinegraph. The file is not damaged."""
 
 
 class UnsafeName(CacheError):

@@ -77,8 +77,8 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns whether `cache` knows all rows of the shard of `record`. False means that rows were added after `cache`
-    counted its rows.
+    """Returns whether `cache` knows all rows of the shard of `record`. False means that another process has added rows
+    since the rows of `cache` were counted.
 
     Raises RowsMismatch where the shard was sealed with other rows than the cache has.
     """

@@ -127,12 +127,12 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Ends the process if it does not end by itself within `limit_seconds` after the first of `signals`. Runs in the
-    thread of the watchdog. The numbers of signals arrive at the descriptor `pipe`.
+    """Waits for a signal in `signals`. Ends the process if it has not ended by itself `limit_seconds` after the first
+    such signal. Runs in the thread of the watchdog, and reads the number of each signal from the descriptor `pipe`.
 
-    The handler of a signal runs in the main thread, so it cannot run during a native call of that thread. If the first
-    signal comes a second time before its handler has run, the function ends the process at once. For signals that
-    `obey` was called for with `second_ends=False`, a second signal is ignored.
+    The handler of a signal runs in the main thread, so it has to wait until a native call of the main thread returns.
+    If the first signal comes again during this wait, the process ends at once. The repeated signal is ignored if `obey`
+    was called for the signal with `second_ends=False`.
     """
     first = 0
     while first not in signals:

@@ -142,7 +142,8 @@ class FetchedShard:
 
 
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
-    """Fetches rows side by side. Returns one row for each (shard, row index in the shard) in `places`.
+    """Fetches several rows with one call of the storage. Returns one row for each (shard, row index in the shard) in
+    `places`.
 
     A chunk that holds several of the rows is fetched once. Raises ValueError where the bytes of a row are damaged.
     """

@@ -147,7 +147,9 @@ class ZarrStore:
         return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """Returns object name -> content of zarr.json, for all arrays and all groups that contain the arrays."""
+        """Returns the zarr.json of all arrays, and of all groups that contain the arrays, as a dictionary: object name
+        -> content of the object.
+        """
         group = group_document()
         documents: dict[str, bytes] = {}
         for spec in specs:

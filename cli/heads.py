@@ -131,7 +131,7 @@ def evaluate(
         ),
     ] = [],
 ) -> int:
-    """Score a trained run on its test split. Scores every run below a folder of runs and prints a table."""
+    """Score a trained run on its test split. Given a folder of runs, score all of them and print one table."""
     from kinegraph.pipeline.advice import random_weights_advice
     from kinegraph.pipeline.training import scoring
     from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes

@@ -48,8 +48,10 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """The table row of one variant of the training recipe. `scores` has a test score for each seed, `seconds` has a
-    training time for each seed.
+    """The row of one head in the table of the demo. `name` is the name of the head's options in `train.variants` of the
+    config.
+
+    `scores` has the test score for each seed. `seconds` has the duration of the training for each seed.
     """
 
     name: str
@@ -114,7 +116,8 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
-    """Generates videos, extracts, trains every variant with every seed and scores each run on the unseen test videos.
+    """Generates videos, extracts, trains every head in `train.variants` with every seed, and scores each run on the
+    unseen test videos.
 
     Returns the table of the scores. If an earlier call was cut off, its finished runs are kept, unless `overwrite` is
     set. If an earlier call finished, all runs are trained again. `note` is called with a line of text at each step.

@@ -48,10 +48,10 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns the place of each run in the table, in the order of `runs`.
+    """Returns the position of each run in the table of runs, and how many runs its process will train after it, on
+    average. The result is in the order of `runs`.
 
-    The runs in `trained` are finished, so they do not count in `runs_after`. All other runs are divided among `workers`
-    processes.
+    The runs in `trained` are finished and will not be trained. The other runs are divided among `workers` processes.
     """
     takes_time = [run not in trained for run in runs]
     return [

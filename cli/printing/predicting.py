@@ -38,8 +38,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
     """Prints to stderr the first 10 videos with a failed clip, each with the reason of the failure. If other clips of
     such a video have scores, its line says how many clips failed.
 
-    `files` are the patterns of the files that the run reads for each video, by their key (`graphs.files`). They are
-    printed if a video failed, because one of these files may be missing.
+    `files` maps keys of the config, such as `graphs.files`, to patterns of the files that the run reads for each video.
+    If a video failed, the patterns are printed too, because such a file may be missing.
     """
     for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failed(found)]):
         note(line)

@@ -93,7 +93,7 @@ class Plan:
         return sum(per_key[key] for unit in self.units for key in unit.keys)
 
     def num_bytes(self, cache: Cache) -> int:
-        """Returns the bytes of the arrays that the units will write, before compression."""
+        """Returns the size in bytes of the arrays that the units of the plan will write, before compression."""
         stages = self.declared.stages
         row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
         return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)

@@ -27,10 +27,11 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to a cache. A shard with several stages counts once for each stage.
+    """The result of an export to a cache. `cache` is the copy that the export wrote.
 
-    `num_sealed`, `num_copied` and `num_unsealed` are such counts. `damaged` has a sentence for each shard that was not
-    copied because it is damaged.
+    `num_sealed` counts the sealed shards of the source, `num_unsealed` the other shards of the source, and `num_copied`
+    the shards that this export copied. All three count a shard once for each of its stages. `damaged` has a sentence
+    for each shard that was not copied because it is damaged.
     """
 
     cache: Cache

@@ -1,4 +1,4 @@
-"""Draws the scores of the spans of a video over time."""
+"""Draws how the scores of a video change over time."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath

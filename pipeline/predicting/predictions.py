@@ -32,13 +32,14 @@ class FrameBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSpan:
-    """A part of a video, with the scores of all its clips together. With windows, each span is a window or lies in one.
+    """A part of a video, with the scores of all its clips together. If the video is cut into windows, a span does not
+    reach beyond its window.
 
-    The span lasts from `start` to `end`, in seconds of the video, and does not include `end`. All clips from `start` to
-    `end`, which may differ in their crops and frames, belong to it. `probabilities` [num_classes] join the scores of
-    the clips that did not fail, in the way in which a video's scores are joined. They are None if all clips failed.
-    `failure` is the reason of the first failed clip, or "". `boxes` are in the order of time. They are kept only if the
-    caller of `predict` asked for them.
+    The span lasts from `start` to `end`, in seconds of the video, and does not include `end`. A span has all clips that
+    last from `start` to `end`. They may differ in their crops and frames. `probabilities` [num_classes] are computed
+    from the clips that did not fail, as for a whole video. They are None if all clips failed. `failure` is the reason
+    of the first failed clip, or "" if none failed. `boxes` has the boxes that the head read, in the order of time. It
+    is empty unless the caller of `predict` asked for boxes.
     """
 
     start: float

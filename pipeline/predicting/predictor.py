@@ -178,7 +178,9 @@ class Predictor:
         return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
 
     def _shares(self, scores: Tensor) -> Tensor:
-        """Returns the probabilities [num_classes] of joined scores."""
+        """Returns the probabilities [num_classes] for `scores`, a result of `_joined`. By the option `aggregate_of`,
+        `scores` are logits or are probabilities already.
+        """
         are_logits = self.record.train.aggregate_of == "logits"
         return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
 

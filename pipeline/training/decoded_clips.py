@@ -111,8 +111,10 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns a copy of these clips in which the clips are changed at random as in the epoch `epoch`. A clip may
-        show another rectangle of the frame, mirrored pixels or other colours.
+        """Returns a copy of this data set whose clips have the random changes of the epoch number `epoch`.
+
+        The argument `views` of the constructor allows the changes: another rectangle of the frame, mirrored pixels,
+        other colours. Without `views`, the clips are equal in all epochs.
         """
         other = copy(self)
         other.epoch = epoch

@@ -26,11 +26,12 @@ CONVERGED = "converged"  # folder below `train.run`
 
 @dataclass(frozen=True, kw_only=True)
 class JointComparison:
-    """Test scores of one seed, from 0 to 1, by way of training. All ways go on from the same run.
+    """Test scores of one seed, from 0 to 1, after different trainings. All of them start from one trained run.
 
-    `start` is the score of that run. `joint` is the score after fine-tuning, computed from pixels. `head_alone` is the
-    score after as many epochs of the head alone, on the cache, and `head_at_cost` that after `epochs_at_cost` epochs,
-    which take as many seconds as fine-tuning.
+    `start` is the score of that run itself. `joint` is the score after fine-tuning of head and backbone, which took
+    `joint_seconds` and is scored from pixels. `head_alone` is the score after the head alone was trained on the cache
+    for as many epochs as fine-tuning. `head_at_cost` is the score after the head alone was trained for `epochs_at_cost`
+    epochs, which take about as many seconds as fine-tuning.
     """
 
     seed: int

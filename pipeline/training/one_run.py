@@ -116,7 +116,9 @@ def run_training(
 
 
 def unlogged(record: EpochRecord) -> None:
-    """Ignores the record. This function replaces the TensorBoard log if `train.tensorboard` is not set."""
+    """Does nothing with the results of an epoch. This function replaces the TensorBoard log if `train.tensorboard` is
+    off.
+    """
 
 
 def results_of(

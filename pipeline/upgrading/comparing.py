@@ -118,8 +118,7 @@ class Comparer:
     def state(self, shard: int) -> str:
         """Returns a digest of the rows and ledger records of a shard.
 
-        If the digest has changed since a verdict was made (the list of what an upgrade changes in this shard), the
-        verdict is no longer valid.
+        A verdict lists what an upgrade changes in the shard. It is no longer valid if the digest has changed since.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
@@ -127,10 +126,15 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Decodes the videos of a shard by the cache's rules and by the latest rules. Returns the verdict on the shard.
+        """Returns the verdict on a shard: the changes that an upgrade has to make to the rows and ledger records of the
+        shard.
 
-        With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError if a ledger record or
-        the sealed frame times are damaged.
+        Decodes the videos of the shard. Compares the frames that the cache's version of the rules chooses with those
+        that the latest version chooses. A clip is unread if its video cannot be read now and the clip did not fail in
+        the cache. With `drop_unread`, unread clips count as clips with other frames, so an upgrade computes the shard
+        again. Otherwise they are listed in `Verdict.unread`.
+
+        Raises CacheError if a ledger record or the sealed frame times are damaged.
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object

@@ -69,10 +69,11 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Returns a description of all convolutions of the network as a dictionary of tap -> name of the convolution ->
-    (input channels, output channels, kernel size, stride).
+    """Returns all convolutions of the network: tap -> name of a convolution -> (input channels, output channels, kernel
+    size, stride).
 
-    A tap has the convolutions that come after the next lower tap. The lowest tap, `stem`, has those from the input on.
+    The convolutions of a tap lie between the tap below it and the tap itself. The convolutions of the lowest tap,
+    `stem`, begin at the input of the network.
     """
     convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},

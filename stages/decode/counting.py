@@ -43,11 +43,11 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
     """Returns the number and the rate of the frames of an mp4 or mov file with a constant frame rate. They are computed
-    from the index of the file, so no further packet is read.
+    from the index of the file, not from its packets.
 
     `told` is the result of `probe`, `rate` is in frames per second. Returns None for files of other formats, for files
-    with a varying rate, for codecs that may store half pictures, and if the number of frames in the index does not fit
-    the duration in `told`.
+    with a varying rate, and for codecs whose packets may not be whole pictures. Returns None also if the number of
+    frames in the index does not fit the duration in `told`.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:

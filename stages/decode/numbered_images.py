@@ -116,10 +116,11 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Returns duration, frame size and frames of a folder of images. Only the header of the first image is read.
+    """Returns the duration, the frame size and the number of frames of a folder of images that is read as a video with
+    `rate` frames per second. Only the header of the first image is read.
 
-    images: the result of `images_in`, where the caller has it already. Raises DecodeError where the images are no
-    video, or where the first image cannot be read.
+    `images` is the result of `images_in`. If it is None, the folder is listed here. Raises DecodeError if the images
+    cannot be read as a video, for example because numbers are missing, or if the first image cannot be read.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -159,8 +160,8 @@ class OpenImages:
         self._coming: dict[int, Future[np.ndarray]] = {}  # place -> image that is being read, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields one TimedFrame for each image, without opening the image. Its field `frame` is the position of the
-        image in the folder, an int from 0.
+        """Yields one TimedFrame for each image of the folder, without opening the images. The field `frame` of a
+        TimedFrame is the position of the image in the folder, an int from 0.
 
         Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
         """
@@ -190,7 +191,8 @@ class OpenImages:
             self._coming[place] = self._pool.submit(self._pixels, place)
 
     def rgb(self, frame: Any) -> np.ndarray:
-        """Returns the image at place `frame` as uint8 [H, W, 3], with H rows and W columns.
+        """Returns an image of the folder as uint8 [H, W, 3], with H rows and W columns. `frame` is the position of the
+        image in the folder, an int from 0.
 
         Raises DecodeError where the image cannot be read or has another size than the first image.
         """

@@ -96,11 +96,12 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Returns a video of the file `path` that was kept open, and removes it from the kept videos. Returns None if
-        no kept video fits.
+        """Returns an open video of the file `path`, and removes it from the kept videos. Returns None if no kept video
+        fits.
 
-        A video fits if it stopped before the first wanted time and if its file is unchanged. If several videos fit, the
-        one that stopped at the latest time is returned. `first_wanted` returns the first wanted time.
+        A video fits if its file is unchanged and if it was not read further than the first wanted time, because reading
+        does not go back. If several videos fit, the one that was read furthest is returned. `first_wanted` is a
+        function: it takes the tolerance of the times of a video, and returns the first wanted time, both in seconds.
         """
         if not self._left:
             return None

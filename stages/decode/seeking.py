@@ -182,12 +182,13 @@ def _in_order(stream: VideoStream) -> list[int]:
 
 
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
-    """Returns whether a key frame's packet says that no frame shown after it needs a frame before it.
+    """Returns whether decoding can start at a key frame: no frame that is shown after the key frame needs a frame
+    before it.
 
-    `extradata` is the header of the codec, `content` the packet, both as bytes. An H.264 packet must have an IDR
-    picture, which ends all references to earlier pictures, or a message that decoding recovers at once
-    (`_recovers_at_once`). An HEVC packet must have a random access picture, at which decoding may start. In other
-    codecs every key frame qualifies.
+    `content` is the packet of the key frame, and `extradata` is the header of the codec, both as bytes. For H.264, the
+    result is True only if the packet has an IDR picture, which ends all references to earlier pictures, or a message
+    that the pictures from here on are right at once (`_recovers_at_once`). For HEVC, the result is True only if the
+    packet has a random access picture, at which decoding may start. For other codecs the result is always True.
     """
     if codec not in ("h264", "hevc"):
         return True

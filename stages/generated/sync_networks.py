@@ -56,10 +56,11 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of `batch_size` new clips with `num_digits` digits each. Two digits of a clip never move
-    in step.
+    """Yields `count` batches of `batch_size` new clips. A clip shows `num_digits` digits, each of which moves
+    independently of the others.
 
-    The images of digits and the kind of motion are those of the training split of `data_set`.
+    The pictures of the digits are those of the split train of `data_set`. Each digit walks at random or repeats one
+    random step, as the option `motion` of `data_set` says.
     """
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):

@@ -136,10 +136,11 @@ class Locator(nn.Module):
     """Computes a map M [B, T, 1, H, W] that says where the action is, from features x [B, T, C, H, W]: B clips, T
     frames, C channels, and maps of H rows and W columns.
 
-    A 1 x 1 convolution first reduces x to fewer channels. M is the sum of two terms: appearance phi2(phi3(x_t)) and
-    motion phi2(phi1(x_{t+1}) - x_t). phi1 and phi3 are depth-wise convolutions. phi2 is one 1 x 1 convolution for both
-    terms. By default phi1 and phi3 are 3 x 3, and no layer has a bias or an activation. This is reconstructed from a
-    text of the paper without formulas.
+    A 1 x 1 convolution first reduces x to features r with fewer channels. By default, the map of frame t is the sum of
+    appearance phi2(phi3(r_t)) and motion phi2(phi1(r_{t+1}) - r_t). phi1 and phi3 are depth-wise 3 x 3 convolutions,
+    and phi2 is a 1 x 1 convolution. By default no layer has a bias or an activation.
+
+    These formulas are a reconstruction, because the text of the paper that was available has none.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:

@@ -51,11 +51,11 @@ def insert(
 ) -> None:
     """Inserts new blocks with random weights into `network`, in place.
 
-    `network` is the backbone's part above the cached tap. `shapes` maps each tap of this part to the shape (T, C, H, W)
-    of its maps.
+    `network` is the backbone's part above the cached tap. `insertions` says which blocks are inserted, and where.
+    `shapes` maps each tap of this part to the shape (T, C, H, W) of its maps.
 
-    Raises HeadError if a place does not exist or has a block already, or if an option of a block does not exist or has
-    a wrong value.
+    Raises HeadError if the network has no block of a wanted name, if two new blocks would be inserted at one place, or
+    if an option of a new block does not exist or has a wrong value.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:

@@ -387,10 +387,11 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message
-    side by side go through two linear layers, each with a ReLU behind it.
+    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node is joined with its
+    message to one vector, which goes through two linear layers, each with a ReLU behind it.
 
-    By the option `update`, all nodes share these layers, or each scale of the grid has layers of its own.
+    The option `update` says whether all nodes share these two layers, or each scale of the grid has two layers of its
+    own.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:

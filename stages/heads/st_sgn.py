@@ -26,7 +26,9 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """The options of the parts that reduce frame vectors to a clip and classify the clip."""
+    """The options of the second half of a scene graph head, which gets one vector for each frame, joins the vectors of
+    a slice of time to one vector, and classifies the slices.
+    """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
     reducer: Reducer = Field("bigru", description="how the frames of a slice are reduced to one vector")
@@ -208,8 +210,8 @@ class GraphLayer(nn.Module):
 class GineLayer(GraphLayer):
     """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum over j of ReLU(x_j + e_ji)).
 
-    x_i is node i, e_ji is the edge from node j to node i, and h is one linear layer. eps is a learned number, which
-    starts at 0.
+    x_i is node i. The sum is over all nodes j with an edge e_ji from node j to node i. h is one linear layer. eps is a
+    learned number, which starts at 0.
     """
 
     def __init__(self, dim: int) -> None:

@@ -120,12 +120,12 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs of the first layer as a dictionary of graph name -> function. For a graph G, the function
-        maps nodes X to the weighted sums G X.
+        """Returns the graphs that the first layer uses, as a dictionary of graph name -> function. The function of a
+        graph G maps nodes X to the weighted sums G X.
 
-        The names are "similarity", "front" and "back", or those of them that the option `graphs` needs. The similarity
-        graph is computed from the region features `x`, as they are before the transform `g` of this head. The other two
-        graphs are computed from the boxes.
+        The option `graphs` chooses the names in the dictionary: "similarity", or "front" and "back", or all three. The
+        similarity graph is computed from the region features `x`. The graphs "front" and "back" are computed from the
+        boxes.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:

@@ -111,7 +111,9 @@ class TrgBlock(nn.Module):
         return self._by_head(z.relu())
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """Returns `x` [B, T, N * C, H, W] with the channels split into N graphs: [B, T, N, C, H, W]."""
+        """Returns `x` [B, T, N * C, H, W] as [B, T, N, C, H, W], with C channels for each of N graphs: B clips, T
+        frames, and maps of H rows and W columns.
+        """
         b, t, _, h, w = x.shape
         return x.reshape(b, t, self.num_heads, -1, h, w)
 

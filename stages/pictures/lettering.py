@@ -1,4 +1,6 @@
-"""Writes text on pictures with Pillow, with a dark outline, so that any ground will do. Torch-free."""
+"""Writes text on pictures with Pillow. The text has a dark outline, so it can be read on a bright picture too.
+Torch-free.
+"""
 
 from functools import lru_cache
 

@@ -33,12 +33,15 @@ def boxes_in_crop(
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Transforms boxes from pixels of the video to pixels of the network's input. The input is the crop, resized to
-    `size` x `size`. Returns the boxes [..., 4], clipped to the input.
+    """Transforms boxes of the video into boxes of a network's input. The input is the crop, resized to `size` x `size`
+    px.
 
-    `boxes` and `crop` [..., 4] are (x1, y1, x2, y2) in pixels of the video. `crop` holds one crop for all boxes, or one
-    crop for each box. A crop with x1 > x2 is mirrored: its pixels are read from right to left, and its boxes are
-    mirrored too. `boxes` and `crop` are arrays or tensors. The result has their precision.
+    `boxes` [..., 4] and `crop` [..., 4] are (x1, y1, x2, y2) in pixels of the video, both arrays or both tensors.
+    `crop` holds one crop for all boxes, or one crop for each box. A crop with x1 > x2 is mirrored: the network sees its
+    pixels from right to left.
+
+    Returns the boxes [..., 4] in pixels of the input, clipped to the input and mirrored if the crop is. The result has
+    the precision of `boxes` and `crop`.
     """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin

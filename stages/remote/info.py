@@ -37,10 +37,11 @@ class RemoteInfo:
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """Returns the identity of the video at the URL, for the ledger. It has the size and the digest of the copy, and
-        the time of change and the etag that the store reports.
+        """Returns the identity of the video at the URL, for the ledger. `copy` is the identity of this machine's copy
+        of the video.
 
-        `copy` is the identity of the copy of the video on this machine.
+        The size and the digest in the result are those of the copy. The time of the last change and the etag are those
+        that the store reports.
         """
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 

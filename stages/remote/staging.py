@@ -231,10 +231,10 @@ class _Room:
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Takes `num_bytes` of the free bytes for the copy with the number `number`. Waits until all copies with lower
-        numbers have their bytes and until enough bytes are free.
+        """Reserves `num_bytes` bytes of the disk for the copy with the number `number`. Waits until all copies with
+        lower numbers have their bytes and until enough bytes are free.
 
-        Raises Stopped after `close`, also while it waits.
+        Raises Stopped if `close` was called before or during the wait.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or (self._next == number and num_bytes <= self._free_bytes))

@@ -55,12 +55,12 @@ def are_children(run: RunOptions) -> bool:
 def settings(*, children: bool) -> dict[str, Any]:
     """Returns the settings of Dask for the time in which the cluster is used.
 
-    `children` says that the workers are child processes of this process. The nanny, a process of Dask that watches one
-    worker, restarts such a worker after its death. By default Dask closes the worker for good if the restart takes more
-    than 15 s. With these settings the restart may take any time.
+    They forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free. But its
+    networks stay in memory, so the worker would wait for ever.
 
-    These settings also forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free.
-    But its networks stay in memory, so the worker would wait for ever.
+    If `children` is true, the workers are child processes of this process. Such a worker is restarted after its death.
+    By default Dask closes the worker for good if the restart takes more than 15 s. With these settings the restart may
+    take any time.
     """
     configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,

@@ -106,7 +106,8 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns True if each task of the array has ended, by `state` or by its completion file, else False.
+        """Returns whether all tasks of the job array have ended. A task has ended if SLURM says so in `state`, or if
+        the task has written its completion file.
 
         The completion files are read because SLURM may miss the end of a task.
         """

@@ -223,7 +223,9 @@ class Station(WorkerPlugin):
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """Waits for the next unit and returns it, or None if the station has to end."""
+        """Waits for the next task, and returns its unit with `max_deaths`. Returns None if the work has to end, because
+        the station was stopped or because no task came for IDLE_SECONDS.
+        """
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
         except queue.Empty:

@@ -124,8 +124,8 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
     """Returns those of `units` that are not done.
 
-    A unit is not done if one of its keys has no ledger record. A unit that retries failed clips is not done either if
-    the ledger still has the record from before.
+    A unit is not done if one of its keys has no ledger record. A unit that runs failed clips again replaces existing
+    records. It is not done while the ledger still has one of the old records.
     """
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [
