@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.options import TrainOptions
 
 
 def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
-    """Returns the optimiser, AdamW or SGD, for the parameters of `head` that are trained."""
+    """Returns the optimiser, AdamW or SGD, for the parameters of `head` that are trained.
+
+    Raises UsageError if the head has no such parameter.
+    """
     groups = _groups(head, options)
+    if not groups:
+        raise UsageError(f"Head {head.name} has no parameter that is trained, so there is nothing to learn.")
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, options.learning_rate)
     nesterov = options.nesterov and options.momentum > 0

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.optimizers import build_ema, build_optimizer
@@ -26,6 +27,13 @@ def test_frozen_parameters_are_left_out() -> None:
     (group,) = build_optimizer(head, TrainOptions()).param_groups
     assert len(group["params"]) == 1
     assert group["params"][0] is head.classifier.fc.bias
+
+
+def test_a_head_without_parameters_is_refused() -> None:
+    head = Head()
+    head.name = "mean"
+    with pytest.raises(UsageError, match="Head mean has no parameter that is trained"):
+        build_optimizer(head, TrainOptions())
 
 
 def test_sgd_has_the_momentum_asked_for() -> None:
