@@ -20,7 +20,7 @@ from tests.stages.training import resuming
 from tests.stages.training.resuming import OPTIONS, clips, run
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMES = {"seconds", "clips_per_second"}
+TIMES = {"seconds", "clips_per_second", "waited"}
 
 
 def _numbers(result: TrainResult) -> list[dict[str, Any]]:
