@@ -25,7 +25,7 @@ def step_zero(step: "StepZero") -> None:
         else (f"differ from those from the cache by {step.as_extracted:.2g} at most")
     )
     note(f"step 0, {counted(step.num_clips, 'clip')}: scores from pixels, computed as in an extraction, {equal}.")
-    note(f"        The network that is trained differs by {step.as_trained:.1%} (RMS over std of the scores).")
+    note(f"        The network that is trained differs by {100 * step.as_trained:.2g} % (RMS over std of the scores).")
     if step.as_trained > FAR:
         note("        That is more than rounding explains. Check that the videos are those of the cache.")
 
@@ -37,5 +37,5 @@ def tuned(run: "TunedRun") -> None:
     note(f"The network waited for pixels {waited:.0%} of the time, in the epoch with the most waiting.")
     if waited > 0.05:
         note("More finetune.decode_threads shorten that if this machine has idle cores. Smaller videos do, too.")
-    note("To score videos:           kinegraph predict VIDEO... --run " + str(run.folder))
-    note(f"To extract with the tuned weights: kinegraph index {run.config_file}, then extract, train")
+    note(f"`kinegraph predict VIDEO... --run {run.folder}` scores videos.")
+    note(f"`kinegraph index {run.config_file}`, then extract and train, make a cache with the tuned weights.")
