@@ -432,12 +432,13 @@ def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOpt
 
 
 def _config_text(tuned: Config, folder: Path) -> str:
-    """Returns the text of a YAML config with the tuned weights. Its cache is `<cache>-tuned`, and its runs have a
-    folder of their own, so that the present cache and runs stay.
+    """Returns the text of a YAML config with the tuned weights. Its cache is `<cache>-tuned`. Its runs, trained and
+    tuned again, have folders of their own, so that the present cache and runs stay.
     """
     document = tuned.model_dump(mode="json", exclude_unset=True, exclude={"finetune"})
     document["cache"] = f"{tuned.cache.rstrip('/')}-tuned"
     document.setdefault("train", {})["run"] = f"{folder}-trained/{HEAD}"
+    document["finetune"] = {"run": f"{folder}-tuned/{HEAD}"}
     return f"# Extracts with the weights that `kinegraph finetune` made in {folder}.\n" + yaml.safe_dump(
         document, sort_keys=False, allow_unicode=True
     )

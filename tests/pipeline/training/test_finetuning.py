@@ -150,6 +150,13 @@ def test_a_tuned_file_closes_the_loop(tuned: TunedRun, monkeypatch: pytest.Monke
     )
 
 
+def test_a_second_fine_tuning_never_takes_the_place_of_the_first(tuned: TunedRun) -> None:
+    """With --overwrite it would delete the weights that its own config names."""
+    config = load_config(tuned.config_file)
+    assert config.finetune.run == f"{tuned.folder}-tuned/<head>"
+    assert config.train.run == f"{tuned.folder}-trained/<head>"
+
+
 @pytest.mark.parametrize("name", ["maps", "tail"])
 def test_heads_on_maps_and_behind_a_tail_predict_what_they_score(home: Home, name: str) -> None:
     """Up to the rounding of other batches, and with the boxes that the head reads."""
