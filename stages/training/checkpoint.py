@@ -206,7 +206,7 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
     if not allow_code:
         raise RunError(
             f"{folder} has a head of its own, {record.head.partition('@')[0]}. Its code came with the run in {path}. "
-            "Read it. If you trust it, evaluate with --allow-code, which runs it."
+            "Read it. If you trust it, give --allow-code, which runs it."
         )
     own = OwnHead.read(f"{path}:{record.head.partition('@')[0].rpartition(':')[2]}")
     trained = record.head.rpartition("@")[2]

@@ -120,8 +120,8 @@ def train(
         require_usable(val_clips, f"validate on in split {options.val_split!r}", failed_too=True)
     _check_metric(options, train_clips)
     if options.precision == "fp16" and device.type != "cuda":
-        raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
-    require_precision(options.precision, device, "train.precision")
+        raise UsageError(f"{options.section}.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
+    require_precision(options.precision, device, f"{options.section}.precision")
     seed = options.seed + together.rank() * RANK_SEEDS
     with together.acquainted(device), seeded(seed, device), _threads(options.threads):
         training = _Training(head.to(device), train_clips, val_clips, options, device)
@@ -140,7 +140,8 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
     if options.metric and options.metric not in allowed:
         many = "many labels" if clips.multi_label else "one label"
         raise UsageError(
-            f"train.metric: given {options.metric!r}, allowed where videos have {many}: {', '.join(allowed)}"
+            f"{options.section}.metric: given {options.metric!r}, allowed where videos have {many}: "
+            f"{', '.join(allowed)}"
         )
 
 
@@ -364,7 +365,7 @@ class _Training:
                 raise
             raise UsageError(
                 f"Head {self.head.name} has a BatchNorm, which cannot train on one clip of one frame with one "
-                "position: give maps of more, or a `train.batch_size` that leaves no clip alone."
+                f"position: give maps of more, or a `{self.options.section}.batch_size` that leaves no clip alone."
             ) from error
         return logits
 

@@ -1,8 +1,8 @@
 """The options of fine-tuning. Imports no torch."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kinegraph.stages.clips.views import ViewOptions
 from kinegraph.stages.options import need
@@ -19,6 +19,8 @@ class FinetuneOptions(TrainOptions):
     `options` of `train` are refused here, because they are those of the run. `preload` is refused too, because clips
     are decoded from the videos.
     """
+
+    section: ClassVar[str] = "finetune"
 
     start: str | None = Field(
         None, description="folder of the trained run to start from; null: the run of the section `train`"
@@ -59,10 +61,15 @@ class FinetuneOptions(TrainOptions):
     )
     views: ViewOptions = Field(ViewOptions(), description="random views of the training clips, see below")
 
+    @field_validator("unfreeze", mode="before")
+    @classmethod
+    def _one_tap_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) and value != "all" else value
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        given = self.model_fields_set & {"head", "options", "preload"}
-        need(not given, ", ".join(sorted(given)), "a value", "none; the run of `finetune.start` has the head")
+        for key in sorted(self.model_fields_set & {"head", "options", "preload"}):
+            need(False, key, getattr(self, key), "no value, because the run of `finetune.start` has the head")
         passes = self.clips_per_pass is None or self.batch_norm in ("frozen", "statistics")
         need(passes, "clips_per_pass", self.clips_per_pass, "null, with batch_norm partial or train")
         return self

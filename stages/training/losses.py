@@ -41,8 +41,8 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
     if options.class_weights != "balanced":
         if len(options.class_weights) != clips.num_classes:
             raise UsageError(
-                f"train.class_weights: given {counted(len(options.class_weights), 'number')}, allowed: one for each "
-                f"class of the cache, {clips.num_classes}"
+                f"{options.section}.class_weights: given {counted(len(options.class_weights), 'number')}, allowed: "
+                f"one for each class of the cache, {clips.num_classes}"
             )
         return torch.tensor(options.class_weights)
     if clips.multi_label:

@@ -1,6 +1,6 @@
 """The options of a training run. Imports no torch."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ FREE |= {"start", "decode_threads"}  # of fine-tuning
 
 class TrainOptions(StageOptions):
     """The section `train` of a config."""
+
+    section: ClassVar[str] = "train"  # the name of the section in messages
 
     head: str = Field(
         "strg",

@@ -88,7 +88,10 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
         nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(head, device_ids=[device], static_graph=True)
     if any(isinstance(module, _BatchNorm) and module.training for module in head.modules()):
-        raise UsageError("This head trains BatchNorm, which processes on CPUs cannot share: train it in one process.")
+        raise UsageError(
+            "BatchNorm is trained, which processes on CPUs cannot share: train in one process, or fine-tune with "
+            "`finetune.batch_norm: frozen`."
+        )
     return DistributedDataParallel(head, static_graph=True)
 
 
@@ -102,7 +105,7 @@ def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
     """
     count = num_processes()
     if batch_size % count:
-        raise UsageError(f"train.batch_size: given {batch_size}, allowed: a multiple of the {count} processes")
+        raise UsageError(f"batch_size: given {batch_size}, allowed: a multiple of the {count} processes")
     own, own_size = order[rank() :: count], batch_size // count
     if len(torch.split(own, own_size)) < len(torch.split(order, batch_size)) or not len(own):
         own = torch.cat([own, order[:1]])
