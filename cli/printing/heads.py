@@ -114,7 +114,8 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
                 note(f"{name} in {parent} has a row for each recipe: {'; '.join(changed)}")
     for (name, parent, _, seed), count in copies.items():
         if count > 1:
-            note(f"{name} in {parent}: {count} runs have seed {seed}. They are not averaged: each has a row of its own")
+            several = counted(count, "run")
+            note(f"{name} in {parent}: {several} have seed {seed}. They are not averaged: each has a row of its own")
     for alike_runs in ([run for _, run in group] for group in alike):
         for split in splits_of(alike_runs):
             if len(on_equal_clips(alike_runs, split)) > 1:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, MAX_EVEN, base_of, crops_of, is_crop
+from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.options import StageOptions
 
 MAX_ROWS = 10_000  # of one video
@@ -77,7 +78,7 @@ class ClipOptions(StageOptions):
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
         if (rows := self.rows_per_video) > MAX_ROWS:
-            seen = f"{self.per_video} with {len(self.crop_names)} crops, {rows} rows of a video"
+            seen = f"{self.per_video} with {counted(len(self.crop_names), 'crop')}, {counted(rows, 'row')} of a video"
             raise ValueError(f"per_video: given {seen}, allowed: {MAX_ROWS}")
         return self
 

@@ -1,5 +1,6 @@
 """What evaluate does with the labels there are: none, one, many, and of failed videos."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -137,6 +138,9 @@ def test_equal_scores_are_ranked_in_the_order_of_the_list(
     run, scores = tmp_path / "run", tmp_path / "scores.txt"
     weights = run / "model.safetensors"
     save_file({name: value.zero_() for name, value in load_file(weights).items()}, weights)
+    record = json.loads((run / "run.json").read_bytes())
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (run / "run.json").write_text(json.dumps(record | {"weights_sha256": digest}))
     for listed, of_run in (("a.mp4,jump", "b.mp4,run"), 1 / 2), (("b.mp4,run", "a.mp4,jump"), 1.0):
         labelled(*lines, *(f"{line},test" for line in listed))
         found = json.loads(kinegraph("evaluate", run, "--submission", scores, "--json").stdout)

@@ -61,7 +61,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("clips.crops=[even_1000000000]", "clips.crops: given 'even_1000000000', allowed: "),  # no list is made of it
         (
             "clips.crops=[even_1000]\nclips.per_video=11",
-            "clips.per_video: given 11 with 1000 crops, 11000 rows of a video, allowed: 10000",
+            "clips.per_video: given 11 with 1,000 crops, 11,000 rows of a video, allowed: 10000",
         ),
         (
             "backbones.tiny.resize_short=60",

@@ -63,7 +63,7 @@ def test_a_demo_that_was_cut_off_goes_on_and_one_that_was_not_starts_anew(
     printed = capsys.readouterr().out.splitlines()
     spread = stdev(first.rows[0].scores)
     assert f" ± {spread:.3f} " in printed[1]
-    assert printed[-2] == "10 unseen test videos, 2 seeds (±: sample standard deviation)"
+    assert printed[-3] == "10 unseen test videos, 2 seeds (±: sample standard deviation)"
     runs, before = Path(config.train.run), _times(config)
     (runs / "st_sgn" / "seed1" / RECORD_FILE).unlink()
     notes: list[str] = []

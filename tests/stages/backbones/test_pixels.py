@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.extract import FeatureExtractor
@@ -57,8 +56,7 @@ def test_the_network_sees_the_pixels_it_expects(tmp_path: Path) -> None:
     extractor = FeatureExtractor(options(weights=weights, **given), torch.device("cpu"))
     clips = torch.randint(0, 256, (1, 2, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     seen: list[torch.Tensor] = []
-    network = extractor._network
-    assert isinstance(network, nn.Module)
+    network = extractor._network.network
     hook = network.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments))
     extractor.maps(clips)
     hook.remove()
