@@ -52,20 +52,17 @@ def region_features(
     one vector by `reduce`, "max" or "mean".
     """
     channels = maps.shape[1]
+    frame, slot = valid.nonzero(as_tuple=True)  # many caches have few boxes in most frames
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    frame = torch.arange(len(valid), device=maps.device).repeat_interleave(valid.shape[1])
-    sound = torch.where(valid[..., None], boxes, 0.0).flatten(0, 1)  # a box without extent takes no sample
-    rois = torch.cat([frame[:, None], sound], dim=1).to(maps.dtype)  # [T*N, 5]
+    rois = torch.cat([frame[:, None], boxes[frame, slot]], dim=1).to(maps.dtype)  # [boxes, 5]
+    features = maps.new_zeros(*valid.shape, channels)
+    grids = features.new_zeros(*features.shape, size, size) if with_grid else None
     # The grids of all boxes at once would take size * size times the memory of the result.
     chunk = max(1, POOLED_GRID_BYTES // (channels * size * size * 4))
-    vectors, grids = [], []
-    for part in torch.split(rois, chunk):
-        grid = roi_align(maps, part, size, spatial_scale=1 / stride, sampling_ratio=0, aligned=True)
-        vectors.append(REDUCTIONS[reduce](grid))  # [chunk, C, size, size] -> [chunk, C]
-        grids += [grid] if with_grid else []
-    features = torch.cat(vectors).view(*valid.shape, channels)
-    bins = torch.cat(grids).view(*features.shape, size, size) if with_grid else None
-    return RegionBatch(
-        features=torch.where(valid[..., None], features, 0.0),
-        grid=None if bins is None else torch.where(valid[..., None, None, None], bins, 0.0),
-    )
+    for at in range(0, len(rois), chunk):
+        part = slice(at, at + chunk)
+        grid = roi_align(maps, rois[part], size, spatial_scale=1 / stride, sampling_ratio=0, aligned=True)
+        features[frame[part], slot[part]] = REDUCTIONS[reduce](grid)  # [chunk, C, size, size] -> [chunk, C]
+        if grids is not None:
+            grids[frame[part], slot[part]] = grid
+    return RegionBatch(features=features, grid=grids)
