@@ -67,7 +67,7 @@ def test_the_configs_of_the_papers_are_those_of_the_table() -> None:
 BUILT: set[str] = set()
 STEPPED: set[str] = set()
 # On `meta` no mask has values. Regions of maps are those of all boxes there.
-ALL_BOXES_VALID = partial(shapes.patch, meta_nonzero_assume_all_nonzero=True)
+ALL_BOXES_VALID = partial(shapes.patch, meta_nonzero_assume_all_nonzero=True)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -8,7 +8,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Source
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.shards.leases import Doing
-from kinegraph.stages.decode.clips import DecodedClip, decode_clips
+from kinegraph.stages.decode.clips import ClipResults, DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
@@ -175,10 +175,8 @@ class Feed:
             return [DecodedClip.blank(0) for _ in video.rows], None
         try:
             with file as at_hand:
-                # a copy is removed after use, so it must be closed then
-                lent_by = open_videos if at_hand.original is None else OpenVideos()
-                clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout, LATEST_RULES, lent_by)
-                return [_named(clip, at_hand) for clip in clips], at_hand.identity()
+                clips = decode_at_hand(at_hand, video.rows, wanted, self._timeout, open_videos)
+                return clips, at_hand.identity()
         except DecodeError as error:  # the video could not be copied
             return [error for _ in video.rows], None
 
@@ -247,6 +245,20 @@ class Feed:
                 if isinstance(clip, DecodedClip):
                     pixels[slot] = clip.squares.pop(square)
             batch.pixels[square] = pixels
+
+
+def decode_at_hand(
+    at_hand: AtHand, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
+) -> ClipResults:
+    """Decodes the `rows` of a video whose local file is there. Returns for each row its clip, or its error, which names
+    the video and not a local copy.
+
+    `open_videos` may lend the video, unless the file is a copy.
+    """
+    # a copy is removed after use, so it must be closed then
+    lent_by = open_videos if at_hand.original is None else OpenVideos()
+    clips = decode_clips(at_hand.file, rows, wanted, timeout_seconds, LATEST_RULES, lent_by)
+    return [_named(clip, at_hand) for clip in clips]
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:

@@ -25,15 +25,17 @@ from kinegraph.cache_schemas.reader import CROP, CachedClips, Indices
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.changes import changed_videos
 from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.feed import decode_at_hand
 from kinegraph.stages.clips.views import View, ViewOptions, view_of
-from kinegraph.stages.decode.clips import ClipResults, decode_clips
+from kinegraph.stages.decode.clips import ClipResults
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.opening import on_disk
-from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
+from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.inputs import BOXES, COUNT
 from kinegraph.stages.heads.online import PIXELS
+from kinegraph.stages.regions.geometry import overlaps
 from kinegraph.stages.remote.staging import AtHand, Staging
 from kinegraph.stages.remote.urls import is_url
 from kinegraph.stages.training.clips import Batch, VideoLost
@@ -179,8 +181,7 @@ class DecodedClips(CachedClips):
     def _decode(self, file: AbstractContextManager[AtHand], rows: Sequence[ClipRow]) -> ClipResults:
         try:
             with file as at_hand:
-                timeout = self._decoding.timeout_seconds
-                return decode_clips(at_hand.file, rows, self.wanted, timeout, LATEST_RULES, OpenVideos())
+                return decode_at_hand(at_hand, rows, self.wanted, self._decoding.timeout_seconds, OpenVideos())
         except DecodeError as error:  # the video could not be copied
             return [error for _ in rows]
 
@@ -216,10 +217,7 @@ def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
     if view.rectangle is None or BOXES not in batch:
         return
     boxes, count = batch[BOXES][number], batch[COUNT][number]
-    x1, y1, x2, y2 = view.rectangle
-    width = boxes[..., 2].clamp(max=x2) - boxes[..., 0].clamp(min=x1)
-    height = boxes[..., 3].clamp(max=y2) - boxes[..., 1].clamp(min=y1)
-    inside = (width > 0) & (height > 0) & (torch.arange(boxes.shape[1]) < count[:, None])  # [T, N]
+    inside = overlaps(boxes, view.rectangle) & (torch.arange(boxes.shape[1]) < count[:, None])  # [T, N]
     order = (~inside).int().argsort(stable=True, dim=1)  # the best boxes stay first
     kept = inside.gather(1, order)
     for name, fill in ((name, fill) for name in batch for start, fill in OF_BOXES.items() if name.startswith(start)):

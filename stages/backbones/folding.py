@@ -9,7 +9,9 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
+from kinegraph.stages.backbones.norms import NORMS
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.heads.head import KINDS, FeatureSource, HeadError, Spec, TapOptions
-from kinegraph.stages.regions.geometry import on_input
+from kinegraph.stages.regions.geometry import on_input, overlaps
 from kinegraph.stages.regions.roi import region_features
 
 BOXES = "proposals/boxes"
@@ -195,7 +195,8 @@ class ProposalReader:
             return valid
         boxes, seen = self.boxes(batch), batch[self.seen][:, None, None]
         start, end = torch.minimum(seen[..., :2], seen[..., 2:]), torch.maximum(seen[..., :2], seen[..., 2:])
-        return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
+        valid &= overlaps(boxes, [*start.unbind(-1), *end.unbind(-1)])
+        return valid
 
     def read(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the mask of the cached boxes that are read: bool, of the shape [B, T, N] of all cached boxes.

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.extract import Normalised
+from kinegraph.stages.backbones.norms import frozen_norms, norms_of
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.heads.head import Head, HeadError
 from kinegraph.stages.heads.inputs import BOXES, COUNT
@@ -20,7 +21,6 @@ from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
 
 PIXELS = "pixels/"  # with the name of a backbone entry: the name of its input, [T, S, S, 3] uint8 RGB
-NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> maps [B, T', C, H, W] by tap
 
 
@@ -129,8 +129,8 @@ class OnlineHead(Head):
 
         Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
-        backbones = [(path, module) for path, module in self.named_modules() if isinstance(module, Backbone)]
-        backbones = [(path, module) for path, module in backbones if path.startswith("backbones.")]
+        modules = self.backbones.named_modules(prefix="backbones")
+        backbones = [(path, module) for path, module in modules if isinstance(module, Backbone)]
         known = [tap for _, backbone in backbones for tap in backbone.levels]
         if unknown := [tap for tap in taps or () if tap not in known]:
             allowed = ", or some of ".join(["all, []", *([", ".join(known)] if known else [])])
@@ -139,8 +139,7 @@ class OnlineHead(Head):
         for place, backbone in backbones:
             parts = _parts(backbone)
             fixed = [] if taps is None else [path for tap, paths in parts.items() if tap not in taps for path in paths]
-            norms = [path for path, module in backbone.named_modules() if isinstance(module, NORMS)]
-            kept = {"frozen": norms, "statistics": norms, "partial": norms[1:], "train": []}[batch_norm]
+            kept = frozen_norms(norms_of(backbone), batch_norm)
             backbone.requires_grad_(True)
             for path in [*fixed, *(kept if batch_norm != "statistics" else [])]:
                 backbone.get_submodule(path).requires_grad_(False)

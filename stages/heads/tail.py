@@ -16,13 +16,13 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
+from kinegraph.stages.backbones.norms import frozen_norms, norms_of
 from kinegraph.stages.heads.head import FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.heads.insertion import Shape, block_options, insert, is_inserted
 from kinegraph.stages.heads.places import FAMILIES
 from kinegraph.stages.heads.tail_options import TailOptions
 
-NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 MakeNetwork = Callable[[TailOptions], Backbone]
 
 
@@ -30,8 +30,9 @@ class Tail(nn.Module):
     """Computes the maps of the network's last tap from the maps [B, T, C, H, W] of the cached tap.
 
     `read` is the cached tap and `given` is the last tap. `shape` is the shape (T, C, H, W) of the last tap's maps for
-    one clip. `batch_norm` says which norms of the network are frozen. Frozen norms stay in evaluation mode, and their
-    gain and bias get no gradient.
+    one clip. `batch_norm` says which norms of the network are frozen (`frozen_norms`). The first norm of the whole
+    network lies below the cached tap, so "partial" trains the first one above it. Frozen norms stay in evaluation mode,
+    and their gain and bias get no gradient.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Tail(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.read, self.given, self.shape = network, read, given, shape
-        self.frozen_norms = _frozen(network, batch_norm)
+        self.frozen_norms = frozen_norms([path for path in norms_of(network) if not is_inserted(path)], batch_norm)
         for path in self.frozen_norms:
             network.get_submodule(path).requires_grad_(False)
 
@@ -122,19 +123,6 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     given = FeatureSource(read.backbone, backbone.taps[-1].name)
     insert(network, FAMILIES[model], options.blocks, shapes)
     return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
-
-
-def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
-    """Returns the paths of the normalisation layers of the backbone that are not trained. A path is the name of a
-    module in `network`, the backbone's part above the cached tap.
-
-    `batch_norm` is "frozen" (no such layer is trained), "partial" (only the first is trained) or "train" (all are
-    trained). By the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), "partial" trains the very first
-    normalisation of the whole backbone. That layer lies below the cached tap, so here the first one above the tap is
-    trained instead. The result has paths, not modules, because training on several devices replaces the modules.
-    """
-    norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
-    return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:

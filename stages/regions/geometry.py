@@ -21,15 +21,24 @@ def boxes_in_crop(
     more than `top` boxes overlap the crop, the first `top` of them are returned. The boxes keep their order and are not
     clipped to the crop. The rows of the results after the first k are zero.
     """
-    x1, y1, x2, y2 = crop
     seen = boxes[:count]
-    width = np.minimum(seen[:, 2], x2) - np.maximum(seen[:, 0], x1)
-    height = np.minimum(seen[:, 3], y2) - np.maximum(seen[:, 1], y1)
-    kept = np.flatnonzero((width > 0) & (height > 0))[:top]
+    kept = np.flatnonzero(overlaps(seen, crop))[:top]
     out_boxes, out_scores = np.zeros((top, 4), np.float32), np.zeros(top, np.float32)
     out_boxes[: len(kept)] = seen[kept]
     out_scores[: len(kept)] = scores[kept]
     return out_boxes, out_scores, len(kept)
+
+
+def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
+    """Returns for each of `boxes` [..., 4] whether it and the rectangle `crop` share an area: bool [...].
+
+    `boxes` is an array or a tensor. `crop` has x1 <= x2 and y1 <= y2. The four values may be tensors, for a crop per
+    box.
+    """
+    x1, y1, x2, y2 = crop
+    width = boxes[..., 2].clip(max=x2) - boxes[..., 0].clip(min=x1)
+    height = boxes[..., 3].clip(max=y2) - boxes[..., 1].clip(min=y1)
+    return (width > 0) & (height > 0)
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:

@@ -8,7 +8,8 @@ from kinegraph.stages.backbones import build
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
-from kinegraph.stages.backbones.folding import NORMS, fold_batch_norms
+from kinegraph.stages.backbones.folding import fold_batch_norms
+from kinegraph.stages.backbones.norms import NORMS
 from kinegraph.stages.device import computing_in, frozen_on
 from kinegraph.stages.weights.load import weights_digest
 

@@ -13,10 +13,11 @@ from kinegraph.stages.backbones import build
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.norms import NORMS
 from kinegraph.stages.heads.build import build_head, rebuild_head
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.heads.insertion import Followed
-from kinegraph.stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail, trained
+from kinegraph.stages.heads.tail import Tail, build_tail, empty, parse_tail, trained
 from kinegraph.stages.heads.tail_options import TailOptions
 
 # B clips, T frames, C channels, H, W.

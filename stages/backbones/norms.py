@@ -1,0 +1,22 @@
+"""Finds the batch norms of a backbone that stay frozen while the backbone is trained."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def norms_of(network: nn.Module) -> list[str]:
+    """Returns the paths of all batch norms of `network`, in the order of its modules."""
+    return [path for path, module in network.named_modules() if isinstance(module, NORMS)]
+
+
+def frozen_norms(norms: Sequence[str], batch_norm: str) -> list[str]:
+    """Returns those of the norms `norms` whose statistics stay.
+
+    For `batch_norm` "frozen" and "statistics" they are all norms, for "train" none, and for "partial" all except the
+    first. "partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2). Norms are named by paths,
+    because training on several devices replaces the modules.
+    """
+    return {"frozen": [*norms], "statistics": [*norms], "partial": [*norms[1:]], "train": []}[batch_norm]
