@@ -7,7 +7,8 @@ from kinegraph.cli.printing import heads
 from kinegraph.cli.printing.text import note
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.training.finetuning import StepZero, TunedRun
+    from kinegraph.pipeline.training.finetuning import StepZero
+    from kinegraph.pipeline.training.tuned_run import TunedRun
 
 FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays below 0.04
 

@@ -109,7 +109,7 @@ class DecodedClips(CachedClips):
             name: replace(square, resize_short=None) if cuts else square for name, square in squares.items()
         }
         self.wanted = replace(wanted, squares=frozenset(self.squares.values()))
-        self._table = ClipsTable.read(cache.storage).table.take(self.rows)
+        self._table = cache.clips.table.take(self.rows)
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
@@ -159,6 +159,11 @@ class DecodedClips(CachedClips):
         network takes.
         """
         return max(square.size for square in self.squares.values())
+
+    @property
+    def path_of(self) -> dict[str, str]:
+        """Returns the id of each video -> its path or URL."""
+        return dict(zip(self.video_ids, self._table.column("path").to_pylist(), strict=True))
 
     @property
     def crop_names(self) -> list[str]:
@@ -243,15 +248,13 @@ def _coloured(clip: Tensor, view: View) -> Tensor:
     return frames.movedim(1, 3)
 
 
-def require_same_videos(clips: Sequence[CachedClips]) -> None:
+def require_same_videos(clips: Sequence[DecodedClips]) -> None:
     """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from.
 
     A missing video at a URL raises no error, because only videos on a disk are checked for existence.
     """
-    cache, path_of = clips[0].cache, dict[str, str]()
-    for split in clips:
-        table = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).take(split.rows)
-        path_of |= zip(*(table.column(name).to_pylist() for name in ("video_id", "path")), strict=True)
+    cache = clips[0].cache
+    path_of = {video: path for split in clips for video, path in split.path_of.items()}
     shards = {row // cache.shard_clips for split in clips for row in split.rows.tolist()}
     changed = {video for videos in changed_videos(cache, shards).values() for video in videos if video in path_of}
     gone = [

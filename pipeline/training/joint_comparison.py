@@ -85,14 +85,16 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
 
 def _head_alone(config: Config, start: Path, epochs: int, metric: str) -> tuple[float, float]:
     """Trains the head of a run on the cache for `epochs` more epochs. Returns its test score and the seconds."""
-    options, cache = config.finetune.model_copy(update={"epochs": epochs, "preload": True}), Cache(config.cache)
+    options, cache = config.finetune.model_copy(update={"epochs": epochs}), Cache(config.cache)
     device = pick_device(config.run.device)
     torch.set_num_threads(config.run.worker_threads)
     head, record = load_run(start)
     clips, val_clips, test = (
-        CachedClips(cache, record.reads, split, preload=True)
+        CachedClips(cache, record.reads, split, preload=True) if split else None
         for split in (options.train_split, options.val_split, options.test_split)
     )
+    assert clips is not None
+    assert test is not None
     with seeded(options.seed, device):
         result = train(head, clips, val_clips, options, device=device)
     return evaluate(head, test, options, device=device).metrics[metric], result.seconds

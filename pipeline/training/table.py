@@ -287,10 +287,9 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
     )
     results = results_of(job.name, options, result, clips, val_clips, device)
     if together.rank() == 0:
-        metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
         record = describe_run(
-            head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
+            head, clips, options, tuple(cache.classes), result.kept_metrics, cache=cache.location,
             features=features_options(cache, head.reads), trained_on=results.trained_on,
             recipe=job.config.document(),
         )  # fmt: skip

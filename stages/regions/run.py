@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.device import DTYPES_STORED, on_device
+from kinegraph.stages.device import DTYPES_STORED, on_device, upload
 from kinegraph.stages.proposals.stage import BOXES, COUNT
 from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
@@ -44,7 +44,7 @@ class RegionRunner:
 
     def _align(self, tap: Tap, boxes: Tensor, count: Tensor, slot: int, batch: StageBatch) -> None:
         maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)[None]
-        seen = on_device(np.array([batch.rows[slot].seen(self.framing)], np.float64), self.device)
+        seen = upload(np.array([batch.rows[slot].seen(self.framing)], np.float64), self.device)
         regions = regions_of_clips(maps, boxes, count, seen, self.framing.size, tap, self.options)
         array, dtype = f"{self.key}/{tap.name}", DTYPES_STORED[self.options.storage_dtype]
         batch.write(array, [slot], regions.features.to(dtype))

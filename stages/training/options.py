@@ -9,7 +9,7 @@ from kinegraph.stages.options import MAX_SECONDS, MAX_SEED, SplitName, StageOpti
 HEAD = "<head>"  # in `run`: the name of the head or variant
 # options that may change between parts of a run; they do not change its numbers (threads: the last bits only)
 FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
-FREE |= {"start", "decode_threads"}  # of fine-tuning
+FREE |= {"start", "decode_threads"}  # keys that only fine-tuning has
 
 
 class TrainOptions(StageOptions):

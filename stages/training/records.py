@@ -55,3 +55,8 @@ class TrainResult:
     history: tuple[EpochRecord, ...]
     seconds: float
     num_parameters: int
+
+    @property
+    def kept_metrics(self) -> dict[str, float]:
+        """Returns `val_<metric>` -> its value in the best epoch, or an empty dict without validation."""
+        return {} if self.best_metric is None else {f"val_{self.metric}": self.best_metric}

@@ -21,17 +21,20 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.predicting.predictor import Predictor
-from kinegraph.pipeline.training import finetuning
+from kinegraph.pipeline.training import finetuning, joint_comparison
 from kinegraph.pipeline.training.decoded_clips import VideosChanged
-from kinegraph.pipeline.training.finetuning import StepZero, TunedRun, finetune
+from kinegraph.pipeline.training.finetuning import StepZero, finetune
 from kinegraph.pipeline.training.joint_comparison import compare
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
+from kinegraph.pipeline.training.tuned_run import TunedRun
+from kinegraph.pipeline.training.tuning_start import online_head, start_of
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training.checkpoint import RunError, load_record
 from kinegraph.stages.training.clips import VideoLost
+from kinegraph.stages.training.engine import train
 from tests.caches import write_config
 from tests.conftest import moving_square, write_video
 
@@ -224,8 +227,8 @@ def test_passes_that_are_computed_again_have_the_same_gradients(home: Home, tmp_
 
 def test_layer_decay_and_factor(home: Home) -> None:
     config = home.config("pooled", learning_rate_factor=0.1, layer_decay=0.5)
-    start = finetuning._start(config, Cache(config.cache), allow_code=False)
-    online = finetuning._online(config, start, CPU)
+    start = start_of(config, Cache(config.cache), allow_code=False)
+    online = online_head(config, start, CPU)
     factors = {tap: online.learning_rate_factor_of(f"backbones.0.network.{path}") for tap, path in (
         ("res4", next(name for name, _ in start.networks[0].network.named_parameters() if name.startswith("res4"))),
         ("stem", next(name for name, _ in start.networks[0].network.named_parameters() if name.startswith("stem"))),
@@ -370,3 +373,18 @@ def test_joint_training_is_compared_with_the_head_alone(home: Home, tmp_path: Pa
     assert tuned.finetune["start"] == str(tmp_path / "runs" / "converged")
     assert {found.joint, found.head_alone, found.head_at_cost} <= {0.0, 0.5, 1.0}
     assert any("converged trained" in note for note in notes)
+
+
+def test_the_head_alone_is_validated_on_the_split_of_fine_tuning_or_not_at_all(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[object] = []
+
+    def trained(head: object, clips: object, val_clips: Any, *arguments: Any, **options: Any) -> Any:
+        validated.append(val_clips if val_clips is None else sorted(val_clips.video_ids))
+        return train(head, clips, val_clips, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(joint_comparison, "train", trained)
+    for val_split in (None, "val"):
+        joint_comparison._head_alone(home.config(val_split=val_split), home.runs["regions"], 1, "top1")
+    assert validated == [None, ["val/down/6.mp4", "val/up/7.mp4"]]

@@ -1,0 +1,134 @@
+"""The start of a fine-tuning: a trained run, the backbones that make its features, and both as one trainable module."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kinegraph.cache_schemas.cache import FEATURES, Cache
+from kinegraph.cache_schemas.fingerprint import are_imported
+from kinegraph.pipeline.caches.declared import declare, known_digests
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.training.table import wanted_runs
+from kinegraph.pipeline.training.trainable import spec_of
+from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.extract import Normalised
+from kinegraph.stages.backbones.pixels import pixels_of
+from kinegraph.stages.device import frozen_on
+from kinegraph.stages.heads.head import FeatureSource, Head, HeadError
+from kinegraph.stages.heads.inputs import seen_by
+from kinegraph.stages.heads.online import OnlineEntry, OnlineHead, made_from
+from kinegraph.stages.training.checkpoint import (
+    MODEL_FILE,
+    RunError,
+    RunRecord,
+    load_head,
+    load_record,
+    require_fit,
+    require_same_features,
+)
+from kinegraph.stages.training.options import FREE, TrainOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningStart:
+    """The run that fine-tuning starts from, and the backbones that make its features.
+
+    `entries` are the backbone entries whose features the head reads. `networks` are their networks, in the same order.
+    `digests` maps stage keys to digests of the weights. `keys` are the keys of the stages whose arrays the head reads.
+    `weights_sha256` is the digest of the head's weights.
+    """
+
+    folder: Path
+    record: RunRecord
+    head: Head
+    entries: tuple[OnlineEntry, ...]
+    networks: tuple[Normalised, ...]
+    digests: Mapping[str, str]
+    keys: tuple[str, ...]
+    weights_sha256: str
+
+
+def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
+    """Loads the run to start from, and builds the backbones that make its features.
+
+    Raises RunError if the run was trained on other features or classes than those of the config and its cache, or on
+    imported features. Raises HeadError if no backbone of the config makes an array that the head reads.
+    """
+    folder = Path(config.finetune.start or wanted_runs(config, (), 1)[0].folder)
+    record = load_record(folder)
+    features = {key: options for key, options in (record.features or {}).items() if key.startswith(FEATURES)}
+    if any(map(are_imported, features.values())):
+        raise RunError(f"{folder} was trained on imported features. There is no network of theirs to tune.")
+    spec = spec_of(cache)
+    entries = tuple(entry for name in config.backbones if (entry := _entry(config, name, record.reads, spec)).taps)
+    if not entries:
+        raise HeadError(
+            f"{folder} ({record.head}) reads {', '.join(record.reads)}. No entry of `backbones` makes one of these "
+            "arrays, so there is nothing to tune."
+        )
+    require_fit(record, spec, tuple(cache.classes))
+    networks, digests = [], known_digests(config, cache)
+    for entry in entries:
+        options = config.backbones[entry.name]
+        network = build_backbone(options.model, options.weights, options.taps, **options.options)
+        digests[f"{FEATURES}{entry.name}"] = backbone_digest(network, config.entry_of(entry.name), options.weights)
+        network.cut([tap.name for tap in entry.taps])
+        networks.append(Normalised(network, pixels_of(options)))
+    keys = tuple(sorted({cache.array(name).stage for name in record.reads}))
+    require_same_features(record, *declare(config, digests, cache).made(keys))
+    return TuningStart(
+        folder=folder,
+        record=record,
+        head=load_head(folder, record, allow_code=allow_code),
+        entries=entries,
+        networks=tuple(networks),
+        digests=digests,
+        keys=keys,
+        weights_sha256=record.weights_sha256 or hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest(),
+    )
+
+
+def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
+    """Returns the backbone `name` with those of its taps whose arrays the head reads. If the head reads no array of
+    this backbone, there are no taps.
+
+    `reads` has the names of all arrays that the head reads.
+    """
+    size, regions = (
+        config.size_of(name),
+        config.regions if config.regions and name in config.regions.backbones else None,
+    )
+    entry = OnlineEntry(name=name, taps=(), size=size, seen=seen_by(FeatureSource(name, ""), spec), regions=regions)
+    read = {array.rpartition("/")[2].removesuffix("_pooled") for array in made_from(entry, reads)}
+    taps = tuple(config.tap_of(name, tap) for tap in config.backbones[name].taps if tap in read)
+    return OnlineEntry(**vars(entry) | {"taps": taps})
+
+
+def online_head(config: Config, start: TuningStart, device: torch.device) -> OnlineHead:
+    """Returns one module with the backbones and the head behind them, on `device`. The layers that the section
+    `finetune` of the config unfreezes will be trained, all others stay frozen.
+
+    `options` of the module also has the key `finetune`, which records the run from which the fine-tuning starts.
+    """
+    options = config.finetune
+    for network in start.networks:
+        frozen_on(network, device)
+    online = OnlineHead(start.head, start.entries, start.networks, clips_per_pass=options.clips_per_pass)
+    taps = None if options.unfreeze == "all" else options.unfreeze
+    online.unfreeze(taps, options.batch_norm, options.learning_rate_factor, options.layer_decay)
+    online.options = start.head.options | {"finetune": identity_of(config, start)}
+    return online
+
+
+def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
+    """Returns a dict of what a tuned run depends on besides its clips and the keys of `train`: the keys that only the
+    section `finetune` has, and the digests of the run to start from and of its backbones.
+    """
+    online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
+    options = config.finetune.model_dump(mode="json", include=online)
+    weights = {entry.name: start.digests[f"{FEATURES}{entry.name}"] for entry in start.entries}
+    return options | {"start_sha256": start.weights_sha256, "start_weights": weights}
