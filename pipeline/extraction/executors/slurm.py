@@ -31,9 +31,9 @@ class SlurmExecutor:
     """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array.
 
     Units that the array did not seal are submitted again as another array. If an array of an earlier command works on
-    some of the units, the executor waits for its end first. If this command ends early (Ctrl-C, a lost connection), the
-    array stays in SLURM. `run` raises SlurmError if an array seals no shard, or ends with an error that the user has to
-    mend.
+    some of the units, the executor waits for its end first, and submits what is left. If this command ends early
+    (Ctrl-C, a lost connection), the array stays in SLURM. `run` raises SlurmError if an array of this command seals no
+    shard, or ends with an error that the user has to mend.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -41,25 +41,31 @@ class SlurmExecutor:
             _check_weights(job, report)
         left = list(job.units)
         while left:
-            submission = _watched_instead(job, left) or _submitted(job, left)
+            earlier = _watched_instead(job, left)
+            submission = earlier or _submitted(job, left)
             before, left = left, _watch(submission, job.cache, left, report)
-            if left:
-                _require_progress(submission, len(before) - len(left), len(left))
+            failure = _failure(submission, len(before) - len(left), len(left)) if left else None
+            if failure and earlier:
+                log.warning("%s\nAn earlier command submitted it. This command submits another job array", failure)
+            elif failure:
+                raise SlurmError(f"{failure}\nNo other job array is submitted.")
 
 
-def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
-    """Raises SlurmError if the job array sealed no shard, or if a task of the job array ended with an error that the
-    user has to mend.
+def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | None:
+    """Returns the error message of a job array that sealed no shard, or that has a task with an error that the user has
+    to mend. Else returns None.
 
-    In both cases it would be useless to submit another job array.
+    Another job array of the same command would fail in the same way. An array of an earlier command may have run
+    another version or another config.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
-    if mistaken or not num_sealed:
-        raise SlurmError(
-            f"SLURM job {submission.job_id} ended with {counted(num_sealed, 'shard')} sealed and {num_left:,} "
-            f"left, and is not submitted again.\n{logs_of_failed(submission, state)}"
-        )
+    if num_sealed and not mistaken:
+        return None
+    return (
+        f"SLURM job {submission.job_id} ended with {counted(num_sealed, 'shard')} sealed and {num_left:,} left.\n"
+        f"{logs_of_failed(submission, state)}"
+    )
 
 
 def _check_weights(job: Job, report: Report) -> None:

@@ -1,6 +1,7 @@
 """A job array seals what is missing, whatever becomes of its tasks; a command that is left finds its array again."""
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline import slurm_task
@@ -89,16 +91,34 @@ class InThisProcess:
         monkeypatch.setattr(slurm, "submit", submitted)
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
 def test_an_array_that_an_older_version_queued_is_submitted_again(
-    load: Load, fake: Path, monkeypatch: pytest.MonkeyPatch, whole: Cache
+    load: Load,
+    fake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: Cache,
+    caplog: pytest.LogCaptureFixture,
+    has_ended: bool,
 ) -> None:
-    """Its tasks run the module `cli`, which is there no more, and say so."""
+    """Its tasks run the module `cli`, which is there no more, and say so, before the command or during it."""
     job = indexed(load, "run.workers=1")
     with monkeypatch.context() as patch:
         older = partial(_replaced, array_script)
         patch.setattr(slurm_submission, "array_script", older)
         queued = submit(job.config, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
+    task = fake / "jobs" / queued.job_id / "0"
+    while not task.read_text().startswith("FAILED"):
+        time.sleep(0.05)
+    if not has_ended:
+        task.write_text("RUNNING 0")
+
+        def fails(seconds: float) -> None:
+            task.write_text("FAILED 1")
+            time.sleep(seconds)
+
+        monkeypatch.setattr(stopping, "sleep", fails)
     assert extract(job.config).clips_run == 6
+    assert ("This command submits another job array" in caplog.text) == (not has_ended)
     assert same_bytes(job.cache.root) == same_bytes(whole.root)
     assert "No module named cli" in (queued.folder / "log-0.txt").read_text()
     assert len(submissions(job.cache.storage)) == 2
