@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -88,11 +89,12 @@ def slurm_task(
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Index of the task in its array.")],
 ) -> int:
     """Run one task of a job array. `extract` and `train` submit these tasks with --executor slurm."""
+    begun = monotonic()
     from kinegraph.cli.printing.heads import TrainingLines
     from kinegraph.pipeline.slurm_task import run_task, tell_completion
 
     lines = TrainingLines()
-    code = exit_code(lambda: run_task(folder, index, on_epoch=lines.epoch, on_step=lines.step))
+    code = exit_code(lambda: run_task(folder, index, begun, on_epoch=lines.epoch, on_step=lines.step))
     tell_completion(folder, index, code)
     return code
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache
@@ -24,11 +25,12 @@ from kinegraph.pipeline.machine.devices import on_gpu_if_asked
 from kinegraph.pipeline.wanted_run import places
 
 
-def run_task(folder: Path, index: int, **heard: Any) -> None:
+def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any) -> None:
     """Runs task `index` of the submission in `folder`. A task may run twice, because SLURM repeats a task after a node
     failed.
 
-    The keyword arguments `heard` are the callbacks `on_epoch` and `on_step` of training.
+    `begun` is the time at which this process began, by time.monotonic; by default now. The keyword arguments `heard`
+    are the callbacks `on_epoch` and `on_step` of training.
     """
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
@@ -36,7 +38,7 @@ def run_task(folder: Path, index: int, **heard: Any) -> None:
     if work.kind == "train":
         _train(config, work, index, folder / DIVERGED_FILE.format(index=index), heard)
     else:
-        _extract(config, work, index)
+        _extract(config, work, index, monotonic() if begun is None else begun)
 
 
 def tell_completion(folder: Path, index: int, exit_code: int) -> None:
@@ -64,7 +66,7 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
         raise
 
 
-def _extract(config: Config, work: Work, index: int) -> None:
+def _extract(config: Config, work: Work, index: int, begun: float) -> None:
     """Runs the work units of the task `index` of a job array: every `num_tasks`-th unit of the submission.
 
     If the storage of the cache supports leases, the task then also runs units of other tasks that are not sealed and
@@ -78,7 +80,7 @@ def _extract(config: Config, work: Work, index: int) -> None:
     if not own and not further:
         return
     progress = Progress(clips_of(cache, [*own, *further]))
-    job = Job(config=config, cache=cache, keys=work.keys, units=(), allotted=allotted)
+    job = Job(config=config, cache=cache, keys=work.keys, units=(), allotted=allotted, begun=begun)
     try:
         run_here(job, chain(own, _left_of(further, cache, progress)), progress)
     finally:

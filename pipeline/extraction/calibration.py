@@ -21,6 +21,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Preparing
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.worker import Worker
+from kinegraph.stages.clock import of_computing
 
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -90,7 +91,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         threads=worker.threads,
         workers=workers,
         seconds=round(seconds, 3),
-        stage_seconds=records[-1].seconds if records[-1] else {},
+        stage_seconds=of_computing(records[-1].seconds) if records[-1] else {},
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES,
         hours=missing / (clips / seconds * workers) / 3600 if failed < clips else None,
     )

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Source
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.shards.leases import Doing
+from kinegraph.stages.clock import ASSEMBLE, DECODE, FETCH, FETCH_WAIT, Clock, summed
 from kinegraph.stages.decode.clips import ClipResults, DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
@@ -39,7 +40,8 @@ class PixelBatch:
 
     `clip_ids` are the ids of all clips of the unit, not only of this batch. `pixels` maps each kind of square crop to
     an array [batch_size, T, S, S, 3] uint8 with T frames of S x S RGB pixels. Failed clips, and places without a row,
-    are zero in that array.
+    are zero in that array. `thread_seconds` are the seconds that the threads of the feed spent on this batch, by kind
+    of work (`stages.clock.BESIDE`).
     """
 
     unit: WorkUnit
@@ -50,6 +52,7 @@ class PixelBatch:
     clips: list[DecodedClip | DecodeError] = field(default_factory=list)
     pixels: dict[Square, np.ndarray] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
+    thread_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class _UnitVideo:
     undecoded: list[None]
 
 
-_Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
+_Decoded = tuple[list[DecodedClip | DecodeError], Source | None, dict[str, float]]  # the last: seconds by kind of work
 _File = AbstractContextManager[AtHand]
 
 
@@ -163,22 +166,29 @@ class Feed:
 
     def _decode(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
         self._note(video.unit, "decoding")
-        decoded = self._clips(video, file, open_videos)
+        clock = Clock(DECODE)
+        clips, source, fetch_seconds = self._clips(video, file, open_videos, clock)
+        decoded = clips, source, clock.taken() | {FETCH: fetch_seconds}
         video.undecoded.pop()
         if not video.undecoded:
             self._note(video.unit, "decoded")
         return decoded
 
-    def _clips(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
+    def _clips(
+        self, video: _UnitVideo, file: _File, open_videos: OpenVideos, clock: Clock
+    ) -> tuple[list[DecodedClip | DecodeError], Source | None, float]:
+        """Returns the clips of a video, the identity of its file, and the seconds of its copying from a URL."""
         wanted = self._wanted(video.unit)
         if wanted is None:
-            return [DecodedClip.blank(0) for _ in video.rows], None
+            return [DecodedClip.blank(0) for _ in video.rows], None, 0.0
         try:
-            with file as at_hand:
-                clips = decode_at_hand(at_hand, video.rows, wanted, self._timeout, open_videos)
-                return clips, at_hand.identity()
+            with ExitStack() as copies:
+                with clock.during(FETCH_WAIT):
+                    at_hand = copies.enter_context(file)
+                clips = decode_at_hand(at_hand, video.rows, wanted, self._timeout, open_videos, clock)
+                return clips, at_hand.identity(), at_hand.fetch_seconds
         except DecodeError as error:  # the video could not be copied
-            return [error for _ in video.rows], None
+            return [error for _ in video.rows], None, 0.0
 
     def _decoded_ahead(
         self,
@@ -213,7 +223,9 @@ class Feed:
         numbers: list[int] = []
         clips: list[DecodedClip | DecodeError] = []
         sources: dict[str, Source] = {}
-        for video, (of_video, source) in decoded:
+        seconds: dict[str, float] = {}
+        for video, (of_video, source, of_threads) in decoded:
+            seconds = summed(seconds, of_threads)
             rows, numbers, clips = rows + video.rows, numbers + video.numbers, clips + of_video
             if source is not None:
                 sources |= {row.video_id: source for row in video.rows}
@@ -229,9 +241,11 @@ class Feed:
                     clips=clips[:size],
                     sources=sources,
                 )
+                clock = Clock(ASSEMBLE)
                 self._fill_pixels(batch)
+                batch.thread_seconds = summed(seconds, clock.taken())
                 yield batch
-                rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
+                rows, numbers, clips, sources, seconds = rows[size:], numbers[size:], clips[size:], {}, {}
 
     def _fill_pixels(self, batch: PixelBatch) -> None:
         """Moves the pixels from the clips of the batch to `batch.pixels`."""
@@ -248,16 +262,21 @@ class Feed:
 
 
 def decode_at_hand(
-    at_hand: AtHand, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
+    at_hand: AtHand,
+    rows: Sequence[ClipRow],
+    wanted: Wanted,
+    timeout_seconds: float,
+    open_videos: OpenVideos,
+    clock: Clock | None = None,
 ) -> ClipResults:
     """Decodes the `rows` of a video whose local file is there. Returns for each row its clip, or its error, which names
     the video and not a local copy.
 
-    `open_videos` may lend the video, unless the file is a copy.
+    `open_videos` may lend the video, unless the file is a copy. `clock` is that of `decode_clips`.
     """
     # a copy is removed after use, so it must be closed then
     lent_by = open_videos if at_hand.original is None else OpenVideos()
-    clips = decode_clips(at_hand.file, rows, wanted, timeout_seconds, LATEST_RULES, lent_by)
+    clips = decode_clips(at_hand.file, rows, wanted, timeout_seconds, LATEST_RULES, lent_by, clock)
     return [_named(clip, at_hand) for clip in clips]
 
 

@@ -32,7 +32,8 @@ def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
 
 
 class Progress:
-    """Shows progress, counts clips and shards, and remembers which clips failed. Call it with each event of a worker.
+    """Shows progress, counts clips and shards, and remembers which clips failed and which units were sealed. Call it
+    with each event of a worker.
 
     `num_clips` maps each shard to its number of clips to run. If another run seals a shard, the clips of that shard are
     subtracted from the total. Each line in a log begins with `task`.
@@ -41,6 +42,7 @@ class Progress:
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
         self.num_clips, self.task = num_clips, task
         self.failed: set[str] = set()
+        self.sealed: list[WorkUnit] = []
         self.total_units, self.total_clips = len(num_clips), sum(num_clips.values())
         self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
@@ -69,6 +71,7 @@ class Progress:
             self.units_done += 1
             self._leased.discard(event.unit.shard)
             self.failed |= set(event.failed_clips)
+            self.sealed.append(event.unit)
         elif isinstance(event, UnitSealedElsewhere):
             self._note_elsewhere(event.unit.shard)
         elif isinstance(event, UnitLeased):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Failure
@@ -56,7 +57,7 @@ def extract(
     was indexed from another data set. Raises ConfigError if the config lacks a section, WeightsError if weights cannot
     be read, UsageError if the disk has no room, and the errors of the executor.
     """
-    allotted = allotment(config.run.command_walltime_seconds)
+    begun, allotted = monotonic(), allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
     for sentence in check_for_extraction(config, cache):
         log.warning("%s", sentence)
@@ -73,7 +74,9 @@ def extract(
         if plan.units and part[1] == 1:
             warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
-            job = Job(config=config, cache=cache, keys=plan.keys_to_run, units=plan.units, allotted=allotted)
+            job = Job(
+                config=config, cache=cache, keys=plan.keys_to_run, units=plan.units, allotted=allotted, begun=begun
+            )
             executor_of(config).run(job, progress)
     finally:
         progress.close()

@@ -5,9 +5,7 @@ batch. A slot is usable if its clip was decoded. Of all kinds of stages, this fi
 all other stages are made from it.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +20,11 @@ from kinegraph.pipeline.extraction.feed import PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.shards.leases import Leases, NoLeases
 from kinegraph.pipeline.shards.sealing import StageOutput, check_times, seal
+from kinegraph.stages.clock import COPY, DEVICE, THREADS, WRITE, Clock, marked, summed
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.wanted import Square
+from kinegraph.stages.device_clock import DeviceClock
 
 
 class ShardInProgress:
@@ -32,10 +32,14 @@ class ShardInProgress:
 
     If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
     are copied from the sealed shard.
+
+    `clock` is the clock of the thread that computes. `spend` adds what it measured to `seconds`, which the ledger
+    records of the unit have.
     """
 
-    def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str]) -> None:
+    def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str], clock: Clock) -> None:
         self.loaded, self.unit, self.cache = loaded, unit, loaded.cache
+        self.clock, self._device_clock = clock, DeviceClock(loaded.device)
         stages = loaded.declared.stages
         self.outputs = {key: StageOutput(stage=stages[key], clip_ids=clip_ids) for key in unit.keys}
         for record in unit.reopened:
@@ -45,6 +49,7 @@ class ShardInProgress:
         self.decodes = loaded.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
+        self._beside: dict[str, float] = {}  # seconds of other threads
         self._made_from = {
             key: [reader for reader in loaded.declared.with_readers([key]) if reader in self.outputs]
             for key in {CLIPS, *unit.keys, *self.running}
@@ -80,31 +85,23 @@ class ShardInProgress:
             failed[key] = set().union(*(failed.get(read, ()) for read in output.stage.reads))
         return failed
 
-    def spent(self, kind: str, since: float) -> None:
-        """Adds the time since `since`, a value of time.monotonic, to `seconds[kind]`.
-
-        `kind` is the key of a stage, or a wait such as `waiting for decode`.
-        """
-        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
+    def spend(self, seconds: Mapping[str, float]) -> None:
+        """Adds `seconds`, a mapping of kinds of work as in a ledger record, to the seconds of this unit."""
+        self.seconds = summed(self.seconds, seconds)
 
     def add(self, batch: PixelBatch) -> None:
         """Runs all stages of the work unit on one batch of rows. Keeps the outputs of the stages until `seal` writes
         them.
         """
         self.sources |= batch.sources
+        self._beside = summed(self._beside, batch.thread_seconds)
         usable = self._take_clips(batch)
         for key in self.running:
-            with self._timed(key):
+            with self.clock.during(key), self._device_clock.during(key):
                 if slots := self._lacking(key, batch, usable):
                     self.loaded.runners[key].run(_KeyBatch(self, key, batch, slots))
             for lender in [lender for lender in self._lent if self._last_reader[lender] == key]:
                 del self._lent[lender]
-
-    @contextmanager
-    def _timed(self, kind: str) -> Iterator[None]:
-        begun = time.monotonic()
-        yield
-        self.spent(kind, begun)
 
     def _take_clips(self, batch: PixelBatch) -> list[int]:
         """Records what the decoder returned for the clips of a batch: frame times and warnings, or failures. Returns
@@ -191,7 +188,8 @@ class ShardInProgress:
         Returns None if another worker has taken the shard over or has sealed one of the stages. In that case, the
         stages that are not sealed yet are left to the other worker.
         """
-        shard = self.unit.shard
+        shard, writing = self.unit.shard, Clock(WRITE)
+        self.spend(marked(THREADS, self._beside) | marked(DEVICE, self._device_clock.taken()))
         if self.decodes:
             check_times(self.cache, shard, self._sealed_times(), self.times)
         if leases.is_ours(shard):
@@ -203,7 +201,7 @@ class ShardInProgress:
                 return None
             self._inherit(output)
             provenance = replace(self.loaded.provenance, attempt=leases.attempt(shard))
-            record = seal(self.cache, shard, output, self.sources, provenance, self.seconds)
+            record = seal(self.cache, shard, output, self.sources, provenance, self.seconds, writing)
             if record is None:
                 return None
             failed |= {failure.clip_id for failure in record.failures}
@@ -285,7 +283,8 @@ class _KeyBatch:
         new = [place for place, row in enumerate(rows) if row not in output.kept]
         if len(new) < len(rows):
             values, rows = values[new], [rows[place] for place in new]
-        output.arrays[array][rows] = values.cpu().numpy() if isinstance(values, Tensor) else values
+        with self.shard.clock.during(COPY):
+            output.arrays[array][rows] = values.cpu().numpy() if isinstance(values, Tensor) else values
 
     def hand_on(self, array: str, values: Tensor) -> None:
         self.shard.lend(self.key, array, values)

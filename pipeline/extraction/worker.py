@@ -5,12 +5,12 @@ A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 
 import logging
 import math
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 
 import torch
 
@@ -33,6 +33,7 @@ from kinegraph.pipeline.extraction.networks import Loaded, Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
 from kinegraph.pipeline.shards.revisiting import revisit
+from kinegraph.stages.clock import DECODE_WAIT, FIRST_BATCH, REST, START_UP, WRITER_WAIT, Clock
 
 log = logging.getLogger("kinegraph")
 
@@ -58,7 +59,8 @@ class Worker:
     `schedule` decides whether another unit can end in time. By default the time begins now and ends with the time limit
     of the config or with the SLURM job around this process, whichever comes first. With `loaded`, the constructor loads
     and declares nothing, because another worker has loaded these networks for the same keys and declared their stages
-    in `cache`. The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made
+    in `cache`. `begun` is the time at which the start-up of this worker began, by time.monotonic of this machine; by
+    default now. The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made
     with other weights.
     """
 
@@ -70,12 +72,15 @@ class Worker:
         report: Report,
         schedule: UnitSchedule | None = None,
         loaded: Loaded | None = None,
+        begun: float | None = None,
     ) -> None:
+        begun = monotonic() if begun is None else begun
         self.config, self.cache, self.report = config, cache, report
         self.schedule = schedule or UnitSchedule(allotment(config.run.walltime_seconds))
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
         self.loaded = loaded or load(config, cache, keys, report)
+        self._start_up_seconds = max(0.0, monotonic() - begun)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
@@ -193,27 +198,33 @@ class Worker:
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
             pending: Future[None] | None = None
             shard: ShardInProgress | None = None
-            asked = time.monotonic()
-            for batch in stopping.checked(batches):
+            clock = Clock(REST)
+            for batch in clock.each(stopping.checked(batches), DECODE_WAIT, FIRST_BATCH):
                 if shard is None:
                     over.leases.note(batch.unit.shard, "computing")
-                    shard = ShardInProgress(self.loaded, batch.unit, batch.clip_ids)
-                shard.spent("waiting for decode", asked)
+                    shard = ShardInProgress(self.loaded, batch.unit, batch.clip_ids, clock)
                 self._compute(shard, batch)
                 if batch.is_last:
-                    asked = time.monotonic()
-                    if pending is not None:
-                        stopping.result(pending)
-                    shard.spent("waiting for writer", asked)
+                    with clock.during(WRITER_WAIT):
+                        if pending is not None:
+                            stopping.result(pending)
+                    shard.spend(clock.taken() | self._start_up())
                     pending, shard = writer.submit(self._seal, shard, over), None
-                asked = time.monotonic()
             if pending is not None:
                 stopping.result(pending)
+
+    def _start_up(self) -> dict[str, float]:
+        """Returns the seconds of start-up of this worker for the record of its first shard. Later calls return no
+        seconds.
+        """
+        seconds, self._start_up_seconds = self._start_up_seconds, 0.0
+        return {START_UP: seconds} if seconds else {}
 
     def _compute(self, shard: ShardInProgress, batch: PixelBatch) -> None:
         shard.add(batch)
         videos = len({row.video_id for row in batch.rows})
-        waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
+        seconds = shard.clock.seconds() | {REST: 0.0}
+        waiting = max(seconds, key=lambda kind: seconds[kind])
         retried = batch.unit.retried
         clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
         self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from kinegraph.cache_schemas.ledger import Record
+from kinegraph.stages.clock import of_computing
 
 RECENT_RECORDS = 50
 
@@ -23,7 +24,7 @@ class Sealed(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> "Sealed":
         at = datetime.datetime.fromisoformat(record.sealed_at).timestamp() if record.sealed_at else 0.0
-        return cls(at, record.num_rows, sum(record.seconds.values()), record.host)
+        return cls(at, record.num_rows, sum(of_computing(record.seconds).values()), record.host)
 
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:

@@ -12,6 +12,7 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.clips_table import video_of
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+from kinegraph.stages.clock import THREADS, Clock, marked
 from kinegraph.stages.decode.source import source_identity
 
 ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
@@ -111,16 +112,19 @@ def seal(
     sources: Mapping[str, Source],
     provenance: Provenance,
     seconds: Mapping[str, float],
+    writing: Clock,
 ) -> Record | None:
-    """Writes one computed shard of one stage, and then its ledger record.
+    """Writes one computed shard of one stage, and then its ledger record. `writing` is the clock of the thread that
+    writes. The record gets its seconds so far, beside `seconds`.
 
     Returns the written record, or None if another worker sealed the shard first.
     """
-    return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished())
+    return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
-def write_and_seal(cache: Cache, record: Record, rows: ShardRows) -> Record | None:
+def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
     """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
+    With `writing`, the record also gets the seconds of this clock.
 
     A crash before the end leaves objects without a record, never a record without its objects. Returns the written
     record, or None if another worker sealed the shard first. The record of that worker stays.
@@ -128,6 +132,9 @@ def write_and_seal(cache: Cache, record: Record, rows: ShardRows) -> Record | No
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
     record = record.model_copy(update={"objects": objects})
+    if writing is not None:
+        written_in = {kind: round(value, 3) for kind, value in marked(THREADS, writing.seconds()).items()}
+        record = record.model_copy(update={"seconds": record.seconds | written_in})
     return record if cache.ledger.seal(record) else None
 
 

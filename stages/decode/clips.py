@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.clock import CONVERT, DECODE, Clock
 from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import OpenImages, open_images
@@ -80,6 +81,7 @@ def decode_clips(
     timeout_seconds: float,
     rules: int = LATEST_RULES,
     open_videos: OpenVideos | None = None,
+    clock: Clock | None = None,
 ) -> ClipResults:
     """Decodes all `rows` of one video in one pass. Returns a list with one entry for each row: the clip, or the error
     because of which the row has no clip.
@@ -94,22 +96,26 @@ def decode_clips(
     it is proved that the skip changes no frame and no time. If the proof fails, a second pass reads the video from its
     start, again with `timeout_seconds`. Nothing is skipped without `open_videos`, by rules that are not the latest, and
     where frames are counted (`target_frames` or `wanted.numbered`).
+
+    `clock` is the clock of this thread. It counts the conversion of frames as `stages.clock.CONVERT`, and all other
+    time as its present kind.
     """
+    clock = clock or Clock(DECODE)
     try:
         rate = rows[0].frame_rate
         are_counted = wanted.numbered or rows[0].target_frames is not None
         if rate is None and open_videos is not None and not are_counted and rules == LATEST_RULES:
-            skipping = _skipping(path, rows, wanted, timeout_seconds, open_videos)
+            skipping = _skipping(path, rows, wanted, timeout_seconds, open_videos, clock)
             if skipping is not None:
                 return skipping
         with open_video(path, rules) if rate is None else open_images(path, rate) as video:
-            return _Pass(video, rows, wanted).run(time.monotonic() + timeout_seconds)
+            return _Pass(video, rows, wanted, clock).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
         return [error for _ in rows]
 
 
 def _skipping(
-    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
+    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos, clock: Clock
 ) -> ClipResults | None:
     """Decodes `rows` of the video at `path` and skips parts of the video without a wanted frame. Returns a clip or an
     error for each row. Returns None where reading all of the video from the start might have other results.
@@ -123,7 +129,7 @@ def _skipping(
             if video is None:
                 continue
             was_left = video.latest is not None
-            clips = _Pass(video, rows, wanted, skips=True).run(time.monotonic() + timeout_seconds)
+            clips = _Pass(video, rows, wanted, clock, skips=True).run(time.monotonic() + timeout_seconds)
             if not (was_left or video.has_sought):
                 return clips
             if video.is_clean and all(_is_proved(clip, video) for clip in clips):
@@ -166,9 +172,15 @@ class _Pass:
     """
 
     def __init__(
-        self, video: OpenVideo | OpenImages, rows: Sequence[ClipRow], wanted: Wanted, *, skips: bool = False
+        self,
+        video: OpenVideo | OpenImages,
+        rows: Sequence[ClipRow],
+        wanted: Wanted,
+        clock: Clock,
+        *,
+        skips: bool = False,
     ) -> None:
-        self.video, self.rows, self.wanted, self.skips = video, rows, wanted, skips
+        self.video, self.rows, self.wanted, self.clock, self.skips = video, rows, wanted, clock, skips
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
         self.errors: dict[int, DecodeError] = {}
         self._shown_until: dict[
@@ -249,8 +261,11 @@ class _Pass:
         it.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
-        if not slots:
-            return
+        if slots:
+            with self.clock.during(CONVERT):
+                self._fill_from(shown, slots)
+
+    def _fill_from(self, shown: TimedFrame, slots: list[_Slot]) -> None:
         image = self._image(shown, {slot.row for slot in slots})
         if image is None:
             return
@@ -271,7 +286,8 @@ class _Pass:
         the video was indexed. All rows in `rows` are then marked as failed.
         """
         try:
-            image = Image.fromarray(self.video.rgb(shown.frame))
+            with self.clock.during(DECODE if isinstance(self.video, OpenImages) else CONVERT):
+                image = Image.fromarray(self.video.rgb(shown.frame))
         except DecodeError as error:  # one image of a folder cannot be read
             failed = error
         except PYAV_ERRORS as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.clock import FETCH, Clock
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.numbered_images import images_identity
 from kinegraph.stages.decode.source import source_identity
@@ -35,11 +36,13 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 class AtHand:
     """The file of a video on this machine. `file` is the path of the video itself, or of a copy of it.
 
-    For a copy, `original` is (URL, facts that the store reports). Otherwise it is None.
+    For a copy, `original` is (URL, facts that the store reports), and `fetch_seconds` is the time that the copying
+    took. Otherwise they are None and 0.
     """
 
     file: str
     original: tuple[str, RemoteInfo] | None = None
+    fetch_seconds: float = field(default=0.0, compare=False)
 
     def identity(self) -> Source | None:
         """Returns the identity of the video for the ledger. Returns None if the file cannot be read.
@@ -173,6 +176,7 @@ class Staging:
         told = max_bytes if info.size is None else info.size
         self._room.take(copy.number, told)
         copy.num_bytes = told
+        clock = Clock(FETCH)
         try:
             self._remote().copy(copy.url, copy.file, info, told)
         except OSError as error:
@@ -182,7 +186,7 @@ class Staging:
             ) from error
         copy.num_bytes = copy.file.stat().st_size  # smaller than the room taken where the store reported no size
         self._room.give_back(told - copy.num_bytes)
-        return AtHand(str(copy.file), (copy.url, info))
+        return AtHand(str(copy.file), (copy.url, info), clock.taken()[FETCH])
 
     def drop(self, copy: "_Copy") -> None:
         """Deletes a copy of a video after use. Its bytes no longer count, so that another video can be copied."""

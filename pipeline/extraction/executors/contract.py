@@ -1,7 +1,8 @@
 """The contract of executors: an executor runs all units of a job, in any order and place, and reports events."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol
 
 from kinegraph.cache_schemas.cache import Cache
@@ -19,7 +20,8 @@ Report = Callable[[Event], None]
 class Job:
     """The work units of one config on one cache, and all stage keys of these units.
 
-    `allotted` is the time in which the units have to end, None if the time is not limited.
+    `allotted` is the time in which the units have to end, None if the time is not limited. `begun` is the time at which
+    the job began, by time.monotonic of this process.
     """
 
     config: Config
@@ -27,6 +29,7 @@ class Job:
     keys: tuple[str, ...]
     units: tuple[WorkUnit, ...]
     allotted: Allotment | None = None
+    begun: float = field(default_factory=monotonic)
 
 
 class Executor(Protocol):

@@ -8,6 +8,7 @@ import asyncio
 import queue
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -170,7 +171,7 @@ class Station(WorkerPlugin):
         ClusterError if this Dask worker has other versions, CacheNotFound if it does not see the cache, and UsageError
         if it lacks the GPU that it declares.
         """
-        schedule = self._begin_time().schedule
+        begun, schedule = time.monotonic(), self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
         from kinegraph.pipeline.machine.devices import on_device_of, on_gpu_if_asked
 
@@ -178,7 +179,7 @@ class Station(WorkerPlugin):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")
         config = on_device_of(self.config, int(self._dask_worker.name)) if self.of_client else self.config
         config = on_gpu_if_asked(config, gpu_of(self._dask_worker))
-        return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
+        return Worker(config, Cache(self.cache), self.keys, self._report, schedule, begun=begun)
 
     def _begin_time(self) -> WorkerTime:
         """Returns the time limit of this process. The first call creates the limit and starts the timer for its end.

@@ -9,4 +9,5 @@ class InlineExecutor:
     """Runs one worker in this thread. Decoding and the networks take turns."""
 
     def run(self, job: Job, report: Report) -> None:
-        Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted)).run(job.units, decode_threads=0)
+        worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
+        worker.run(job.units, decode_threads=0)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from time import monotonic
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
@@ -49,7 +50,7 @@ def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
 
     Raises the errors of `Executor.run`.
     """
-    worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted))
+    worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
     _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
 
 
@@ -128,7 +129,15 @@ class _Pool:
     def _start(self, worker_index: int) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, self.job.cache.root, self.job.keys, worker_index, theirs, self.job.allotted)
+        arguments = (
+            self.job.config,
+            self.job.cache.root,
+            self.job.keys,
+            worker_index,
+            theirs,
+            self.job.allotted,
+            monotonic(),
+        )
         process = context.Process(target=_work, args=arguments, daemon=True)
         with stopping.unheard_by_children():
             process.start()
@@ -203,8 +212,12 @@ def _work(
     worker_index: int,
     connection: Connection,
     allotted: Allotment | None,
+    begun: float,
 ) -> None:
-    """Runs worker `worker_index` in a child process. It asks the parent for units until no unit or no time is left."""
+    """Runs worker `worker_index` in a child process. It asks the parent for units until no unit or no time is left.
+
+    `begun` is the time at which the parent started this process, by time.monotonic, which all processes share.
+    """
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
@@ -229,7 +242,8 @@ def _work(
 
     last_word: object = None
     try:
-        worker = Worker(on_device_of(config, worker_index), Cache(cache), keys, report, UnitSchedule(allotted))
+        config = on_device_of(config, worker_index)
+        worker = Worker(config, Cache(cache), keys, report, UnitSchedule(allotted), begun=begun)
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors

@@ -38,8 +38,8 @@ def test_one_unit_is_measured_and_nothing_is_written(load: Load, tmp_path: Path,
     assert files(str(tmp_path)) == before
     assert found is not None
     assert (found.clips, found.failed, found.device, found.threads, found.workers) == (2, 0, "cpu", 1, 1)
-    assert found.stage_seconds.keys() == {"waiting for decode", "proposals", "features/tiny", "regions/tiny",
-                                          "waiting for writer"}  # fmt: skip
+    assert found.stage_seconds.keys() == {"waiting for the first batch", "proposals", "features/tiny", "regions/tiny",
+                                          "copy", "waiting for writer", "rest"}  # fmt: skip
     assert 0 < sum(found.stage_seconds.values()) <= found.seconds + 0.01
     assert found.hours == pytest.approx(3 * found.seconds / 3600, abs=3 * ROUNDED), "three units are missing"
     assert found.peak_bytes > 10**8

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import clip_times
+from kinegraph.stages.clock import DECODE, Clock
 from kinegraph.stages.decode.clips import DecodedClip, _Pass
 from kinegraph.stages.decode.stream import TimedFrame
 from kinegraph.stages.decode.timeline import Timeline
@@ -53,7 +54,7 @@ def stamps(rate: Fraction, clock: Fraction, start: Fraction, num_frames: int) ->
 def taken(video: Stamped, fps: float, num_frames: int, interval: tuple[float, float]) -> DecodedClip:
     options = ClipOptions(num_frames=num_frames, sampling="dense", fps=fps)
     row = clip_row(Path("v"), clip_times(options, 1e6, 0, interval), interval=interval)
-    (clip,) = _Pass(video, [row], Wanted(num_frames=num_frames)).run(0.0)  # type: ignore[arg-type]
+    (clip,) = _Pass(video, [row], Wanted(num_frames=num_frames), Clock(DECODE)).run(0.0)  # type: ignore[arg-type]
     assert isinstance(clip, DecodedClip)
     return clip
 

@@ -293,9 +293,9 @@ def test_a_task_loads_its_networks_once_and_waits_last(load: Load, monkeypatch: 
     with closing(Leases(job.cache.storage, seconds=300)) as others:
         assert others.take(1, job.keys)
 
-        def built(worker: Worker, *arguments: Any) -> None:
+        def built(worker: Worker, *arguments: Any, **options: Any) -> None:
             workers.append(worker)
-            build(worker, *arguments)
+            build(worker, *arguments, **options)
 
         def given_back(seconds: float) -> None:
             assert job.cache.ledger.shards("clips") == [0, 2]
