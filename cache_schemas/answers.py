@@ -1,6 +1,4 @@
-"""Says what the status of an HTTP answer means for a caller that may repeat its request: a cache at a URL, or the
-fetching of videos.
-"""
+"""Reads the HTTP status behind an error, and says what it means for a caller that may repeat its request."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -24,11 +22,13 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means to a caller, as one of five words. "gone": there is no such object (404, 410).
-    "credentials": the server asks for other credentials (401, 407). "away": a later request may succeed (for example
-    503). "refused": any other status from 400 to 499. "broken": every other status.
+    """Returns what an HTTP status means to a caller. Object stores such as S3 use HTTP statuses, too.
 
-    Object stores such as S3 use HTTP statuses, too.
+    "gone": there is no such object (404, 410).
+    "credentials": the server asks for other credentials (401, 407).
+    "away": a later request may succeed (for example 503).
+    "refused": any other status from 400 to 499.
+    "broken": every other status.
     """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
 

@@ -97,16 +97,14 @@ class ArraySpec:
 
 def frame_dim(frame_step: int) -> str:
     """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames. The name is
-    `frame` for 1 and `frame_by_4` for 4.
-
-    The names differ because xarray can open arrays together only if axes of different lengths have different names.
+    `frame` for 1 and `frame_by_4` for 4. So axes of different lengths have different names, as xarray needs it.
     """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the spec of the array `status/<stage>`. The array has one number per row: 0 for a stage that was not run,
-    1 for success, 2 for failure, 3 for success with warnings of the decoder.
+    """Returns the spec of the array `status/<stage>`. The array has one number per row: 0 not run, 1 success, 2
+    failure, 3 success with warnings of the decoder.
     """
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
@@ -220,7 +218,8 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """Returns one spec for each of `columns`. The spec's array is `<stage>/<name of the column>`.
+    """Returns the descriptions of the arrays of a stage, one for each of `columns`. An array has the name
+    `<stage>/<name of the column>`.
 
     `sizes` maps the name of each axis of the stage to the size of the axis, in the order of the axes.
     """

@@ -51,14 +51,12 @@ FEATURES = "features/"  # the prefix of a backbone's stage key
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Describes one stage of a cache: its key, for example `features/i3d`, its options and the arrays that it writes.
+    """Describes one stage of a cache, for example the stage with the key `features/i3d`.
 
-    `options` are all options that change the values of the arrays. Among them are the digest of the weights and the
-    fingerprints of the stages that this stage reads. The fingerprint of the stage is the digest of `options`. `weights`
-    is the entry `weights` of the config, for example the path of a file. The fingerprint does not cover this entry,
-    because `options` has the digest of the weights. `upgraded_from` is the fingerprint that the stage had before an
-    upgrade of the cache, or "" if there was none. An upgrade brings a cache to the present rules for choosing frames of
-    videos.
+    `arrays` describes the arrays that the stage writes. `options` has every option that changes their values. It also
+    has the digest of the network's weights, and the fingerprints of the stages that this stage reads. `weights` is the
+    entry `weights` of the config, for example the path of a file. `upgraded_from` is the fingerprint before the cache
+    was upgraded, or "" if it was not.
     """
 
     key: str
@@ -114,8 +112,8 @@ class Stage:
 class Cache:
     """An existing cache, opened by its path or URL. A `Cache` keeps no file open.
 
-    cache.json is read when the cache is opened. The rows of clips.parquet are read at first use and kept in memory. All
-    other documents are read again at each call.
+    cache.json is read once, when the cache is opened. clips.parquet is read once, at its first use. Other documents,
+    such as ledger records, are read again at each call.
 
     Raises CacheNotFound where there is no cache. Raises CacheMismatch where an upgrade of the cache has not ended. Only
     the upgrade itself opens such a cache, with `half_upgraded=True`.
@@ -240,8 +238,8 @@ class Cache:
     def multi_label(self) -> bool | None:
         """Returns whether a video may have several labels, as labels.json says.
 
-        Returns None where labels.json is missing or does not say. The rows then decide: yes if some row has several
-        labels, else no.
+        Returns None where labels.json is missing or does not say. None means yes if some row has several labels, else
+        no.
         """
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
@@ -282,9 +280,8 @@ class Cache:
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """Returns the rows of a shard. Only a part of clips.parquet is read, because the whole table takes 1 GB of
-        memory for a million rows.
-        """
+        """Returns the rows of a shard. Only a part of clips.parquet is read."""
+        # The whole table takes 1 GB of memory for a million rows.
         row_range = self.shard_rows(shard)
         kept = self._some_rows
         if kept is None or not kept[0] <= row_range.start < row_range.stop <= kept[0] + len(kept[1]):
@@ -293,7 +290,7 @@ class Cache:
         return list(table.rows(row_range.start - first, row_range.stop - first))
 
     def clip_ids(self, shard: int) -> list[str]:
-        """Returns the clip ids of a shard, in the order of the rows. Only rows near the shard are read."""
+        """Returns the clip ids of a shard, in the order of the rows."""
         return [row.clip_id for row in self.rows(shard)]
 
     def video_ids(self, shard: int) -> list[str]:
@@ -346,8 +343,8 @@ class Cache:
         A zarr store also receives the coordinates: arrays of texts, such as clip_id and split, by which xarray labels
         the rows.
 
-        renew: whether splits or labels of rows may have changed. If true, coordinates that exist already are compared
-        with the rows and replaced where they differ.
+        With `renew`, existing coordinates are compared with the rows and replaced where they differ. Splits and labels
+        of rows may have changed.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -358,7 +355,7 @@ class Cache:
     def _coordinates(self) -> list[Coordinate]:
         """Returns the coordinates of all rows: the texts, such as clip_id and split, by which xarray labels the rows.
 
-        The result has no coordinate `label` where classes.json cannot be read or lacks the class of a label.
+        The coordinate `label` is missing if classes.json cannot be read or lacks the class of a label.
         """
         table = ClipsTable.read_columns(self.storage, ["clip_id", "video_id", "split", "labels"])
         columns = {name: table.column(name).to_pylist()[: self.num_rows] for name in table.column_names}
@@ -405,14 +402,14 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> spec of every array that `CachedClips`, the reader for training, can read. These are the
-        stored arrays and the arrays with the crops of the rows.
+        """Returns name -> spec of every array that a training can read with `CachedClips`: the stored arrays, and the
+        crops of the rows.
 
         The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
-        resized frames. A cache without the stage `clips`, as after an import, has no crops.
+        resized frames. A cache without the stage `clips`, for example after an import, has no crops.
 
-        planned: stages whose arrays are added to the result although the cache may not have these stages yet. If the
-        cache already has a stage of equal key, the arrays of the cache's stage are returned.
+        `planned` are further stages, which the cache may not have yet. If the cache has a stage of the same key, the
+        arrays of the cache's stage are returned.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()

@@ -31,11 +31,10 @@ class ClipRow:
     """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the
     video's frame.
 
-    A video that the command `index` could not open has rows with an empty `target_times`, NaN for times and crop, and 0
-    for the frame size. A later `index` that can open the video replaces these values. If the data set lists intervals
-    of a video, every interval is scored like a video and has a `video_id` of its own (`film@3-7` for seconds 3 to 7 of
-    `film`). `list_index` is the place of the video or interval in the data set's list, or -1 where the place is
-    unknown.
+    A row of a video that `index` could not open has an empty `target_times`, NaN for times and crop, and 0 for the
+    frame size. A later `index` that can open the video replaces these values. An interval of a video has a `video_id`
+    of its own (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video. `list_index` is the place of the
+    video or interval in the data set's list, or -1 where the place is unknown.
     """
 
     clip_id: str
@@ -223,8 +222,8 @@ def _schema(names: Container[str]) -> pa.Schema:
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid where `schema` lacks a required column, has a column twice, or has a column of another kind
-    than expected, for example texts in place of numbers.
+    """Raises ArrowInvalid if `schema` lacks a required column or has a column twice. Raises ArrowInvalid also if a
+    column has the wrong kind, for example texts in place of numbers.
 
     A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
     later.
@@ -255,8 +254,8 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid for a null in a column. The columns `interval`, `frame_rate` and `target_frames` may have
-    null in place of a value, but not inside a list.
+    """Raises ArrowInvalid if a column has a null that is not allowed. Values of `interval`, `frame_rate` and
+    `target_frames` may be null, but not the items of a list in them.
     """
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
@@ -289,7 +288,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
 
 
 def _way_out(storage: Storage) -> str:
-    """Returns the end of the error message for a missing clips.parquet. The end says how to get clips.parquet again."""
+    """Returns the end of the error message for a missing clips.parquet, which says how to get the file again."""
     if any(storage.names(STAGES)):
         return ", and only it says which row is which clip. Restore it from a copy of the cache."
     return ". Make it with `kinegraph index CONFIG`."
@@ -305,8 +304,8 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
     that are only in `new` follow, sorted. Two rows are the same row if their clip_id is equal.
 
     An old row takes labels, split, path and `list_index` from the same row in `new`. An old row whose video could not
-    be opened before takes all values from `new`. Raises CacheMismatch where `new` lacks an old row, or where times,
-    crop or frame size of a row changed, because the cached features would no longer match the row.
+    be opened before takes all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or
+    frame size of a row changed.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []

@@ -1,10 +1,9 @@
-"""Finds the stages that depend on other stages. Failures, changed files and requested work spread along these
-dependencies.
+"""Finds the stages that depend on other stages, directly or through others. Failures, changed files and requested work
+spread along these dependencies.
 
 A stage reads another stage if its rows are made from rows of the other stage (`regions/i3d` reads `features/i3d`). The
-attribute `reads` of a stage contains the keys of the stages that it reads. The functions of this module follow `reads`
-through any number of stages. The parameter `stages` maps stage key -> stage. In `stages`, every stage must come after
-the stages that it reads, as in the results of `Declared.stages` and `stages_in_order`.
+attribute `reads` of a stage has the keys of the stages that it reads. The parameter `stages` maps stage key -> stage.
+In `stages`, every stage must come after the stages that it reads.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,10 +12,8 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns `keys` together with the keys of all stages that read a stage in `keys`, directly or through other
-    stages.
-
-    The result is in the order of `stages`.
+    """Returns `keys` and the keys of all stages that are made from the stages `keys`, directly or through other stages.
+    For example, `features/i3d` adds `regions/i3d`. The result has the order of `stages`.
     """
     chosen = {*keys}
     for key, stage in stages.items():

@@ -39,10 +39,9 @@ def by_kind(compression: Compression) -> dict[str, str]:
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
     """Returns the codecs that compress an array, as a list of dicts for zarr.json. The list is empty if `codec` is
-    `none`. Otherwise it has one dict.
+    `none`. Otherwise it has one dict. It does not have the codec `bytes`, which comes first in zarr.json.
 
-    `dtype` is the type of the array's numbers. In zarr.json, the codec `bytes`, which turns numbers into bytes, comes
-    before this list.
+    `dtype` is the type of the array's numbers.
     """
     if codec == NONE:
         return []

@@ -1,11 +1,8 @@
-"""Writes the coordinates for xarray. A coordinate labels every row with a text, for example with its clip_id. The texts
-are copied from a column of clips.parquet. Every zarr group that directly contains arrays of the cache receives the
-coordinates.
+"""Writes the coordinates for xarray into a zarr cache.
 
-kinegraph itself never uses coordinates to find rows, because clips.parquet alone decides what a row is. The order of
-writing is: the chunks of a coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of
-the group says which coordinates the group holds. Every chunk has places for CHUNK_ROWS rows, even where the cache has
-fewer rows. So a chunk stays readable under a zarr.json that states more or fewer rows.
+A coordinate labels every row with a text, for example with its clip_id. The texts are copied from a column of
+clips.parquet. kinegraph itself does not read coordinates. Every zarr group that directly contains arrays of the cache
+has them.
 """
 
 import json
@@ -62,10 +59,10 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
 
 
 def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: bool) -> list[str]:
-    """Returns the coordinate `label` of each row: the name of the class, or a JSON list of names where `many` is true.
+    """Returns the coordinate `label` of each row: the class name, or with `many` a JSON list of class names.
 
-    `rows` has the list of labels of each row. A row without a label has an empty string, or an empty JSON list where
-    `many` is true. Raises KeyError for a label that has no name in `classes`.
+    `rows` has the list of labels of each row. A row without a label has an empty string, or with `many` an empty list.
+    Raises KeyError for a label that has no name in `classes`.
     """
     names = dict(enumerate(classes))
     if many:
@@ -74,9 +71,9 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """Returns the content of a group's zarr.json. If there are coordinates, an attribute lists their names, as the CF
-    conventions for metadata of scientific data ask for. Another attribute then holds `num_rows` and a digest of the
-    coordinates.
+    """Returns the content of the file zarr.json for a group of a zarr store with `num_rows` rows.
+
+    If there are coordinates (arrays of texts by which xarray labels the rows), it has their names and a digest of them.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
@@ -109,6 +106,7 @@ def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordina
     """
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
+            # The zarr.json comes after its chunks, so a crash leaves none that promises missing chunks.
             for chunk_index, chunk in enumerate(one.chunks):
                 storage.put(f"{group}/{one.name}/c/{chunk_index}", [chunk])
             storage.put(f"{group}/{one.name}/zarr.json", [one.document])
@@ -151,6 +149,7 @@ def _encoded(values: Sequence[str]) -> Iterator[bytes]:
     """Yields the chunks of a coordinate, one for every CHUNK_ROWS rows, encoded by zarr's codec for texts, vlen-utf8.
     The last chunk is filled up with empty texts.
     """
+    # Full chunks stay readable under a zarr.json that states more or fewer rows.
     for start in range(0, len(values), CHUNK_ROWS):
         places = np.full(CHUNK_ROWS, "", dtype=object)
         part = values[start : start + CHUNK_ROWS]

@@ -32,13 +32,12 @@ EVEN = re.compile(r"even_([1-9][0-9]*)(?:_([0-9]+))?")
 class Framing:
     """Describes how a frame becomes the square input of a network, with sides of `size` px.
 
-    resize_short: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until its short
-    side has `resize_short` px (the long side is rounded down), and then a crop of `size` px is cut. The crop `full` is
-    resized to a square without keeping the aspect ratio.
-
-    resize: `pillow` resizes bilinearly with antialias, as Pillow and torchvision do for images. `torch` resizes
-    bilinearly without antialias, as PySlowFast and PyTorchVideo do, two libraries of video networks. `resize` also
-    decides how the place of a crop is rounded to pixels (see `cut_origin`).
+    `resize_short`: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until its
+    short side has `resize_short` px. Then a crop of `size` px is cut. The crop `full` is resized to a square without
+    keeping the aspect ratio.
+    `resize`: `pillow` resizes bilinearly with antialias, as torchvision does for images. `torch` resizes bilinearly
+    without antialias, as PySlowFast and PyTorchVideo do for videos. `resize` also decides how the place of a crop is
+    rounded to pixels (see `cut_origin`).
     """
 
     size: int
@@ -46,7 +45,7 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Returns whether the frame is resized before `crop` is cut out of it. False means that the crop is cut first
+        """Returns True if the frame is resized before `crop` is cut out of it. Returns False if the crop is cut first
         and then resized.
         """
         return self.resize_short is not None and base_of(crop) != FULL
@@ -60,8 +59,8 @@ class Framing:
     def options(self) -> dict[str, Any]:
         """Returns the framing as entries of a stage's options, the inverse of `from_options`.
 
-        `resize_short` is left out where it is None, and `resize` where it is `pillow`. Earlier versions knew only these
-        two values and did not write them. So the fingerprints that earlier versions made stay valid.
+        `resize_short: null` and `resize: pillow` are left out. Earlier versions did not write them, and the fingerprint
+        of equal options must stay the same.
         """
         later = {"resize_short": (self.resize_short, None), "resize": (self.resize, "pillow")}
         return {"size": self.size} | {key: value for key, (value, early) in later.items() if value != early}
@@ -78,9 +77,10 @@ def base_of(crop: str) -> str:
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether a config may name `name` as a crop. `left` and `even_3` are such names. `even_3` stands for 3
-    evenly spaced crops. `even_3_0` names only one of the three, so the result for it is False.
-    MAX_EVEN is the largest number.
+    """Returns whether a config may name `name` as a crop, for example `left` or `even_3`.
+
+    `even_3` stands for three evenly spaced crops. The largest number is MAX_EVEN. `even_3_0` is one of the three crops.
+    A config may not name it, so the result is False.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)

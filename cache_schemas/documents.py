@@ -149,9 +149,9 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
     """Reads the document `name` of a cache and returns it as an object of the class `model`, for example `Manifest`.
 
-    Raises FileNotFoundError where the document is missing, CacheTooNew where a later version of kinegraph wrote it, and
-    CacheError where it is damaged or does not fit `model`. The message of CacheError has `advice`, which says what to
-    do.
+    Raises FileNotFoundError if the document is missing, and CacheTooNew if a later version of kinegraph wrote it.
+    Raises CacheError if it is damaged or does not fit `model`. The message of CacheError has `advice`, which says what
+    to do.
     """
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 

@@ -64,8 +64,8 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache that an earlier version of kinegraph made. The earlier version took other frames of
-    some videos than this version does.
+    """Returns the error for a cache that an earlier version of kinegraph made. For some videos, that version chose
+    other frames than this version does.
 
     `changed` has one line for each option that differs.
     """
@@ -89,8 +89,7 @@ def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
     """Returns the error for a file that could not be written because there is no room or no permission.
 
-    Returns None where `error` has another cause. no_inodes: whether the file system has no free inode. A file system
-    with a fixed number of inodes can hold no more files than inodes.
+    Returns None if `error` has another cause. `no_inodes` is true if the file system can hold no more files.
     """
     if error.errno in NO_ROOM:
         seen = error.strerror

@@ -48,7 +48,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """Returns a new temporary name for the file `name`. `sweep` recognises such names.
+    """Returns a new temporary name for the file `name`. `sweep`, which removes leftover temporary files, recognises it.
 
     The temporary name ends with `name`. Where the result would be too long for a file system, the temporary name ends
     with a shorter form of `name`.
@@ -74,7 +74,7 @@ def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 def free_inodes(folder: Path) -> int | None:
     """Returns how many more files the file system of `folder` can hold.
 
-    Returns None where the file system has no fixed number of files, as btrfs, which makes inodes as needed.
+    Returns None where the file system has no fixed number of files, for example btrfs.
     """
     disk = os.statvfs(folder)
     return disk.f_favail if disk.f_files > 0 else None
@@ -130,8 +130,7 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
     """Writes the concatenation of `parts` as the file `target`, in place of an existing file. Returns (size in bytes,
     xxh3_128 digest).
 
-    The steps are: temporary file, fsync, rename, fsync of the folder. The digest is computed while writing. A crash
-    leaves the old file or the new file, and at most one temporary file, which `sweep` removes later. Raises
+    A crash leaves the old file or the new file, and at most one temporary file, which `sweep` removes later. Raises
     CacheNotWritable where there is no room or no permission to write.
     """
     with _explained(target):
@@ -150,8 +149,8 @@ def writing_whole(target: Path) -> Iterator[Path]:
     """Yields the path of a temporary file beside `target`, for another program to write. After the `with` block, the
     file becomes `target`, in place of an existing file.
 
-    If the block raises an error, the temporary file is removed and an existing file stays. `write_whole` writes content
-    that this process has. Raises CacheNotWritable where there is no room or no permission to write.
+    If the block raises an error, the temporary file is removed and an existing file stays. Raises CacheNotWritable
+    where there is no room or no permission to write.
     """
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,8 +183,7 @@ def create_exclusively(target: Path, content: bytes) -> bool:
     """Creates the file `target` with `content`, unless the file exists already. Returns whether this call created the
     file. No reader sees the file with a part of its content.
 
-    Raises CacheNotWritable where there is no room or no permission to write. Raises CacheNotWritable also where the
-    file system has no hard links, because the file appears under its name by a hard link.
+    Raises CacheNotWritable where there is no room, no permission to write, or no support for hard links.
     """
     with _explained(target):
         temporary, _, _ = _write_temporary(target, [content])
@@ -233,11 +231,10 @@ def sweep(folder: Path) -> int:
 
 
 def _age_seconds(path: Path) -> float:
-    """Returns the age of a file in seconds, counted from when the file was last written.
-
-    The present time is read from a new file in the same folder as the file, because the clock of the file system may
-    differ from the clock of this machine.
+    """Returns the age of a file in seconds, by the clock of its file system, counted from when the file was last
+    written.
     """
+    # a new file shows the time of the file system, whose clock may differ from this machine's
     written, present = path.stat().st_mtime, path.parent / temporary_name("now")
     try:
         present.touch(exist_ok=False)
@@ -250,8 +247,8 @@ def alive(pid: int, started: int = 0) -> bool:
     """Returns whether the process with the number `pid` runs on this machine. A process that has ended but still has a
     number (a zombie) does not count as running.
 
-    started: the `start_ticks` of the process, or 0 where they are unknown. A process with the number `pid` but another
-    start is a later process, so the function returns False.
+    `started` is the `start_ticks` of the process, or 0 if they are unknown. If another process has the number `pid` by
+    now, its start differs, and the function returns False.
     """
     try:
         os.kill(pid, 0)

@@ -9,10 +9,7 @@ Options = Mapping[str, Any]
 
 
 def canonical(options: Options) -> str:
-    """Returns `options` as JSON with sorted keys and without spaces.
-
-    Floats are written by `repr`, as Python's JSON does.
-    """
+    """Returns `options` as JSON with sorted keys and without spaces."""
     return json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,10 +1,9 @@
 """Stores arrays in HDF5: one file per stage key and shard, and data.h5, in which the arrays of all these files can be
 read.
 
-A shard file is never opened for writing again. `data.h5` holds every array as a virtual dataset: a view over all shard
-files. The rows of a missing shard file read as fill values. Once the shard file is written, its rows appear in
-`data.h5`. A crash leaves no file that HDF5 cannot open, and readers take no locks, because a file is built in memory
-and appears only when all its bytes are written.
+`data.h5` holds every array as a view over all its shard files (a virtual dataset). The rows of a missing shard file
+read as fill values. Files appear only when all their bytes are written. A shard file is never opened for writing again.
+So a crash leaves no file that HDF5 cannot open, and readers take no locks.
 """
 
 import json
@@ -48,10 +47,10 @@ def _image(file: h5py.File) -> bytes:
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
-    """Returns the content of a shard file that holds the given rows of the given arrays.
+    """Returns the content of a shard file of the HDF5 store. `arrays` has one pair (spec, rows) for each array of the
+    file.
 
-    Every array in the file has places for `shard_clips` rows and has the chunk size that the zarr store would use.
-    Places without a row take no space.
+    Each array has places for `shard_clips` rows. Places without a row take no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -81,8 +80,7 @@ def _opened(path: Path) -> h5py.File:
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
     """Returns the dataset `name` that lies in `file` itself.
 
-    Raises KeyError where `file` has no such dataset, or where `name` is a link, because a link may lead into another
-    file.
+    Raises KeyError where `file` has no such dataset, or where `name` is a link, which may lead into another file.
     """
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
@@ -188,10 +186,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns ["data.h5"] if the file data.h5 is missing or damaged, or does not show the rows of all shard files
-        for every array of `specs`. Returns [] otherwise.
+        """Returns ["data.h5"] if the file data.h5 is missing or damaged, or does not show the rows of all shard files.
+        Returns [] otherwise.
 
-        data.h5 may have any number of rows in the range `num_rows`.
+        Only the arrays of `specs` are checked. data.h5 may have any number of rows in the range `num_rows`.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -201,8 +199,7 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is correct: a view over all shard files of the array `spec`, as `_join`
-        makes it.
+        """Returns whether `dataset` of data.h5 is a correct view over all shard files of the array `spec`.
 
         Returns False if the shape, type, fill value or list of files differs, or if the number of rows is not in
         `num_rows`.

@@ -1,5 +1,5 @@
-"""Checks the documents that the command `index` writes beside clips.parquet. Says what to do where such a document is
-missing or damaged.
+"""Checks the documents that the command `index` writes beside clips.parquet. Where one is missing or damaged, the error
+says what to do.
 """
 
 from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache

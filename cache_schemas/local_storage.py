@@ -22,9 +22,8 @@ from kinegraph.cache_schemas.storage import ROOT, Span
 class LocalStorage:
     """A folder on a POSIX file system.
 
-    The root is the folder itself. Reading follows all symbolic links. Writing and removing follow links in the path of
-    the root. Below the root, writing and removing refuse a link to a folder outside the root, because a cache that
-    another person made must not cause writes elsewhere. UnsafeName is then raised.
+    Reading follows all symbolic links. Writing and removing raise UnsafeName for a link that leads out of the folder.
+    So a cache that another person made causes no writes elsewhere. The folder itself may be a link.
     """
 
     def __init__(self, root: Path | str) -> None:

@@ -10,14 +10,14 @@ from kinegraph.cache_schemas.regular import require_regular
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Maps a file into memory and returns its bytes, uint8 [size], read-only.
+    """Maps a file into memory and returns its bytes, uint8 [size], read-only. No file descriptor stays open.
 
-    The file descriptor is closed before the function returns. numpy.memmap and mmap keep their descriptor (before
-    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError where `path` does not
-    exist. Raises TooManyOpenFiles where the process has no free descriptor.
+    Raises FileNotFoundError where `path` does not exist. Raises TooManyOpenFiles where the process has no free
+    descriptor.
     """
     require_regular(path)
     try:
+        # numpy.memmap and mmap keep the descriptor (before Python 3.13): `ulimit -n` would limit the open shards
         with pa.memory_map(str(path)) as file:  # the buffer keeps the mapping, not the descriptor
             return np.frombuffer(file.read_buffer(), np.uint8)
     except OSError as error:

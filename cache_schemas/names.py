@@ -1,7 +1,5 @@
-"""Checks the names of objects, arrays and stage keys that documents contain, because a damaged document could lead to a
-file outside the cache.
-
-Each name is a POSIX path that stays below the cache.
+"""Checks the names of objects, arrays and stage keys in documents. Each name must be a POSIX path that stays below the
+cache, because a damaged document could lead to a file outside of it.
 """
 
 import re
@@ -18,8 +16,7 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 def checked_name(name: str) -> str:
     """Returns `name` unchanged. Raises UnsafeName for a name that could lead out of the cache.
 
-    A name could lead out of the cache if it is absolute, has a part `.` or `..`, has an empty part, or contains a
-    backslash or a NUL.
+    That is a name that is absolute, has a backslash or a NUL, or has a part that is empty, `.` or `..`.
     """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:
         return name

@@ -30,12 +30,12 @@ Answer = TypeVar("Answer")
 
 
 class ObjectStorage:
-    """The objects below an fsspec URL like s3://bucket/prefix.
+    """The objects below an fsspec URL, for example s3://bucket/prefix.
 
-    fsspec and the package behind it take endpoint, credentials and retries from their environment variables and config
-    files. Where the store stops answering, requests are repeated for a while (see `Patience`). An ObjectStorage is safe
-    under fork and spawn, because every process opens the file system for itself. Raises StorageError where the store
-    does not do what is asked. Raises UnknownStorage where no installed package opens the URL.
+    Endpoint, credentials and retries come from the environment variables and config files of the package that opens the
+    URL. If the store does not answer, requests are repeated for a while. The object may be used after a fork and may be
+    pickled. Raises StorageError if the store does not do what is asked. Raises UnknownStorage if no installed package
+    opens the URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -69,19 +69,15 @@ class ObjectStorage:
         return len(content), xxhash.xxh3_128_hexdigest(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates an object unless it exists already. Returns whether this call created the object.
-
-        An object that exists before the call is never replaced. The call looks for the object first, because some
-        servers ignore the condition that a put must not replace an object.
+        """Creates an object unless it exists already. Returns whether this call created the object. An existing object
+        is never replaced.
         """
+        # looked for first, because some servers ignore the condition that a put must not replace an object
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Returns whether the store refuses to create an object that exists already. The first call of this method
-        finds out by creating one test object twice.
-
-        The test is needed because not every server that speaks S3 obeys `If-None-Match`, the HTTP header that forbids
-        to replace an object.
+        """Returns whether the store refuses to create an object that exists already. The first call tries it with a
+        test object, because not every server that speaks S3 refuses.
         """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"
@@ -226,11 +222,10 @@ class ObjectStorage:
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
-    """Puts an object with the bytes `content`.
+    """Writes the object `path` with the bytes `content`.
 
-    The put is cancelled where it takes longer than PUT_SECONDS plus the time that `content` needs at
-    SLOWEST_BYTES_PER_SECOND. The function then raises FSTimeoutError. A file system of fsspec that is not asynchronous
-    has no such limit.
+    Raises FSTimeoutError if this takes longer than PUT_SECONDS plus the time that `content` needs at
+    SLOWEST_BYTES_PER_SECOND. A file system of fsspec that is not asynchronous has no such limit.
     """
     if not system.async_impl:
         system.pipe_file(path, content, **settings)

@@ -1,5 +1,5 @@
-"""Repeats requests to an object store that does not answer for a while, because its server restarts, its port is
-refused, or the network is down.
+"""Repeats requests to an object store that does not answer for a while, for example because its server restarts or the
+network is down.
 """
 
 import logging
@@ -39,8 +39,7 @@ class Patience:
 
     The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal stops the process. A store
     that has never answered any request is not waited for, so a wrong address is reported at once. Threads share one
-    `Patience`. After one thread has given up, the other threads give up too. The client of the store may repeat a
-    request by itself before `Patience` sees the error.
+    `Patience`. After one thread has given up, the other threads give up too.
     """
 
     def __init__(self, root: str) -> None:
@@ -52,8 +51,8 @@ class Patience:
         """Calls `ask` until it succeeds, and returns its result. After an error that means that the store is away for a
         while, the function waits and calls `ask` again.
 
-        Raises any other error of `ask` at once. Raises every error at once if the store has never answered yet, or if a
-        signal asks this process to stop. Raises the last error if the store has been away for PATIENCE_SECONDS.
+        Raises every other error of `ask` at once. Waits no longer than PATIENCE_SECONDS, and not at all if the store
+        has never answered or a signal asks this process to stop.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:

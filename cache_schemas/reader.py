@@ -42,20 +42,17 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade:
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages whose options `features_fingerprint` covers.
-
-    The result has the stages that write the arrays in `arrays`, and all stages that those stages read, directly or
-    through others.
+    """Returns stage key -> options, for the stages that write the arrays in `arrays`, and for all stages that these
+    stages read, directly or through others. The function `features_fingerprint` covers these options.
     """
     return options_behind([cache.array(name).stage for name in arrays], cache.stage)
 
 
 def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
     """Returns stage key -> options, for the stages `keys` and all stages that they were made from, directly or through
-    others.
+    others. The entry `reads`, which has the fingerprints of other stages, is left out of the options.
 
-    `stage_of` returns the stage of a key. The entry `reads` of the options, with the fingerprints of other stages, is
-    left out, because the options of these stages are in the result themselves.
+    `stage_of` is a function that returns the stage of a key.
     """
     options_of: dict[str, Options] = {}
     wanted = [*keys]
@@ -67,33 +64,29 @@ def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dic
 
 
 class CachedClips:
-    """Map-style data set for torch: the clips of one split that have features. If `split` is None, the data set covers
-    all splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these stages failed
-    on the clip.
+    """Map-style data set for torch: the clips of one split that have features in the cache. If `split` is None, the
+    data set covers all splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these
+    stages failed on the clip.
 
-    A shard is sealed once its features are written and recorded. The data set covers the shards that were sealed when
-    the data set was opened. A cache that grows does not change an open data set. A video whose clips all failed is not
-    in the data set, but is listed in `failed_videos`.
+    The data set covers the shards that were sealed when it was opened, also if the cache grows later. A video whose
+    clips all failed is not in the data set, but is listed in `failed_videos`.
 
-    `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
-    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. The rectangles come from clips.parquet
-    and belong to the stage `clips`.
-
-    The data set is safe under fork and spawn, because each process opens shards for itself when it needs them. If the
-    cache is at a URL, a batch first fetches the indexes of all shards that are not open yet, side by side. The batch
-    then fetches all its rows side by side.
-
-    A sample is a dict. It contains each array under its full name, `labels` (int64 [], or multi-hot float32
-    [num_classes] if `multi_label` is true) and `clip_index` (int64 [], the row in the cache). torch's DataLoader,
-    Subset and samplers take the data set as it is. `batch(indices)` returns a dict with the keys of a sample, whose
-    tensors have an axis [B] in front, for B clips. `batch` is faster than samples, because torch need not join samples
-    to a batch: `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
+    A sample is a dict. It contains each array under its full name, `labels` and `clip_index`, the row in the cache
+    (int64 []). `labels` is int64 [], or float32 [num_classes] with 0 and 1 if `multi_label` is true. torch's
+    DataLoader, Subset and samplers take the data set as it is. `batch(indices)` returns one dict for B clips, whose
+    tensors have an axis [B] in front. It is faster than samples: `DataLoader(range(len(clips)), batch_size=8,
+    collate_fn=clips.batch)`.
 
     Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
     `float32=True` converts float16 arrays to float32.
 
+    `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
+    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. These arrays belong to the stage
+    `clips`.
+
     `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
-    or small (benchmarks/preload.py). Forked processes share the memory. A spawned process reads a copy of its own.
+    or small. Forked processes share the memory. A spawned process reads a copy of its own. The data set may be used in
+    forked and spawned processes.
 
     Raises CacheError for an array that the cache lacks, a split that the cache does not have, or rows that do not fit
     in memory. Raises TypeError for a string in place of the list of arrays.
@@ -141,8 +134,8 @@ class CachedClips:
         self._preloaded = self._in_memory()
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """Returns the rectangles (x1, y1, x2, y2) that the rows of the cache show, for all rows: float64 [rows, 4], in
-        pixels of the video's frame.
+        """Returns the rectangle (x1, y1, x2, y2) of the video that each row of the cache shows: float64 [rows, 4], in
+        pixels.
 
         `name` is the name of an array. For `clips/crop`, the rectangles are the crops of the clips. For
         `clips/crop/<entry>`, they are the parts of the frame that the backbone `<entry>` sees. If a row is mirrored, x1
@@ -266,10 +259,7 @@ class CachedClips:
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
-        """Returns a list with one sample for each clip number in `indices`. torch's DataLoader calls this method.
-
-        `batch` returns the values of these samples as one dict of tensors.
-        """
+        """Returns one sample for each clip number in `indices`. torch's DataLoader calls this method to get a batch."""
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
@@ -299,10 +289,11 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the clips that `index` chooses, as an int64 array. All numbers are in
-        range(len(self)). The array of a single number has no axis.
+        """Returns the numbers of the clips that `index` chooses, as an int64 array: [n], or without an axis for a
+        single number.
 
-        Raises IndexError for a number out of range, TypeError for a value that is no number.
+        Clips are numbered from 0, and negative numbers count from the end. Raises IndexError for a number out of range,
+        and TypeError for a value that is no number.
         """
         clip_numbers = np.arange(len(self))
         if isinstance(index, slice):

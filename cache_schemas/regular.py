@@ -1,5 +1,5 @@
-"""Opens files whose paths come from a user, a csv or a cache. Files that are not regular are refused, because reading a
-FIFO (a named pipe), a socket or a device could wait for ever or could yield bytes without end.
+"""Opens files whose paths come from a user, a csv or a cache. Files that are not regular are refused: FIFOs (named
+pipes), sockets and devices. To read one could take for ever.
 
 Documents that are larger than a limit are refused, too.
 """
@@ -40,9 +40,10 @@ def open_regular(path: Path | str) -> io.BufferedReader:
 
 
 def read_whole(path: Path | str) -> bytes:
-    """Returns all bytes of a regular file. The call takes two thirds of the time of `open_regular` followed by `read`.
+    """Returns all bytes of a regular file. It is faster than `open_regular` followed by `read`.
 
-    Raises the errors of `open_regular`.
+    Raises FileNotFoundError where there is no file, NotRegularError for a folder, a FIFO, a socket or a device, and
+    OSError where the system cannot open the file.
     """
     descriptor = _descriptor(path)
     try:

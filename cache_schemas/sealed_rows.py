@@ -1,7 +1,7 @@
 """Reads the records of sealed shards and compares each record with the rows of the cache.
 
-After a shard was sealed, clips.parquet may have lost rows or may have been replaced, or `shard_clips` in cache.json may
-have been changed. The record of the shard then no longer matches the rows.
+A record may no longer match the rows, for example because clips.parquet was replaced or has lost rows since the shard
+was sealed.
 """
 
 from collections.abc import Container, Iterator
@@ -31,12 +31,11 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are done for a stage key, in order. A shard is done if it has a ledger
-    record.
+    """Returns the numbers of the shards that are done (have a ledger record) for a stage key, in order.
 
-    Another process may have added rows to the cache since `cache` counted its rows, and sealed their shards. Such
-    shards are left out. Raises RowsMismatch if there are such shards although clips.parquet has no added rows, and
-    CacheError if the record of the last of them is damaged.
+    Another process may have added rows to clips.parquet and sealed their shards. Such shards are left out. Raises
+    RowsMismatch if a shard has a number too high for the rows in clips.parquet, and CacheError if its record is
+    damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -47,9 +46,9 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the records of a stage key, in the order of the shards.
 
-    `among` contains the numbers of the shards whose records are wanted. None means all shards. Another process may add
-    rows after `cache` counted its rows. The iterator skips a shard that was sealed with such rows. Raises RowsMismatch
-    where a record does not match the rows of the cache, CacheError where a record is damaged.
+    `among` contains the numbers of the shards whose records are wanted. None means all shards. Shards with rows that
+    another process added after `cache` counted its rows are skipped. Raises RowsMismatch where a record does not match
+    the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -64,10 +63,10 @@ def require_rows_of(cache: Cache, record: Record) -> None:
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch if the sealed shards do not match the rows of the cache.
+    """Raises RowsMismatch if the sealed shards do not fit the rows of the cache.
 
-    For every stage, only the numbers of the sealed shards are compared with the number of rows. For the first stage,
-    the ledger records are read and compared as well.
+    The contents of ledger records are compared with the rows for the first stage only. For the other stages, only the
+    numbers of the shards are.
     """
     keys = cache.stage_keys()
     for key in keys:
@@ -77,8 +76,8 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns whether `cache` knows all rows of the shard of `record`. False means that another process has added rows
-    since the rows of `cache` were counted.
+    """Returns whether `cache` has all rows of the sealed shard of `record`. Returns False if another process has added
+    rows since the rows of `cache` were counted.
 
     Raises RowsMismatch where the shard was sealed with other rows than the cache has.
     """
@@ -93,8 +92,8 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch, unless clips.parquet has more rows now than `cache` counted before. In that case
-    another process has added rows, and the record of the shard may be about the new rows.
+    """Raises RowsMismatch unless clips.parquet has more rows now than `cache` counted before. If it has more, another
+    process has added rows, and the record of the shard may be about the new rows.
 
     `seen` is the part of the error's message that says what the record of the shard states.
     """

@@ -1,15 +1,14 @@
-"""Stops the process at signals. A handler notes the signal, and the main thread stops at its next safe point. The
-module does not import torch.
+"""Stops the process at signals. A handler only notes the signal. The main thread stops at its next safe point. Imports
+no torch.
 
-A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. If the handler
-itself raised, it would raise inside whatever code runs, also inside the locks of `threading`. The locks would stay
-taken, or the exception would be lost. Therefore the loops of the main thread call `check`, and the waiting functions of
-this module call `check` every `POLL_SECONDS`. Other threads are never interrupted. Where no handler was installed (a
-notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as usual in Python.
+A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. Loops of the
+main thread call `check`, and the waiting functions of this module call it every `POLL_SECONDS`. An exception in the
+handler itself could be raised inside a lock of `threading`, and the lock would stay taken. Other threads are not
+interrupted. In a notebook or a user's script no handler is installed, and Ctrl-C raises KeyboardInterrupt as usual in
+Python.
 
-A watchdog ends a process whose main thread does not call `check` in time after a signal, for example during a native
-call of minutes. The watchdog is a thread that reads a pipe. Python's signal handler, which is written in C, writes each
-signal into the pipe, also during a native call of the main thread.
+A watchdog thread ends the process if the main thread does not call `check` in time, for example during a native call of
+minutes. It reads the signals from a pipe, into which Python writes them even during a native call.
 """
 
 import os
@@ -54,13 +53,14 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """Holds what the signal handler notes. `signal` is the number of the first signal that came, or 0.
+    """Holds the state of the signal handler.
 
-    `words` is the text that is printed after a stop. The text says what becomes of the work of this process.
-    `is_raised` says whether `check` has raised. `obeying_pid` is the number of the process that called `obey`.
-    `ignored_after_first` contains the signals that are ignored from their second time on. No attribute needs a lock,
-    because the handler may run while the main thread holds any lock.
+    `signal` is the number of the first signal that came, or 0. `words` is the text that is printed after a stop.
+    `is_raised` says whether `check` has raised its exception. `obeying_pid` is the id of the process that called
+    `obey`. `ignored_after_first` has the signals that are ignored from their second time on.
     """
+
+    # No lock guards the attributes, because the handler may run while the main thread holds any lock.
 
     signal: int = 0
     words: str = ""
@@ -97,13 +97,11 @@ def obey(
 
 
 class _Imports:
-    """Stops the process at its next import after a signal, because importing torch takes 30 s on a busy machine. `obey`
-    adds an object of this class to `sys.meta_path`, so Python asks this object first for each module that is not loaded
-    yet.
+    """Stops the process at its next import after a signal. `obey` adds an object of this class to `sys.meta_path`,
+    which Python asks before each import.
 
-    Imports are not stopped after `check` has raised, because code that tidies up may import. Imports that a native
-    module (a compiled one) makes while it is loaded are not stopped either. The native module of torch would drop the
-    exception, and the command would go on.
+    After `check` has raised, imports are not stopped, because code that tidies up may import. Imports inside a native
+    module are not stopped either, because torch's native module would drop the exception.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
@@ -112,7 +110,7 @@ class _Imports:
 
 
 def _is_in_native_module() -> bool:
-    """Returns whether a native module is being loaded in one of the calls that led to this call."""
+    """Returns whether this call happens while Python loads a native module (compiled code)."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name in LOADING and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
@@ -127,12 +125,10 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Waits for a signal in `signals`. Ends the process if it has not ended by itself `limit_seconds` after the first
-    such signal. Runs in the thread of the watchdog, and reads the number of each signal from the descriptor `pipe`.
+    """Ends the process if it has not ended by itself `limit_seconds` after the first signal in `signals`.
 
-    The handler of a signal runs in the main thread, so it has to wait until a native call of the main thread returns.
-    If the first signal comes again during this wait, the process ends at once. The repeated signal is ignored if `obey`
-    was called for the signal with `second_ends=False`.
+    Runs in the thread of the watchdog, and reads signal numbers from the descriptor `pipe`. The process ends at once if
+    the first signal comes again before the main thread has noted it, unless `obey` was called with `second_ends=False`.
     """
     first = 0
     while first not in signals:
@@ -147,8 +143,8 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Prints `why`, ends the processes that this process started through multiprocessing, then ends this process at
-    once, whatever it is doing.
+    """Prints `why` and ends this process at once, whatever it is doing. Ends the processes first that it started
+    through multiprocessing.
     """
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
@@ -179,9 +175,8 @@ def exit_code_of(stop: type[KeyboardInterrupt]) -> int:
 
 
 def asked() -> type[KeyboardInterrupt] | None:
-    """Returns the exception class for the signal that came, or None where no signal came.
-
-    Any thread may call this function.
+    """Returns the exception class for the signal that came, or None if no signal came. Any thread may call this
+    function.
     """
     return STOPS[_noted.signal] if _noted.signal else None
 
@@ -227,11 +222,9 @@ def wait(event: threading.Event, seconds: float) -> bool:
 
 
 def result(future: Future[Result]) -> Result:
-    """Waits for the result of `future` and returns it. A stop by a signal raises its exception (see `check`) also
-    during the wait.
+    """Waits for the result of `future` and returns it, or raises its exception.
 
-    Raises the exception of the future if it failed. If a signal has come too, raises the exception of the signal
-    instead.
+    A signal to stop ends the wait and raises the exception of `check`, also if the future has failed.
     """
     while True:
         check()
@@ -317,12 +310,10 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block, because this process stops
-    its children itself. Without this, Ctrl-C would stop the children too, since it sends SIGINT to all processes of a
-    terminal.
+    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block.
 
-    Inside the block, the two signals are blocked in the calling thread. A child process inherits the blocked signals
-    from its first moment on.
+    For example, Ctrl-C in a terminal sends SIGINT to all processes of the terminal. It then stops this process, but not
+    the started processes. This process has to stop them itself.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -11,8 +11,8 @@ from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 def open_storage(root: Path | str) -> Storage:
     """Returns the storage at a cache's path or URL.
 
-    Raises UnknownStorage for a URL that no installed package opens, and for a URL with a secret such as a password,
-    because URLs are printed and logged.
+    Raises UnknownStorage for a URL that no installed package opens. Raises it also for a URL with a secret such as a
+    password, because URLs are printed and logged.
     """
     if has_login(str(root)) or has_query(str(root)):
         raise UnknownStorage(

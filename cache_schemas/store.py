@@ -46,10 +46,10 @@ class Store(Protocol):
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of the objects, such as zarr.json, that are missing, or that do not describe the arrays
-        `specs` as `declare` does.
+        """Checks the objects that `declare` writes for the arrays `specs`, such as zarr.json. Returns the names of
+        those that are missing or wrong.
 
-        An object may state any number of rows in the range `num_rows`.
+        The number of rows that an object states may be any number in `num_rows`.
         """
         ...
 
@@ -85,7 +85,8 @@ class Store(Protocol):
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
         """Opens shards of one or several arrays. Returns one `Shard` for each (array, shard number) in `wanted`.
 
-        Shards at a URL are fetched side by side. Raises the errors of `open_shard`.
+        Shards at a URL are fetched side by side. Raises FileNotFoundError where a shard does not exist, ValueError
+        where a shard is damaged.
         """
         ...
 
@@ -98,8 +99,7 @@ class Store(Protocol):
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a store layout in which config and cache must agree: `kind` and `compression`.
-
-    The result has no `shard_clips`, because the cache alone decides the number of rows per shard.
+    """Returns the entries of a store layout in which config and cache must agree: `kind` and `compression`. The number
+    of rows per shard may differ, because the cache alone decides it.
     """
     return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

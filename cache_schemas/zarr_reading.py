@@ -22,7 +22,7 @@ ABSENT = 2**64 - 1
 
 
 def index_bytes(num_inner: int) -> int:
-    """Returns the size in bytes of the index of a shard with `num_inner` inner chunks, checksum included."""
+    """Returns the size in bytes of the index of a shard with `num_inner` chunks, checksum included."""
     return 16 * num_inner + 4
 
 
@@ -91,10 +91,10 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object at a URL. The index is kept in memory. Each row is fetched with one request for a range of
-    bytes.
+    """A sealed shard object at a URL. The index of the shard is kept in memory. Each row is fetched with one request
+    for a range of bytes.
 
-    `tail` is the last part of the object and contains the index. Raises ValueError where the index is damaged.
+    `tail` is the last part of the object, which contains the index. Raises ValueError where the index is damaged.
     """
 
     def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:

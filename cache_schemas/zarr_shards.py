@@ -2,9 +2,7 @@
 
 A shard object consists of the inner chunks, an index of (offset, nbytes) per inner chunk (little-endian uint64, 2**64-1
 for an absent chunk), and the crc32c of the index. This module writes shard objects without zarr-python, the usual
-library for zarr, for two reasons. zarr-python renames a written file but does not fsync it, so a power cut can lose the
-content. Where two writers write parts of one shard with zarr-python, data is lost (issue 3682 of zarr-python). In
-kinegraph, only one writer writes an object, and it writes the whole object.
+library for zarr, because zarr-python does not fsync them. A power cut could lose their content.
 """
 
 import json
@@ -219,14 +217,15 @@ class ZarrStore:
         return view(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(self.shard_clips), self.shard_clips)
 
     def open_shard(self, spec: ArraySpec, shard: int) -> ShardView | FetchedShard:
-        """Opens one array of a sealed shard and returns it. Raises the errors of `open_shards`."""
+        """Opens one array of a sealed shard and returns it. Raises FileNotFoundError where the shard does not exist,
+        ValueError where it is damaged.
+        """
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row for each (opened shard, row index in the shard) in `places`, read-only.
+        """Returns one row, read-only, for each (opened shard, index of the row in the shard) in `places`.
 
-        A row of a mapped file is a view of the file. Rows at a URL are fetched side by side. Raises ValueError where a
-        row is damaged.
+        Rows of a cache at a URL are fetched at the same time. Raises ValueError where a row is damaged.
         """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

@@ -29,12 +29,11 @@ class Commands(TyperGroup):
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Parses the command line and returns typer's context, an object that holds the parsed arguments.
-
-        If a signal comes during parsing, the command exits with the exit code of that signal (143 after SIGTERM).
-        Without this method, typer would exit with 130 after every signal.
+        """Parses the command line and returns typer's context, which holds the parsed arguments. A signal during the
+        parsing ends the command with the exit code of that signal (143 after SIGTERM).
         """
         try:
+            # typer alone would exit with 130 after every signal
             return super().make_context(*arguments, **options)
         except KeyboardInterrupt as stop:
             raise typer.Exit(stopped(type(stop))) from stop

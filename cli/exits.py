@@ -111,8 +111,7 @@ def _end_as_asked() -> None:
 def end_process(code: int) -> NoReturn:
     """Ends the process with exit code `code`. After a signal the process does not wait for its threads.
 
-    If stdout or stderr accepts no more output, the output that is left is dropped, because Python would otherwise raise
-    an error at exit.
+    If stdout or stderr accepts no more output, the rest of the output is dropped without an error.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

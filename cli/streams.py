@@ -9,8 +9,7 @@ import sys
 def open_standard_streams() -> None:
     """Opens /dev/null in place of every closed stream among stdin, stdout and stderr.
 
-    Otherwise the file that is opened next would take the number of the closed stream, and output for the stream would
-    be written into that file.
+    Otherwise the next file that is opened would take the number of the closed stream, and would get its output.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

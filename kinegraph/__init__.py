@@ -82,12 +82,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Returns the object with the public name `name`. Imports the module of the object first, if this has not happened
-    yet.
-
-    Imports are late because the command `kinegraph` and its worker processes import this package and need few of the
-    public names. Raises AttributeError for a name that is not public.
+    """Returns the object with the public name `name`, and imports its module if needed. Raises AttributeError for a
+    name that is not public.
     """
+    # Imports are late, because the command and its worker processes import this package and need few of the names.
     if name == "metrics":
         return importlib.import_module("kinegraph.stages.training.metrics")
     if name not in _MODULE_OF:
@@ -136,8 +134,8 @@ def evaluate(
 
     Returns an object with the scores: `result.metrics` (metric name -> value), `per_class()` (class name -> score),
     `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json. Raises
-    RunError if `run` is not the folder of a complete run or does not fit the cache, CacheError for a cache that cannot
-    be used, and UsageError for a split without clips or an override that is not allowed.
+    RunError if `run` is not the folder of a complete run or does not fit the cache. Raises CacheError for a cache that
+    cannot be used. Raises UsageError for a split without clips or an override that is not allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -181,9 +179,11 @@ def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: i
     `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config. A tap is the name of a layer
     whose output is returned.
 
-    Returns the backbone. It maps B clips of T frames with H rows and W columns of pixels, [B, 3, T, H, W], to a dict of
-    tap -> map [B, C, T', H', W'] with C channels, T' time steps, H' rows and W' columns. Raises ValueError for a model,
-    a tap or an option that does not exist, and WeightsError for weights that cannot be read or do not fit the model.
+    The backbone maps clips [B, 3, T, H, W] to a dict of tap -> map [B, C, T', H', W']. B is the number of clips. A clip
+    has T frames of H rows and W columns. A map has C channels, T' time steps, H' rows and W' columns.
+
+    Raises ValueError for a model, a tap or an option that does not exist. Raises WeightsError for weights that cannot
+    be read or do not fit the model.
     """
     from kinegraph.stages.backbones.build import build_backbone as build
 

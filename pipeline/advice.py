@@ -1,7 +1,7 @@
 """Returns advice about a config or a cache that works but may not be what the user wants. Torch-free.
 
-The advice is about differences between the config and the training of the weights, about random weights, and about a
-cache with more files than one process may open.
+The advice warns of clips or options that differ from those with which the weights were trained. It also warns of random
+weights, and of a cache with more files than one process may open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Returns a list of sentences. Each sentence names a difference between an entry of `backbones` in the config and
-    the training of the weights of this entry.
+    """Returns a list of sentences. Each sentence names a difference between a backbone in the config and the training
+    of its weights.
 
-    A number of frames, a frame rate or a frame size differs if it is at least twice or at most half the value in the
-    training. Another option of the network differs if it does not have the value in the training.
+    A number of frames, a frame rate or a frame size counts as different from a factor of 2. Any other option counts if
+    it is not equal.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
@@ -64,7 +64,7 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
     """Returns the names of the config sections that have random weights, such as `backbones.i3d` or `proposals`.
 
-    If the config reads stages that were imported into a cache, `cache` is that cache.
+    `cache` is needed only if the config reads stages that were imported into this cache.
     """
     stages = declare(config, {}, cache).stages
     return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
@@ -73,8 +73,8 @@ def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
     """Returns the keys of the stages of `cache` whose networks had random weights.
 
-    If `arrays` is not None, only the stages from which these arrays were made are searched. `arrays` has names of
-    arrays in the cache.
+    `arrays` are names of arrays. Only the stages from which these arrays were made are considered. None means all
+    stages.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
@@ -99,11 +99,10 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns the number and the rate of the frames that a network gets of a clip. The network gets one of every
-    `every` consecutive frames of the clip.
+    """Returns how many frames of a clip a network gets, and their rate in frames per second. The network gets one of
+    every `every` frames of the clip.
 
-    The rate is None if the frames are spread evenly over the clip. Returns None in place of both if the rate depends on
-    the frame rate of each video.
+    The rate is None if the frames are spread evenly over the clip. Returns None if the rate depends on the video.
     """
     if clips.sampling != "uniform" and isinstance(clips.fps, str):
         return None

@@ -121,9 +121,9 @@ class RunOptions(StageOptions):
     @property
     def command_walltime_seconds(self) -> float | None:
         """Returns the time limit of this command in seconds, or with SLURM the time limit of each task of the job
-        array.
+        array. Returns None if the config sets no limit.
 
-        Returns None if the config sets no limit, or if the limit is that of batch jobs with Dask workers.
+        A limit that is meant for batch jobs with Dask workers does not count.
         """
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
@@ -143,9 +143,9 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the recipe, changed by the keys of the variant `name`.
+        """Returns the options of the section `train`, with the keys of the variant `name` in place of its own.
 
-        If the variant has another head, the head options of the recipe are dropped.
+        If the variant has another head, the head options of the section are dropped.
         """
         keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
         if keys.get("head", self.head) != self.head:
@@ -229,8 +229,8 @@ def _with_own_heads(config: Config, folder: Path) -> Config:
 
 
 def check_config(document: dict[str, Any], where: str) -> Config:
-    """Returns the config for a document that is already read. Error messages begin with `where`, such as the path of
-    the file.
+    """Checks the content `document` of a config file and returns the config. Error messages begin with `where`, such as
+    the path of the file.
 
     Raises ConfigError if a key is unknown or missing, or if a value is not allowed.
     """
@@ -263,8 +263,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
     """Returns the errors that pydantic found in `document`, one line per key: `key.path: what is wrong (given ...)`.
 
-    If `document` is the content of only one section of a config, `section` is the name of that section. After 20 lines
-    a last line has the number of further errors.
+    If `document` is only one section of a config, `section` is its name. After 20 lines, a last line has the number of
+    further errors.
     """
     words_of: dict[str, list[str]] = {}
     for entry in error.errors():
@@ -277,12 +277,10 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """Returns the keys on the path to an error, as the config file has them. `location` is the path as pydantic reports
-    it.
+    """Returns the path to a wrong value as the keys in the config file, for example ["dataset", "root"].
 
-    pydantic adds names to this path that are not in the file, where a value may have one of several types. The result
-    does not have these names. `document` is the content of the file, and `kind` is pydantic's type of the error, such
-    as `missing`.
+    `location` is the path as pydantic reports it. It may contain names of types, which are not in the file and not in
+    the result. `document` is the content of the file. `kind` is pydantic's type of the error, such as `missing`.
     """
     keys = []
     for number, part in enumerate(location, 1):
@@ -296,8 +294,8 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """Returns a pair of texts about `entry`, an error that pydantic found in a config: the path of the key, such as
-    `run.workers`, and what is wrong with it, such as `missing`.
+    """Returns a pair of texts about `entry`, an error that pydantic found in a config. The texts are the path of the
+    key, such as `run.workers`, and its fault, such as `missing`.
 
     `keys` are the keys of the path. If only one section was checked, `section` is its name.
     """
@@ -347,12 +345,10 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 
 
 def _model_in(annotation: Any, below: str) -> Any:
-    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if the annotation
-    contains no options class.
+    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if there is none.
 
-    A union may have several options classes. Then the class whose `kind` or `source` has the value `below` is returned,
-    or the first class if no class has this value. For the annotation of a dict, the options class of its values is
-    returned.
+    Among several classes, the one whose `kind` or `source` is `below` is returned, else the first. For a dict, the
+    options class of its values is returned.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

@@ -57,12 +57,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def _cause(node: yaml.Node, error: Exception) -> str:
-    """Returns why the YAML value at `node` cannot be made into a Python value. The result is the text of `error`,
-    except for a long integer.
-
-    For a long integer the result is another text, because Python's own message advises to change a setting of Python.
+    """Returns why the YAML value at `node` cannot be made into a Python value, for a message. This is the text of
+    `error`, except for an integer with too many digits.
     """
     if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
+        # Python's own message advises to change a setting of Python
         return f"a number of {len(node.value):,} digits, allowed: 64 bits"
     return shortened(str(error))
 

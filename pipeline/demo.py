@@ -48,8 +48,7 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """The row of one head in the table of the demo. `name` is the name of the head's options in `train.variants` of the
-    config.
+    """The row of one head in the table of the demo. `name` is the head's name in `train.variants` of the config.
 
     `scores` has the test score for each seed. `seconds` has the duration of the training for each seed.
     """
@@ -82,9 +81,9 @@ class DemoResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneDemoResult:
-    """One comparison per seed, the number of epochs of fine-tuning, and the seconds of the whole demo.
+    """The results of the fine-tuning demo: one comparison per seed, the number of epochs, and the seconds of the demo.
 
-    `start` says in words from which runs fine-tuning goes on.
+    `start` is a text for the output. It says from which runs the fine-tuning started.
     """
 
     comparisons: tuple[JointComparison, ...]
@@ -97,9 +96,9 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
     """Returns the config of a demo, read from the file `path`. With `out`, the cache, the videos and the runs are put
     below the folder `out`.
 
-    If the device is slow at bf16, all backbones that would use it compute in float32, and a log line names them.
-    `overrides` count more than both of these changes. Raises ConfigError if the config has no section `dataset` or no
-    variants in the section `train`.
+    If the device is slow at bf16, backbones compute in float32 instead, and a log line names them. Values in
+    `overrides` (`section.key=value`) replace all others. Raises ConfigError if the config has no section `dataset` or
+    no variants in the section `train`.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]

@@ -154,8 +154,7 @@ def _is_list(path: Path) -> bool:
 def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listing]:
     """Returns the dataset options for `folder`, and the videos that these options list.
 
-    A subfolder of images counts as a video only if all videos are such subfolders, or if the csv `annotations` lists
-    it.
+    Subfolders of numbered images count as videos if there are no video files, or if a csv `annotations` is given.
     """
     options = FolderOptions(
         kind="folder", root=folder, annotations=annotations, splits=SHARES, frame_rate=IMAGES_A_SECOND

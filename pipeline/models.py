@@ -16,8 +16,8 @@ def models() -> list[dict[str, Any]]:
 
 
 def heads() -> list[dict[str, Any]]:
-    """Returns the document that `models --heads --json` prints: a row for each head. The number of parameters in a row
-    is that of the head at the size in its paper.
+    """Returns one row for each head, as `models --heads --json` prints them. Parameters are counted for the head in the
+    size that its paper uses.
     """
     from kinegraph.stages.heads.sizes import SIZES, count
 

@@ -42,7 +42,9 @@ def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any)
 
 
 def tell_completion(folder: Path, index: int, exit_code: int) -> None:
-    """Writes a file with the exit code of the task, for clusters whose SLURM forgets ended tasks."""
+    """Writes the exit code of task `index` to a file in `folder`. The file is for clusters whose SLURM forgets ended
+    tasks.
+    """
     write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
 
 
@@ -88,10 +90,7 @@ def _extract(config: Config, work: Work, index: int, begun: float) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields those of `units` that are not sealed yet. Calls `report` once for each unit that is already sealed.
-
-    The ledger is read once, when the caller takes the first unit.
-    """
+    """Yields those of `units` that are not sealed yet. Calls `report` once for each unit that is already sealed."""
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}
     for unit in units:
@@ -101,10 +100,9 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Returns one list of units per task. The list of task `index` comes first, then the lists of the tasks after it.
-    Task 0 follows the last task.
+    """Returns one list of units per task. The list of task `index` comes first, then those of the next tasks in turn.
 
-    The unit at position i belongs to task i modulo `num_tasks` (units a to e, task 1 of 2 -> [[b, d], [a, c, e]]). So
-    the lengths of two lists differ by at most one.
+    For example, with units a to e, task 1 of 2 gets [[b, d], [a, c, e]]. The lengths of two lists differ by at most
+    one.
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

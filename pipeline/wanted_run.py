@@ -29,8 +29,8 @@ class WantedRun(BaseModel):
 class RunPlace:
     """The place of a run in the table of runs that are trained together: run `number` of `num_runs`, counted from 1.
 
-    `runs_after` is the number of runs that the worker process of this run will train after it, on average. `num_epochs`
-    is 0 until the clips of the run are known.
+    `runs_after` is how many runs the same process will train after this run, on average. `num_epochs` is 0 until the
+    clips of the run are known.
     """
 
     name: str
@@ -48,10 +48,10 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns the position of each run in the table of runs, and how many runs its process will train after it, on
-    average. The result is in the order of `runs`.
+    """Returns for each run its position in the table of runs, and how many runs its process will train after it, on
+    average.
 
-    The runs in `trained` are finished and will not be trained. The other runs are divided among `workers` processes.
+    The runs in `trained` are finished and are not trained again. The other runs are divided among `workers` processes.
     """
     takes_time = [run not in trained for run in runs]
     return [

@@ -127,9 +127,5 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Returns `values` as a tensor on `device`.
-
-    A tensor is returned unchanged, because the stage that made the tensor made it on `device`. A numpy array is copied
-    first, because arrays that are read from the cache are read-only.
-    """
-    return values if isinstance(values, Tensor) else upload(values.copy(), device)
+    """Returns `values` as a tensor on `device`. A tensor must be on `device` already."""
+    return values if isinstance(values, Tensor) else upload(values.copy(), device)  # arrays of a cache are read-only

@@ -81,10 +81,9 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Raises ArrayFileError in place of an error of any type in the `with` block, because readers raise errors of many
-    types for a damaged file.
+    """Turns every error in the `with` block into ArrayFileError, because a damaged file can cause errors of any type.
 
-    OSError and MemoryError do not show damage, so they are raised unchanged.
+    OSError and MemoryError do not show damage, so they stay as they are.
     """
     try:
         yield
@@ -97,8 +96,7 @@ def _damage_named() -> Iterator[None]:
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Reads the header of a .npy file. Returns (shape, whether the values are in Fortran's order, type of the values).
 
-    Raises ArrayFileError if the header is damaged, also where Python's parser raises MemoryError for the damaged
-    header.
+    Raises ArrayFileError if the header is damaged.
     """
     try:
         version = npy.read_magic(file)

@@ -25,10 +25,8 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """The sections of a config that describe stages, one section for each kind of stage, and the data set.
-
-    A kind of stage without a section is not extracted. Each kind checks that its section fits the other sections
-    (`StageKind.check`).
+    """The sections of a config that describe stages, one section for each kind of stage, and the data set. A kind of
+    stage without a section is not extracted.
     """
 
     dataset: DatasetOptions | None = None
@@ -58,7 +56,7 @@ class Recipe(StageOptions):
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        """Returns the description in the catalogue of the network that the config has under `backbones.<name>`."""
+        """Returns the catalogue's description of the network that the config names under `backbones.<name>`."""
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 

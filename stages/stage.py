@@ -31,9 +31,9 @@ class StageBatch(Protocol):
     """The input of a runner: consecutive rows of one shard. A row is one clip under one crop.
 
     A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
-    slots. `slots` lists the slots that the runner has to compute. A slot of a failed clip is missing there. A slot is
-    also missing if its row is already computed in this stage and in all stages that wait for arrays of this stage (see
-    `hand_on`). `is_last` is True for the last batch of a shard.
+    slots. `slots` lists the slots that the runner has to compute: no failed clips, and no rows that are done. A row is
+    done if this stage has computed it, and so have all stages that wait for arrays of this stage (see `hand_on`).
+    `is_last` is True for the last batch of a shard.
     """
 
     @property
@@ -49,12 +49,13 @@ class StageBatch(Protocol):
         """Returns the pixels of the whole batch as uint8 [batch_size, T, size, size, 3]. T is the number of frames that
         the network takes of a clip.
 
-        `square` describes the input of the network: its side `size` in px, how frames are cut and resized, and which
-        frames of a clip it takes. Clips that failed, and places after the last clip, have zeros.
+        `square` describes the input of the network. It has the side `size` in px, says how frames are cut and resized,
+        and which frames of a clip are taken. Clips that failed, and places after the last clip, have zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the decoded clip at the position `slot` of the batch. `slot` must be one of `slots`.
+        """Returns the decoded clip at the place `slot` of the batch, counted from 0. `slot` must be one of the batch's
+        `slots`, which are to be computed.
 
         If no stage needs pixels, the result has the times of the frames but no pixels.
         """
@@ -63,8 +64,8 @@ class StageBatch(Protocol):
         """Returns the row at `slot` (the place in the batch, from 0) of the array `array`. The array must belong to a
         stage that this stage reads.
 
-        There may be several copies of the row. A row that the other stage passed on with `hand_on` is taken first, then
-        a row that was computed in this work unit, then the row in the cache.
+        If the other stage has passed the row on with `hand_on`, that row is returned. Otherwise it comes from this work
+        unit, or else from the cache.
         """
 
     def stores(self, array: str) -> bool:
@@ -85,13 +86,13 @@ class StageBatch(Protocol):
         """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
-        """Marks the clip of a slot as failed, in this stage and in all stages that read this stage. If the clip had
-        failed before, its first reason stays.
+        """Marks the clip in the slot `slot` of the batch as failed, in this stage and in all stages that read this
+        stage. If the clip had failed before, its first reason stays.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """Records for the ledger that the stage read the file `path` for the video of a slot. Does nothing if `path` is
-        None.
+        """Records for the ledger that the stage read the file `path` for the clip in the slot `slot` of the batch. Does
+        nothing if `path` is None.
         """
 
 
@@ -115,8 +116,7 @@ class StageKind(Protocol):
     """One kind of stage. `kind` is its name, for example "features". The stage keys and array names of the kind begin
     with it, and the option `--stage` takes it.
 
-    The methods that are not abstract have a default, for a stage that reads no video, hands no arrays on and has no
-    runner.
+    The methods that are not abstract fit a stage that reads no video, hands no arrays on and has no runner.
     """
 
     kind: ClassVar[str]
@@ -134,9 +134,9 @@ class StageKind(Protocol):
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
         """Returns the description of the stage `key`: its arrays, and the options that its fingerprint covers.
 
-        `declared` maps stage keys to the stages that were declared before, of all kinds that come before this kind in
-        `KINDS`. `digest` is the sha256 of the weights, "" for a stage without weights. The description has an option
-        `reads` with the keys and fingerprints of the stages that this stage reads.
+        `declared` maps the keys of all stages that this stage may read to their descriptions. `digest` is the sha256 of
+        the weights, "" for a stage without weights. The option `reads` of the result maps the key of each stage that is
+        read to its fingerprint.
         """
 
     def section(self, key: str) -> str:
@@ -159,8 +159,8 @@ class StageKind(Protocol):
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
         """Returns the names of the arrays that this stage passes to its readers with `StageBatch.hand_on`.
 
-        The readers need these arrays also if the cache does not have them. In that case this stage runs again together
-        with its readers, even if nobody asked for this stage, and its own rows are not written.
+        The cache may lack these arrays, or not store them at all. This stage then runs again before its readers, but
+        its rows are not written again.
         """
         return ()
 
@@ -194,22 +194,22 @@ class StageKind(Protocol):
     def may_be_zero(self, stage: Stage) -> Collection[str]:
         """Returns the names of the float arrays in which a row of zeros is normal. `stage` is the stage in the cache.
 
-        In other float arrays, a row of zeros is possible but probably a mistake.
+        `verify` warns of a row of zeros in any other float array.
         """
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the kinds of facts, besides its pixels, that the values of a clip in `stage` depend on. `stage` is a
-        stage of this kind in a cache.
+        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. An upgrade of a
+        cache recomputes the stages that depend on a changed fact. `stage` is a stage of this kind in a cache.
 
-        The kinds are "numbers" (the places of the frames in the video), "times" of the frames, and "span" (start and
-        end of the clip). An upgrade of a cache recomputes the stages that depend on a changed fact.
+        The facts are "numbers" (the places of the frames in the video), "times" (of the frames) and "span" (start and
+        end of the clip).
         """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        """Returns a sentence for a message that says how to change the config so that it fits the cache, or "" if there
-        is no advice.
+        """Returns advice for a message: a sentence that says how to change the config so that it fits the cache.
+        Returns "" if there is no advice.
 
         `cached` is the description of the stage in the cache, and `asked` is the description that follows from the
         config.

@@ -107,11 +107,11 @@ def calibrated(measured: "Calibration | None") -> None:
 
 
 def differences(lines_of: dict[str, list[str] | None]) -> None:
-    """Prints for each stage key whether the options in the cache and in the config differ, and one line for each option
-    that differs (`option: value in the cache -> value in the config`).
+    """Prints for each stage key whether its options in the cache and in the config differ. Also prints each option that
+    differs (`option: value in the cache -> value in the config`).
 
-    `lines_of` maps each stage key to the list of these lines. An empty list means that no option differs. None in place
-    of a list means that the cache does not have the stage yet.
+    `lines_of` maps each stage key to the lines to print. An empty list means that no option differs. None means that
+    the cache does not have the stage yet.
     """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")

@@ -64,11 +64,9 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns the time left of the training of all runs as a list with one text, or an empty list if the time left is
-    unknown.
+    """Returns a list with one text, the time left for all runs. Returns an empty list if the time is unknown.
 
-    `done` is the part of the current run `run` that is done, from 0 to 1. The runs after `run` are assumed to take as
-    long as `run`.
+    `done` is the part of the current run `run` that is done, from 0 to 1.
     """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
@@ -86,8 +84,8 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
     """Prints a table with one row per head and recipe. A recipe is the options of training without the seed. Each row
-    shows means over the runs that differ only in their seeds. A run with a seed that the row has already, such
-    as a copy of a run, is put into a further row.
+    shows means over the runs that differ only in their seeds. If two runs have equal seeds too, the second one gets a
+    row of its own.
 
     `runs` has a pair for each run: the folder of the run and the results of the run. With `form` (`csv`, `md` or
     `latex`), the table is printed in that format, for other programs.
@@ -147,8 +145,8 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
     """Returns the mean score of `runs` on `split` as text (`test top1 0.781 ± 0.012`).
 
     The score is the metric that chose the best epoch of the first run. If no run has that metric on `split`, it is the
-    first metric that a run has there. Scores on different clips or labels are not averaged. In that case the text has
-    one mean for each group of runs that were scored on the same clips and labels.
+    first metric that a run has there. Scores on different clips or labels are not averaged: each group of runs with
+    equal clips and labels has a mean of its own.
     """
     metric = runs[0].metric
     metrics = [name for run in runs for name in run.scores.get(split, {})]
@@ -242,7 +240,7 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 
 def finetune_demo(result: "FinetuneDemoResult") -> None:
-    """Prints the table of `demo --finetune`: mean scores over the seeds, by way of training."""
+    """Prints the table of `demo --finetune`, with one row for each way of training. Scores are means over the seeds."""
     found, epochs = result.comparisons, counted(result.epochs, "epoch", "epochs")
     longest = counted(max(each.epochs_at_cost for each in found), "epoch", "epochs")
     rows = [

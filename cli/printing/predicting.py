@@ -48,8 +48,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
 
 
 def _in_part(one: "Prediction") -> str:
-    """Returns the beginning of a message, which says how many clips of a video failed. The reason of the first failed
-    clip follows in the message. Returns "" if all clips failed.
+    """Returns the first half of a message: `2 of 5 clips failed and are left out of the scores, the first as `. The
+    caller adds the reason of the first failure. Returns "" if all clips failed.
     """
     if not one.clips:
         return ""
@@ -81,10 +81,10 @@ def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the rows of a csv as lists of cells. The first row is the header. For each video follow one row per clip
-    with its start and end in seconds, and one row for the whole video without start and end.
+    """Yields the rows of a csv as lists of cells: first a header, then the rows of each video.
 
-    A video whose clips all failed has no row.
+    A video has one row per clip, with its start and end in seconds, and one row for the whole video, without start and
+    end. A video whose clips all failed has no row.
     """
     yield ["video", "start", "end", *class_names]
     for one in found:

@@ -30,12 +30,11 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split`, as a list of groups. Scores may be averaged within a group, but not
-    over several groups.
+    """Returns the runs that have scores on `split`, in groups. Scores may be averaged within a group only.
 
     The runs of a group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
-    their clips. If all runs with recorded clips form a single group, the runs without recorded clips belong to that
-    group. Otherwise the runs without recorded clips form a group of their own.
+    their clips. They form a group of their own if there are several other groups. Otherwise they belong to the only
+    other group.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -92,8 +91,7 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
     """Returns the values of the metric `name` on `split`, one for each of `runs` that has the metric.
 
-    Returns an empty list if the runs were scored on different clips, because scores on different clips may not be
-    averaged.
+    Returns an empty list if the runs were scored on different clips, so that no mean can be taken.
     """
     if len(on_equal_clips(runs, split)) > 1:
         return []

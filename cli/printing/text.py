@@ -80,13 +80,12 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. The first column is flush left, and so are the columns whose headers are in `words`. All
-    other columns are flush right.
+    """Returns a table as text. The first column and the columns whose headers are in `words` are flush left. All others
+    are flush right.
 
-    `columns` is the width of the terminal in characters, or None for a file. No cell is cut. Table columns that do not
-    fit into the terminal follow in further tables below. Each further table repeats the first table column. Where the
-    table does not fit and the first table column alone takes more than half of the terminal, each of its cells is a
-    line of its own above the rest of its row.
+    `columns` is the width of the terminal in characters, or None for no limit. No cell is cut. If the table is too
+    wide, it is printed as several tables, and each of them repeats the first column. If the first column alone is very
+    wide, each of its cells becomes a line above the rest of its row.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     if columns and len(cells) > 1 and max(map(disp_len, cells[0])) > columns // 2:
@@ -102,9 +101,8 @@ def table(
 
 
 def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
-    """Yields lines of a table. A cell of the first table column is a line, and the rest of its row is indented below.
-
-    An empty cell of the first table column has no line.
+    """Yields the lines of a table. The first cell of each row is a line of its own, above the rest of the row, which is
+    indented. An empty first cell has no line.
     """
     for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
         if first:
@@ -117,8 +115,8 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width in characters of a table column `column`. A column whose header is in `words` may be
-    narrower than its texts, because long texts go over several lines. Any other column keeps its full width.
+    """Returns the smallest width of a table column, in characters. A column whose header is in `words` may be narrower
+    than its texts, because they go over several lines.
     """
     width = max(map(disp_len, column))
     if column[0] not in words:
@@ -127,11 +125,10 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> list[str]:
-    """Returns the rows of the table columns `cells`, side by side as text.
+    """Returns the rows of a table as text, with the columns `cells` side by side.
 
-    `columns` is the width of the terminal in characters, or None for a file.
-
-    If the header of the last table column is in `words`, cells of that column that do not fit into the line are folded.
+    `columns` is the width of the terminal in characters, or None for a file. If the header of the last column is in
+    `words`, texts in it that are too long for the line go over several lines.
     """
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:

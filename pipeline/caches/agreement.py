@@ -11,9 +11,8 @@ def require_same_stage(cache: Cache, stage: Stage) -> None:
     """Raises CacheMismatch if the cache has a stage with the key of `stage` that was made with other options than
     `stage`.
 
-    The defaults of `size`, `resize_short` and `resize` are the values with which the published weights were tested.
-    Earlier versions of kinegraph had no such defaults, so their caches have other values. If options differ for this
-    reason, the error also names the config keys to set.
+    Earlier versions of kinegraph had other defaults of `size`, `resize_short` and `resize`. If the options differ for
+    this reason, the error also names the config keys to set.
     """
     try:
         cache.check_stage(stage)

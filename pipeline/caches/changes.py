@@ -37,12 +37,9 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """Returns shard -> ids of the videos whose content has changed since the frames of the shard were decoded. Only
     shards in `shards` are checked.
 
-    A missing video counts as unchanged. Without `retry_failed`, a video with a failed clip in the shard also counts as
-    unchanged. With `retry_failed`, such a video counts as unchanged only if all its clips in the shard have failed. If
-    the network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
-
-    The check of a video costs one stat call or one request. The content of a video is read only if the size is the
-    recorded size but the modification time is not the recorded time.
+    A missing video counts as unchanged. So does a video with a failed clip in the shard, or with `retry_failed` a video
+    whose clips in the shard have all failed. If the network or the credentials fail, all videos at URLs count as
+    unchanged, and a warning is logged. The check of a video usually costs one stat call or one request.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -144,11 +141,10 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 
 
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Removes the ledger records of the stages that read changed files, and of the stages that are made from these
-    stages.
+    """Removes the ledger records of shards that read changed files, so that extraction computes these shards again.
 
-    `changed`, the result of `changed_files`, has the stage keys and the shards. Extraction computes shards without
-    records again.
+    `changed` is the result of `changed_files`: stage key -> shard -> videos. Records of stages that are made from such
+    a stage are removed too.
     """
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
@@ -176,9 +172,8 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if the times or the frame size of the video do not fit `row`.
-
-    A video that cannot be read raises no error here, because extraction reports such a video.
+    """Raises CacheMismatch if the times or the frame size of the video do not fit `row`. Ignores a video that cannot be
+    read.
     """
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,

@@ -1,8 +1,8 @@
 """Declares the stages of a recipe, and says which stages run together and in which order. Torch-free.
 
 In this module a key is a stage key, such as `features/i3d`. A unit is a work unit: one shard with the keys to compute
-for it. A stage may hand arrays on. The stages that read such a stage get the arrays from memory if they run in one unit
-with it, so the cache need not store these arrays.
+for it. A stage may hand arrays on in memory to stages that run in the same unit and read them. The cache need not store
+such arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,10 +30,10 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, and the imported stages that these read.
+    """The stages that a recipe asks for, and the imported stages that they read.
 
     `stages` maps stage keys to stages. Each stage comes after the stages that it reads. `imported` has the keys of the
-    imported stages. The cache already has these, so they are read but never computed.
+    imported stages, which are read from the cache and never computed.
     """
 
     recipe: Recipe
@@ -53,35 +53,34 @@ class Declared:
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of the stages that the stages `keys` read, directly or through other stages. The
-        result has the order of `stages`.
+        """Returns `keys` and the keys of all stages from which the stages `keys` are made, directly or through other
+        stages. For example, `regions/i3d` adds `features/i3d`, `proposals` and `clips`. The result has the order of
+        `stages`.
         """
         return closure.with_read(self.stages, keys)
 
     def with_readers(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of the stages that read the stages `keys`, directly or through other stages. The
-        result has the order of `stages`.
+        """Returns `keys` and the keys of all stages that are made from the stages `keys`, directly or through other
+        stages. For example, `features/i3d` adds `regions/i3d`. The result has the order of `stages`.
         """
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that the stage `key` hands on to the stages that read it. Returns an empty
-        tuple if the stage hands no array on.
-
-        A stage that reads `key` gets these arrays if both stages run in one unit. The cache may also store the arrays.
+        """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it. The tuple
+        is empty if there are none.
         """
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """Returns the keys of all stages that run in a work unit, in the order in which they run. The unit writes the
-        stages `keys` of one shard.
+        """Returns the keys of all stages that run in a work unit, in the order in which they run. The unit has to write
+        the stages `keys` of one shard.
 
-        `is_sealed(key)` says whether the shard is sealed for a key. Some stages hand arrays, such as maps, on to the
-        stages that read them. If a stage of the unit needs such arrays and they are not in the cache for this shard,
-        the stage that hands them on runs too, even if it is not in `keys`.
+        Some stages hand arrays, such as maps, on in memory to their readers. Such a stage also runs, even if it is not
+        in `keys`, when a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the
+        cache has the stage `key` for this shard.
 
-        Stages that neither hand on nor take such arrays run first. Then each stage that hands arrays on runs, directly
-        followed by its readers. So maps of two backbones are never in memory together.
+        Stages without handed-on arrays run first. Then each stage that hands arrays on runs, directly followed by its
+        readers.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -113,11 +112,10 @@ class Declared:
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
-        """Returns (options, fingerprint). The options are a dict of stage key -> options, for the stages `keys` and all
-        stages from which these are made. The fingerprint is a digest of the fingerprints of the stages `keys`.
+        """Returns (options, fingerprint) of the stages `keys`, to compare them with those of a cache.
 
-        `CachedClips`, which reads a cache for training, returns the same pair for a cache. So a config and a cache can
-        be compared.
+        The options are a dict of stage key -> options. It has the stages `keys` and all stages that they read, directly
+        or through others. The fingerprint is one digest of the fingerprints of the stages `keys`.
         """
         behind = options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
@@ -140,9 +138,10 @@ class Declared:
 
 
 class _Stages(dict[str, Stage]):
-    """A dict of key -> stage. If the dict lacks a key, it takes the imported stage with that key from `cache`.
+    """A dict of key -> stage. A key that it lacks is taken from `cache`, if the cache has an imported stage with that
+    key.
 
-    Raises ConfigError if `cache` has no imported stage with that key.
+    Raises ConfigError for any other key.
     """
 
     def __init__(self, cache: Cache | None) -> None:
@@ -196,8 +195,8 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the number of rows per shard that `store.shard_clips` asks for.
 
-    For `auto`, this is the largest number of at most 64 rows with which no object of a shard exceeds 256 MiB, rounded
-    down to a multiple of the rows of one video. The number is not rounded if it is smaller than the rows of one video.
+    For `auto`, it is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. If it
+    exceeds the rows of one video, it is rounded down to a multiple of them.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -87,10 +87,10 @@ def decode(
     number in any order. Each time makes one frame with the whole picture. `clips` are the options of the section
     `clips` of a config. If neither is given, the defaults of these options are used.
 
-    `intervals` are pairs (start, end) in seconds. The default is the whole video. In an interval, a time before its
-    start returns the frame at its start, and a time after its end returns the last frame before its end. `size` is the
-    side in pixels of the squares to which crops are resized. A whole picture is squeezed into the square. Without
-    `size`, crops are not resized. If `path` is a folder of numbered images, `frame_rate` is their number per second.
+    `intervals` are pairs (start, end) in seconds. The default is the whole video. A time before an interval returns the
+    frame at the interval's start. A time after it returns the last frame of the interval. `size` is the side in pixels
+    of the squares to which crops are resized. A whole picture is squeezed into the square. Without `size`, crops are
+    not resized. If `path` is a folder of numbered images, `frame_rate` is their number per second.
 
     Returns a list with one result for each interval, clip and crop. A result is frames, or a DecodeError that says why
     there are none. The results are sorted by interval, then by clip, then by crop. With `times` there is one result per
@@ -145,8 +145,8 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Returns the probe of a folder of images if `frame_rate` is given, otherwise of a video file. With `by_number`,
-    the probe of a file also lists the frames.
+    """Returns the facts about a video, such as its duration. The video is a folder of images if `frame_rate` is given,
+    otherwise a file. With `by_number`, the facts of a file include the times of all frames.
 
     Raises DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
     """
@@ -182,9 +182,7 @@ def _rows(
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
     """Returns `times`, in seconds. If `row` is an interval of a video, a time before the interval is replaced by the
-    start of the interval.
-
-    A time after the end of the interval stays, because the decoder replaces it.
+    start of the interval. Times after it stay as they are.
     """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)

@@ -22,10 +22,10 @@ Probes = Mapping[str, Probe | DecodeError]
 class SplitSummary:
     """The numbers of videos, clips, hours and classes of one split.
 
-    `videos`, `unlabelled` (without a label) and `unreadable` (could not be opened) count a video that is listed by
-    intervals once per interval. `hours` counts the duration of each video once. `classes` is the number of classes with
-    a label in the split. `labels_per_class` is (fewest, median, most) labels of a class, over all classes of the data
-    set. It is None if no video of the split has a label.
+    `unlabelled` videos have no label, and `unreadable` videos could not be opened. If intervals of a video are listed,
+    each interval counts as a video in these two numbers and in `videos`. `hours` counts each whole video once.
+    `classes` is the number of classes with a label in the split. `labels_per_class` is (fewest, median, most) labels of
+    a class, over all classes of the data set. It is None if no video of the split has a label.
     """
 
     videos: int

@@ -43,8 +43,8 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Compares the dataset options of the config with those that `kinegraph index` recorded in the cache. Returns
-    sentences about differences with which extraction can still run.
+    """Compares the dataset options of the config with those that `kinegraph index` recorded in the cache. Returns a
+    list of sentences about differences that do not prevent an extraction.
 
     Options of labels and splits may differ. `dataset.root` may differ if all videos lie below the new root. Raises
     CacheMismatch if any other option differs.
@@ -96,8 +96,8 @@ def moved_root(config: Config, cache: Cache) -> str | None:
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to the cache, if the root of the data set in the config differs from the root
-    with which the cache was indexed.
+    """Writes the new paths of the videos to the cache if the data set was moved. It was moved if its root in the config
+    is not the root with which the cache was indexed.
     """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
@@ -123,8 +123,8 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> path below the new root `root`. The result has each video that lay below the root of the data
-    set when it was indexed.
+    """Returns video_id -> path below the new root `root`, for each video that lay below the old root when the data set
+    was indexed.
     """
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
@@ -160,8 +160,8 @@ def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
     """Returns whether two values of the option `key` of a data set are paths of the same file or folder. `was` is the
     value at the time of the index, and `asked` is the value in the config.
 
-    `roots` is (`dataset.root` at the time of the index, `dataset.root` in the config). Two paths are also the same if
-    they are equal relative to their roots (`old/a.csv` and `new/a.csv` for the roots `old` and `new`).
+    `roots` has `dataset.root` at the time of the index and in the config. Two paths are also the same if they are equal
+    relative to their roots: `old/a.csv` and `new/a.csv` for the roots `old` and `new`.
     """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False

@@ -39,13 +39,15 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """The result of an index.
+    """The result of `kinegraph index`.
 
-    `unreadable` maps the id of each video that could not be opened to the error. `complaints` maps the path of each
-    readable video with a faulty file to a sentence about the fault. `beyond_end` are ids of intervals that begin before
-    and end after the end of their video. `after_end` are ids of intervals that begin at or after the end of their
-    video. `splits` maps each split to its summary. `left_out` counts the files that are no videos by their ending
-    (`.txt` -> 3). `warnings` are sentences about labels that look like mistakes.
+    unreadable: id of each video that could not be opened -> the error.
+    complaints: path of each readable video with a faulty file -> a sentence about the fault.
+    beyond_end: ids of intervals that begin before and end after the end of their video.
+    after_end: ids of intervals that begin at or after the end of their video.
+    splits: name of each split -> its numbers of videos, clips, hours and classes.
+    left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
+    warnings: sentences about labels that look like mistakes.
     """
 
     cache: Cache
@@ -144,10 +146,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
 
 def require_begun(cache: Cache) -> None:
-    """Raises CacheError if a cache has stages but no clips.parquet, or if a document of the cache is damaged.
-
-    The function is called before new rows are written.
-    """
+    """Raises CacheError if a cache has stages but no clips.parquet, or if a document of the cache is damaged."""
     cache.arrays()
     if cache.storage.exists(TABLE):
         require_rows(cache)
@@ -193,8 +192,8 @@ def _duration(probe: Probe | DecodeError) -> float:
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Removes the ledger records of all stages for the last shard, whose number is `shard`. Call this before rows are
-    appended to that shard.
+    """Removes all ledger records of the last shard, whose number is `shard`, so that it is computed again. Call this
+    before rows are appended to it.
     """
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
@@ -226,8 +225,8 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns the probe of a video file or of a folder of images. With `by_number`, the probe of a file also lists the
-    frames.
+    """Returns the facts about a video file or a folder of images that indexing needs, such as its duration. With
+    `by_number`, the result for a file also has the times of the frames.
 
     Raises DecodeError if the video cannot be opened.
     """

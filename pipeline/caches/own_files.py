@@ -33,9 +33,7 @@ def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
 
 
 def check_own_files_of(recipe: Recipe, cache: Cache) -> None:
-    """Calls `check_own_files` with all videos of a cache. The cache is read only if the config has a stage that reads
-    files of boxes or scene graphs.
-    """
+    """Raises ConfigError if two videos of the cache would read the same file of boxes or scene graphs."""
     if files_of(recipe):
         name_of = ClipsTable.read_video_names(cache.storage)
         videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()

@@ -27,8 +27,8 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 class WorkUnit:
     """One shard and the stage keys to write for it, in the order in which they run.
 
-    `reopened` has the ledger records of those `keys` whose failed clips are to be computed again (`--retry-failed`).
-    The good rows of these keys stay.
+    `reopened` is empty, except with `--retry-failed`. It then has the present ledger records of the stages whose failed
+    clips are computed again. Clips of these stages that did not fail are kept.
     """
 
     shard: int
@@ -49,11 +49,12 @@ class WorkUnit:
 class Plan:
     """The work units that a cache lacks, for the stages `keys` and the shards `shards`.
 
-    `unchecked` are the keys of stages whose option `weights` in the config differs from that in the cache, and the keys
-    of stages that read them. Their weights may still be the same, which is known only when the networks are built.
-    `changed` maps the number of a shard to the videos that changed since the shard was sealed. All keys of such a shard
-    run again. `changed_files` maps a key and a shard to the videos whose file of boxes or scene graphs changed. In such
-    a shard the key and the stages made from it run again.
+    `unchecked` has the keys of stages whose option `weights` differs from that in the cache, and the keys of stages
+    that read them. Two names of weights may mean the same weights, which is known only when the networks are built.
+
+    `changed` maps a shard to the videos that changed since it was sealed. All keys of such a shard run again.
+    `changed_files` maps key -> shard -> videos whose file of boxes or scene graphs changed. The key and the stages made
+    from it run again for such a shard.
     """
 
     declared: Declared
@@ -66,9 +67,7 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of all stages in the units of the plan, together with the keys in `unchecked`, whose weights
-        are not compared with those in the cache yet.
-        """
+        """Returns the keys of all stages that may run: those in `units` and those in `unchecked`."""
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 
@@ -162,10 +161,10 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns a dict: number of the shard -> ledger records with failed clips, for the stages `keys`.
+    """Returns number of the shard -> ledger records with failed clips, for the stages `keys`.
 
-    A clip that is computed again may have failed also in a stage that is made from a stage in `keys`. The record of
-    that stage is included, too.
+    If one of these clips failed also in a stage that is made from a stage in `keys`, the record of that stage is
+    included.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -180,19 +179,18 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the stage keys that a plan has to cover: the selected `keys`, and the keys of the stages that they read
-    from the cache.
+    """Returns the stage keys that a plan has to cover: `keys`, and the keys of the stages from which these are made.
 
-    Some stages hand their arrays on in memory to the stages that read them. Such a stage is in the result only if it is
-    selected. If it is not selected, it runs in the work units of its readers.
+    Imported stages are left out. So are stages that hand their arrays on in memory and are not in `keys`, because they
+    run together with their readers.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch if a work unit reads an imported stage that it cannot rely on. This is so if the imported
-    stage is not sealed in the shard of the unit, or if a video of the shard has changed since the import.
+    """Raises CacheMismatch if a work unit reads an imported stage that is not sealed in the shard of the unit. Raises
+    it also if a video of the shard has changed since the import.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}

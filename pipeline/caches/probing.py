@@ -16,8 +16,8 @@ ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """Too many videos (MOST_HANGING) at a time did not answer within their time limit, so their file system must be at
-    fault.
+    """MOST_HANGING videos did not answer within their time limit at the same time. The fault must lie in the file
+    system.
     """
 
 
@@ -27,9 +27,8 @@ def probe_all(
     """Yields each path with its probe, or with the DecodeError of `probe`, in the order in which the probes end.
 
     `limit_seconds` returns the time limit of a path. A video that takes longer is yielded with a DecodeError
-    (`timeout`), and a new thread replaces the thread that hangs. The hanging thread cannot be ended, but it is a daemon
-    thread and does not keep the process alive. Raises other errors of `probe`. Raises VideosHangError if MOST_HANGING
-    threads hang at the same time.
+    (`timeout`), and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING threads hang at
+    the same time. Raises any other error of `probe`.
     """
     pool = _ProbeThreads(paths, probe)
     try:
@@ -62,9 +61,8 @@ class _ProbeThreads:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
     def answers(self) -> Iterator[tuple[str, ProbeAnswer]]:
-        """Yields the path and the result of the next probe that ends, or nothing if none ends within LOOK_SECONDS.
-
-        Raises the error of the probe if it is not a DecodeError.
+        """Yields (path, result) of the next probe that ends, or nothing if none ends within LOOK_SECONDS. The result is
+        what the probe returned, or its DecodeError. Any other error of the probe is raised.
         """
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)

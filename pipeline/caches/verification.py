@@ -32,8 +32,8 @@ class Problem:
     """One fault of a cache. docs/caches.md lists the kinds. `object` is the name of the file or the array with the
     fault.
 
-    A problem of kind `metadata` has no shard. A problem of kind `document` has no stage either, and its `detail` says
-    what is wrong and what to do.
+    `detail` may say what is wrong and what to do. A problem of kind `metadata` has no shard. A problem of kind
+    `document` has neither shard nor stage.
     """
 
     stage: str
@@ -137,10 +137,10 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Removes the ledger records of shards with problems, so that the next extract computes these shards again.
+    """Removes the ledger records of shards with problems, so that the next extract computes these shards again. Writes
+    damaged metadata of arrays again.
 
-    Damaged metadata of arrays is written again, but only if no document is damaged. Documents, such as clips.parquet,
-    are left as they are, because nothing else in the cache has their content.
+    Documents, such as clips.parquet, cannot be repaired. If one is damaged, the metadata is not written either.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
@@ -202,7 +202,7 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
     """Yields (name of the object, kind) for every problem and every warning of one sealed shard. `kind` is a word for
-    what is wrong. A warning has the kind `zeros`, all other kinds are problems.
+    what is wrong. The kind `zeros` is a warning, all other kinds are problems.
 
     The values in the arrays are checked only if no object of the shard is missing or damaged.
     """

@@ -20,9 +20,7 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time limit of a run. `began_at` is the beginning of the run and `ends_at` is the end of its job, both in
-    seconds since 1970.
-    """
+    """The time limit of a run: it begins at `began_at` and must end by `ends_at`, both in seconds since 1970."""
 
     began_at: float
     ends_at: float
@@ -40,10 +38,10 @@ class Allotment:
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns this time limit for a clock that is `ahead_seconds` ahead of the clock of this object.
+        """Returns this time limit in the time of another clock, which is `ahead_seconds` ahead of the clock of this
+        object.
 
-        If the clocks differ by less than about a second, this object is returned, because clocks cannot be compared
-        more exactly.
+        A difference of less than about a second is ignored, because clocks cannot be compared more exactly.
         """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
@@ -52,9 +50,7 @@ class Allotment:
 
 def require_time_to_wait(allotted: Allotment | None) -> None:
     """Raises OutOfTimeError if the time limit of the run has passed. `allotted` has this limit, or is None for a run
-    without one.
-
-    A run calls this function while it only waits for units of other runs.
+    without one. Call this function while the run only waits for units of other runs.
     """
     if allotted is not None and time.time() >= allotted.stops_at:
         raise OutOfTimeError(
@@ -78,10 +74,8 @@ def allotment(walltime_seconds: float | None, began_at: float | None = None) -> 
 
 
 def _slurm_end() -> float | None:
-    """Returns the end of the SLURM job around this process in seconds since 1970.
-
-    Returns None if there is no such job, or if its end is unknown. Only newer versions of SLURM put the end into the
-    environment. For other versions scontrol is called.
+    """Returns the end of the SLURM job around this process in seconds since 1970. Returns None if there is no such job,
+    or if its end is unknown.
     """
     if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
         return float(end)
@@ -108,11 +102,10 @@ class UnitSchedule:
     time is not limited, and every unit may begin.
 
     The first unit may always begin. A later unit may begin if it can be expected to end in time. Each unit is expected
-    to take as long as the slowest unit so far. Units that have begun are expected to run one after another before the
-    new unit.
+    to take as long as the slowest unit so far, and to wait for the units that have begun.
 
-    `idle_until` is set only for a process that began long before it got its first unit. It is the time at which the
-    unit came, in seconds since 1970. The start-up time of such a process counts from `idle_until`.
+    `idle_until` is for a process that waited long for its first unit. It is the time at which the unit came, in seconds
+    since 1970. The start-up time of the process counts from there.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -163,7 +156,7 @@ class UnitSchedule:
         """Returns a WalltimeError if the time limit ended this process before even one unit ended, else None. Call this
         method after a signal.
 
-        A signal counts as the end of the time only if it came near the end of the time.
+        A signal counts as the end of the time only if it came shortly before the limit or later.
         """
         if self.allotted is None or not self._under_way:
             return None
@@ -171,10 +164,10 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns the WalltimeError that says that the time was too short for even one unit.
+        """Returns the error for a time limit that was too short for even one unit.
 
         Returns None if a unit has ended. Returns None also if this process waited long for its first unit, because a
-        new job may have enough time for that unit.
+        new job may have enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -1,6 +1,7 @@
 """Makes the rows of a cache of imported features. Torch-free.
 
-The rows come from the cache or from a csv. Without both, each video gets one row.
+With a csv, each video in the csv gets one row. Without a csv, the rows of the cache stay as they are. If the cache has
+no rows, each imported video gets one row.
 """
 
 import json
@@ -26,7 +27,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All rows that a cache will have after the import, and the names of the classes of the labels."""
+    """All rows that a cache will have after the import, and the class names."""
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -121,11 +122,10 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Returns video id -> the name in `names` under which the imported files have this video (`a.mp4` -> `a`).
+    """Finds the videos in imported files. Returns video id -> the name that the files use for the video.
 
-    A video without such a name is not in the result. A name belongs to a video if name and id are equal, or are equal
-    without the suffixes of video files (`.mp4`). Raises ExchangeError if several names or several ids are equal without
-    these suffixes.
+    Id and name must be equal, or equal without the endings of video files (`a.mp4` -> `a`). A video that the files lack
+    is left out. Raises ExchangeError if endings alone would decide which name belongs to which video.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

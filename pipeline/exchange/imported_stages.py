@@ -33,10 +33,9 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns a dict that maps the name of each array in the cache to the name of its values among the imported
-        features (a key of `VideoFeatures.arrays`).
+        """Returns a dict: name of an array in the cache -> key of the imported values in `VideoFeatures.arrays`.
 
-        For example, `proposals/boxes` is mapped to `boxes`.
+        For example, `proposals/boxes` -> `boxes`.
         """
         return {
             f"features/{self.name}/{self.tap}": "maps",

@@ -107,10 +107,11 @@ def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Itera
 
 
 def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """Returns the cache with all rows written and the stages declared. Creates a cache at `into` if `cache` is None.
+    """Writes the rows and declares `stages` in the cache, and returns the cache. If `cache` is None, a cache is created
+    at `into`.
 
-    Rows of a cache that `kinegraph index` made stay as they are. Raises CacheMismatch if the cache has other features
-    under the name of a stage.
+    A cache that `kinegraph index` made keeps its rows. Raises CacheMismatch if the cache has other features under the
+    name of a stage.
     """
     if cache is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
@@ -185,7 +186,7 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the features of `num_frames` frames of a video, which are spread evenly over the video.
+        """Returns the features of a video at `num_frames` places that are spread evenly over the video.
 
         Raises UnusableError if the files have no features of the video, or if the features cannot be read or are not
         finite.

@@ -37,7 +37,7 @@ Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
 class ExportedFiles:
     """The result of an export to files.
 
-    `unsealed` maps the key of a stage to the videos without files, because some of their rows are not sealed.
+    `unsealed` maps the key of a stage to the videos that have no files, because their rows are not all sealed.
     `num_failed` counts the clips that failed in some stage and have fill values there. `damaged` has a sentence for
     each damaged shard, which was not exported.
     """
@@ -106,7 +106,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
     """Returns the content of manifest.json, which says how the exported features were made. The entry `complete` is
-    False.
+    False, because no array is written yet.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
@@ -147,7 +147,7 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Reads the arrays of one stage, given by `specs`. Yields for each video a dict of file name -> rows of the video.
+    """Reads the arrays `specs` of one stage. Yields for each video a dict of file name -> rows of the video.
 
     If a row of a video is not sealed, the video has no dict and is added to `exported.unsealed`. If a shard is damaged,
     the dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.

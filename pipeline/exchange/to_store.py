@@ -109,8 +109,8 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
 
 
 def _reopen_outdated(source: Cache, copy: Cache) -> None:
-    """Makes the shards of an earlier export outdated: removes the ledger record of a shard from `copy` if the shard was
-    computed again in `source` after the export. So the shard is exported again.
+    """Removes the ledger record of each shard of `copy` that was computed again in `source` after its export. So the
+    shard is exported again.
     """
     for key in copy.stage_keys():
         for there in copy.ledger.records(key):
@@ -134,10 +134,10 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
-    """Returns what the copy of one shard will have: the ledger record, and pairs (spec, rows) of all arrays.
+    """Reads a shard that is to be copied. Returns its ledger record, and a pair (spec, rows) for each array of `stage`.
 
-    `source` is the cache that is copied. The record is that of `source`, with the entry `exported`. Raises CacheError
-    if the shard is damaged or is not sealed any more.
+    `source` is the cache that is copied. The record has the additional entry `exported`. Raises CacheError if the shard
+    is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

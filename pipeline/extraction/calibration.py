@@ -1,4 +1,4 @@
-"""`kinegraph plan --calibrate` measures one work unit in a temporary cache. Needs torch.
+"""`kinegraph plan --calibrate` measures the time and the memory of one work unit, in a temporary cache. Needs torch.
 
 A work unit is one shard with the stage keys that are to be computed for it.
 """

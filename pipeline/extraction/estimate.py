@@ -24,10 +24,9 @@ class Estimate:
     outputs take in one worker. `hours` assumes the speed at which this cache got its present shards. `hours` is None if
     a planned stage has no shard yet.
 
-    `free_bytes` and `free_inodes` are the numbers of bytes and files for which the file system has room. Both are None
-    if the cache is not on a file system. `free_inodes` is also None if the file system has no limit of files. Both
-    respect the quota of a project and the blocks reserved for root. Neither respects the quota of a user, because that
-    quota shows only when files are written.
+    `free_bytes` and `free_inodes` are the numbers of bytes and files for which the file system has room. The quota of a
+    user is not included, because it shows only when files are written. Both are None if the cache is not on a file
+    system. `free_inodes` is also None if the file system has no limit of files.
     """
 
     units: int
@@ -136,10 +135,8 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Returns the speed of stage `key` in clips per second, from the shards that were sealed with the highest numbers.
-    Returns None if the stage has no sealed shard.
-
-    Other shards are not read, because reading every record would take long.
+    """Returns the speed of the stage `key` in clips per second, from the last RECENT_RECORDS ledger records of the
+    stage. Returns None if the stage has no sealed shard.
     """
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
     return clips_per_second(Sealed.of(record) for record in records if record)

@@ -1,7 +1,6 @@
-"""Decodes videos ahead of the networks.
+"""Decodes videos ahead of the networks, in several threads, and makes batches of pixels of them.
 
-Several threads decode videos, and one thread assembles batches of pixels. The queues between them are bounded. A unit
-is a `WorkUnit`: one shard with the stage keys to compute for it.
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 """
 
 import itertools
@@ -36,12 +35,13 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 
 @dataclass(kw_only=True)
 class PixelBatch:
-    """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard holds fewer rows.
+    """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard may hold fewer
+    rows.
 
     `clip_ids` are the ids of all clips of the unit, not only of this batch. `pixels` maps each kind of square crop to
-    an array [batch_size, T, S, S, 3] uint8 with T frames of S x S RGB pixels. Failed clips, and places without a row,
-    are zero in that array. `thread_seconds` are the seconds that the threads of the feed spent on this batch, by kind
-    of work (`stages.clock.BESIDE`).
+    an array [batch_size, T, S, S, 3] uint8, with T frames of S x S RGB pixels. The pixels of failed clips, and of
+    places without a row, are 0. `thread_seconds` are the seconds that the threads of the feed spent on this batch, by
+    kind of work (`stages.clock.BESIDE`).
     """
 
     unit: WorkUnit
@@ -57,12 +57,11 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Neighbouring rows of one unit that are cut from the same video file. They are decoded together, so the file is
-    opened once.
+    """Neighbouring rows of one unit that are cut from the same video file. They are decoded together.
 
-    `numbers` are the places of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` says
-    that these rows are the last of the unit. `undecoded` is one list that all videos of a unit share. It has an item
-    for each video that is not decoded yet.
+    `numbers` are the places of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` is true
+    for the last rows of the unit. `undecoded` is a list that all videos of a unit share. It has one item for each video
+    that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -145,9 +144,9 @@ class Feed:
                 )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indices of the rows of `unit` to compute: in most units all rows.
+        """Returns the indices of the rows of `unit` to compute, usually all rows.
 
-        If the unit only retries failed clips, the result has all rows of each batch that contains a failed clip.
+        If the unit only retries failed clips, returns all rows of each batch that contains a failed clip.
         """
         retried = unit.retried
         if retried is None:
@@ -156,8 +155,8 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager whose value is the video as a file of this machine. For a video at a URL, the
-        copying begins at this call, and entering the context waits for its end.
+        """Returns a context manager that yields the video as a file of this machine. For a video at a URL, the copying
+        begins at this call, and entering the context waits for its end.
 
         If the unit needs no pixels, nothing is copied.
         """
@@ -248,7 +247,6 @@ class Feed:
                 rows, numbers, clips, sources, seconds = rows[size:], numbers[size:], clips[size:], {}, {}
 
     def _fill_pixels(self, batch: PixelBatch) -> None:
-        """Moves the pixels from the clips of the batch to `batch.pixels`."""
         wanted = self._wanted(batch.unit)
         if wanted is None:
             return
@@ -269,10 +267,10 @@ def decode_at_hand(
     open_videos: OpenVideos,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes the `rows` of a video whose local file is there. Returns for each row its clip, or its error, which names
-    the video and not a local copy.
+    """Decodes the `rows` of a video from its file on this machine. Returns for each row its clip or its error. Messages
+    of errors name the video, also if the file is a copy.
 
-    `open_videos` may lend the video, unless the file is a copy. `clock` is that of `decode_clips`.
+    A file that is no copy may already be open in `open_videos`. `clock` is that of `decode_clips`.
     """
     # a copy is removed after use, so it must be closed then
     lent_by = open_videos if at_hand.original is None else OpenVideos()

@@ -29,9 +29,9 @@ Report = Callable[[Event], None]
 class Loaded:
     """The stages and networks that one worker has loaded for one cache.
 
-    `declared` holds the stages that the worker writes and all stages that the written stages read. `runners` maps the
-    key of a stage to the object that computes the stage. The stage `clips` has no runner. `provenance` goes into each
-    ledger record.
+    `declared` holds the stages that the worker writes and all stages that these stages read. `runners` maps the key of
+    a stage to the object that computes the stage. The stage `clips` has no runner. `provenance` (versions, device and
+    sizes) goes into each ledger record.
     """
 
     cache: Cache
@@ -63,11 +63,11 @@ class Loaded:
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads the networks of the stages `keys` and of all stages that these read. Declares the stages `keys` in `cache`.
+    """Loads and returns the networks of the stages `keys` and of the stages that they read. Writes the descriptions of
+    the stages `keys` to `cache`.
 
-    Returns the loaded networks. The network of a stage that is only read is not loaded if the cache has the digest of
-    the network's weights. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
-    other weights or options.
+    A network is not loaded if its stage is only read and the cache has the digest of its weights. Raises WeightsError
+    if weights cannot be read, and CacheMismatch if the cache was made with other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

@@ -85,8 +85,7 @@ class Progress:
 
     def _prepare(self, doing: str) -> None:
         """Shows the text `doing`, which says what a worker prepares before its first batch, such as loading a network.
-
-        A log gets each text only once, because several workers prepare the same things.
+        A log gets each text only once.
         """
         self._pace = Pace(self.clips) if not self.clips else self._pace
         self.doing = doing

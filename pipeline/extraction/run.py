@@ -91,10 +91,8 @@ def extract(
 
 
 def executor_of(config: Config) -> Executor:
-    """Returns the executor that `run.executor` names.
-
-    The module of the executor is imported here, because this module may import torch or dask.
-    """
+    """Returns the executor that `run.executor` names."""
+    # imported only if needed, because these modules may import torch or dask
     if config.run.executor == "inline":
         from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 

@@ -1,8 +1,7 @@
 """Computes one shard: fills the outputs of its stages batch by batch, then seals them.
 
 A key is the key of a stage. The readers of a key are the stages that read the arrays of the key. A slot is a place in a
-batch. A slot is usable if its clip was decoded. Of all kinds of stages, this file knows only `clips` by name, because
-all other stages are made from it.
+batch. A slot is usable if its clip was decoded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +66,7 @@ class ShardInProgress:
         """Returns key -> ledger record for the stages that this work unit reads and does not write. Stages without a
         record for the shard are left out.
 
-        The stage `clips` is also left out if the unit decodes its clips, because decoding shows anew which clips fail.
+        The stage `clips` is also left out if the unit decodes its clips, because decoding shows which clips fail.
         """
         read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
         if self.decodes:
@@ -76,8 +75,10 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns key -> row indices in the shard that are not computed for the key, because their clip failed in a
-        stage that the key reads. Only failures in stages that were sealed before this unit count.
+        """Returns stage key -> indices of the rows that the stage must not compute. The clip of such a row failed in a
+        stage that this stage reads.
+
+        Only failures that were sealed before this unit count.
         """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
@@ -127,10 +128,8 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns the slots in `usable` for which the stage `key` has to run.
-
-        The stage has to run for a row that it lacks itself. If the stage hands arrays on to its readers, the stage also
-        has to run for a row that a reader lacks.
+        """Returns the slots in `usable` whose row is missing in the stage `key`, or in a stage that needs the output of
+        `key` in memory.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -140,15 +139,15 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in the row `row` of the shard as failed in the stage `key` and in all stages of the unit that
-        are made from `key`.
+        """Marks the clip in the row `row` of the shard as failed, in the stage `key` and in the stages that are made
+        from it.
         """
         for reader in self._made_from[key]:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps `values`, one batch of the array `array` of the stage `key`, in memory until all stages of this unit
-        that read the stage `key` have run.
+        """Keeps `values` in memory until all stages of this unit that read the stage `key` have run. `values` is one
+        batch of the array `array` of that stage.
 
         If no stage of this unit reads the stage `key`, the values are not kept.
         """
@@ -156,10 +155,10 @@ class ShardInProgress:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """Returns row `row` of `array` in this shard. In the current batch, the row is at the place `slot`.
+        """Returns row `row` of `array` in this shard. `slot` is the position of the row in the current batch.
 
-        The row is taken from the maps that another stage has handed on in memory, or else from the outputs of this
-        unit, or else from the cache.
+        The row may be in memory already, as maps that another stage has handed on or as an output of this unit.
+        Otherwise it is read from the cache.
         """
         for lent in self._lent.values():
             if array in lent:
@@ -210,8 +209,7 @@ class ShardInProgress:
     def _sealed_times(self) -> np.ndarray:
         """Returns the times in seconds of the T frames of each row, [rows, T].
 
-        If this unit writes `clips`, the function returns the times that the unit will seal. Else the function returns
-        the times that are sealed in the cache.
+        If this unit writes the stage `clips`, these are the times that it will write, else the times in the cache.
         """
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]
@@ -219,10 +217,9 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies the failures and warnings of sealed stages to `output`, for the stages that the stage of `output`
-        reads.
+        """Copies failures and warnings to `output` from those stages that its stage reads and that were sealed before.
 
-        The ledger record of the stage is then the same as if all these stages had run together with it.
+        The ledger record is then the same as if all these stages had run together.
         """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
@@ -240,8 +237,8 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch as the runner of the stage `key` sees it. A slot is the place of a row in the batch, from 0. `slots` are
-    the slots that the runner computes.
+    """A batch of rows, for the runner of the stage `key`. `slots` are the positions in the batch, from 0, of the rows
+    that the runner has to compute.
 
     Implements the protocol `stages.stage.StageBatch`.
     """

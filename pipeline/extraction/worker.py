@@ -55,13 +55,12 @@ class Pass:
 
 class Worker:
     """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
+    If `loaded` is given, it uses what another worker has loaded and declared.
 
-    `schedule` decides whether another unit can end in time. By default the time begins now and ends with the time limit
-    of the config or with the SLURM job around this process, whichever comes first. With `loaded`, the constructor loads
-    and declares nothing, because another worker has loaded these networks for the same keys and declared their stages
-    in `cache`. `begun` is the time at which the start-up of this worker began, by time.monotonic of this machine; by
-    default now. The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made
-    with other weights.
+    `schedule` decides whether another unit can end in time. By default it has the time limit of the config or of the
+    SLURM job around this process, whichever ends first. `begun` is the time at which the start-up of this worker began,
+    by time.monotonic of this machine. By default it is now. The constructor raises WeightsError if weights cannot be
+    read, and CacheMismatch if the cache was made with other weights.
     """
 
     def __init__(
@@ -132,9 +131,9 @@ class Worker:
         """Takes the lease of each unit and yields the unit, without the keys that another worker has sealed meanwhile.
         A unit without any key left is not yielded.
 
-        Units that are not yielded go into the lists of `over`: into `suspects` if they killed `over.max_deaths`
-        workers, into `leased` if another run has their lease, and into `too_late` if they cannot end in time. After a
-        unit that cannot end in time nothing more is yielded.
+        Other units go into the lists of `over`. `suspects` gets units that killed `over.max_deaths` workers, and
+        `leased` gets units whose lease another run has. `too_late` gets the first unit that cannot end in time. Then
+        nothing more is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():
@@ -157,12 +156,11 @@ class Worker:
                 self.report(UnitSealedElsewhere(unit=unit))
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
-        """Returns the unit with only those stage keys that still have to be computed, because no other worker has
-        sealed them since the plan.
+        """Returns the unit with only those stage keys that still have to be computed. Keys that another worker has
+        sealed since the plan are left out.
 
-        A key stays if the shard has no ledger record for it, or if the record is the one whose failed clips are
-        retried. If a sealed shard is damaged, all its rows are computed again, because nothing shows which of its rows
-        are good.
+        A sealed key stays if its failed clips are to be retried (`unit.reopened`). If its shard is damaged, all rows of
+        the shard are computed again.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
         keys, reopened = [], []

@@ -23,8 +23,8 @@ def on_device_of(config: Config, worker_index: int) -> Config:
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
     """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for. Other devices stay.
 
-    `asked` says how the user asked for a GPU, and is "" if the user asked for none. Raises UsageError if the device is
-    `auto`, a GPU was asked for and there is none, because work on the CPU would take many times longer.
+    `asked` says how the user asked for a GPU, and is "" if the user asked for none. If a GPU was asked for and there is
+    none, raises UsageError instead of working on the slow CPU.
     """
     if not asked or config.run.device != "auto":
         return config

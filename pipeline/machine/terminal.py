@@ -122,15 +122,15 @@ def log_to_stderr() -> None:
 class Pace:
     """Estimates the time that is left for a job of many parts, from its speed so far.
 
-    The speed is measured from the moment `seconds_ago` seconds before this object was made. At that moment, `done`
-    parts of the job were done.
+    The measurement began `seconds_ago` seconds before this object was made. At that moment, `done` parts of the job
+    were done.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
         self.done, self.since = done, time.monotonic() - seconds_ago
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """Returns the estimated seconds until all `total` parts are done. `done` parts are done now.
+        """Returns the estimated seconds until all `total` parts are done, if `done` of them are done now.
 
         Returns None if all parts are done. Returns None also if no part was done since the estimate began, because the
         speed is not known yet.
@@ -140,9 +140,8 @@ class Pace:
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
 
     def left(self, done: float, total: float) -> list[str]:
-        """Returns the time left as text in a list, such as [`0:12:30 left`]. `done` of `total` parts are done.
-
-        Returns [] if the time left is unknown. So a caller can add the result to its list of texts.
+        """Returns the time left as text in a list, such as [`0:12:30 left`]. Returns [] if the time left is unknown.
+        `done` of `total` parts are done.
         """
         seconds = self.seconds_left(done, total)
         return [] if seconds is None else [f"{clock(seconds)} left"]
@@ -155,8 +154,8 @@ class LineTimer:
         self.begun = self.last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Returns whether enough time has passed since the last progress line for a new one. If True, the caller must
-        print a line, because the wait starts anew.
+        """Returns whether it is time for the next progress line. If true, the caller must print the line now, because
+        the wait for the line after it begins.
         """
         now = time.monotonic()
         if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):

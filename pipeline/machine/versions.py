@@ -35,22 +35,20 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """Returns name -> version of what must be the same on all machines: the packages in MUST_AGREE and the git commit.
-
-    The commit is there only in a git checkout. It is the full hash, because the short text of `git describe` depends on
-    the tags in the checkout. Uncommitted changes are not compared, because they may be made while workers run.
+    """Returns name -> version of the software that must be the same on all machines: the packages in MUST_AGREE, and
+    the git commit of kinegraph if it runs from a git checkout. Uncommitted changes are not compared.
     """
     agreed = {package: versions()[package] for package in MUST_AGREE}
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD")  # the text of `git describe` would depend on the tags in the checkout
     return agreed | ({"git": commit} if commit else {})
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Compares versions of software with those in `expected`. Returns a text that lists the versions that differ, such
-    as `torch 2.9.0 (here 2.11.0)`, or "" if none differs. The version after `here` is the expected one.
+    """Returns a text with the software versions that are not the expected ones, such as `torch 2.9.0 (here 2.11.0)`.
+    The expected version is in brackets. Returns "" if all versions are the expected ones.
 
-    `found` has the versions to compare. If it is None, they are the versions of this process. A package that `found`
-    does not have is not compared. The git commit is missing if kinegraph does not run from a git checkout.
+    `expected` and `found` map names to versions. If `found` is None, it has the versions of this process. A package
+    that `found` lacks is not compared.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

@@ -22,10 +22,10 @@ NO_BOXES = np.empty((0, 4))
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """An overlay that was written. `num_frames` frames are in it.
+    """An overlay that was written, with `num_frames` frames and without sound.
 
-    `has_sound` tells whether the video has sound, which is left out. `complaints` are the decoder's words about faults
-    in the video, or "". Frames that cannot be shown are left out too, and `complaints` has the first of them.
+    `has_sound` tells whether the video has sound. `complaints` says which faults the decoder found in the video, and
+    which frame was the first that could not be shown. It is "" if there were none.
     """
 
     num_frames: int
@@ -42,11 +42,12 @@ def write_overlay(
     max_height: int,
     on_frame: Callable[[int], None] = lambda num_frames: None,
 ) -> Overlay:
-    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file.
+    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file. The name of
+    `target` must end with `film_ending()`.
 
-    The overlay has every frame of the video once, at its own time, upright. A frame is at most `max_height` px high,
-    with the band. The boxes of the span under way are drawn at the times at which the head read them. Until the next
-    such time, they are drawn dashed. `on_frame` gets the number of frames so far. `target` ends with `film_ending()`.
+    The overlay has every frame of the video once, at its own time, upright, with a band below it. Together they are at
+    most `max_height` px high. The boxes that the head read at a frame are drawn on this frame, and dashed on the frames
+    that follow, until the next such frame. `on_frame` is called with the number of frames so far.
 
     If the call raises an error, no file is written and an existing file stays. Raises DecodeError if the video cannot
     be read, and the errors of `Staging` and of `writing_film`.
@@ -85,7 +86,9 @@ def _written(
 
 
 def _duration(video: OpenVideo) -> float:
-    """Returns for how many seconds the last frame of a video is shown: as the file says, else for one period."""
+    """Returns for how many seconds the last frame of a video is shown. Where the file does not say, it is one frame
+    period.
+    """
     assert video.latest is not None
     frame = video.latest.frame
     return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else video.frame_period
@@ -93,7 +96,7 @@ def _duration(video: OpenVideo) -> float:
 
 @dataclass
 class _Timetable:
-    """Says what is drawn at which time. Times are asked for in ascending order."""
+    """Returns the boxes and the text to draw at a time of the video. The times of the calls must not go back."""
 
     prediction: Prediction
     class_names: Sequence[str]
@@ -106,7 +109,11 @@ class _Timetable:
         return min(NUM_BARS, len(self.class_names))
 
     def at(self, seconds: float) -> tuple[np.ndarray, Band, bool]:
-        """Returns the boxes [N, 4] to draw at a time, the band, and whether the head read the boxes of this frame."""
+        """Returns what to draw at a time: the boxes [N, 4], the text below the frame, and whether the boxes belong to
+        exactly this time. The boxes are those of the last frame that the head read.
+
+        `seconds` must not be smaller than in the call before.
+        """
         spans = self.prediction.spans
         while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:
             self._number, self._next_boxes = self._number + 1, 0

@@ -17,15 +17,19 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total, as in `Predic
 
 
 class Pictures:
-    """The overlays and the curves of one command, and what is to be said about them.
+    """Writes the pictures for the predictions of one command.
 
-    `videos` are as for `Predictor.predict`. `overlay` and `curve` are the files or folders to write, or None. `top` is
-    the number of classes in a curve, `max_height` the largest height of an overlay in px. `written` are the files that
-    were written. `failures` are the videos whose overlay could not be written, with the reason. `complaints` are the
-    faults that the decoder found in other videos. `with_sound` tells whether a video has sound, which overlays lack.
+    There are two kinds of pictures. An overlay is a copy of a video with boxes and scores drawn on it. A curve is a
+    plot of the scores over time. `videos` are files, URLs, and folders of videos. `overlay` and `curve` are the files
+    or folders to write, or None. `top` is the number of classes in a curve, `max_height` the largest height of an
+    overlay in px.
 
-    The constructor raises UsageError if a file exists and `overwrite` is false, if a name does not fit, or if a package
-    is missing. No file is written then.
+    `written` has the files that were written. `failures` has the videos whose overlay could not be written, with the
+    reason. `complaints` has the faults that the decoder found in other videos. `with_sound` tells whether a video has
+    sound, which overlays lack.
+
+    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is false, if the name of a
+    file does not fit, or if a package is missing.
     """
 
     def __init__(
@@ -60,8 +64,8 @@ class Pictures:
     ) -> Iterator[Prediction]:
         """Writes the pictures of each prediction, and yields the prediction without its boxes.
 
-        A video whose clips all failed gets no picture. Raises the errors of `write_overlay` and `write_curve`, except
-        those of a single video, which are added to `failures`.
+        A video whose clips all failed gets no picture. An error that concerns a single video is added to `failures`.
+        Any other error of writing is raised.
         """
         with Staging(predictor.config.run.staging) as staging:
             for prediction in predictions:

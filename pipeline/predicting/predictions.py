@@ -21,9 +21,9 @@ class ClipScores:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBoxes:
-    """The boxes [N, 4] that the head read of the frame that is shown at `seconds`.
+    """The N boxes [N, 4] that the head read in one frame. The frame is shown at `seconds` in the video.
 
-    Boxes are x1, y1, x2, y2 in pixels of the upright frame.
+    A box is x1, y1, x2, y2 in pixels of the upright frame.
     """
 
     seconds: float
@@ -32,14 +32,14 @@ class FrameBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSpan:
-    """A part of a video, with the scores of all its clips together. If the video is cut into windows, a span does not
-    reach beyond its window.
+    """A part of a video, with the scores of all clips that last from `start` to `end`, in seconds of the video.
 
-    The span lasts from `start` to `end`, in seconds of the video, and does not include `end`. A span has all clips that
-    last from `start` to `end`. They may differ in their crops and frames. `probabilities` [num_classes] are computed
-    from the clips that did not fail, as for a whole video. They are None if all clips failed. `failure` is the reason
-    of the first failed clip, or "" if none failed. `boxes` has the boxes that the head read, in the order of time. It
-    is empty unless the caller of `predict` asked for boxes.
+    `end` is not included. The clips may differ in their crops and frames. If the video is cut into windows, a span lies
+    within one window.
+
+    `probabilities` [num_classes] are computed from the clips that did not fail, as for a whole video. They are None if
+    all clips failed. `failure` is the reason of the first failed clip, or "" if none failed. `boxes` has the boxes that
+    the head read, in the order of time, if the caller of `predict` asked for boxes. Else it is empty.
     """
 
     start: float
@@ -70,7 +70,7 @@ class Prediction:
     num_failed: int = 0
 
     def without_boxes(self) -> "Prediction":
-        """Returns a copy without the boxes of the spans, which take most of the memory."""
+        """Returns a copy without boxes, which take most of the memory."""
         return replace(self, spans=tuple(replace(span, boxes=()) for span in self.spans))
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class Predictor:
         in a temporary folder, for 64 videos at a time. With `keep_boxes`, the spans of a prediction have the boxes that
         the head read.
 
-        Raises DatasetError for a folder without a video, WeightsError if weights cannot be read, and RunError if the
-        weights, or the rules for decoding, are not those that the run was trained with.
+        Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read. Raises RunError if
+        the weights, or the rules for decoding, are not those that the run was trained with.
         """
         files = listed_videos(videos)
         for first in range(0, len(files), VIDEOS_AT_ONCE):
@@ -96,8 +96,8 @@ class Predictor:
 
     @property
     def files(self) -> dict[str, str]:
-        """Returns the patterns of the files that a user must have for each video, by their key: `graphs.files`,
-        `proposals.files`.
+        """Returns the patterns of the files that a user must have for each video, by their key in the config. For
+        example, `proposals.files` -> `boxes/{stem}.json`.
         """
         sections = {"graphs": self.config.graphs, "proposals": self.config.proposals}
         told = {f"{name}.files": getattr(section, "files", None) for name, section in sections.items()}
@@ -123,7 +123,9 @@ class Predictor:
             yield self._prediction(video, scored)
 
     def _boxes(self, clips: CachedClips, place: int) -> dict[float, np.ndarray]:
-        """Returns the boxes [N, 4] that the head reads of one clip, by the time in seconds of their frame."""
+        """Returns time of a frame in seconds -> boxes [N, 4] that the head reads in this frame, for clip number `place`
+        of `clips`.
+        """
         batch = clips.batch([place], [name for name in clips.specs if not name.startswith(("features/", "regions/"))])
         (is_read,) = self.head.boxes_read(batch)  # [T, N]
         times = batch[FRAME_TIMES][0, :: clips.specs[BOXES].frame_step].tolist()
@@ -173,14 +175,14 @@ class Predictor:
         )
 
     def _joined(self, logits: Sequence[Tensor]) -> Tensor:
-        """Returns the scores [num_classes] that join the logits of clips, as `evaluate` joins those of a video."""
+        """Returns one score for each class, [num_classes], from the logits of several clips, as `kinegraph evaluate`
+        does.
+        """
         videos, options = torch.zeros(len(logits), dtype=torch.int64), self.record.train
         return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
 
     def _shares(self, scores: Tensor) -> Tensor:
-        """Returns the probabilities [num_classes] for `scores`, a result of `_joined`. By the option `aggregate_of`,
-        `scores` are logits or are probabilities already.
-        """
+        """Returns the probabilities [num_classes] of one video or span for its `scores`, which may be logits."""
         are_logits = self.record.train.aggregate_of == "logits"
         return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
 
@@ -225,9 +227,10 @@ class Predictor:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
-    """One clip under one crop, with its logits [num_classes], or None and the reason of its failure.
+    """One clip under one crop, with its logits [num_classes]. If the clip failed, `logits` is None and `failure` is the
+    reason.
 
-    `boxes` are the boxes that the head read of each frame, by the time of the frame in seconds.
+    `boxes` maps the time of a frame, in seconds, to the boxes of this frame that the head read.
     """
 
     row: ClipRow

@@ -45,8 +45,10 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
     end.
 
     Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
-    length. Yields only a pair of empty texts, which stands for the whole video, if `seconds` is None, if the video is
-    shorter than 1.5 times `seconds`, or if the video cannot be read.
+    length.
+
+    If `seconds` is None, yields only a pair of empty texts, which stands for the whole video. Does the same if the
+    video is shorter than 1.5 times `seconds` or cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0
@@ -63,12 +65,12 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
 def picture_files(
     option: str, out: Path, videos: Sequence[str], endings: Sequence[str], *, overwrite: bool
 ) -> dict[str, Path]:
-    """Returns video -> the file for a picture of the video, which the command line asks for by `option` `out`.
+    """Returns video -> file of its picture, which is an overlay or a curve. `option` is the command line's option that
+    asks for pictures, and `out` is its value.
 
-    If `out` ends with one of `endings`, it is the file itself, and there must be one video. Otherwise it is a folder.
-    In it, a file has the name of its video with the first of `endings`, below the folders in which the videos differ.
-    Raises UsageError if `out` does not fit, if a file exists and `overwrite` is false, or if a file is one of the
-    videos.
+    If `out` ends with one of `endings`, it is the file itself, and there must be one video. Otherwise it is a folder. A
+    file in it is called like its video, with the first of `endings`. Raises UsageError if `out` does not fit, if a file
+    exists and `overwrite` is false, or if a file is one of the videos.
     """
     if out.suffix.lower() in endings and not out.is_dir():
         if len(videos) > 1:
@@ -86,9 +88,10 @@ def picture_files(
 
 
 def _names(videos: Sequence[str], ending: str) -> list[str]:
-    """Returns one name for each video: its path below the folder that holds all videos, with another ending.
+    """Returns one name for each video: its path below the folder that holds all videos, with another ending (`a/b.mp4`
+    -> `a/b.png`).
 
-    If videos differ in their ending alone, each keeps its ending before the new one.
+    Videos that differ in their ending alone keep it (`a/b.mp4.png`).
     """
     paths = [PurePosixPath(*video.split("://")) if is_url(video) else _absolute(video) for video in videos]
     shared = os.path.commonpath([path.parent.as_posix().lstrip("/") for path in paths])

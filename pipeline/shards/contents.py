@@ -52,8 +52,8 @@ class ShardContents:
         """Yields (name of the array, kind of the problem) for every array whose values cannot be right or contradict
         the ledger record.
 
-        A kind is one word, such as `non_finite` for NaN or infinity, or `fill` if the rows of a failed clip do not hold
-        the fill value.
+        A kind is one word. For example, `non_finite` means NaN or infinity, and `fill` means that rows of failed clips
+        do not hold the fill value.
         """
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())

@@ -1,8 +1,8 @@
 """Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Torch-free.
 
 Only the newest lease of a shard counts. A takeover creates the next lease of the shard exclusively, so only one of two
-competing workers wins. Leases only save work. The ledger alone says which shards are done: a worker reads the ledger
-again after it wins a lease and before it seals a shard.
+competing workers wins. Leases only save work. The ledger alone says which shards are done, so a worker reads it again
+after it wins a lease and before it seals a shard.
 """
 
 import json
@@ -40,16 +40,14 @@ log = logging.getLogger("kinegraph")
 class Lease:
     """A lease is one worker's claim on one shard.
 
-    `attempt` is the number of workers that have leased the shard, this worker included. The earlier workers never
-    released their lease. `deaths` is the number of earlier workers that the shard may have killed. In leases of earlier
-    versions `deaths` is None, and all earlier workers count. `ahead` says that the shard cannot kill this worker now,
-    because the worker has only prefetched the shard. The worker then computes nothing of the shard and decodes none of
-    its videos.
+    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over: it creates a lease
+    with the next `attempt`, counted from 1. `deaths` is the number of earlier workers that the shard may have killed.
+    It is None in leases of old versions. Then every earlier attempt counts as a death. `ahead` is true while the worker
+    only reads the shard ahead, so that the shard cannot kill the worker.
 
-    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over. `started` is the
-    time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshed_at` is the time of the
-    last refresh in seconds since 1970 by the clock of the holder. It is for people to read. Whether a lease is stale
-    never depends on `refreshed_at`.
+    `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshed_at` is
+    the time of the last refresh in seconds since 1970, by the clock of the holder. It is for people to read, and does
+    not decide whether the lease is stale.
     """
 
     shard: int
@@ -75,10 +73,7 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether this lease and `other` have the same shard, the same worker and the same attempt.
-
-        Such leases differ at most in what the worker changes when it refreshes its lease.
-        """
+        """Returns whether this lease and `other` have the same shard, the same worker and the same attempt."""
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property
@@ -101,7 +96,7 @@ class Lease:
 def live_leases(storage: Storage) -> Iterator[Lease]:
     """Yields the newest lease of each shard, unless the holder is dead or did not refresh the lease in time.
 
-    A yielded lease may be outdated at once, so `take` does not use this function.
+    A yielded lease may have ended already, because other processes go on.
     """
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
@@ -114,10 +109,10 @@ def live_leases(storage: Storage) -> Iterator[Lease]:
 
 
 def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
-    """Returns whether the lease was written less than `lease.seconds` ago, by the clock of the storage.
+    """Returns whether the lease was written less than `lease.seconds` ago, by the clock of the storage. `now` returns
+    the present time of this clock.
 
-    All machines share this clock. `now` returns the present time of this clock. Returns True if the storage does not
-    report times, and False if the lease is gone.
+    Returns True if the storage does not report times, and False if the lease is gone.
     """
     try:
         written = storage.written_at(lease.name)
@@ -158,10 +153,9 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads a lease from the storage. Returns None if there is no such object.
+    """Reads the lease of a shard and an attempt. Returns None if there is no such lease.
 
-    `nobodys` is a lease without a holder. It names the shard and the attempt of the lease to read. If the stored lease
-    is damaged, `nobodys` is returned.
+    `nobodys` is a lease of this shard and attempt without a holder. It is returned if the stored lease is damaged.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -176,7 +170,7 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Replaces `Leases` where the storage cannot hold leases, because it lets two writers create the same object. Every
+    """Replaces `Leases` where the storage lets two writers create the same object, so that it cannot hold leases. Every
     shard can be taken, so two runs may compute the same shard.
     """
 
@@ -200,11 +194,11 @@ class NoLeases:
 
 
 class Leases:
-    """Holds the leases of one worker. A thread refreshes the leases until they are released.
+    """Holds the leases of one worker. A thread refreshes the leases until they are released. Call `close` to release
+    all leases.
 
-    Call `close` to release all leases. A lease of another worker is stale in two cases. In the first case its holder
-    was a process of this machine and is dead. In the second case its content did not change for the `seconds` of the
-    lease while this object watched the lease. The watch uses the monotonic clock of this machine and no other clock.
+    A lease of another worker is stale if its holder is a dead process of this machine. It is also stale if its content
+    did not change for the `seconds` of the lease, by this machine's monotonic clock.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -274,9 +268,8 @@ class Leases:
     def note(self, shard: int, doing: Doing) -> None:
         """Notes what this worker now does with the shard: decode it, wait after decoding, or compute.
 
-        Updates the lease, which says whether the shard could be the cause if this worker dies. A shard that waits
-        between decoding and its first batch could not be the cause. The shard that this worker has held for longest
-        always counts as a possible cause, so that every death is counted for some shard.
+        The lease then says whether the shard counts as a cause if this worker dies. A shard that waits between decoding
+        and its first batch does not count. The shard that this worker has held for longest always counts.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -321,10 +314,9 @@ class Leases:
     def _still_held(self, shard: int) -> Lease | None:
         """Returns the lease that this worker holds on the shard `shard`, or None if it holds none or another worker has
         taken the shard over.
-
-        The newest stored lease is read, because a refresh that got no answer may have been written or not.
         """
         lease = self._held.get(shard)
+        # read again, because a refresh that got no answer may have been written or not
         newest = lease_of(self.storage, shard) if lease is not None else None
         return lease if lease is not None and newest is not None and newest.is_same_as(lease) else None
 
@@ -360,10 +352,10 @@ def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Holds the lease of every shard that has a lease, and always of shard 0, during the `with` block.
+    """Takes every lease of the cache and holds it during the `with` block, so that no other run works on these shards.
+    Always takes the lease of shard 0, so that no two such blocks run on one cache at the same time.
 
-    So no other run works on these shards, and no second process is in such a block on the same cache. The function
-    waits until leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
+    Waits until the leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)

@@ -31,8 +31,8 @@ def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) ->
     """Returns the speed in clips per second of all hosts in `at_work` together, or None if no speed is known.
 
     A host is a machine. `at_work` has the names of the hosts that work now, and `sealed` has sealed shards with their
-    times. If none of the hosts in `at_work` has sealed a shard, returns the average speed of one host over all hosts in
-    `sealed`. Times of two hosts are never compared, because each host has its own clock.
+    times. If `sealed` has no shard of a host in `at_work`, returns the speed of one host: the average over all hosts in
+    `sealed`.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:
@@ -49,11 +49,11 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns how many rows one host sealed in its last records, and how many seconds the host worked on these rows.
-    `sealed` has records of this host only.
+    """Returns the pace of one host: how many rows its latest records sealed, and how many seconds the host worked on
+    them. `sealed` has records of this host only.
 
-    A record counts with the seconds since the record before it, but at most with the seconds that its work unit took.
-    So pauses between runs do not count, and units that ran in parallel count once.
+    A record counts with the time since the record before it, but at most with the duration of its work unit. So a pause
+    between runs does not count, and units that ran in parallel count once.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

@@ -1,6 +1,4 @@
-"""Tries work units again that another worker has leased. The trying ends when all of these units are sealed, here or by
-the other worker.
-"""
+"""Tries work units again that another worker has leased, until all of them are sealed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -16,7 +14,7 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Calls `one_pass` with `units`, then with the units that the call before returned, until it returns none.
+    """Calls `one_pass` with `units`, then again with the units that the last call returned, until it returns none.
 
     `one_pass` returns the units that another worker has leased. Before each further call the function waits a second
     and calls `after_waiting`, which may raise an error.

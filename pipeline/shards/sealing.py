@@ -40,10 +40,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies rows from the shard that was sealed before and whose failed clips are now tried again. `record` is the
-        ledger record of this shard. The rows of clips that did not fail are copied.
+        """Copies the rows of clips that did not fail from a shard whose failed clips are now tried again. `record` is
+        the ledger record of this shard.
 
-        The warnings of the copied rows are copied too, and so are the recorded identities of their videos and files.
+        The warnings of these clips are copied too, and so are the recorded identities of their videos and files.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
@@ -80,8 +80,8 @@ class StageOutput:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns a pair (spec, rows) for each array of the stage. `rows` are the rows of the shard as they will be
-        sealed. The status array comes last.
+        """Returns pairs (spec, rows of the shard as they will be sealed), one for each array of the stage and one for
+        its status array.
 
         Rows of failed clips get the fill value of their array.
         """
@@ -170,9 +170,8 @@ def describe(
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
     """Raises CacheMismatch if a clip has other frame times now than in its sealed shard.
 
-    `sealed` are the sealed times. The times now are the only array in `clips`, the output of the stage `clips`. Both
-    arrays are [rows, T] for T frames, in seconds from the first frame of the video. A row is not compared if one of the
-    arrays has NaN in it.
+    `sealed` [rows, T] has the sealed times of T frames, in seconds from the first frame of the video. The only array in
+    `clips`, the output of the stage `clips`, has the present times. Rows with NaN are not compared.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

@@ -41,9 +41,9 @@ class IgnoreInterrupts(WorkerPlugin):
 class RunTask:
     """A task for a Dask worker: one run to train.
 
-    `versions` has the versions of software that the worker must have. After each epoch, the worker reports to the Dask
-    topic `topic`. If `of_client` is true, the workers are child processes of the command. Then their names are 0, 1, 2,
-    ..., and they share the CUDA devices of the command. If `of_client` is false, each worker has devices of its own.
+    The worker must have the software `versions`. It reports each epoch to the Dask topic `topic`. If `of_client` is
+    true, the workers are child processes of the command, and share its CUDA devices. Their names are then 0, 1, 2, ...
+    If `of_client` is false, each worker has devices of its own.
     """
 
     config: Config
@@ -57,9 +57,9 @@ class RunTask:
 def run_task(task: RunTask) -> Exception | None:
     """Trains a run, or resumes it. This is the function of a Dask task.
 
-    Returns None after training. An error that explains itself in its message is returned and not raised, because Dask
-    would print the traceback of a raised error. Raises Reschedule during training if no client waits for the run any
-    more, or if the worker ends.
+    Returns None after training. An error whose message tells the user what to do is returned and not raised, because
+    Dask would print the traceback of a raised error. Raises Reschedule if no client waits for the run any more, or if
+    the worker ends.
     """
     worker = get_worker()
     key = str(worker.get_current_task())

@@ -45,9 +45,7 @@ OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one val
 
 
 class VideosChanged(UsageError):
-    """Videos are gone, or differ from the videos that the cache was made from. This error is raised before the
-    training.
-    """
+    """Videos are gone, or differ from the videos that the cache was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +74,14 @@ def decoding(config: Config) -> Iterator[Decoding]:
 
 
 class DecodedClips(CachedClips):
-    """The clips of a split, with decoded pixels and cached arrays.
+    """The clips of a split, with decoded pixels and cached arrays. Several threads may call `batch`.
 
-    `squares` maps the name of each backbone entry to the square crop that its network gets. A batch has the pixels of
-    this crop as the array `pixels/<entry>`. As in `CachedClips`, a clip is left out if it failed in a stage of the
-    cached arrays `arrays`. A batch contains only those of `arrays` that are in `names`. `wanted` says which frames of a
-    clip are decoded. With `views`, the network sees each clip in a random view (another part of the video, mirrored,
-    other colours), a new one in each epoch (`in_epoch`). Boxes outside of the view are then removed from the batch.
-    Several threads may call `batch`.
+    A clip is left out if it failed in a stage of the cached arrays `arrays`. A batch has the arrays `names`, which are
+    some or all of `arrays`, and the pixels. `squares` maps the name of each backbone entry to the square crop that its
+    network gets, and these pixels are the array `pixels/<entry>`. `wanted` says which frames of a clip are decoded.
+
+    With `views`, the network sees each clip in a random view: another part of the video, mirrored, or in other colours.
+    The view is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from the batch.
     """
 
     batches_ahead = 2
@@ -123,7 +121,7 @@ class DecodedClips(CachedClips):
         return other
 
     def as_cached(self) -> "DecodedClips":
-        """Returns a copy of these clips without views. Its clips have the crops and the boxes that the cache has."""
+        """Returns a copy of these clips without random views. The copy has the crops and the boxes of the cache."""
         other = copy(self)
         other.views = None
         return other
@@ -171,9 +169,8 @@ class DecodedClips(CachedClips):
         return sorted({crop_of(clip) for clip in self._table.column("clip_id").to_pylist()})
 
     def _begun(self, rows: Sequence[ClipRow]) -> list[tuple[str, Future[ClipResults]]]:
-        """Begins to decode `rows` in threads. Neighbouring rows of one video form a group.
-
-        Returns one pair for each group: the path of the video, and a future with the decoded clips.
+        """Begins to decode `rows` in threads. Returns one pair for each group of neighbouring rows of one video: the
+        path of the video, and a future with the decoded clips.
         """
         groups = [[*group] for _, group in groupby(rows, key=lambda row: row.path)]
         with self._decoding.order:
@@ -203,16 +200,17 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns `row` with the rectangle and the mirroring of `view` in place of its own crop. So the decoder cuts out
-    the pixels that the view shows.
+    """Returns `row` with the rectangle of `view`, if it has one, in place of its crop. A mirrored view mirrors the row
+    once more.
     """
     return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Applies `view`, which is a random change of a clip, to the arrays of clip number `number` in `batch`, in place.
+    """Changes the arrays of clip number `number` in `batch`, in place, as `view` says. A view is a random rectangle and
+    mirroring.
 
-    The arrays of crops get the rectangle and the mirroring of the view. Boxes outside of the rectangle are removed.
+    The arrays of crops get the rectangle and the mirroring. Boxes outside of the rectangle are removed.
     """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:
@@ -235,8 +233,8 @@ def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
 
 
 def _coloured(clip: Tensor, view: View) -> Tensor:
-    """Returns the pixels `clip` [T, S, S, 3] uint8 of T frames of S x S px, changed in brightness, contrast and
-    saturation by the factors of `view`. All frames are changed in the same way.
+    """Returns `clip` with its brightness, contrast and saturation changed by the factors of `view`. `clip` [T, S, S, 3]
+    uint8 has T frames of S x S px. All frames are changed in the same way.
     """
     frames = clip.movedim(3, 1)
     for change, factor in (
@@ -249,9 +247,8 @@ def _coloured(clip: Tensor, view: View) -> Tensor:
 
 
 def require_same_videos(clips: Sequence[DecodedClips]) -> None:
-    """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from.
-
-    A missing video at a URL raises no error, because only videos on a disk are checked for existence.
+    """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from. A
+    missing video at a URL raises no error.
     """
     cache = clips[0].cache
     path_of = {video: path for split in clips for video, path in split.path_of.items()}

@@ -1,5 +1,5 @@
-"""`kinegraph finetune` trains backbones and a head together. It starts from a trained run, and reads boxes from a cache
-and pixels from the videos.
+"""`kinegraph finetune` trains backbones and a head together, from a trained run. Boxes come from a cache, pixels from
+the videos.
 """
 
 import logging
@@ -52,13 +52,13 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """Compares two ways to compute the scores of `num_clips` clips, before the first step of a fine-tuning. One way
-    begins at the pixels, the other at cached features. The scores are logits, the outputs of the head.
+    """Says how much the scores of `num_clips` clips change if they are computed from pixels and not from cached
+    features. It is measured before the first step of a fine-tuning. The scores are logits, the outputs of the head.
 
-    `as_extracted` is the largest difference of a score if the features are computed from pixels exactly as an
-    extraction computes them: with its precision, its rounding, and batch norms merged into other layers. `as_trained`
-    is for features from the network in the form in which it is trained. It is the root mean square of the differences,
-    divided by the standard deviation of the scores from cached features.
+    `as_extracted` is the largest change of a score if the features are computed exactly as an extraction computes them:
+    with its precision, its rounding, and batch norms merged into other layers. `as_trained` is for features from the
+    network in the form in which it is trained. It is the root mean square of the changes, divided by the standard
+    deviation of the scores from cached features.
     """
 
     num_clips: int
@@ -84,9 +84,9 @@ def finetune(
     is a user's own, its source code runs only with `allow_code`. `on_start` is called before the first step with a
     comparison of the scores from pixels and from cached features.
 
-    Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune, RunExists if
-    the folder holds a trained run, VideosChanged before the first step if videos are gone or have changed, and
-    VideoLost if a video cannot be decoded later.
+    Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune. Raises
+    RunExists if the folder holds a trained run. Raises VideosChanged before the first step if videos are gone or have
+    changed, and VideoLost if a video cannot be decoded later.
     """
     options, cache = config.finetune, Cache(config.cache)
     start = start_of(config, cache, allow_code=allow_code)
@@ -139,7 +139,7 @@ def _clips(
 ) -> tuple[DecodedClips, DecodedClips | None]:
     """Returns the clips of the training split, and the clips of the validation split or None if there is no such split.
 
-    Raises UsageError if a view, which is a random change of a clip, could show a part of the frame for which the cache
+    A view is a random change of a clip. Raises UsageError if a view could show a part of the frame for which the cache
     has no boxes. Raises VideosChanged if a video is gone, or differs from the video that the cache was made from.
     """
     options = config.finetune
@@ -164,7 +164,9 @@ def _split(
     split: str,
     views: ViewOptions | None = None,
 ) -> DecodedClips:
-    """Returns the clips of a split with the arrays that `online` reads, under random views if `views` are given."""
+    """Returns the clips of the split `split` with the arrays that the head `online` reads. The clips are decoded from
+    the videos. If `views` are given, the clips are changed at random.
+    """
     clips = DecodedClips(
         cache,
         [*dict.fromkeys([*start.record.reads, *online.cached_reads])],
@@ -182,10 +184,10 @@ def _split(
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:
-    """Raises UsageError if views are mirrored and the name of a class has the word `left` or `right`, because a
-    mirrored video may show another class.
+    """Raises UsageError if clips are mirrored at random (`finetune.views.mirror: true`) and the name of a class has the
+    word `left` or `right`.
 
-    With `finetune.views.mirror: always` no error is raised.
+    A mirrored video of such a class may show another class. With `mirror: always` no error is raised.
     """
     sided = [name for name in cache.classes if SIDED.search(name.lower())]
     if config.finetune.views.mirror is True and sided:
@@ -196,8 +198,8 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
 
 def _begin(folder: Path, start: TuningStart) -> None:
-    """Prepares the folder of the run. Removes temporary files of dead processes, and copies the code of a user's own
-    head from the run to start from.
+    """Prepares the folder of a tuned run. Removes temporary files of dead processes. If the run to start from has a
+    user's own head, copies its code.
     """
     sweep(folder)
     if (start.folder / CODE_FILE).exists():
@@ -207,8 +209,8 @@ def _begin(folder: Path, start: TuningStart) -> None:
 def _step_zero(
     config: Config, start: TuningStart, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Returns a comparison of scores before the first step of training. The head scores the first clips of a split from
-    cached features, and from features that are computed from their pixels.
+    """Scores the first clips of a split before the first step of training, from cached features and from their pixels.
+    Returns how far the scores differ.
     """
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
     as_extracted = OnlineHead(start.head, start.entries, extractors, stored=dict(_stored(config, start)))
@@ -228,9 +230,7 @@ def _step_zero(
 
 
 def _stored(config: Config, start: TuningStart) -> Iterator[tuple[str, torch.dtype]]:
-    """Yields (name of the array, type in which the cache stores it) for each array of features and regions that a tap
-    makes.
-    """
+    """Yields (name, type of the values in the cache) for each array of feature maps and of region features."""
     for entry in start.entries:
         for tap in entry.taps:
             yield f"{FEATURES}{entry.name}/{tap.name}", DTYPES_STORED[config.backbones[entry.name].storage_dtype]

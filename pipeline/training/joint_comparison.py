@@ -1,7 +1,6 @@
 """Compares fine-tuning with more training of the head alone, from the same trained runs.
 
-A score after fine-tuning says nothing without this control, because a head that has not converged gains from any
-further training.
+Without this comparison, a better score after fine-tuning may come from the longer training alone.
 """
 
 from collections.abc import Callable
@@ -46,9 +45,10 @@ class JointComparison:
 def compare(
     config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]
 ) -> list[JointComparison]:
-    """Trains `variant` for `epochs` epochs with each seed, then compares what follows, as the section `finetune` says.
+    """Trains `variant` for `epochs` epochs with each seed. Then trains each of these runs further in several ways, with
+    the options in `finetune` of the config, and returns the scores, one comparison per seed.
 
-    Returns one comparison per seed. Runs that are finished are kept. `note` is called with a line of text at each step.
+    Runs that are finished are kept. `note` is called with a line of text at each step.
     """
     keys = config.train.variants[variant] | {"epochs": epochs}
     section = {"run": f"{config.train.run}/{CONVERGED}", "variants": {variant: keys}}

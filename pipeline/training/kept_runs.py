@@ -53,11 +53,10 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders `seed<k>` beside the folder of `run`. They hold the runs that differ from `run` only in the
-    seed.
+    """Returns the folders `seed<k>` that lie where the folder of `run` lies. They hold the runs that differ from `run`
+    only in the seed, and `run` itself if it exists.
 
-    If the folder of `run` exists, it is in the list too. The list is empty if the folder of `run` is not named
-    `seed<k>`, because `run` is then not part of a table.
+    The list is empty if the folder of `run` has another kind of name.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
@@ -65,8 +64,8 @@ def _other_seeds(run: WantedRun) -> list[Path]:
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
     """Returns a dict that identifies the clips and classes of a run. It has the keys `train`, `val` and `classes`.
 
-    The value of `train` or `val` holds counts and a digest of the clips of this split, or is None if the run has no
-    such clips. The value of `classes` is a digest of the class names.
+    `train` and `val` have counts and a digest of the clips of these splits, or None without such clips. `classes` is a
+    digest of the class names.
     """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else identified(split) for name, split in splits.items()}

@@ -86,11 +86,10 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Returns a context in which the Dask workers behave as training needs it. A plugin is registered with the workers
-    at the start and removed at the end.
+    """Prepares the Dask workers for training, for the time of a `with` block.
 
-    If the workers are child processes of this process, the plugin makes them ignore Ctrl-C. Otherwise the plugin makes
-    a worker leave the cluster before its batch job ends. Then another worker continues the run of that worker.
+    Workers that are child processes of this process ignore Ctrl-C inside the block. Other workers leave the cluster
+    before their batch job ends, so that another worker continues the run.
     """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)

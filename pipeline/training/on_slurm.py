@@ -29,12 +29,13 @@ log = logging.getLogger("kinegraph")
 def train_on_slurm(
     config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
 ) -> list[TrainedRun]:
-    """Trains the runs of the table that are not finished and waits for them. Returns all runs of the table.
+    """Trains the runs of the table (heads x seeds) as a SLURM job and waits for them. Finished runs are kept, unless
+    `overwrite` is true. Returns all runs of the table.
 
-    If a job array of an earlier command trains some of these runs, the function waits for that array first. With
-    `overwrite` no run counts as finished. Raises SlurmError at the end if a run is not finished and did not diverge.
-    Raises RunsDiverged if every unfinished run has diverged. Raises the errors of `train_runs` except errors about
-    finished runs.
+    If a job of an earlier command is training some of these runs, the function waits for that job first. Raises
+    SlurmError if a run was not trained. If the training of all missing runs diverged, raises RunsDiverged. Before the
+    job starts, raises ConfigError, CacheError or HeadError if a run cannot be trained, and RunExists if a finished run
+    has another recipe.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()

@@ -67,7 +67,7 @@ def tell_of_gaps(clips: CachedClips, split: str) -> None:
 def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
     """Logs the classes that no video of the split has. The metric mAP leaves these classes out.
 
-    Logs nothing if each video has only one label, because the metrics are then no means over classes.
+    Logs nothing if each video has only one label, because there is no mAP then.
     """
     if not clips.multi_label:
         return
@@ -96,9 +96,9 @@ def run_training(
 ) -> TrainResult:
     """Trains `head` in place and returns the results.
 
-    The state of the training is written to `folder`, the folder of the run, and so is a TensorBoard log if the config
-    asks for one. A run that was interrupted continues from this state. `place` says which run of the table this is, for
-    `on_epoch` and `on_step`.
+    The state of the training is written to `folder`, the folder of the run. A run that was interrupted continues from
+    this state. A TensorBoard log is written there too, if the config asks for one. `place` is the place of the run in
+    the table of runs, for `on_epoch` and `on_step`.
     """
     schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
     place = replace(place, num_epochs=schedule.num_epochs)

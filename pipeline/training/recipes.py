@@ -20,10 +20,10 @@ log = logging.getLogger("kinegraph")
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
-    """Returns name -> training options for each of `names`. Without names, returns only the recipe of the config.
+    """Returns name -> training options for each of `names`. A name is that of a head, or of a variant in
+    `train.variants`. Without names, returns only the options of the config.
 
-    Logs the keys of `train.options` that a head in `names` does not have. Raises ConfigError for a name that is neither
-    a variant nor a head.
+    Logs the keys of `train.options` that a head in `names` does not have. Raises ConfigError for any other name.
     """
     train, recipe_of = config.train, {}
     for name in names or [train.head]:
@@ -63,10 +63,8 @@ def _gets(head: str, other: str, key: str) -> bool:
     """Returns whether the option `key` of a recipe is passed to the head `head`. The recipe was written for the head
     `other`.
 
-    The result is False if `head` has no such option, or if `other` has an option with the same name and another
-    meaning, as with `dim`. The meanings are equal if the descriptions of both options are equal. If `other` is a user's
-    own head, its options are unknown, and the result is False unless the option belongs to `TapOptions`. In all other
-    cases the result is True.
+    An option is passed if `head` has it, unless it means something else in `other`, as `dim` does. The meanings are
+    equal if the descriptions are equal. If `other` is a user's own head, only options in `TapOptions` are passed.
     """
     model = HEADS[head].option_model
     if key == "tail":

@@ -46,8 +46,8 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 class RunScores:
     """The scores of a run on one split, such as `val`.
 
-    `result` has the metrics. `counts` has the numbers of videos and clips. The run reads arrays of several stages.
-    `random_weights` has the keys of those stages whose networks have random weights.
+    `result` has the metrics. `counts` has the numbers of videos and clips. `random_weights` has the keys of those
+    stages that the run reads and whose networks have random weights.
     """
 
     result: EvaluationResult
@@ -152,8 +152,7 @@ def runs_below(root: Path) -> list[Path]:
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns the results of the run in `folder`, as a table shows them. All earlier scores are left out, and the
-    scores in `scored` are there instead.
+    """Returns the results of the run in `folder` for a table, with the scores `scored` in place of all earlier scores.
 
     All other values come from results.json, or from run.json if an earlier version wrote no results.json.
     """

@@ -177,9 +177,8 @@ def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Reads and returns the results of each of the finished `runs`.
-
-    In the result, `kept` is False for the runs in `trained_now`, and True for all others.
+    """Returns the results of `runs`, which are all finished. In a result, `kept` is False if the run is one of
+    `trained_now`, and True if it was trained before.
     """
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
@@ -240,7 +239,9 @@ def _all(jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], N
 
 
 def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Logs how a run diverged. Returns `<name> seed <seed>`, the name of the run in the final error."""
+    """Logs that a run diverged, with the reason `how`. Returns the name of the run for an error message: `<name> seed
+    <seed>`.
+    """
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)
     return name
@@ -255,9 +256,8 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Calls `_tried` in the worker process with index `worker_index`, to train one run. The index chooses the GPU.
-
-    torch uses the threads that `run.threads` states, or the share of the cores of this process.
+    """Trains one run in the worker process with index `worker_index`. The index chooses the GPU. Returns the run, or
+    the error if its training diverged.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)

@@ -17,13 +17,14 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the head options with a complete tail: its model, options and weights are those of the backbone that made
-    the cached maps.
+    """Returns the options of a head, with the model, the options and the weights of its tail filled in.
 
-    Options without a tail are returned unchanged. The config may name the weights itself, for example as another path
-    to the same file. Raises HeadError if the config names another model, other options or other weights than those that
-    made the maps, because the tail would then continue another network. Raises HeadError also if the backbone cannot be
-    a tail.
+    A tail is the part of a backbone above the cached maps. It is trained with the head. The values are those of the
+    backbone that made the cached maps. If `options` already names weights, these are kept. Options without a tail are
+    returned unchanged.
+
+    Raises HeadError if `options` names another model, other options or other weights than those of this backbone.
+    Raises HeadError also if the backbone cannot be a tail.
     """
     tail = parse_tail(options)
     if tail is None:

@@ -25,12 +25,12 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """Raises an error if a run in `wanted` cannot be trained.
+    """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights.
 
-    Raises ConfigError if the cache has no labels or the options contradict each other, CacheMismatch if the cache was
-    made with another data set, CacheError if the cache cannot be read, and HeadError if a head cannot be built on the
-    arrays of the cache. Logs which arrays come from random weights. If `overwrite` is true, the clips are opened too,
-    so that no old run is discarded for a run that cannot be trained.
+    Raises ConfigError if the cache has no labels or the options contradict each other. Raises CacheMismatch if the
+    cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
+    built on the arrays of the cache. With `overwrite`, which discards old runs, it also raises the errors of opening
+    the clips.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -66,10 +66,9 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
     """Returns the error message for a head that cannot be built on the arrays of the cache. `error` is the error of
     that attempt.
 
-    The config may declare arrays that are not extracted yet. This function tries to build the head on these arrays
-    together with those of the cache. If the head can be built, the message names the arrays that are missing. If this
-    attempt fails with another message than `error`, that message is returned, followed by the names of the missing
-    arrays. Otherwise the message of `error` is returned.
+    The head is tried again on all arrays that the config declares. If this succeeds, the message names the arrays that
+    are not extracted yet. If it fails for another reason, the message has this reason. Otherwise the message of `error`
+    is returned.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)

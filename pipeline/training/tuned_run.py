@@ -43,8 +43,8 @@ def save_tuned(
     results: RunResults,
     metrics: dict[str, float],
 ) -> None:
-    """Saves the tuned run in `folder`: its results, the tuned weights, a config that extracts features with these
-    weights, and the head with the record of the run. Then the state of the training is removed.
+    """Saves the tuned run in `folder`: its results, the tuned weights, a config for extracting with these weights, the
+    head and the record of the run. The state of the training is then removed.
 
     The record is written last, so a folder without a record is an unfinished run.
     """
@@ -76,8 +76,8 @@ def save_tuned(
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
     """Returns the options of the backbone `entry` after fine-tuning, with the weight file `file` as its weights.
 
-    The name of published weights also decides the options of the network and how frames are resized, cut and
-    normalised. A weight file decides none of these. So the result states them as options.
+    Published weights also determine options of the network and how frames are resized, cut and normalised. A file does
+    not, so the result states these options one by one.
     """
     options, backbone = config.backbones[entry.name], config.entry_of(entry.name)
     own = {GEOMETRY: PAPER} if GEOMETRY in backbone.options else {}
@@ -87,8 +87,9 @@ def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOpt
 
 
 def _config_text(tuned: Config, folder: Path) -> str:
-    """Returns the text of a YAML config with the tuned weights. Its cache is `<cache>-tuned`. Its runs, trained and
-    tuned again, have folders of their own, so that the present cache and runs stay.
+    """Returns the text of a YAML config that extracts with the tuned weights.
+
+    The config has a new cache, `<cache>-tuned`, and new folders for its runs. So the present cache and runs are kept.
     """
     document = tuned.model_dump(mode="json", exclude_unset=True, exclude={"finetune"})
     document["cache"] = f"{tuned.cache.rstrip('/')}-tuned"

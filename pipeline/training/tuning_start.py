@@ -93,8 +93,8 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the backbone `name` with those of its taps whose arrays the head reads. If the head reads no array of
-    this backbone, there are no taps.
+    """Returns the backbone `name` with those of its taps whose arrays the head reads, or without taps if there are
+    none.
 
     `reads` has the names of all arrays that the head reads.
     """
@@ -125,8 +125,8 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns a dict of what a tuned run depends on besides its clips and the keys of `train`: the keys that only the
-    section `finetune` has, and the digests of the run to start from and of its backbones.
+    """Returns values by which a continued fine-tuning is recognised. They are the keys that only the section `finetune`
+    has, and the digests of the run to start from and of its backbones.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)

@@ -61,9 +61,9 @@ class Verdict(BaseModel):
 
     `of` is a digest of the rows and ledger records that were compared. `rows` maps the clip_id of each row that changes
     to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
-    removed. In `reopened` each key comes after the keys that its stage reads. If `frame_times` is not None, these times
-    replace those in the shard of the stage `clips`, and `clips` is the ledger record of that shard before the upgrade.
-    `frame_times` has one item per row. The item is None for a failed clip.
+    removed. In `reopened` each key comes after the keys that its stage reads. `frame_times` are the new times for the
+    shard of the stage `clips`, with one item per row, which is None for a failed clip. `clips` is the ledger record of
+    that shard before the upgrade. Both are None if the times stay.
 
     `differing` maps the id of each clip that shows other frames to a message. `unread` maps the id of each clip whose
     video cannot be read to a message. `retimed` lists the ids of clips that show the same frames at other times. If
@@ -89,11 +89,11 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the frames in the shards of one cache with those that the latest rules choose from the videos. Any
-    thread may call it.
+    """Compares the frames in the shards of a cache with those that the latest rules choose from the videos. Several
+    threads may use one `Comparer`.
 
     `stages` has the stages that are made from videos, each after the stages that it reads. `rules` is the version of
-    the rules by which the cache was made. After `stopping` is set, comparisons that are under way raise Stopped.
+    the rules by which the cache was made. If `stopping` is set, comparisons raise Stopped.
     """
 
     cache: Cache
@@ -116,9 +116,8 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of a shard.
-
-        A verdict lists what an upgrade changes in the shard. It is no longer valid if the digest has changed since.
+        """Returns a digest of the rows and ledger records of a shard. What is known about an upgrade of the shard holds
+        only while the digest stays the same.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
@@ -126,13 +125,13 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Returns the verdict on a shard: the changes that an upgrade has to make to the rows and ledger records of the
+        """Compares the frames of a shard under two versions of the rules for choosing frames: the cache's and the
+        latest. Returns the verdict, the changes that an upgrade has to make to the rows and ledger records of the
         shard.
 
-        Decodes the videos of the shard. Compares the frames that the cache's version of the rules chooses with those
-        that the latest version chooses. A clip is unread if its video cannot be read now and the clip did not fail in
-        the cache. With `drop_unread`, unread clips count as clips with other frames, so an upgrade computes the shard
-        again. Otherwise they are listed in `Verdict.unread`.
+        All videos of the shard are decoded. A clip is unread if its video cannot be read now and the clip did not fail
+        in the cache. With `drop_unread`, an upgrade computes shards with unread clips again. Otherwise unread clips are
+        listed in `Verdict.unread`.
 
         Raises CacheError if a ledger record or the sealed frame times are damaged.
         """
@@ -178,8 +177,8 @@ class Comparer:
         return {key: record for key, record in records.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
-        """Returns the rows of one video as the latest rules make them, and one `Comparison` per row, which says whether
-        the frames or times in the cache differ from them.
+        """Returns the rows of one video by the latest rules for choosing frames, and one `Comparison` per row. The
+        comparison says whether the frames or times in the cache differ.
 
         `old` are the rows of the video in the cache, all in one shard. `records` maps stage keys to the ledger records
         of this shard.
@@ -216,11 +215,11 @@ class Comparer:
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """Returns `row` with the times, crop and frame size that `kinegraph index` would write for it by the latest
-        rules. `told` is what opening the video now has shown, or the error if the video cannot be opened.
+        """Returns the row that `kinegraph index` would now write for the clip of `row`: times, crop and frame size by
+        the latest rules. Returns `row` itself if nothing changes.
 
-        Returns `row` itself if nothing changes. Raises CacheError if the options `clips` of the cache do not make a
-        clip with the id of `row`.
+        `told` has the facts of the video, read now, or the error if the video cannot be opened. Raises CacheError if
+        the options `clips` of the cache do not make a clip with the id of `row`.
         """
         if isinstance(told, DecodeError) and not row.is_probed:
             return row
@@ -236,9 +235,10 @@ class Comparer:
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
         """Returns the keys of the stages whose values change, and of all stages made from these stages.
 
-        Each argument says what changes in at least one clip of the shard. `has_other_frames`: the clip shows other
-        frames. `has_other_times`: the clip shows the same frames at other times. `is_moved`: the clip has another start
-        or end.
+        Each argument says what changes in at least one clip of the shard.
+        `has_other_frames`: the clip shows other frames.
+        `has_other_times`: the clip shows the same frames at other times.
+        `is_moved`: the clip has another start or end.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -260,11 +260,11 @@ def _times(contents: ShardContents) -> np.ndarray:
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Compares the cached times of a clip with the times that the rules of the cache find in the video now
-    (`comparison.old_times`). Returns `comparison` if the times are equal, else a copy with the change `frames`.
+    """Compares the cached times of a clip with the times that the older rules find in the video now
+    (`comparison.old_times`). Returns `comparison` if they are equal, else a copy with the change `frames`.
 
-    `sealed_times` [T] are the cached times of the T frames in seconds. `is_ok` is false if the clip failed in the
-    cache. For such a clip nothing is compared, and `comparison` is returned.
+    `sealed_times` [T] are the cached times of the T frames in seconds. `is_ok` is False if the clip failed in the
+    cache. Then `comparison` is returned unchanged.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
@@ -272,10 +272,8 @@ def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> C
 
 
 def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
-    """Returns the times of the frames in seconds for each row of a shard, by the latest rules. A failed clip has None
-    in place of times.
-
-    The times in the cache are returned for rows that the latest rules do not change.
+    """Returns the times of the frames in seconds for each row of a shard, by the latest rules for choosing frames. A
+    failed clip has None in place of times.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
@@ -307,17 +305,17 @@ def is_latest(cache: Cache) -> bool:
 
 
 def rules_of(cache: Cache) -> int:
-    """Returns the version of the rules that chose the frames of the cache.
+    """Returns the version of the rules by which the frames of the cache were chosen.
 
-    Both the cache and its stage `clips` record a version. The lower version is returned, because a run that began
-    before an upgrade may have sealed frames by earlier rules. Raises CacheError for a version that this kinegraph does
-    not know.
+    If the cache and its stage `clips` record different versions, the lower one is returned. Raises CacheError for a
+    version that this kinegraph does not know.
     """
     options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
     versions = [recorded.get("version", LATEST_RULES) for recorded in options]
     for version in versions:
         if version not in range(1, LATEST_RULES + 1):
             raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {LATEST_RULES}.")
+    # A run that began before an upgrade may have sealed frames by earlier rules.
     return int(min(versions))
 
 

@@ -1,10 +1,11 @@
 """`kinegraph verify --frames` compares a cache of an earlier version with its videos and upgrades it. Torch-free.
 
-A verdict says what the upgrade has to change in one shard. An upgrade first writes the verdicts of all shards. Then it
-sets the key `upgrading` in cache.json, and from then on no other command opens the cache. Then it changes
-clips.parquet, the ledger records and the documents of the stages. Last, it writes cache.json with the options of the
-latest rules and without the key `upgrading`, and removes the verdicts. Each step can be repeated, so an upgrade that
-was killed goes on from its verdicts.
+An upgrade has four steps. Each can be repeated, so an upgrade that was killed goes on where it stopped.
+
+1. It writes a verdict for each shard, which says what has to change in the shard.
+2. It sets the key `upgrading` in cache.json. From then on no other command opens the cache.
+3. It changes clips.parquet, the ledger records and the documents of the stages.
+4. It writes cache.json with the options of the latest rules and without `upgrading`, and removes the verdicts.
 """
 
 import json
@@ -62,12 +63,15 @@ class VerdictMissing(CacheError):
 class FrameReport:
     """The result of a comparison of the frames in a cache with the frames that the latest rules take from its videos.
 
-    `version` is the version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
-    `shards` counts the shards by result: `same`, `retimed` (the same frames at other times), `differ` (other frames),
-    or `unread` (a video cannot be read). A shard whose clips have several results counts as `unread` if one of its
-    clips is unread, else as `differ`. `clips` counts the clips that are retimed, differ or are unread. `differing` maps
-    a few clips that differ to messages, and `unread` maps a few unread clips to messages. `dropped` is True if the user
-    asked to count unread clips as different, and if there were such clips.
+    Clips are `retimed` (the same frames at other times), `differ` (other frames), or are `unread` (the video cannot be
+    read). All other clips are `same`.
+
+    version: version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
+    shards: result -> number of shards. A shard counts as `unread` if one of its clips is unread, else as `differ` if
+    one differs, else as `retimed` if one is retimed, else as `same`.
+    clips: result -> number of clips, without `same`.
+    differing, unread: a few of these clips -> message.
+    dropped: whether the user asked to count unread clips as different, and there were such clips.
     """
 
     cache: str
@@ -86,8 +90,8 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether the upgrade leaves no problem: the cache was upgraded, or all shards have the frames that the
-        latest rules choose and all their videos could be read.
+        """Returns whether no problem is left: the cache was upgraded, or its frames are right and all its videos could
+        be read.
         """
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
@@ -169,12 +173,13 @@ def _report(cache: Cache) -> FrameReport:
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
-    """Yields a verdict on each shard, in the order of the shards. A verdict says what the upgrade has to change in the
+    """Yields a verdict for each shard, in the order of the shards. A verdict says what the upgrade changes in the
     shard.
 
-    If `keep` is true, a verdict is written to the cache unless a video cannot be read, and a verdict that an earlier
-    call wrote is used again. If `keep` is false, nothing is written. If `drop_unread` is true, clips whose video cannot
-    be read count as clips whose frames differ.
+    If `keep` is true, verdicts are written to the cache, and those that an earlier call wrote are used again. A verdict
+    on a video that cannot be read is not written. If `keep` is false, nothing is written.
+
+    If `drop_unread` is true, a clip whose video cannot be read counts as a clip with other frames.
     """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
@@ -198,13 +203,10 @@ def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
     """Yields the verdict `compared(shard)` of each shard, in order. A verdict says what an upgrade has to change in the
-    shard.
-
-    The threads of `pool` compute a few shards ahead. Only these few are submitted at a time, because a verdict may take
-    100 kB of memory.
+    shard. The threads of `pool` compute a few shards ahead.
     """
     under_way: deque[Future[Verdict]] = deque()
-    ahead, begun = 4 * (os.cpu_count() or 1), 0
+    ahead, begun = 4 * (os.cpu_count() or 1), 0  # not all at once, because a verdict may take 100 kB
     for done in range(1, num_shards + 1):
         while begun < num_shards and len(under_way) < ahead:
             under_way.append(pool.submit(compared, begun))
@@ -227,10 +229,10 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """Returns the result of comparing one shard with its videos that an earlier, stopped upgrade has stored (the
-    verdict).
+    """Returns the verdict on a shard that an earlier, stopped upgrade has stored. A verdict says what an upgrade has to
+    change in the shard.
 
-    Returns None if there is no such result, or if the shard has changed since.
+    Returns None if there is no verdict, or if the shard has changed since.
     """
     try:
         verdict = _read(cache, shard)
@@ -301,9 +303,8 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """Yields the stages that are made from videos, with the options of the latest rules.
-
-    A stage that has these options already stays unchanged.
+    """Yields the stages that are made from videos, with the options of the latest rules. A stage with these options is
+    yielded unchanged.
     """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """A network that takes clips and returns the maps of the wanted taps.
+    """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer whose output is used.
 
-    A subclass sets `stages`: name of the tap -> dotted paths of the submodules that compute the tap, in the order in
-    which they run. The taps in `stages` go from bottom to top. The submodules of the lowest tap take the input of the
-    network. The submodules of every other tap take the output of the tap below. A subclass whose submodules do not form
-    a chain overrides `step`.
+    A subclass sets `stages`: name of the tap -> dotted paths of the submodules that compute the tap, in running order.
+    Taps go from bottom to top: the lowest tap takes the input of the network, every other tap the output of the tap
+    below. A subclass whose submodules do not form such a chain overrides `step`.
 
-    `taps` has the wanted taps. These are all taps until `cut` is called. `levels` has the taps whose submodules are
+    `taps` has the wanted taps, which are all taps until `cut` is called. `levels` has the taps whose submodules are
     still in the network.
     """
 
@@ -32,9 +31,9 @@ class Backbone(nn.Module):
         self.levels = self.taps = tuple(self.stages)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the wanted taps to `taps`, and removes the submodules above the highest of them.
+        """Makes `taps` the wanted taps, whose maps `forward` returns. Removes the submodules above the highest of them.
 
-        Raises ValueError if `taps` is empty, or if one of them is not a wanted tap now.
+        Raises ValueError if `taps` is empty, or if one of them is not among the wanted taps so far.
         """
         present = [name for name in self.stages if name in self.taps]
         unknown = [name for name in taps if name not in present]
@@ -66,9 +65,7 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Moves the submodules that `stages` lists from `network` into this network. Their parameters
-        keep their names.
-        """
+        """Moves the submodules that `stages` lists from `network` into this network. Parameters keep their names."""
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))
@@ -76,15 +73,14 @@ class Backbone(nn.Module):
     def is_classifier(self, name: str) -> bool:
         """Returns whether the tensor `name` of a weights file belongs to the classifier, which this network does not
         have.
-
-        The method is called only if no known file format explains the name.
         """
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B, C, T', H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        After `cut_below(tap)`, `clips` are maps of `tap` instead, [B, C, T, H, W].
+        There are B clips of T frames with H rows and W columns. A tap has T' maps with C channels, H' rows and W'
+        columns. After `cut_below(tap)`, `clips` are maps of `tap` in place of pixels, [B, C, T, H, W].
         """
         return self.run(clips)
 
@@ -111,8 +107,7 @@ def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) ->
     """Runs a 2D network on each frame of `clips` [B, 3, T, H, W]. Returns tap -> maps of the clips [B, C, T, H', W'].
 
     `run` is the network. It takes the frames of all clips as one batch [B*T, 3, H, W] and returns tap -> maps [B*T, C,
-    H', W']. Clips whose memory layout is [B, T, H, W, 3] are not copied. In that case the frames are in channels-last
-    order.
+    H', W']. Clips whose memory layout is [B, T, H, W, 3] are not copied.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))

@@ -1,9 +1,7 @@
 """BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), run on each frame of a clip.
 
 Layers and parameter names are those of the public files for temporal segment networks (TSN, Wang et al. 2016, arXiv
-1608.00859), which were converted from Caffe. Examples are `inception_3a_3x3_reduce.weight` and
-`inception_3a_3x3_reduce_bn.weight`. All layers are direct children of the network. Convolutions have a bias.
-Max-pooling with stride rounds sizes up.
+1608.00859), for example `inception_3a_3x3_reduce.weight`.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """

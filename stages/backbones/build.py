@@ -1,6 +1,6 @@
 """Builds the frozen network of a backbone from its name.
 
-BUILDERS has one line per backbone. The catalogue has the facts that need no torch.
+BUILDERS has one line per backbone. `catalogue.py` has the facts that need no torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,14 +47,13 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
 def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
     """Returns the network `model` up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights` is a name of the catalogue, a local file, `random:<seed>`, or `inflate:` and one of these three forms for
-    the 2D network from which the weights are made. The classifier in a file is not loaded. Layers of a file above the
-    cut are not loaded either, but their shapes must fit. Every other tensor in a file must belong to the network.
-    `options` are the options of the network, for example `pool1_padding=0`. They have priority over the options with
-    which the weights were trained.
+    `weights` is a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes the
+    weights of a 3D network from those of its 2D network. `options` are the options of the network, for example
+    `pool1_padding=0`. They replace the options with which the weights were trained.
 
-    Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
-    do not belong to the network.
+    A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
+    the file must belong to the network. Raises ValueError if there is no such backbone, tap or option. Raises
+    WeightsError if the weights cannot be read or do not belong to the network.
     """
     backbone = entry(model, options, weights)
     for tap in taps:
@@ -74,10 +73,10 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
-    """Returns a digest of the weights, which the fingerprint of a cache covers.
+    """Returns a digest of the weights of `network`, for the fingerprint of a cache.
 
-    For `inflate:...` it is the digest of all tensors of `network`. For other weights it is the result of
-    `weights_digest`.
+    `weights` is the text in the config. For `inflate:...`, which makes 3D weights from a 2D network, all tensors of
+    `network` are digested. For other weights the result is that of `weights_digest`.
     """
     if weights.startswith(INFLATE):
         return tensors_digest(network)

@@ -100,10 +100,10 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """Returns the description of a network for SyncMNIST, a data set with videos of wandering digits.
+    """Returns the description of a network for SyncMNIST, a data set with videos of moving digits.
 
-    The network takes pixels in 0..1. Its convolutions have no padding. `widths` are the channels of the three blocks.
-    `time` has (kernel, stride) in time of the last block. `time` is empty if the network sees each frame alone.
+    `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. `time` is
+    empty if the network sees each frame alone.
     """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
@@ -211,10 +211,9 @@ CATALOGUE: dict[str, BackboneEntry] = {
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
     """Returns the description of the backbone `name`.
 
-    For the ResNet-3D family, the description has the taps of the network with these `options`. Options that are missing
-    in `options` are those with which `weights` were trained. For `timm/<model>`, the description comes from timm, a
-    package of image models. Raises ValueError if there is no such backbone or option, with the list of the allowed
-    names.
+    For the ResNet-3D family, it has the taps of the network with these `options`. Missing options are those with which
+    `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models. Raises
+    ValueError if there is no such backbone or option, with the list of the allowed names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry

@@ -11,13 +11,11 @@ from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises UsageError if torch.compile cannot make code for `device`.
-
-    For a CPU, the machine must have a C++ compiler and Python's headers. For a GPU the function checks nothing. There
-    torch.compile uses Triton, a compiler for GPUs, and Triton itself reports what is missing.
+    """Raises UsageError if torch.compile cannot make code for the CPU, which needs a C++ compiler and Python's headers.
+    For a GPU nothing is checked.
     """
     if device.type != "cpu":
-        return
+        return  # for a GPU torch.compile uses Triton, which itself reports what is missing
     compiler = os.environ.get("CXX", "g++")
     header = Path(sysconfig.get_path("include"), "Python.h")
     missing = [

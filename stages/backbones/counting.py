@@ -13,8 +13,7 @@ def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
     classifier.
 
     `backbone.counts` has the size of the clip and the number of classes of the classifier. Multiplications of
-    convolutions, linear layers and attention are counted. Those of norms, pools and activations are not counted. The
-    network runs on torch's device "meta", which computes shapes but no values.
+    convolutions, linear layers and attention are counted, but not those of norms, pools and activations.
     """
     form = backbone.counts
     assert form is not None

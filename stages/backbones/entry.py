@@ -15,9 +15,9 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 class Counts:
     """The size and the cost of a network with its classifier, as papers count them.
 
-    `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications of convolutions, linear
-    layers and attention, in billions, for one clip. The clip has `num_frames` frames of `size` x `size` px. The
-    classifier has `num_classes` classes. 0 means that there is no classifier.
+    `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications for one clip, in
+    billions. It counts convolutions, linear layers and attention. The clip has `num_frames` frames of `size` x `size`
+    px. The classifier has `num_classes` classes. If there is no classifier, `num_classes` is 0.
     """
 
     num_params: int
@@ -31,11 +31,10 @@ class Counts:
 class BackboneEntry:
     """The description of a backbone in the catalogue: its taps, its input, its named weights and its options.
 
-    The input is a square of `size` x `size` px, in RGB from 0 to 1, normalised by `mean` and `std`. `options` maps each
-    option of the network to its allowed values. The first value is that of the paper. `chosen` maps options to the
-    values that differ from the paper. It is empty for the network of the paper. A clip should have `min_frames` frames
-    or more. `inflates` is the name of the 2D backbone from whose weights the weights of this network can be made
-    (inflation).
+    The input is a square of `size` x `size` px, in RGB from 0 to 1, normalised by `mean` and `std`. A clip should have
+    `min_frames` frames or more. `options` maps each option of the network to its allowed values, first the value of the
+    paper. `chosen` has only the options whose values differ from the paper. `inflates` is the name of a 2D backbone, or
+    None. The weights of that backbone can be turned into weights of this network (inflation).
     """
 
     name: str
@@ -52,11 +51,9 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns the further forms that the option `weights` may have for this backbone, as a list of texts for an
-        error message.
+        """Returns additional forms of the option `weights` for this backbone, as a list of texts for an error message.
 
-        The list has `inflate:...` if the weights can be made from those of a 2D network, otherwise it is empty. All
-        backbones accept a name, a file and `random:<seed>`, so these are not in the list.
+        The list has `inflate:...` if the weights can be made from those of a 2D network. Otherwise it is empty.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
@@ -69,11 +66,11 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
-        """Returns a dict with the options of the network that differ from the paper's values (option -> value).
+        """Returns the options of the network that differ from the paper's values, as option -> value.
 
-        Values in `options` come first. All other options have the values with which `weights` were trained. If these
-        values are not known, or if `options` has `geometry: paper`, all other options have the paper's values. Raises
-        ValueError if an option or a value does not exist.
+        An option in `options` keeps its value. Any other option has the value with which `weights` were trained. If
+        that value is not known, or with `geometry: paper` in `options`, it has the paper's value. Raises ValueError if
+        an option or a value does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

@@ -21,10 +21,10 @@ log = logging.getLogger("kinegraph")
 
 
 class Normalised(nn.Module):
-    """A network behind the normalisation of its pixels. Gradients flow to the network.
+    """A network that first normalises its input pixels. Gradients flow to the network.
 
-    `network` takes clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. `pixels` has the mean, the
-    standard deviation and the order of the channels.
+    `network` takes normalised clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. `pixels` has the
+    mean, the standard deviation and the order of the channels.
     """
 
     mean: Tensor
@@ -79,10 +79,11 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB.
+        """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB. There are B clips of T frames of
+        S x S px, and T' maps of a clip with C channels, H rows and W columns.
 
         The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
-        float32 by about 1 % of their standard deviation. A test checks this difference.
+        float32 by about 1 % of their standard deviation.
         """
         with computing_in(self.options.precision, self.device):
             maps: dict[str, Tensor] = self._network(clips)

@@ -15,13 +15,13 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Replaces each convolution and the batch norm behind it by one convolution, in place and in float32.
+    """Joins each convolution and the batch norm behind it into one convolution, in place and in float32.
 
-    The network must be in evaluation mode. The function finds a convolution and its norm by their names: `conv1` and
-    `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an nn.Sequential. In all networks of the catalogue, two
-    layers with such names follow each other directly (a test compares results). Do not use the function for networks
-    outside the catalogue, because there a norm with such a name may follow another layer. In float32, results change by
-    rounding only. In bf16, results come nearer to float32, because fewer values are rounded.
+    The network must come from the catalogue and be in evaluation mode. A convolution and its norm are found by their
+    names, such as `conv1` and `bn1`. In other networks, layers with such names may not follow each other.
+
+    In float32, results change by rounding only. In bf16, results come nearer to float32, because fewer values are
+    rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

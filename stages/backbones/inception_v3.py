@@ -26,7 +26,7 @@ BRANCHES: dict[str, tuple[int, ...]] = {
 class InceptionV3(Backbone):
     """Torchvision's Inception-V3 without its classifiers.
 
-    Most layers have no padding. For this reason the cells of a map do not reach the edge of the frame.
+    Most layers have no padding, so the cells of a map do not reach the edge of the frame.
     """
 
     stages: ClassVar = {

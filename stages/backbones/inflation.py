@@ -12,14 +12,13 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills `network`, a ResNet-3D or TSM (a 2D ResNet with shifts in time), with weights that are made from the
-    weights of a 2D network.
+    """Fills `network` with weights that are made from the weights of a 2D network. `network` is a ResNet-3D, or a TSM
+    (a 2D ResNet with shifts in time).
 
     `flat` is the state dict of torchvision's 2D ResNet with the same depth as `network`. A 3D kernel of t frames is the
     2D kernel repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D
-    network, except near the ends of the clip, where zeros are padded. A 2D network has no weights for non-local blocks.
-    A non-local block keeps the weights that it has in `network`, but the gain of its last norm becomes 0. With this
-    gain, the block returns its input.
+    network, except near the ends of the clip. Non-local blocks have no weights in a 2D network. They return their
+    input, because the gain of their last norm becomes 0.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network
@@ -33,7 +32,8 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
 
 
 def repeated(flat: Tensor, shape: Size) -> Tensor:
-    """Returns `flat` [O, I, h, w] repeated to `shape` [O, I, t, h, w] and divided by t, for O outputs and I inputs.
+    """Returns the 2D kernels `flat` [O, I, h, w] as 3D kernels of the shape `shape` [O, I, t, h, w], for O outputs and
+    I inputs. Each is repeated t times and divided by t.
 
     A tensor that already has as many axes as `shape` is returned unchanged.
     """

@@ -1,4 +1,5 @@
-"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3), with embedded Gaussian and pooled keys.
+"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3), in which each position of a map attends to the
+others. It is the variant with embedded Gaussian and with keys from max-pooled maps.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map, N = T H W queries, M keys.
 """

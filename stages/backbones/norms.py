@@ -13,10 +13,9 @@ def norms_of(network: nn.Module) -> list[str]:
 
 
 def frozen_norms(norms: Sequence[str], batch_norm: str) -> list[str]:
-    """Returns those of the norms `norms` whose statistics stay.
+    """Returns the names of those norms in `norms` whose statistics stay.
 
-    For `batch_norm` "frozen" and "statistics" they are all norms, for "train" none, and for "partial" all except the
-    first. "partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2). Norms are named by paths,
-    because training on several devices replaces the modules.
+    `batch_norm` chooses them: all norms for "frozen" and "statistics", none for "train", and all except the first for
+    "partial". "partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2).
     """
     return {"frozen": [*norms], "statistics": [*norms], "partial": [*norms[1:]], "train": []}[batch_norm]

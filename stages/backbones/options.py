@@ -9,7 +9,7 @@ from kinegraph.stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):
-    """A frozen backbone, cut at its taps."""
+    """The options of a frozen backbone and of its taps, the layers whose output is cached."""
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
     weights: str = Field(

@@ -24,9 +24,9 @@ def pixels_of(options: BackboneOptions) -> Pixels:
     """Returns the normalisation of the pixels for a backbone of the config: mean, standard deviation and order of
     channels.
 
-    A value that `options` has is used. A value that `options` leaves open is the one that the weights were trained
-    with, or, if nothing is known about the weights, the usual value of the network. Inflated weights are made from the
-    weights of a 2D network, and count as trained with the values of that network.
+    Values in `options` come first. All other values are those of the training of the weights. If nothing is known about
+    the weights, they are the usual values of the network. For 3D weights that were inflated from 2D weights, the
+    training is that of the 2D weights.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)
@@ -38,9 +38,8 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
     """Returns how frames are resized and cut for a backbone of the config.
 
-    A value that `options` has is used. A value that `options` leaves open is the one with which the weights were
-    tested. There are two cases without such a value: `options` has another `size` than the weights, or nothing is known
-    about the weights. In both cases a crop is cut first and then resized by the method `pillow`.
+    A value that `options` sets is used. Any other value is the one with which the weights were tested. If that is not
+    known, or `options` sets another `size` than in the test, a crop is cut first and then resized with Pillow.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

@@ -18,8 +18,7 @@ from kinegraph.stages.stage import StageBatch
 class BackboneRunner:
     """Computes the features of one backbone of the config on one device.
 
-    The network always runs on the whole batch, even if only a few rows of the batch are wanted, so that every batch has
-    the same shape.
+    The network always runs on the whole batch, even if only a few rows of the batch are wanted.
     """
 
     def __init__(
@@ -35,11 +34,11 @@ class BackboneRunner:
             self._keep(tap, tap_maps, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Stores the maps [B, T, C, H, W] of one tap, rounded to the type of the cache. Also passes the rounded maps to
-        the stages that read them.
+        """Stores the maps [B, T, C, H, W] of one tap: rounded to the type of the cache, as means over H and W, or both.
+        The config decides which. There are B clips of T maps with C channels. Also passes the rounded maps to the
+        stages that read them.
 
-        The config decides what is stored: the rounded maps, the means over H and W of the maps before rounding, or
-        both. A clip is marked as failed if its rounded maps have a NaN or an infinite value.
+        A clip is marked as failed if its rounded maps have a NaN or an infinite value.
         """
         slots, array = batch.slots, f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])

@@ -16,11 +16,11 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A place where a backbone can be cut. Layers below the tap change the size of the maps. `space` has (kernel,
-    stride) of each layer that changes the height and width, `time` of each layer that changes the number of time steps.
+    """A place where a backbone can be cut.
 
-    The side of the input, in px, must be a multiple of `size_multiple`. The number of frames of the input must be a
-    multiple of `frames_multiple`.
+    `space` has (kernel, stride) of each layer below the tap that changes the height and width of the maps. `time` has
+    the same for layers that change the number of time steps. The side of the input, in px, must be a multiple of
+    `size_multiple`, and its number of frames a multiple of `frames_multiple`.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Tap:
 
     @property
     def offset_px(self) -> float:
-        """Returns how far the centre of map cell 0 lies from the centre of the square that the first `stride` x
-        `stride` pixels of the input form. The unit is px, along one axis.
+        """Returns the offset of map cell 0 in px, along one axis. It is the distance between the centre of the cell and
+        the centre of the first `stride` pixels.
 
-        In a network that pads, the distance is 0. Without padding, the centre of cell 0 lies further from the edge.
+        In a network that pads, it is 0. Without padding, the centre of the cell lies further from the edge.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:
@@ -89,11 +89,11 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """A tap, described by the layers directly below it: all layers after the tap below, or from the input on for the
-    lowest tap.
+    """A tap, with the layers between it and the next lower tap. Below the lowest tap, these are all layers from the
+    input on.
 
-    `space` and `time` have (kernel, stride) of those of these layers that change the size of the maps. The number of
-    maps of a clip at this tap must be a multiple of `frames_multiple`.
+    `space` and `time` have (kernel, stride) of each of these layers that changes the size of the maps, in space or in
+    time. The number of maps of a clip at this tap must be a multiple of `frames_multiple`.
     """
 
     name: str
@@ -104,10 +104,10 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
-    """Returns the taps of a network, from bottom to top. `levels` describes each tap, in the same order.
+    """Returns the taps of a network, from bottom to top. `levels` has one item for each tap, in the same order.
 
-    A description has the layers between the tap and the tap below it. The lowest tap has the layers from the input on.
-    The side of the input in px must be a multiple of `size_multiple`.
+    An item describes the layers between its tap and the tap below, or from the input on for the lowest tap. The side of
+    the input in px must be a multiple of `size_multiple`.
     """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()

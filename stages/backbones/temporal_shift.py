@@ -37,10 +37,11 @@ class ShiftedConv(nn.Conv2d):
 
 
 def shifted(frames: Tensor, num_frames: int) -> Tensor:
-    """Returns `frames` [B*T, C, H, W] with channels shifted between the frames of a clip. The shape stays the same.
+    """Returns `frames` [B*T, C, H, W] with channels shifted between the frames of a clip. The shape stays the same: B
+    clips, T frames (`num_frames`), C channels, H rows and W columns.
 
-    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) are those of frame t - 1, and the other
-    channels are those of frame t. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
+    At frame t, the first C/8 channels are those of frame t + 1. The next C/8 channels are those of frame t - 1. The
+    other channels stay. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
     """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]

@@ -1,8 +1,7 @@
 """Runs image models of the package timm on each frame of a clip. Only models that return intermediate maps are
 possible.
 
-No other backbone needs timm. A plan needs channels and sizes of maps, and timm knows them only after it has built the
-model. For this reason a plan imports torch if its config uses a model of timm, but never otherwise.
+A plan for such a model imports torch, because timm knows channels and sizes of maps only after it has built the model.
 
 Shapes: B clips, T frames, C channels, H rows and W columns.
 """
@@ -61,9 +60,7 @@ class TimmImage(Backbone):
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to the classifier. timm lists the modules of the
-        classifier.
-        """
+        """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model."""
         classifiers = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(
             tuple(f"{module}." for module in ((classifiers,) if isinstance(classifiers, str) else classifiers))
@@ -106,8 +103,8 @@ def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, 
 
 
 def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Renames the tensors in the state dict `state`, in place. Files have timm's names, and this module has the network
-    of timm as its child `model`. So `model.` is put before each name.
+    """Puts `model.` before the names of the tensors in the state dict `state`, in place. Files have timm's names, and
+    this module has the network of timm as its child `model`.
 
     torch calls this function before it loads `state` into the module.
     """

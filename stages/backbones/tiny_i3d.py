@@ -60,7 +60,9 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, out_channels, T, H / stride, W / stride] for maps x [B, C, T, H, W]."""
+        """Returns the maps [B, out_channels, T, H / stride, W / stride] for maps x [B, C, T, H, W]. There are B clips,
+        C channels, T frames, H rows and W columns.
+        """
         y: Tensor = self.relu(self.residual(x) + self.shortcut(x))
         return y
 
@@ -73,9 +75,8 @@ def _stage(name: str, in_channels: int, *, stride: int) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Returns a convolution followed by a batch norm.
-
-    `stride` is the stride in rows and columns. The padding is half of the kernel.
+    """Returns a convolution followed by a batch norm. `stride` is the stride in rows and columns. With stride 1 the
+    maps keep their size.
     """
     t, h, w = (side // 2 for side in kernel)
     return nn.Sequential(

@@ -84,11 +84,12 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns clip options without those that only choose which clips and crops of a video are used.
+    """Returns clip options without those that only choose clips and crops of a video. `recorded` are the options as a
+    cache stores them.
 
-    A trained run can be used with a cache that differs only in those options. The result has no number of clips, no
-    starts of clips, no places of crops and no mirroring. The crop `full` stays distinct from the other crops, because
-    it changes the aspect ratio. `recorded` are the options as a cache stores them.
+    A trained run can be used with every cache for which the result is the same. The result has no number of clips and
+    no mirroring. The sampling `centre` becomes `dense`, and every crop becomes `square`. Only the crop `full` stays,
+    because it changes the aspect ratio.
     """
     kept = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in kept:

@@ -1,7 +1,7 @@
 """Computes which times or frame numbers of a video make a clip. Pure arithmetic, torch-free.
 
-Times are seconds from the first presented frame. Intervals are [start, end). T is the number of frames of a clip, K the
-number of clips of a video, n the number of frames of a video or interval, and i counts the frames of a clip from 0.
+Times are seconds from the first presented frame. Intervals are [start, end). A video has K clips, and a clip has T
+frames, which i counts from 0. A video or interval has n frames.
 """
 
 import math
@@ -53,17 +53,20 @@ def sampled(
 def clip_frames(
     options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
 ) -> tuple[int, ...]:
-    """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips.
+    """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips. They
+    count from the first frame of the video.
 
-    The formulas below count from the first frame of the video or interval. The result counts from the first frame of
-    the video.
+    The formulas below count from the first frame of the video or interval.
 
     uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal Segment
     Networks).
-    dense and centre: frame i is number s + i * `frame_step`, where s is the start of the clip. The starts of dense
-    clips are evenly spaced from the first to the last possible start, and rounded down. A centre clip is in the middle.
+    dense: frame i is number s + i * `frame_step`, where s is the start of the clip. The starts of the K clips are
+    evenly spaced from the first to the last possible start, and rounded down.
+    centre: as dense, with one clip in the middle.
 
-    The option `short` has the same meaning as in `clip_times`.
+    If there are fewer frames than a clip needs, `short: loop` starts again at the first frame. With another value of
+    `short`, the numbers run past the end of the video, and the decoder repeats the last frame. Numbers of a short
+    interval stay inside the interval, unless `short` is "fail".
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -81,11 +84,10 @@ def clip_frames(
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
     """Returns the T target times of clip number `clip`, for a video of `duration` seconds or an interval of that video.
+    In the formulas, start and end are those of the video or interval.
 
-    start and end are those of the video or interval.
-
-    uniform: with one clip, time i is start + (i + 0.5) (end - start) / T. With K clips, the clips are shifted against
-    each other by parts of the step (end - start) / T, so that together they sample the video evenly.
+    uniform: with one clip, time i is start + (i + 0.5) (end - start) / T. With K clips, clip k has (k + 0.5) / K in
+    place of 0.5, so that together the clips sample the video evenly.
     dense: time i is s + i / fps, where s is the start of the clip. The starts of the K clips are evenly spaced from the
     first to the last possible start.
     centre: the times are those of dense, with one clip in the middle.

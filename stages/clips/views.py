@@ -69,8 +69,8 @@ class View:
 
 
 def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
-    """Raises ValueError if the options allow a view that leaves the region for which the cache has boxes. A view is the
-    part of a frame that fine-tuning uses.
+    """Raises ValueError if a random view could leave the part of a frame for which the cache has boxes. A view is the
+    part of a frame that a network sees in fine-tuning.
 
     `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows.
     """

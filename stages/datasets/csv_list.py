@@ -34,8 +34,8 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
     skipped.
 
     The place is the file and line number, for messages. The fields map each column to its text. Raises DatasetError for
-    a header that lacks a column or has one twice, a line with more or fewer fields than the header, a quote that is not
-    closed, a line break or a NUL within a field, and a field that is too long.
+    a header that lacks a column or has one twice, and for a damaged line, for example with too few fields or with a
+    quote that is not closed.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _next_line(annotations, reader, 1) or []

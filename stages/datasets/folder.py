@@ -77,10 +77,11 @@ def _remote(tries: int) -> "Remote":
 
 
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
-    """Returns (one entry for each video below `root`, the number of files that are no videos by their ending).
+    """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
 
-    The second result is, for example, {".txt": 3}. For a URL, the pages of the server list the files. Raises
-    DatasetError where the server lists no files, or where there are folders of images, no videos, and no `frame_rate`.
+    `root` is a folder, or the URL of a server that lists its files. If `frame_rate` is set, folders of numbered images
+    are videos too. Raises DatasetError where the server lists no files. Raises DatasetError if there are only folders
+    of images and `frame_rate` is None.
     """
     try:
         below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
@@ -106,8 +107,8 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
     """Returns `entries` with `frame_rate` in each entry that is a folder of images. Other entries stay as they are.
 
-    If `frame_rate` is None, returns `entries` unchanged. Then a folder is an error: Raises DatasetError if the first
-    entry is a folder. Later entries are not checked, because each check reads from the disk.
+    If `frame_rate` is None, returns `entries` unchanged. In that case, raises DatasetError if the first entry is a
+    folder.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):

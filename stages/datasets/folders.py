@@ -50,12 +50,11 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds a folder of numbered images, which counts as a video, to `folders`. The caller has made sure that no
-        video file lies in the folder.
+        """Adds a folder of numbered images, which counts as a video, to `folders`. The folder must hold no video file.
 
         `below` is the path of the folder relative to the top folder, `path` is its full path, and `names` are the names
-        of its images. Nothing is added if the folder is the top folder, has only one image, or has no numbered image.
-        In every case the images are counted in `left_out`.
+        of its images. Nothing is added for the top folder, for a single image, or if no image is numbered. In every
+        case `left_out` counts the images by their endings.
         """
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
@@ -147,8 +146,8 @@ def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...
     """Yields (split, labels) for each of `videos`, from the names of the folders in its path (`train/push/1.mp4` ->
     ("train", ("push",))).
 
-    `videos` are paths below the root of the data set. The split is "" where no folder is named after a split. The
-    labels are empty where there is no other folder. Raises DatasetError if some top folders are named after splits and
+    `videos` are paths below the root of the data set. Without a folder that is named after a split, the split is "".
+    Without any other folder, the labels are empty. Raises DatasetError if some top folders are named after splits and
     others are not.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]

@@ -39,7 +39,7 @@ class Listing:
 
     `multi_label` says whether videos may have several labels. None means yes if some video has several labels, else no.
     `left_out` maps an ending to the number of files below the root that are no videos ({".txt": 3}). `dealt` is true if
-    at least one video was listed without a split, and so got a split by the shares of the option `splits`.
+    at least one video was listed without a split. Such videos get a split by the shares of the option `splits`.
     """
 
     classes: tuple[str, ...]
@@ -51,9 +51,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class Entry:
-    """One video, or one interval of a video, as a csv or a folder lists it. A `Video` is made from it later.
+    """A video or an interval of a video, as found in a csv or below a folder.
 
-    `name` is the id of the whole video. `split` is "" where no split is listed.
+    `name` is the id of the whole video, also for an interval. `split` is "" if the csv or the folder has no splits.
     """
 
     name: str

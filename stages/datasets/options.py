@@ -16,10 +16,11 @@ class FolderOptions(StageOptions):
 
     Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
     video, in seconds from the first frame. The frame at `end` does not belong to the interval. Each interval is
-    sampled, labelled and scored by itself. A line with start and end empty is the whole video. Without a csv, the first
-    folder in a video's path below `root` is the label. If the folders are named train, training, val, valid,
-    validation, test or testing (in any case), the first folder is the split and the next folder is the label. Folders
-    may be links.
+    sampled, labelled and scored by itself. A line with start and end empty is the whole video.
+
+    Without a csv, the first folder in a video's path below `root` is the label (`push/1.mp4`). Folders that are named
+    train, training, val, valid, validation, test or testing (in any case) are splits, and the folders in them are the
+    labels (`train/push/1.mp4`). Folders may be links.
 
     With `frame_rate`, a folder of numbered images, such as `00001.jpg` or `img_00001.jpg`, is a video too, also where a
     csv names the folder. Numbers begin at 0 or 1. The image at place i, from 0, is shown at i / frame_rate seconds.

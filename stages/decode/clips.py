@@ -1,9 +1,8 @@
 """Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
 
-Terms in this module: A row is one clip under one crop. A slot is one frame of a row, which has to be filled. The rules
-decide which frame of a file is shown at which time. Their version number is that of the key `clips`
-(`wanted.LATEST_RULES`). A skip over a part of the video is proved if a pass from the start of the video would result in
-the same frames and times (see `seeking`).
+Terms in this module: A row is one clip under one crop. A slot is the place of one frame in a row. The rules decide
+which frame of a file is shown at which time, and `wanted.LATEST_RULES` is their version. A skip over a part of the
+video is proved if it surely changes no frame and no time.
 """
 
 import time
@@ -62,8 +61,8 @@ class _Slot:
     """One frame that a row wants. `row` is the index of the row in `_Pass.rows`. `index` is the position of the frame
     in the clip of the row, from 0.
 
-    `at` says which frame is wanted: by its time in seconds, or by its number in the video if the rows choose frames by
-    number (`target_frames`).
+    `at` is the time of the wanted frame in seconds. If the rows choose frames by number (`target_frames`), it is the
+    number of the frame in the video.
     """
 
     at: float
@@ -83,22 +82,18 @@ def decode_clips(
     open_videos: OpenVideos | None = None,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes all `rows` of one video in one pass. Returns a list with one entry for each row: the clip, or the error
-    because of which the row has no clip.
+    """Decodes all `rows` of one video. Returns a list with one entry for each row: the clip, or an error if the row has
+    no clip.
 
-    A row has target times, or frame numbers (`target_frames`). Either all rows have frame numbers, or no row has them.
-    By number, the row gets the frames with these numbers. By time, the row gets the frame that is shown at the target
-    time. This is the last frame that begins at or before the target time. If no frame begins that early, it is the
-    first frame of the video. The comparison allows for the rounding of the container's clock. By time, a row never gets
-    a frame that begins at or after the end of the row's interval.
+    If the rows have frame numbers (`target_frames`), they get the frames with these numbers. Otherwise they get the
+    frames that are shown at their target times. The frame at a time is the last frame that begins at or before the
+    time, or else the first frame of the video. The comparison allows for the rounding of the container's clock. A row
+    without frame numbers never gets a frame that begins at or after the end of its interval.
 
-    `rules` is the version of the rules. With `open_videos`, parts of the video without a wanted frame are skipped, if
-    it is proved that the skip changes no frame and no time. If the proof fails, a second pass reads the video from its
-    start, again with `timeout_seconds`. Nothing is skipped without `open_videos`, by rules that are not the latest, and
-    where frames are counted (`target_frames` or `wanted.numbered`).
-
-    `clock` is the clock of this thread. It counts the conversion of frames as `stages.clock.CONVERT`, and all other
-    time as its present kind.
+    `rules` is the version of the rules for choosing frames. With `open_videos`, parts of the video without a wanted
+    frame are skipped where this changes no result. A second pass, which reads the whole video, may then be needed. Each
+    pass has `timeout_seconds`. `clock` is the clock of this thread. It counts the conversion of frames as
+    `stages.clock.CONVERT`, and other time as its present kind.
     """
     clock = clock or Clock(DECODE)
     try:
@@ -118,11 +113,10 @@ def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos, clock: Clock
 ) -> ClipResults | None:
     """Decodes `rows` of the video at `path` and skips parts of the video without a wanted frame. Returns a clip or an
-    error for each row. Returns None where reading all of the video from the start might have other results.
+    error for each row.
 
-    If an earlier call left the video open before the first wanted frame, the reading goes on from there. If that fails,
-    it begins at the start. A decoder warning, or an error other than `timeout` and `too_short`, can depend on the parts
-    that were skipped. In this case the result is None.
+    Returns None if the result might differ from that of reading the whole video from the start. For example, a warning
+    of the decoder can depend on the parts that were skipped.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -138,11 +132,10 @@ def _skipping(
 
 
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
-    """Returns whether `clip`, from a pass that skipped parts of the video, is certainly equal to the result of reading
-    the whole video from the start.
+    """Returns whether `clip` certainly equals the result of reading the whole video from its start.
 
-    The errors `timeout` and `too_short` count as equal. Other errors do not, because they depend on all packets that
-    were read.
+    `clip` comes from a pass over `video` that skipped parts of it. An error is certain only if it is `timeout` or
+    `too_short`.
     """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
@@ -156,8 +149,8 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
     """Returns the target times of the frames of `row`, in seconds.
 
-    If the row is an interval of a video, a time near or after the end of the interval is moved to just before that end.
-    Otherwise the frame that begins at the end could be taken for it. `slack_seconds` is the tolerance of the times.
+    If the row is an interval of a video, times near or after its end are moved to just before the end. A frame that
+    begins at the end is not in the interval. `slack_seconds` is the tolerance of the times.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
@@ -213,8 +206,8 @@ class _Pass:
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
-        """Fills `slots`, the frames that the rows want, while the video is read. `slots` are sorted by `at`, the wanted
-        time or frame number. Slots after the end of the video get the last frame.
+        """Reads the video and takes a frame for each of `slots`. A slot stands for one frame that a row wants. `slots`
+        are sorted by `at`, the wanted time or frame number. Slots after the end of the video get the last frame.
 
         Returns the time of the last frame in seconds if there were slots after the end of the video, else None.
         """
@@ -254,11 +247,8 @@ class _Pass:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes the decoded frame `shown` to each of `slots`, the places of clips that need this frame. Slots of rows
-        that have failed are skipped.
-
-        The frame is converted to RGB once. Each square and each size of it is computed once, even if several slots need
-        it.
+        """Writes the decoded frame `shown` to `slots`, the places of clips that need this frame. Slots of rows that
+        have failed are skipped.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if slots:
@@ -371,8 +361,8 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error for a clip that has the same frame at all its times. If `complaint` has messages of the
-        decoder, the reason is `unreadable`, else `too_short`.
+        """Returns the error for a clip that has the same frame at all its times. The reason is `unreadable` if the
+        decoder complained about the video (`complaint`), else `too_short`.
         """
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:

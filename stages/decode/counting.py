@@ -1,10 +1,9 @@
 """Finds the number and the times of the frames that a player shows of a video, for clips that choose frames by number.
 Torch-free.
 
-If each packet of the stream is one picture, the frames are counted from the index or the packets of the file, without
-decoding. Other streams are decoded from start to end. These are avi, asf and raw streams, codecs with packets that hold
-no picture (MPEG-4, VP8), and interlaced streams in which each field (every second row of a picture) may have its own
-packet.
+If each packet of the stream is one picture, packets are counted, without decoding. All other streams are decoded from
+start to end: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and some interlaced
+streams.
 """
 
 from array import array
@@ -42,12 +41,11 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the number and the rate of the frames of an mp4 or mov file with a constant frame rate. They are computed
-    from the index of the file, not from its packets.
+    """Returns the number and the rate of the frames of an mp4 or mov file with a constant frame rate.
 
-    `told` is the result of `probe`, `rate` is in frames per second. Returns None for files of other formats, for files
-    with a varying rate, and for codecs whose packets may not be whole pictures. Returns None also if the number of
-    frames in the index does not fit the duration in `told`.
+    Only the index of the file is read. `told` is the result of `probe`, `rate` is in frames per second. Returns None
+    for files of other formats, for files with a varying rate, and for codecs whose packets may not be whole pictures.
+    Returns None also if the number of frames in the index does not fit the duration in `told`.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
@@ -57,8 +55,8 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the time stamps of the frames that the index of an mp4 or mov marks as shown, sorted, in seconds on the
-    container's clock.
+    """Returns the sorted time stamps of the frames that the index of an mp4 or mov marks as shown. They are in seconds
+    on the container's clock.
 
     Returns an empty list for other containers.
     """

@@ -27,8 +27,8 @@ def promised(video: VideoBeingRead) -> float | None:
     """Returns the time in seconds from the first frame to the end of the video stream, as the container states the end.
     Returns None if the container states no end.
 
-    Some containers state only one end for all streams together. This end is returned only if the whole file was read
-    and no stream came near it, because the file was then cut off.
+    Some containers state one end for all streams together. It is returned only after the whole file was read, and only
+    if no stream came near this end. Such a file was cut off.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -44,10 +44,8 @@ def _told(video: VideoBeingRead) -> float | None:
     """Returns the duration in seconds that the header states for the video stream alone, or None where the header
     states nothing reliable.
 
-    For a cut avi file, FFmpeg guesses the duration from the file's size. The header of an avi file also states the
-    number of frames. If this number means a clearly longer duration, that duration is returned in place of the guess.
-    For formats whose files may be several recordings joined (such as MPEG-TS), the result is None, because FFmpeg knows
-    only the last time stamp.
+    FFmpeg only guesses the duration of an avi file that was cut off. For such a file the result comes from the number
+    of frames in the header. Formats whose files may be several recordings joined, such as MPEG-TS, have None.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

@@ -1,4 +1,4 @@
-"""Reads videos by version 1 of the rules for choosing frames, to find the frames of old caches that the present rules
+"""Reads videos by version 1 of the rules for choosing frames. This shows which frames of an old cache the present rules
 change. No new cache is made by version 1. Torch-free.
 
 Version 1 had three faults. Frames whose time stamps went back were dropped. Decode times were taken for presentation
@@ -48,8 +48,8 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the duration in seconds that the container states, by the rules of version 1. Returns None where it
-    states none.
+    """Returns the duration in seconds that the container states, as version 1 of the rules for choosing frames reads
+    it. Returns None where it states none.
     """
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
@@ -73,9 +73,8 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation of a frame by the rules of version 1, which use only the angle of its display matrix.
-
-    Mirrored pictures were shown as turned pictures, or unchanged.
+    """Returns the orientation of a frame by version 1 of the rules for reading videos. Version 1 uses only the angle of
+    the display matrix, so it does not mirror pictures.
     """
     a, b, c, d = display_matrix(frame)
     if not (math.hypot(a, c) and math.hypot(b, d)):

@@ -116,11 +116,11 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Returns the duration, the frame size and the number of frames of a folder of images that is read as a video with
-    `rate` frames per second. Only the header of the first image is read.
+    """Returns what is known of a folder of images that is read as a video with `rate` frames per second: its duration,
+    frame size and number of frames. Only the header of the first image is read.
 
-    `images` is the result of `images_in`. If it is None, the folder is listed here. Raises DecodeError if the images
-    cannot be read as a video, for example because numbers are missing, or if the first image cannot be read.
+    `images` is the result of `images_in`. If it is None, the folder is listed first. Raises DecodeError if the first
+    image cannot be read, or if the images are no video, for example because numbers are missing.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -140,9 +140,8 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 class OpenImages:
     """A folder of images that is read as a video, with the methods of `stream.OpenVideo` that decoding of clips needs.
 
-    The frames of `OpenVideo` are decoded pictures. Here a frame is the place of an image, an int from 0, both in the
-    results of `frames` and as the argument of `rgb`. Once `read_ahead` was called, the threads of `pool` read images
-    before `rgb` asks for them.
+    A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the place of an image, an int from 0.
+    After `read_ahead`, threads of `pool` read images before `rgb` asks for them.
     """
 
     complaints = ""
@@ -223,7 +222,7 @@ class OpenImages:
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
     """Opens a folder of numbered images as a video, for a `with` block. `rate` is in images per second.
 
-    Raises DecodeError where the folder cannot be read, or where its images are no video.
+    Raises DecodeError where the folder cannot be read, or where its images cannot be read as a video.
     """
     images = images_in(folder)
     _require_video(folder, images)
@@ -249,8 +248,8 @@ def images_identity(folder: str) -> Source | None:
     """Returns the identity of a folder of images, or None where the folder cannot be read.
 
     `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
-    of the first, middle and last image. `mtime_ns` is the newest time of a change among the folder and these three
-    images.
+    of the first, middle and last image. `mtime_ns` is the time of the last change of the folder or of one of these
+    three.
     """
     path = on_disk(folder)
     try:
@@ -270,9 +269,9 @@ def images_changed(folder: str, source: Source) -> bool:
     """Returns whether the images in `folder` have changed. `source` is the identity of the images when they were
     extracted.
 
-    First, only the times of the last change are read, of the folder and of its first, middle and last image. If the
-    newest of these times equals `source.mtime_ns`, the images count as unchanged. Otherwise sizes and digest are
-    compared. A folder that cannot be read counts as unchanged.
+    The images count as unchanged if their newest time of change equals `source.mtime_ns`. This time is read from the
+    folder and from its first, middle and last image. Otherwise sizes and digest are compared. A folder that cannot be
+    read counts as unchanged.
     """
     path = on_disk(folder)
     try:

@@ -25,12 +25,10 @@ class OpenVideos:
     """Lends open videos to threads that decode. A lent video belongs to one thread until the thread's `with` block
     ends.
 
-    After the block, the video is kept open at the frame where the thread stopped. The next thread that needs later
-    frames reads on from there. At most `limit` videos are kept, and the oldest is closed first. A video is closed and
-    not kept if anything went wrong in it, or if it was read to its end.
-
-    Any number of threads may use one `OpenVideos`. Call `close` at the end. A video that is lent at that time is closed
-    when its `with` block ends.
+    After the block, the video stays open at the frame where the thread stopped. The next thread that needs later frames
+    reads on from there. At most `limit` videos stay open, and the oldest is closed first. A video that was read to its
+    end, or in which anything went wrong, is closed at once. Any number of threads may use one `OpenVideos`. Call
+    `close` at the end.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -40,11 +38,11 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """Lends an open video of the file `path` for a `with` block. The video was kept open after an earlier unit, and
-        stopped before the first wanted time. Lends None if no such video is kept.
+        """Lends an open video of the file `path` for a `with` block. An earlier unit left the video open, at a place
+        before the first wanted time. Lends None if there is no such video.
 
-        `first_wanted` is a function. Its argument is the `slack_seconds` of a video, the tolerance of its times in
-        seconds. It returns the first wanted time in seconds.
+        `first_wanted` is a function that returns the first wanted time in seconds. Its argument is the `slack_seconds`
+        of the video, the tolerance of its times in seconds.
         """
         left = self._taken(path, first_wanted)
         if left is None:
@@ -82,10 +80,10 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keeps the video `left` open for later. Returns the videos that the caller must close: the oldest kept videos
-        beyond the limit.
+        """Keeps the video `left` open for later. Returns the videos that the caller must close.
 
-        After a call of `close`, no video is kept, and the returned list contains only `left`.
+        If more videos than the limit are kept, the oldest are returned. After a call of `close`, no video is kept, and
+        `left` itself is returned.
         """
         with self._lock:
             if self._is_closed:
@@ -99,9 +97,9 @@ class OpenVideos:
         """Returns an open video of the file `path`, and removes it from the kept videos. Returns None if no kept video
         fits.
 
-        A video fits if its file is unchanged and if it was not read further than the first wanted time, because reading
-        does not go back. If several videos fit, the one that was read furthest is returned. `first_wanted` is a
-        function: it takes the tolerance of the times of a video, and returns the first wanted time, both in seconds.
+        A video fits if its file is unchanged and it was not read past the first wanted frame. If several videos fit,
+        the one that was read furthest is returned. `first_wanted` is a function: tolerance of the times of a video ->
+        first wanted time, both in seconds.
         """
         if not self._left:
             return None
@@ -120,11 +118,10 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Returns whether a video that is open can still be read up to the first wanted time. `first_wanted` returns this
-    time in seconds.
+    """Returns whether an open video can still be read up to the first wanted time, without going back. `first_wanted`
+    returns this time in seconds.
 
-    The result is True if the frame for this time is still to be read or was read last. It is False if the video was
-    read further, because reading does not go back.
+    The result is also True if the frame for this time was the last one that was read.
     """
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)

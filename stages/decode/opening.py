@@ -31,7 +31,7 @@ def printable(path: str) -> str:
 
 
 def on_disk(path: str) -> str:
-    """Returns the path on disk for which `printable` returned `path`. The escapes, such as `\\xe9`, become bytes again.
+    """Returns the path on disk for a path in printable form. Escapes in `path`, such as `\\xe9`, become bytes again.
 
     Returns `path` itself where a file has exactly this name, or where no file has the name with bytes in place of
     escapes.
@@ -45,8 +45,8 @@ def on_disk(path: str) -> str:
 def require_file(path: str) -> None:
     """Raises DecodeError unless there is a regular file at `path`.
 
-    The reason is `missing` where there is no file, and `unreadable` for a FIFO, a device, a folder, a name with a NUL,
-    and a file that the system refuses to open.
+    The reason is `missing` if there is no file. It is `unreadable` for a FIFO, a device, a folder, a name with a NUL,
+    or a file that the system refuses to open.
     """
     try:
         require_regular(path)
@@ -61,8 +61,8 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list to which the
-    caller has FFmpeg's messages written.
+    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list that receives
+    FFmpeg's messages.
 
     Raises DecodeError (`unreadable`) for a file that refers to further files, such as a playlist. Raises the errors of
     `av.open` for any other file that FFmpeg cannot open.

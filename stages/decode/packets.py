@@ -11,9 +11,10 @@ from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes
 
 
 class PacketCount:
-    """Counts the packets of a video stream that were read so far, and notes their times.
+    """Counts the packets of one video stream while the file is read, and keeps their times.
 
-    `latest_end_seconds` is the latest end of a packet over all streams of the file, on the container's clock.
+    `latest_end_seconds` is the latest end of a packet that was read so far, in any stream of the file. It is on the
+    container's clock.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -58,11 +59,11 @@ class PacketCount:
                 self.early_pts.append(packet.pts)
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
-        """Notes the presentation time of a packet of a file that may hold several recordings, joined end to end. The
-        smallest and the largest time of each recording are kept.
+        """Adds the presentation time of a packet to the time span of the current recording. A file may hold several
+        recordings, one after the other.
 
-        A new recording begins where decode times go back. In containers whose files can be joined, a new recording also
-        begins where times leap by more than MAX_GAP_SECONDS.
+        A new recording begins where decode times go back. In formats whose files can be joined, one also begins where
+        presentation times leap by more than MAX_GAP_SECONDS.
         """
         pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
         fell = self._follow_decode_times(packet.dts, period)

@@ -1,4 +1,4 @@
-"""Defines the attributes and methods that an open video has for the modules of the rules and of seeking. Torch-free."""
+"""Defines what the rules for reading videos need of an open video. Torch-free."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from kinegraph.stages.decode.timeline import ShownTimes
 
 
 class VideoBeingRead(Protocol):
-    """The attributes and methods of an open video that the rules and the seeks use. `stream.OpenVideo` has them.
+    """The attributes and methods of an open video that other modules of this folder use. `stream.OpenVideo` has them.
 
     Seconds count from the first frame unless stated otherwise.
     """

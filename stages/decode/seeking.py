@@ -1,5 +1,5 @@
-"""Seeks to a later key frame of a video, where it is proved that frames and times equal those of a pass from the start.
-Such a pass reads the file from its start without a seek. Torch-free.
+"""Seeks to a later key frame of a video, but only where frames and times are proved to equal those of a pass. A pass
+reads the file from its start without a seek. Torch-free.
 
 Four facts are proved:
 
@@ -8,10 +8,8 @@ Four facts are proved:
   (`starts_anew`). The key frame is the first frame that is shown after the seek. Leading frames, which are stored after
   the key frame but belong before it, are not shown.
 - Time 0 is the first frame of the file, which was decoded before the seek. Times after the seek are stamps minus the
-  stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`). In files with such an index,
-  `Timeline` changes times in no other way.
-- The decoder has no complaint. A decoder may conceal damage with earlier frames, and after a seek it lacks the skipped
-  frames.
+  stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`).
+- The decoder has no complaint, except about the skipped frames.
 """
 
 import itertools
@@ -39,15 +37,16 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """Raised if a seek led to another place than the index says, or if it is not proved which frames follow the seek.
-
+    """Raised if a seek led to another place than the index says, or if it is uncertain which frames follow the seek.
     The caller then reads the video from the start.
     """
 
 
 class Seeker:
-    """Finds key frames of one video to which a reader can skip. Also says whether the frames that were read after a
-    skip equal those that the reader would get if it read the whole video from the start.
+    """Skips parts of one video: jumps to key frames, and checks the frames after a jump.
+
+    The frames after a jump must equal those of reading the video from its start. `goes_on` raises SeekLost if this is
+    not proved.
     """
 
     def __init__(self, video: VideoBeingRead) -> None:
@@ -66,8 +65,8 @@ class Seeker:
         """Seeks to the last key frame at or before the wanted time `seconds`. Returns the packet of this key frame.
 
         `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file.
-        Returns None, without a seek, if this key frame would not be more than MIN_SKIP_SECONDS after `after_seconds`.
-        Raises SeekLost if the file lacks the key frame that its index states.
+        Returns None, without a seek, if a seek would skip no more than MIN_SKIP_SECONDS or the times of the file are
+        not reliable. Raises SeekLost if the key frame is not where the index of the file says.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -94,11 +93,11 @@ class Seeker:
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Returns True if FFmpeg's complaint `message` about `packet` comes only from a seek, which skipped earlier
-        frames. Returns False for any other complaint, because it may show a fault in the video.
+        """Returns whether FFmpeg's complaint `message` about `packet` only comes from a seek, and shows no fault in the
+        video.
 
-        After a seek to a key frame, two complaints are no faults: every complaint about a frame that is shown before
-        the key frame, and the complaint that a frame releases a reference frame that the decoder does not have.
+        After a seek, the frames before a key frame are missing. So two complaints are harmless: any about a frame that
+        is shown before the key frame, and the one about a missing reference frame.
         """
         if self._key_pts is None:
             return False
@@ -106,12 +105,12 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Checks the next frame that the decoder returned after a seek (a jump to a key frame). Returns True if the
-        frame is to be used, and False if it is to be dropped.
+        """Checks the next frame that the decoder returned after a seek. Returns True if the frame is to be used, and
+        False if it is to be dropped.
 
-        Frames are dropped if they are stored after the key frame but shown before it. Without a seek, every frame is
-        used. Raises SeekLost if it is not proved that reading from the start of the video would continue with the same
-        frame, for example because time stamps go back.
+        A frame is dropped if it is stored after the key frame but shown before it. Without a seek, every frame is used.
+        Raises SeekLost if the frames may differ from those that are read without a seek, for example because time
+        stamps go back.
         """
         if self._key_pts is None:
             return True
@@ -127,18 +126,14 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` is a key frame, as the decoder says.
-
-        For H.264 and HEVC the result is always True, because `starts_anew` has checked the packet of the frame already.
-        """
+        """Returns whether `frame` is a key frame. Always returns True for H.264 and HEVC, which `_may_begin` checks."""
         return frame.key_frame or self._codec in ("h264", "hevc")
 
 
 def key_stamps(video: VideoBeingRead) -> list[int]:
     """Returns the time stamps of the key frames in a container's index, in ticks of the stream.
 
-    The list is empty for files in which a seek may lead to other frames than a pass from the start. Matroska's index is
-    read from the file opened a second time, because FFmpeg reads this index only at the first seek.
+    The list is empty for files in which a seek may lead to other frames than reading from the start does.
     """
     names, timeline = formats(video.container), video.timeline
     if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:
@@ -147,6 +142,7 @@ def key_stamps(video: VideoBeingRead) -> list[int]:
         return []
     if "matroska" not in names:
         return _in_order(video.stream)
+    # opened again, because FFmpeg reads the index of a matroska file only at the first seek
     with av.logging.Capture() as logs, open_container(video.path, logs) as container:
         stream: VideoStream = container.streams[video.stream.index]  # type: ignore[assignment]
         read = len(stream.index_entries)
@@ -162,10 +158,8 @@ def codec_name(stream: VideoStream) -> str:
 def _in_order(stream: VideoStream) -> list[int]:
     """Returns the time stamps, in ticks, of the key frames to which a seek (a jump in the video) may lead.
 
-    A group is a key frame with the frames up to the next key frame. A seek may lead to a key frame if all frames of its
-    group are shown. An mp4 may hide frames, usually in its first and last groups only, by an edit list, the list of its
-    parts that are shown. Returns an empty list where stamps go back, or where hidden frames lie between two groups that
-    are shown completely.
+    A key frame is in the list if all frames from it up to the next key frame are shown. An mp4 may hide frames, usually
+    at its start and end. Returns an empty list if stamps go back, or if frames in the middle of the video are hidden.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown
@@ -185,10 +179,10 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
     """Returns whether decoding can start at a key frame: no frame that is shown after the key frame needs a frame
     before it.
 
-    `content` is the packet of the key frame, and `extradata` is the header of the codec, both as bytes. For H.264, the
-    result is True only if the packet has an IDR picture, which ends all references to earlier pictures, or a message
-    that the pictures from here on are right at once (`_recovers_at_once`). For HEVC, the result is True only if the
-    packet has a random access picture, at which decoding may start. For other codecs the result is always True.
+    `content` is the packet of the key frame, and `extradata` is the header of the codec, both as bytes. An H.264 packet
+    must have an IDR picture, which ends all references to earlier pictures. Or it must have a message that all pictures
+    from here on are right (`_recovers_at_once`). A HEVC packet must have a random access picture. For other codecs the
+    result is always True.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -202,8 +196,8 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """Yields the NAL units (the pieces with a type of their own) of a packet of H.264 or HEVC. In front of each unit
-    lies its length, in `width` bytes.
+    """Yields the NAL units, which are the parts of a packet of H.264 or HEVC. In the packet, each unit comes after its
+    length, a number of `width` bytes.
     """
     at = 0
     while at + width < len(content):

@@ -69,9 +69,8 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
     """Returns the rectangle `box` of an image, resized to `size` = (width, height) by bilinear interpolation without
     antialias, and rounded to uint8.
 
-    The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). Two pixels per axis
-    are mixed, however small the image becomes. If all corners of `box` are whole numbers, the result is that of cutting
-    the image to `box` first.
+    The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). If all corners of
+    `box` are whole numbers, the result is that of cutting the image to `box` first.
     """
     pixels = np.asarray(image)
     if image.size == size and box == (0, 0, *size):
@@ -90,9 +89,9 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns which two input pixels along one axis are mixed for each of `count` output pixels.
 
-    The axis has `available` input pixels. The output pixels divide its part [start, end) evenly. The result is three
-    arrays [count]: the index of the input pixel before the centre of each output pixel, the index of the input pixel
-    after this centre, and the share (0..1) of the pixel after the centre.
+    The axis has `available` input pixels. The output pixels divide its part [start, end) evenly. Returns three arrays
+    [count]. They have the index of the input pixel before the centre of each output pixel, the index of the pixel after
+    it, and the share (0..1) of the latter.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

@@ -1,7 +1,6 @@
 """Reads a video stream as a player shows it: upright frames, each with the time since the first frame. Torch-free.
 
-Videos are decoded in parallel, with one thread per video. PyAV, the package that calls FFmpeg, starts no further
-threads. So FFmpeg's log lines reach the thread that caused them.
+Each video is decoded by one thread, so that FFmpeg's log lines can be assigned to their video.
 """
 
 import time
@@ -52,7 +51,7 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """The rules by which a version of the stage `clips` reads a file.
+    """One version of the rules by which video files are read.
 
     The rules choose the stream, the time at which each frame is shown, the duration, and which side of a frame is up.
     """
@@ -209,8 +208,8 @@ class OpenVideo:
         """Yields the frames of the video in presentation order. A later call continues where the last call ended.
 
         A frame that cannot be decoded is skipped, and `complaints` says so. Raises DecodeError (`timeout`) once
-        time.monotonic() is later than `deadline`. Raises SeekLost where, after a seek, the frames may differ from those
-        that reading from the start would yield.
+        time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from those of a
+        reading without a seek.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
@@ -233,9 +232,9 @@ class OpenVideo:
     def skip_to(self, seconds: float) -> None:
         """Skips a part of the video: seeks to the last key frame at or before `seconds`.
 
-        Does nothing if little would be skipped, or if it is not sure that the frames after a seek equal those that
-        reading from the start would yield. Raises SeekLost if the seek led to another place than the index of the file
-        says. Then the caller has to read the video from the start.
+        Does nothing if little would be skipped, or if a seek might lead to other frames than reading from the start.
+        Raises SeekLost if the seek led to another place than the index of the file says. Then the caller has to read
+        the video from the start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -344,11 +343,11 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Opens the video stream of a file for a `with` block. The file is read by the rules of version `rules` of the
-    stage `clips`.
+    """Opens the video stream of a file for a `with` block. `path` is a path or an open file. `rules` is the version of
+    the rules for choosing frames.
 
-    `path` is a path or an open file. Raises DecodeError with the reason `missing` if there is no file,
-    `no_video_stream` for a file without video, and `unreadable` if the file is not regular or cannot be opened.
+    Raises DecodeError with the reason `missing` if there is no file, and `no_video_stream` for a file without video.
+    The reason is `unreadable` if the file is not regular or cannot be opened.
     """
     with closing(begin_video(path, rules)) as video, video.heard():
         yield video
@@ -401,10 +400,11 @@ def _said(logs: Logs) -> str:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns duration, frame size and rate of a video, from its header and first frame.
+    """Returns the duration, frame size and frame rate of a video, from its header and first frame. Packets are counted
+    where the header does not state the duration.
 
-    Packets are counted where the header does not state the duration. Raises the errors of `open_video`. Raises
-    DecodeError (`unreadable`) where no frame can be decoded.
+    `rules` is the version of the rules for reading videos. Raises DecodeError if the video cannot be opened, or if no
+    frame can be decoded.
     """
     with open_video(path, rules) as video:
         for first in video.frames():

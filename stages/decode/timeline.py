@@ -1,8 +1,7 @@
 """Computes when each decoded frame is shown, from the container's time stamps. Torch-free.
 
-Times are seconds since the first frame. A container states presentation times, or decode times only (avi, asf,
-Matroska's tracks in the form of Video for Windows), or no times (raw streams). A stamp counts ticks of the container's
-clock.
+Times are seconds since the first frame. Stamps count ticks of the container's clock. A container states presentation
+times, or decode times only (such as avi), or no times (raw streams).
 """
 
 import math
@@ -45,9 +44,9 @@ def is_raw(container: InputContainer) -> bool:
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Returns whether the container states the decode time of each frame and not the presentation time.
+    """Returns whether the container states decode times of frames, but no presentation times.
 
-    If so, FFmpeg guesses the presentation times from the decode times, and its guesses would be wrong.
+    FFmpeg's presentation times of such a file are guesses, and may be wrong.
     """
     names = formats(container)
     is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
@@ -63,11 +62,11 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns the tolerance in seconds for comparing times. A frame whose time stamp is up to this much later than a
-    target time still counts as shown at the target time.
+    """Returns by how many seconds a frame may be late. A frame whose time stamp is up to this much later than a target
+    time still counts as shown at the target time.
 
-    The tolerance is one tick of the container's clock, because containers round stamps to their clock. If a tick is
-    longer than a quarter of a frame period, only the rounding of floats is tolerated.
+    The result is one tick of the container's clock, because containers round stamps to their clock. If a tick is longer
+    than a quarter of a frame period, the result is only the rounding error of floats.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -75,13 +74,12 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
 def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
-    """Returns a pair: the time stamps of the first frames, in ticks of the container's clock, and an iterator over all
-    packets of the file.
+    """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
+    container's clock. `are_copied` needs them.
 
-    With these stamps, `are_copied` finds out whether another container has rounded the times before. The stamps of an
-    mp4 or mov come from its index, those of ts and mpg from the first packets. The list is empty for other containers,
-    and if a tick is longer than 1/8 ms. The iterator starts with the packets that this function has read. If reading
-    failed, the iterator raises the error after the last of these packets.
+    The stamps of an mp4 or mov come from its index, those of ts and mpg from the first packets. For other containers,
+    and if a tick is longer than 1/8 ms, the list is empty. If reading fails, the iterator raises the error after the
+    last packet that was read.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -103,18 +101,19 @@ def first_stamps(
 
 
 def _raising(error: Exception) -> Iterator["Packet[Any]"]:
-    """Raises `error` when the first packet is requested. The iterator has no packet."""
+    """Returns an iterator without packets. It raises `error` when the first packet is requested."""
     yield from ()
     raise error
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether the time stamps of a file look as if the file was copied from a container that rounds time stamps
-    to whole milliseconds.
+    """Returns whether the time stamps of a file were probably rounded to whole milliseconds, by a container from which
+    the video was copied.
 
     `stamps` are in ticks of `tick_seconds`. The result is True if each stamp is a whole millisecond, to within one
-    tick, and if the milliseconds have no common divisor above 1. So exact stamps of 25 frames per second (0, 40, 80 ms)
-    do not count as rounded. The first stamps are not checked, because programs that copy videos may write wrong ones.
+    tick, and if the milliseconds have no common divisor above 1. For example, 0, 33, 67 ms look rounded, but 0, 40, 80
+    ms are exact stamps of 25 frames per second. The first stamps are not checked, because programs that copy videos may
+    write wrong ones.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -234,8 +233,8 @@ class Timeline:
         return float(stamp * frame.time_base)
 
     def _next(self) -> float:
-        """Returns the time in seconds of a frame that is shown one frame period after the latest frame, or 0 if there
-        is no frame yet.
+        """Returns the time in seconds of the next frame: one frame period after the latest frame, or 0 if there is no
+        frame yet.
         """
         return self._latest + self.frame_period if self._number else 0.0
 
@@ -248,9 +247,8 @@ class Timeline:
     def _continued(self, stamp: float, now: float) -> float:
         """Returns the time in seconds at which a frame is shown, counted from the first frame.
 
-        `stamp` is the stamp of the frame in seconds, on the container's clock. `now` is `stamp` minus the stamp of
-        time 0. If `stamp` continues the stamps of the frames before, `now` is returned. Otherwise the result is one
-        frame period after the time of the last frame.
+        `stamp` is the frame's time stamp in seconds. `now` is the same stamp, counted from the first frame. The result
+        is `now`, except where the stamps jump. There it is the time of the frame before plus one frame period.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -1,4 +1,4 @@
-"""Compares the frames that two versions of kinegraph's rules choose for the rows of a video. Torch-free."""
+"""Compares the frames that two versions of the rules for choosing frames pick from a video. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Comparison:
     frames: other frames, or frames in place of an error, or an error in place of frames.
     unread: the video can be read by neither version of the rules.
 
-    `frame_times` [T] are the times in seconds of the T frames by the latest rules, or None where the latest rules find
-    no frames. `old_times` [T] are the times by the older rules. `old_times` is set only for none and times. `words`
-    describe the change, only for frames and unread.
+    `words` describe a change of the kinds frames and unread. `frame_times` [T] are the times of the T frames in seconds
+    by the latest rules. They are None if these rules find no frames. `old_times` [T] are the times by the older rules.
+    They are None for the kinds frames and unread.
     """
 
     change: Change
@@ -40,11 +40,11 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Decodes the rows of a video by an older and by the latest version of the rules for choosing frames. Returns one
-    comparison of the frames for each row.
+    """Decodes the rows of a video by two versions of the rules for choosing frames: `rules` and the latest version.
+    Returns one comparison of the frames for each row.
 
-    `old` has the rows as a cache stores them. They are decoded by the version `rules`. `new` has the same rows in the
-    same order, with the target times that the latest rules compute.
+    `old` has the rows as a cache stores them, for the version `rules`. `new` has the same rows in the same order, with
+    the target times that the latest rules compute.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -80,8 +80,8 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns which video stream of the file is read, by the version `rules` of the rules: (index of the stream,
-    orientation of its first frame).
+    """Returns (index of the video stream, orientation of its first frame) for a file that is read by the version
+    `rules` of the rules.
 
     Returns None if the video cannot be opened or has no frame.
     """

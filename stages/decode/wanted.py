@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """Describes the pixels that a backbone needs of a clip: every `every`-th frame, cut to the crop of the row and
+    """Describes the pixels that a backbone needs of a clip: one of every `every` frames, cut to the crop of the row and
     resized to `size` x `size` px.
     """
 
@@ -37,9 +37,11 @@ class WholeFrame:
 class Wanted:
     """Describes the frames that the stages of one run need of a clip.
 
-    `num_frames` and `short` are the options of `clips`. `squares` and `whole` are the forms in which the frames are
-    needed. If `numbered` is true, the stages also need the number of each frame in the video, so the video is read to
-    its end. If `may_repeat` is true, a clip may show one frame at all its times. If it is false, such a clip fails.
+    `num_frames` is the number of frames. `short` says what happens to a video that is shorter than a clip
+    ("repeat_last", "loop" or "fail"). `squares` are the cropped squares that backbones need, and `whole` are the whole
+    frames that a proposal network needs. If `numbered` is true, the stages also need the number of each frame in the
+    video, so the video is read to its end. A clip that shows one frame at all its times fails, unless `may_repeat` is
+    true.
     """
 
     num_frames: int

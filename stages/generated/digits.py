@@ -69,10 +69,9 @@ class DigitImages:
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
     """Returns the digit images of `split`, which is "train", "val" or "test".
 
-    MNIST has one file of images for training and one for testing. `test` has the images of the second file. `val` has
-    the last `num_val` images of the first file, and `train` has its other images. `folder` is the folder of MNIST's idx
-    files, gzipped or not. If `folder` is None, the digits that scikit-learn bundles are used, enlarged. They are
-    divided into a part for training and a part for testing, which take the place of the two files.
+    `folder` is the folder of MNIST's idx files, gzipped or not. If it is None, the digits that scikit-learn bundles are
+    used, enlarged. Both sources have images for training and images for testing. `test` has the images for testing.
+    `val` has the last `num_val` images for training, and `train` has the images before them.
 
     Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. `val` may be empty.
     """

@@ -110,7 +110,7 @@ def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray)
 
 
 def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
-    """Returns the boxes [T, K, 4] around squares with sides `sizes` [K] at `centres` [T, K, 2].
+    """Returns the boxes [T, K, 4] around K squares in T frames, with sides `sizes` [K] and centres `centres` [T, K, 2].
 
     A box is (x1, y1, x2, y2) in pixels.
     """

@@ -41,11 +41,8 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns).
-
-    The codec is MPEG-4 part 2, because it is twice as fast as x264's fastest preset. At FFmpeg's default bit rate,
-    pictures this small lose little.
-    """
+    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns)."""
+    # MPEG-4 part 2 is twice as fast as x264's fastest preset. Pictures this small lose little at the default bit rate.
     import av
 
     file = io.BytesIO()
@@ -75,8 +72,8 @@ def generate_videos(
     The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with
     `parameters`. If <name>.json exists with equal parameters, nothing is written. `videos` is a function that returns
     the list of videos. `render` is a function that takes one video of the list and returns the bytes of its file.
-    `progress` is called with the number of videos finished since its last call. With more than one worker, processes
-    are spawned. A script that asks for more than one worker needs the usual `if __name__ == "__main__"`.
+    `progress` is called with the number of videos finished since its last call. A script that asks for more than one
+    worker needs `if __name__ == "__main__"`, because processes are spawned.
 
     Raises UsageError if `root` holds a data set, or the beginning of a data set, with other parameters. Raises
     CacheError if the file with its parameters is damaged.
@@ -138,11 +135,7 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes `videos` one after the other with `write`, and returns how many they are. Runs in a process of
-    `in_processes`.
-
-    `number` is the number of the process, which this function does not use.
-    """
+    """Writes `videos` one after the other with `write`, and returns how many they are. `number` is not used."""
     for video in videos:
         write(video)
     return len(videos)

@@ -34,10 +34,10 @@ IntArray = npt.NDArray[np.int64]
 class Motion:
     """Describes how two things move along a line, before and after the moment at which they touch.
 
-    `actor` and `other` are (speed before contact, speed after contact) of the two things. The unit of speed is a random
-    speed in the direction of the line, and negative speeds go backwards. With `joined`, the unit is equal for both
-    things, else each has its own. `contact_degrees` is the range of the angle between the line and the direction from
-    the actor to the other thing at contact. `gap_px` is the distance that stays between the two things at contact.
+    `actor` and `other` are (speed before contact, speed after contact) of the two things, in units of a random speed.
+    Negative speeds go backwards. With `joined`, the unit is equal for both things, else each has its own.
+    `contact_degrees` is the range of the angle between the line and the direction from the actor to the other thing at
+    contact. `gap_px` is the distance that stays between the two things at contact.
     """
 
     actor: tuple[int, int]
@@ -101,12 +101,11 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns the displacements [K, T, 2] in pixels of a thing in T frames, for K candidates of its motion. In each
-    candidate, the thing moves along the unit vector in `line` [K, 2].
+    """Returns the displacements [K, T, 2] in pixels of a thing in T frames, for K candidates of its motion. Candidate k
+    moves along the unit vector `line[k]`.
 
-    `event` [K] is the time, in frames, at which the speed of the thing changes. At this time the displacement is 0.
-    `speed_px` [K] is in pixels per frame. It is multiplied by `speeds[0]` before this time, and by `speeds[1]` after
-    this time.
+    At the time `event` [K], in frames, the displacement is 0 and the speed changes. In pixels per frame, the speed is
+    `speed_px` [K] times `speeds[0]` before this time, and times `speeds[1]` after it.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -142,8 +141,8 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
     """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs of distractors.
 
-    `motion` describes a pair of an actor and another thing. In each pair of distractors, the first has the speeds of
-    the actor, and the second has the speeds of the other thing. Each distractor moves along a line of its own.
+    The things of a pair have the speeds of the actor and of the other thing of `motion`. Each thing moves along a line
+    of its own.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     tracks = [
@@ -154,9 +153,10 @@ def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray
 
 
 def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
-    """Returns a bool [K] that says which candidates stay inside the frame, at least one pixel away from the edge.
+    """Returns for each of K candidates whether its things stay inside the frame in all T frames: bool [K]. They must
+    stay at least one pixel away from the edge.
 
-    `centres` is [K candidates, T frames, n things, 2].
+    A candidate is a possible motion of n things of sizes `sizes`. `centres` is [K, T, n, 2], in pixels.
     """
     margin = sizes[:, None] / 2 + 1
     inside = (centres >= margin) & (centres <= FRAME_SIZE - margin)
@@ -164,8 +164,8 @@ def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns a bool for each of K pairs of paths, [K]. It is true if the two things on these paths keep a gap of
-    _CLEARANCE_PX pixels in all frames.
+    """Returns for each of K pairs of paths whether the gap between the two things is at least _CLEARANCE_PX pixels in
+    all frames: bool [K].
 
     `first` and `second` [K, T frames, 2] are the centres of the two things in pixels. `sizes` are their sides in
     pixels.
@@ -192,9 +192,9 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
     """Returns the centres [T frames, NUM_THINGS, 2] in pixels of the four things of a video: a pair that performs
     `motion`, then two distractors.
 
-    If the things leave the frame or come too close, their paths are drawn again, but the class of the distractors is
-    kept. Otherwise classes whose things often leave the frame would become rarer.
+    Paths are drawn until no thing leaves the frame or comes too close to another.
     """
+    # Drawn once. If it were drawn again, classes whose things often leave the frame would become rarer.
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:
         pairs = _candidate_pairs(rng, motion, sizes[:2])

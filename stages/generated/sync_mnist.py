@@ -76,19 +76,20 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. If the first two digits make the same steps, the class stands for the
-        two numbers that they show. Otherwise it is the last class.
+        """Returns the class number of the clip. If the first two digits move in step, each pair of their values has its
+        own class. All other clips have the last class.
+
+        Digits of the data set are less than `digit_values`.
         """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Draws the digits of a clip at random. The first digit is shown by the image `images.images[first]`. Each of the
-    other digits is a random image.
+    """Draws the digits of a clip at random, and whether the first two digits move in step. The first digit is the image
+    `images.images[first]`. Each of the other digits is a random image.
 
-    All digits of the clip differ, and are less than `digit_values`. Whether the first two digits move in step is drawn
-    too.
+    The values of all digits of the clip differ, and are less than `digit_values`.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()

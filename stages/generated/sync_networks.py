@@ -1,10 +1,8 @@
-"""Trains the backbones for the data set SyncMNIST.
+"""Trains the backbones for the data set SyncMNIST, videos of moving digits.
 
-The command is `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`. The network sees digits that
-move independently of each other, never a pair that moves alike. By default it sees one digit at a time, as in the RSTG
-paper. The training target of a cell of the output map is the digit on which the cell lies and, if the network spans
-several frames, how this digit moves. For a cell that lies on no digit, the target is that there is none. Only digits of
-the split train appear.
+The command is `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`. The training videos show digits
+of the split train that move independently of each other, by default one digit at a time. The network learns which digit
+lies on each cell of the output map, if any. A network that spans several frames also learns how the digit moves.
 
 Shapes: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
 """
@@ -59,7 +57,7 @@ def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) ->
     """Yields `count` batches of `batch_size` new clips. A clip shows `num_digits` digits, each of which moves
     independently of the others.
 
-    The pictures of the digits are those of the split train of `data_set`. Each digit walks at random or repeats one
+    The pictures of the digits are those of the training split of `data_set`. Each digit walks at random or repeats one
     random step, as the option `motion` of `data_set` says.
     """
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
@@ -91,7 +89,9 @@ class CellClassifier(nn.Module):
         self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
     def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
-        """Returns two scalars for a batch: the loss, and the accuracy of the digit on cells that have a digit."""
+        """Returns two scalars for a batch: the loss, and the share of cells with a digit in which this digit is
+        recognised.
+        """
         maps = self._maps(batch.frames)  # [B, T', H, W, C]
         shown = slice(self.margin, batch.frames.shape[1] - self.margin)
         who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionBatch:
-    """A batch of generated clips. Boxes and velocities are those at every FRAME_STEP-th frame."""
+    """A batch of generated clips. Only every FRAME_STEP-th frame has boxes and velocities."""
 
     frames: Tensor  # [B, T, 3, H, W] uint8
     boxes: Tensor  # [B, T', K, 4] xyxy, pixels
@@ -113,9 +113,7 @@ def directions(velocities: Tensor) -> Tensor:
 
 class ThingClassifier(nn.Module):
     """TinyI3D with additional layers for its training. The layers predict the digit and the motion of each thing, which
-    is a shape with a digit on it.
-
-    The layers read the features of the thing's region in the maps of the last tap.
+    is a shape with a digit on it. They read the features of the thing's region in the maps of the last tap.
     """
 
     def __init__(self) -> None:

@@ -69,10 +69,10 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 class Atr(MapHead):
     """Runs ATR blocks on cached maps features/<backbone>/<tap> [T, C, H, W]. Classifies the mean of the last block's
-    output over frames and positions.
+    output over frames and positions. A clip has T maps of C channels, H rows and W columns.
 
-    Deviation: in the paper, a block is inside a residual block, behind the last BatchNorm and before the shortcut is
-    added. In this head, the blocks are behind the cached tap, after the ReLU of the residual block.
+    Deviation from the paper: the blocks come after the cached tap. In the paper, a block is inside a residual block of
+    the backbone, behind the last BatchNorm and before the shortcut is added.
     """
 
     option_model = AtrOptions
@@ -82,11 +82,11 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """Computes X + Y for X [B, T, C, H, W]. Y has the shape of X.
+    """Adds the features of the action to maps: X [B, T, C, H, W] -> X + Y. Y has the shape of X.
 
     Y is computed in three steps: find the place of the action, mix its features over time, and distribute the result
-    over the map. By default the block has C^2 / 16 + 19 C / 16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2
-    C (BatchNorm) parameters.
+    over the map. By default the block has C^2 / 16 + 19 C / 16 parameters in the locator, 2 (C^2 + 3) + 2 C in the
+    reasoners and their LayerNorm, and 2 C in BatchNorm.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -110,8 +110,8 @@ class AtrBlock(nn.Module):
 
         `located` is M [B, T, 1, H, W], a map that is high where the action is. The option `distribution` chooses the
         result: sigmoid(M) z for "scaling", and z + sigmoid(M) for "adding" (z + M if `sigmoid_in_adding` is false). For
-        "none", and if `located` is None, the result is z as [B, T, C, 1, 1]. The formulas are reconstructed from a text
-        of the paper without formulas.
+        "none", and if `located` is None, the result is z as [B, T, C, 1, 1]. The available text of the paper has no
+        formulas, so these are a reconstruction.
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -125,8 +125,8 @@ def aggregate(x: Tensor, located: Tensor) -> Tensor:
     """Returns the features of the action in each frame: [B, T, C].
 
     The features of frame t are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H,
-    W]. `located` is M [B, T, 1, H, W], a map that is high where the action is. The formula is reconstructed from a text
-    of the paper without formulas.
+    W]. `located` is M [B, T, 1, H, W], a map that is high where the action is. The available text of the paper has no
+    formulas, so this one is a reconstruction.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
@@ -136,11 +136,11 @@ class Locator(nn.Module):
     """Computes a map M [B, T, 1, H, W] that says where the action is, from features x [B, T, C, H, W]: B clips, T
     frames, C channels, and maps of H rows and W columns.
 
-    A 1 x 1 convolution first reduces x to features r with fewer channels. By default, the map of frame t is the sum of
-    appearance phi2(phi3(r_t)) and motion phi2(phi1(r_{t+1}) - r_t). phi1 and phi3 are depth-wise 3 x 3 convolutions,
-    and phi2 is a 1 x 1 convolution. By default no layer has a bias or an activation.
+    A 1 x 1 convolution first reduces x to features r with fewer channels. By default M_t = phi2(phi3(r_t)) +
+    phi2(phi1(r_{t+1}) - r_t), the sum of the appearance and the motion of frame t. phi1 and phi3 are depth-wise 3 x 3
+    convolutions, and phi2 is a 1 x 1 convolution. By default they have neither bias nor activation.
 
-    These formulas are a reconstruction, because the text of the paper that was available has none.
+    The available text of the paper has no formulas, so these are a reconstruction.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -171,8 +171,8 @@ class Locator(nn.Module):
         """Returns the motion of each frame of `x` [B, T, R, H, W], in the shape of `x`. The motion of frame t is
         phi1(x_{t+1}) - x_t. phi1 is a learned layer, which runs on each frame.
 
-        The last frame of a clip has no next frame. The option `last_motion` chooses its motion: 0 ("zero"), or the
-        formula with the last frame ("repeat") or the first frame of the clip ("wrap") as the next frame.
+        The last frame of a clip has no next frame. The option `last_motion` chooses its motion. "zero" means 0.
+        "repeat" takes the last frame itself as the next frame, "wrap" takes the first frame of the clip.
         """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
@@ -183,8 +183,9 @@ class Locator(nn.Module):
 class EfficientReasoner(nn.Module):
     """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9): s [B, T, C] -> z [B, T, C].
 
-    g is a learned transform of the vector of a frame. Frames outside the clip count as 0. Frames, channels and clips
-    share the 2 radius + 1 numbers w. For radius 1, these numbers start as (0, 1, 0), which mixes no frames.
+    g is a learned transform of the vector of a frame. Frames outside the clip count as 0. The 2 radius + 1 numbers w
+    are learned, and are the same for all frames, channels and clips. For radius 1, these numbers start as (0, 1, 0),
+    which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -234,10 +235,10 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Returns a module that runs the reasoners of a block one after the other, with LayerNorm and ReLU between them.
+    """Returns the reasoners of a block, which run one after the other with LayerNorm and ReLU between them. A reasoner
+    is a layer that mixes the frames of a clip.
 
-    A reasoner mixes the features of the action over the frames. With the option `activate_last`, LayerNorm and ReLU
-    also follow the last reasoner.
+    With the option `activate_last`, LayerNorm and ReLU also follow the last reasoner.
     """
 
     def transform() -> nn.Module:

@@ -24,9 +24,9 @@ class AvgPool(Head):
     """Classifies the mean over frames of features/<backbone>/<tap>_pooled [T, C].
 
     The option `consensus` chooses how frames are joined. With `features`, the mean of the frame features is classified.
-    With `logits` or `max`, each frame is classified, as in TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). The logits
-    of the clip are then the mean (`logits`) or the maximum (`max`) of the frames' logits. `features` and `logits`
-    differ only in dropout. Dropout acts on the mean with `features`, and on each frame with `logits`.
+    With `logits` and `max`, each frame is classified, and the logits of the clip are the mean (`logits`) or the maximum
+    (`max`) of the frames' logits, as in TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). Without dropout, `features`
+    and `logits` have equal results.
     """
 
     option_model = AvgPoolOptions

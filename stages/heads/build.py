@@ -42,12 +42,13 @@ HEADS: dict[str, type[Head]] = {
 def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any) -> Head:
     """Returns a head with fresh weights for clips whose arrays have the shapes in `spec`.
 
-    The weights come from torch's global generator. `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`,
-    a head of the user's own. For a head of the user's own, `build_head` runs the code of the file. `spec` maps the full
-    name of each available array to the shape of one clip, for example {"features/i3d/res5_pooled": (16, 2048)}. If
-    several arrays fit, the options `backbone` and `tap` choose one. Every head that reads maps or pooled features takes
-    the option `tail`. A tail is the backbone's part above a cached tap. The tail runs before the head and starts with
-    the weights of the backbone's checkpoint.
+    `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`, a head of the user's own. The code of that file
+    is run. `spec` maps the full name of each available array to the shape of one clip, for example
+    {"features/i3d/res5_pooled": (16, 2048)}. If several arrays fit, the options `backbone` and `tap` choose one. The
+    weights come from torch's global generator.
+
+    Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's part above a cached
+    tap. It runs before the head and starts with the weights of the backbone's checkpoint.
 
     Raises HeadError if the name, an option or a value is not allowed, if an array is missing, or if several taps fit.
     Raises WeightsError if the checkpoint of a tail cannot be found or read.
@@ -86,7 +87,9 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head that runs directly on cached arrays, without layers of the backbone before it (a tail)."""
+    """Returns the head `name`. It reads cached arrays directly, without a tail (layers of the backbone before the
+    head).
+    """
     if isinstance(name, OwnHead):
         kind = name.head_class()
         parsed = _parsed(name.class_name, kind.option_model, options)

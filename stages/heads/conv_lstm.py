@@ -52,13 +52,11 @@ class ConvLstm(Head):
 
 
 class ConvLstmLayer(nn.Module):
-    """A convolutional LSTM layer, an LSTM with convolutions in place of products with weights: x [B, T, C, H, W] ->
-    states [B, T, K, H, W]. The axes are B clips, T frames, C channels of the input, K hidden channels, and maps of H
-    rows and W columns.
+    """An LSTM whose matrix products are replaced by convolutions: x [B, T, C, H, W] -> states [B, T, K, H, W]. The axes
+    are B clips, T frames, C channels of the input, K hidden channels, and maps of H rows and W columns.
 
-    The equations are those of the ConvLSTM paper (eq. 3). The channels of the gates have the order input, forget,
-    output, new content. If `size` = (H, W) is set, there are peepholes: weights from the cell to the gates, which start
-    at 0. Then the layer takes only maps of this size. If `size` is None, there are no peepholes.
+    The equations are those of the ConvLSTM paper (eq. 3). If `size` = (H, W) is set, the gates also see the cell,
+    through weights that start at 0 (peepholes). The layer then takes only maps of this size.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

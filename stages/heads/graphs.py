@@ -58,10 +58,10 @@ def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
 
 
 def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
-    """Returns for each node the weighted sum of the nodes in the next frame: [B, T, N, C].
+    """Returns for each node a weighted sum of the nodes in the next frame, [B, T, N, C].
 
-    `nodes` is [B, T, N, C]. `front` is [B, T - 1, N, N]. Entry (t, i, j) of a clip is the weight of node j of frame t +
-    1 in the sum for node i of frame t. Nodes of the last frame get 0.
+    `nodes` is [B, T, N, C]. `front` [B, T - 1, N, N] has the weights. Node i of frame t gets the sum over j of front[t,
+    i, j] times node j of frame t + 1. Nodes of the last frame get 0.
     """
     return F.pad(front @ nodes[:, 1:], (0, 0, 0, 0, 0, 1))
 

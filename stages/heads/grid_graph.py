@@ -1,9 +1,7 @@
 """The multi-scale grid of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
 
-`scales` is a sequence of numbers g, such as (3, 2, 1). Each scale g cuts the map into g x g equal cells. Each cell is a
-node. The nodes of one scale come after those of the scale before, and are row by row within a scale. All values are
-computed from exact rectangles in the unit square, because rounding rectangles to pixels changes the graph for some map
-sizes.
+`scales` is a sequence of numbers g, such as (3, 2, 1). Each g cuts the map into g x g equal cells, and each cell is a
+node. Nodes are in the order of `scales`, and row by row within a scale.
 
 Shapes: V nodes of all scales, H rows and W columns of a map.
 """
@@ -19,7 +17,8 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns a pair (vertical interval, horizontal interval) for each cell of the grids, in parts of the map's sides.
+    """Returns a pair (vertical interval, horizontal interval) for each cell of the grids, as fractions of the map's
+    sides.
 
     Each number g in `scales` cuts the map into a grid of g x g cells. An interval is (start, end), such as (1/3, 2/3).
     """
@@ -45,11 +44,10 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns a matrix [number of nodes, `height` * `width`] float64. Its product with a flat map has one value per
-    node, the mean of the map over the cell of the node.
+    """Returns the matrix that averages a map over the cells of grids, [number of cells, `height` * `width`] float64.
+    Multiplied with a flat map, it returns the mean of the map over each cell.
 
-    Each g in `scales` cuts the map into g x g cells, one for each node. A pixel that lies partly in a cell has the
-    weight of that part.
+    Each g in `scales` cuts the map into g x g cells. A pixel that lies partly in a cell counts with that part.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 

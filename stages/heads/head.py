@@ -27,10 +27,7 @@ class HeadOptions(StageOptions):
     """The base class of the options of heads."""
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options as the dictionary that a run stores.
-
-        A run that continues compares the stored dictionary with its own options.
-        """
+        """Returns the options as the dictionary that a run stores. A run that continues must have equal options."""
         return self.model_dump()
 
 
@@ -108,10 +105,10 @@ class Head(nn.Module):
         return any(name.startswith(("proposals/", "regions/")) for name in self.reads)
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the mask of the cached boxes that the head reads: [B, T, N] bool, for T frames and N boxes a frame.
+        """Returns a mask of the cached boxes that the head reads: [B, T, N] bool, for T frames and N boxes a frame.
 
-        `batch` has the arrays in `reads`, and `proposals/boxes` and `proposals/count`. Here the mask has all boxes that
-        exist. Heads that read fewer override this method.
+        `batch` has the arrays in `reads`, and `proposals/boxes` and `proposals/count`. By default, the head reads all
+        boxes. A head that reads only some of them overrides this method.
         """
         boxes, count = batch["proposals/boxes"], batch["proposals/count"]  # [B, T, N, 4], [B, T]
         return torch.arange(boxes.shape[2], device=count.device) < count[..., None]

@@ -27,8 +27,8 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the tap whose arrays a head reads: the only tap that has all `kinds` of arrays ("maps", "pooled",
-    "regions") and fits the options `backbone` and `tap`. `spec` has the arrays of the cache.
+    """Returns the tap whose arrays a head reads. It is the only tap that fits the options `backbone` and `tap` and has
+    all `kinds` of arrays ("maps", "pooled", "regions"). `spec` has the arrays of the cache.
 
     Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
     Raises HeadError if several taps fit.
@@ -59,10 +59,10 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns the backbone and the tap for an error message about missing arrays.
+    """Returns the backbone and the tap that an error message about missing arrays names.
 
-    The backbone and the tap are the values of the options `backbone` and `tap`. If an option is not set, the only
-    backbone or tap in the cache is used. If the cache has several or none, a placeholder such as `<tap>` is used.
+    They are the values of the options `backbone` and `tap`. Without such an option, it is the only backbone or tap in
+    the cache. If the cache has several or none, it is a placeholder such as `<tap>`.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -73,19 +73,18 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns an error that says that the cache lacks the arrays `names`.
+    """Returns an error about arrays `names` that the cache lacks. The message says what the config needs, and which
+    command makes the arrays.
 
-    The message says what the config needs, and which command makes the arrays. `kinds` are the kinds of arrays ("maps",
-    "pooled", "regions") that a head reads from one tap, a named layer of a backbone. With `kinds`, the error is a
-    TapMissing, otherwise a plain HeadError. If features are missing and the head reads regions too, the message also
-    asks for the regions, because all arrays of a tap must come from one entry of the config.
+    `spec` has the arrays of the cache. `kinds` are the kinds of arrays ("maps", "pooled", "regions") that a head reads
+    from one tap, a named layer of a backbone. With `kinds`, the error is a TapMissing, otherwise a plain HeadError.
     """
     if names == [CROP]:
         return HeadError(
             f"{CROP} is missing. A cache has it after frames were extracted. The crop of imported features is unknown."
         )
     needs = dict([_need(name, spec) for name in names])
-    if "features" in needs and "regions" in kinds:
+    if "features" in needs and "regions" in kinds:  # all arrays of a tap must come from one entry of the config
         needs["regions"] = "its name in `regions.backbones`"
     command = " ".join(["kinegraph extract CONFIG", *(f"--stage {stage}" for stage in needs)])
     error = TapMissing if kinds else HeadError
@@ -155,12 +154,12 @@ class Regions:
 class ProposalReader:
     """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features.
 
-    `features` is the name of the array of features. If boxes are cached for k times as many frames as features, every
-    k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `boxes` is
-    true, the head reads boxes and mask, otherwise only the mask. If `top` is set, only the `top` best boxes of a frame
-    are read. Some backbones see only a part of the clip's crop. Then boxes outside that part are not valid.
+    `features` is the name of the array of features. The cache may have boxes for k times as many frames. Then every
+    k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `top` is
+    set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
 
-    Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
+    Boxes outside the part of the clip's crop that the backbone sees are not valid. Raises HeadError if an array is
+    missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
 
     def __init__(
@@ -199,9 +198,8 @@ class ProposalReader:
         return valid
 
     def read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the mask of the cached boxes that are read: bool, of the shape [B, T, N] of all cached boxes.
-
-        `batch` has `proposals/boxes` too.
+        """Returns which of the cached boxes the head reads, as a mask bool [B, T, N]. `batch` must have
+        `proposals/boxes`.
         """
         is_read = torch.zeros(batch[BOXES].shape[:3], dtype=torch.bool, device=batch[BOXES].device)
         is_read[:, :: self.step, : self.top] = self.valid(batch, is_read.shape[2])
@@ -284,9 +282,10 @@ class MapRegionReader:
 
 
 def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
-    """Applies a linear layer to every position of `maps` [B, T, D, H, W], as a 1x1 convolution.
+    """Applies a linear layer to every position of `maps` [B, T, D, H, W]. Returns maps [B, T, C, H, W].
 
-    Returns [B, T, C, H, W]. If `linear` is the identity, returns `maps` unchanged.
+    There are B clips, T frames, D channels before and C channels after the layer, H rows and W columns. If `linear` is
+    the identity, returns `maps` unchanged.
     """
     if not isinstance(linear, nn.Linear):
         return maps
@@ -310,7 +309,7 @@ def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Ten
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Returns the mean [B, C] of `x` [B, T, N, C] over all regions of a clip that are true in `valid` [B, T, N]. There
+    """Returns the mean [B, C] of `x` [B, T, N, C] over the regions of a clip for which `valid` [B, T, N] is true. There
     are B clips, T frames, N regions of a frame and C channels.
 
     A clip without valid regions gets 0.

@@ -1,4 +1,4 @@
-"""Inserts blocks of the papers into a network, behind one of its blocks or at the end of the branches of a block.
+"""Inserts blocks, such as that of TRG, into a network: behind one of its blocks, or at the end of a block's branches.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map. A block maps [B, T, C, H, W] to the same shape.
 """
@@ -54,8 +54,8 @@ def insert(
     `network` is the backbone's part above the cached tap. `insertions` says which blocks are inserted, and where.
     `shapes` maps each tap of this part to the shape (T, C, H, W) of its maps.
 
-    Raises HeadError if the network has no block of a wanted name, if two new blocks would be inserted at one place, or
-    if an option of a new block does not exist or has a wrong value.
+    Raises HeadError if a named block of the network does not exist, or if two new blocks would be inserted at one
+    place. Raises HeadError also for a wrong option of a new block.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -71,11 +71,11 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns the module to insert at `place`: one block if the output there has one branch, else a module with one
-    block for each branch.
+    """Returns the module to insert at `place`. It is one block, or one block for each branch if the network has
+    parallel branches there.
 
-    `shape` is the shape (T, C, H, W) of the maps at the place. Raises HeadError if the maps are too small for a
-    non-local block.
+    `channels` has the number of channels of each branch. `shape` is the shape (T, C, H, W) of the maps at the place.
+    Raises HeadError if the maps are too small for a non-local block.
     """
     kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
     if insertion.block == "non_local" and min(height, width) < 2:
@@ -85,11 +85,7 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 
 
 class Followed(nn.Module):
-    """A submodule of a network, followed by an inserted block.
-
-    `forward` returns a copy of the block's output. The network adds its shortcut in place to what `forward` returns,
-    and a block that ends in a ReLU needs its own output unchanged to compute the gradient.
-    """
+    """A submodule of a network, followed by an inserted block."""
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
         super().__init__()
@@ -97,6 +93,7 @@ class Followed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.inserted(self.host(x))
+        # The network adds its shortcut in place, but a last ReLU needs its own output unchanged for the gradient.
         return output.clone()
 
 
@@ -110,8 +107,8 @@ def is_inserted(path: str) -> bool:
 class Branches(nn.Module):
     """Runs one inserted block for each branch of an Inception block.
 
-    The input [B, T, C, H, W] has the outputs of all branches side by side along the channels. Each inserted block
-    changes the channels of its branch.
+    The input [B, T, C, H, W] has the outputs of all branches side by side in its C channels. Each inserted block gets
+    the channels of its branch. There are B clips, T frames, H rows and W columns.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
@@ -150,10 +147,10 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the places behind which `name` asks to insert a block. The name of a block, such as `res5.0`, means one
-    place. The name of a stage, such as `res5`, means all blocks of the stage.
+    """Returns the places that `name` means. A new block is inserted behind each of them. The name of a block (`res5.0`)
+    means one place. The name of a stage (`res5`) means all blocks of the stage.
 
-    Raises HeadError if `name` is neither a block nor a stage above the cached tap. The message lists the allowed names.
+    Raises HeadError if `name` is no such block or stage, or is not above the cached tap.
     """
     if named := [place for place in places if name in (place.name, place.tap)]:
         return named

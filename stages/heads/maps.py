@@ -1,5 +1,5 @@
-"""Holds the parts that heads on cached maps share: their options, the reader of maps, and a runner of 2D networks on
-frames.
+"""Holds the parts that heads on cached maps share: their options, the reader of maps, and a module that runs a 2D
+network on each frame.
 
 Shapes: B clips, T frames, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
@@ -42,10 +42,10 @@ class MapReader(nn.Module):
 
 class MapHead(Head):
     """The base class of heads that run blocks on cached maps [B, T, C, H, W] and then classify the mean over time and
-    space: B clips, T frames, C channels, and maps of H rows and W columns.
+    space.
 
     A subclass makes the blocks in `make_blocks`. The blocks run one after the other. The output of a block has the
-    shape of its input.
+    shape of its input: B clips, T frames, C channels, and maps of H rows and W columns.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -70,10 +70,8 @@ class MapHead(Head):
 
 
 class TimeFirst(nn.Module):
-    """Wraps a module for [B, C, T, H, W] as a module that takes and returns [B, T, C, H, W].
-
-    The wrapper swaps the axes C and T before and after the module. So it also makes a module for [B, C, T, H, W] from a
-    module for [B, T, C, H, W].
+    """Wraps a module that takes maps [B, C, T, H, W], so that it takes and returns [B, T, C, H, W]. Also works the
+    other way round, because it only swaps the axes 1 and 2.
     """
 
     def __init__(self, block: nn.Module) -> None:

@@ -1,4 +1,5 @@
-"""A head behind the backbones whose features it reads. The features come from pixels, not from a cache.
+"""A head together with the backbones that compute its features, for fine-tuning. The features come from pixels, not
+from a cache.
 
 Shapes: B clips, T frames, S side of the square input, C channels, N regions a frame, H rows and W columns of a map.
 """
@@ -43,12 +44,11 @@ class OnlineEntry:
 class OnlineHead(Head):
     """Computes the arrays that `head` reads from pixels and cached boxes, then runs `head`, which may have a tail.
 
-    `networks` is a sequence with one function for each of `entries`. The function takes pixels and returns a dictionary
-    of tap name -> maps. It is a `Normalised` backbone, which can be trained, or the method `maps` of a
-    `FeatureExtractor`.
+    `networks` has one function for each of `entries`, from pixels to a dict of tap name -> maps. It is a `Normalised`
+    backbone, which can be trained, or the method `maps` of a `FeatureExtractor`.
 
     `stored` maps names of arrays to the types in which a cache stores them. These arrays are rounded to their types, so
-    that `head` reads the values that a cache would have. A head that trains has no `stored`, because gradients would be
+    that `head` reads the values that a cache would have. Leave `stored` empty for training, because gradients would be
     rounded too.
     """
 
@@ -93,10 +93,11 @@ class OnlineHead(Head):
         return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
 
     def _arrays(self, entry: OnlineEntry, tap: Tap, maps: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns a dict of array name -> tensor, with the arrays that a cache would have for the tap `tap`: the maps,
-        their means over the positions, and the region features if the head reads them.
+        """Returns a dict of array name -> tensor for the tap `tap`, with the arrays that a cache would have. They are
+        the maps, their means over the positions, and the region features if the head reads them.
 
-        `maps` [B, T, C, H, W] are the backbone's output at the tap. The boxes come from `batch`.
+        `maps` [B, T, C, H, W] are the backbone's output at the tap, for B clips of T maps with C channels, H rows and W
+        columns. The boxes come from `batch`.
         """
         name = f"{entry.name}/{tap.name}"
         pooled = maps.float().mean((3, 4))  # of the maps before they are rounded, as in an extraction
@@ -123,9 +124,9 @@ class OnlineHead(Head):
         """Chooses the parameters of the backbones that are trained, and the factors on their learning rates.
 
         A backbone has parts, and each part ends at a tap. The parts that end at one of `taps` are trained. If `taps` is
-        None, all parts are trained. `batch_norm` is "frozen", "statistics", "partial" or "train", as in
-        `FinetuneOptions`. The factor of a part is `learning_rate_factor`, multiplied by `layer_decay` once for each tap
-        above the tap of the part. Frozen modules stay in evaluation mode while the others are trained.
+        None, all parts are trained. The factor of the highest part is `learning_rate_factor`. Each part below has the
+        factor of the part above, multiplied by `layer_decay`. `batch_norm` says what becomes of batch norms ("frozen",
+        "statistics", "partial" or "train", as in `FinetuneOptions`).
 
         Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
@@ -167,11 +168,10 @@ class OnlineHead(Head):
 
 
 def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
-    """Returns tap -> names of the submodules that run directly before this tap and after the next lower tap. The lowest
-    tap is first. It has the submodules from the input on.
+    """Returns tap -> names of the submodules between the tap below and this tap, lowest tap first. The lowest tap has
+    the submodules from the input on.
 
-    A network of the package timm does not say which submodules belong to a tap. For such a network the only key is "",
-    with all submodules.
+    For a network of the package timm, the only key is "", with all submodules.
     """
     if not backbone.levels:
         return {"": [name for name, _ in backbone.named_children()]}

@@ -114,7 +114,7 @@ class _Guarded(Head):
     """
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, num_classes]. Raises HeadError if the user's code fails or returns anything else."""
+        """Returns logits [B, num_classes]. Raises HeadError if the user's code fails or returns something else."""
         kind, clips = _user_class(self), len(batch[self.reads[0]])
         widened = {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
         try:
@@ -146,8 +146,9 @@ def _user_class(head: Head) -> type[Head]:
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
     """Returns the head that the user's class builds. The head gets float16 arrays as float32.
 
-    Raises HeadError if the user's code fails, if `reads` is not a list of cached arrays, or if the head does not return
-    logits of the right shape. The head's `forward` raises HeadError if the user's code fails later.
+    Raises HeadError if the user's code fails, or if `reads` is not a list of cached arrays. Raises HeadError also if
+    the head does not return logits of the right shape. If the user's code fails later, the head's `forward` raises
+    HeadError.
     """
     try:
         head: Head = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__})(spec, num_classes, options)
@@ -186,7 +187,7 @@ def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[s
     """Raises HeadError for an error in the code of a user's own head. The message has the file, the line and the cause.
 
     If the code asked a dictionary for an array that does not exist, the message also lists the existing `arrays`. The
-    text `offer` stands before this list, for example "forward gets".
+    list begins with the words `offer`, for example "forward gets".
     """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""

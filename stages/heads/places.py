@@ -16,11 +16,10 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a submodule. A new block can be inserted behind this output.
+    """An output in the network behind which a new block can be inserted. The output is that of the submodule `name` of
+    `parent`.
 
-    `parent` is the module that holds the submodule, and `name` is the submodule's name in it. To insert a block, the
-    submodule is replaced, and `parent` stays. The output may be several branches side by side. `channels` has the
-    number of channels of each branch.
+    The block is inserted by replacing this submodule. `channels` has one number for each of the branches of the output.
     """
 
     parent: nn.Module
@@ -30,11 +29,11 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a network. A new block can be inserted behind this block or at the end of its branches.
+    """A block of a network. A new block can be inserted behind it, or at the end of its branches.
 
-    `name` is the name that users write, such as `res5.0`. The output of the block has the size of the maps of the tap
-    `tap`. `after` is the output of the block. `in_branch` is the output of the block's branches, before they are joined
-    or added to the shortcut.
+    `name` is the name that users write, such as `res5.0`. `tap` is the tap whose maps have the size of the block's
+    output. `after` is the output of the block. `in_branch` is the output of its branches, before they are joined or
+    added to the shortcut.
     """
 
     name: str

@@ -32,14 +32,13 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads or computes the features of the regions of a batch, [B, T, N, C], for B clips, T frames, N regions of a
-    frame and C channels. If `whole` is true, it also returns the mean [B, C] of the features of whole frames, otherwise
-    None.
+    """Returns the features [B, T, N, C] of the regions of a batch, for B clips, T frames, N regions of a frame and C
+    channels. With `whole`, it also returns the mean [B, C] of the features of whole frames, otherwise None.
 
-    `reads` has the names of the cached arrays that are needed. By the option `regions_from`, the regions are cached or
-    are computed from cached maps. A call takes the layers of the head that are applied. `project` is a linear layer or
-    the identity. It is applied to cached regions, or to cached maps before the regions are cut out of them. The module
-    `follow` is applied only to maps, after `project`.
+    The option `regions_from` says whether the regions are cached or are computed from cached maps. `reads` has the
+    names of the cached arrays. A call takes two modules. `project`, a linear layer or the identity, is applied to
+    cached regions, or to cached maps before regions are cut out of them. `follow` is applied after it, and only to
+    maps.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

@@ -74,11 +74,11 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 
 
 class Rstg(Head):
-    """Computes the nodes of the RSTG graph from cached maps and classifies a clip with a linear layer.
+    """Classifies a clip with the RSTG graph of its cached maps and a linear layer.
 
-    With `output: vec`, the linear layer gets the sum of the nodes. If `residual` is set too, it gets the sum of this
-    vector and the means of the cached maps ("final" in the released code). With `output: map`, the nodes are added to
-    the maps, and the linear layer gets the mean of these maps.
+    With `output: vec`, the linear layer gets the sum of the graph's nodes. If `residual` is set too, the mean of the
+    cached maps is added to this sum ("final" in the released code). With `output: map`, the nodes are added to the
+    maps, and the linear layer gets the mean of the result.
     """
 
     option_model = RstgOptions
@@ -103,12 +103,11 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Reduces maps [B, T, C, H, W] to one vector per clip.
+    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG, which has V nodes in each frame.
 
-    The nodes of the graph are summed to a vector [B, D]. By the option `readout`, these are the nodes of the last frame
-    or the means of the nodes over the frames. Without the option `residual`, this vector is the result. With
-    `residual`, a `ScaledResidual` maps the vector to [B, C], and the result is the sum of its output and the mean of
-    the maps.
+    The option `readout` chooses the nodes of the last frame, or the means of the nodes over the frames. The vector is
+    their sum, [B, D]. With the option `residual`, a `ScaledResidual` maps this sum to [B, C], and the mean of the maps
+    is added.
     """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
@@ -128,11 +127,12 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Computes the nodes of a grid from the maps [B, T, C, H, W], runs the graph, spreads the nodes over the maps
-    again, and adds them to the maps. At the start of training the block changes nothing.
+    """Adds the result of an RSTG graph to maps [B, T, C, H, W]. The nodes of the graph are the cells of a grid,
+    computed from the maps. Each node's result is added to the map inside its cell. At the start of training the block
+    changes nothing.
 
-    By default, a node depends on its own and earlier frames only. The resulting maps depend on all frames, because the
-    norm before the addition takes its statistics over the whole clip, as in the released code.
+    By default, a node depends only on its own frame and on earlier frames. The resulting maps depend on all frames,
+    because a norm before the addition takes its statistics over the whole clip, as in the released code.
     """
 
     upsampling: Tensor
@@ -151,10 +151,10 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Maps nodes to the channels of the maps and scales them: s * (LayerNorm(W x) + bias). W is a linear layer, or is
-    left out if the number of channels stays. Each channel has its own factor s, which starts at 0.
+    """Computes s * (LayerNorm(W x) + bias) from nodes x. The result has as many channels as the maps of the backbone.
 
-    The mean and the variance of the LayerNorm are taken over all values of a clip.
+    W is a linear layer, or is left out if the nodes have that number of channels already. Each channel has its own
+    factor s, which starts at 0. The mean and the variance of the LayerNorm are taken over all values of a clip.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -190,12 +190,12 @@ class GridNodes(nn.Module):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
+    """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3). `forward` also returns the recurrent
+    states after the last frame.
 
-    `forward` also returns the recurrent states after the last frame. A long video can be processed piece by piece, if
-    `forward` gets the states after the piece before. The nodes are then equal to those of the video in one piece, with
-    three exceptions. The schedule `space_only` takes a mean over the piece. The norm `layer_clip` takes statistics over
-    the piece, and so does the norm `batch` in training.
+    A long video can be processed in pieces, if `forward` gets the states after the piece before. The nodes then equal
+    those of the whole video, with three exceptions, which take a mean over the piece: the schedule `space_only`, the
+    norm `layer_clip`, and the norm `batch` in training.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -221,10 +221,10 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns the nodes [B, T, V, D] after the normalisation that the option `norm` chooses.
-
-        BatchNorm1d needs the channels in the second axis, so the axes B, T and V are joined to one axis for it.
+        """Returns the nodes [B, T, V, D] after the normalisation that the option `norm` chooses. There are B clips, T
+        frames, V nodes of a frame and D channels of a node.
         """
+        # BatchNorm1d needs the channels in the second axis, so the axes B, T and V are joined to one axis for it.
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
@@ -232,11 +232,12 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after one step in time (RSTG paper, eq. 6). In this step each node gets values
-        of earlier frames.
+        """Returns the nodes [B, T, V, D] after one step in time, in which nodes get values of earlier frames (RSTG
+        paper, eq. 6). There are B clips, T frames, V nodes of a frame and D channels of a node.
 
-        The step is the LSTM `lstm`, or messages between frames if `lstm` is None. `state` is the state before the first
-        frame, or None at the start of a video. The state after the last frame is appended to the list `after`.
+        The LSTM `lstm` computes the step. If `lstm` is None, each frame sends messages to the next frame. `state` is
+        the state before the first frame, or None at the start of a video. The state after the last frame is appended to
+        the list `after`.
         """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
@@ -250,7 +251,10 @@ class SpaceTimeGraph(nn.Module):
 
 
 class SpaceStage(nn.Module):
-    """Sends messages once between the nodes of each frame (eq. 1 to 5): nodes [B, T, V, D] -> nodes [B, T, V, D]."""
+    """Sends messages once between the V nodes of each frame (RSTG paper, eq. 1 to 5).
+
+    Maps nodes [B, T, V, D] to nodes of the same shape, for B clips, T frames and D channels.
+    """
 
     sender: Tensor  # [P], a node
     receiver: Tensor  # [P]
@@ -314,9 +318,6 @@ class SpaceStage(nn.Module):
 class Send(nn.Module):
     """Computes the message from node j to node i from their vectors [v_j | v_i], with two linear layers and a ReLU
     after each (RSTG paper, eq. 1 and 2).
-
-    The first layer runs on all V nodes, once for their part as sender and once for their part as receiver. The two
-    results are added for each of the P pairs. This has the same result as the layer on P pairs, with less work.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -331,6 +332,7 @@ class Send(nn.Module):
         `senders` and `receivers` [..., V, in_features] have the features of all V nodes in these two roles. `sender`
         and `receiver` [P] are the indices of the two nodes of each pair.
         """
+        # the first layer runs on V nodes in each role, not on P pairs: the same result with less work
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
         sent = F.linear(senders, from_sender)[..., sender, :]
         received = F.linear(receivers, from_receiver, self.first.bias)[..., receiver, :]
@@ -339,15 +341,18 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes the attention weights of the RSTG paper (eq. 3 and 4). Row i of the weights belongs to the node that
+    """Computes attention weights between nodes (RSTG paper, eq. 3 and 4). Row i of the weights belongs to the node that
     receives messages, column j to the node that sends.
 
-    The option `attention` chooses the form. In the form `paper`, there is no softmax, and only linked pairs of nodes
-    have messages. The forms of the released code, `tf_dot`, `tf_sum` and `torch_dot`, take a softmax over all nodes,
-    add a bias to the weighted sum of messages and apply a ReLU. `tf_dot` multiplies the logits by the adjacency matrix
-    before the softmax, so nodes without a link have logit 0 and still contribute. In `tf_sum`, a logit is the sum of
-    two numbers, one from each node, and the adjacency matrix is added. If messages are layer-normalised, `tf_sum` also
-    normalises the sum of messages and bias. `torch_dot` does not use the adjacency matrix.
+    The option `attention` chooses the form:
+    `paper`: no softmax. Only linked nodes exchange messages.
+    `tf_dot`: a softmax over all nodes. The logits of nodes without a link are 0, so these nodes still contribute.
+    `tf_sum`: a softmax over all nodes. A logit is the sum of two numbers, one from each node. Nodes without a link have
+    logit 0, and linked nodes get 1 added.
+    `torch_dot`: a softmax over all nodes. Links play no part.
+
+    All forms but `paper` are those of the released code. They add a bias to the weighted sum of messages and apply a
+    ReLU.
     """
 
     adjacency: Tensor
@@ -376,9 +381,10 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the sums of messages `gathered` [..., V, D] with a bias, a normalisation if there is one, and a ReLU.
+        """Returns the messages [..., V, D] that the nodes receive, made from the sums `gathered` [..., V, D].
 
-        With the form `paper` of the option `attention`, returns `gathered` unchanged.
+        A bias, a normalisation if there is one, and a ReLU are applied to the sums. With `attention: paper`, the sums
+        are returned unchanged.
         """
         if self.bias is None:
             return gathered
@@ -414,8 +420,8 @@ class Update(nn.Module):
 
 
 class SetNorm(nn.Module):
-    """A LayerNorm whose mean and variance are taken over the last `num_axes` axes together. With 2, these are the axes
-    of the nodes and of the channels. Each channel has its own gain and bias.
+    """A LayerNorm over several axes. Mean and variance are taken over the last `num_axes` axes together, for example
+    over the nodes and channels of a frame. Each channel has its own gain and bias.
     """
 
     def __init__(self, dim: int, num_axes: int = 2) -> None:

@@ -56,13 +56,13 @@ class SliceClassifier(nn.Module):
         return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cuts clips into slices of `slice_seconds`. Slices without a valid frame are left out, so K slices of all
-        clips remain.
+        """Cuts clips into slices of `slice_seconds`. Only the K slices that have a valid frame are returned, for all
+        clips together.
 
         `frames` [B, T, D] are the vectors of the frames, `times` [B, T] are in seconds, and `valid` [B, T] is true for
-        valid frames. Returns three tensors: the number of the clip that each slice was cut from [K], the vectors of the
-        frames of each slice [K, L, D], and the number of frames of each slice [K]. L is the length of the longest
-        slice. Shorter slices are followed by zeros.
+        valid frames. Returns three tensors: the index of the clip of each slice [K], the vectors of its valid frames
+        [K, L, D], and how many they are [K]. L is the length of the longest slice. Shorter slices are followed by
+        zeros.
         """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)

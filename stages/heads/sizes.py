@@ -140,10 +140,9 @@ SIZES = (
 def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
     """Returns (number of parameters, GMACs of one clip, names of the arrays that the head reads) for a head.
 
-    GMACs are billions of multiplications. Convolutions, linear layers, recurrent layers and matrix products count. They
-    are counted on tensors that have a shape but no values. Only heads on scene graphs compute with values, because
-    their work depends on the values.
+    GMACs are billions of multiplications, in convolutions, linear layers, recurrent layers and matrix products.
     """
+    # tensors on meta have a shape and no values; only the work of heads on scene graphs depends on values
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):
         head = build_head(size.head, size.spec, size.num_classes, **size.options).eval()

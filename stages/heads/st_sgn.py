@@ -26,8 +26,8 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """The options of the second half of a scene graph head, which gets one vector for each frame, joins the vectors of
-    a slice of time to one vector, and classifies the slices.
+    """Options of the second half of a scene graph head. It gets one vector for each frame of a clip. It joins the
+    vectors of each slice of time to one vector, and classifies the slices.
     """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
@@ -80,7 +80,7 @@ class StSgn(Head):
     """Encodes the scene graph of each frame as a vector. Cuts the clip into slices of time, reduces the vectors of each
     slice to one vector, and classifies the slices.
 
-    Edges of the graph lead from objects to the person only, so messages never change an object.
+    Edges of the graph lead from objects to the person only.
     """
 
     option_model = StSgnOptions
@@ -199,8 +199,8 @@ class GraphLayer(nn.Module):
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """Returns the new nodes [..., D], which are `nodes` plus `messages`. `messages` [..., D] has for each node the
-        sum of the messages that reach the node.
+        """Returns the new nodes [..., D], which are `nodes` plus `messages`. A node has D numbers. `messages` [..., D]
+        has for each node the sum of the messages that reach it.
 
         Only the person gets messages, so `messages` is 0 for objects.
         """
@@ -230,8 +230,8 @@ class GineLayer(GraphLayer):
 class CGConvLayer(GraphLayer):
     """CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
 
-    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). The vector z = [x_j, e_ji] has the neighbour x_j and the
-    edge e_ji. It does not have x_i, which the original z has too.
+    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). The vector z = [x_j, e_ji] joins the neighbour x_j and
+    the edge e_ji. In the original, z also has x_i.
     """
 
     def __init__(self, dim: int) -> None:

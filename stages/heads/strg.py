@@ -56,12 +56,10 @@ class Strg(Head):
     """Runs graph convolutions over all regions of a clip. Classifies the mean of the regions side by side with the mean
     of the frame features (STRG paper, fig. 2).
 
-    The paper reduces D = 2048 channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With
-    `regions_from: maps`, the head applies this convolution to cached maps, also before RoIAlign and max pooling. With
-    `regions_from: cached`, the head applies a linear layer of the same size to cached regions, after RoIAlign and max
-    pooling. This is a deviation, because a linear layer can be exchanged with RoIAlign, but not with the maximum. The
-    number of parameters is the same. With `dim: null` there is no projection, for regions that were cached behind such
-    a convolution.
+    First, a projection reduces D = 2048 channels to C = 512. In the paper it is a 1x1x1 convolution of the maps, before
+    RoIAlign and max pooling. With `regions_from: maps`, the head does the same. Deviation: with `regions_from: cached`,
+    it is a linear layer after RoIAlign and max pooling, with the same number of parameters. With `dim: null` there is
+    no projection.
     """
 
     option_model = StrgOptions
@@ -93,11 +91,11 @@ class RegionGraph(nn.Module):
     """Runs branches of graph convolutions on the features of regions and adds up the results: x [B, T, N, C] -> [B, T,
     N, C]. A linear layer g runs in front of each branch.
 
-    At regions that are not valid, the result is meaningless. These regions do not change the result at valid regions.
-    The linear layers w and w' of the similarity graph and g start as draws from a normal distribution with standard
-    deviation 0.01. The layers of a branch start so that they only pass their residual. With joint graphs, three layers
-    per branch, no bias and one g for all branches, the module has 12 C^2 + 12 C parameters: 2 C^2 in w and w', C^2 in
-    g, 9 C^2 in the layers and 12 C in LayerNorm.
+    At regions that are not valid, the result is meaningless. Such regions do not change the result at valid regions.
+    The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01. At the
+    start, a branch returns its residual alone. With joint graphs, three layers per branch, no bias and one g for all
+    branches, the module has 12 C^2 + 12 C parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in
+    LayerNorm.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -123,9 +121,8 @@ class RegionGraph(nn.Module):
         """Returns the graphs that the first layer uses, as a dictionary of graph name -> function. The function of a
         graph G maps nodes X to the weighted sums G X.
 
-        The option `graphs` chooses the names in the dictionary: "similarity", or "front" and "back", or all three. The
-        similarity graph is computed from the region features `x`. The graphs "front" and "back" are computed from the
-        boxes.
+        The option `graphs` chooses "similarity", or "front" and "back", or all three. The similarity graph is computed
+        from the region features `x`, the other two from overlaps of the boxes.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
@@ -137,11 +134,10 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns {"similarity": function} if the option `similarity_of` is `each`, which means that each layer
-        computes the similarity graph anew. Otherwise, or if the head has no similarity graph, returns {}.
+        """Returns {"similarity": function} if the similarity graph is computed anew in each layer (`similarity_of:
+        each`), else {}.
 
-        The function takes nodes, computes their similarity graph, and returns the weighted sums of the nodes over this
-        graph.
+        The function maps nodes to their weighted sums over their similarity graph.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -167,7 +163,9 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Runs graph convolutions one after the other (STRG paper, eq. 6 to 8): x [B, T, N, C] -> [B, T, N, C]."""
+    """Runs graph convolutions one after the other (STRG paper, eq. 6 to 8). Maps x [B, T, N, C] to the same shape, for
+    B clips, T frames, N regions of a frame and C channels.
+    """
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
         super().__init__()
@@ -182,9 +180,9 @@ class Branch(nn.Module):
     ) -> Tensor:
         """Returns the nodes x [B, T, N, C] after all graph convolutions.
 
-        A convolution adds a residual to its result. For the first convolution this is `residual`, for each later one
-        its own input. `collect` (for the first convolution) and `later` (for the later ones) map the name of a graph to
-        a function. The function maps nodes X to the weighted sums G X of the graph G.
+        The first convolution adds `residual` to its result. Each later one adds its own input. The first convolution
+        uses `collect`, all later ones use `later`. Both map the name of a graph G to a function from nodes X to the
+        weighted sums G X.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)

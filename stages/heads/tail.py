@@ -1,5 +1,5 @@
-"""Builds the tail of a head. The tail is the part of the backbone above the cached tap. It is trained together with the
-head. Blocks of other networks, such as TRG, can be inserted into it.
+"""Builds the tail of a head: the part of the backbone above the cached tap, which is trained together with the head.
+New blocks can be inserted into a tail.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -30,9 +30,8 @@ class Tail(nn.Module):
     """Computes the maps of the network's last tap from the maps [B, T, C, H, W] of the cached tap.
 
     `read` is the cached tap and `given` is the last tap. `shape` is the shape (T, C, H, W) of the last tap's maps for
-    one clip. `batch_norm` says which norms of the network are frozen (`frozen_norms`). The first norm of the whole
-    network lies below the cached tap, so "partial" trains the first one above it. Frozen norms stay in evaluation mode,
-    and their gain and bias get no gradient.
+    one clip. `batch_norm` chooses the frozen norms: "frozen" and "statistics" all, "partial" all but the first above
+    the cached tap, "train" none. Frozen norms stay in evaluation mode, and their gain and bias are not trained.
     """
 
     def __init__(
@@ -96,10 +95,7 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the backbone, from its input to its last tap, with random weights.
-
-    The caller loads the weights that a run has stored.
-    """
+    """Returns the backbone, from its input to its last tap, with random weights. The caller loads weights into it."""
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
         network = untrained(model, **entry(model, geometry).chosen)
@@ -112,7 +108,8 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 
     `make` returns the whole backbone, and this function cuts off the part up to the cached tap. New blocks that
     `options` insert into the tail get random weights from torch's global generator. Raises HeadError if the network
-    cannot be a tail, if the cached maps are not maps of that network, or if a new block does not fit.
+    cannot be a tail, or if the cached maps are not maps of that network. Raises HeadError also if a new block does not
+    fit.
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)
@@ -128,10 +125,8 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
     """Returns (name of the model, options of the model, weights) of the backbone that the tail is a part of.
 
-    The options are those in `options.options`. If the model has an option `geometry` and `options.options` does not set
-    it, it is set to "paper".
-
-    Raises HeadError if the model or the weights are missing, or if the model cannot be a tail.
+    If the model has an option `geometry` that `options` does not set, the option is set to "paper". Raises HeadError if
+    the model or the weights are missing, or if the model cannot be a tail.
     """
     if options.model is None or options.weights is None:
         raise HeadError(

@@ -22,10 +22,10 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class InsertionOptions(StageOptions):
-    """Blocks of one kind in a tail.
+    """New blocks of one kind in a tail, and the places of the backbone where they are inserted.
 
-    A place is a residual block, such as `res5.1`, an Inception block, such as `mixed_7a`, or a stage, such as `res5`,
-    which means all its blocks.
+    A place is a residual block, such as `res5.1`, or an Inception block, such as `mixed_7a`. `res5` means all its
+    blocks.
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(

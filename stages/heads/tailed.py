@@ -1,4 +1,4 @@
-"""A head behind a tail. A tail is the part of a backbone above the cached tap, and it is trained with the head. The
+"""Puts a head behind a tail. A tail is the part of a backbone above the cached maps, and is trained with the head. The
 head reads the maps that the tail computes.
 """
 
@@ -13,9 +13,8 @@ from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):
-    """Runs a tail on cached maps, then a head on the maps or the pooled features that the tail computes.
-
-    To the head, the tail's maps and their means look like cached arrays. The head can read no other features.
+    """Runs a tail on cached maps, then a head on the maps or the pooled features that the tail computes. The head reads
+    them as if they were cached.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:

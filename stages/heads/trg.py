@@ -38,13 +38,12 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 class Trg(MapHead):
     """Runs TRG blocks on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and
-    space.
+    space (TRG paper, eq. 13). A clip has T maps of C channels, H rows and W columns.
 
-    The classification is eq. 13 of the TRG paper. There are two deviations from the paper. First, the paper puts its
-    blocks between layers of the backbone, and this head puts them after the cached tap. Second, this head reduces the
-    maps to `dim` channels before the blocks, because the paper contradicts itself: By its formula three blocks on 2,048
-    channels have 378 M parameters, but its tables leave 4.5 M for them. `dim: null` follows the formula and does not
-    reduce the maps.
+    There are two deviations from the paper. First, the paper puts its blocks between layers of the backbone, and this
+    head puts them after the cached tap. Second, this head reduces the maps to `dim` channels before the blocks, because
+    the paper contradicts itself. By its formula three blocks on 2,048 channels have 378 M parameters, but its tables
+    leave 4.5 M for them. `dim: null` follows the formula and does not reduce the maps.
     """
 
     option_model = TrgOptions
@@ -57,10 +56,9 @@ class TrgBlock(nn.Module):
     """A block of TRG, which computes ReLU(X + Z) for maps X [B, T, C, H, W] (TRG paper, eq. 12): B clips, T frames, C
     channels, and maps of H rows and W columns. The result has the same shape.
 
-    Z is what each frame collects from all frames, over N learned graphs. The block does not see in which order the
-    frames are. If the frames of X are permuted, the frames of the result are permuted in the same way. With dot
-    relations and attention, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2 in the embedding, 9 N C^2 in the
-    convolution, N^2 in the attention, and 4 N C in batch norms.
+    Z mixes the frames over N learned graphs. If the frames of X are permuted, those of the result are permuted in the
+    same way. With dot relations and attention, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2 in the embedding,
+    9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -96,11 +94,11 @@ class TrgBlock(nn.Module):
         return relations.softmax(3)
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """Mixes the frames over the graphs: x [B, T, C, H, W] -> z [B, T, N, C, H, W], for B clips, T frames, N graphs,
-        C channels, and maps of H rows and W columns (TRG paper, eq. 5).
+        """Sums the frames of each clip with the weights in each graph: x [B, T, C, H, W] -> z [B, T, N, C, H, W]. The
+        axes are B clips, T frames, N graphs, C channels, and maps of H rows and W columns.
 
-        For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)). a_ij are the entries of `adjacency` [B, N, T,
-        T], and W * x_j is a convolution.
+        For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)) (TRG paper, eq. 5). a_ij are the entries of
+        `adjacency` [B, N, T, T], and W * x_j is a convolution.
         """
         y = each_frame(self.convolution, x)  # [B, T, N C, H, W]
         if self.norm_first:
@@ -134,11 +132,11 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """Computes v . tanh(u_i + u_j) for frames i and j, summed over the P positions of a map, for each of N attention
-    heads: u [B, N, T, C, P] -> [B, N, T, T].
+    """Computes the sum of v . tanh(u_i + u_j) over the P positions of a map, for all T x T pairs of frames i and j.
+    Maps u [B, N, T, C, P] to [B, N, T, T], for B clips, N attention heads and C channels.
 
-    There is one deviation from the paper: v has C numbers, not C H W, so the block takes maps of any size. For the
-    backward pass, N T^2 C P numbers per clip stay in memory.
+    Deviation from the paper: v has C numbers, not C H W, so the block takes maps of any size. For the backward pass, N
+    T^2 C P numbers per clip stay in memory.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -154,8 +152,8 @@ class BilinearRelation(nn.Module):
     """Computes the relation of two frames of TRG as u_i . W_1 u_j, summed over positions: u [B, N, T, C, P] -> [B, N,
     T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map. i and j are frames.
 
-    Each graph has a trained matrix W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper, it is (C H
-    W) x (C H W) for maps of H rows and W columns, which is 10^10 numbers at 2048 x 7 x 7.
+    Each graph has a trained matrix W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper it is (C H
+    W) x (C H W), for maps of H rows and W columns. That is 10^10 numbers at 2048 x 7 x 7.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -168,53 +166,51 @@ class BilinearRelation(nn.Module):
 
 
 def _flat(u: Tensor) -> Tensor:
-    """Returns `u` [B, N, T, C, P] with its last two axes joined: [B, N, T, C * P]. The type is float32, or the type of
-    `u` if that is wider.
+    """Returns `u` [B, N, T, C, P] with its last two axes joined: [B, N, T, C * P]. The axes are B clips, N graphs, T
+    frames, C channels and P positions. The type is float32, or the type of `u` if that is wider.
     """
     return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
 
 
 def _products(u: Tensor, w: Tensor) -> Tensor:
-    """Returns the products [B, N, T, T] of u_i and w_j for all pairs of frames i and j, for `u` and `w` [B, N, T, C P].
+    """Returns the products [B, N, T, T] of u_i and w_j for all pairs of frames i and j. `u` and `w` are [B, N, T, C P].
     The axes are B clips, N graphs, T frames, and C channels times P positions of a map.
-
-    The products are computed in float32. In float16 such long sums overflow, and bfloat16 loses the differences between
-    frames.
     """
+    # Not in float16, in which such long sums overflow, nor in bfloat16, which loses the differences between frames.
     with without_autocast(u.device):
         return u @ w.transpose(2, 3)
 
 
 class Attention(nn.Module):
-    """Computes a weighted sum over the N graphs of TRG, which the paper calls heads (TRG paper, eq. 7 to 10): z [B, T,
-    N, C, H, W] -> [B, T, C, H, W]. The axes are B clips, T frames, C channels, and maps of H rows and W columns.
+    """Computes a weighted mean over the N graphs of TRG: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG paper, eq. 7 to
+    10). The paper calls the graphs heads. The axes are B clips, T frames, C channels, and maps of H rows and W columns.
 
     The N weights of a frame are softmax(ReLU(W' p)). p [N] has the mean of z for each graph. W' [N, N] is trained and
-    starts as the identity. A row of W' that started with only negative numbers would get no gradient, because p >= 0.
-    With one graph, or with W' = 0, the result is the mean over the graphs.
+    starts as the identity.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Linear(num_heads, num_heads, bias=False)
+        # A row that started with only negative numbers would get no gradient, because p >= 0.
         nn.init.eye_(self.weight.weight)
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """Returns the weight of each of the N graphs in each frame, [B, T, N], for the results `z` [B, T, N, C, H, W]
-        of the graphs.
+        """Returns the weight of each graph in each frame, [B, T, N]. `z` [B, T, N, C, H, W] has the results of the N
+        graphs.
 
-        The weights are positive and sum to 1 over the N graphs.
+        The weights are positive and sum to 1 over the graphs.
         """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
 
 
 class Mean(nn.Module):
-    """Computes the mean over the N graphs of TRG (TRG paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]. The
-    other axes are B clips, T frames, C channels, and H rows and W columns of a map.
+    """Computes the mean over the N graphs of TRG (TRG paper, table 3): [B, T, N, C, H, W] -> [B, T, C, H, W]. The other
+    axes are B clips, T frames, C channels, and H rows and W columns of a map.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

@@ -26,9 +26,9 @@ class TrnOptions(TapOptions):
 class Trn(Head):
     """Computes relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T, and classifies them.
 
-    The relations for each n have a network of their own, which returns one vector per clip. One linear layer classifies
-    the vectors of all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples
-    of frames are random in training only, so that in evaluation a clip always has the same logits.
+    The network for n computes one vector per clip, from tuples of n frames. One linear layer classifies the vectors of
+    all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn at
+    random in training only, so that in evaluation a clip always has the same logits.
 
     With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters, 34 M for 32 frames.
     """
@@ -58,21 +58,21 @@ class Trn(Head):
     def _draw(self, device: torch.device) -> list[Tensor]:
         """Draws new tuples of frame numbers for each length n = 2 to T. Returns a list with one tensor [K, n] of K
         tuples for each n, on `device`.
-
-        All tuples are copied to `device` together, because each copy waits for the device.
         """
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
+        # in one copy, because each copy waits for the device
         uploaded = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
         parts = torch.split(uploaded, [tuples.numel() for tuples in drawn])
         return [part.view_as(tuples) for part, tuples in zip(parts, drawn, strict=True)]
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n frames: frames [B, T, C] -> [B, H].
+    """Computes one relation vector per clip from tuples of n frames (TRN paper, eq. 1 and 2). Maps frames [B, T, C] to
+    vectors [B, H], for B clips, T frames and C channels.
 
-    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples of
-    frames a, b, ... in the order of time. f_a is the vector [C] of frame a. g is a linear layer with a ReLU, which maps
-    the n vectors of a tuple, side by side, to a vector [H].
+    The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. Here f_a is the
+    vector [C] of frame a. The function g puts the n vectors of a tuple side by side. A linear layer with a ReLU then
+    maps them to a vector [H].
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:

@@ -25,8 +25,8 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """Features with one .npz file per video or picture. A file's path below `root`, without the ending, is the id of
-    the video (`walk/1.npz` -> `walk/1`).
+    """A folder with one .npz file of region features per video or picture. The id of a video is the path of its file
+    below `root`, without the ending (`walk/1.npz` -> `walk/1`).
     """
 
     kind = "bottom_up"
@@ -90,11 +90,10 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the .npz files below `root` look like features of single frames, one file per frame, and not like
-    one file per video.
+    """Returns whether the .npz files below `root` look like one file per frame, and not like one file per video.
 
-    This is the case if every file lies in a folder, every file name ends with a digit, and the first file holds one
-    picture or cannot be read.
+    Every file must then lie in a folder and have a name that ends with a digit, and the first file must not hold
+    several pictures.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
@@ -106,8 +105,8 @@ def are_frames(root: Path) -> bool:
 
 
 def _frames(path: Path) -> list[Frame]:
-    """Returns a list with (regions [n, C], boxes [n, 4]) for each frame in one file. n is `num_bbox`, the number of
-    valid regions of the frame.
+    """Returns a list with (regions [n, C], boxes [n, 4]) for each frame in one file. The frame has n valid regions
+    (`num_bbox`) with C channels.
 
     Raises FeatureFileError where the shapes, the counts or the boxes in the file do not fit. Raises UnusableError where
     the file cannot be read.
@@ -130,7 +129,8 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
     """Reads one file of region features. Returns key -> array for the keys in KEYS that the file has. Pickled arrays
     are not loaded, because a pickle can run code.
 
-    Raises UnusableError where the file cannot be read, and FeatureFileError where it has no `x` or no `bbox`.
+    Raises UnusableError where the file cannot be read. Raises FeatureFileError where it has no features (`x`) or no
+    boxes (`bbox`).
     """
     try:
         arrays, names = read_npz(path, KEYS)

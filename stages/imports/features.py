@@ -104,10 +104,10 @@ class FeatureFiles(Protocol):
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
     """Returns the features of one video from an array [C], [T, C] or [T, C, H, W].
 
-    T is the number of frames, C the number of channels, H and W the rows and columns of a map. [C] counts as one frame.
-    An array [T, C, H, W] is returned as `maps`, with the means of the maps as `pooled`. Other arrays are returned as
-    `pooled` alone. An array with an axis of size 1 in front is accepted too, because `kinegraph export` writes one clip
-    so. Raises FeatureFileError for another shape or type, UnusableError for an empty array.
+    Shapes: T frames, C channels, maps of H rows and W columns. An array [C] is one frame. An array [T, C, H, W] is
+    returned as `maps`, with the means of the maps as `pooled`. Other arrays are returned as `pooled` alone. An array
+    may have an axis of size 1 in front, as `kinegraph export` writes a video with one clip. Raises FeatureFileError for
+    another shape or type, UnusableError for an empty array.
     """
     if array.ndim in (3, 5) and len(array) == 1:
         array = array[0]

@@ -22,9 +22,9 @@ class Hdf5File:
     """Features in one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T frames, C
     channels and maps of H rows and W columns.
 
-    If all datasets have the same last name, or if the option `dataset` states a last name, the id of a video is the
-    path of the group around its dataset (`walk/1/features` -> `walk/1`). If the last names differ, or with `dataset`
-    ".", the id is the path of the dataset itself. Slashes in an id are nested groups. Links are not followed.
+    The id of a video is the path of its dataset, without the last name if that is the same in all datasets
+    (`walk/1/features` -> `walk/1`). The option `dataset` states this last name where several are possible, and `.`
+    means that the whole path is the id. Links are not followed.
     """
 
     kind = "hdf5"

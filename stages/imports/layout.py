@@ -16,8 +16,8 @@ class FeatureLayout:
     """The layout that the features of all videos share.
 
     `num_frames` is the number of frames per video. `shapes` maps the role of an array, such as `maps` or `boxes`, to
-    the shape of one frame. The number of regions may differ between videos, so the shapes of `boxes` and `regions` have
-    the largest number. `dtype` is the type of maps or regions.
+    the shape of one frame. For `boxes` and `regions` this shape has room for the frame with the most regions. `dtype`
+    is the type of maps or regions.
     """
 
     num_frames: int
@@ -66,8 +66,8 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns role -> the part of a frame's shape that must be the same in all videos. A role is a kind of array, such
-    as `maps` or `boxes`. For boxes and regions, the number of regions is left out, because it may differ.
+    """Returns role -> the part of the array's shape that must be equal in all videos. A role is a kind of array, such
+    as `maps` or `boxes`. The number of frames is left out, and so is the number of boxes or regions.
     """
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 

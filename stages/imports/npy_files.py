@@ -53,10 +53,10 @@ def ids_of_files(root: Path, suffix: str) -> list[str]:
 
 
 def source_of(path: Path) -> Source:
-    """Returns the identity of one file, with the digest of all its bytes.
+    """Returns the identity of one file, with the digest of all its bytes. A file that cannot be read has the identity
+    of an empty file.
 
-    A file that cannot be read has the identity of an empty file, because `read` reports the error. Raises
-    TooManyOpenFiles where the process has no free descriptor.
+    Raises TooManyOpenFiles where the process has no free descriptor.
     """
     try:
         size, digest = file_digest(path)

@@ -22,9 +22,10 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
     """Returns the features at `path`, which is a folder or an HDF5 file.
 
-    `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last name of each
-    video's dataset in an HDF5 file. Raises FeatureFileError where there is nothing to read, where `kind` or `dataset`
-    does not fit the path, and where the files show several kinds and `kind` is None.
+    `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last part of the
+    name of each video's dataset in an HDF5 file (`features` in `walk/1/features`). Raises FeatureFileError if there is
+    nothing to read, or if `kind` or `dataset` does not fit the path. Raises it also if the files show several kinds and
+    `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
@@ -46,9 +47,9 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
 
 
 def recognised(path: Path) -> str:
-    """Returns the kind of the features at a path, a key of KINDS.
+    """Returns the kind of the feature files at `path`: "hdf5", "npy", "bottom_up" or "bottom_up_frames".
 
-    Raises FeatureFileError where the files show no known kind, or more than one.
+    Raises FeatureFileError if the files are of no known kind, or of more than one.
     """
     if path.is_file():
         if h5py.is_hdf5(path):

@@ -96,10 +96,10 @@ class Film:
 def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[Film]:
     """Yields a `Film` that becomes the file `target`, in place of an existing file. `target` ends with `film_ending()`.
 
-    `size` is (width, height) in px, both even. `rate` is the usual number of frames per second, by which the encoder
-    plans. The frames have times of their own. The `with` block must end with a call of `end`. If the block raises an
-    error, no file is written, and an existing file stays. Raises UsageError where PyAV has no encoder, and
-    CacheNotWritable where there is no room or no permission to write.
+    `size` is (width, height) in px, both even. `rate` is the usual number of frames per second, but every frame has its
+    own time. Call `end` last in the `with` block. If the block raises an error, no file is written, and an existing
+    file stays. Raises UsageError where PyAV has no encoder, and CacheNotWritable where there is no room or no
+    permission to write.
     """
     form = _form()
     with (

@@ -34,8 +34,8 @@ class Band:
 class OverlayLayout:
     """The sizes of the frames of one overlay, in px. A frame consists of the picture and of a band below the picture.
 
-    `picture` is (width, height) of the picture. `size` is (width, height) of the frame. All four are even, as video
-    encoders need.
+    `picture` is (width, height) of the picture, and `size` is (width, height) of the frame. Widths and heights are
+    even, because video encoders need even numbers.
     """
 
     picture: Size
@@ -44,10 +44,10 @@ class OverlayLayout:
 
     @classmethod
     def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":
-        """Returns the layout for a video of `width` x `height` px, with `num_bars` bars in the band.
+        """Returns the layout of an overlay: a picture of the video, and below it a band with `num_bars` bars.
 
-        The frame is at most `max_height` px high. The picture is made smaller for this, but never larger, apart from a
-        side of 1 px. An odd side of the picture loses one pixel.
+        The video has `width` x `height` px. Picture and band together are at most `max_height` px high. The picture is
+        made smaller for this, but never larger. Odd sides lose one pixel.
         """
         font_px = min(MOST_FONT_PX, max(LEAST_FONT_PX, min(height, max_height) // FRAMES_PER_FONT))
         band = _even((num_bars + 1) * (font_px + LINE_SPACE_PX) + 2 * MARGIN_PX)
@@ -58,8 +58,8 @@ class OverlayLayout:
     def drawn(self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool) -> np.ndarray:
         """Returns a frame of the overlay, uint8 RGB [height, width, 3].
 
-        `pixels` [H, W, 3] is the frame of the video. `boxes` is [N, 4] in px of that frame. With `dashed`, the boxes
-        are drawn thin and dashed. Boxes outside the frame are not drawn.
+        `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes in px of
+        that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not drawn.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:
@@ -115,7 +115,7 @@ def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4)
 def _band_pixels(layout: OverlayLayout, band: Band) -> np.ndarray:
-    """Returns the band as uint8 [H, W, 3]. Many frames of a clip have the same band, so the last bands are kept."""
+    """Returns the band below the picture, with its title and bars, as uint8 [H, W, 3] of H rows and W columns."""
     width, height = layout.size[0], layout.size[1] - layout.picture[1]
     image = Image.new("RGB", (width, height), GROUND)
     draw = ImageDraw.Draw(image)

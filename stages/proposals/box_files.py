@@ -5,11 +5,12 @@
 
 Shapes: F frames of the file, N boxes of a frame, K boxes of all frames together.
 
-With the option `frames: index`, a file has `index` in place of `seconds`. It is the number of the frame in the video,
-from 0. Such a file must also have `num_frames` (in json beside `frames`), the number of frames that the user's program
-counted in the video. With `seconds`, `num_frames` is ignored, because the video is not decoded to its end. A frame
-without boxes must be listed too, with an empty list. If a file has no scores, all scores are 0 and the boxes keep their
-order.
+With the option `frames: index`, a file has `index` in place of `seconds`, the number of the frame in the video, from 0.
+Such a file must also have `num_frames` (in json beside `frames`), the number of frames that the user's program counted
+in the video. A file with `seconds` needs no `num_frames`.
+
+A frame without boxes must be listed too, with an empty list. If a file has no scores, all scores are 0 and the boxes
+keep their order.
 """
 
 import json
@@ -31,13 +32,12 @@ class BoxFileError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file, in the order of the file. The file has F frames, with K boxes in all frames together.
+    """All boxes of one file. The file has F frames, with K boxes in all frames together.
 
     `frames` [F] float64 has one number for each frame, strictly ascending. The number is the time in seconds or the
-    index of the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 have
-    the values of the file for all frames, one frame after the other. The boxes of the frame at position f in the file,
-    from 0, are boxes[starts[f]:starts[f + 1]]. `num_frames` is the number of frames of the video as the file states it,
-    or None.
+    index of the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 are in
+    the order of the frames. The boxes of the first frame are boxes[starts[0]:starts[1]], and so on. `num_frames` is the
+    number of frames of the video as the file states it, or None.
     """
 
     frames: np.ndarray
@@ -59,9 +59,8 @@ class VideoBoxes:
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
     """Reads the file of boxes `path` of one video.
 
-    The boxes belong to frames. If `frames` is "seconds", the file has the time of each frame in seconds. If it is
-    "index", the file has the number of each frame. Raises BoxFileError if the content is not a list of boxes. Raises
-    OSError if the file cannot be read.
+    If `frames` is "seconds", the file has the time of each frame in seconds. If it is "index", the file has the number
+    of each frame. Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
@@ -126,7 +125,7 @@ def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height
 
     The boxes in the file have the format and the units that `options` says. The video has `width` x `height` px. Boxes
     are clipped to the frame, so a box may have no area afterwards. Raises BoxFileError if a box has a negative size or
-    lies completely outside the frame, because then the format or the units in `options` must be wrong.
+    lies completely outside the frame. The format or the units in `options` must then be wrong.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))

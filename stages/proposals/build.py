@@ -34,8 +34,7 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     """Returns the proposal network of the torchvision detector `model`, with its backbone and feature pyramid,
     untrained.
 
-    `pre_nms_top` is the number of candidates of each level that enter non-maximum suppression, as the configuration of
-    the detector states.
+    `pre_nms_top` is the number of candidates of each level that enter non-maximum suppression.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     network = entry(model)
@@ -45,10 +44,10 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
 
 
 def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
-    """Returns the proposal network of torchvision's Faster R-CNN with a ResNet-50, untrained.
+    """Returns the untrained proposal network of torchvision's Faster R-CNN with a ResNet-50.
 
-    For the published weights, the epsilon of its batch norms is almost 0, because these weights were trained with an
-    epsilon of 0.
+    If `weights` names published weights, the epsilon of the batch norms is almost 0, as it was in the training of these
+    weights.
     """
     model = "fasterrcnn_resnet50_fpn"
     proposer = _from_torchvision(model)
@@ -67,10 +66,10 @@ def tiny_rpn() -> RpnProposer:
 
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     """Returns detectron2's proposal network, untrained, with the channels and blocks of the network in the file
-    `weights`.
+    `weights`. If `weights` is `random:<seed>`, the network has a ResNet-50.
 
-    For `random:<seed>`, it is the network with a ResNet-50. Raises WeightsError if the file has another kind of
-    network, or if its network was trained with another normalisation of pixels or other anchors.
+    Raises WeightsError if the file has another kind of network, or if its network was trained with other anchors or
+    another normalisation of pixels.
     """
     network = entry("detectron2_fpn")
     if weights.startswith("random:"):

@@ -17,13 +17,14 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 class ProposalEntry:
     """The description of a proposal network in the catalogue: its input, its named weights and its size.
 
-    A frame is resized so that its short side has `short_side` px. If its long side would then have more than `max_side`
-    px, it is resized to `max_side` px on the long side. `rounding` says how the sides are rounded: `down` as in
-    torchvision, `half_up` as in detectron2. `channels` is "rgb" for an input of RGB in 0..1, and "bgr_255" for BGR in
-    0..255. `mean` and `std` belong to this input. `source` is the value of the option `proposals.source` that runs the
-    network. `num_params` and `gmacs` (billions of multiplications of convolutions) are those of the proposal network
-    alone, without the second stage of a detector. `gmacs` is for one frame of the size COUNTED_FRAME. Boxes whose
-    score, as a sigmoid, is below `score_threshold` are dropped.
+    source: the value of the option `proposals.source` that runs the network.
+    num_params, gmacs: size of the network, without the second stage of a detector. `gmacs` are billions of
+    multiplications of convolutions, for one frame of the size COUNTED_FRAME.
+    short_side, max_side: a frame is resized to `short_side` px on its short side. If its long side would then have more
+    than `max_side` px, it is resized to `max_side` px on its long side.
+    rounding: how the sides are rounded, `down` as in torchvision or `half_up` as in detectron2.
+    channels: "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
+    score_threshold: boxes whose score, as a sigmoid, is lower are dropped.
     """
 
     name: str
@@ -58,10 +59,10 @@ class ProposalEntry:
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) in pixels of the resized frame, computed as detectron2's ResizeShortestEdge does.
-
-        The multiplications have detectron2's order, because the order decides how a side that ends in .5 is rounded.
+        """Returns (height, width) in pixels of the resized frame, rounded as detectron2's ResizeShortestEdge rounds
+        them.
         """
+        # detectron2's order of multiplications decides how a side that ends in .5 is rounded
         scale = self.short_side / min(height, width)
         new_height, new_width = (
             (self.short_side, scale * width) if height < width else (scale * height, self.short_side)

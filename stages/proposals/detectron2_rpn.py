@@ -1,10 +1,8 @@
-"""detectron2's ResNet-FPN proposal network, built from torch's operators.
+"""The region proposal network of detectron2 (ResNet with feature pyramid), without the package detectron2.
 
-The network runs the official checkpoints without the package detectron2. Modules have the names in detectron2's files,
-so that no names are converted. The computation is that of detectron2 0.6 in inference, in float32. A test compares it
-with recorded outputs of the package (tests/stages/proposals/fixtures). Four things differ from torchvision's detectors.
-The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. The corners of anchors are not
-rounded. The strides of the maps do not depend on the padded size of the frame.
+The network loads the official checkpoints and computes what detectron2 0.6 computes in float32. Four things differ from
+torchvision's detectors. The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. The corners
+of anchors are not rounded. The strides of the maps do not depend on the padded size of the frame.
 
 Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
 frame or of a map.
@@ -105,9 +103,8 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Computes the maps of images [F, 3, h, w]. Returns a list with the maps of res2, res3, res4 and res5.
-
-    Their strides are 4, 8, 16 and 32 px.
+    """The ResNet of detectron2. It maps F images [F, 3, h, w] to a list of the maps of res2, res3, res4 and res5. Their
+    strides are 4, 8, 16 and 32 px.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -130,10 +127,10 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the list of the maps p2 to p6 of images [F, 3, H,
-    W].
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the maps p2 to p6 of images [F, 3, H, W], as a
+    list.
 
-    Each map has `widths.pyramid` channels.
+    Map p<n> is 2^n times smaller than the images. Each map has `widths.pyramid` channels.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -156,11 +153,10 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """Returns two lists with one tensor for each level of the pyramid: objectness logits [F, A, H, W] and box deltas
-    [F, 4A, H, W].
+    """The head of detectron2's proposal network. It takes a list with the maps of each level of the pyramid. It returns
+    two lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
 
-    The input is a list with the maps of each level. There are F frames, and a map has H rows and W columns with A
-    anchors per cell.
+    There are F frames, and a map has H rows and W columns with A anchors per cell.
     """
 
     def __init__(self, channels: int) -> None:
@@ -176,10 +172,8 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns tensors that older detectron2 files contain, by their keys in such a file: mean and standard deviation of
-    the pixels, and the anchors of each level of the pyramid.
-
-    Newer files do not have these keys, because detectron2 now takes the values from its config.
+    """Returns tensors that only older detectron2 files contain: mean and standard deviation of the pixels, and the
+    anchors of each level of the pyramid. The keys are those of such a file.
     """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
@@ -226,7 +220,7 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Returns `frames` as the input of the network [F, 3, H, W]: in BGR, normalised, and padded with zeros.
+        """Returns F `frames` as the input of the network [F, 3, H, W]: in BGR, normalised, and padded with zeros.
 
         H and W are multiples of 32.
         """
@@ -234,12 +228,11 @@ class Detectron2Proposer(nn.Module):
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields one tensor of anchors [H*W*A, 4] for each level of the pyramid. A map has H rows and W columns with A
-    anchors per cell.
+    """Yields the anchors of each level of the pyramid, [H*W*A, 4]. A map has H rows and W columns with A anchors per
+    cell.
 
-    `grids` has (H, W) of the map of each level. The anchors of one tensor go row by row, then column by column, then
-    anchor by anchor of a cell. The anchors of a cell have their centre at (column, row) * stride. torchvision rounds
-    the corners of anchors to whole pixels, but detectron2 and this function do not.
+    `grids` has (H, W) of the map of each level. The anchors go row by row, then column by column, then anchor by anchor
+    of a cell. Their centre is (column, row) * stride. Corners are not rounded to whole pixels, as in detectron2.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))

@@ -13,9 +13,8 @@ CLOCK_NOISE_SECONDS = 1e-6  # tolerance, because times in files are rounded
 
 
 class FileSource:
-    """A source that reads the boxes of each video from the file of that video.
-
-    The boxes of the last file are kept in memory, because several clips of one video usually follow each other.
+    """A source that reads the boxes of each video from the file of that video. The boxes of the last file stay in
+    memory.
     """
 
     digest = ""
@@ -77,11 +76,10 @@ class FileSource:
         return nearest
 
     def _best(self, boxes: np.ndarray, listed: VideoBoxes, place: int) -> np.ndarray:
-        """Returns the numbers of the rows in `boxes` that are the best boxes of one frame, best score first, at most
-        `top` rows.
+        """Returns the numbers of the rows in `boxes` that are the best boxes of one frame. There are at most `top`
+        rows, best score first.
 
-        `place` is the position of the frame in the list of frames of the file. Boxes without area are dropped. Boxes of
-        equal score keep the order of the file.
+        `place` is the position of the frame in the list of frames of the file. Boxes without area are left out.
         """
         rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]

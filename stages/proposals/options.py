@@ -37,18 +37,14 @@ class SourceOptions(StageOptions):
 
     @property
     def weights_word(self) -> str:
-        """Returns a text that identifies the weights, for messages and for the cache. Returns "" for a source without
-        weights.
-
-        The text is the option `weights`, with the option `config` before it if the source has one.
+        """Returns a text that identifies the weights, for messages and for the cache: the option `weights`, after the
+        option `config` if the source has one. Returns "" for a source without weights.
         """
         return ""
 
     @property
     def takes_numbers(self) -> bool:
-        """Returns whether this source of proposals needs the number of each frame, counted from the start of the
-        video.
-        """
+        """Returns whether this source of proposals needs the number of each frame in the video, from 0."""
         return False
 
     @property
@@ -131,9 +127,9 @@ class TinyOptions(SourceOptions):
 class CheckpointOptions(SourceOptions):
     """A file of weights of detectron2, which runs in float32 without the package detectron2.
 
-    The file must have a ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). Use the
-    source `detectron2` for a file whose config has other anchors, pixels or strides than the official files. Such a
-    file cannot always be recognised, because it does not contain its config.
+    The network must be an RPN, Faster, Mask or Keypoint R-CNN, with an FPN on a ResNet with bottlenecks, such as
+    ResNet-50. Use the source `detectron2` if the anchors, pixels or strides differ from those of the official files.
+    kinegraph cannot always recognise such a file, because the file does not contain its config.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -151,8 +147,8 @@ class CheckpointOptions(SourceOptions):
 
 
 class Detectron2Options(SourceOptions):
-    """The installed package detectron2, which runs in float32. The fingerprint covers a digest of its config and
-    weights.
+    """The proposal network of the installed package detectron2, in float32. The fingerprint covers a digest of its
+    config and weights.
     """
 
     source: Literal["detectron2"]

@@ -18,13 +18,12 @@ SIZE_DIVISOR = 32
 
 
 class RpnProposer(nn.Module):
-    """The region proposal network (RPN) of a detector. The second stage of the detector, which classifies boxes, is
-    missing.
+    """The region proposal network (RPN) of a detector, without the second stage, which classifies boxes.
 
     `backbone` takes images [F, 3, H, W] and returns level name -> maps [F, C, H', W'], like torchvision's
-    `BackboneWithFPN`. Only the `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are in the order
-    R, G, B, for pixel values in 0..1. In each level, the `pre_nms_top` best candidates enter non-maximum suppression.
-    Boxes whose score, as a sigmoid, is below `score_threshold` are dropped.
+    `BackboneWithFPN`. Only the `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are for R, G, B in
+    0..1. In each level, the `pre_nms_top` best candidates enter non-maximum suppression (NMS). Boxes whose score, as a
+    sigmoid, is below `score_threshold` are dropped.
     """
 
     mean: Tensor
@@ -80,12 +79,10 @@ class RpnProposer(nn.Module):
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns one tensor of anchors [H'*W'*A, 4] float32 for each level of the pyramid. A map has H' rows and W'
-        columns with A anchors per cell.
-
-        torchvision's anchor generator computes in the type of its inputs, and maps may have half precision. For this
-        reason the generator gets empty float32 tensors of the sizes of the maps.
+        """Returns the anchors of each level of the pyramid, [H'*W'*A, 4] float32. A map has H' rows and W' columns with
+        A anchors per cell.
         """
+        # float32, because the generator computes in the type of its inputs, and maps may have half precision
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
         (anchors,) = self.rpn.anchor_generator(ImageList(images, [(0, 0)]), grids)
         per_cell = self.rpn.anchor_generator.num_anchors_per_location()

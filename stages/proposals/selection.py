@@ -75,12 +75,9 @@ def select(
 ) -> Proposals:
     """Returns the `top` best boxes of each frame, after non-maximum suppression within each level of the pyramid.
 
-    `boxes` [F, K, 4], `scores` [F, K] (logits) and `levels` [K] are the results of `candidates`, for F frames with K
-    candidates each. Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it
-    is empty or not finite, or if the sigmoid of its score is less than `score_threshold`.
-
-    Boxes are ranked by logit, as in detectron2. torchvision ranks boxes by the sigmoid, which is 1.0 in float32 for
-    every logit above 17.
+    The input has F frames with K candidates each: `boxes` [F, K, 4], `scores` [F, K] as logits, and `levels` [K], the
+    number of the level of each candidate. Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A
+    box is dropped if it is empty or not finite, or if the sigmoid of its score is less than `score_threshold`.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -92,6 +89,7 @@ def select(
     )
     for f, keep in enumerate(valid):
         box, score = boxes[f, keep], scores[f, keep]
+        # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
         best = batched_nms(box, score, levels[keep], nms_threshold)[:top]
         out.boxes[f, : len(best)] = box[best]
         out.scores[f, : len(best)] = score[best]

@@ -1,6 +1,6 @@
 """Defines what every source of proposals has in common. A proposal is a box that may hold an object. Imports no torch.
 
-Shapes: T frames, N proposals of a frame, h rows and w columns of the frames that a source asked for.
+Shapes: T frames, N proposals of a frame, frames of h rows and w columns.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ class ClipFrames:
 
     `video_id` is the id of the video, for example `a/b.mp4`, also if the clip is an interval of the video. `seconds`
     [T] float64 are the presentation times of the frames. `pixels` [T, h, w, 3] uint8 RGB are the frames, resized to the
-    `input_size` of the source's options. `pixels` is None if the source needs no pixels. `numbers` [T] int64 are the
-    numbers of the frames, counted from the start of the video. The video has `video_frames` frames. `numbers` and
-    `video_frames` are right only if the source's options say that it takes numbers.
+    `input_size` of the source's options. `pixels` is None if the source needs no pixels.
+
+    `numbers` [T] int64 are the numbers of the frames, counted from the start of the video, which has `video_frames`
+    frames. They are right only if `takes_numbers` of the source's options is true.
     """
 
     video_id: str
@@ -91,11 +92,11 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """A source of boxes without classes. It returns the `top` best boxes of each frame, by descending score.
+    """A source of region proposals, which are boxes without classes. It returns the `top` best boxes of each frame, by
+    descending score.
 
-    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone, not on other frames of
-    the clip. Two calls with the same frame return the same boxes. tests/stages/proposals/source_contract.py tests these
-    rules.
+    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone. Two calls with the
+    same frame return the same boxes. tests/stages/proposals/source_contract.py tests these rules.
     """
 
     @property

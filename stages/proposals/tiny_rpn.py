@@ -34,11 +34,7 @@ class TinyPyramid(nn.Module):
 
 
 def tiny_region_proposal_network() -> RegionProposalNetwork:
-    """Returns torchvision's region proposal network with one square anchor per cell, untrained.
-
-    `stages/generated/tiny_networks.py` trains the network. The settings for the sampling of boxes matter only in this
-    training.
-    """
+    """Returns torchvision's region proposal network with one square anchor per cell, untrained."""
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),
         RPNHead(CHANNELS, num_anchors=1),

@@ -18,13 +18,15 @@ def regions_of_clips(
     """Computes the region features of clips from maps. Returns one vector for each region: `features` [B, T, N, C], for
     B clips, T maps per clip, N boxes per frame and C channels.
 
-    If `options.grid` is true, the result also has `grid` [B, T, N, C, size, size], the cells of each region before they
-    are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
+    If `options.grid` is true, the result also has `grid` [B, T, N, C, size, size]. These are the cells of each region,
+    which are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
 
     `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are in pixels of the
-    video, and `count` [B, T_p] is the number of boxes in each of T_p frames. T_p is a multiple of T, and map t reads
-    the boxes of frame t * T_p / T. `seen` [B, 4] float64 is the rectangle of the video that the network saw as a square
-    of `input_size` px. If its x1 is greater than its x2, the square was mirrored.
+    video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t reads the boxes of
+    frame t * T_p / T.
+
+    `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) of the video. The network saw it as a square of `input_size`
+    px, mirrored if x1 > x2.
     """
     step = boxes.shape[1] // maps.shape[1]
     projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px

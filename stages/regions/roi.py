@@ -1,5 +1,4 @@
-"""Computes region features: RoIAlign on the maps of a tap, then one vector per box. Extraction, heads on maps and
-fine-tuning use this one function.
+"""Computes region features: RoIAlign on the maps of a tap, then one vector per box.
 
 The method is that of Wang and Gupta 2018, arXiv 1806.01810, section 3.1.
 
@@ -23,11 +22,11 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RegionBatch:
-    """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
+    """The region features of T frames, with N regions in each frame and C channels.
 
-    RoIAlign divides each of the N regions of a frame into size x size cells, with C channels each. `grid` has the
-    values of these cells, or is None if the option `grid` is false. `features` reduces the cells of a region to one
-    vector. The values of boxes that are not valid are zero.
+    `features` [T, N, C] float32 has one vector for each region. `grid` [T, N, C, size, size] float32 has the values of
+    the cells into which RoIAlign divides the region. It is None if the option `grid` is false. The values of boxes that
+    are not valid are zero.
     """
 
     features: Tensor

@@ -1,8 +1,8 @@
-"""Decides what is at fault for an error of a file system: one video, the credentials, or the network.
+"""Decides whether one video, the credentials or the network is at fault for an error of a file system.
 
-Videos at URLs are read through fsspec, a package with an implementation for each kind of storage. These implementations
-translate errors differently, and some translate them wrongly. For example, over HTTP every failure to read a file's
-headers becomes a FileNotFoundError. For this reason the causes of an error (`__cause__`) are checked too.
+Videos at URLs are read through fsspec, a package with an implementation for each kind of storage. Some implementations
+raise misleading errors. For example, over HTTP every failure to read a file's headers becomes a FileNotFoundError. So
+the causes of an error (`__cause__`) are checked too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ class CredentialsError(RuntimeError):
 
 
 class Stopped(Exception):
-    """Raised in a request if the caller has stopped, because nobody waits for the result of the request any more."""
+    """Raised in a request after the caller has stopped, when nobody waits for the result any more."""
 
 
 class NoRanges(Exception):
@@ -45,9 +45,9 @@ def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Returns what is at fault for an error: "missing" or "refused" (the video), "credentials" or "network".
+    """Returns the cause of an error of a request: "missing" or "refused" (the video), "credentials" or "network".
 
-    An unknown error counts as "network", because then the run stops and no video is marked as failed.
+    An unknown error counts as "network", so that the run stops and no video is marked as failed.
     """
     chain = [*_causes(error)]
     codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := status_in(each))]
@@ -72,7 +72,7 @@ def blamed(error: BaseException) -> BaseException:
 
 def in_words(error: BaseException) -> str:
     """Returns the class name and the message of an error as text, such as `OSError: disk full`. If `error` is a
-    FileNotFoundError that hides another error (see `blamed`), the text is about the hidden error.
+    FileNotFoundError that was raised because of another error, the text is about that other error.
     """
     root = blamed(error)
     return f"{type(root).__name__}: {root}"

@@ -23,8 +23,8 @@ class StagingError(RuntimeError):
 class OwnFolder:
     """A new empty folder below `base`. If `base` is None, it lies below the system's temporary folder.
 
-    Before the folder is made, folders that dead processes of this user left behind are removed. Raises StagingError if
-    the folder cannot be made.
+    First, folders that dead processes of this user left behind are removed. Raises StagingError if the folder cannot be
+    made.
     """
 
     def __init__(self, base: str | None) -> None:

@@ -8,9 +8,9 @@ GIB = 1 << 30
 
 
 class StagingOptions(StageOptions):
-    """Limits the copies of videos at URLs. A video is copied before it is decoded. Its copy is deleted afterwards.
+    """Limits the copies of videos at URLs. A video is copied before it is decoded, and its copy is deleted afterwards.
 
-    The limits are for one worker process. A node with four worker processes needs four times as much.
+    The limits are for one worker process. Four worker processes on a node may take four times as much disk space.
     """
 
     folder: str | None = Field(

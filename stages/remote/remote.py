@@ -51,10 +51,9 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    A method repeats a failed request while the network seems to be the cause, up to `tries` requests in all. If the
-    last request fails too, the method tests the network: it requests the video that was last read without an error. If
-    the test succeeds, the network works, and the method raises DecodeError for the requested video. Otherwise the
-    method raises NetworkError, which stops the run.
+    A method makes up to `tries` requests while the network seems to be at fault. If all of them fail, it requests
+    another video, the last one that was read without an error. If this works, the network is not at fault, and the
+    method raises DecodeError for the first video. If not, the method raises NetworkError, which stops the run.
 
     Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
     package opens the URL. Every method raises Stopped soon after the event `stopping` is set, also while it waits.
@@ -88,8 +87,8 @@ class Remote:
     def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
         """Opens the video at `url`, calls `look` with the open file, and returns the result of `look`.
 
-        Only the parts of the video that `look` reads are requested. Raises NoRanges if the server returns whole files
-        only.
+        Only the parts of the file that `look` reads are requested. Raises NoRanges if the server cannot send a part of
+        a file.
         """
         return self._patiently(url, lambda: self._probed(url, look))
 
@@ -118,9 +117,8 @@ class Remote:
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
     def _read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns all bytes of a document. The document is first copied to a file, because a copy can be stopped at
-        `limit_bytes`.
-        """
+        """Returns all bytes of the document at `url`. Raises DecodeError if there are more than `limit_bytes`."""
+        # The document is copied to a file, because only a copy can be stopped at the limit.
         system, path = self._at(url)
         words = f"{url} has more than {limit_bytes >> 20} MiB, the limit for such a file; is it the right one?"
         progress = _Progress(limit_bytes, DecodeError("unreadable", words), self.stopping)
@@ -201,7 +199,7 @@ class Remote:
         raise AssertionError("tries is at least 1")
 
     def _judge(self, url: str, error: Exception) -> None:
-        """Raises the error that the user should see for `error`. Returns if the network is at fault, so that the caller
+        """Raises the error that the user should see for `error`. Returns if the network is at fault: the caller then
         tries again.
 
         Raises DecodeError if the video is missing or refused, and CredentialsError for wrong credentials. Raises
@@ -234,9 +232,8 @@ class Remote:
 
 
 class _Watched:
-    """An open file that notes the first error of a read or seek. From then on, the file seems to be at its end.
-
-    FFmpeg would otherwise continue to read, and PyAV would print every further error. `check` raises the first error.
+    """An open file that notes the first error of a read or seek. From then on, the file seems to be at its end, so that
+    FFmpeg stops reading. `check` raises the error.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -253,9 +250,8 @@ class _Watched:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raises the error of an earlier `read` or `seek` of this file, if there was one.
-
-        Raises NoRanges in place of an error which shows that the server returns whole files only.
+        """Raises the error of an earlier `read` or `seek` of this file, if there was one. Raises NoRanges if the error
+        shows that the server cannot send parts of a file.
         """
         if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
@@ -301,8 +297,7 @@ def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
 def _settings(scheme: str) -> dict[str, Any]:
     """Returns the settings with which fsspec opens URLs of `scheme`. The result is empty for other schemes than HTTP.
 
-    For HTTP, the time without an answer is limited, but not the time of the whole transfer. The user's own settings of
-    fsspec have priority.
+    For HTTP, the time without an answer is limited. The user's own settings of fsspec have priority.
     """
     if scheme not in HTTP:
         return {}

@@ -45,10 +45,10 @@ class AtHand:
     fetch_seconds: float = field(default=0.0, compare=False)
 
     def identity(self) -> Source | None:
-        """Returns the identity of the video for the ledger. Returns None if the file cannot be read.
+        """Returns the identity (size, time of change, digest) of the video for the ledger. Returns None if the file
+        cannot be read.
 
-        For a copy, the digest is that of the copy, and the version is the one that the store reports for the video at
-        the URL.
+        For a copy of a video at a URL, the time of change is the one that the store reports.
         """
         source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(source) if source is not None and self.original else source
@@ -59,8 +59,8 @@ class AtHand:
 
 
 class Staging:
-    """Provides videos as files of this machine. At its end, no copy is left. All copies together take at most
-    `options.max_bytes`.
+    """Provides videos as local files. Videos at URLs are copied, and each copy is removed after use. All copies
+    together take at most `options.max_bytes`.
 
         with Staging(options) as staging:
             following = staging.begin(url)      # copying begins
@@ -68,10 +68,9 @@ class Staging:
                 decode(video.file)
             # the copy is gone
 
-    Enter videos in the order in which `begin` was called for them. Several threads may enter videos, but one thread
-    only one video at a time. Copies get their room on the disk in the order of the calls of `begin`, so that no video
-    waits for a later one. A video for which `begin` was called need not be entered. Entering a video raises the errors
-    of `Remote`, and StagingError if the folder for copies cannot be used.
+    Enter videos in the order of the calls of `begin`, in which they get room on the disk. A video that is not needed
+    any more may be left out. Several threads may enter videos, each thread one video at a time. Entering a video raises
+    an error if the copy fails, for example StagingError if the folder for copies cannot be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -189,7 +188,7 @@ class Staging:
         return AtHand(str(copy.file), (copy.url, info), clock.taken()[FETCH])
 
     def drop(self, copy: "_Copy") -> None:
-        """Deletes a copy of a video after use. Its bytes no longer count, so that another video can be copied."""
+        """Deletes a copy of a video after use, so that there is room for another copy."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)
@@ -200,8 +199,8 @@ class Staging:
 class _Copy:
     """A video at `url` that is copied to `file`. `number` counts the copies in the order in which they began.
 
-    All copies together may take a limited number of bytes. `num_bytes` are taken by this copy. `ready` has the result
-    when the copy is finished.
+    `num_bytes` is how much this copy takes of the space that all copies may take together. `ready` has the result when
+    the copy is finished.
     """
 
     staging: Staging

@@ -33,9 +33,9 @@ def origin(url: str) -> str:
 def checked(url: str) -> str:
     """Returns `url` unchanged if it is a path or a URL that may be used.
 
-    Raises UrlError for a URL with a user name, a password or a query, because these may be secrets, and URLs are
-    written to clips.parquet and to logs. The message hides the secret. Raises UrlError also for a URL of fsspec with
-    several file systems (`zip::https://...`).
+    Raises UrlError for a URL with a user name, a password or a query. These may be secrets, and URLs are written to
+    clips.parquet and to logs. The message hides the secret. Raises UrlError also for a URL of fsspec with several file
+    systems (`zip::https://...`).
     """
     if not is_url(url):
         return url

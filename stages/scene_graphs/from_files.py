@@ -65,9 +65,8 @@ class FileGraphs:
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
     """Returns `frames`, or a selection of `most` of them if there are more than `most`.
 
-    Of n frames, the selection has those with the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1.
-    For example, it has the frames 1, 3 and 5 of n = 6 if `most` is 3. The clip sampler `uniform` selects frames by this
-    rule too.
+    Of n frames, the selection has the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1. For example,
+    it has the frames 1, 3 and 5 of n = 6 if `most` is 3.
     """
     if len(frames) <= most:
         return frames

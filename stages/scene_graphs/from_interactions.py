@@ -62,8 +62,7 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """The relations of the K - 1 things besides the person to the person, in each of T frames of a video. The person is
-    the first thing of the video.
+    """The relations of things to the person, in T frames of a video of K things. The person is thing 0.
 
     `values` uint8 [T, K - 1, R] is 1 if the thing has the relation to the person, else 0. R is the number of relations.
     `gaps_px` [T, K - 1] are the distances in pixels between the thing and the person, negative if the two overlap.
@@ -75,8 +74,9 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns a pair: the class numbers [K - 1] of the things besides the person in one generated video, and the
-    relations of these things to the person in each frame.
+    """Returns (class numbers [K - 1], relations) of one generated video with K things. The first thing plays the
+    person, and the others are its objects. The class numbers are those of the objects. The relations are those of each
+    object to the person in each frame.
 
     `index` is the number of the video in the split `split`. `seed` is the seed of the data set.
     """
@@ -85,11 +85,11 @@ def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relati
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the relations to the person of all K - 1 other things, in each of T frames. Thing 0 is the person.
+    """Returns the relations between a person and K - 1 other things in each of T frames. Thing 0 is the person.
 
-    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. A relation of
-    movement compares each frame with the frame before it. The gap between two things is the distance between the
-    largest discs in their boxes. The gap is negative if the discs overlap.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. The gap
+    between two things is the distance between the largest discs in their boxes. It is negative if the discs overlap. A
+    relation of movement compares each frame with the frame before it.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]

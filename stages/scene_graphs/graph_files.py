@@ -77,10 +77,8 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """The numbers of the classes and of the relations of a vocabulary, each found by a name in the form that `plain`
-    returns.
-
-    A relation that the vocabulary ignores has None in place of a number.
+    """Finds the number of a class or of a relation of a vocabulary by its name, which must have the form that `plain`
+    returns. A relation that the vocabulary ignores has None in place of a number.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

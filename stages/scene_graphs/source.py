@@ -34,8 +34,8 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns graphs with padding in every place, which the caller overwrites. `shape` is (T, M, R): T frames, M
-        places for objects in a frame, R kinds of relations.
+        """Returns graphs with fill values in every place, which the caller overwrites. `shape` is (T, M, R): T frames,
+        M places for objects in a frame, R kinds of relations.
         """
         return cls(
             times=np.full(shape[:1], np.nan),

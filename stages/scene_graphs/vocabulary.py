@@ -67,8 +67,8 @@ NAMED = {
 def resolved(given: Any) -> Any:
     """Returns the vocabulary for `given`, the value of the option `vocabulary`.
 
-    If `given` is a text, it is a key of NAMED, such as "action_genome", or the path of a json file. The content of the
-    file is returned as it is. Raises ValueError if the text is neither. Any other `given` is returned unchanged.
+    A text is a key of NAMED, such as "action_genome", or the path of a json file. The content of the file is returned
+    without a check. Raises ValueError if the text is neither. Any other `given` is returned unchanged.
     """
     if not isinstance(given, str):
         return given

@@ -12,11 +12,12 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
     """Returns the track number of each box, int32 [T, N], and the number of tracks. A place without a box has -1.
 
     Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2), and `scores` is [T,
-    N]. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`. Pairs are taken by
-    descending IoU. Among pairs of equal IoU, the pair whose later box has the higher score comes first, then the pair
-    with the lower index of the later box, then the pair with the lower index of the earlier box. Each box is in at most
-    one pair with the previous frame. A box without such a pair begins a track. Tracks are numbered from 0 by their
-    first frame, then by the index of their box in that frame.
+    N]. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`. Each box is in at
+    most one such pair. A box without a pair begins a track.
+
+    Pairs are taken by descending IoU. Of equal pairs, the one whose later box has the higher score comes first, then
+    the lower index of the later box, then the lower index of the earlier box. Tracks are numbered from 0 by their first
+    frame, then by the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)
@@ -43,10 +44,8 @@ def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 
 def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns the areas of rectangles. `start` [..., 2] are their top left corners (x, y), and `end` [..., 2] are their
-    bottom right corners.
-
-    A rectangle whose `end` is left of or above its `start` has the area 0.
+    """Returns the areas of rectangles with the top left corners `start` [..., 2] and the bottom right corners `end`
+    [..., 2]. A rectangle whose `end` is left of or above its `start` has the area 0.
     """
     area: np.ndarray = np.maximum(end - start, 0).prod(-1)
     return area

@@ -6,8 +6,7 @@ from kinegraph.stages.options import StageOptions
 
 
 class TrackOptions(StageOptions):
-    """The options of tracks. A track is a chain of boxes in consecutive frames of a clip that overlap from frame to
-    frame.
+    """The options of tracks. A track links boxes in consecutive frames of a clip, each of which overlaps the next one.
 
     The two boxes with the largest overlap are linked first. Each box belongs to exactly one track.
     """

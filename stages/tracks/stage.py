@@ -43,10 +43,11 @@ class Tracks(StageKind):
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
         """Yields (array name, kind of problem) for each array with values that no extraction can have written.
 
-        `ok` has the arrays of n rows that did not fail. The track numbers are [n, T, N], for T frames with places for N
-        boxes. A place without a box has -1. The numbers of tracks are [n]. In each frame, the places with a box must
-        come first. A track number must not occur twice in a frame. A new track must have the next number. A track must
-        have a box in each frame from its first frame to its last.
+        `ok` has the arrays of n rows that did not fail. One array has the track number of each box, [n, T, N], the
+        other the number of tracks, [n]. There are T frames with places for N boxes, and a place without a box has -1.
+
+        In each frame, the places with a box must come first, and no track number may occur twice. A new track must have
+        the next number. A track must have a box in each frame from its first frame to its last.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)

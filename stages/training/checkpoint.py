@@ -53,14 +53,13 @@ class RunRecord(BaseModel):
     """The content of run.json.
 
     `options` are the options of the head, with defaults filled in. `spec` maps the name of each array that the head
-    reads to the shape of one clip. `features` maps the key of each stage that made these arrays to the options of the
-    stage. `recipe` has the sections of the config that make the arrays, because `predict` makes them for new videos.
-    `train` has the options of training. `trained_on` identifies the clips, labels and classes of the run's splits.
-    `finetune` has the options of fine-tuning and the digest of the run from which the fine-tuning started. In a run of
-    `train`, `finetune` is None. `weights_sha256` is the digest of model.safetensors.
+    reads to the shape of one clip. `features` maps the key of each stage that made these arrays to its options.
+    `recipe` has the sections of the config that make the arrays for new videos. `train` has the options of training.
+    `trained_on` identifies the clips, labels and classes of the run's splits. `finetune` has the options of fine-tuning
+    and the digest of the run from which it started, or None for a run of `train`. `weights_sha256` is the digest of
+    model.safetensors.
 
-    Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`. Without
-    `features`, only `cache_fingerprint` tells how the arrays were made.
+    Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -135,10 +134,8 @@ def is_trained(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists if `folder` already holds a run.
-
-    `save_run` calls this function after the training. Callers also call it before the training, so that no training is
-    in vain.
+    """Raises RunExists if `folder` already holds a run. Call this function before a training, so that no training is in
+    vain.
     """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
@@ -171,8 +168,8 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
     """Returns the head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
 
-    Raises RunError if a file cannot be read, if the weights do not fit or are not those of the training, or if the head
-    is the user's own and `allow_code` is false.
+    Raises RunError if a file cannot be read, or if the weights do not fit or are not those of the training. Raises
+    RunError also if the head is the user's own and `allow_code` is false.
     """
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
@@ -221,9 +218,9 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
     """Raises RunError unless the cache fits the head of the run.
 
-    A cache fits if it has all arrays that the head reads, in the shapes of the training, and the classes of the
-    training in the same order. `spec` maps the name of each array of the cache to the shape of one clip. `class_names`
-    are the classes of the cache.
+    A cache fits if it has all arrays that the head reads, in the shapes of the training. It must also have the classes
+    of the training, in the same order. `spec` maps the name of each array of the cache to the shape of one clip.
+    `class_names` are the classes of the cache.
     """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
@@ -243,7 +240,9 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError if only the run, or only the cache, allows several labels for a video."""
+    """Raises RunError if videos may have several labels in only one of the two, the trained run or the cache of
+    `clips`.
+    """
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
         trained, cached = (many, one) if record.multi_label else (one, many)
@@ -258,9 +257,9 @@ def require_same_features(
 ) -> None:
     """Raises RunError if the features in the cache were made in another way than the features of the training.
 
-    `features` (stage key -> options) and `fingerprint` are those of the cache. Three differences are allowed: another
-    number of clips per video, other crops, and an upgrade of the cache after the training. `upgraded_from` is the
-    cache's fingerprint before its upgrade. Without an upgrade, `upgraded_from` is None or equal to `fingerprint`.
+    `features` (stage key -> options) and `fingerprint` are those of the cache. `upgraded_from` is the fingerprint that
+    the cache had before an upgrade, if there was one. Three differences are allowed: another number of clips per video,
+    other crops, and an upgrade of the cache after the training.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -284,10 +283,8 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool) -> Features:
-    """Returns `features` (stage key -> options of the stage), without the options of `clips` that choose which clips
-    and crops of a video are used.
-
-    If `is_upgraded` is true, the version of the rules for finding frames is left out too.
+    """Returns `features` (stage key -> options of the stage) without the options of `clips` that choose the clips and
+    crops of a video. If `is_upgraded` is true, the version of the rules for choosing frames is left out too.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:

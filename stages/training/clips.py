@@ -78,7 +78,9 @@ class Clips(Protocol):
 
     @property
     def failed_labels(self) -> Tensor:
-        """Returns the labels of `failed_videos`, one row for each video. The form is that of `labels`."""
+        """Returns the labels of `failed_videos`, the videos of which every clip failed. There is one row for each
+        video, in the form of `labels`.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -94,8 +96,8 @@ class Clips(Protocol):
 def in_epoch(clips: Clips, epoch: int) -> Clips:
     """Returns the clips as the network sees them in the epoch number `epoch`, counted from 1.
 
-    Clips with random views differ between epochs, and have a method `in_epoch`, which is called. Other clips are
-    returned unchanged.
+    Clips with random views (other parts of the video, mirrored, other colours) change from epoch to epoch. Other clips
+    are returned unchanged.
     """
     seen: Clips = clips.in_epoch(epoch) if hasattr(clips, "in_epoch") else clips
     return seen
@@ -108,10 +110,10 @@ def read_batches(
 
     A batch is a dictionary of the arrays `names`, on `device`. While the caller uses a batch, threads read the next
     `clips.batches_ahead` batches, or one batch if `clips` has no such attribute. A stop by a signal raises
-    KeyboardInterrupt between two batches. If `clips` has no method `batch`, as in data sets that were written for
-    earlier versions of kinegraph, its method `__getitems__` is called.
+    KeyboardInterrupt between two batches.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
+    # data sets that were written for earlier versions have no `batch`
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
     def read(indices: Tensor) -> Batch:
@@ -133,9 +135,8 @@ def read_batches(
 
 
 def identified(clips: Clips) -> dict[str, Any]:
-    """Returns a dictionary that differs between splits with different videos or labels.
-
-    It has the number of clips, the number of failed videos, and a digest of videos and labels.
+    """Returns a dictionary by which splits with different videos or labels differ. It has the number of clips, the
+    number of failed videos, and a digest of videos and labels.
     """
     seen = xxhash.xxh3_64("\n".join([*clips.video_ids, "", *clips.failed_videos]).encode())
     for labels in (clips.labels, clips.failed_labels):
@@ -197,11 +198,10 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """Raises FeaturesNotFinite if one of the arrays `names` has a value that is not finite.
+    """Raises FeaturesNotFinite if one of the arrays `names` has a value that is NaN or infinite. The message has the id
+    of the first such video.
 
-    The message has the id of the video of the first such clip. Training calls this function after a result was not
-    finite, to find out whether the features caused it. The array `graphs/times` is not checked, because NaN has a
-    meaning there.
+    The array `graphs/times` is not checked, because NaN has a meaning there.
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())

@@ -54,10 +54,10 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class _Best:
-    """The epoch with the highest `worth` so far: its number, its weights and its `worth`.
+    """The best epoch so far: its number, its weights and its `worth`.
 
     The `worth` of an epoch is its validation metric (for the metric `loss`, the negative loss). Without validation, it
-    is the number of the epoch.
+    is the number of the epoch, so the last epoch is the best.
     """
 
     worth: float = -math.inf
@@ -278,10 +278,10 @@ class _Training:
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the epoch's record. `loss` is the mean training loss. `started`
-        is the time at which the epoch started.
+        """Validates the head after an epoch and returns the record of the epoch. `loss` is the mean training loss, and
+        `started` the time at which the epoch started, by time.perf_counter().
 
-        If the loss or a score is not finite, raises FeaturesNotFinite if a cached feature is the cause, else
+        If the loss or a score is not finite, raises FeaturesNotFinite if a cached feature is not finite, else
         TrainingDiverged.
         """
         epoch = len(self.history) + 1
@@ -370,10 +370,10 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor by which this process multiplies its mean loss of a batch.
-
-        `indices` are the numbers of all clips in the batch. The clips are divided among the processes. Thanks to the
+        """Returns the factor for the mean loss of this process. The processes share the clips of a batch. With the
         factor, the mean over the processes is the weighted mean over all clips of the batch.
+
+        `indices` are the numbers of all clips of the batch.
         """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())

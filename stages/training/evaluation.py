@@ -77,9 +77,9 @@ def evaluate(
     """Returns the scores and metrics of the videos in `clips`.
 
     If each video has one label, the metrics are top-1 and top-5 accuracy. A video of which every clip failed counts as
-    wrong. If videos may have several labels, the metrics are two means of average precisions, computed as the official
-    scorer of the data set Charades computes them. A video of which every clip failed is ranked last, as that scorer
-    ranks missing videos. If no video has a label, the result has only scores.
+    wrong. If videos may have several labels, the metrics are two means of average precisions, as the official scorer of
+    the data set Charades computes them. A video of which every clip failed is ranked last. If no video has a label, the
+    result has only scores.
 
     Raises UnusableClips if there is no clip, or if only some videos have a label although each video needs one.
     `purpose` is what the clips are for, and is part of the message. Raises FeaturesNotFinite if a feature is NaN or
@@ -130,11 +130,11 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Returns the scores of videos, [num_videos, K]. The scores of a video are the maximum or the mean over its clips.
+    """Returns the scores of videos, [num_videos, K], from the logits [clips, K] of their clips.
 
-    The option `aggregate` chooses the maximum or the mean. The option `aggregate_of` says whether logits or
-    probabilities are joined. `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video in the
-    result. A video without a clip has the scores -inf.
+    `video_of_clip` [clips] has the row of each clip's video in the result. The scores of a video are the maximum or the
+    mean over its clips, as the option `aggregate` says. They are logits or probabilities, as the option `aggregate_of`
+    says. A video without a clip has the scores -inf.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)
@@ -153,8 +153,7 @@ def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
 
 
 def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
-    """Returns the logits of all clips, [clips, K] float64 on the CPU. In float64, the sigmoids of large logits do not
-    become equal to 1.
+    """Returns the logits of all clips, [clips, K] float64 on the CPU, for K classes.
 
     Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a logit is NaN or infinite.
     """
@@ -163,6 +162,7 @@ def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device)
     try:
         with torch.inference_mode():
             batches = read_batches(clips, torch.arange(len(clips)), batch_size, head.reads, device)
+            # in float64 the sigmoids of large logits do not become equal to 1
             logits = [head(batch).double() for batch in batches]
     finally:
         head.train(was_training)

@@ -12,12 +12,11 @@ BatchNorm = Literal["frozen", "statistics", "partial", "train"]
 
 
 class FinetuneOptions(TrainOptions):
-    """The section `finetune` of a config. The head and its options are those of the trained run from which the
-    fine-tuning starts.
+    """The section `finetune` of a config.
 
-    A key that the section `train` has too has the same meaning here, but may have another default. The keys `head` and
-    `options` of `train` are refused here, because they are those of the run. `preload` is refused too, because clips
-    are decoded from the videos.
+    Its keys have the same meanings as in the section `train`, but may have other defaults. The keys `head` and
+    `options` of `train` are refused, because the head is that of the trained run from which the fine-tuning starts.
+    `preload` is refused too, because clips are decoded from the videos.
     """
 
     section: ClassVar[str] = "finetune"

@@ -1,4 +1,4 @@
-"""Computes the loss of a batch of clips, and the weights in this loss.
+"""Computes the loss of a batch of clips, and the weights of classes and clips in it.
 
 Shapes: B clips, K classes.
 """
@@ -31,8 +31,8 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
     If the option is a list, the result has the numbers of the list. If the option is `balanced`, the weights depend on
     the labels of `clips`. For one label per video, the weight of a class is clips / (number of classes with clips *
-    clips of the class), so that all classes have the same total weight. For several labels, the weight is (clips
-    without the label) / (clips with the label), so that both weigh the same. A weight that would be 0 or infinite is 1.
+    clips of the class). All classes then have the same total weight. For several labels, the weight is (clips without
+    the label) / (clips with the label), so that both weigh the same. A weight that would be 0 or infinite is 1.
 
     Raises UsageError if the list does not have one number for each class.
     """
@@ -55,10 +55,10 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """Returns one number for each clip of `clips`, its weight in the mean that `clip_loss` computes.
+    """Returns one number for each clip of `clips`, its weight in the mean loss of a batch.
 
-    `weights` are the class weights [K]. All clips have weight 1 if `weights` is None, or if videos may have several
-    labels.
+    `weights` has the weight of each of K classes, [K]. All clips have weight 1 if `weights` is None, or if videos may
+    have several labels.
     """
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))

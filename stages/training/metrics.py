@@ -25,9 +25,10 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each class the fraction of its videos whose label has the largest score: float64 [K].
+    """Returns for each of K classes the fraction of its videos whose label has the largest score: float64 [K].
 
-    A class without a video has NaN. Raises ValueError in the same cases as `topk`.
+    A class without a video has NaN. Raises ValueError if there is no video, if a label is not a class, or if a score is
+    NaN.
     """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
@@ -35,11 +36,11 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the confusion matrix of the classes, int64 [K, K + 1]. An entry is a number of videos.
+    """Returns the confusion matrix of K classes, int64 [K, K + 1]. An entry is a number of videos.
 
     Entry (i, j) counts the videos of class i whose largest score is the score of class j. The last column counts videos
-    without scores. Among equal scores, the class with the lower number counts as the largest. Raises ValueError in the
-    same cases as `topk`.
+    without scores. Among equal scores, the class with the lower number counts as the largest. Raises ValueError if
+    there is no video, if a label is not a class, or if a score is NaN.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
@@ -53,7 +54,7 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
     """Returns the rank of each video's label among the classes, int64 [V]. Rank 0 is the largest score.
 
     Among equal scores, the class with the lower number is ranked first. If the score of the label is -inf, the rank is
-    the largest int64. Raises ValueError in the same cases as `topk`.
+    the largest int64. Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
     """
     _check(scores)
     num_classes = scores.shape[1]
@@ -80,14 +81,13 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns the average precisions and their means as Charades_v1_classify.m, the official scorer of the data set
-    Charades, computes them.
+    """Returns the average precision of each class, and two means over the classes. The results equal those of
+    Charades_v1_classify.m, the official scorer of the data set Charades.
 
-    `scores` is [V, K]. `labels` is multi-hot [V, K]. A video is positive for a class if the class is among its labels.
-    For each class, videos are sorted by descending score. Videos of equal score keep their order, so the videos must be
-    in the order of the annotation file. The average precision of a class is 1 / N_pos * sum over ranks r of
-    precision(r) * [video at r is positive], without interpolation. N_pos is the number of positive videos. Videos
-    without any label are ranked as if their scores were -inf.
+    `scores` is [V, K]. `labels` is multi-hot [V, K]. A video is positive for a class if it has the class as a label.
+    The average precision of a class is 1 / N_pos * sum over ranks r of precision(r) * [video at r is positive]. N_pos
+    is the number of positive videos. For each class, videos are ranked by descending score. Videos of equal score keep
+    their order, so pass the videos in the order of the annotation file. Videos without any label are ranked last.
 
     Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """

@@ -31,9 +31,8 @@ class MovingMean(nn.Module):
     """Holds a copy of a head in `module`. The copy's weights and BatchNorm statistics are moving means of the head's
     values.
 
-    Values that are not floating-point, such as indices, are copied from the head without a mean. torch's class
-    AveragedModel would average indices too, so it is not used. The names in the `state_dict` are those of
-    AveragedModel.
+    Values that are not floating-point, such as indices, are copied from the head without a mean. The names in the
+    `state_dict` are those of torch's class AveragedModel.
     """
 
     n_averaged: Tensor
@@ -56,6 +55,7 @@ class MovingMean(nn.Module):
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)
         for copied, value in pairs:
+            # torch's AveragedModel would average indices too
             if not copied.is_floating_point():
                 copied.copy_(value)
         self.n_averaged += 1
@@ -73,8 +73,8 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
     """Returns the trained parameters in groups, as the list of dictionaries that torch's optimisers take.
 
-    The parameters of a group have the same weight decay and the same `factor` on the learning rate. Unless the option
-    `decay_all` is set, parameters with one axis (biases, gains of norms) have no weight decay.
+    The parameters of a group have the same weight decay and the same `factor` on the learning rate. Parameters with one
+    axis (biases, gains of norms) have no weight decay, unless the option `decay_all` is set.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():

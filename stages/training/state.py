@@ -44,12 +44,12 @@ class StateError(UsageError):
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """Returns a dictionary of the values that identify a run. A run continues from a state only if the values are
+    """Returns a dictionary that identifies a training run. A run continues from a state only if the dictionaries are
     equal.
 
-    They are the options of training and of the head, the number of processes, the fingerprint of the features, and the
-    clips and labels of the training split and of the validation split. Options that do not change the result of
-    training, such as the folder of the run, are not included.
+    It has the options of training and of the head, the number of processes, and the fingerprint of the features. It
+    also identifies the clips and labels of the training split and the validation split. Options that do not change the
+    result of training, such as the folder of the run, are not included.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
@@ -68,14 +68,11 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state of a run that was stored in the file `path`, with tensors on the CPU. Returns None if the file
-    does not exist.
+    """Returns the state of a training run from the file `path`, with tensors on the CPU. Returns None if the file does
+    not exist. Code in the file is never run.
 
-    `of` is the `identity` of the run that wants to continue from the state. A file of torch may contain code. This
-    function never runs such code.
-
-    Raises StateError if the file cannot be read, or if the state was stored by a run with another identity (recipe,
-    head or clips).
+    `of` is the `identity` of the run that wants to continue from the state. Raises StateError if the file cannot be
+    read, or if it has the state of a run with another identity (recipe, head or clips).
     """
     try:
         require_sound(path)
@@ -133,9 +130,9 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Sets torch's global generators to `states`, which `generators` returned.
+    """Sets torch's random number generators to `states`, a result of `generators`.
 
-    If `states` has no key "cuda", because the run began on a CPU, the generator of a GPU keeps its seed.
+    If `states` has no key "cuda", because the run began on a CPU, the generator of the GPU stays as it is.
     """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:

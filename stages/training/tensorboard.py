@@ -13,8 +13,8 @@ from kinegraph.stages.training.records import EpochRecord
 def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
     """Yields a function that writes an EpochRecord to the TensorBoard log in `folder`. The log is closed at the end.
 
-    The log may have epochs of an earlier part of the run. The first epoch that is written replaces the same epoch and
-    all later epochs in the log. Raises UsageError if the package tensorboard is not installed.
+    If the log of a continued run already has the first epoch that is written, this epoch and all later ones are
+    replaced. Raises UsageError if the package tensorboard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

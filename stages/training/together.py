@@ -72,12 +72,11 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module to call in place of `head` in a training, so that all processes get the same gradients, the
-    means over the processes.
+    """Returns the module to call in place of `head` in a training by one or several processes.
 
-    If there is only one process, this module is `head` itself. With several processes, the set of parameters that a
-    head does not use must be the same at each step. BatchNorm that is trained takes its statistics over the clips of
-    all processes.
+    With one process it is `head` itself. With several, each process gets the mean of the gradients of all processes,
+    and a trained BatchNorm takes its statistics over the clips of all processes. A head must then use the same
+    parameters at each step.
 
     Raises UsageError if a head trains BatchNorm in several processes on CPUs, because torch does not support this.
     """
@@ -96,12 +95,11 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Returns the clips of this process, a part of `order`, and the largest number of them in one batch.
+    """Returns the indices of the clips that this process trains on, and the largest number of them in one batch.
 
-    `order` has the indices of all clips, and is cut into batches of `batch_size`. Every process must take part in every
-    batch. If the last batch has too few clips for all processes, a process without a clip gets the first clip of
-    `order` again. This clip has no weight in the loss. Raises UsageError if the batch size is not a multiple of the
-    number of processes.
+    `order` has the indices of all clips, and is cut into batches of `batch_size`. The processes divide each batch. If
+    the last batch has too few clips, a process without a clip gets the first clip of `order`, which then does not count
+    in the loss. Raises UsageError if the batch size is not a multiple of the number of processes.
     """
     count = num_processes()
     if batch_size % count:

@@ -13,9 +13,9 @@ FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly",
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of the network with the tensors `state`, such as `I3D-R50`. Returns None for an unknown network.
+    """Returns the name of a network, such as `I3D-R50`, recognised by the names and shapes of its tensors.
 
-    `state` maps kinegraph's names to all tensors of the network.
+    `state` has all tensors of the network, under kinegraph's names. Returns None for an unknown network.
     """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")

@@ -23,12 +23,13 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by name. The file has them in a dict, alone or under one of the keys
-    WRAPPERS.
+    """Returns the tensors of a checkpoint by name.
 
-    The format is safetensors, a file of torch.save, or a pickle of numpy arrays (.pkl files of Caffe2 and of
-    detectron2's model zoo). If all names begin with the same prefix in PREFIXES, for example "module.", the prefix is
-    removed. Raises WeightsError if the file is damaged, asks for code, or holds anything but arrays.
+    The file is a safetensors file, a file of torch.save, or a pickle of numpy arrays, as Caffe2 and detectron2's model
+    zoo publish them. It holds a dict of tensors, or such a dict under a key in WRAPPERS, for example "state_dict". If
+    all names begin with one of PREFIXES, for example "module.", the prefix is removed.
+
+    Raises WeightsError if the file is damaged, asks for code, or holds anything but arrays.
     """
     try:
         require_regular(path)
@@ -98,10 +99,8 @@ def _read_torch(path: Path) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Returns the class and the message of `error`, an error of torch.load, as one text.
-
-    If an unpickler failed, torch adds the advice to run the code in the file. In that case the text has the message of
-    the unpickler alone, without the advice.
+    """Returns the class and the message of `error`, an error of torch.load, as one text. Torch's advice to run the code
+    in the file is left out.
     """
     if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
@@ -109,8 +108,8 @@ def _words(error: Exception) -> str:
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns a list of the functions and types that torch.load may call besides those of tensors. They are kinegraph's
-    own replacements for functions and types of numpy. The replacements check their arguments, which come from the file.
+    """Returns kinegraph's replacements for the functions and types of numpy that torch.load may call. They check their
+    arguments, which come from the file.
 
     An entry is a replacement alone, or (replacement, the name that the file uses).
     """

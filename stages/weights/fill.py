@@ -58,8 +58,8 @@ def _as_in(wanted: Iterable[str], state: State) -> State:
     """Returns the tensors `state` of a file. They are renamed if the file comes from code for videos and the network is
     one for images.
 
-    `wanted` has the names of the network's tensors. The renaming turns res2 to res5 into layer1 to layer4, and removes
-    the axis of time from kernels that span one frame. In all other cases `state` is returned unchanged.
+    The renaming turns res2 to res5 into layer1 to layer4. Kernels that span one frame lose their time axis. `wanted`
+    has the names of the network's tensors.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
@@ -74,11 +74,10 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Compares the first convolution in a weight file with that of a 3D ResNet. Returns a list with one sentence if
-    they span different numbers of frames or the file has weights for images, else an empty list.
+    """Returns a list with one sentence if the first convolution of a weights file does not fit a 3D ResNet. The
+    sentence says why: the kernels span another number of frames, or have no time axis. Otherwise returns an empty list.
 
-    `state` has the tensors of the file by name. `shapes` has the shapes of the network's tensors by name. For other
-    networks the list is empty.
+    `state` has the tensors of the file by name. `shapes` has the shapes of the network's tensors by name.
     """
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []

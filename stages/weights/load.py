@@ -79,9 +79,7 @@ def read_known(path: Path, source: WeightSource | None) -> State:
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
     """Returns the digest of the weights that the fingerprint of a cache covers. For a file, it is the sha256 of the
-    file.
-
-    For `random:<seed>`, it is the digest of the tensors of `network`, which have these weights.
+    file. For `random:<seed>`, it is the digest of the tensors of `network`.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
@@ -104,7 +102,7 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
     downloaded to torch hub's folder at first use.
 
     Raises WeightsError if there is no such file, or if it cannot be downloaded. The message lists the allowed values of
-    `weights`. `other_words` are allowed values that only the caller knows, such as `inflate:...`.
+    `weights`, among them `other_words`, which are texts such as `inflate:...`.
     """
     source = named.get(weights)
     if source is None:

@@ -1,9 +1,8 @@
 """Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
-A pickle can set flags of numpy's own dtype, and with some flags numpy takes bytes of the file for pointers. For this
-reason kinegraph replaces numpy.dtype, and numpy's functions that make arrays of a dtype, by its own types and
-functions. They accept only numbers, and take only the byte order from the state of a dtype. An error whose message says
-`refused` is about content that could do harm.
+Some flags of numpy.dtype make numpy take bytes of the file for pointers, and a pickle can set these flags. So kinegraph
+replaces numpy.dtype, and the functions that make arrays, by its own. They accept only numbers. An error whose message
+says `refused` is about content that could do harm.
 """
 
 import io
@@ -27,10 +26,10 @@ KEYS = (str, bytes, int, float, bool, type(None))
 
 def read_pickle(path: Path) -> Any:
     """Returns the content of a pickle: numpy arrays, usually in dicts or lists. Strings of Python 2 are read as
-    latin-1.
+    latin-1. Arrays with the byte order of another machine are converted.
 
-    Arrays with the byte order of another machine are converted. Raises WeightsError if the file is damaged. Raises
-    WeightsError also if the file asks for anything but numpy arrays and plain containers, because that could run code.
+    Raises WeightsError if the file is damaged, or holds anything but numpy arrays and plain containers. Other objects
+    could run code.
     """
     try:
         with open_regular(path) as file:
@@ -54,11 +53,10 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the byte order of this type of numbers to that of `state`. Raises WeightsError if `state` describes a
-        type with fields or flags.
+        """Sets the byte order of this type of numbers to that of `state`, the tuple in which numpy pickles a type.
+        Raises WeightsError if `state` describes a type with fields or flags.
 
-        `state` is the tuple in which numpy pickles a type: (version, byte order, subarray, names, fields, itemsize,
-        alignment, flags).
+        The tuple is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
         """
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ORDERS or (*state[2:5],) != (None,) * 3:
             raise WeightsError("refused: the pickle holds a type of numbers with fields or flags of its own")
@@ -77,7 +75,8 @@ class PlainArray(np.ndarray):
         raise WeightsError("refused: the pickle makes an array by hand")
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the values of the array from `state`: (version, shape, type, whether the order is Fortran's, bytes).
+        """Sets the values of the array from `state`: (version, shape, type, whether the values are in Fortran's order,
+        bytes).
 
         Raises WeightsError if the array has values already, or if shape, type and bytes do not fit.
         """
@@ -116,8 +115,7 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """Returns an array without values. Replaces numpy's function _reconstruct, which a pickle calls before it sets the
-    values.
+    """Returns an array without values, in place of numpy's `_reconstruct`. A pickle sets the values later.
 
     Raises WeightsError if `subtype` is another class than numpy.ndarray.
     """
@@ -132,11 +130,10 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array with the values in the bytes `raw`. Replaces numpy's function _frombuffer, which pickles of
-    protocol 5 call.
+    """Returns an array with the values in the bytes `raw`. Replaces numpy's function _frombuffer, which pickles call.
 
-    `order` says how the values lie in `raw`: "C" by rows, "F" by columns, "K" by rows of the array before its axes are
-    permuted to `axes`. Raises WeightsError for any other `order`.
+    `order` says in which order `raw` has the values: "C" by rows or "F" by columns. "K" is by rows, and the axes are
+    then permuted to `axes`. Raises WeightsError for any other `order`.
     """
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
         return _from_buffer(raw, kind, shape, "C").transpose(axes)
@@ -149,10 +146,9 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns `text`, encoded in latin-1. The reader of pickles calls this function where a pickle asks for
-    _codecs.encode.
+    """Returns `text`, encoded in latin-1. Replaces `_codecs.encode` in pickles that Python 3 wrote for Python 2.
 
-    Python 3 writes bytes in this way into pickles for Python 2. Raises WeightsError if `encoding` is not "latin1".
+    Raises WeightsError if `encoding` is not "latin1".
     """
     if encoding != "latin1":
         raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")

@@ -15,13 +15,9 @@ BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 def initialise(network: nn.Module, seed: int) -> None:
     """Fills `network` with random weights, drawn from `seed`, in place. torch's global generator stays unchanged.
 
-    Activations stay near 1 at any depth. Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10 of that
-    paper), which keeps the mean square of activations from one ReLU to the next. In a residual network, each branch
-    would add twice the mean square of its input, and the 33 blocks of a ResNet-101 would overflow float16. For this
-    reason, the last norm of each branch gets the gain BRANCH_GAIN, and a block multiplies the mean square by only 1 + 2
-    BRANCH_GAIN^2. No ReLU follows shortcuts and linear projections. Their norms get the gain LINEAR_GAIN, which keeps
-    the mean square. The layers are drawn from bottom to top. So the weights of a layer do not depend on where the
-    network is cut. A network with a method `draw` draws its own weights.
+    The weights are such that activations stay near 1 at any depth. They are drawn as by He et al. 2015 (arXiv
+    1502.01852, eq. 10), from the bottom layer to the top. So the weights of a layer do not depend on where the network
+    is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:
@@ -35,6 +31,9 @@ def initialise(network: nn.Module, seed: int) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.reset_parameters()
+    # Otherwise each residual branch would add twice the mean square of its input, and the 33 blocks of a ResNet-101
+    # would overflow float16. With these gains a block multiplies the mean square by only 1 + 2 BRANCH_GAIN^2, and
+    # shortcuts and linear projections, which no ReLU follows, keep it.
     for norm, gain in _norms_before_no_relu(network):
         nn.init.constant_(norm.weight, gain)
 

@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But it computes the hash of every key of a dict in the file. If a
-key is a tuple that is nested a million deep, this ends the process.
+torch.load with weights_only runs no code of a file. But a file can end the process, by a key of a dict that is a tuple
+nested a million deep.
 """
 
 import io
@@ -26,10 +26,11 @@ ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
-    """Raises WeightsError if a file of torch.save is damaged or could do harm.
+    """Raises WeightsError if a file of torch.save is damaged or could do harm. Raises OSError if the file cannot be
+    read.
 
-    Harm could come from an archive that unpacks to too many bytes, a TorchScript archive, or tuples that hold too many
-    tuples. Raises OSError if the file cannot be read.
+    These files could do harm: an archive that unpacks to too many bytes, a TorchScript archive, and a file with a tuple
+    that holds too many tuples.
     """
     try:
         with open_regular(path) as file:
@@ -86,8 +87,7 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Reads a pickle and counts how many tuples each tuple holds. Raises WeightsError if they are more than
-    MOST_TUPLES.
+    """Reads a pickle. Raises WeightsError if a tuple in it contains more than MOST_TUPLES tuples.
 
     Only containers, such as tuples and dicts, are really made. A placeholder of the class `_Part` takes the place of
     every other object.

@@ -38,8 +38,10 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Raises ClusterError if there is no worker, if a worker has another version of kinegraph or torch than this
-    process, or if the config asks for a GPU and no worker has a GPU.
+    """Checks that the workers of a Dask cluster fit this process and the config.
+
+    Raises ClusterError if there is no worker, or if a worker has another version of kinegraph or torch than this
+    process. Raises it also if the config asks for a GPU and no worker has one.
     """
     _wait_for_workers(client, run)
     _check_versions(client)
@@ -74,11 +76,11 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 def _check_versions(client: Client) -> None:
     """Raises ClusterError if a worker has another version of kinegraph or torch than this process.
 
-    The workers run only a function of Python's standard library, so that the check works on workers without kinegraph.
-    A worker that joins later checks its own versions, and its git commit.
+    Only workers that are present now are checked. A worker that joins later checks itself.
     """
     expected = {package: versions()[package] for package in MUST_AGREE}
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
+    # a function of Python's standard library, which works on workers without kinegraph
     answers = {package: client.run(version, package, workers=workers, on_error="return") for package in expected}
     lines = {}
     for worker in workers:
@@ -119,10 +121,7 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
     """Returns "" if this worker reads `content` from the object `probe` of the storage at `root`. Otherwise returns a
-    text that says why not.
-
-    The client writes the object and then calls this function on each worker, to find out whether all workers see the
-    storage.
+    text that says why not. The client has written the object before.
     """
     try:
         same = open_storage(root).get(probe) == content

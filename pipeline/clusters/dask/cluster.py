@@ -55,17 +55,15 @@ def are_children(run: RunOptions) -> bool:
 def settings(*, children: bool) -> dict[str, Any]:
     """Returns the settings of Dask for the time in which the cluster is used.
 
-    They forbid Dask to pause a worker that uses much memory. A paused worker waits until memory is free. But its
-    networks stay in memory, so the worker would wait for ever.
-
-    If `children` is true, the workers are child processes of this process. Such a worker is restarted after its death.
-    By default Dask closes the worker for good if the restart takes more than 15 s. With these settings the restart may
-    take any time.
+    If `children` is true, the workers are child processes of this process, and a dead worker may take any time to
+    restart.
     """
     configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
+        # a paused worker waits until memory is free, but its networks stay in memory, so it would wait for ever
         "distributed.worker.memory.pause": False,
     }
+    # by default Dask closes a child for good if its restart takes more than 15 s
     return configuration | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
 
 

@@ -45,9 +45,8 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Restores the handler of SIGINT (Ctrl-C) at the end of the `with` block. The block imports dask_jobqueue.
-
-    The import needs this protection because it installs a handler with which Ctrl-C ends the process with exit code 0.
+    """Restores the handler of SIGINT (Ctrl-C) after a `with` block that imports dask_jobqueue. Its import installs a
+    handler that ends the process with exit code 0.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -106,8 +105,8 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
 def _telling(job_class: Any) -> Any:
     """Returns a subclass of `job_class`, a job class of dask-jobqueue, with the attribute `refusal`.
 
-    `refusal` is the message of the batch system if the batch system refused the job, else "". Without the subclass, a
-    refusal would only be a traceback in a log, and the job would still count as submitted.
+    `refusal` is the message of the batch system if the batch system refused the job, else "". The message is also
+    logged.
     """
     logged: set[str] = set()
 
@@ -159,9 +158,9 @@ class JobWatch:
         """Replaces the Dask jobs that were refused or that ended without a worker. `num_workers` is the number of
         workers that the cluster has now.
 
-        Raises ClusterError if there is no worker and all jobs are refused. If the cluster has had a worker before, the
-        error is raised only after MAX_FRUITLESS refusals in a row. Raises ClusterError also if as many jobs in a row
-        end without a worker.
+        Raises ClusterError if there is no worker and all jobs are refused. A cluster that has had a worker before is
+        allowed MAX_FRUITLESS refusals in a row. As many jobs in a row that end without a worker also raise
+        ClusterError.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
@@ -182,8 +181,8 @@ class JobWatch:
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
         """Returns the names of the jobs in `jobs` that ended without a Dask worker.
 
-        A job is returned only if the call before found too that it has ended. If the job had a worker, dask-jobqueue
-        has removed the job before the second call.
+        A job is returned only if the call before also found that it has ended. So a job whose worker has just left is
+        not returned.
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}

@@ -1,7 +1,6 @@
 """Lets a Dask worker leave its cluster before its batch job ends, while other workers go on. Torch-free.
 
-Dask's own option `--lifetime` does not suffice. It counts from the start of the worker and does not know when SLURM
-ends the job. It also does not tell a work unit that is too long for every job from a unit that began too late.
+Dask's own option `--lifetime` does not suffice, because it does not know when SLURM ends the job.
 """
 
 import asyncio
@@ -55,11 +54,10 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """Returns the time of the batch job in which `worker` runs, or None if the time is not limited.
+    """Returns the time limit of the batch job in which `worker` runs, or None if there is no limit.
 
-    The function takes the start of a process for the beginning of the job. It is the nanny of the worker, the process
-    that restarts a dead worker, or the worker itself if it has no nanny. The function may call SLURM, which takes up to
-    30 s.
+    The job is taken to begin with the nanny of the worker, the process that restarts a dead worker. Without a nanny, it
+    is taken to begin with the worker. The function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())

@@ -20,8 +20,8 @@ log = logging.getLogger("kinegraph")
 class Workers:
     """Counts the workers of a cluster every few seconds. Workers may come and go.
 
-    Make this object only after the cluster has had its first worker. `left_in_order` says that the last worker left by
-    itself, for example at the end of its job, and did not die.
+    Make this object only after the cluster has had its first worker. `left_in_order` is true if the last worker left by
+    itself, for example at the end of its job, and false if it died.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -43,11 +43,12 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`.
+        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`, or for ten times as long
+        while workers restart. The error is OutOfTimeError if the last worker left because its time was over, else
+        ClusterLost.
 
-        The error is OutOfTimeError if the last worker left in order, because its time was over, else ClusterLost. While
-        workers restart, ten times as long is allowed. Workers that are batch jobs may wait in a queue for any time. For
-        them the only error is ClusterError, which is raised if jobs are refused or end without a worker.
+        Workers that are batch jobs may wait in a queue for any time. For such workers, only ClusterError is raised, if
+        jobs are refused or end without a worker.
         """
         self._count()
         if self._jobs is not None:
@@ -68,8 +69,8 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Returns whether a Dask worker of a cluster that this command started may still begin. That is the case while
-        a nanny, the process that starts and restarts one worker, is alive.
+        """Returns whether a worker may still start in a cluster that this command started. That is the case while a
+        nanny is alive, Dask's process that starts and restarts one worker.
         """
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)

@@ -11,10 +11,8 @@ LOG = "log-{index}.txt"
 
 
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
-    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
-
-    In a task the command replaces the shell, so that signals reach the command. A task that SLURM runs again appends to
-    its log.
+    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`. A task
+    that SLURM runs again appends to its log.
     """
     options = {
         "job-name": "kinegraph",
@@ -38,6 +36,7 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
                 if value is not False
             ),
             *(("set -e", *run.slurm.setup) if run.slurm.setup else ()),
+            # exec, so that signals reach the command
             f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"',
             "",
         ]

@@ -89,13 +89,12 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """Returns the states of tasks 0 to `num_tasks` - 1 of job `job_id`.
+    """Returns the states of tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`.
 
     The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known.
-    `completion` returns the state that the completion file of a task reports, or None without a file. The file counts
-    for a task that no program knows. The file also counts for a task that is `pending` or `running` by the programs, if
-    the file reports success or if the task has left the queue. Otherwise the file does not count, because SLURM may
-    have put the task into the queue again.
+    `completion` returns the state that a task itself wrote into a file at its end, or None without a file. This state
+    is used for a task that no program knows. It also replaces `pending` and `running` if it says success, or if the
+    task has left the queue.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
@@ -180,8 +179,8 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in a text of SLURM such as `1:0`, where 1 is the exit code and 0 the number of a signal.
-    Returns 0 if the text has no exit code.
+    """Returns the exit code in a text of SLURM such as `1:0` (exit code, number of a signal). Returns 0 if the text has
+    no exit code.
     """
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0

@@ -95,10 +95,9 @@ class Submission(BaseModel):
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the current state of all tasks of this submission. Commands that wait until all tasks have ended call
-        this method.
+        """Returns the current state of all tasks of this submission, for a command that waits for their end.
 
-        Raises ProgramMissing if a task may still run, and no program of SLURM is on this machine to find out.
+        Raises ProgramMissing if a task may still run, and this machine has no program of SLURM to ask.
         """
         state = self.state()
         if state.missing and not state.is_over:
@@ -140,7 +139,7 @@ class Submission(BaseModel):
 
 
 def submissions(storage: Storage) -> list[Submission]:
-    """Returns all submissions that are recorded in the cache, the newest first."""
+    """Returns the records of all SLURM job arrays that were submitted for this cache, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]

@@ -1,6 +1,7 @@
-"""The executor for Dask runs a task per work unit, few at a time. Tasks return events, never arrays.
+"""Runs the work units of an extraction as tasks of a Dask cluster, one task per unit.
 
-A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it. The workers write the arrays to the cache. A
+task returns only a report, for example that the unit is sealed.
 """
 
 import itertools
@@ -77,7 +78,6 @@ def _station(job: Job, client: Client) -> Station:
 
 
 def _scheduler_ahead_seconds(client: Client) -> float:
-    """Returns the seconds by which the clock of the scheduler is ahead of the clock of this process."""
     asked = time.time()
     theirs: float = client.run_on_scheduler(time.time)
     return theirs - (asked + time.time()) / 2
@@ -127,7 +127,7 @@ class DaskSubmission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs each unit once. Returns the units that another run has leased."""
+        """Runs each unit once, except those that another run has leased. Returns the units that must be tried again."""
         waiting, self.leased = deque(units), []
         while True:
             while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
@@ -158,10 +158,8 @@ class DaskSubmission:
         future.add_done_callback(self._settled.put)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
-        """Returns whether the unit may have killed `max_deaths` workers. Returns True also if the storage of the cache
-        has no leases, because then nobody counts the deaths.
-
-        The lease of the shard has the number of deaths.
+        """Returns whether the unit may have killed `max_deaths` workers, by the deaths in the lease of its shard.
+        Returns True if the storage of the cache keeps no leases.
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
@@ -170,10 +168,10 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the end of the Dask task `future`. Raises the error that ended the task, if there is one.
+        """Handles the end of the Dask task `future`.
 
-        If the task killed its workers, no error is raised, and the unit of the task runs again. It runs only at the end
-        if it may have killed `max_deaths` workers. Raises ClusterLost if the scheduler went away.
+        If the task killed its workers, its unit runs again, or only at the end if it may have killed `max_deaths`
+        workers. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
@@ -212,16 +210,16 @@ class DaskSubmission:
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _died(self, shards: tuple[int, ...]) -> None:
-        """Counts how many Dask workers in a row died early. `shards` are the shards of the tasks that the dead worker
-        had.
+        """Counts how many Dask workers in a row died before they took a shard. `shards` are the shards of the tasks
+        that the dead worker had.
 
-        A worker that takes a shard raises the attempt number in the lease of the shard. If the number of none of
-        `shards` has risen, the worker died early. Raises ClusterLost after MAX_DEATHS early deaths in a row.
+        Raises ClusterLost after MAX_DEATHS such deaths in a row.
         """
         storage = self.job.cache.storage
         if not shards or not storage.creates_exclusively():
             return
         attempts = {shard: lease.attempt for shard in shards if (lease := lease_of(storage, shard))}
+        # a worker that takes a shard raises the attempt in its lease
         was_early = all(attempt <= self._attempts.get(shard, 0) for shard, attempt in attempts.items())
         self._attempts |= attempts
         self.early_deaths = self.early_deaths + 1 if was_early else 0
@@ -232,8 +230,9 @@ class DaskSubmission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Notes that a worker has left in order or died. Dask calls this method with each event, in the thread of the
-        client. Events about anything else than the end of a worker are ignored.
+        """Notes the end of a Dask worker. If the worker died, reports its shards as lost.
+
+        `event` is (time, message of Dask). Dask calls this method in a thread of its client. Other events are ignored.
         """
         message = event[1]
         if message.get("action") != "remove-worker":
@@ -247,12 +246,9 @@ class DaskSubmission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. Runs in the scheduler.
-
-    Without this call, `spans`, an extension of the scheduler, adds an entry to a list for each submission and never
-    removes the entry. The call also empties a table in which Dask keeps the kinds of the last 100,000 task keys.
-    """
+    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. Runs in the scheduler."""
+    # the extension adds an entry for each submission and never removes it
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none
             metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
-    key_split.cache_clear()
+    key_split.cache_clear()  # a table of the kinds of the last 100,000 task keys

@@ -43,9 +43,9 @@ def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]
     """Runs a unit with the `Station` that is registered as `station` with this Dask worker. This is the function of a
     Dask task.
 
-    Returns the events of the unit. The last event says what became of the unit. An error whose message says everything
-    is returned and not raised, because Dask would print the traceback of a raised error. If the station was closed
-    while the task waited, raises Reschedule, with which Dask puts the task back into its queue.
+    Returns the events of the unit. The last event says what became of the unit. An error that needs no traceback is
+    returned, because Dask would print the traceback of a raised error. If the station was closed, raises Reschedule,
+    with which Dask puts the task back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -63,22 +63,20 @@ class _Errand:
 
 
 class _StationEnds(Exception):
-    """Ends the work on a unit early, because the station is closed or the time of the worker is up."""
+    """Ends the work on a unit early, because the process is to stop or its time is up."""
 
 
 class Station(WorkerPlugin):
     """A plugin of a Dask worker that runs one `Worker` of kinegraph per process. So networks are loaded once, and the
     videos of waiting tasks are decoded ahead.
 
-    The `Worker` starts with the first unit. It ends, and releases networks and leases, in three cases: the client
-    removes the plugin, the Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a client that
-    was killed and could not remove the plugin.
+    The `Worker` starts with the first unit. It ends, and releases networks and leases, if the client removes the
+    plugin, if the Dask worker closes, or if no unit came for `IDLE_SECONDS`.
 
     `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
-    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command. It is by the
-    clock of this machine if `of_client` is True, else by the clock of the scheduler. When the time of the command ends,
-    the waiting tasks get an OutOfTimeError. When only the batch job of a Dask worker ends, that worker leaves, and the
-    other workers go on.
+    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command, by the clock of
+    this machine if `of_client` is True, else by the clock of the scheduler. When it is reached, waiting tasks get an
+    OutOfTimeError. When only the batch job of one Dask worker ends, that worker leaves, and the others go on.
     """
 
     def __init__(
@@ -112,10 +110,10 @@ class Station(WorkerPlugin):
         await asyncio.to_thread(self._stop)
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-        """Passes the unit to the `Worker`, which loads networks and runs units. Waits until the unit is sealed or is
-        left to another run.
+        """Passes a work unit to the thread that computes, and waits until the unit is sealed or is left to another run.
 
-        Returns the events of the unit. Raises the error if an error has stopped the `Worker`.
+        Returns the events of the unit. A unit that has killed `max_deaths` workers is not computed. Raises the error
+        that stopped the computing thread, if any.
         """
         answer: Future[tuple[Event, ...]] = Future()
         with self._lock:
@@ -167,9 +165,8 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Loads the networks and returns a new `Worker`.
 
-        The checks of the cluster are repeated here, because a Dask worker may have joined after them. Raises
-        ClusterError if this Dask worker has other versions, CacheNotFound if it does not see the cache, and UsageError
-        if it lacks the GPU that it declares.
+        Checks this Dask worker first, because it may have joined the cluster late. Raises ClusterError if it has other
+        versions, CacheNotFound if it does not see the cache, and UsageError if it lacks the GPU that it declares.
         """
         begun, schedule = time.monotonic(), self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
@@ -182,10 +179,8 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule, begun=begun)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the time limit of this process. The first call creates the limit and starts the timer for its end.
-
-        Later calls return the same object, even if the station ended and started again. So the times of units that the
-        object has measured are kept.
+        """Returns the time limit of this process. The first call starts the timer for its end. Later calls return the
+        same object, even if the station ended and started again.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -198,10 +193,7 @@ class Station(WorkerPlugin):
         return self._time
 
     def _allotted_here(self) -> Allotment | None:
-        """Returns the time of the command by the clock of this machine, or None if the time is not limited.
-
-        Dask measures the difference between this clock and the clock of the scheduler.
-        """
+        """Returns the time limit of the command by the clock of this machine, or None if the time is not limited."""
         if self.allotted is None or self.of_client:
             return self.allotted
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
@@ -209,7 +201,7 @@ class Station(WorkerPlugin):
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
         """Makes the Dask worker leave its cluster near the end of its batch job.
 
-        If the batch job was too short for even one unit, ends the waiting tasks with a WalltimeError instead.
+        If the job was too short for even one unit, the waiting tasks end with a WalltimeError instead.
         """
         error = time_of_worker.schedule.first_cut_off() if self._answers else None
         if error is not None:
@@ -224,8 +216,8 @@ class Station(WorkerPlugin):
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """Waits for the next task, and returns its unit with `max_deaths`. Returns None if the work has to end, because
-        the station was stopped or because no task came for IDLE_SECONDS.
+        """Waits for the next task and returns it. Returns None if the work has to end, because the station was stopped
+        or because no task came for IDLE_SECONDS.
         """
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
@@ -238,16 +230,13 @@ class Station(WorkerPlugin):
         return errand or self._next()
 
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
-        """Yields the unit of `first`, then the units of the tasks that wait in the queue. Ends when the queue is empty.
-
-        The iterator does not wait for more units. While it waited, the feed, which decodes ahead, would hold back its
-        last units.
-        """
+        """Yields the unit of `first`, then the units of all tasks in the queue. Ends when the queue is empty."""
         yield first.unit
         while True:
             try:
                 errand = self._errands.get_nowait()
             except queue.Empty:
+                # to wait here would hold back the last units of the feed, which decodes ahead
                 return
             if errand is None:
                 self._errands.put(None)
@@ -257,9 +246,9 @@ class Station(WorkerPlugin):
     def _report(self, event: Any) -> None:
         """Handles an event of the `Worker` that computes the units of this station.
 
-        An event with the result of a unit becomes the answer to the Dask task of the unit. Events that count computed
-        clips (`ClipsDone`) are kept and sent with the next answer, which may be about another unit. `Preparing` events
-        are dropped. Raises _StationEnds at a `ClipsDone` event if the station is closed.
+        The result of a unit becomes the answer to the Dask task of the unit. Counts of computed clips (`ClipsDone`) are
+        kept and sent with the next answer. `Preparing` events are dropped. Raises _StationEnds at a `ClipsDone` event
+        if the station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
@@ -285,8 +274,8 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns "" if the Dask worker declares no GPU. Otherwise returns a text for a message, which says where the user
-    asked for a GPU: `--resources GPU of Dask worker <address>`.
+    """Returns where the user asked for a GPU, for a message: `--resources GPU of Dask worker <address>`. Returns "" if
+    the worker declares no GPU.
     """
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""

@@ -1,4 +1,4 @@
-"""The executor for this machine runs one worker in this process, or several workers in processes of their own."""
+"""Runs units on this machine, in one worker in this process or in several worker processes."""
 
 import multiprocessing
 import os
@@ -31,8 +31,8 @@ class LocalExecutor:
     """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
     A unit that killed three workers runs at the end in a new process of its own. If the unit kills the new process too,
-    the unit is not tried again, and `run` raises SetAsideError. A single worker also counts deaths of workers of
-    earlier runs.
+    the unit is not tried again, and `run` raises SetAsideError. If a single worker dies, the whole command dies, so a
+    single worker counts deaths in earlier commands.
     """
 
     def __init__(self, workers: int) -> None:
@@ -107,8 +107,8 @@ class _Pool:
     def run(self, workers: int) -> list[WorkUnit]:
         """Runs the units in `workers` processes and returns the suspects: the units that killed `max_deaths` workers.
 
-        A worker whose time is up leaves the remaining units to the other workers. Raises the error of the first worker
-        that fails. Raises OutOfTimeError or WalltimeError at the end if the time of a worker was up.
+        Raises the error of the first worker that fails. A worker whose time is up leaves the remaining units to the
+        other workers. In that case the method raises OutOfTimeError or WalltimeError at the end.
         """
         try:
             self.members = [self._start(worker_index) for worker_index in range(workers)]
@@ -196,8 +196,8 @@ class _Pool:
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Returns whether work on `shard` may have killed the worker process of `member`, which is dead.
 
-        Returns False if another run held the lease of the shard, or if the process had not begun to compute the shard
-        but only decoded it in advance. Returns True if the storage of the cache has no leases.
+        The result is True if the process held the lease of the shard and had begun to compute it. Without leases it is
+        always True.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True

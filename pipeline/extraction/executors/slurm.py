@@ -31,9 +31,9 @@ class SlurmExecutor:
     """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array.
 
     Units that the array did not seal are submitted again as another array. If an array of an earlier command works on
-    some of the units, the executor waits for its end first, and submits what is left. If this command ends early
-    (Ctrl-C, a lost connection), the array stays in SLURM. `run` raises SlurmError if an array of this command seals no
-    shard, or ends with an error that the user has to mend.
+    some of the units, the executor waits for it first, and submits what is left. If this command ends early (Ctrl-C, a
+    lost connection), the array stays in SLURM. `run` raises SlurmError if an array of this command seals no shard, or
+    if one of its tasks exits with a usage error.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -52,14 +52,12 @@ class SlurmExecutor:
 
 
 def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | None:
-    """Returns the error message of a job array that sealed no shard, or that has a task with an error that the user has
-    to mend. Else returns None.
-
-    Another job array of the same command would fail in the same way. An array of an earlier command may have run
-    another version or another config.
+    """Returns the error message of a job array that sealed no shard, or that has a task with a usage error. Returns
+    None for any other array.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
+    # another array of this command would fail in the same way
     if num_sealed and not mistaken:
         return None
     return (
@@ -130,8 +128,8 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
     """Returns those of `units` that are not done.
 
-    A unit is not done if one of its keys has no ledger record. A unit that runs failed clips again replaces existing
-    records. It is not done while the ledger still has one of the old records.
+    A unit is done if each of its keys has a ledger record. A unit that retries failed clips is done only if new records
+    have replaced the old ones.
     """
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [

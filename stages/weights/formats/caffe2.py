@@ -63,10 +63,10 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Returns `state`, and after each attention block (non-local block) a normalisation with scale 1 and shift 0 if the
-    file has no such normalisations.
+    """Returns `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such a norm
+    changes nothing. If the file has norms there already, returns `state` unchanged.
 
-    The networks that video-nonlocal-net names `affine` have none there (NONLOCAL.USE_BN in their config).
+    A network has none if video-nonlocal-net trained it without NONLOCAL.USE_BN. It calls such networks `affine`.
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

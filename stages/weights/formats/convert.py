@@ -22,11 +22,11 @@ PLAIN = Format(
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A checkpoint with kinegraph's names.
+    """A checkpoint with its tensors under kinegraph's names.
 
-    state: kinegraph's name -> tensor. ignored: name in the file -> why the tensor is not used. unknown: names in the
-    file that no network of kinegraph has. classes: the number of classes of the classifier in the file, which is not
-    used. It is None if the file has no classifier.
+    `state` maps these names to tensors. `ignored` maps the name of each tensor that is not used to the reason.
+    `unknown` has the names in the file that no network of kinegraph has. `classes` is the number of classes of the
+    classifier in the file, or None if the file has no classifier.
     """
 
     format: Format

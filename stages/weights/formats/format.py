@@ -23,9 +23,9 @@ class Format:
     pairs: (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If
     several pairs match, the first is used.
     ignored: regular expression -> reason. Tensors of the file with a matching name are not used, for this reason.
-    adapt: a function that changes a state dict with kinegraph's names in other ways than renaming, and returns it.
-    only_for: a prefix of names of networks. Only these networks may take the weights, because other networks with the
-    same names of tensors would compute something else with them.
+    adapt: a function that returns a state dict with kinegraph's names after changes other than renaming.
+    only_for: a prefix of names of networks. Only these networks may take the weights, even if others have tensors of
+    the same names.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Format:
 
 
 def with_leaves(layers: Mapping[str, str]) -> tuple[Pair, ...]:
-    """Returns pairs of names of tensors (kinegraph's name, name in the file) for `Format.pairs`.
+    """Returns pairs of patterns of tensor names, for `Format.pairs`: (kinegraph's, the file's).
 
-    `layers` maps kinegraph's name of a layer to the layer's name in the file. Both names of a pair end in `.{leaf}`,
-    which stands for a name such as `weight`, because tensors of a layer have the same last name in both.
+    `layers` maps kinegraph's name of a layer to its name in the file. For example, {"conv1": "stem.conv"} becomes
+    (("conv1.{leaf}", "stem.conv.{leaf}"),). `{leaf}` stands for `weight`, `bias` and so on.
     """
     return tuple((f"{ours}.{{leaf}}", f"{theirs}.{{leaf}}") for ours, theirs in layers.items())
 

@@ -1,8 +1,7 @@
-"""Defines the names that tensors have in files of the package pytorchvideo (in .pyth files, under the key
-`model_state`).
+"""Defines the names of tensors in files of the package pytorchvideo (.pyth, under the key `model_state`).
 
-pytorchvideo numbers the parts of a network as blocks. In networks with a pool after res2, the pool has a number too, so
-that the numbers of later parts are higher by 1.
+pytorchvideo numbers the parts of a network. A pool after res2 has a number too, so the numbers of the parts after such
+a pool are higher by 1.
 """
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves

@@ -1,9 +1,8 @@
-"""Defines the names that tensors have in files of the TSN family (temporal segment networks, TSN, and their successor
-TSM). These networks hold a 2D network called `base_model`.
+"""Defines the names that tensors have in files of TSN (temporal segment networks) and of its successor TSM. These
+networks hold a 2D network called `base_model`.
 
-Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. TSM wraps the first convolution of a block,
-so that its name ends in `.net`. There are also files of BN-Inception without `base_model`, whose names are those of
-Caffe.
+Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. In TSM, the name of the first convolution of
+a block ends in `.net`. There are also files of BN-Inception with the names of Caffe, without `base_model`.
 """
 
 from kinegraph.stages.weights.formats.format import Format, State
