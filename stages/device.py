@@ -124,8 +124,3 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Returns `values` as a tensor on `device`. A tensor must be on `device` already."""
-    return values if isinstance(values, Tensor) else upload(values.copy(), device)  # arrays of a cache are read-only

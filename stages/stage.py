@@ -73,10 +73,24 @@ class StageBatch(Protocol):
         stored.
         """
 
+    def upload(self, values: "np.ndarray | Tensor") -> "Tensor":
+        """Returns `values` as a tensor on the device of the runner. A tensor is returned unchanged.
+
+        A GPU copies the array while it computes. Only work that begins after the call waits for the copy.
+        """
+
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
         """Stores `values` [len(slots), ...] as the rows at `slots` of the array `array` of this stage.
 
-        A row that an earlier run has sealed in the cache is not replaced.
+        A row that an earlier run has sealed in the cache is not replaced. A tensor must not be changed in place after
+        the call, because a GPU copies the tensor to the host while the runner goes on.
+        """
+
+    def write_batch(self, array: str, values: "Tensor") -> None:
+        """Stores the rows at `slots` of `values` [batch_size, ...], as `write` does.
+
+        A runner that has values for the whole batch calls this method, because to take rows out of a tensor makes a
+        GPU wait.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
@@ -88,6 +102,13 @@ class StageBatch(Protocol):
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
         """Marks the clip in the slot `slot` of the batch as failed, in this stage and in all stages that read this
         stage. If the clip had failed before, its first reason stays.
+        """
+
+    def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
+        """Marks the clips of those `slots` as failed for which `is_bad`, bool [batch_size], is true, as `fail` does.
+
+        `detail` returns the detail of a slot. On a GPU the call does not wait for the values of `is_bad`. So stages
+        that read this stage may still run for the slot. Their rows are dropped.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:

@@ -21,6 +21,7 @@ from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.stage import Runner
+from kinegraph.stages.transfers import Transfers, transfers_on
 
 Report = Callable[[Event], None]
 
@@ -38,6 +39,7 @@ class Loaded:
     declared: Declared
     runners: Mapping[str, Runner]
     device: torch.device
+    transfers: Transfers
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
@@ -92,6 +94,7 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
         declared=declared,
         runners=runners,
         device=device,
+        transfers=transfers_on(device),
         provenance=Provenance(
             versions=versions(),
             device=described(device),

@@ -4,7 +4,7 @@ A key is the key of a stage. The readers of a key are the stages that read the a
 batch. A slot is usable if its clip was decoded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason, Record, Source
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.extraction.arriving import Arriving
 from kinegraph.pipeline.extraction.feed import PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.shards.leases import Leases, NoLeases
@@ -30,7 +31,7 @@ class ShardInProgress:
     """One work unit in progress. The caller calls `add` with every batch of its rows in order, then `seal` once.
 
     If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
-    are copied from the sealed shard.
+    are copied from the sealed shard. On a GPU, the results of a batch are taken after the next batch has begun.
 
     `clock` is the clock of the thread that computes. `spend` adds what it measured to `seconds`, which the ledger
     records of the unit have.
@@ -58,6 +59,7 @@ class ShardInProgress:
             for key in self.running
         }
         self._lent: dict[str, dict[str, Tensor]] = {}  # by key, its arrays of this batch
+        self.arriving = Arriving()
         self._views: dict[str, Shard] = {}
         self._sealed = self._records_read()
         self._failed_before = self._rows_failed_before(clip_ids)
@@ -97,12 +99,15 @@ class ShardInProgress:
         self.sources |= batch.sources
         self._beside = summed(self._beside, batch.thread_seconds)
         usable = self._take_clips(batch)
+        self.arriving.begin_batch()
         for key in self.running:
             with self.clock.during(key), self._device_clock.during(key):
                 if slots := self._lacking(key, batch, usable):
                     self.loaded.runners[key].run(_KeyBatch(self, key, batch, slots))
             for lender in [lender for lender in self._lent if self._last_reader[lender] == key]:
                 del self._lent[lender]
+        with self.clock.during(COPY):
+            self.arriving.end_batch()
 
     def _take_clips(self, batch: PixelBatch) -> list[int]:
         """Records what the decoder returned for the clips of a batch: frame times and warnings, or failures. Returns
@@ -163,6 +168,9 @@ class ShardInProgress:
         for lent in self._lent.values():
             if array in lent:
                 return lent[array][slot]
+        if self.arriving.awaits(array):
+            with self.clock.during(COPY):
+                self.arriving.take_all()
         for output in self.outputs.values():
             if array in output.arrays:
                 found: np.ndarray = output.arrays[array][row]
@@ -188,6 +196,7 @@ class ShardInProgress:
         stages that are not sealed yet are left to the other worker.
         """
         shard, writing = self.unit.shard, Clock(WRITE)
+        self.arriving.take_all()
         self.spend(marked(THREADS, self._beside) | marked(DEVICE, self._device_clock.taken()))
         if self.decodes:
             check_times(self.cache, shard, self._sealed_times(), self.times)
@@ -273,21 +282,47 @@ class _KeyBatch:
         output = self.shard.outputs.get(self.key)
         return output is not None and array in output.arrays
 
+    def upload(self, values: np.ndarray | Tensor) -> Tensor:
+        return values if isinstance(values, Tensor) else self.shard.loaded.transfers.upload(values)
+
     def write(self, array: str, slots: Sequence[int], values: np.ndarray | Tensor) -> None:
+        self._store(array, slots, range(len(slots)), values)
+
+    def write_batch(self, array: str, values: Tensor) -> None:
+        self._store(array, self.slots, self.slots, values)
+
+    def _store(self, array: str, slots: Sequence[int], places: Sequence[int], values: np.ndarray | Tensor) -> None:
+        """Stores the rows of `values` at `places` as the rows at `slots`, except rows that are sealed in the cache."""
         if (output := self.shard.outputs.get(self.key)) is None:
             return
-        rows = [self.batch.offset + slot for slot in slots]
-        new = [place for place, row in enumerate(rows) if row not in output.kept]
-        if len(new) < len(rows):
-            values, rows = values[new], [rows[place] for place in new]
+        offset, kept = self.batch.offset, output.kept
+        row_of = {place: offset + slot for place, slot in zip(places, slots, strict=True) if offset + slot not in kept}
+
+        def take(arrived: np.ndarray) -> None:
+            for place, row in row_of.items():
+                output.arrays[array][row] = arrived[place]
+
         with self.shard.clock.during(COPY):
-            output.arrays[array][rows] = values.cpu().numpy() if isinstance(values, Tensor) else values
+            if not isinstance(values, Tensor):
+                take(values)
+            elif row_of:
+                self.shard.arriving.expect(array, self.shard.loaded.transfers.download(values), take)
 
     def hand_on(self, array: str, values: Tensor) -> None:
         self.shard.lend(self.key, array, values)
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
+        self.shard.arriving.take_all()  # an earlier reason stays, also one that is on its way
         self.shard.fail(self.key, self.batch.offset + slot, reason, detail)
+
+    def fail_where(self, is_bad: Tensor, reason: Reason, detail: Callable[[int], str]) -> None:
+        def take(arrived: np.ndarray) -> None:
+            for slot in self.slots:
+                if arrived[slot]:
+                    self.shard.fail(self.key, self.batch.offset + slot, reason, detail(slot))
+
+        with self.shard.clock.during(COPY):
+            self.shard.arriving.expect("", self.shard.loaded.transfers.download(is_bad), take)
 
     def note_file(self, slot: int, path: str | None) -> None:
         if (output := self.shard.outputs.get(self.key)) is not None:

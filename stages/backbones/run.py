@@ -11,7 +11,7 @@ from torch import Tensor
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.decode.wanted import Square
-from kinegraph.stages.device import DTYPES_STORED, upload
+from kinegraph.stages.device import DTYPES_STORED
 from kinegraph.stages.stage import StageBatch
 
 
@@ -24,12 +24,12 @@ class BackboneRunner:
     def __init__(
         self, key: str, options: BackboneOptions, square: Square, device: torch.device, *, compiled: bool
     ) -> None:
-        self.key, self.options, self.square, self.device = key, options, square, device
+        self.key, self.options, self.square = key, options, square
         self._extractor = FeatureExtractor(options, device, compiled=compiled)
         self.digest = self._extractor.digest
 
     def run(self, batch: StageBatch) -> None:
-        maps = self._extractor.maps(upload(batch.pixels(self.square), self.device))
+        maps = self._extractor.maps(batch.upload(batch.pixels(self.square)))
         for tap, tap_maps in maps.items():
             self._keep(tap, tap_maps, batch)
 
@@ -40,16 +40,14 @@ class BackboneRunner:
 
         A clip is marked as failed if its rounded maps have a NaN or an infinite value.
         """
-        slots, array = batch.slots, f"{self.key}/{tap}"
+        array = f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])
         if batch.stores(array):
-            batch.write(array, slots, stored[slots])
+            batch.write_batch(array, stored)
         if batch.stores(f"{array}_pooled"):
-            batch.write(f"{array}_pooled", slots, maps.float().mean((3, 4))[slots])
-        finite = stored.isfinite().flatten(1).all(1).tolist()
-        for slot in slots:
-            if not finite[slot]:
-                batch.fail(slot, "non_finite", self._why_not_finite(tap, maps[slot]))
+            batch.write_batch(f"{array}_pooled", maps.float().mean((3, 4)))
+        is_bad = ~stored.isfinite().flatten(1).all(1)
+        batch.fail_where(is_bad, "non_finite", lambda slot: self._why_not_finite(tap, maps[slot]))
         batch.hand_on(array, stored)
 
     def _why_not_finite(self, tap: str, maps: Tensor) -> str:

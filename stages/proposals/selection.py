@@ -51,17 +51,18 @@ def candidates(
     Returns three tensors: the boxes [F, K, 4], their logits [F, K] and the numbers of their levels [K]. The K
     candidates of a frame are those of the first level, then those of the next level, and so on.
     """
-    boxes, scores, levels = [], [], []
+    codes, origins, scores, levels = [], [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
         flat = logit.permute(0, 2, 3, 1).flatten(1).float()  # [F, H*W*A]
         delta = delta.permute(0, 2, 3, 1).reshape(*flat.shape, 4)  # [F, H*W*A, 4]
         score, index = flat.topk(min(pre_nms_top, flat.shape[1]), dim=1)
-        chosen = delta.gather(1, index[..., None].expand(-1, -1, 4)).float()
-        box = BOX_CODER.decode_single(chosen.flatten(0, 1), anchor[index].flatten(0, 1))
-        boxes.append(box.view(chosen.shape))
+        codes.append(delta.gather(1, index[..., None].expand(-1, -1, 4)).float())
+        origins.append(anchor[index])
         scores.append(score)
         levels.append(torch.full((score.shape[1],), level, device=score.device))
-    return torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
+    chosen = torch.cat(codes, 1)  # of all levels at once, because a GPU waits for torchvision's coder twice a call
+    boxes = BOX_CODER.decode_single(chosen.flatten(0, 1), torch.cat(origins, 1).flatten(0, 1))
+    return boxes.view(chosen.shape), torch.cat(scores, 1), torch.cat(levels)
 
 
 def select(
@@ -87,13 +88,14 @@ def select(
         scores=scores.new_zeros(len(boxes), top),
         count=levels.new_zeros(len(boxes)),
     )
-    for f, keep in enumerate(valid):
-        box, score = boxes[f, keep], scores[f, keep]
+    for f, is_valid in enumerate(valid):
+        kept = is_valid.nonzero()[:, 0]  # a GPU waits for their number here, and again in the suppression
+        box, score = boxes[f, kept], scores[f, kept]
         # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
-        best = batched_nms(box, score, levels[keep], nms_threshold)[:top]
+        best = batched_nms(box, score, levels[kept], nms_threshold)[:top]
         out.boxes[f, : len(best)] = box[best]
         out.scores[f, : len(best)] = score[best]
-        out.count[f] = len(best)
+        out.count[f].fill_(len(best))
     return out
 
 

@@ -13,7 +13,14 @@ from kinegraph.stages.regions.roi import RegionBatch, region_features
 
 
 def regions_of_clips(
-    maps: Tensor, boxes: Tensor, count: Tensor, seen: Tensor, input_size: int, tap: Tap, options: RegionOptions
+    maps: Tensor,
+    boxes: Tensor,
+    count: Tensor,
+    seen: Tensor,
+    input_size: int,
+    tap: Tap,
+    options: RegionOptions,
+    places: Tensor | None = None,
 ) -> RegionBatch:
     """Computes the region features of clips from maps. Returns one vector for each region: `features` [B, T, N, C], for
     B clips, T maps per clip, N boxes per frame and C channels.
@@ -23,7 +30,7 @@ def regions_of_clips(
 
     `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are in pixels of the
     video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t reads the boxes of
-    frame t * T_p / T.
+    frame t * T_p / T. `places` are the places of the valid boxes among B * T maps, see `region_features`.
 
     `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) of the video. The network saw it as a square of `input_size`
     px, mirrored if x1 > x2.
@@ -39,6 +46,7 @@ def regions_of_clips(
         options.size,
         options.reduce,
         with_grid=options.grid,
+        places=places,
     )
     shape = maps.shape[:2]
     return RegionBatch(

@@ -42,6 +42,7 @@ def region_features(
     reduce: str = "max",
     *,
     with_grid: bool = False,
+    places: Tensor | None = None,
 ) -> RegionBatch:
     """Returns the region features of the boxes that are true in `valid`, bool [T, N]. Gradients flow to `maps`.
 
@@ -49,9 +50,13 @@ def region_features(
     of the first pixel is at 0.5. A map cell has `stride` x `stride` pixels. Each box is cut into `size` x `size` bins.
     Along each axis, a bin takes as many samples as it covers map cells, rounded up. The bins of a box are reduced to
     one vector by `reduce`, "max" or "mean".
+
+    `places` [2, n] int64 are the frames and the regions of the n valid boxes, in the order of `valid.nonzero()`.
+    Without `places` they are taken from `valid`, for which a GPU waits.
     """
     channels = maps.shape[1]
-    frame, slot = valid.nonzero(as_tuple=True)  # many caches have few boxes in most frames
+    # Many caches have few boxes in most frames.
+    frame, slot = valid.nonzero(as_tuple=True) if places is None else places
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     rois = torch.cat([frame[:, None], boxes[frame, slot]], dim=1).to(maps.dtype)  # [boxes, 5]
     features = maps.new_zeros(*valid.shape, channels)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.device import DTYPES_STORED, on_device, upload
+from kinegraph.stages.device import DTYPES_STORED
 from kinegraph.stages.proposals.stage import BOXES, COUNT
 from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.regions.roi import RegionBatch
 from kinegraph.stages.stage import StageBatch
 
 
@@ -23,30 +23,38 @@ class RegionRunner:
 
     digest = ""
 
-    def __init__(
-        self,
-        key: str,
-        maps_of: str,
-        taps: Sequence[Tap],
-        framing: Framing,
-        options: RegionOptions,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, key: str, maps_of: str, taps: Sequence[Tap], framing: Framing, options: RegionOptions) -> None:
         self.key, self.maps_of, self.taps, self.framing = key, maps_of, taps, framing
-        self.options, self.device = options, device
+        self.options = options
 
     @torch.inference_mode()
     def run(self, batch: StageBatch) -> None:
-        for slot in batch.slots:
-            boxes, count = (on_device(batch.read(array, slot), self.device)[None] for array in (BOXES, COUNT))
+        boxes, count = (
+            np.stack([np.asarray(batch.read(array, slot)) for slot in batch.slots]) for array in (BOXES, COUNT)
+        )
+        seen = np.array([batch.rows[slot].seen(self.framing) for slot in batch.slots], np.float64)
+        all_boxes, all_counts, all_seen = (batch.upload(values) for values in (boxes, count, seen))
+        for clip, slot in enumerate(batch.slots):
+            at = slice(clip, clip + 1)
+            of_clip = all_boxes[at], all_counts[at], all_seen[at]
             for tap in self.taps:
-                self._align(tap, boxes, count, slot, batch)
+                maps = batch.upload(batch.read(f"{self.maps_of}/{tap.name}", slot))[None]
+                places = batch.upload(_places(count[clip], maps.shape[1], boxes.shape[2]))
+                regions = regions_of_clips(maps, *of_clip, self.framing.size, tap, self.options, places)
+                self._keep(tap, regions, slot, batch)
 
-    def _align(self, tap: Tap, boxes: Tensor, count: Tensor, slot: int, batch: StageBatch) -> None:
-        maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)[None]
-        seen = upload(np.array([batch.rows[slot].seen(self.framing)], np.float64), self.device)
-        regions = regions_of_clips(maps, boxes, count, seen, self.framing.size, tap, self.options)
+    def _keep(self, tap: Tap, regions: RegionBatch, slot: int, batch: StageBatch) -> None:
         array, dtype = f"{self.key}/{tap.name}", DTYPES_STORED[self.options.storage_dtype]
         batch.write(array, [slot], regions.features.to(dtype))
         if regions.grid is not None:
             batch.write(f"{array}_grid", [slot], regions.grid.to(dtype))
+
+
+def _places(count: np.ndarray, num_maps: int, num_boxes: int) -> np.ndarray:
+    """Returns the map and the number of each valid box of a clip, int64 [2, n].
+
+    `count` [T_p] is the number of valid boxes of each frame. `num_boxes` is N. The host finds the places, because a GPU
+    would be waited for.
+    """
+    step = len(count) // num_maps
+    return np.stack((np.arange(num_boxes) < count[::step, None]).nonzero())

@@ -63,7 +63,7 @@ class Regions(StageKind):
         assert recipe.regions is not None
         name = self._name(key)
         taps = [recipe.tap_of(name, tap) for tap in recipe.backbones[name].taps]
-        return RegionRunner(key, f"{FEATURES}{name}", taps, recipe.framing_of(name), recipe.regions, device)
+        return RegionRunner(key, f"{FEATURES}{name}", taps, recipe.framing_of(name), recipe.regions)
 
     def _name(self, key: str) -> str:
         return key.removeprefix(f"{self.kind}/")

@@ -26,6 +26,7 @@ from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.kinds import KINDS, kind_of
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Runner, StageKind
+from kinegraph.stages.transfers import InPlace
 
 SECONDS, SIDE = 0.125, 96
 Damage = tuple[str, Callable[[np.ndarray], object], str]  # array, what is done to its rows, the kind of problem
@@ -81,6 +82,13 @@ class BatchInMemory:
         for slot, row in zip(slots, values, strict=True):
             self.written[array, slot] = np.asarray(row)
 
+    def upload(self, values: "np.ndarray | Tensor") -> Tensor:
+        return values if isinstance(values, Tensor) else InPlace().upload(values)
+
+    def write_batch(self, array: str, values: Tensor) -> None:
+        assert len(values) == len(self.rows)
+        self.write(array, self.slots, values[self.slots])
+
     def hand_on(self, array: str, values: Tensor) -> None:
         self.handed_on[array] = values
 
@@ -88,6 +96,12 @@ class BatchInMemory:
         assert reason in get_args(Reason)
         assert detail
         self.failed.setdefault(slot, reason)
+
+    def fail_where(self, is_bad: Tensor, reason: Reason, detail: Callable[[int], str]) -> None:
+        assert is_bad.shape == (len(self.rows),)
+        for slot in self.slots:
+            if is_bad[slot]:
+                self.fail(slot, reason, detail(slot))
 
     def note_file(self, slot: int, path: str | None) -> None:
         if path is not None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
@@ -27,6 +26,7 @@ from kinegraph.stages.decode.stream import OpenVideo
 from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.remote.info import RemoteInfo
 from kinegraph.stages.remote.remote import Remote
+from kinegraph.stages.transfers import InPlace
 from tests.clock import Clock as Time
 
 Load = Callable[..., Config]
@@ -68,7 +68,7 @@ def test_each_kind_of_work_has_its_seconds_and_all_are_the_wall(load: Load, time
     slow(networks, "declare", 500)  # twice, in start-up
     slow(OpenVideo, "rgb", 0.25)  # 4 frames a clip
     slow(FeatureExtractor, "maps", 7)
-    slow(Tensor, "cpu", 0.5)  # also in start-up, for the digests of weights
+    slow(InPlace, "download", 0.5)
     begun = time.now
     extract(config)
     first, second = records(cache, "regions/tiny")
