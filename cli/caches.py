@@ -21,6 +21,7 @@ from kinegraph.cli.options import (
     run_overrides,
 )
 from kinegraph.cli.printing import caches as printing
+from kinegraph.cli.printing.profile import profile as print_profile
 from kinegraph.cli.printing.text import counting, note
 from kinegraph.stages.errors import UsageError
 
@@ -93,6 +94,9 @@ def extract(
     shards: Part = "0/1",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run only failed clips, once more.")] = False,
     limit: Limit = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="At the end, show where the time of the shards sealed here went.")
+    ] = False,
     overrides: Overrides = [],
 ) -> int:
     """Decode videos, run the frozen networks and seal shards. Resumes where it was stopped."""
@@ -104,7 +108,10 @@ def extract(
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings, Cache(settings.cache)))]:
         note(sentence)
-    outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
+    outcome = run(
+        settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed,
+        on_profile=print_profile if profile else None,
+    )  # fmt: skip
     printing.extracted(outcome, settings.cache)
     return EXIT_CLIPS_FAILED if outcome.failures else 0
 

@@ -99,6 +99,9 @@ def calibrated(measured: "Calibration | None") -> None:
     where = f"on {measured.device} with {threads}, peak memory {size(measured.peak_bytes)}"
     say(f"measured: {one} {where}")
     say("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
+    if measured.thread_seconds:
+        say("  beside: " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.thread_seconds.items()))
+    say(measured.limit)
     if measured.failed:
         note(f"{measured.failed} of these clips failed, so the others may take longer")
     if measured.hours is not None:

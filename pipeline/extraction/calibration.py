@@ -3,6 +3,7 @@
 A work unit is one shard with the stage keys that are to be computed for it.
 """
 
+import os
 import resource
 import sys
 import tempfile
@@ -19,9 +20,12 @@ from kinegraph.pipeline.caches.indexed_dataset import move_rows, moved_root
 from kinegraph.pipeline.caches.plan import Plan, WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Preparing
+from kinegraph.pipeline.extraction.limits import Machine, limit
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.worker import Worker
-from kinegraph.stages.clock import of_computing
+from kinegraph.stages.clock import THREADS, of_computing, of_prefix
+from kinegraph.stages.device import is_slow_at, require_precision
+from kinegraph.stages.errors import UsageError
 
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -32,7 +36,8 @@ class Calibration:
 
     `clips` and `failed` are the numbers of clips and failed clips of the unit. `seconds` is the time from the first
     video to the last seal, without the start of Python and the loading of networks. `stage_seconds` divides `seconds`
-    among the stages and the time spent waiting. `peak_bytes` is the largest resident memory of the process. `hours` is
+    among the kinds of work of the thread that computes. `thread_seconds` are the seconds of the threads beside it.
+    `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory of the process. `hours` is
     the time for all missing shards with `workers` such workers in parallel. It is None if every clip of the unit
     failed.
     """
@@ -44,6 +49,8 @@ class Calibration:
     workers: int
     seconds: float
     stage_seconds: dict[str, float]
+    thread_seconds: dict[str, float]
+    limit: str
     peak_bytes: int
     hours: float | None
 
@@ -81,6 +88,8 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         worker.run([unit], decode_threads=0 if inline else worker.threads)
         seconds = time.monotonic() - begun
         records = [scratch.ledger.read(key, unit.shard) for key in unit.keys]
+    last = records[-1].seconds if records[-1] else {}
+    computing, beside = of_computing(last), of_prefix(THREADS, last)
     failed = len({failure.clip_id for record in records if record for failure in record.failures})
     clips, workers = len(cache.shard_rows(unit.shard)), 1 if inline else config.run.workers
     missing = sum(len(cache.shard_rows(other.shard)) for other in plan.units)
@@ -91,9 +100,26 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         threads=worker.threads,
         workers=workers,
         seconds=round(seconds, 3),
-        stage_seconds=of_computing(records[-1].seconds) if records[-1] else {},
+        stage_seconds=computing,
+        thread_seconds=beside,
+        limit=limit(config, _machine(worker, inline), computing, beside),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES,
         hours=missing / (clips / seconds * workers) / 3600 if failed < clips else None,
+    )
+
+
+def _machine(worker: Worker, inline: bool) -> Machine:
+    device = worker.loaded.device
+    try:
+        require_precision("bf16", device, "precision")
+        has_fast_bf16 = not is_slow_at("bf16", device)
+    except UsageError:
+        has_fast_bf16 = False
+    return Machine(
+        is_cpu=device.type == "cpu",
+        cores=os.cpu_count() or 1,
+        decoders=0 if inline else worker.threads,
+        has_fast_bf16=has_fast_bf16,
     )
 
 

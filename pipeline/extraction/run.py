@@ -1,11 +1,12 @@
 """`kinegraph extract` plans, runs the work units and reports failures. Torch is imported only if there is work."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Failure
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.caches.changes import reopen_changed, reopen_files
@@ -15,6 +16,7 @@ from kinegraph.pipeline.clusters.walltime import allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.estimate import estimate
 from kinegraph.pipeline.extraction.executors.contract import Executor, Job
+from kinegraph.pipeline.extraction.profile import Profile, profiled
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.shards.leases import warn_if_off
 
@@ -46,12 +48,15 @@ def extract(
     part: tuple[int, int] = (0, 1),
     limit: int | None = None,
     retry_failed: bool = False,
+    on_profile: Callable[[Profile | None], None] | None = None,
 ) -> Outcome:
     """Computes and seals the shards that the cache lacks. Returns what was done and which clips failed.
 
     `stages` are kinds of stages (`features`) or stage keys (`features/<name>`), by default all. With `part` (i, n),
     only every nth shard is computed, from shard i on (counted from 0). With `limit`, only the shards of the first
-    `limit` rows are computed. Clips that failed are tried again only with `retry_failed`.
+    `limit` rows are computed. Clips that failed are tried again only with `retry_failed`. `on_profile` is called at the
+    end with the profile of the sealed shards, also if a signal or an error ends the run. Its argument is None if no
+    shard was sealed.
 
     Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config or
     was indexed from another data set. Raises ConfigError if the config lacks a section, WeightsError if weights cannot
@@ -80,6 +85,8 @@ def extract(
             executor_of(config).run(job, progress)
     finally:
         progress.close()
+        if on_profile is not None:
+            _tell_profile(on_profile, config, cache, progress, begun)
     return Outcome(
         plan=plan,
         failures=tuple(failures(cache, plan)),
@@ -88,6 +95,17 @@ def extract(
         units_elsewhere=progress.units_elsewhere,
         seconds=progress.seconds,
     )
+
+
+def _tell_profile(
+    on_profile: Callable[[Profile | None], None], config: Config, cache: Cache, progress: Progress, begun: float
+) -> None:
+    """Calls `on_profile`. Only logs if the ledger cannot be read, so that an error that ended the run is not lost."""
+    wall = monotonic() - begun
+    try:
+        on_profile(profiled(config, cache, progress.sealed, wall))
+    except (CacheError, OSError) as error:
+        log.warning("no profile, because the ledger cannot be read: %s", error)
 
 
 def executor_of(config: Config) -> Executor:

@@ -195,8 +195,8 @@ class ShardInProgress:
         Returns None if another worker has taken the shard over or has sealed one of the stages. In that case, the
         stages that are not sealed yet are left to the other worker.
         """
-        shard, writing = self.unit.shard, Clock(WRITE)
         self.arriving.take_all()
+        shard, writing = self.unit.shard, Clock(WRITE)
         self.spend(marked(THREADS, self._beside) | marked(DEVICE, self._device_clock.taken()))
         if self.decodes:
             check_times(self.cache, shard, self._sealed_times(), self.times)

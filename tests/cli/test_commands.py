@@ -35,6 +35,7 @@ FLAGS = {
         "--limit",
         "--scheduler",
         "--scheduler-file",
+        "--profile",
     },
     "status": {"--json", "--failed", "--csv"},
     "verify": {"--json", "--repair"},
@@ -289,10 +290,12 @@ def test_plan_calibrate(kinegraph: Command, config: Path, cache: Path) -> None:
     assert found["units"] == 3
     assert found["calibration"]["clips"] == 2
     assert found["calibration"]["hours"] > 0
-    said = kinegraph("plan", config, "--calibrate").stdout.splitlines()[-3:]
+    said = kinegraph("plan", config, "--calibrate").stdout.splitlines()[-5:]
     assert said[0].startswith("measured: 2 clips in ")
     assert "features/tiny" in said[1]
-    assert said[2].startswith("at this pace about ")
+    assert said[2].startswith("  beside: ")
+    assert said[3].startswith("limit: ")
+    assert said[4].startswith("at this pace about ")
     assert "calibration" not in json.loads(kinegraph("plan", config, "--json").stdout)
     kinegraph("extract", config)
     assert (

@@ -16,6 +16,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import SlurmError
 from kinegraph.pipeline.extraction.events import ClipsDone, Event, UnitSealed
 from kinegraph.pipeline.extraction.executors.contract import Job
+from kinegraph.pipeline.extraction.profile import Profile, profiled
 from kinegraph.pipeline.extraction.run import executor_of, extract
 from kinegraph.pipeline.shards.leases import Leases
 from tests.caches import same_bytes
@@ -82,7 +83,16 @@ class TestExecutor:
         assert [event.unit.shard for event in sealed][2:] == [1]
         assert sum(event.clips for event in events if isinstance(event, ClipsDone)) == 6
         assert same_bytes(cache.root) == same_bytes(whole.root)
+        self._profile_has_all(profiled(config, cache, [event.unit for event in sealed], 0.0))
         assert [*cache.storage.names("leases"), *cache.storage.names("probes")] == []
+
+    def _profile_has_all(self, profile: Profile | None) -> None:
+        assert profile is not None
+        assert (profile.num_clips, profile.num_shards, profile.devices) == (6, 3, ("cpu",))
+        assert profile.workers in (1, 2)
+        assert profile.start_up > 0
+        assert {"features/tiny", "proposals", "regions/tiny", "copy", "rest"} <= profile.computing.keys()
+        assert {"decode", "write"} <= profile.beside.keys()
 
     @pytest.mark.parametrize("overrides", RAISING, indirect=True)
     def test_what_a_worker_raises_arrives(

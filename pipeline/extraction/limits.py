@@ -1,0 +1,140 @@
+"""Says in words what limits the speed of a config on this machine, and what helps. Torch-free.
+
+No sentence has a number that was not measured.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.clock import (
+    ASSEMBLE,
+    CONVERT,
+    COPY,
+    DECODE,
+    DECODE_WAIT,
+    FETCH,
+    FIRST_BATCH,
+    REST,
+    WRITE,
+    WRITER_WAIT,
+)
+from kinegraph.stages.kinds import KINDS
+from kinegraph.stages.remote.staging import COPIERS
+
+WAITS = (FIRST_BATCH, DECODE_WAIT, WRITER_WAIT)
+THREADS_AT = {DECODE: "decoding", FETCH: "copying from URLs", ASSEMBLE: "putting batches together", WRITE: "writing"}
+STAGES = {"features": "the backbone", "proposals": "boxes", "regions": "RoIAlign", "tracks": "linking tracks"}
+NAMES = {"graphs": "reading scene graphs", COPY: "copying results to the host", REST: "work between the stages"}
+OTHER_CACHE = "values change with it, so it needs another `cache`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Describes a worker for the advice. `decoders` is its number of decoder threads, 0 if it decodes between
+    batches. `has_fast_bf16` says that its device computes faster in bf16 than in float32.
+    """
+
+    is_cpu: bool
+    cores: int
+    decoders: int
+    has_fast_bf16: bool
+
+
+def limit(config: Config, machine: Machine, computing: Mapping[str, float], beside: Mapping[str, float]) -> str:
+    """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
+
+    `computing` and `beside` are seconds by kind of work, as in `Profile`. Threads work side by side, so the slowest of
+    them limits: decoders, copiers, the thread that computes, or the writer. Waits do not count, because they follow
+    from the slowest thread. Without decoder threads, decoding is work of the thread that computes.
+    """
+    work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
+    decoding = beside.get(DECODE, 0.0) + beside.get(CONVERT, 0.0)
+    if not machine.decoders:
+        work[DECODE] = decoding
+    total = sum(work.values())
+    loads = {kind: beside.get(kind, 0.0) for kind in (ASSEMBLE, WRITE)}
+    loads |= {FETCH: beside.get(FETCH, 0.0) / COPIERS, DECODE: decoding / machine.decoders if machine.decoders else 0.0}
+    slowest = max(loads, key=lambda kind: loads[kind])
+    if loads[slowest] > total:
+        told = f"limit: {THREADS_AT[slowest]}. It takes {loads[slowest]:.1f} s, and the stages take {total:.1f} s"
+        return _with(told, _helps_thread(slowest, config, machine, beside))
+    kind = max(work, key=lambda kind: work[kind], default=REST)
+    share = 100 * work.get(kind, 0.0) / total if total else 0.0
+    return _with(f"limit: {_named(kind)}, {share:.0f} % of the work of this unit", _helps(kind, config, machine))
+
+
+def _with(told: str, helps: Iterator[str]) -> str:
+    remedies = "; ".join(helps)
+    return f"{told}. What helps: {remedies}." if remedies else f"{told}."
+
+
+def _named(kind: str) -> str:
+    family = kind.partition("/")[0]
+    return f"{STAGES[family]} (`{kind}`)" if family in STAGES else NAMES.get(kind, THREADS_AT.get(kind, f"`{kind}`"))
+
+
+def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[str, float]) -> Iterator[str]:
+    """Yields what helps where threads beside the stages are slower than the stages."""
+    if kind == DECODE:
+        yield (
+            f"more threads (`run.threads`, now {machine.decoders} on {machine.cores} cores)"
+            if machine.decoders < machine.cores
+            else "more cores, or workers on other machines"
+        )
+        if beside.get(CONVERT, 0.0) > beside.get(DECODE, 0.0):
+            yield from _smaller(config)
+    elif kind == FETCH:
+        yield "workers nearer to the videos, or more of them"
+    elif kind == ASSEMBLE:
+        yield from _smaller(config)
+    else:
+        if config.store.compression != "none":
+            yield "`store.compression: none`, in another cache"
+        if maps := [name for name, options in config.backbones.items() if "maps" in options.store]:
+            yield f"`backbones.{maps[0]}.store: [pooled]`, in another cache, if nothing reads the maps"
+        yield "a faster disk for the cache"
+
+
+def _smaller(config: Config) -> Iterator[str]:
+    if config.proposals is not None and hasattr(config.proposals, "short_side"):
+        yield f"a smaller `proposals.short_side` ({OTHER_CACHE})"
+    else:
+        yield f"fewer frames, `clips.num_frames` ({OTHER_CACHE})"
+
+
+def _helps(kind: str, config: Config, machine: Machine) -> Iterator[str]:
+    """Yields what helps where work of the thread that computes takes longest."""
+    family, _, name = kind.partition("/")
+    if kind == DECODE:
+        yield "`--executor local`, which decodes in threads beside the stages"
+    elif family == "proposals" and config.proposals is not None:
+        if config.proposals.network is not None:
+            yield from _precision("proposals", getattr(config.proposals, "precision", "fp32"), machine)
+            twice = config.proposals.model_copy(update={"every": 2 * config.proposals.every})
+            if _is_allowed(config.model_copy(update={"proposals": twice})):
+                yield f"`proposals.every: {twice.every}` ({OTHER_CACHE})"
+    elif family == "features" and name in config.backbones:
+        yield from _precision(f"backbones.{name}", config.backbones[name].precision, machine)
+    elif family == "regions" and config.proposals is not None:
+        yield f"fewer boxes, `proposals.top` below {config.proposals.top} ({OTHER_CACHE})"
+    elif kind == COPY:
+        yield f"`store: [pooled]` without maps ({OTHER_CACHE})"
+    if machine.is_cpu and (family == "features" or (family == "proposals" and config.proposals is not None)):
+        yield "a GPU, if one can be had (`run.device`)"
+
+
+def _is_allowed(config: Config) -> bool:
+    try:
+        for kind in KINDS.values():
+            kind.check(config)
+    except ValueError:
+        return False
+    return True
+
+
+def _precision(section: str, precision: str, machine: Machine) -> Iterator[str]:
+    if precision == "bf16" and not machine.has_fast_bf16:
+        yield f"`{section}.precision: fp32`, as this device is slow in bf16 ({OTHER_CACHE})"
+    elif precision == "fp32" and machine.has_fast_bf16:
+        yield f"`{section}.precision: bf16` ({OTHER_CACHE})"
