@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-install test-slurm test-parity lint bench
+.PHONY: demo test test-faults test-install test-slurm test-parity lint bench bench-scripts
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -33,8 +33,18 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Measures whole extractions and stores, and writes docs/benchmarks.md: 20 minutes on two quiet cores. OPTIONS=--quick
+# shows in two minutes that it runs, and OPTIONS='--device cuda --clips 256' measures a GPU.
 bench: .venv/installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/pip install --quiet --constraint constraints.txt torchcodec || echo "torchcodec is left out"
+	$(BIN)/python -m benchmarks.extraction --json benchmarks/results/extraction.json $(OPTIONS)
+	$(BIN)/python -m benchmarks.stores --json benchmarks/results/stores.json $(filter --quick,$(OPTIONS))
+	$(BIN)/python -m benchmarks.render
+
+# All other scripts, which print the ratios behind the claims about speed.
+SCRIPTS := $(filter-out results render extraction stores resizing,$(basename $(notdir $(wildcard benchmarks/*.py))))
+bench-scripts: .venv/installed
+	for script in $(SCRIPTS); do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 # Known-good versions: what CI runs on. `pip install kinegraph` alone takes any that pyproject.toml allows.
 .venv/installed: pyproject.toml constraints.txt

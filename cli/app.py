@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cli import caches, exchange, finetuning, heads, predicting, start
+from kinegraph.cli import benchmarks, caches, exchange, finetuning, heads, predicting, start
 from kinegraph.cli.exits import EXIT_FAILED, after_stop, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
@@ -76,7 +76,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     caches.index, caches.plan, caches.extract, caches.status, caches.verify,
     heads.train, finetuning.finetune, heads.results, heads.evaluate, predicting.predict,
     exchange.export, exchange.import_,
-    heads.models, heads.demo,
+    heads.models, benchmarks.bench, heads.demo,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.strip("_"))(command)

@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.clips_table import TABLE
-from kinegraph.pipeline.caches.indexed_dataset import move_rows, moved_root
 from kinegraph.pipeline.caches.plan import Plan, WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Preparing
 from kinegraph.pipeline.extraction.limits import Machine, limit
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
+from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.worker import Worker
 from kinegraph.stages.clock import THREADS, of_computing, of_prefix
 from kinegraph.stages.device import is_slow_at, require_precision
@@ -76,18 +75,16 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
     progress = Progress(clips_of(cache, [unit]), "calibrate")
     progress(Preparing(doing=f"running shard {unit.shard} in a temporary folder"))
     with closing(progress), tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
-        scratch = _scratch(cache, folder)
-        if root := moved_root(config, cache):
-            move_rows(scratch, root)
-        worker = Worker(config, scratch, plan.keys, progress)
+        temporary = scratch(config, cache, folder)
+        worker = Worker(config, temporary, plan.keys, progress)
         for stage in worker.loaded.declared.stages.values():
             cache.check_stage(stage)
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
-        _copy_sealed(cache, scratch, read, unit.shard)
+        _copy_sealed(cache, temporary, read, unit.shard)
         begun = time.monotonic()
         worker.run([unit], decode_threads=0 if inline else worker.threads)
         seconds = time.monotonic() - begun
-        records = [scratch.ledger.read(key, unit.shard) for key in unit.keys]
+        records = [temporary.ledger.read(key, unit.shard) for key in unit.keys]
     last = records[-1].seconds if records[-1] else {}
     computing, beside = of_computing(last), of_prefix(THREADS, last)
     failed = len({failure.clip_id for record in records if record for failure in record.failures})
@@ -129,19 +126,12 @@ def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
     return next(unit for unit in units if unit.keys == keys)
 
 
-def _scratch(cache: Cache, folder: str) -> Cache:
-    """Returns a new cache in `folder` with the rows and the layout of `cache`, without any stage."""
-    scratch = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
-    scratch.storage.put(TABLE, [cache.storage.get(TABLE)])
-    return scratch
-
-
-def _copy_sealed(cache: Cache, scratch: Cache, keys: Sequence[str], shard: int) -> None:
-    """Copies the sealed objects of the stages `keys` in one shard from `cache` to the temporary cache `scratch`."""
+def _copy_sealed(cache: Cache, temporary: Cache, keys: Sequence[str], shard: int) -> None:
+    """Copies the sealed objects of the stages `keys` in one shard from `cache` to the cache `temporary`."""
     begun = [key for key in keys if cache.has_stage(key)]
-    scratch.declare(*(cache.stage(key) for key in begun))
+    temporary.declare(*(cache.stage(key) for key in begun))
     for key in begun:
         if record := cache.ledger.read(key, shard):
             for name in record.objects:
-                scratch.storage.put(name, [cache.storage.get(name)])
-            scratch.ledger.seal(record)
+                temporary.storage.put(name, [cache.storage.get(name)])
+            temporary.ledger.seal(record)

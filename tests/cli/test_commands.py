@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLAGS = {
     "index": {"--json", "--set"},
+    "bench": {"--clips", "--rounds", "--json", "--set"},
     "plan": {"--set", "--why", "--calibrate", "--json", "--stage", "--shards", "--limit"},
     "extract": {
         "--set",

@@ -1,0 +1,25 @@
+"""Makes caches in a temporary folder, in which an extraction can be tried out. The user's cache is only read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable
+from kinegraph.pipeline.caches.indexed_dataset import move_rows, moved_root
+from kinegraph.pipeline.config import Config
+
+
+def scratch(config: Config, cache: Cache, folder: Path | str, rows: Sequence[ClipRow] | None = None) -> Cache:
+    """Returns a new cache in `folder` with the layout of `cache`, without any stage.
+
+    The new cache has the rows `rows`, by default all rows of `cache`. Rows of `cache` get the paths below the
+    `dataset.root` of the config, if the videos have moved there.
+    """
+    made = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
+    if rows is not None:
+        ClipsTable.from_rows(rows).write(made.storage)
+        return made
+    made.storage.put(TABLE, [cache.storage.get(TABLE)])
+    if root := moved_root(config, cache):
+        move_rows(made, root)
+    return made

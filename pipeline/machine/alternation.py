@@ -1,0 +1,66 @@
+"""Times several ways of doing the same work by turns, so that a busy machine slows all of them alike. Torch-free."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kinegraph.cache_schemas import stopping
+
+Seconds = Mapping[str, Sequence[float]]  # name of a way -> seconds of each round
+
+
+def nothing() -> None:
+    """Does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way of doing the work. `run` is timed. `prepare` is called before each run and is not timed."""
+
+    name: str
+    run: Callable[[], Any]
+    prepare: Callable[[], Any] = nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """The median, the lowest and the highest of several measurements."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(median=statistics.median(values), lowest=min(values), highest=max(values))
+
+
+def alternate(
+    ways: Sequence[Way],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, list[float]]:
+    """Runs all ways once in each of `rounds` rounds. Returns name of the way -> seconds of each round.
+
+    Each round begins with the next way, so that no way is always the first. `on_progress` is called with the name of
+    the way that ran, the number of runs done and the number of all runs.
+    """
+    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+    for number in range(rounds):
+        first = number % len(ways)
+        for way in stopping.checked([*ways[first:], *ways[:first]]):
+            way.prepare()
+            begun = clock()
+            way.run()
+            seconds[way.name].append(clock() - begun)
+            on_progress(way.name, sum(map(len, seconds.values())), rounds * len(ways))
+    return seconds
+
+
+def ratios(seconds: Seconds, way: str, other: str) -> Spread:
+    """Returns how many times as long `way` took as `other`, as the spread of the ratios of each round."""
+    return Spread.of([a / b for a, b in zip(seconds[way], seconds[other], strict=True)])
