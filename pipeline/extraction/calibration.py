@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache
@@ -19,6 +19,7 @@ from kinegraph.pipeline.caches.plan import Plan, WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Preparing
 from kinegraph.pipeline.extraction.limits import Machine, limit
+from kinegraph.pipeline.extraction.other_precision import KeepingRunner, saved_share
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.worker import Worker
@@ -79,12 +80,14 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         worker = Worker(config, temporary, plan.keys, progress)
         for stage in worker.loaded.declared.stages.values():
             cache.check_stage(stage)
+        keeping = _keep_batches(worker)
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
         _copy_sealed(cache, temporary, read, unit.shard)
         begun = time.monotonic()
         worker.run([unit], decode_threads=0 if inline else worker.threads)
         seconds = time.monotonic() - begun
         records = [temporary.ledger.read(key, unit.shard) for key in unit.keys]
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     last = records[-1].seconds if records[-1] else {}
     computing, beside = of_computing(last), of_prefix(THREADS, last)
     failed = len({failure.clip_id for record in records if record for failure in record.failures})
@@ -99,10 +102,28 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         seconds=round(seconds, 3),
         stage_seconds=computing,
         thread_seconds=beside,
-        limit=limit(config, _machine(worker, inline), computing, beside),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES,
+        limit=limit(
+            config,
+            _machine(worker, inline),
+            computing,
+            beside,
+            lambda key, precision: saved_share(config, key, keeping[key], precision, worker.loaded.device),
+        ),
+        peak_bytes=peak_bytes,
         hours=missing / (clips / seconds * workers) / 3600 if failed < clips else None,
     )
+
+
+def _keep_batches(worker: Worker) -> dict[str, KeepingRunner]:
+    """Makes the networks of `worker` keep a batch each, and returns the runners that do so, by key."""
+    loaded = worker.loaded
+    keeping = {
+        key: KeepingRunner(runner)
+        for key, runner in loaded.runners.items()
+        if key.partition("/")[0] in ("features", "proposals")
+    }
+    worker.loaded = replace(loaded, runners={**loaded.runners, **keeping})
+    return keeping
 
 
 def _machine(worker: Worker, inline: bool) -> Machine:

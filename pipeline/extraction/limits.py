@@ -3,7 +3,8 @@
 No sentence has a number that was not measured.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kinegraph.pipeline.config import Config
@@ -26,6 +27,8 @@ WAITS = (FIRST_BATCH, DECODE_WAIT, WRITER_WAIT)
 THREADS_AT = {DECODE: "decoding", FETCH: "copying from URLs", ASSEMBLE: "putting batches together", WRITE: "writing"}
 STAGES = {"features": "the backbone", "proposals": "boxes", "regions": "RoIAlign", "tracks": "linking tracks"}
 NAMES = {"graphs": "reading scene graphs", COPY: "copying results to the host", REST: "work between the stages"}
+LEAST_SAVED = 0.05  # a smaller share is no remedy
+LEAST_WAITED = 0.05  # a smaller share of the work is no wait
 OTHER_CACHE = "values change with it, so it needs another `cache`"
 
 
@@ -41,27 +44,42 @@ class Machine:
     has_fast_bf16: bool
 
 
-def limit(config: Config, machine: Machine, computing: Mapping[str, float], beside: Mapping[str, float]) -> str:
+Saved = Callable[[str, str], float | None]  # (stage key, precision) -> share of the time that the precision saves
+
+
+def limit(
+    config: Config,
+    machine: Machine,
+    computing: Mapping[str, float],
+    beside: Mapping[str, float],
+    saved: Saved = lambda key, precision: None,
+) -> str:
     """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
 
     `computing` and `beside` are seconds by kind of work, as in `Profile`. Threads work side by side, so the slowest of
     them limits: decoders, copiers, the thread that computes, or the writer. Waits do not count, because they follow
-    from the slowest thread. Without decoder threads, decoding is work of the thread that computes.
+    from the slowest thread. But decoders do not limit where no batch came late: on busy cores they take longer because
+    the stages run. Without decoder threads, decoding is work of the thread that computes.
+
+    `saved` is called if another precision may help. It measures the share that this precision saves of the time of the
+    stage, or returns None where nothing was measured.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
     decoding = beside.get(DECODE, 0.0) + beside.get(CONVERT, 0.0)
     if not machine.decoders:
         work[DECODE] = decoding
     total = sum(work.values())
-    loads = {kind: beside.get(kind, 0.0) for kind in (ASSEMBLE, WRITE)}
-    loads |= {FETCH: beside.get(FETCH, 0.0) / COPIERS, DECODE: decoding / machine.decoders if machine.decoders else 0.0}
+    loads = {WRITE: beside.get(WRITE, 0.0)}
+    if computing.get(DECODE_WAIT, math.inf) >= LEAST_WAITED * total:
+        loads |= {FETCH: beside.get(FETCH, 0.0) / COPIERS, ASSEMBLE: beside.get(ASSEMBLE, 0.0)}
+        loads |= {DECODE: decoding / machine.decoders if machine.decoders else 0.0}
     slowest = max(loads, key=lambda kind: loads[kind])
     if loads[slowest] > total:
         told = f"limit: {THREADS_AT[slowest]}. It takes {loads[slowest]:.1f} s, and the stages take {total:.1f} s"
         return _with(told, _helps_thread(slowest, config, machine, beside))
     kind = max(work, key=lambda kind: work[kind], default=REST)
     share = 100 * work.get(kind, 0.0) / total if total else 0.0
-    return _with(f"limit: {_named(kind)}, {share:.0f} % of the work of this unit", _helps(kind, config, machine))
+    return _with(f"limit: {_named(kind)}, {share:.0f} % of the work of this unit", _helps(kind, config, machine, saved))
 
 
 def _with(told: str, helps: Iterator[str]) -> str:
@@ -103,19 +121,20 @@ def _smaller(config: Config) -> Iterator[str]:
         yield f"fewer frames, `clips.num_frames` ({OTHER_CACHE})"
 
 
-def _helps(kind: str, config: Config, machine: Machine) -> Iterator[str]:
+def _helps(kind: str, config: Config, machine: Machine, saved: Saved) -> Iterator[str]:
     """Yields what helps where work of the thread that computes takes longest."""
     family, _, name = kind.partition("/")
     if kind == DECODE:
         yield "`--executor local`, which decodes in threads beside the stages"
     elif family == "proposals" and config.proposals is not None:
         if config.proposals.network is not None:
-            yield from _precision("proposals", getattr(config.proposals, "precision", "fp32"), machine)
+            if (precision := getattr(config.proposals, "precision", None)) is not None:
+                yield from _precision("proposals", kind, precision, machine, saved)
             twice = config.proposals.model_copy(update={"every": 2 * config.proposals.every})
             if _is_allowed(config.model_copy(update={"proposals": twice})):
                 yield f"`proposals.every: {twice.every}` ({OTHER_CACHE})"
     elif family == "features" and name in config.backbones:
-        yield from _precision(f"backbones.{name}", config.backbones[name].precision, machine)
+        yield from _precision(f"backbones.{name}", kind, config.backbones[name].precision, machine, saved)
     elif family == "regions" and config.proposals is not None:
         yield f"fewer boxes, `proposals.top` below {config.proposals.top} ({OTHER_CACHE})"
     elif kind == COPY:
@@ -133,8 +152,12 @@ def _is_allowed(config: Config) -> bool:
     return True
 
 
-def _precision(section: str, precision: str, machine: Machine) -> Iterator[str]:
-    if precision == "bf16" and not machine.has_fast_bf16:
-        yield f"`{section}.precision: fp32`, as this device is slow in bf16 ({OTHER_CACHE})"
-    elif precision == "fp32" and machine.has_fast_bf16:
-        yield f"`{section}.precision: bf16` ({OTHER_CACHE})"
+def _precision(section: str, key: str, precision: str, machine: Machine, saved: Saved) -> Iterator[str]:
+    other = "bf16" if machine.has_fast_bf16 else "fp32"
+    if precision == other or (precision, other) == ("fp16", "bf16"):
+        return
+    share = saved(key, other)
+    if share is None:
+        yield f"`{section}.precision: {other}`, not measured ({OTHER_CACHE})"
+    elif share >= LEAST_SAVED:
+        yield f"`{section}.precision: {other}` saves {100 * share:.0f} % of that, measured on one batch ({OTHER_CACHE})"

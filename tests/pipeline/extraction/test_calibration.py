@@ -14,6 +14,9 @@ from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.calibration import Calibration, calibrate
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.proposals.from_networks import NetworkSource
+from tests.clock import Clock as Time
 
 Load = Callable[..., Config]
 
@@ -43,6 +46,34 @@ def test_one_unit_is_measured_and_nothing_is_written(load: Load, tmp_path: Path,
     assert 0 < sum(found.stage_seconds.values()) <= found.seconds + 0.01
     assert found.hours == pytest.approx(3 * found.seconds / 3600, abs=3 * ROUNDED), "three units are missing"
     assert found.peak_bytes > 10**8
+
+
+@pytest.mark.parametrize("key", ["features/tiny", "proposals"])
+def test_another_precision_is_measured_on_one_batch(load: Load, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """On a device that is slow in bf16, by a clock that only networks move."""
+    time, ran = Time(), []
+    monkeypatch.setattr("kinegraph.stages.clock.monotonic", time)
+    monkeypatch.setattr("kinegraph.pipeline.extraction.other_precision.perf_counter", time)
+    monkeypatch.setattr("kinegraph.pipeline.extraction.calibration.is_slow_at", lambda precision, device: True)
+    owner, name = (FeatureExtractor, "maps") if key == "features/tiny" else (NetworkSource, "propose")
+    original = getattr(owner, name)
+
+    def slow(network: Any, given: Any) -> Any:
+        ran.append(network.options.precision)
+        time.now += 10 if ran[-1] == "bf16" else 4
+        return original(network, given)
+
+    monkeypatch.setattr(owner, name, slow)
+    precision = ["proposals={source: tiny, weights: random:0, precision: bf16}", "backbones.tiny.precision=bf16"]
+    config = load(*precision)
+    index(config)
+    found = calibrated(config)
+    assert found is not None
+    section = "backbones.tiny" if key == "features/tiny" else "proposals"
+    assert f"(`{key}`), 100 % of the work of this unit" in found.limit
+    assert f"`{section}.precision: fp32` saves 60 % of that, measured on one batch" in found.limit
+    assert ran[-4:] == ["fp32", "fp32", "bf16", "bf16"], "each once before it is measured"
+    assert set(ran[:-4]) == {"bf16"}
 
 
 def test_workers_side_by_side(load: Load) -> None:

@@ -22,7 +22,7 @@ def test_the_longest_stage_limits_where_threads_keep_up(load: Load) -> None:
     told = limit(config, GPU, WAITS | WORK, {"decode": 36.0, "write": 1.0})
     assert told == (
         "limit: boxes (`proposals`), 70 % of the work of this unit. What helps: "
-        f"`proposals.precision: bf16` {NEW}; `proposals.every: 2` {NEW}."
+        f"`proposals.precision: bf16`, not measured {NEW}; `proposals.every: 2` {NEW}."
     )
     assert "bf16" not in limit(config, CPU, WORK, {}), "that CPU is slow at it"
     assert "a GPU, if one can be had" in limit(config, CPU, WORK, {})
@@ -42,9 +42,9 @@ def test_boxes_of_no_network_have_no_precision(load: Load) -> None:
 @pytest.mark.parametrize(
     ("precision", "machine", "helps"),
     [
-        ("fp32", GPU, f"`backbones.tiny.precision: bf16` {NEW}."),
+        ("fp32", GPU, f"`backbones.tiny.precision: bf16`, not measured {NEW}."),
         ("fp32", CPU, "a GPU, if one can be had (`run.device`)."),
-        ("bf16", CPU, f"`backbones.tiny.precision: fp32`, as this device is slow in bf16 {NEW}; a GPU, if one can be "
+        ("bf16", CPU, f"`backbones.tiny.precision: fp32`, not measured {NEW}; a GPU, if one can be "
          "had (`run.device`)."),
     ],
 )  # fmt: skip
@@ -52,6 +52,24 @@ def test_a_backbone_limits(load: Load, precision: str, machine: Machine, helps: 
     config = load(f"backbones.tiny.precision={precision}")
     told = limit(config, machine, {"features/tiny": 3.0, "proposals": 1.0}, {})
     assert told == f"limit: the backbone (`features/tiny`), 75 % of the work of this unit. What helps: {helps}"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.354, "saves 35 % of that, measured on one batch"), (0.04, ""), (-1, "")]
+)
+def test_a_number_is_one_that_was_measured(load: Load, share: float, said: str) -> None:
+    asked = []
+
+    def saved(key: str, precision: str) -> float:
+        asked.append((key, precision))
+        return share
+
+    told = limit(load(*DETECTOR), GPU, WORK, {}, saved)
+    assert asked == [("proposals", "bf16")]
+    assert said in told
+    assert ("precision" in told) == bool(said), "what saves nothing is no help"
+    limit(load(*DETECTOR), GPU, WORK, {"write": 99.0}, saved)
+    assert len(asked) == 1, "nothing is measured that limits nothing"
 
 
 def test_nothing_is_promised_where_nothing_helps(load: Load) -> None:
@@ -78,6 +96,9 @@ def test_decoders_that_are_slower_than_the_stages_limit(load: Load) -> None:
         "limit: decoding. It takes 12.0 s, and the stages take 10.0 s. What helps: more threads (`run.threads`, now 4 "
         "on 16 cores)."
     )
+    in_time = {"waiting for the first batch": 12.0, "waiting for decode": 0.3}
+    told = limit(load(), GPU, WORK | in_time, {"decode": 38.0, "convert and resize": 10.0})
+    assert told.startswith("limit: boxes"), "no batch came late: the cores had much to do"
     all_cores = replace(GPU, cores=4)
     told = limit(load(), all_cores, WORK, {"decode": 10.0, "convert and resize": 38.0})
     assert "more cores, or workers on other machines; fewer frames, `clips.num_frames`" in told

@@ -1,0 +1,67 @@
+"""What the measuring of times costs: prints its share of an extraction.
+
+    python -m benchmarks.measuring [UNITS]   (100 units)
+
+A unit is one clip of a small video, its features those of a tiny network, so there is much to measure and little to do.
+The clocks of all threads count how often the kind of work changes. Then one change is timed alone, and the product is
+compared with the CPU time of all threads in the extraction, start-up without imports included. A comparison of runs
+with and without clocks would need hours, because two runs differ by more.
+"""
+
+import itertools
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+from benchmarks.sharing import document, videos
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.stages.clock import REST, Clock
+
+BLOCKS = 200_000
+
+
+def counted_changes(run: str) -> tuple[int, float]:
+    """Extracts once. Returns the number of changes of all clocks, and the seconds of CPU time."""
+    counter, original = itertools.count(), Clock._change
+
+    def counting(clock: Clock, kind: str) -> str:
+        next(counter)
+        return original(clock, kind)
+
+    import kinegraph.pipeline.extraction.executors.local  # noqa: F401  (torch)
+
+    with patch.object(Clock, "_change", counting):
+        begun = time.process_time()
+        extract(check_config(document(run, Path(run).parent / "videos"), "measuring"))
+        return next(counter), time.process_time() - begun
+
+
+def seconds_of_a_change() -> float:
+    """Times `during` blocks. Each of them changes the kind twice."""
+    clock = Clock(REST)
+    begun = time.thread_time()
+    for _ in range(BLOCKS):
+        with clock.during("copy"):
+            pass
+    return (time.thread_time() - begun) / BLOCKS / 2
+
+
+def main() -> None:
+    units = int(sys.argv[1]) if sys.argv[1:] else 100
+    with tempfile.TemporaryDirectory() as folder:
+        videos(Path(folder, "videos"), units)
+        index(check_config(document(f"{folder}/cache", Path(folder, "videos")), "measuring"))
+        changes, seconds = counted_changes(f"{folder}/cache")
+    each = seconds_of_a_change()
+    print(
+        f"{units} units took {seconds:.2f} s of CPU time: {changes} changes of the kind of work, "
+        f"{1e6 * each:.2f} us each, {changes * each / seconds:.3%} of it"
+    )
+
+
+if __name__ == "__main__":
+    main()

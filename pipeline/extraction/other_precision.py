@@ -1,0 +1,117 @@
+"""Measures a stage in another precision on one batch, for `plan --calibrate`. Needs torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Reason
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.decode.clips import DecodedClip
+from kinegraph.stages.decode.wanted import Square
+from kinegraph.stages.kinds import kind_of
+from kinegraph.stages.stage import Runner, StageBatch
+
+
+@dataclass(frozen=True)
+class KeptBatch:
+    """The first clip of a batch, to run it again after the extraction. Implements `stages.stage.StageBatch`.
+
+    A backbone gets the pixels of the whole batch. What a runner writes is copied to the host and dropped.
+    """
+
+    batch: StageBatch
+    slots: list[int]
+    kept: DecodedClip
+    is_last: bool = True  # so that a runner keeps no result of the clip
+
+    @classmethod
+    def of(cls, batch: StageBatch) -> "KeptBatch":
+        slot = batch.slots[0]
+        return cls(batch, [slot], replace(batch.clip(slot)))
+
+    @property
+    def rows(self) -> Sequence[ClipRow]:
+        return self.batch.rows
+
+    def pixels(self, square: Square) -> np.ndarray:
+        return self.batch.pixels(square)
+
+    def clip(self, slot: int) -> DecodedClip:
+        return replace(self.kept)  # a runner removes the pixels of a clip
+
+    def read(self, array: str, slot: int) -> np.ndarray | Tensor:
+        return self.batch.read(array, slot)
+
+    def stores(self, array: str) -> bool:
+        return self.batch.stores(array)
+
+    def upload(self, values: np.ndarray | Tensor) -> Tensor:
+        return self.batch.upload(values)
+
+    def write(self, array: str, slots: Sequence[int], values: np.ndarray | Tensor) -> None:
+        self.write_batch(array, torch.as_tensor(values))
+
+    def write_batch(self, array: str, values: Tensor) -> None:
+        values.cpu()
+
+    def hand_on(self, array: str, values: Tensor) -> None:
+        return
+
+    def fail(self, slot: int, reason: Reason, detail: str) -> None:
+        return
+
+    def fail_where(self, is_bad: Tensor, reason: Reason, detail: Callable[[int], str]) -> None:
+        is_bad.cpu()
+
+    def note_file(self, slot: int, path: str | None) -> None:
+        return
+
+
+class KeepingRunner:
+    """Runs batches with another runner, and keeps the first of them."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.digest = runner, runner.digest
+        self.kept: KeptBatch | None = None
+
+    def run(self, batch: StageBatch) -> None:
+        if self.kept is None:
+            self.kept = KeptBatch.of(batch)
+        self.runner.run(batch)
+
+
+def in_precision(config: Config, key: str, precision: str) -> Config:
+    """Returns a copy of `config` in which the network of the stage `key` computes in `precision`."""
+    kind, _, name = key.partition("/")
+    if kind == "features":
+        options = config.backbones[name].model_copy(update={"precision": precision})
+        return config.model_copy(update={"backbones": config.backbones | {name: options}})
+    assert config.proposals is not None
+    return config.model_copy(update={"proposals": config.proposals.model_copy(update={"precision": precision})})
+
+
+def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str, device: torch.device) -> float | None:
+    """Returns the share of the time of the stage `key` that `precision` saves, measured on the batch that `keeping` has
+    kept. The share is negative if `precision` is slower.
+
+    Returns None if no batch was kept. The network is loaded a second time. Both networks run the batch once before the
+    measurement.
+    """
+    if keeping.kept is None:
+        return None
+    other = kind_of(key).open(in_precision(config, key, precision), key, device, compiled=config.run.compile)
+    assert other is not None
+    return 1 - _seconds(other, keeping.kept) / _seconds(keeping.runner, keeping.kept)
+
+
+def _seconds(runner: Runner, kept: KeptBatch) -> float:
+    """Runs the batch twice, and returns the seconds of the second time. The results are on the host at its end."""
+    runner.run(kept)
+    begun = perf_counter()
+    runner.run(kept)
+    return perf_counter() - begun
