@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-install test-slurm test-parity lint bench bench-scripts
+.PHONY: demo test test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -27,6 +27,12 @@ test-parity: .venv/installed
 # Needs root and Debian's slurm-wlm and munge; skips, with the reason, where they cannot be started.
 test-slurm: .venv/installed
 	$(BIN)/pytest -m slurm tests/pipeline/extraction/executors
+
+# What needs a GPU, in parts of at most 8 minutes, and one table. `make gpu PYTHON=python3` installs nothing: it takes the
+# packages of that Python, and says which parts are left out for want of one.
+GPU_IN_PLACE := $(filter command line,$(origin PYTHON))
+gpu: $(if $(GPU_IN_PLACE),,.venv/installed)
+	$(if $(GPU_IN_PLACE),$(PYTHON),$(BIN)/python) -m tests.gpu
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 VideoWriter = Callable[..., Path]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VIDEOS = SHARED / "videos"
-# Markers of tests that run only with `-m`, as `make test-<marker>` does.
-OWN_TARGETS = ("faults", "install", "parity", "slurm")
+# Markers of tests that run only with `-m`, as `make test-<marker>` does; `make gpu` does for gpu.
+OWN_TARGETS = ("faults", "gpu", "install", "parity", "slurm")
 # What CI may skip, besides tests of the folder SHARED: it cannot install these.
 ALLOWED_SKIPS = (
     "no GPU",
@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header() -> str:
-    return f"left out unless -m names them: tests marked {', '.join(OWN_TARGETS)} (make test-<marker>)"
+    return f"left out unless -m names them: tests marked {', '.join(OWN_TARGETS)} (make test-<marker>, make gpu)"
 
 
 @pytest.hookimpl(tryfirst=True)

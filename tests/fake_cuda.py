@@ -243,6 +243,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
         torch._C._ensureCUDADeviceGuardSet()
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "Event", FakeTimer)
+        patch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
         patch.setattr(torch.cuda, "current_stream", lambda device: gpu.computing)
         patch.setattr(torch, "tensor", partial(_tensor, torch.tensor))
         patch.setattr(torch.cuda, "is_available", lambda: True)

@@ -15,7 +15,7 @@ from kinegraph.stages.training.engine import seeded, train
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord, TrainResult
 from kinegraph.stages.training.state import STATE_FILE
-from tests.stages.training.conftest import POOLED, ClipsInMemory
+from tests.stages.training.clips_in_memory import POOLED, ClipsInMemory
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(

@@ -19,7 +19,7 @@ from kinegraph.stages.training import together
 from kinegraph.stages.training.engine import seeded, train
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord
-from tests.stages.training.conftest import ClipsInMemory
+from tests.stages.training.clips_in_memory import ClipsInMemory
 from tests.stages.training.resuming import CPU, OPTIONS, clips, run
 
 # 37 clips: the last batch has a single one
