@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from tests import fresh_machine
+from tests import fresh_machine, warm_processes
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder))
         config.add_cleanup(lambda: fresh_machine.replace_environment(machine))
         fresh_machine.replace_environment(fresh_machine.environment(folder, machine))
+    warm_processes.install()
     config.stash[MACHINE_PATH], config.stash[FRESH_PATH] = machine_path, os.environ["PATH"]
 
 
