@@ -6,7 +6,6 @@ A tail is the last layers of a backbone. A head with a tail reads cached maps an
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache, Stage
-from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.heads.head import Head, HeadError, Spec
 from kinegraph.stages.heads.inputs import CROP
@@ -46,6 +45,8 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:
     """Raises HeadError unless the tail has the same weights as the backbone that made the cached maps."""
+    from kinegraph.stages.backbones.build import backbone_digest, build_backbone  # imports torchvision
+
     model, weights, options = stage.options["model"], str(tail.weights), dict(tail.options or {})
     below = build_backbone(model, weights, stage.options["taps"], **options)
     digest, cached = backbone_digest(below, entry(model, options), weights), stage.options["weights_sha256"]

@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from torch import Tensor
-from torchvision.models import Inception3
 
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
@@ -43,6 +42,8 @@ class InceptionV3(Backbone):
     }
 
     def __init__(self) -> None:
+        from torchvision.models import Inception3  # commands that read BRANCHES alone start without torchvision
+
         super().__init__()
         self.adopt(Inception3(aux_logits=False, init_weights=False))
 

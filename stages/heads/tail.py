@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone
-from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
 from kinegraph.stages.backbones.norms import frozen_norms, norms_of
@@ -90,12 +89,16 @@ def trained(options: TailOptions) -> Backbone:
 
     Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the model has no tail.
     """
+    from kinegraph.stages.backbones.build import build_backbone  # imports torchvision
+
     model, geometry, weights = _network(options)
     return build_backbone(model, weights, [entry(model, geometry).taps[-1].name], **geometry)
 
 
 def empty(options: TailOptions) -> Backbone:
     """Returns the backbone, from its input to its last tap, with random weights. The caller loads weights into it."""
+    from kinegraph.stages.backbones.build import untrained  # imports torchvision
+
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
         network = untrained(model, **entry(model, geometry).chosen)

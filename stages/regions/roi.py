@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 POOLED_GRID_BYTES = 256 * 2**20
 
@@ -54,6 +53,8 @@ def region_features(
     `places` [2, n] int64 are the frames and the regions of the n valid boxes, in the order of `valid.nonzero()`.
     Without `places` they are taken from `valid`, for which a GPU waits.
     """
+    from torchvision.ops import roi_align  # takes as long to import as torch; most heads read no map
+
     channels = maps.shape[1]
     # Many caches have few boxes in most frames.
     frame, slot = valid.nonzero(as_tuple=True) if places is None else places
