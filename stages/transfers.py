@@ -82,6 +82,9 @@ class Streams(Protocol):
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
         """Returns a context in which `stream` is the stream of all work and of all new tensors."""
 
+    def event(self) -> torch.cuda.Event:
+        """Returns a new event. A thread that waits for it sleeps and leaves its core to the decoders."""
+
     def pinned(self, num_bytes: int) -> Tensor:
         """Returns new pinned memory, uint8 [num_bytes]."""
 
@@ -103,6 +106,9 @@ class CudaStreams:
 
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
         return torch.cuda.stream(stream)
+
+    def event(self) -> torch.cuda.Event:
+        return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def pinned(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
@@ -141,7 +147,7 @@ class StreamedTransfers:
         streams.downloads.wait_event(streams.computing.record_event())
         with streams.on(streams.downloads):
             pinned.copy_(values, non_blocking=True)
-            copied = streams.downloads.record_event()
+            copied = streams.downloads.record_event(streams.event())
         return _OnItsWay(values, pinned.numpy(), buffer, copied, self._to_host)
 
 

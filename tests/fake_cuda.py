@@ -47,8 +47,11 @@ class DeviceTensor(Tensor):
 
 
 class FakeEvent:
-    def __init__(self, gpu: "FakeGpu", stream: "FakeStream", number: int) -> None:
-        self._gpu, self.stream, self.number = gpu, stream, number
+    stream: "FakeStream"
+    number: int  # of the last work before it in its stream
+
+    def __init__(self, gpu: "FakeGpu") -> None:
+        self._gpu = gpu
 
     def query(self) -> bool:
         """Done is only what the host has waited for."""
@@ -91,8 +94,10 @@ class FakeStream:
         self.queued.append((self.length, work))
         return self.length
 
-    def record_event(self) -> FakeEvent:
-        return FakeEvent(self._gpu, self, self.length)
+    def record_event(self, event: "FakeEvent | None" = None) -> FakeEvent:
+        made = event or FakeEvent(self._gpu)
+        made.stream, made.number = self, self.length
+        return made
 
     def wait_event(self, event: FakeEvent) -> None:
         self.length += 1
@@ -142,6 +147,9 @@ class FakeGpu(TorchDispatchMode):
             yield
         finally:
             self.current = before
+
+    def event(self) -> Any:
+        return FakeEvent(self)
 
     def pinned(self, num_bytes: int) -> Tensor:
         self.pinned_buffers.append(torch.full((num_bytes,), GARBAGE, dtype=torch.uint8))

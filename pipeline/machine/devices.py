@@ -1,12 +1,16 @@
 """Chooses CUDA devices for the worker processes of one machine, and names devices in records."""
 
+import logging
 import os
 from socket import gethostname
 
 import torch
 
+from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.device import require_cuda, share_of_devices
+
+log = logging.getLogger("kinegraph")
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
@@ -15,8 +19,14 @@ def on_device_of(config: Config, worker_index: int) -> Config:
 
     For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last GPU, cuda:0 is next.
     Any other value of `run.device` stays, and on a machine without CUDA every value stays.
+
+    Worker 0 logs how many GPUs are left idle because there are fewer workers than GPUs.
     """
-    device = share_of_devices(config.run.device, worker_index, torch.cuda.device_count())
+    count, workers = torch.cuda.device_count(), config.run.workers
+    device = share_of_devices(config.run.device, worker_index, count)
+    if worker_index == 0 and device != config.run.device and workers < count:
+        idle = counted(count - workers, "GPU is idle", "GPUs are idle")
+        log.info("torch finds %d GPUs and run.workers is %d: %s. --workers %d uses all", count, workers, idle, count)
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 

@@ -21,6 +21,7 @@ PARTS = {
     "training": "tests.gpu.training:part",
     "extraction": "tests.gpu.extraction:part",
     "speed": "tests.gpu.speed:part",
+    "whole": "tests.gpu.whole:part",
 }
 PART_SECONDS = 470  # of one part
 LEFT_OUT, TOO_LATE = 3, -1  # exit code of a part whose package is missing, and of one that took longer

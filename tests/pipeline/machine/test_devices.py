@@ -9,7 +9,7 @@ import torch
 from kinegraph.pipeline.cluster_options import SlurmOptions
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.executors.dask_station import gpu_of
-from kinegraph.pipeline.machine.devices import described, on_gpu_if_asked
+from kinegraph.pipeline.machine.devices import described, on_device_of, on_gpu_if_asked
 from kinegraph.stages.errors import UsageError
 
 
@@ -34,6 +34,25 @@ def test_a_gpu_that_was_asked_for_must_be_there(load: Callable[..., Config], mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert on_gpu_if_asked(config, "run.slurm.gpus: 1").run.device == "cuda"
+
+
+def test_idle_gpus_are_told_once(
+    load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    caplog.set_level("INFO", "kinegraph")
+    for workers, worker_index, device, told in (
+        (1, 0, "cuda:0", "torch finds 4 GPUs and run.workers is 1: 3 GPUs are idle. --workers 4 uses all"),
+        (3, 1, "cuda:1", ""),
+        (3, 0, "cuda:0", "torch finds 4 GPUs and run.workers is 3: 1 GPU is idle. --workers 4 uses all"),
+        (5, 4, "cuda:0", ""),
+    ):
+        caplog.clear()
+        config = on_device_of(load(f"run.workers={workers}"), worker_index)
+        assert (config.run.device, caplog.messages) == (device, [told] if told else [])
+    caplog.clear()
+    on_device_of(load("run.device=cuda:1"), 0)
+    assert not caplog.messages, "the config says so"
 
 
 @pytest.mark.parametrize(
