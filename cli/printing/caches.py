@@ -99,8 +99,9 @@ def calibrated(measured: "Calibration | None") -> None:
     where = f"on {measured.device} with {threads}, peak memory {size(measured.peak_bytes)}"
     say(f"measured: {one} {where}")
     say("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
-    if measured.thread_seconds:
-        say("  beside: " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.thread_seconds.items()))
+    for title, of_kinds in (("beside", measured.thread_seconds), ("on the GPU", measured.device_seconds)):
+        if of_kinds:
+            say(f"  {title}: " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in of_kinds.items()))
     say(measured.limit)
     if measured.failed:
         note(f"{measured.failed} of these clips failed, so the others may take longer")

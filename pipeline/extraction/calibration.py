@@ -23,7 +23,7 @@ from kinegraph.pipeline.extraction.other_precision import KeepingRunner, saved_s
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.worker import Worker
-from kinegraph.stages.clock import THREADS, of_computing, of_prefix
+from kinegraph.stages.clock import DEVICE, THREADS, of_computing, of_prefix
 from kinegraph.stages.device import is_slow_at, require_precision
 from kinegraph.stages.errors import UsageError
 
@@ -36,7 +36,8 @@ class Calibration:
 
     `clips` and `failed` are the numbers of clips and failed clips of the unit. `seconds` is the time from the first
     video to the last seal, without the start of Python and the loading of networks. `stage_seconds` divides `seconds`
-    among the kinds of work of the thread that computes. `thread_seconds` are the seconds of the threads beside it.
+    among the kinds of work of the thread that computes. `thread_seconds` are the seconds of the threads beside it,
+    and `device_seconds` those of stages on a CUDA device.
     `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory of the process. `hours` is
     the time for all missing shards with `workers` such workers in parallel. It is None if every clip of the unit
     failed.
@@ -50,6 +51,7 @@ class Calibration:
     seconds: float
     stage_seconds: dict[str, float]
     thread_seconds: dict[str, float]
+    device_seconds: dict[str, float]
     limit: str
     peak_bytes: int
     hours: float | None
@@ -89,7 +91,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         records = [temporary.ledger.read(key, unit.shard) for key in unit.keys]
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     last = records[-1].seconds if records[-1] else {}
-    computing, beside = of_computing(last), of_prefix(THREADS, last)
+    computing, beside, on_device = of_computing(last), of_prefix(THREADS, last), of_prefix(DEVICE, last)
     failed = len({failure.clip_id for record in records if record for failure in record.failures})
     clips, workers = len(cache.shard_rows(unit.shard)), 1 if inline else config.run.workers
     missing = sum(len(cache.shard_rows(other.shard)) for other in plan.units)
@@ -102,11 +104,13 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         seconds=round(seconds, 3),
         stage_seconds=computing,
         thread_seconds=beside,
+        device_seconds=on_device,
         limit=limit(
             config,
             _machine(worker, inline),
             computing,
             beside,
+            on_device,
             lambda key, precision: saved_share(config, key, keeping[key], precision, worker.loaded.device),
         ),
         peak_bytes=peak_bytes,

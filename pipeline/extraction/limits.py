@@ -52,19 +52,26 @@ def limit(
     machine: Machine,
     computing: Mapping[str, float],
     beside: Mapping[str, float],
+    on_device: Mapping[str, float],
     saved: Saved = lambda key, precision: None,
 ) -> str:
     """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
 
-    `computing` and `beside` are seconds by kind of work, as in `Profile`. Threads work side by side, so the slowest of
-    them limits: decoders, copiers, the thread that computes, or the writer. Waits do not count, because they follow
-    from the slowest thread. But decoders do not limit where no batch came late: on busy cores they take longer because
-    the stages run. Without decoder threads, decoding is work of the thread that computes.
+    `computing`, `beside` and `on_device` are seconds by kind of work, as in `Profile`. On a CUDA device, a stage counts
+    with its time there, and `copy` does not count, because it mostly waits for the device.
+
+    Threads work side by side, so the slowest of them limits: decoders, copiers, the thread that computes, or the
+    writer. Waits do not count, because they follow from the slowest thread. But decoders do not limit where no batch
+    came late: on busy cores they take longer because the stages run. Without decoder threads, decoding is work of the
+    thread that computes.
 
     `saved` is called if another precision may help. It measures the share that this precision saves of the time of the
     stage, or returns None where nothing was measured.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
+    if on_device:
+        work.pop(COPY, None)
+        work |= {key: max(seconds, work.get(key, 0.0)) for key, seconds in on_device.items()}
     decoding = beside.get(DECODE, 0.0) + beside.get(CONVERT, 0.0)
     if not machine.decoders:
         work[DECODE] = decoding

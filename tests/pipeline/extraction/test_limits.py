@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.limits import Machine, limit
+from kinegraph.pipeline.extraction.limits import Machine, Saved
+from kinegraph.pipeline.extraction.limits import limit as limit_of
 
 Load = Callable[..., Config]
 GPU = Machine(is_cpu=False, cores=16, decoders=4, has_fast_bf16=True)
@@ -15,6 +16,24 @@ WORK = {"features/tiny": 2.0, "proposals": 7.0, "regions/tiny": 0.5, "copy": 0.2
 WAITS = {"waiting for the first batch": 50.0, "waiting for decode": 90.0, "waiting for writer": 0.0}
 DETECTOR = ["proposals={source: torchvision, weights: random:0}"]
 NEW = "(values change with it, so it needs another `cache`)"
+
+
+def limit(
+    config: Config,
+    machine: Machine,
+    computing: dict[str, float],
+    beside: dict[str, float],
+    saved: Saved = lambda key, precision: None,
+) -> str:
+    """Of a device without events."""
+    return limit_of(config, machine, computing, beside, {}, saved)
+
+
+def test_a_gpu_counts_and_not_the_wait_for_it(load: Load) -> None:
+    started = {"features/tiny": 0.2, "proposals": 0.1, "tracks": 0.5, "copy": 8.0, "rest": 0.5}
+    on_device = {"features/tiny": 3.0, "proposals": 6.0, "tracks": 0.1}
+    told = limit_of(load(*DETECTOR), GPU, started, {"decode": 36.0}, on_device)
+    assert told.startswith("limit: boxes (`proposals`), 60 % of the work of this unit")
 
 
 def test_the_longest_stage_limits_where_threads_keep_up(load: Load) -> None:
