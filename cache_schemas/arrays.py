@@ -34,9 +34,10 @@ class ArraySpec:
     """Describes one array of the cache.
 
     `name` is the path below data.zarr, for example `proposals/boxes`. `stage` is the key of the stage that writes the
-    array, for example `proposals`. `shape` is the shape of one row. `dims` are the names of the axes of one row. `fill`
-    is the value of rows that are not written yet. `about` describes the array in words. `frame_step` is the number of
-    sampled frames per step of the time axis, or None for an array without a time axis.
+    array, for example `proposals`. `shape` is the shape of one row, and `dtype` the type of its numbers. `dims` are the
+    names of the axes of one row. `fill` is the value of rows that are not written yet. `units` are the units of the
+    values, such as s. `about` describes the array in words. `frame_step` is the number of sampled frames per step of
+    the time axis, or None for an array without a time axis.
     """
 
     name: str
@@ -165,11 +166,12 @@ def feature_arrays(
     store: tuple[str, ...],
     dtype: str,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of one tap. A tap is a named layer of `backbone` whose output is stored.
+    """Returns the specs of the arrays of the tap `tap`, a named layer of `backbone` whose output is stored.
 
     `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store`
-    contains `maps`, `pooled` or both, and the result has one spec for each of them. The array for `maps` holds the
-    output (T, C, H, W). The array for `pooled` holds the mean of the output over H and W (T, C).
+    contains `maps`, `pooled` or both, and the result has one spec for each of them. `frame_step` is the number of
+    sampled frames per map, and `dtype` is the stored type. The array for `maps` holds the output (T, C, H, W). The
+    array for `pooled` holds the mean of the output over H and W (T, C).
     """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
@@ -205,8 +207,11 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array of a stage, without its sizes. The shape of the array is the first `rank` sizes of the
-    stage's axes. For example, for the axes T, N, 4 and rank 2, the shape is (T, N).
+    """Describes one array of a stage, without its sizes. `fill` is the value of rows without data. `about` describes
+    the array in words.
+
+    The shape of the array is the first `rank` sizes of the stage's axes. For example, for the axes T, N, 4 and rank 2,
+    the shape is (T, N).
     """
 
     name: str
@@ -218,10 +223,12 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """Returns the descriptions of the arrays of a stage, one for each of `columns`. An array has the name
+    """Returns the ArraySpecs of the stage with the key `stage`, one for each of `columns`. An array has the name
     `<stage>/<name of the column>`.
 
-    `sizes` maps the name of each axis of the stage to the size of the axis, in the order of the axes.
+    `sizes` maps the name of each axis of the stage to the size of the axis, in the order of the axes. `frame_step` is
+    the number of sampled frames per step of the time axis. It is None if the stage stores a time of its own for each
+    step.
     """
     return tuple(
         ArraySpec(
@@ -264,12 +271,13 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of region features. A region feature describes the part of a feature map inside
-    the box of a proposal. The operation RoIAlign samples that part. Every proposal has one vector, and also one grid of
-    vectors if `grid_size` is set.
+    """Returns the specs of the arrays of region features of the tap `tap` of a backbone. A region feature describes the
+    part of a feature map inside the box of a proposal. Every proposal has one vector, and also one grid of vectors if
+    `grid_size` is set. The operation RoIAlign samples them from the map.
 
     `shape` is (T, N, D): T frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The
-    array of grids has the shape (T, N, D, grid_size, grid_size).
+    array of grids has the shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame
+    of the array.
     """
     dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
 

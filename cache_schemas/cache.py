@@ -183,7 +183,9 @@ class Cache:
             )
 
     def check_layout(self, layout: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with the kind of store and the compression of `layout`."""
+        """Raises CacheMismatch unless the cache was made with the kind of store and the compression that `layout`
+        states.
+        """
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
             raise other_options(self.root, "store", changed)
 
@@ -238,8 +240,8 @@ class Cache:
     def multi_label(self) -> bool | None:
         """Returns whether a video may have several labels, as labels.json says.
 
-        Returns None where labels.json is missing or does not say. None means yes if some row has several labels, else
-        no.
+        Returns None where labels.json is missing or does not say. The caller then decides by the rows: yes if some row
+        has several labels.
         """
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
@@ -294,7 +296,9 @@ class Cache:
         return [row.clip_id for row in self.rows(shard)]
 
     def video_ids(self, shard: int) -> list[str]:
-        """Returns the video ids of a shard, one for each row. The first call reads the video ids of all rows."""
+        """Returns the video ids of shard number `shard`, one for each row. The first call reads the video ids of all
+        rows.
+        """
         if self._video_ids is None:
             self._video_ids = ClipsTable.read_columns(self.storage, ["video_id"]).column("video_id")
         row_range = self.shard_rows(shard)
@@ -324,8 +328,9 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the document of each stage in `stages`, which has the options of the stage. Then calls
-        `declare_arrays` with `renew`, which writes the metadata of all arrays.
+        """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. With
+        `renew`, the labels, splits and other texts of the rows in the metadata are written again where they differ from
+        the rows.
 
         A document that exists already is kept. Raises CacheMismatch if the cache has a stage of equal key but with
         other options. All stages are compared with the cache before the first document is written.
@@ -402,11 +407,11 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> spec of every array that a training can read with `CachedClips`: the stored arrays, and the
-        crops of the rows.
+        """Returns name -> spec of every array that a training can read with `CachedClips`. These are the stored arrays,
+        and the rectangles that the rows show of their frames.
 
-        The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
-        resized frames. A cache without the stage `clips`, for example after an import, has no crops.
+        The rectangles are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
+        resized frames. A cache without the stage `clips`, for example after an import, has no such arrays.
 
         `planned` are further stages, which the cache may not have yet. If the cache has a stage of the same key, the
         arrays of the cache's stage are returned.

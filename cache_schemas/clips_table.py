@@ -28,8 +28,12 @@ Interval = tuple[float, float]  # [start, end), seconds from the first presented
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the
-    video's frame.
+    """One clip under one crop. Times are in seconds from the first presented frame.
+
+    `crop` is the rectangle (x1, y1, x2, y2), in pixels of the video's frame of `frame_width` x `frame_height` px. With
+    `mirrored`, its pixels are mirrored after the cut. `target_times` are the times of the wanted frames. If
+    `target_frames` is set, these frame numbers, from 0, are used in place of the times. `labels` are class numbers.
+    `frame_rate` is set if `path` is a folder of images.
 
     A row of a video that `index` could not open has an empty `target_times`, NaN for times and crop, and 0 for the
     frame size. A later `index` that can open the video replaces these values. An interval of a video has a `video_id`

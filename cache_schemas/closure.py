@@ -13,7 +13,9 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
     """Returns `keys` and the keys of all stages that are made from the stages `keys`, directly or through other stages.
-    For example, `features/i3d` adds `regions/i3d`. The result has the order of `stages`.
+    For example, `features/i3d` adds `regions/i3d`.
+
+    `stages` maps stage keys to stages, each after the stages that it reads. The result has the order of `stages`.
     """
     chosen = {*keys}
     for key, stage in stages.items():

@@ -31,8 +31,8 @@ def codec_of(compression: Compression, array: str) -> str:
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns kind of array -> codec. The result has an entry for every kind of array, also where `compression` is one
-    codec for all arrays.
+    """Returns kind of array (such as `features`) -> codec. The result has an entry for every kind of array, also where
+    `compression` is one codec for all arrays.
     """
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
@@ -60,7 +60,8 @@ def encode(codec: str, chunk: np.ndarray) -> bytes:
 
 
 def decode(frame: bytes, num_bytes: int) -> bytes:
-    """Returns the uncompressed bytes of one inner chunk.
+    """Returns the bytes of one inner chunk, uncompressed. Shards are compressed in inner chunks, each of which is one
+    Blosc frame.
 
     Raises ValueError unless `frame` is a whole Blosc frame that decodes to `num_bytes` bytes.
     """

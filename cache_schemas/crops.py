@@ -100,7 +100,8 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """Returns the largest square at the crop's place in a frame of `width` x `height` px.
+    """Returns the largest square at the place of `crop` (such as "left") as (x1, y1, x2, y2). The frame has `width` x
+    `height` px.
 
     For the crop `full`, returns the whole frame.
     """
@@ -121,11 +122,12 @@ def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
-    """Returns (left, top), the first pixel of the crop in a resized frame of `width` x `height` px.
+    """Returns (left, top), the first pixel of the crop `crop`, such as "left", in a resized frame of `width` x `height`
+    px.
 
-    The place of the crop is rounded to whole pixels. `resize: pillow` rounds halves to even, as torchvision's
-    CenterCrop does. `resize: torch` rounds up, as the function uniform_crop of PySlowFast and PyTorchVideo does. For a
-    crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
+    The place of the crop is rounded to whole pixels, as `framing.resize` says. `pillow` rounds halves to even, as
+    torchvision's CenterCrop does. `torch` rounds up, as the function uniform_crop of PySlowFast and PyTorchVideo does.
+    For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -150,7 +152,9 @@ def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rect
 
 
 def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
-    """Returns `rectangle`. If `mirrored` is true, x1 and x2 are swapped, so that x1 > x2 marks a mirrored rectangle."""
+    """Returns `rectangle` (x1, y1, x2, y2). If `mirrored` is true, x1 and x2 are swapped, so that x1 > x2 marks a
+    mirrored rectangle.
+    """
     x1, y1, x2, y2 = rectangle
     return (x2, y1, x1, y2) if mirrored else rectangle
 

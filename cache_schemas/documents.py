@@ -44,7 +44,12 @@ class Layout(Document):
 
 
 class Manifest(Document):
-    """The document cache.json: how clips are taken from videos, and how arrays are stored."""
+    """The document cache.json.
+
+    `clips` has the options by which clips are taken from videos, and `clips_digest` is their digest. `store` says how
+    arrays are stored. `upgrading` is true from the beginning to the end of an upgrade of the cache.
+    `latest_schema_version` is the highest `schema_version` that this version of kinegraph can read.
+    """
 
     model_config = ConfigDict(extra="allow")
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -85,8 +90,11 @@ class IndexedDataset(Document):
 
 
 class ArrayDocument(Document):
-    """One entry of `arrays` in stages/<key>.json. The entry describes one array. `fill` is the value of rows that were
-    not written, as a text (`nan`, `0`, `-1`).
+    """One entry of `arrays` in stages/<key>.json, which describes one array.
+
+    `stage` is the key of the stage that writes the array. `shape` and `dims` are the sizes and the names of the axes of
+    one row. `fill` is the value of rows that were not written, as a text (`nan`, `0`, `-1`). `about` describes the
+    array in words. `frame_step` is the number of sampled frames per step of the time axis, or None.
     """
 
     name: ObjectName
@@ -122,6 +130,9 @@ class ArrayDocument(Document):
 class StageDocument(Document):
     """The document stages/<key>.json: the options of one stage, their fingerprint, and the arrays that the stage
     writes.
+
+    `weights` is the option `weights` of the network, or "". `upgraded_from` is the fingerprint before an upgrade of the
+    cache, or "".
     """
 
     schema_version: int = Field(ge=1)

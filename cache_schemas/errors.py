@@ -64,10 +64,10 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache that an earlier version of kinegraph made. For some videos, that version chose
-    other frames than this version does.
+    """Returns a CacheMismatch for a cache that an earlier version of kinegraph made. For some videos, that version
+    chose other frames than this version does.
 
-    `changed` has one line for each option that differs.
+    `root` is the path or URL of the cache. `changed` has one line for each option that differs.
     """
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
@@ -87,7 +87,8 @@ def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
 
 
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
-    """Returns the error for a file that could not be written because there is no room or no permission.
+    """Returns a CacheNotWritable for the file `path`, which could not be written because there is no room or no
+    permission.
 
     Returns None if `error` has another cause. `no_inodes` is true if the file system can hold no more files.
     """
@@ -116,7 +117,8 @@ def open_files_limit() -> int:
 
 
 def out_of_descriptors(path: Path, error: OSError) -> TooManyOpenFiles | None:
-    """Returns the error for a file that could not be opened because this process has too many files open.
+    """Returns a TooManyOpenFiles for the file `path`, which could not be opened because this process has too many files
+    open.
 
     Returns None where `error` has another cause.
     """

@@ -24,7 +24,8 @@ Buffer = bytes | bytearray | memoryview
 
 
 def _host(proc: Path = Path("/proc")) -> str:
-    """Returns a short digest of the machine, its present boot and its namespace of process numbers.
+    """Returns a short digest of the machine, its present boot and its namespace of process numbers. `proc` is the
+    folder /proc.
 
     Two processes with the same digest see the same process numbers. Containers on one machine have different namespaces
     of process numbers, although they often share one host name. Outside Linux the digest covers the host name alone.
@@ -247,8 +248,9 @@ def alive(pid: int, started: int = 0) -> bool:
     """Returns whether the process with the number `pid` runs on this machine. A process that has ended but still has a
     number (a zombie) does not count as running.
 
-    `started` is the `start_ticks` of the process, or 0 if they are unknown. If another process has the number `pid` by
-    now, its start differs, and the function returns False.
+    `started` is the start of the process in clock ticks, which `start_ticks` has returned. If another process has the
+    number `pid` by now, its start differs, and the function returns False. If `started` is 0, the starts are not
+    compared.
     """
     try:
         os.kill(pid, 0)
@@ -269,8 +271,8 @@ def start_ticks(pid: int) -> int:
 
 
 def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
-    """Returns (state, start in clock ticks) of a process. The values are the fields 3 and 22 of the file
-    /proc/<pid>/stat.
+    """Returns (state, start in clock ticks) of the process with the number `pid`. The values are the fields 3 and 22 of
+    the file `proc`/<pid>/stat.
 
     Returns ("", 0) where the fields cannot be read.
     """

@@ -21,7 +21,7 @@ def fingerprint(options: Options) -> str:
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
     """Returns one line `key: old value -> new value` for each key whose values in `old` and `new` differ. A key of an
     inner mapping is written as a path of keys (`clips.fps: 25 -> 30`). A value that `old` or `new` lacks is written as
-    `(absent)`.
+    `(absent)`. Each line begins with `prefix`.
     """
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):

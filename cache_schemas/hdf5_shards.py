@@ -27,7 +27,7 @@ ALIGNMENT_BYTES = 8  # chunks start at multiples of this, so that mapped rows ar
 
 
 def object_name(key: str, shard: int) -> str:
-    """Returns the path, below the cache, of the file that holds shard number `shard` of the stage `key`."""
+    """Returns the path, relative to the cache, of the file that holds shard number `shard` of the stage `key`."""
     return f"shards/{key}/{shard:06d}.h5"
 
 
@@ -117,9 +117,9 @@ class Hdf5ShardView:
 
 
 def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> dict[int, int]:
-    """Returns chunk number -> byte offset in the file, for every chunk that was written.
+    """Returns chunk number -> byte offset in the file, for every chunk of `dataset` that was written.
 
-    Raises ValueError where the dataset does not have the shape, type and chunks of `spec`.
+    Raises ValueError where the dataset does not have the shape, type and chunks of `spec` for `shard_clips` rows.
     """
     inner_rows = spec.inner_rows(shard_clips)
     expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
@@ -271,14 +271,14 @@ class Hdf5Store:
         return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
-        """Opens one array of a sealed shard and returns it, mapped into memory.
+        """Opens the array `spec` of the sealed shard number `shard` and returns it, mapped into memory.
 
         Raises FileNotFoundError where there is no shard file, ValueError where the file is damaged.
         """
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Opens shards of one or several arrays. Returns one readable shard for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one Hdf5ShardView for each (array, shard number) in `wanted`.
 
         Raises FileNotFoundError where a shard file is missing, and ValueError where it is damaged.
         """

@@ -95,12 +95,16 @@ class Exported(_Record):
 class Record(_Record):
     """Says what was written when one shard of one stage key was sealed, and which files were read for it.
 
-    `objects` maps the path of each written object, relative to the cache, to its size and digest. `sources` maps a
-    video_id to the identity of the video that was read. `files` maps a video_id to the identity of the file that was
-    read beside the video. `seconds` maps a kind of work to the seconds that it took. `exported` is set for a shard that
-    was copied from another kind of store. All entries except `objects` are then those of the original shard.
-    `upgraded_from` is the fingerprint under which the shard was first sealed, by an earlier version that took the same
-    frames.
+    `key`, `shard` and `num_rows` say which shard it is, and `fingerprint` is that of the stage. `objects` maps the path
+    of each written object, relative to the cache, to its size and digest. `sources` maps a video_id to the identity of
+    the video that was read. `files` maps a video_id to the identity of the file that was read beside the video.
+    `seconds` maps a kind of work to the seconds that it took. `exported` is set for a shard that was copied from
+    another kind of store. All entries except `objects` are then those of the original shard. `failures` lists the
+    failed clips, and `warnings` the complaints of the video decoder. `upgraded_from` is the fingerprint under which the
+    shard was first sealed, by an earlier version that took the same frames.
+
+    The other fields say how the shard was computed: the `versions` of software, the `device`, the `host`, the date
+    (`sealed_at`), the `batch_size` and the number of `threads`. `attempt` is the number of the shard's lease, from 1.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -141,13 +145,15 @@ def encoded(record: Record) -> bytes:
 
 
 class Ledger:
-    """Reads and writes the records below `<cache>/ledger`."""
+    """Reads and writes the ledger records below `<cache>/ledger`. A record marks a shard as done for a stage key."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     def name(self, key: str, shard: int) -> str:
-        """Returns the path, below the cache, of the record of a stage key and shard."""
+        """Returns the path of the ledger record of stage `key` and shard number `shard`, relative to the cache
+        (`ledger/clips/000000.json`).
+        """
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
@@ -159,10 +165,8 @@ class Ledger:
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`.
-
-        An upgrade of the cache calls this method for a shard whose values are right under the new rules without any
-        change.
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache does this
+        for a shard whose values need no change.
         """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
@@ -177,7 +181,7 @@ class Ledger:
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
-        """Returns whether a shard is done for a stage key, which means that the record of the shard exists."""
+        """Returns whether shard number `shard` is done for the stage `key`. It is done if its ledger record exists."""
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
@@ -202,7 +206,7 @@ class Ledger:
         """Yields the records of a stage key in the order of the shards, one for each shard that has a record. `among`
         contains the numbers of the shards whose records are wanted. None means all shards.
 
-        Raises the errors of `read`.
+        Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.
         """
         shards = [shard for shard in self.shards(key) if among is None or shard in among]
         for first in range(0, len(shards), RECORDS_AT_ONCE):

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class ObjectStorage:
-    """The objects below an fsspec URL, for example s3://bucket/prefix.
+    """The objects below `root`, an fsspec URL such as s3://bucket/prefix.
 
     Endpoint, credentials and retries come from the environment variables and config files of the package that opens the
     URL. If the store does not answer, requests are repeated for a while. The object may be used after a fork and may be
@@ -69,8 +69,8 @@ class ObjectStorage:
         return len(content), xxhash.xxh3_128_hexdigest(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates an object unless it exists already. Returns whether this call created the object. An existing object
-        is never replaced.
+        """Creates the object `name` with the bytes `content`, unless it exists already. Returns whether this call
+        created the object. An existing object is never replaced.
         """
         # looked for first, because some servers ignore the condition that a put must not replace an object
         return not self.exists(name) and self._create(name, content)
@@ -195,10 +195,10 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Returns a context in which errors of the storage become a StorageError. The message of the StorageError has
-        the URL of the object `name`.
+        """Returns a context in which errors of the storage are raised as StorageError. The message has the URL of the
+        object `name`.
 
-        FileNotFoundError and MemoryError are not changed.
+        FileNotFoundError and MemoryError are raised unchanged.
         """
         try:
             yield
@@ -222,10 +222,11 @@ class ObjectStorage:
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
-    """Writes the object `path` with the bytes `content`.
+    """Writes the object `path` with the bytes `content`. `settings` are further arguments for the file system of
+    fsspec.
 
     Raises FSTimeoutError if this takes longer than PUT_SECONDS plus the time that `content` needs at
-    SLOWEST_BYTES_PER_SECOND. A file system of fsspec that is not asynchronous has no such limit.
+    SLOWEST_BYTES_PER_SECOND. A file system that is not asynchronous has no such limit.
     """
     if not system.async_impl:
         system.pipe_file(path, content, **settings)

@@ -42,8 +42,8 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade:
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages that write the arrays in `arrays`, and for all stages that these
-    stages read, directly or through others. The function `features_fingerprint` covers these options.
+    """Returns stage key -> options, for the stages that write the arrays named in `arrays`, and for all stages that
+    these stages read, directly or through others.
     """
     return options_behind([cache.array(name).stage for name in arrays], cache.stage)
 
@@ -259,7 +259,9 @@ class CachedClips:
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
-        """Returns one sample for each clip number in `indices`. torch's DataLoader calls this method to get a batch."""
+        """Returns one sample for each clip number in `indices`. A sample maps array names to tensors of one clip.
+        torch's DataLoader calls this method to get a batch.
+        """
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]

@@ -57,7 +57,11 @@ def read_whole(path: Path | str) -> bytes:
 
 
 def _descriptor(path: Path | str) -> int:
-    """Opens a regular file for reading and returns its file descriptor. Raises the errors of `open_regular`."""
+    """Opens a regular file for reading and returns its file descriptor.
+
+    Raises FileNotFoundError where there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
+    Raises OSError where the system cannot open the file.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -85,9 +89,10 @@ def require_regular(path: Path | str) -> os.stat_result:
 
 
 def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """Returns all bytes of a document, which is a regular file.
+    """Returns all bytes of the document at `path`. The path must lead to a regular file.
 
-    Raises NotRegularError where the document has more than `limit_bytes`. Raises the errors of `open_regular`.
+    Raises NotRegularError for a folder, a FIFO, a socket or a device, and for a document of more than `limit_bytes`.
+    Raises FileNotFoundError where there is no file, and OSError where the system cannot open the file.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size <= limit_bytes:

@@ -22,7 +22,8 @@ class RowsMismatch(CacheError):
     """The sealed shards do not match the rows of the cache. After the shards were sealed, clips.parquet or the entry
     `shard_clips` of cache.json was changed.
 
-    `document` is the name of the changed file: clips.parquet or cache.json.
+    `document` is the name of the changed file: clips.parquet or cache.json. `seen` says in words what does not match,
+    and `advice` what to do.
     """
 
     def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:

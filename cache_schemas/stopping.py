@@ -97,11 +97,11 @@ def obey(
 
 
 class _Imports:
-    """Stops the process at its next import after a signal. `obey` adds an object of this class to `sys.meta_path`,
-    which Python asks before each import.
+    """Stops the process at its next import after a signal. An object of this class lies in `sys.meta_path`, which
+    Python asks before each import.
 
-    After `check` has raised, imports are not stopped, because code that tidies up may import. Imports inside a native
-    module are not stopped either, because torch's native module would drop the exception.
+    Once the exception of the stop was raised, imports are not stopped, because code that tidies up may import. Imports
+    inside a native module are not stopped either, because torch's native module would drop the exception.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
@@ -158,8 +158,8 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Stores the text that is printed when a signal has stopped this process. The text tells the user what becomes of
-    the work of the process.
+    """Stores `words`, the text that is printed when a signal has stopped this process. The text tells the user what
+    becomes of the work of the process.
     """
     _noted.words = words
 
@@ -200,7 +200,9 @@ def checked(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def sleep(seconds: float) -> None:
-    """Sleeps like `time.sleep`, but the sleep ends soon after a signal. The main thread then raises as `check` does."""
+    """Sleeps like `time.sleep`, but the sleep ends soon after a signal. The main thread then raises KeyboardInterrupt
+    or Terminated.
+    """
     until = monotonic() + seconds
     check()
     while not _noted.signal and (left := until - monotonic()) > 0:
@@ -211,7 +213,8 @@ def sleep(seconds: float) -> None:
 def wait(event: threading.Event, seconds: float) -> bool:
     """Waits like `event.wait(seconds)`, but the waiting ends soon after a signal. Returns whether the event is set.
 
-    After a signal, the function raises in the main thread as `check` does, and returns in other threads.
+    After a signal, the function raises KeyboardInterrupt or Terminated in the main thread, and returns in other
+    threads.
     """
     until = monotonic() + seconds
     check()
@@ -261,8 +264,8 @@ def get(items: _Queue[Item], seconds: float | None = None) -> Item:
 
 
 def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program and returns its exit code and its output as text, like `subprocess.run`. A signal to this process
-    ends the program.
+    """Runs the program `command[0]` with the other items of `command` as arguments. Returns its exit code and its
+    output as text, like `subprocess.run`. A signal to this process ends the program.
 
     Raises OSError where the program cannot be started. Raises subprocess.TimeoutExpired after `seconds`, after ending
     the program.
@@ -286,7 +289,8 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of `count` threads. At the end of the `with` block, tasks that no thread has begun are dropped.
+    """Yields a pool of `count` threads whose names begin with `name`. At the end of the `with` block, tasks that no
+    thread has begun are dropped.
 
     The end of the block waits for the tasks that threads have begun, unless a signal has come.
     """
@@ -298,10 +302,10 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Runs `call(item)` for each item in the threads of `pool`. Yields the results in the order of the items, like
-    `pool.map`.
+    """Runs `call(item)` for each item of `items` in the threads of `pool`. Yields the results in the order of the
+    items, like `pool.map`.
 
-    A stop by a signal raises its exception also while this function waits for a result.
+    The exception of a signal is raised also while this function waits for a result.
     """
     futures = deque(pool.submit(call, item) for item in items)
     while futures:

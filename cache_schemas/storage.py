@@ -39,7 +39,8 @@ class Storage(Protocol):
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates an object unless it exists already. Returns whether this call created the object.
+        """Creates the object `name` with the bytes `content`, unless it exists already. Returns whether this call
+        created the object.
 
         Where `creates_exclusively` returns True, at most one of several simultaneous calls creates the object.
         """
@@ -56,8 +57,8 @@ class Storage(Protocol):
         ...
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """Returns the bytes of each span, in the order of `spans`. Several spans are fetched at the same time where
-        that is faster.
+        """Returns the bytes of each span, in the order of `spans`. A span is a range of bytes of one object. Several
+        spans are fetched at the same time where that is faster.
 
         Where an object ends within a span, the result for that span has fewer bytes than the span. Raises
         FileNotFoundError where there is no such object.
@@ -75,7 +76,7 @@ class Storage(Protocol):
         ...
 
     def written_at(self, name: str) -> float | None:
-        """Returns the time at which an object was put, in POSIX seconds by the clock of the storage.
+        """Returns the time at which the object `name` was put, in POSIX seconds by the clock of the storage.
 
         Returns None where the storage does not know the time. Raises FileNotFoundError where there is no such object.
         """
@@ -88,8 +89,8 @@ class Storage(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Removes an object, so that a power cut does not bring the object back. Does nothing where the object does not
-        exist.
+        """Removes the object `name`, so that a power cut does not bring the object back. Does nothing where the object
+        does not exist.
         """
         ...
 

@@ -9,7 +9,7 @@ from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 
 
 def open_storage(root: Path | str) -> Storage:
-    """Returns the storage at a cache's path or URL.
+    """Returns the Storage at `root`, the path or URL of a cache.
 
     Raises UnknownStorage for a URL that no installed package opens. Raises it also for a URL with a secret such as a
     password, because URLs are printed and logged.

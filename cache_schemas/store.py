@@ -15,7 +15,7 @@ Written = dict[str, tuple[int, str]]  # object name -> (size in bytes, xxh3_128)
 
 
 class Shard(Protocol):
-    """A sealed shard of one array, opened in this process."""
+    """A sealed shard of one array, opened in this process. Its method `row` returns single rows."""
 
     def row(self, index: int) -> np.ndarray:
         """Returns one row, read-only. `index` counts from the first row of the shard. Raises ValueError where the row
@@ -54,9 +54,9 @@ class Store(Protocol):
         ...
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard, as the objects written by `declare` state it.
+        """Returns the number of rows per shard that the stored metadata of the arrays `specs` states.
 
-        Returns None where these objects are missing or damaged.
+        Returns None where this metadata is missing or damaged.
         """
         ...
 
@@ -93,7 +93,7 @@ class Store(Protocol):
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Returns one row for each (opened shard, row index in the shard) in `places`.
 
-        Rows at a URL are fetched side by side. Raises the errors of `Shard.row`.
+        Rows at a URL are fetched side by side. Raises ValueError where a row is damaged.
         """
         ...
 

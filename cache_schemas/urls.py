@@ -30,5 +30,7 @@ def has_query(url: str) -> bool:
 
 
 def without_secret(url: str) -> str:
-    """Returns the URL for messages. User name and password are replaced by `...`, and the query is removed."""
+    """Returns `url` as it may be shown in messages. User name and password are replaced by `...`, and the query is
+    removed.
+    """
     return LOGIN.sub(r"\1\2\3...@", url).partition("?")[0]

@@ -2,7 +2,7 @@
 fetched.
 
 A shard object consists of inner chunks, an index and the checksum (crc32c) of the index. The index holds (offset,
-nbytes), the place and the size in bytes, of each inner chunk (see `zarr_shards`).
+nbytes), the place and the size in bytes, of each inner chunk.
 """
 
 import struct
@@ -42,9 +42,11 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """One array of one sealed shard, mapped into memory from its shard object. A view keeps no file descriptor open.
+    """One array of one sealed shard, mapped into memory from its shard object, the file `path`. A view keeps no file
+    descriptor open.
 
-    Raises ValueError where the index of the shard is damaged.
+    `shape` is the shape of one row. The file has up to `shard_clips` rows, in inner chunks of `inner_rows` rows. Raises
+    ValueError where the index of the shard is damaged.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
@@ -110,8 +112,8 @@ class FetchedShard:
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Returns the range of bytes that has to be fetched to read one row. `index` is the number of the row in the
-        shard, from 0.
+        """Returns the Span, the range of bytes that has to be fetched to read one row. `index` is the number of the row
+        in the shard, from 0.
 
         In a compressed shard, the range is the whole compressed chunk that contains the row. Otherwise it is the row
         alone.

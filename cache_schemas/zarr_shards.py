@@ -66,7 +66,8 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
-    """Yields the bytes of one shard object in parts: first the rows, then the index, then the checksum of the index.
+    """Yields the bytes of one shard object in parts. First come the rows, compressed with `codec`, then the index, then
+    the checksum of the index.
 
     `rows` are the rows of the shard, at most `shard_clips` of them. Each row has the shape `spec.shape`.
     """
@@ -91,7 +92,9 @@ def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str 
 
 
 class ZarrStore:
-    """Stores the arrays of a cache as data.zarr, with one object per array and shard."""
+    """Stores the arrays of a cache as data.zarr, with one object per array and shard. A shard has `shard_clips` rows,
+    compressed by the codecs that `compression` chooses.
+    """
 
     def __init__(self, storage: Storage, shard_clips: int, compression: Compression = NONE) -> None:
         self.storage, self.shard_clips, self.compression = storage, shard_clips, compression
@@ -145,8 +148,8 @@ class ZarrStore:
         return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """Returns the zarr.json of all arrays, and of all groups that contain the arrays, as a dictionary: object name
-        -> content of the object.
+        """Returns the zarr.json of all arrays `specs`, for `num_rows` rows, and of all groups that contain the arrays.
+        The result is a dictionary: object name -> content of the object.
         """
         group = group_document()
         documents: dict[str, bytes] = {}
@@ -195,10 +198,12 @@ class ZarrStore:
         return written
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
-        """Opens shards of one or several arrays. Returns one opened shard for each (array, shard number) in `wanted`.
+        """Opens shards of one or several arrays. Returns one view for each (array, shard number) in `wanted`: a
+        ShardView of a local file, a FetchedShard at a URL.
 
-        Shard objects that are files are mapped into memory. From shard objects at a URL, the indexes are fetched side
-        by side. Raises FileNotFoundError where a shard does not exist, ValueError where a shard is damaged.
+        Shard objects that are files are mapped into memory. From shard objects at a URL, only the indexes are fetched
+        at first, side by side. Raises FileNotFoundError where a shard does not exist, ValueError where a shard is
+        damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
         if self.storage.local_path(DATA) is not None:

@@ -26,7 +26,8 @@ GPU_IS_FULL = (
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Runs `command` and returns the exit code of the process. Errors are printed to stderr.
+    """Runs `command` and returns the exit code for the process. `command` returns an exit code, or None for 0. Errors
+    are printed to stderr.
 
     The exceptions `typer.Exit` and `typer.Abort` are not caught, because typer, the library that parses the command
     line, needs them to end `--help`.

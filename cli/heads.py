@@ -177,9 +177,11 @@ def _evaluate_all(
     allow_code: bool,
     as_json: bool,
 ) -> int:
-    """Scores runs one after the other and prints one table. An error in one run does not stop the others.
+    """Scores the runs in `folders` one after the other and prints one table. An error in one run does not stop the
+    others.
 
-    Returns exit code 1 if at least one run could not be scored, else 0.
+    `cache` and `split` replace the cache and the test split of each run. Returns exit code 1 if at least one run could
+    not be scored, else 0.
     """
     from kinegraph.cache_schemas.errors import CacheError
     from kinegraph.pipeline.advice import random_weights_advice

@@ -108,9 +108,11 @@ def train(
     runs, their folders are `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped.
     `overwrite` discards existing runs and trains them anew.
 
-    Returns a list with one entry for each run, even if there is only one. An entry has `folder`, `results` (the content
-    of results.json) and `kept` (whether the run was finished before this call). Raises ConfigError, CacheError or
-    HeadError for a config, cache or head that cannot be used, RunExists if all runs were finished before, and
+    Returns a list with one TrainedRun for each run, even if there is only one. It has `folder`, `results` (the content
+    of results.json) and `kept` (whether the run was finished before this call).
+
+    Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used. Raises RunExists if all
+    runs were finished before, or if a finished run had other options or clips than `config` now has. Raises
     RunsDiverged after the last run if some runs diverged.
     """
     from kinegraph.pipeline.training.table import train_runs
@@ -132,10 +134,11 @@ def evaluate(
     texts `section.key=value` for the keys `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`
     of the config. If the head of the run is your own, the code of the head runs only with `allow_code=True`.
 
-    Returns an object with the scores: `result.metrics` (metric name -> value), `per_class()` (class name -> score),
-    `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json. Raises
-    RunError if `run` is not the folder of a complete run or does not fit the cache. Raises CacheError for a cache that
-    cannot be used. Raises UsageError for a split without clips or an override that is not allowed.
+    Returns the scores as RunScores. It has `result.metrics` (metric name -> value), `per_class()` (class name ->
+    score), `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json.
+
+    Raises RunError if `run` is not the folder of a complete run or does not fit the cache. Raises CacheError for a
+    cache that cannot be used. Raises UsageError for a split without clips or an override that is not allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -148,11 +151,13 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     `run` is the folder of the run. `overrides` are texts `run.key=value`, as `run.device=cpu`. If the head of the run
     is your own, the code of the head runs only with `allow_code=True`.
 
-    Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes],
+    Returns a Predictor. Its `predict(videos)` yields one Prediction per video with `scores` [num_classes],
     `probabilities` [num_classes], `clips` (the scores of each clip of the video) and `failure`. `failure` is the reason
     why the video or one of its clips has no scores, or "". `scores` and `probabilities` are None if the video has no
-    scores. The scores are computed as `evaluate` computes them. The first call of `predict` loads the networks, and the
-    predictor keeps them for later calls. Raises RunError for a run that does not record how its features are made.
+    scores. The scores are computed as `evaluate` computes them.
+
+    The first call of `predict` loads the networks, and the Predictor keeps them for later calls. Raises RunError for a
+    run that does not record how its features are made.
     """
     from kinegraph.pipeline.predicting.predictor import Predictor
 

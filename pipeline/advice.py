@@ -30,8 +30,8 @@ def advice(config: Config) -> list[str]:
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns a list with one sentence if an HDF5 cache has at least as many shard files as this process may open at a
-    time. Otherwise returns an empty list.
+    """Returns a list with one sentence of advice if an HDF5 cache has too many shard files for this process to open at
+    a time. Otherwise returns an empty list.
 
     The file data.h5 of such a cache joins all shard files. h5py reads fill values for each shard file that it cannot
     open.
@@ -62,7 +62,7 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
-    """Returns the names of the config sections that have random weights, such as `backbones.i3d` or `proposals`.
+    """Returns the names of the sections of `config` that have random weights, such as `backbones.i3d` or `proposals`.
 
     `cache` is needed only if the config reads stages that were imported into this cache.
     """
@@ -99,8 +99,8 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns how many frames of a clip a network gets, and their rate in frames per second. The network gets one of
-    every `every` frames of the clip.
+    """Returns a Sampling: how many frames of a clip a network gets, and their rate in frames per second. The network
+    gets one of every `every` frames of the clip.
 
     The rate is None if the frames are spread evenly over the clip. Returns None if the rate depends on the video.
     """

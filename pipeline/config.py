@@ -129,9 +129,9 @@ class RunOptions(StageOptions):
 
 
 class TrainSection(TrainOptions):
-    """The training recipe, and named variants of it for `--head a,b,c`.
+    """The section `train` of a config: the training recipe, and `variants` of it for `--head a,b,c`.
 
-    A variant has only the keys that differ from the recipe.
+    `variants` maps a name to the keys that differ from the recipe.
     """
 
     variants: dict[EntryName, dict[str, Any]] = Field(
@@ -143,9 +143,10 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the options of the section `train`, with the keys of the variant `name` in place of its own.
+        """Returns the options of the section `train` as TrainOptions, with the keys of the variant `name` in place of
+        its own. `name` must be a key of `variants`.
 
-        If the variant has another head, the head options of the section are dropped.
+        If the variant names a head that is not `head` of the section, the head options of the section are dropped.
         """
         keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
         if keys.get("head", self.head) != self.head:
@@ -175,7 +176,9 @@ class _Place(StageOptions):
 
 
 class Config(Recipe, _Place):
-    """All sections of one config file. docs/config.md lists every key."""
+    """All sections of one config file. `store` is about the cache, `run` about the extraction, `train` and `finetune`
+    about heads. The sections of `Recipe` say what is extracted. docs/config.md lists every key.
+    """
 
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
@@ -327,15 +330,19 @@ def _meant(given: str, allowed_keys: Iterable[str]) -> str:
 
 
 def _tag(context: dict[str, Any]) -> str:
-    """Returns the key whose value chooses one of several types of a section.
+    """Returns the key whose value chooses one of several types of a section: `kind` for data sets, `source` for
+    proposals.
 
-    The key is `kind` for data sets and `source` for proposals.
+    `context` is the entry `ctx` of an error of pydantic.
     """
     return str(context["discriminator"]).strip("'")
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:
-    """Returns the keys that are allowed at the place `location` of the config, for the error about an unknown key."""
+    """Returns the keys that are allowed at one place of the config, for the error about an unknown key.
+
+    `location` has the keys that lead to this place, for example ["run", "slurm"].
+    """
     model: Any = Config
     for part, below in pairwise([*location, ""]):
         fields = getattr(model, "model_fields", None)

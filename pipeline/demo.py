@@ -1,4 +1,4 @@
-"""`kinegraph demo` runs a config from videos to scores and returns one table."""
+"""`kinegraph demo` runs a config from videos to scores, and returns one table of the scores of all heads."""
 
 import logging
 import time
@@ -49,6 +49,7 @@ ABOUT = {  # by variant; other variants show the name of their head
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
     """The row of one head in the table of the demo. `name` is the head's name in `train.variants` of the config.
+    `about` says in words what the head is.
 
     `scores` has the test score for each seed. `seconds` has the duration of the training for each seed.
     """
@@ -62,10 +63,12 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table of scores, and the seconds that the steps took. `metric` is the name of the metric of all scores.
+    """The table of scores: `rows` has one entry per head, each with `seeds` seeds. `metric` is the name of the metric
+    of all scores.
 
-    `diverged` is the error that names the diverged runs, which have no score in the table. It is None if no run
-    diverged.
+    `num_videos` counts all videos and `num_test` the test videos. `generate_seconds`, `extract_seconds` and `seconds`
+    are the times of generating videos, of extraction and of the whole demo. `diverged` is the error that names the
+    diverged runs, which have no score in the table. It is None if no run diverged.
     """
 
     rows: tuple[DemoRow, ...]
@@ -81,7 +84,8 @@ class DemoResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneDemoResult:
-    """The results of the fine-tuning demo: one comparison per seed, the number of epochs, and the seconds of the demo.
+    """The results of the fine-tuning demo: `comparisons` has one JointComparison per seed. `epochs` is the number of
+    epochs of fine-tuning, and `seconds` is the duration of the demo.
 
     `start` is a text for the output. It says from which runs the fine-tuning started.
     """
@@ -178,7 +182,9 @@ def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips if the test split has no clips or lacks labels, so that heads cannot be compared."""
+    """Raises UnusableClips if the test split of a run in `wanted` has no clips or lacks labels, so that heads cannot be
+    compared.
+    """
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
 
@@ -186,10 +192,10 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
-    """Trains all runs. Returns the finished runs, and the error that names the runs that diverged. The error is None if
-    no run diverged.
+    """Trains each head in `names` with each of `seeds` seeds. Returns the finished runs, and the error that names the
+    runs that diverged. The error is None if no run diverged.
 
-    Raises RunsDiverged if all runs diverged.
+    `note` is called with a line of text for each finished run. Raises RunsDiverged if all runs diverged.
     """
     numbers = count(1)
 

@@ -75,7 +75,7 @@ class FirstConfig:
 
 
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
-    """Returns a config for the videos below `folder`. The config is not written yet.
+    """Returns the text and path of a config for the videos below `folder`, as a FirstConfig. Nothing is written yet.
 
     The config file is `path`, by default the name of the folder with .yaml in the working directory (`data/cats` ->
     `cats.yaml`). `annotations` is a csv that lists the videos. Raises ConfigError if the config file exists, if
@@ -152,7 +152,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listing]:
-    """Returns the dataset options for `folder`, and the videos that these options list.
+    """Returns the FolderOptions for `folder`, and the Listing of the videos that these options list.
 
     Subfolders of numbered images count as videos if there are no video files, or if a csv `annotations` is given.
     """

@@ -42,8 +42,8 @@ def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any)
 
 
 def tell_completion(folder: Path, index: int, exit_code: int) -> None:
-    """Writes the exit code of task `index` to a file in `folder`. The file is for clusters whose SLURM forgets ended
-    tasks.
+    """Writes `exit_code`, the exit code of task number `index`, to a file in `folder`. The file is for clusters whose
+    SLURM forgets ended tasks.
     """
     write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
 
@@ -53,8 +53,9 @@ def _completion(folder: Path, index: int) -> Path:
 
 
 def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
-    """Trains one run. If the run diverges, the message of the error is written to `diverged_file`, and the error is
-    raised.
+    """Trains run number `index` of `work`. `heard` has the callbacks `on_epoch` and `on_step` of the training.
+
+    If the run diverges, the message of the error is written to `diverged_file`, and the error is raised.
     """
     from kinegraph.pipeline.training.table import train_wanted
     from kinegraph.stages.training.engine import TrainingDiverged
@@ -100,9 +101,10 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Returns one list of units per task. The list of task `index` comes first, then those of the next tasks in turn.
+    """Returns one list of work units for each of `num_tasks` tasks. The first list is that of task `index`, counted
+    from 0. The lists of the next tasks follow in turn.
 
-    For example, with units a to e, task 1 of 2 gets [[b, d], [a, c, e]]. The lengths of two lists differ by at most
-    one.
+    For example, with units a to e and 2 tasks, task 1 gets [[b, d], [a, c, e]]. The lengths of two lists differ by at
+    most one.
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

@@ -48,8 +48,8 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns for each run its position in the table of runs, and how many runs its process will train after it, on
-    average.
+    """Returns a RunPlace for each run. It says the number of the run in the table, and how many runs its process will
+    train after it, on average.
 
     The runs in `trained` are finished and are not trained again. The other runs are divided among `workers` processes.
     """

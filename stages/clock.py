@@ -100,14 +100,17 @@ def summed(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def marked(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns `seconds` with `prefix` before each kind, for a ledger record. Kinds without a millisecond are left
-    out.
+    """Returns a copy of `seconds` (kind of work -> seconds) with `prefix` before each kind, for a ledger record. Kinds
+    that took less than a millisecond are left out.
     """
     return {f"{prefix}{kind}": value for kind, value in seconds.items() if round(value, 3) > 0}
 
 
 def of_prefix(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns the kinds of a ledger record that have the prefix, without the prefix."""
+    """Returns those entries of `seconds` whose kind begins with `prefix`, and removes the prefix from the kinds.
+
+    `seconds` is the field of a ledger record: kind of work -> seconds. `prefix` is THREADS or DEVICE.
+    """
     return {kind.removeprefix(prefix): value for kind, value in seconds.items() if kind.startswith(prefix)}
 
 

@@ -61,8 +61,8 @@ class Recipe(StageOptions):
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """Returns how video frames are resized and cut to the square input of a backbone. `name` is the name of the
-        backbone's entry in `backbones` of the config.
+        """Returns a Framing: how video frames are resized and cut to the square input of a backbone. `name` is the name
+        of the backbone's entry in `backbones` of the config.
         """
         return framing_of(self.backbones[name], self.entry_of(name))
 

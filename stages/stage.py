@@ -31,9 +31,9 @@ class StageBatch(Protocol):
     """The input of a runner: consecutive rows of one shard. A row is one clip under one crop.
 
     A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
-    slots. `slots` lists the slots that the runner has to compute: no failed clips, and no rows that are done. A row is
-    done if this stage has computed it, and so have all stages that wait for arrays of this stage (see `hand_on`).
-    `is_last` is True for the last batch of a shard.
+    slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out rows
+    that this stage and all stages that wait for its arrays have already. `is_last` is True for the last batch of a
+    shard.
     """
 
     @property
@@ -64,8 +64,8 @@ class StageBatch(Protocol):
         """Returns the row at `slot` (the place in the batch, from 0) of the array `array`. The array must belong to a
         stage that this stage reads.
 
-        If the other stage has passed the row on with `hand_on`, that row is returned. Otherwise it comes from this work
-        unit, or else from the cache.
+        If that stage has passed the row on with `hand_on`, the passed row is returned. Otherwise the row comes from
+        this work unit, or else from the cache.
         """
 
     def stores(self, array: str) -> bool:
@@ -101,7 +101,8 @@ class StageBatch(Protocol):
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
         """Marks the clip in the slot `slot` of the batch as failed, in this stage and in all stages that read this
-        stage. If the clip had failed before, its first reason stays.
+        stage. `reason` is a word such as "timeout", and `detail` is the full message. If the clip had failed before,
+        its first reason stays.
         """
 
     def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
@@ -153,10 +154,10 @@ class StageKind(Protocol):
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """Returns the description of the stage `key`: its arrays, and the options that its fingerprint covers.
+        """Returns the Stage with the key `key`: its arrays, and the options that its fingerprint covers.
 
-        `declared` maps the keys of all stages that this stage may read to their descriptions. `digest` is the sha256 of
-        the weights, "" for a stage without weights. The option `reads` of the result maps the key of each stage that is
+        `declared` maps the keys of all stages that this stage may read to these stages. `digest` is the sha256 of the
+        weights, "" for a stage without weights. The option `reads` of the result maps the key of each stage that is
         read to its fingerprint.
         """
 
@@ -174,14 +175,16 @@ class StageKind(Protocol):
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """Returns which frames of each clip the stage needs. Returns None if the stage needs no decoded frames."""
+        """Returns a Wanted: which frames and pixels of each clip the stage `key` needs. Returns None if it needs no
+        decoded frames.
+        """
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that this stage passes to its readers with `StageBatch.hand_on`.
+        """Returns the names of the arrays that the stage `key` passes to its readers with `StageBatch.hand_on`.
 
-        The cache may lack these arrays, or not store them at all. This stage then runs again before its readers, but
-        its rows are not written again.
+        The cache may lack these arrays, or not store them at all. The stage then runs again before its readers, but its
+        rows are not written again.
         """
         return ()
 
@@ -193,7 +196,7 @@ class StageKind(Protocol):
         return None
 
     def network(self, recipe: Recipe, key: str) -> str:
-        """Returns the name of the network that `open` loads, or "" where `open` loads no network."""
+        """Returns the name of the network that `open` loads for the stage `key`, or "" where it loads no network."""
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
@@ -213,7 +216,8 @@ class StageKind(Protocol):
         return iter(())
 
     def may_be_zero(self, stage: Stage) -> Collection[str]:
-        """Returns the names of the float arrays in which a row of zeros is normal. `stage` is the stage in the cache.
+        """Returns the names of the float arrays in which a row of zeros is normal. `stage` is a stage of this kind in a
+        cache.
 
         `verify` warns of a row of zeros in any other float array.
         """

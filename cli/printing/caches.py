@@ -242,7 +242,7 @@ def _videos(clips: dict[str, str]) -> list[str]:
     """Returns lines of the form `video: message`. `clips` maps ids of clips to messages. Clips of one video with equal
     messages share a line.
 
-    If only one clip of a video has a message, the line begins with the id of that clip in place of the video.
+    If only one clip of a video has a message, its line begins with the id of the clip in place of the video.
     """
     from kinegraph.cache_schemas.clips_table import video_of
 

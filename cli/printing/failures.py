@@ -65,7 +65,7 @@ def as_text(failures: "Iterable[FailedClip]") -> None:
 
 
 def as_json(failures: "Iterable[FailedClip]") -> None:
-    """Prints one JSON document with one failure per line."""
+    """Prints one JSON document with `failures`, one per line."""
     print('{"schema": 1, "failures": [', end="")
     for index, failed in enumerate(failures):
         print(",\n" if index else "\n", json.dumps(failed.to_json()), sep="", end="")

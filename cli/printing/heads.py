@@ -64,9 +64,10 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns a list with one text, the time left for all runs. Returns an empty list if the time is unknown.
+    """Returns a list with one text, the time left for all runs of the table. Returns an empty list if the time is
+    unknown.
 
-    `done` is the part of the current run `run` that is done, from 0 to 1.
+    `pace` measures the speed of the current run. `done` is the part of the current run `run` that is done, from 0 to 1.
     """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
@@ -130,8 +131,9 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns one row of the table of results, as a list of cells. `runs` are the runs of this row, which differ only
-    in their seeds.
+    """Returns one row of the table of results, as a list of cells.
+
+    `runs` has (folder, results) of each run of this row. The runs differ only in their seeds.
     """
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
@@ -189,8 +191,8 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each network a line with the numbers of parameters and operations. The next lines have the input,
-    taps, options and weights of the network.
+    """Prints for each network in `rows` a line with the numbers of parameters and operations. The next lines have the
+    input, taps, options and weights of the network. `rows` are the entries of `kinegraph models --json`.
     """
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -224,8 +226,9 @@ def _counted_for(row: dict[str, Any]) -> str:
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each head a line with the numbers of parameters and operations. The next lines have the sizes of the
-    head, the arrays that the head reads and the published scores.
+    """Prints for each head in `rows` a line with the numbers of parameters and operations. The next lines have the
+    sizes of the head, the arrays that the head reads and the published scores. `rows` are the entries of `kinegraph
+    models --heads --json`.
     """
     for row in rows:
         say_page(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs")
@@ -240,7 +243,9 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 
 def finetune_demo(result: "FinetuneDemoResult") -> None:
-    """Prints the table of `demo --finetune`, with one row for each way of training. Scores are means over the seeds."""
+    """Prints `result` as the table of `demo --finetune`, with one row for each way of training. Scores are means over
+    the seeds.
+    """
     found, epochs = result.comparisons, counted(result.epochs, "epoch", "epochs")
     longest = counted(max(each.epochs_at_cost for each in found), "epoch", "epochs")
     rows = [

@@ -58,8 +58,10 @@ def _in_part(one: "Prediction") -> str:
 
 
 def pictures(drawn: "Pictures", *, boxes: bool) -> None:
-    """Prints to stderr which overlays and curves were written, and what they lack. `boxes` says whether the head reads
-    boxes.
+    """Prints to stderr which overlays and curves were written, and which could not be written.
+
+    Also prints that overlays lack sound or boxes, and which videos have damaged frames. `boxes` says whether the head
+    reads boxes.
     """
     if drawn.written:
         what = str(drawn.written[0]) if len(drawn.written) == 1 else counted(len(drawn.written), "picture")
@@ -81,10 +83,11 @@ def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the rows of a csv as lists of cells: first a header, then the rows of each video.
+    """Yields the rows of a csv with the predictions `found`, as lists of cells: first a header, then the rows of each
+    video. A row has the probability of each class.
 
-    A video has one row per clip, with its start and end in seconds, and one row for the whole video, without start and
-    end. A video whose clips all failed has no row.
+    A video has one row per clip, with its start and end in seconds. One more row is for the whole video, without start
+    and end. A video whose clips all failed has no row.
     """
     yield ["video", "start", "end", *class_names]
     for one in found:

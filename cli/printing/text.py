@@ -80,8 +80,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. The first column and the columns whose headers are in `words` are flush left. All others
-    are flush right.
+    """Returns a table as text. `header` has the headers of the columns, and `rows` has the cells of each row. The first
+    column and the columns whose headers are in `words` are flush left. All others are flush right.
 
     `columns` is the width of the terminal in characters, or None for no limit. No cell is cut. If the table is too
     wide, it is printed as several tables, and each of them repeats the first column. If the first column alone is very
@@ -101,8 +101,11 @@ def table(
 
 
 def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
-    """Yields the lines of a table. The first cell of each row is a line of its own, above the rest of the row, which is
-    indented. An empty first cell has no line.
+    """Yields the lines of a table that is at most `columns` characters wide. `cells` has the columns, each a list of
+    texts with its header first.
+
+    The first cell of each row is a line of its own, above the rest of the row, which is indented. An empty first cell
+    has no line. If the header of the last column is in `words`, long texts in it go over several lines.
     """
     for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
         if first:
@@ -125,10 +128,11 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> list[str]:
-    """Returns the rows of a table as text, with the columns `cells` side by side.
+    """Returns the rows of a table as text, with the columns `cells` side by side. A column is a list of texts, its
+    header first.
 
     `columns` is the width of the terminal in characters, or None for a file. If the header of the last column is in
-    `words`, texts in it that are too long for the line go over several lines.
+    `words`, long texts in that column go over several lines.
     """
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:

@@ -72,14 +72,14 @@ def _failed_videos(record: Record) -> set[str]:
 
 
 def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
-    """Returns the videos whose clips in the shard of `record` have all failed."""
+    """Returns the ids of the videos whose clips in the shard of `record` have all failed."""
     failed = {failure.clip_id for failure in record.failures}
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """Returns stage key -> shard -> ids of the videos whose file of boxes or scene graphs has changed since the shard
-    was sealed.
+    """Returns stage key -> shard -> ids of videos, for the shard numbers `shards`. The file of boxes or scene graphs of
+    these videos has changed since the shard was sealed.
 
     A missing file counts as unchanged.
     """
@@ -111,8 +111,8 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """Returns for each (URL, recorded identity) in `videos` whether the video at the URL has changed since its identity
-    was recorded.
+    """Returns a bool for each (URL, recorded identity) in `videos`. It is true if the video at the URL has changed
+    since its identity was recorded.
 
     If the network or the credentials fail, logs a warning and returns False for every video.
     """
@@ -155,7 +155,7 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
     """Removes the ledger records of all stages for each shard that has a changed video, so that `extract` computes
-    these shards again. `changed` is the result of `changed_videos`.
+    these shards again. `changed` maps the number of a shard to the ids of its changed videos.
 
     Raises CacheMismatch and removes nothing if a changed video has other times or another frame size than its rows in
     clips.parquet.

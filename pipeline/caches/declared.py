@@ -75,8 +75,8 @@ class Declared:
         """Returns the keys of all stages that run in a work unit, in the order in which they run. The unit has to write
         the stages `keys` of one shard.
 
-        Some stages hand arrays, such as maps, on in memory to their readers. Such a stage also runs, even if it is not
-        in `keys`, when a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the
+        Some stages hand arrays, such as maps, on in memory to their readers. Such a stage runs, also if it is not in
+        `keys`, when a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the
         cache has the stage `key` for this shard.
 
         Stages without handed-on arrays run first. Then each stage that hands arrays on runs, directly followed by its
@@ -105,8 +105,8 @@ class Declared:
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
 
     def wanted(self, keys: Iterable[str]) -> Wanted | None:
-        """Returns which frames and crops of a clip have to be decoded, so that all stages in `keys` can run. Returns
-        None if nothing has to be decoded.
+        """Returns a Wanted: which frames and crops of a clip have to be decoded, so that all stages in `keys` can run.
+        Returns None if nothing has to be decoded.
         """
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
@@ -157,11 +157,11 @@ class _Stages(dict[str, Stage]):
 
 
 def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
-    """Returns all stages of the config `recipe`. `digests` maps stage keys to digests of their weights, which become
-    part of the fingerprints of the stages.
+    """Returns the `Declared` with all stages that the config `recipe` asks for. `digests` maps stage keys to the sha256
+    of their weights, which become part of the stages' fingerprints.
 
     A stage may read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither
-    the recipe nor `cache` has.
+    `recipe` nor `cache` has.
     """
     stages = _Stages(cache)
     for kind in KINDS.values():
@@ -185,7 +185,7 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """Returns the largest number of rows per shard, at most 64, with which no object of the shard exceeds 256 MiB.
+    """Returns the largest number of rows per shard, at most 64, with which no object of the `arrays` exceeds 256 MiB.
     Returns 1 if a single row exceeds 256 MiB.
     """
     largest = max(spec.row_bytes for spec in arrays)

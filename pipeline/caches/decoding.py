@@ -30,7 +30,7 @@ MAX_FRAME_RATE = 1000  # images a second, as in a config
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """The facts about a video that `probe` returns.
+    """The facts about a video that are known before its frames are decoded.
 
     `duration` is in seconds from the first frame to the end of the last frame. `width` and `height` are displayed
     pixels. `rate` is in frames per second. `warning` is a sentence about faults in the file, "" if there are none.
@@ -92,10 +92,9 @@ def decode(
     of the squares to which crops are resized. A whole picture is squeezed into the square. Without `size`, crops are
     not resized. If `path` is a folder of numbered images, `frame_rate` is their number per second.
 
-    Returns a list with one result for each interval, clip and crop. A result is frames, or a DecodeError that says why
-    there are none. The results are sorted by interval, then by clip, then by crop. With `times` there is one result per
-    interval. Without `intervals`, the whole video is one interval. Raises ConfigError if an option is not allowed, or
-    if `times` and `clips` are both given.
+    Returns a list with one result for each interval, clip and crop. A result is a `Frames`, or a DecodeError that says
+    why there are none. The results are sorted by interval, then by clip, then by crop. With `times` there is one result
+    per interval. Raises ConfigError if an option is not allowed, or if `times` and `clips` are both given.
     """
     options = _options(times, clips)
     if size is not None and (not isinstance(size, Integral) or size < 1):
@@ -145,8 +144,8 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Returns the facts about a video, such as its duration. The video is a folder of images if `frame_rate` is given,
-    otherwise a file. With `by_number`, the facts of a file include the times of all frames.
+    """Returns a Probe with the facts about the video at `path`, such as its duration. With a `frame_rate`, in images
+    per second, `path` is a folder of images. With `by_number`, the facts about a file include the times of all frames.
 
     Raises DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
     """
@@ -181,8 +180,10 @@ def _rows(
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """Returns `times`, in seconds. If `row` is an interval of a video, a time before the interval is replaced by the
-    start of the interval. Times after it stay as they are.
+    """Returns a copy of `times` (seconds) in which each time before the interval of `row` is replaced by the start of
+    the interval.
+
+    Times after the interval stay as they are. If `row` has no interval, all times stay.
     """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)

@@ -18,8 +18,8 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """A clip that failed in the stages `stages`. `reason` is the short reason in the ledger, such as `timeout`. `words`
-    is the full message.
+    """A clip of a video that failed in the stages `stages`. `video` and `clip` are the ids. `reason` is the short
+    reason in the ledger, such as `timeout`. `words` is the full message.
     """
 
     video: str

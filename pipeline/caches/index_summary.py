@@ -46,8 +46,11 @@ class SplitSummary:
 
 
 def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
-    """Returns a dict: name of the split -> the numbers of videos, clips, hours and classes of the split. Splits without
-    a video are left out. The splits train, val and test come first.
+    """Returns name of the split -> SplitSummary (the numbers of videos, clips, hours and classes) for the videos of
+    `listing`.
+
+    `probes` maps the path of each video to its duration and other facts, or to the error of reading it. Each video has
+    `rows_per_video` clips. Splits without a video are left out. The splits train, val and test come first.
     """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:

@@ -23,8 +23,9 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the dataset options in which the config differs from the cache: option -> (value that `kinegraph index`
-    recorded in the cache, value in the config). If the option `kind` differs, only `kind` is in the result.
+    """Returns the dataset options in which the config differs from the cache: option -> (value in the cache, value in
+    the config). `kinegraph index` recorded the value in the cache. If the option `kind` differs, only `kind` is in the
+    result.
 
     Returns an empty dict if the config has no `dataset`, or if the cache does not record how it was indexed.
     """
@@ -96,8 +97,8 @@ def moved_root(config: Config, cache: Cache) -> str | None:
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to the cache if the data set was moved. It was moved if its root in the config
-    is not the root with which the cache was indexed.
+    """Writes the new paths of the videos to the cache if the data set was moved. It was moved if its root in `config`
+    is not the root with which `cache` was indexed.
     """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
@@ -123,8 +124,9 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> path below the new root `root`, for each video that lay below the old root when the data set
-    was indexed.
+    """Returns video_id -> path, for a data set that was moved to the folder `root`.
+
+    Videos that were not below the folder of the data set when it was indexed are left out.
     """
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()

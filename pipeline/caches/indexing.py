@@ -84,14 +84,14 @@ class Indexed:
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
-    """Lists the data set, probes the videos and writes clips.parquet. Existing rows keep their row number.
+    """Lists the data set, probes the videos and writes clips.parquet. Returns an Indexed, which has the counts and the
+    faults. Existing rows keep their row number.
 
-    Returns the counts of the index and the faults of videos and labels. A video that cannot be opened gets rows without
-    times. Extraction marks the clips of such a video as failed. A later index fills in the times if the video can then
-    be opened.
+    A video that cannot be opened gets rows without times, which extraction marks as failed. A later index fills in the
+    times. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
-    Raises ConfigError if the config has no `dataset`, DatasetError if the data set cannot be listed, CacheMismatch if
-    the cache was made with other options, and VideosHangError if 64 videos hang at the same time.
+    Raises ConfigError if the config has no `dataset`, and DatasetError if the data set cannot be listed. Raises
+    CacheMismatch if the cache was made with other options. Raises VideosHangError if 64 videos hang at the same time.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
@@ -170,8 +170,8 @@ def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
 
 
 def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
-    """Returns a dict with the options of the data set, without options that had no effect on the list of videos. For
-    example, `frame_rate` is left out if no video is a folder of images.
+    """Returns a dict with the options of the data set, without options that had no effect on `listing`, the list of
+    videos. For example, `frame_rate` is left out if no video is a folder of images.
     """
     entered = options.model_dump(mode="json")
     if entered["kind"] == "folder" and not listing.dealt:
@@ -182,12 +182,14 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
 
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
-    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults."""
+    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults. `probes`
+    maps the path of each video to the result of opening it.
+    """
     return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
 def _duration(probe: Probe | DecodeError) -> float:
-    """Returns the duration of a video in seconds, or NaN if the video cannot be opened."""
+    """Returns the duration of a video in seconds, or NaN if `probe`, the result of opening the video, is an error."""
     return probe.duration if isinstance(probe, Probe) else NAN
 
 
@@ -202,10 +204,11 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe of the video, or path -> error if the video cannot be opened. All intervals of a video
-    share one probe.
+    """Returns path -> probe of each video in `listing`, or path -> error if the video cannot be opened. All intervals
+    of a video share one probe.
 
-    Each video on a disk has a time limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
+    `on_progress` is called with ("reading headers", videos done, number of videos). Each video on a disk has a time
+    limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
     """
     run = config.run
     probe_of: dict[str, Probe | DecodeError] = {}
@@ -225,8 +228,9 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns the facts about a video file or a folder of images that indexing needs, such as its duration. With
-    `by_number`, the result for a file also has the times of the frames.
+    """Returns a Probe: the facts about a video file or a folder of images that indexing needs, such as its duration.
+    With `by_number`, the result for a file also has the times of the frames. A video at a URL is first copied by
+    `staging`.
 
     Raises DecodeError if the video cannot be opened.
     """
@@ -236,7 +240,8 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """Yields all rows of one video or one interval: a row for each clip with each crop.
+    """Yields all rows of one video or one interval: a ClipRow for each clip with each crop. `options` states the clips
+    and the crops.
 
     `probe` is the result of opening the video. If it is an error, the rows have no times and no rectangles of crops.
     """

@@ -67,7 +67,9 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of all stages that may run: those in `units` and those in `unchecked`."""
+        """Returns the keys of all stages that may run: those in `units`, and those in `unchecked`, whose weights must
+        be compared first.
+        """
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 
@@ -161,10 +163,11 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns number of the shard -> ledger records with failed clips, for the stages `keys`.
+    """Returns number of the shard -> ledger records with failed clips, for the stages `keys` and the shards with the
+    numbers `shards`.
 
-    If one of these clips failed also in a stage that is made from a stage in `keys`, the record of that stage is
-    included.
+    A stage that is made from a stage in `keys` is included if one of these clips failed in it, too. `declared` has the
+    stages of the config.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -189,8 +192,9 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch if a work unit reads an imported stage that is not sealed in the shard of the unit. Raises
-    it also if a video of the shard has changed since the import.
+    """Raises CacheMismatch if one of `units` reads an imported stage that is not sealed in the shard of the unit.
+    Raises it also if a video of the shard has changed since the import. `changed` maps the numbers of such shards to
+    their changed videos.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}

@@ -61,8 +61,10 @@ class _ProbeThreads:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
     def answers(self) -> Iterator[tuple[str, ProbeAnswer]]:
-        """Yields (path, result) of the next probe that ends, or nothing if none ends within LOOK_SECONDS. The result is
-        what the probe returned, or its DecodeError. Any other error of the probe is raised.
+        """Waits for the next probe that ends. Yields one pair (path, result), or nothing if no probe ends within
+        LOOK_SECONDS.
+
+        The result is what the probe returned, or its DecodeError. Any other error of the probe is raised.
         """
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)

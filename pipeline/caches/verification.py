@@ -29,11 +29,11 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault of a cache. docs/caches.md lists the kinds. `object` is the name of the file or the array with the
-    fault.
+    """One fault of a cache. docs/caches.md lists the values of `kind`. `object` is the name of the file or the array
+    with the fault. `stage` is the key of its stage.
 
-    `detail` may say what is wrong and what to do. A problem of kind `metadata` has no shard. A problem of kind
-    `document` has neither shard nor stage.
+    `detail` may say what is wrong and what to do. A problem of kind `metadata` has None as `shard`. A problem of kind
+    `document` has "" as `stage`, too.
     """
 
     stage: str
@@ -154,7 +154,7 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind of the problem) for every problem of one sealed shard."""
+    """Yields (name of the object, kind of the problem, such as "missing") for every problem of one sealed shard."""
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 
 
@@ -171,7 +171,7 @@ def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _sealed(cache: Cache, key: str) -> list[int]:
-    """Returns the sealed shards of the stage `key`, including shards whose ledger record is damaged.
+    """Returns the numbers of the sealed shards of the stage `key`, including shards whose ledger record is damaged.
 
     Raises RowsMismatch if shards were sealed with other rows than clips.parquet has.
     """
@@ -201,8 +201,8 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind) for every problem and every warning of one sealed shard. `kind` is a word for
-    what is wrong. The kind `zeros` is a warning, all other kinds are problems.
+    """Yields (name of the object, kind) for every problem and every warning of one sealed shard of `stage`. `record` is
+    its ledger record. `kind` is a word for what is wrong. The kind `zeros` is a warning, all other kinds are problems.
 
     The values in the arrays are checked only if no object of the shard is missing or damaged.
     """
@@ -241,7 +241,9 @@ def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> Non
 
 
 def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
-    """Returns all rows of a sealed shard after its objects were checked. Raises CacheError if an object is damaged."""
+    """Returns all rows of a sealed shard as ShardContents, after its objects were checked. `record` is the ledger
+    record of `stage` for the shard. Raises CacheError if an object or the record is damaged.
+    """
     require_rows_of(cache, record)
     require_whole(cache.storage, record, record.objects)
     where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
@@ -266,8 +268,8 @@ def _damaged(where: str, kind: str, record: Record) -> CacheError:
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
-    """Returns the kind of problem of one object (missing, size or checksum), or "" if the object has its sealed size
-    and checksum.
+    """Compares the object `name` with `sealed`, the size and checksum in its ledger record. Returns "missing", "size"
+    or "checksum" for the first difference, or "" if there is none.
     """
     try:
         size, digest = storage.digest(name)

@@ -38,7 +38,7 @@ class Allotment:
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns this time limit in the time of another clock, which is `ahead_seconds` ahead of the clock of this
+        """Returns this Allotment in the time of another clock, which is `ahead_seconds` ahead of the clock of this
         object.
 
         A difference of less than about a second is ignored, because clocks cannot be compared more exactly.
@@ -60,8 +60,8 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
-    """Returns the start and the end of the time of a run, or None if the time is not limited. Times are in seconds
-    since 1970.
+    """Returns an Allotment, the start and the end of the time of a run, or None if the time is not limited. Times are
+    in seconds since 1970.
 
     The run begins at `began_at`, or now if `began_at` is None. It ends after `walltime_seconds`, or at the end of the
     SLURM job in which this process runs, whichever comes first.
@@ -164,7 +164,7 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns the error for a time limit that was too short for even one unit.
+        """Returns a WalltimeError for a time limit that was too short for even one unit.
 
         Returns None if a unit has ended. Returns None also if this process waited long for its first unit, because a
         new job may have enough time.

@@ -27,7 +27,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All rows that a cache will have after the import, and the class names."""
+    """All `rows` that a cache will have after the import, and the names of all `classes`."""
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -38,8 +38,8 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns the rows that the cache will have after an import. `videos` are the ids of the videos in the imported
-    files.
+    """Returns a RowsToFill: the rows that the cache will have after an import, and the classes. `videos` are the ids of
+    the videos in the imported files.
 
     If the csv `annotations` is given, there is one row for each video that it lists, with a path below `root`. Without
     the csv, the rows are those of `cache`. If the cache has no rows either, there is one row for each of `videos`.
@@ -74,7 +74,8 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
-    """Returns the rows of all videos in the csv `annotations`. Rows in `old` come first and keep their place and id.
+    """Returns a RowsToFill with the rows of all videos in the csv `annotations`. Rows in `old` come first and keep
+    their place and id. Paths in the csv are relative to the folder `root`.
 
     Raises ExchangeError if the csv does not exist or has no line for a video in `old`.
     """
@@ -122,7 +123,8 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Finds the videos in imported files. Returns video id -> the name that the files use for the video.
+    """Finds the videos `videos` of a cache in imported files, which use the names `names`. Returns video id -> the name
+    that the files use for the video.
 
     Id and name must be equal, or equal without the endings of video files (`a.mp4` -> `a`). A video that the files lack
     is left out. Raises ExchangeError if endings alone would decide which name belongs to which video.

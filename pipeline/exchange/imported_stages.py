@@ -47,9 +47,11 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage. The fingerprint of the stage covers these options.
+    """Returns the options of an imported stage. The fingerprint of the stage covers these options. They identify the
+    content of the files, because it is not known how the files were made.
 
-    The options identify the content of the files, because it is not known how the files were made.
+    `kind` is the format of the files. `sources` maps the name of a video in the files to the identity of its file.
+    `num_frames` is the number of frames that are taken from each video, or None if all frames of the files are taken.
     """
     digests = canonical({video: source.digest for video, source in sources.items()})
     return {
@@ -62,7 +64,11 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
 
 
 def imported_stages(naming: Naming, layout: FeatureLayout, options: Options) -> tuple[Stage, ...]:
-    """Returns the stages of an import, each after the stages that it reads."""
+    """Returns the stages of an import, each after the stages that it reads.
+
+    `naming` has their names, `layout` has the shapes of the arrays in the files, and `options` are recorded in every
+    stage, for its fingerprint.
+    """
     return tuple(_stages(naming, layout, options))
 
 

@@ -28,10 +28,11 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """The result of an import.
+    """The result of an import of features into `cache`.
 
-    `kind` is the format of the files. `num_videos` counts the videos of the cache that have features in the files.
-    `left_out` has the videos of the files that have no row in the cache. `failures` has one entry per failed clip.
+    `kind` is the format of the files. `naming` has the names of the stages, and `stages` are the stages that were
+    written. `num_videos` counts the videos of the cache that have features in the files. `left_out` has the videos of
+    the files that have no row in the cache. `failures` has one entry per failed clip.
     """
 
     cache: Cache
@@ -61,7 +62,9 @@ def import_features(
 
     The rows come from the csv `annotations`. Without a csv the rows are those of the cache. A cache without rows gets
     one row per video. A row whose video has no features becomes a failed clip. A video of the files without a row is
-    not imported. With `num_frames`, that many frames of each video are imported, else all frames. All files are read
+    not imported. With `num_frames`, that many frames of each video are imported, else all frames. `kind` is the format
+    of the files, such as "npy", or None to recognise it. `dataset` is the last part of the name of each video's dataset
+    in an HDF5 file. `on_progress` is called with (name of the step, number done, number of all). All files are read
     before anything is written. A killed import can be repeated.
 
     Raises FeatureFileError if the files cannot be imported, ExchangeError if the features do not fit the rows, and
@@ -142,10 +145,11 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RowMaker:
-    """Makes rows of a cache from the files of an import.
+    """Makes the rows of `cache` from the files of an import, which the reader `files` reads.
 
     `names` maps the id of a video in the cache to the name of this video in the files. `sources` maps the name of a
-    video in the files to the identity (digest) of its file.
+    video in the files to the identity (digest) of its file. `stages` maps the key of each stage to write to the stage.
+    `naming` says which array of the files becomes which array of the cache. A row gets `num_frames` frames.
     """
 
     cache: Cache
@@ -186,7 +190,7 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the features of a video at `num_frames` places that are spread evenly over the video.
+        """Returns the features of a video at `self.num_frames` frames that are spread evenly over the video.
 
         Raises UnusableError if the files have no features of the video, or if the features cannot be read or are not
         finite.

@@ -91,7 +91,7 @@ def export_npy(
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """Returns the descriptions of the arrays `names`, or of all arrays of the cache if `names` is empty. Arrays of the
+    """Returns the ArraySpec of each array in `names`, or of each array of the cache if `names` is empty. Arrays of the
     same stage follow each other directly.
 
     Raises ExchangeError if an array does not exist, or if the cache has no array.
@@ -105,8 +105,8 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json, which says how the exported features were made. The entry `complete` is
-    False, because no array is written yet.
+    """Returns the content of manifest.json for an export of the arrays `specs` of the cache `source`. It says how the
+    features were made. The entry `complete` is False, because no array is written yet.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
@@ -149,8 +149,9 @@ def _stage_files(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Reads the arrays `specs` of one stage. Yields for each video a dict of file name -> rows of the video.
 
-    If a row of a video is not sealed, the video has no dict and is added to `exported.unsealed`. If a shard is damaged,
-    the dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
+    `records` has the ledger record of each sealed shard, and `videos` maps a video_id to the indices of its rows. If a
+    row of a video is not sealed, the video has no dict and is added to `exported.unsealed`. If a shard is damaged, the
+    dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
     """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
@@ -205,10 +206,11 @@ def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
 def _clips_csv(
     rows: Sequence[ClipRow], videos: Videos, classes: Sequence[str], failed: Mapping[str, list[str]]
 ) -> bytes:
-    """Returns the content of clips.csv, with one line per row of the cache.
+    """Returns the content of clips.csv, with one line for each row of the cache, in the order of `rows`.
 
-    The column `file` is the path of the row's file below the folder of each array. The column `index` is the place of
-    the row in the first axis of that file.
+    `videos` maps a video_id to the indices of its rows, and `failed` a clip_id to the reasons of its failures.
+    `classes` names the labels. The column `file` is the path of the row's file below the folder of each array. The
+    column `index` is the place of the row in the first axis of that file.
     """
     lines: list[Sequence[object]] = [HEADER.split(",")]
     index = {row_index: place for row_indexes in videos.values() for place, row_index in enumerate(row_indexes)}

@@ -1,4 +1,4 @@
-"""`kinegraph export --to zarr|hdf5` copies a cache to another store or another compression. Torch-free."""
+"""`kinegraph export --to zarr|hdf5` copies a cache to another kind of store or with another compression. Torch-free."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -86,8 +86,9 @@ def export_cache(
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
     """Returns the cache at `out` with all rows of `source`. Creates the cache if there is none.
 
-    The stages of an earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has other rows
-    or shards of another size.
+    `kind` is the store, "zarr" or "hdf5". `compression` is the codec, or None for that of `source`. The stages of an
+    earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has other rows or shards of
+    another size.
     """
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
@@ -134,10 +135,10 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
-    """Reads a shard that is to be copied. Returns its ledger record, and a pair (spec, rows) for each array of `stage`.
+    """Reads the sealed shard number `shard` of `stage` in the cache `source`, to copy it. Returns its ledger record,
+    and a pair (spec, rows) for each array of `stage`.
 
-    `source` is the cache that is copied. The record has the additional entry `exported`. Raises CacheError if the shard
-    is damaged or is not sealed any more.
+    The record has the additional entry `exported`. Raises CacheError if the shard is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

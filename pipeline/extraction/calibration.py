@@ -34,13 +34,13 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 class Calibration:
     """The measured cost of one work unit on this machine, and the estimate for all missing shards.
 
-    `clips` and `failed` are the numbers of clips and failed clips of the unit. `seconds` is the time from the first
-    video to the last seal, without the start of Python and the loading of networks. `stage_seconds` divides `seconds`
-    among the kinds of work of the thread that computes. `thread_seconds` are the seconds of the threads beside it,
-    and `device_seconds` those of stages on a CUDA device.
-    `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory of the process. `hours` is
-    the time for all missing shards with `workers` such workers in parallel. It is None if every clip of the unit
-    failed.
+    `device` and `threads` say on what it was measured. `clips` and `failed` are the numbers of clips and failed
+    clips of the unit. `seconds` is the time from the first video to the last seal, without the start of Python and
+    the loading of networks. `stage_seconds` divides `seconds` among the kinds of work of the thread that computes.
+    `thread_seconds` are the seconds of the threads beside it, and `device_seconds` those of stages on a CUDA
+    device. `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory of the process.
+    `hours` is the time for all missing shards with `workers` such workers in parallel. It is None if every clip of
+    the unit failed.
     """
 
     clips: int

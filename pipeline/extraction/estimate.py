@@ -61,7 +61,7 @@ class Estimate:
 
 
 def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
-    """Returns the estimated cost of `plan` on `cache`. No work is done, and nothing is written."""
+    """Returns an Estimate, the cost of `plan` on `cache`. No work is done, and nothing is written."""
     folder = cache.storage.local_path(".")
     return Estimate(
         units=len(plan.units),
@@ -120,7 +120,8 @@ def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:
-    """Returns the hours that the plan takes at the recent speed, or None if the speed of a stage is unknown.
+    """Returns the hours that `plan` takes at the speed of the last ledger records of `cache`. Returns None if a stage
+    that has to run has no record.
 
     The stages of a work unit run together, so the slowest stage decides.
     """

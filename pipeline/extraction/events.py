@@ -40,7 +40,7 @@ class UnitSealed:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealedElsewhere:
-    """Another run sealed the unit before this run began the unit."""
+    """Another run sealed `unit` before this run began it."""
 
     unit: WorkUnit
 
@@ -54,7 +54,7 @@ class UnitLeased:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """The unit killed several workers. It runs again at the end, with nothing else beside it."""
+    """`unit` killed several workers. It runs again at the end, with nothing else beside it."""
 
     unit: WorkUnit
 

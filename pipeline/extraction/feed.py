@@ -35,13 +35,14 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 
 @dataclass(kw_only=True)
 class PixelBatch:
-    """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard may hold fewer
-    rows.
+    """Holds `batch_size` consecutive `rows` of the shard of `unit`, from row `offset` on. The last batch of a shard
+    (`is_last`) may hold fewer rows.
 
-    `clip_ids` are the ids of all clips of the unit, not only of this batch. `pixels` maps each kind of square crop to
-    an array [batch_size, T, S, S, 3] uint8, with T frames of S x S RGB pixels. The pixels of failed clips, and of
-    places without a row, are 0. `thread_seconds` are the seconds that the threads of the feed spent on this batch, by
-    kind of work (`stages.clock.BESIDE`).
+    `clip_ids` are the ids of all clips of the unit, not only of this batch. `clips` has the decoded clip of each row,
+    or its error. `pixels` maps each kind of square crop to an array [batch_size, T, S, S, 3] uint8, with T frames of S
+    x S RGB pixels. The pixels of failed clips, and of places without a row, are 0. `sources` maps a video_id to the
+    identity of the video that was read. `thread_seconds` are the seconds that the threads of the feed spent on this
+    batch, by kind of work (`stages.clock.BESIDE`).
     """
 
     unit: WorkUnit
@@ -81,8 +82,9 @@ class Feed:
 
     `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if the unit
     needs no pixels. A shard is cut into batches of `batch_size` rows. A unit that only retries failed clips gets only
-    the batches that contain such clips, with all rows of these batches. `staging` has the options for videos at URLs,
-    which are copied to this machine before they are decoded.
+    the batches that contain such clips, with all rows of these batches. `threads` threads decode, and a video may take
+    `timeout_seconds`. `staging` has the options for videos at URLs, which are copied to this machine before they are
+    decoded.
 
     `note` is called with the unit and "decoding" when the decoding of a video begins. It is called with the unit and
     "decoded" after the last video of the unit. The calls come from any thread.
@@ -144,7 +146,7 @@ class Feed:
                 )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indices of the rows of `unit` to compute, usually all rows.
+        """Returns the indices in `rows`, the rows of `unit`, of the rows to compute. Usually these are all rows.
 
         If the unit only retries failed clips, returns all rows of each batch that contains a failed clip.
         """
@@ -176,7 +178,9 @@ class Feed:
     def _clips(
         self, video: _UnitVideo, file: _File, open_videos: OpenVideos, clock: Clock
     ) -> tuple[list[DecodedClip | DecodeError], Source | None, float]:
-        """Returns the clips of a video, the identity of its file, and the seconds of its copying from a URL."""
+        """Returns (clips, Source, seconds) for the rows of `video`. There is one DecodedClip or DecodeError for each
+        row. The Source identifies the file, and the seconds are those of its copying from a URL.
+        """
         wanted = self._wanted(video.unit)
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None, 0.0
@@ -270,7 +274,9 @@ def decode_at_hand(
     """Decodes the `rows` of a video from its file on this machine. Returns for each row its clip or its error. Messages
     of errors name the video, also if the file is a copy.
 
-    A file that is no copy may already be open in `open_videos`. `clock` is that of `decode_clips`.
+    `at_hand` names the file and the video. `wanted` says which frames and crops are decoded. A pass over the file may
+    take `timeout_seconds`. A file that is no copy may already be open in `open_videos`. `clock` is the clock of this
+    thread, to which the time of the conversion of frames is added.
     """
     # a copy is removed after use, so it must be closed then
     lent_by = open_videos if at_hand.original is None else OpenVideos()

@@ -46,8 +46,8 @@ class Loaded:
         """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks with
         this object.
 
-        The function declares all stages in `cache`. Raises CacheMismatch if `cache` already has a stage with the same
-        key and other options.
+        The function adds the stages of this object to `cache`. Raises CacheMismatch if `cache` already has a stage with
+        the same key and other options.
         """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
@@ -60,7 +60,9 @@ class Loaded:
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns the frames and crops that a work unit needs, or None if the unit reads no video, only the cache."""
+        """Returns a Wanted: the frames and pixels that a work unit needs of each clip. Returns None if the unit reads
+        no video, only the cache.
+        """
         return self.declared.wanted(self.running(unit))
 
 
@@ -68,8 +70,9 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     """Loads and returns the networks of the stages `keys` and of the stages that they read. Writes the descriptions of
     the stages `keys` to `cache`.
 
-    A network is not loaded if its stage is only read and the cache has the digest of its weights. Raises WeightsError
-    if weights cannot be read, and CacheMismatch if the cache was made with other weights or options.
+    `report` is called with a `Preparing` event before each network is loaded. A network is not loaded if its stage is
+    only read and the cache has the digest of its weights. Raises WeightsError if weights cannot be read, and
+    CacheMismatch if the cache was made with other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

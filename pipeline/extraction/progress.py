@@ -35,8 +35,8 @@ class Progress:
     """Shows progress, counts clips and shards, and remembers which clips failed and which units were sealed. Call it
     with each event of a worker.
 
-    `num_clips` maps each shard to its number of clips to run. If another run seals a shard, the clips of that shard are
-    subtracted from the total. Each line in a log begins with `task`.
+    `num_clips` maps the number of each shard to its number of clips to run. If another run seals a shard, its clips are
+    subtracted from the total. `task` is the first word of each line in a log.
     """
 
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:

@@ -50,7 +50,8 @@ def extract(
     retry_failed: bool = False,
     on_profile: Callable[[Profile | None], None] | None = None,
 ) -> Outcome:
-    """Computes and seals the shards that the cache lacks. Returns what was done and which clips failed.
+    """Computes and seals the shards that the cache of `config` lacks. Returns an Outcome: what was done and which clips
+    failed.
 
     `stages` are kinds of stages (`features`) or stage keys (`features/<name>`), by default all. With `part` (i, n),
     only every nth shard is computed, from shard i on (counted from 0). With `limit`, only the shards of the first
@@ -58,9 +59,10 @@ def extract(
     end with the profile of the sealed shards, also if a signal or an error ends the run. Its argument is None if no
     shard was sealed.
 
-    Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config or
-    was indexed from another data set. Raises ConfigError if the config lacks a section, WeightsError if weights cannot
-    be read, UsageError if the disk has no room, and the errors of the executor.
+    Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config, or
+    was indexed from another data set than that of the config. Raises ConfigError if the config lacks a section,
+    WeightsError if weights cannot be read, and UsageError if the disk has no room. The executor may raise
+    SetAsideError, OutOfTimeError or WalltimeError.
     """
     begun, allotted = monotonic(), allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
@@ -129,9 +131,9 @@ def executor_of(config: Config) -> Executor:
 
 
 def failures(cache: Cache, plan: Plan) -> list[Failure]:
-    """Returns one failure for each failed clip in the shards of the plan.
+    """Returns one failure for each clip that failed in the shards of the plan, sorted by clip_id.
 
-    If a clip failed in several stages, the failure in the first of these stages is returned.
+    If a clip failed in several stages of `plan.keys`, the failure in the first of them is returned.
     """
     first_failures: dict[str, Failure] = {}
     for key in plan.keys:

@@ -33,8 +33,8 @@ class ShardInProgress:
     If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
     are copied from the sealed shard. On a GPU, the results of a batch are taken after the next batch has begun.
 
-    `clock` is the clock of the thread that computes. `spend` adds what it measured to `seconds`, which the ledger
-    records of the unit have.
+    `loaded` has the networks of the worker. `clip_ids` has the id of each row of the shard. `clock` is the clock of the
+    thread that computes. `seconds` maps kinds of work to their seconds, for the ledger records of the unit.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str], clock: Clock) -> None:
@@ -77,10 +77,11 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns stage key -> indices of the rows that the stage must not compute. The clip of such a row failed in a
-        stage that this stage reads.
+        """Returns stage key -> indices of the rows that the stage must not compute. Their clips failed in a stage that
+        this stage reads.
 
-        Only failures that were sealed before this unit count.
+        `clip_ids` are the ids of the clips of the shard, in the order of the rows. Only failures that were sealed
+        before this unit count.
         """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
@@ -133,8 +134,8 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns the slots in `usable` whose row is missing in the stage `key`, or in a stage that needs the output of
-        `key` in memory.
+        """Returns those slots in `usable` of `batch` whose row has to be computed. The row is missing in the stage
+        `key`, or in a stage that reads the output of `key` from memory.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -144,8 +145,9 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in the row `row` of the shard as failed, in the stage `key` and in the stages that are made
-        from it.
+        """Marks the clip in the row `row` of the shard as failed, in the stage `key` and all stages made from it.
+
+        `reason` is a word such as "timeout", and `detail` is the full message.
         """
         for reader in self._made_from[key]:
             self.outputs[reader].fail(row, reason, detail)

@@ -54,13 +54,16 @@ class Pass:
 
 
 class Worker:
-    """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
-    If `loaded` is given, it uses what another worker has loaded and declared.
+    """Runs units of one config on one cache. The constructor loads the networks of the stages `keys` and declares the
+    stages in the cache. With `loaded`, this worker uses what another worker has loaded and declared. `report` is called
+    with each event.
 
     `schedule` decides whether another unit can end in time. By default it has the time limit of the config or of the
     SLURM job around this process, whichever ends first. `begun` is the time at which the start-up of this worker began,
-    by time.monotonic of this machine. By default it is now. The constructor raises WeightsError if weights cannot be
-    read, and CacheMismatch if the cache was made with other weights.
+    by time.monotonic of this machine. By default it is now.
+
+    The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other
+    weights.
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class Worker:
         self._start_up_seconds = max(0.0, monotonic() - begun)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
-        """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
+        """Runs all units and returns the suspects: the units that killed `max_deaths` workers. `decode_threads` threads
+        decode videos.
 
         Units that another run has leased are tried again after the other units, until they are sealed or that run is
         dead. If a signal stops the call, sealed shards stay, and nothing else was changed. Raises OutOfTimeError if no
@@ -177,7 +181,8 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Computes and seals the units that no other run has leased. The call never waits for another worker.
+        """Computes and seals the units that no other run has leased, with the leases of `over`. The call never waits
+        for another worker. `decode_threads` threads decode videos ahead.
 
         Reports one event for each unit: sealed by this worker, already sealed, leased by another run, or suspected of
         killing its workers. A unit that cannot end before the time limit of the run has no event and is added to the
@@ -212,8 +217,8 @@ class Worker:
                 stopping.result(pending)
 
     def _start_up(self) -> dict[str, float]:
-        """Returns the seconds of start-up of this worker for the record of its first shard. Later calls return no
-        seconds.
+        """Returns {START_UP: seconds of the start-up of this worker}, for the record of its first shard. Later calls
+        return {}.
         """
         seconds, self._start_up_seconds = self._start_up_seconds, 0.0
         return {START_UP: seconds} if seconds else {}

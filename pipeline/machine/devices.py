@@ -31,10 +31,11 @@ def on_device_of(config: Config, worker_index: int) -> Config:
 
 
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
-    """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for. Other devices stay.
+    """Returns `config` with `run.device: cuda` instead of `auto` if a GPU was asked for. Another value of `run.device`
+    is kept.
 
-    `asked` says how the user asked for a GPU, and is "" if the user asked for none. If a GPU was asked for and there is
-    none, raises UsageError instead of working on the slow CPU.
+    `asked` says for the message how the user asked for a GPU, and is "" if the user asked for none. If a GPU was asked
+    for and there is none, raises UsageError instead of working on the slow CPU.
     """
     if not asked or config.run.device != "auto":
         return config

@@ -31,5 +31,5 @@ def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.C
 
 @functools.cache
 def tell_once(message: str) -> None:
-    """Logs a warning. A process logs the same warning only once."""
+    """Logs the warning `message`. A process logs the same warning only once."""
     log.warning("%s", message)

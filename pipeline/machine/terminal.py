@@ -167,7 +167,8 @@ class LineTimer:
 class Bar:
     """Shows a bar with text beside it on stderr. Shows nothing if stderr is no terminal.
 
-    A `total` of 0 means that the total is unknown. Then only the text is shown, and the line is cleared at the end.
+    The bar is full at `total`, for example the number of clips. A `total` of 0 means that the total is unknown. Then
+    only the text is shown, and the line is cleared at the end.
     """
 
     def __init__(self, total: int) -> None:

@@ -35,8 +35,8 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """Returns name -> version of the software that must be the same on all machines: the packages in MUST_AGREE, and
-    the git commit of kinegraph if it runs from a git checkout. Uncommitted changes are not compared.
+    """Returns name -> version of the software that must be the same on all machines. These are the packages in
+    MUST_AGREE, and the git commit of kinegraph if it runs from a git checkout. Uncommitted changes are not compared.
     """
     agreed = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")  # the text of `git describe` would depend on the tags in the checkout
@@ -44,11 +44,11 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns a text with the software versions that are not the expected ones, such as `torch 2.9.0 (here 2.11.0)`.
-    The expected version is in brackets. Returns "" if all versions are the expected ones.
+    """Returns a text with the packages whose version in `found` is not the version in `expected`, such as `torch 2.9.0
+    (here 2.11.0)`. The version in brackets is the expected one. Returns "" if no version differs.
 
-    `expected` and `found` map names to versions. If `found` is None, it has the versions of this process. A package
-    that `found` lacks is not compared.
+    `expected` and `found` map names of packages to versions. If `found` is None, it has the versions of this process. A
+    package that `found` lacks is not compared.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

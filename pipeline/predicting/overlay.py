@@ -46,11 +46,12 @@ def write_overlay(
     `target` must end with `film_ending()`.
 
     The overlay has every frame of the video once, at its own time, upright, with a band below it. Together they are at
-    most `max_height` px high. The boxes that the head read at a frame are drawn on this frame, and dashed on the frames
-    that follow, until the next such frame. `on_frame` is called with the number of frames so far.
+    most `max_height` px high. The boxes that the head read at a frame are drawn on this frame. They are drawn dashed on
+    the frames that follow, until the head read boxes again. `on_frame` is called with the number of frames so far.
 
-    If the call raises an error, no file is written and an existing file stays. Raises DecodeError if the video cannot
-    be read, and the errors of `Staging` and of `writing_film`.
+    If the call raises an error, no file is written and an existing file stays. `staging` copies a video at a URL.
+    Raises DecodeError if the video cannot be read, UsageError where PyAV has no encoder, and CacheNotWritable where
+    there is no room or no permission to write.
     """
     with staging.begin(prediction.video) as at_hand, open_video(at_hand.file) as video:
         try:
@@ -96,7 +97,10 @@ def _duration(video: OpenVideo) -> float:
 
 @dataclass
 class _Timetable:
-    """Returns the boxes and the text to draw at a time of the video. The times of the calls must not go back."""
+    """Finds the boxes and the text to draw at each time of the video. The times of the calls of `at` must not go back.
+
+    `prediction` has the scores and boxes of the video. `class_names` has the names of the classes by number.
+    """
 
     prediction: Prediction
     class_names: Sequence[str]
@@ -109,10 +113,11 @@ class _Timetable:
         return min(NUM_BARS, len(self.class_names))
 
     def at(self, seconds: float) -> tuple[np.ndarray, Band, bool]:
-        """Returns what to draw at a time: the boxes [N, 4], the text below the frame, and whether the boxes belong to
-        exactly this time. The boxes are those of the last frame that the head read.
+        """Returns what to draw at the time `seconds`: N boxes [N, 4], the Band below the frame, and whether the boxes
+        belong to exactly this time.
 
-        `seconds` must not be smaller than in the call before.
+        The boxes are those of the last frame that the head read, x1, y1, x2, y2 in pixels of the video. `seconds` must
+        not be smaller than in the call before.
         """
         spans = self.prediction.spans
         while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:

@@ -62,10 +62,11 @@ class Pictures:
     def drawn(
         self, predictor: Predictor, predictions: Iterable[Prediction], on_progress: OnProgress
     ) -> Iterator[Prediction]:
-        """Writes the pictures of each prediction, and yields the prediction without its boxes.
+        """Writes the pictures of each item of `predictions`, and yields the prediction without its boxes.
 
-        A video whose clips all failed gets no picture. An error that concerns a single video is added to `failures`.
-        Any other error of writing is raised.
+        `predictor` is the run that made the predictions. `on_progress` is called with ("frames of overlays", number of
+        frames drawn so far, 0). A video whose clips all failed gets no picture. If the frames of a video cannot be
+        decoded, the error is added to `failures`. Any other error is raised.
         """
         with Staging(predictor.config.run.staging) as staging:
             for prediction in predictions:

@@ -1,4 +1,4 @@
-"""`kinegraph predict` scores videos that are in no cache with a trained run."""
+"""`kinegraph predict` scores videos with a trained run. The videos need not be in a cache."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ class Predictor:
         for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
         1.5 times that length is not cut. Frames are sampled from each window as from a whole video. Features are made
         in a temporary folder, for 64 videos at a time. With `keep_boxes`, the spans of a prediction have the boxes that
-        the head read.
+        the head read. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
         Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read. Raises RunError if
         the weights, or the rules for decoding, are not those that the run was trained with.
@@ -123,8 +123,10 @@ class Predictor:
             yield self._prediction(video, scored)
 
     def _boxes(self, clips: CachedClips, place: int) -> dict[float, np.ndarray]:
-        """Returns time of a frame in seconds -> boxes [N, 4] that the head reads in this frame, for clip number `place`
-        of `clips`.
+        """Returns time of a frame in seconds -> boxes [N, 4]. These are the N boxes that the head reads in the frame,
+        for clip number `place` of `clips`.
+
+        A box is x1, y1, x2, y2 in pixels of the video.
         """
         batch = clips.batch([place], [name for name in clips.specs if not name.startswith(("features/", "regions/"))])
         (is_read,) = self.head.boxes_read(batch)  # [T, N]
@@ -175,21 +177,29 @@ class Predictor:
         )
 
     def _joined(self, logits: Sequence[Tensor]) -> Tensor:
-        """Returns one score for each class, [num_classes], from the logits of several clips, as `kinegraph evaluate`
-        does.
+        """Returns one score for each class, [num_classes], from the logits [num_classes] of several clips, as
+        `kinegraph evaluate` does.
         """
         videos, options = torch.zeros(len(logits), dtype=torch.int64), self.record.train
         return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
 
     def _shares(self, scores: Tensor) -> Tensor:
-        """Returns the probabilities [num_classes] of one video or span for its `scores`, which may be logits."""
+        """Returns the probabilities [num_classes] of one video or span.
+
+        `scores` [num_classes] are logits or probabilities, as the run joins its clips. Probabilities are returned
+        unchanged.
+        """
         are_logits = self.record.train.aggregate_of == "logits"
         return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
 
     def _extracted(
         self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
     ) -> tuple[Cache, Plan]:
-        """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan."""
+        """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan.
+
+        With `window_seconds`, each video is cut into windows of that length. `on_progress` is called with (name of the
+        step, number done, number of all or 0 if unknown).
+        """
         listed = folder / "videos.csv"
         with Staging(self.config.run.staging) as staging:
             lines = ([video, "", *window] for video in videos for window in windows(video, window_seconds, staging))
@@ -228,9 +238,10 @@ class Predictor:
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
     """One clip under one crop, with its logits [num_classes]. If the clip failed, `logits` is None and `failure` is the
-    reason.
+    reason. `row` is the row of the clip in the cache.
 
-    `boxes` maps the time of a frame, in seconds, to the boxes of this frame that the head read.
+    `boxes` maps the time of a frame, in seconds from the start of the video, to the boxes [N, 4] that the head read
+    there. They are (x1, y1, x2, y2) in pixels of the video.
     """
 
     row: ClipRow

@@ -45,7 +45,7 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
     end.
 
     Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
-    length.
+    length. The duration is read from the file, for a URL from a copy by `staging`.
 
     If `seconds` is None, yields only a pair of empty texts, which stands for the whole video. Does the same if the
     video is shorter than 1.5 times `seconds` or cannot be read.

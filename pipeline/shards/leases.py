@@ -38,16 +38,17 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A lease is one worker's claim on one shard.
+    """One worker's claim on one shard, to compute the stage keys `keys`. `holder` identifies the worker, `host` its
+    machine, and `host_name` is the machine's name.
 
     A lease is stale after `seconds` without a refresh. Then another worker may take the shard over: it creates a lease
     with the next `attempt`, counted from 1. `deaths` is the number of earlier workers that the shard may have killed.
     It is None in leases of old versions. Then every earlier attempt counts as a death. `ahead` is true while the worker
     only reads the shard ahead, so that the shard cannot kill the worker.
 
-    `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshed_at` is
-    the time of the last refresh in seconds since 1970, by the clock of the holder. It is for people to read, and does
-    not decide whether the lease is stale.
+    `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshes`
+    counts the refreshes. `refreshed_at` is the time of the last refresh in seconds since 1970, by the clock of the
+    holder. It is for people to read, and does not decide whether the lease is stale.
     """
 
     shard: int
@@ -138,9 +139,10 @@ def _now(storage: Storage) -> float | None:
 
 
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
-    """Returns the newest lease of a shard, or None if the shard has no lease.
+    """Returns the newest lease of the shard number `shard`, or None if the shard has no lease.
 
-    If the lease cannot be read, returns a lease without a holder in its place. That lease is stale after `seconds`.
+    If the file of the lease cannot be read, returns a Lease without a holder. That lease is stale if it does not change
+    for `seconds` seconds.
     """
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
@@ -153,9 +155,9 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads the lease of a shard and an attempt. Returns None if there is no such lease.
+    """Reads the stored lease that has the shard and the attempt of `nobodys`, a Lease without a holder.
 
-    `nobodys` is a lease of this shard and attempt without a holder. It is returned if the stored lease is damaged.
+    Returns None if there is no such lease, and `nobodys` if the stored lease is damaged.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -198,7 +200,8 @@ class Leases:
     all leases.
 
     A lease of another worker is stale if its holder is a dead process of this machine. It is also stale if its content
-    did not change for the `seconds` of the lease, by this machine's monotonic clock.
+    did not change for the seconds that it states, by this machine's monotonic clock. The leases of this worker state
+    `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -283,7 +286,9 @@ class Leases:
                 self._try_to_renew(shard, ahead=ahead)
 
     def release(self, shard: int) -> None:
-        """Deletes this worker's lease of the shard. A lease that another worker has taken over stays."""
+        """Deletes this worker's lease of shard number `shard`. A lease that another worker has taken over is not
+        deleted.
+        """
         with self._lock:
             lease = self._still_held(shard)
             self._held.pop(shard, None)
@@ -346,6 +351,8 @@ class Leases:
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     """Returns the `Leases` of a new worker, if the storage lets only one of several workers create a lease. Otherwise
     returns `NoLeases`, with which a worker may take every shard.
+
+    A lease is stale if it is not refreshed for `seconds`.
     """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
@@ -355,7 +362,8 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
     """Takes every lease of the cache and holds it during the `with` block, so that no other run works on these shards.
     Always takes the lease of shard 0, so that no two such blocks run on one cache at the same time.
 
-    Waits until the leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
+    A lease is stale if it is not refreshed for `seconds`. Waits until the leases of dead runs are stale. Raises
+    AnotherRunError if another run refreshes its lease meanwhile.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
@@ -389,7 +397,7 @@ def _busy(storage: Storage, lease: Lease) -> str:
 
 
 def warn_if_off(storage: Storage) -> None:
-    """Logs a warning that says what to do if the storage does not support leases."""
+    """Logs a warning if `storage` does not support leases. The warning says what to do."""
     if not storage.creates_exclusively():
         log.warning(
             "%s lets two writers create the same object (no conditional put), so leases are off. If several runs "

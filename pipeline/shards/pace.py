@@ -11,7 +11,8 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """One sealed shard: the time `at` of sealing, the number of rows, and the seconds that the work unit took.
+    """One sealed shard: the time `at` of sealing, the number of `rows`, and the `seconds` that the work unit took to
+    compute.
 
     `at` is in seconds since 1970 by the clock of the machine `host`.
     """

@@ -22,9 +22,10 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 class StageOutput:
     """Collects what one stage computes for one shard: arrays, failures, warnings and identities of files.
 
-    Each array in `arrays` has one row per clip. The keys of `failures` and `warnings` are row indexes in the shard.
-    `files` maps a video to the identity of the file that was read beside the video (boxes, scene graphs). Rows in
-    `kept` were sealed before, so later failures and warnings of these rows are ignored.
+    `clip_ids` has the clip of each row of the shard. Each array in `arrays` has one row per clip. The keys of
+    `failures` and `warnings` are row indexes in the shard. `files` maps a video to the identity of the file that was
+    read beside the video (boxes, scene graphs). Rows in `kept` were sealed before, so later failures and warnings of
+    these rows are ignored. `kept_sources` maps the videos of these rows to the identities that their record has.
     """
 
     stage: Stage
@@ -66,7 +67,8 @@ class StageOutput:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Records that the clip in row `row` of the shard failed. The row will be sealed with fill values.
+        """Records that the clip in row `row` of the shard failed. `reason` is a word such as "timeout", and `detail` is
+        the full message. The row will be sealed with fill values.
 
         If the row has failed before, the earlier reason stays. A row that was copied from a sealed shard is not
         changed.
@@ -96,7 +98,12 @@ class StageOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The software, device and sizes with which a shard was computed. The fingerprint does not cover these values."""
+    """The software `versions`, the `device` and the sizes with which a shard was computed. The fingerprint does not
+    cover these values.
+
+    `batch_size` is in clips, and `threads` is the number of CPU threads. `attempt` is the number of the shard's lease,
+    from 1.
+    """
 
     versions: Mapping[str, str]
     device: str
@@ -124,10 +131,11 @@ def seal(
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
     """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
-    With `writing`, the record also gets the seconds of this clock.
+    `rows` has a pair (spec, rows) for each array of the stage. With `writing`, the record also gets the seconds of this
+    clock.
 
     A crash before the end leaves objects without a record, never a record without its objects. Returns the written
-    record, or None if another worker sealed the shard first. The record of that worker stays.
+    record. Returns None, and writes no record, if another worker sealed the shard first.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}

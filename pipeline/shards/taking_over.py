@@ -20,11 +20,12 @@ def unheard(what: str, done: int, total: int) -> None:
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals all stages in `missing`, which maps the number of each shard to stage keys.
+    """Seals all stages in `missing`, which maps the number of each shard of `cache` to stage keys.
 
-    `prepare` yields a ledger record and rows for each of the given keys of one shard. The lease of a shard is held
-    while the shard is sealed. Shards that another run has leased are tried again at the end, until they are sealed or
-    that run is dead. If the process was killed, the call can be repeated.
+    `prepare` is called with a shard and its keys, and yields a ledger record and rows for each key. The lease of a
+    shard is held while the shard is sealed. Shards that another run has leased are tried again at the end, until they
+    are sealed or that run is dead. If the process was killed, the call can be repeated. `on_progress` is called with
+    ("sealing shards", shards done, all shards).
     """
     done = 0
 
@@ -44,8 +45,8 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
-    """Writes the stages `keys` of one shard and their ledger records. Returns True if all of them are in the cache now.
-    Returns False if another run works on the shard.
+    """Writes the stages `keys` of one shard and their ledger records, as `prepare` yields them. Returns True if all of
+    them are in the cache now. Returns False if another run works on the shard.
     """
     if not leases.take(shard, tuple(keys)):
         return False

@@ -32,10 +32,12 @@ class AttributeScore:
 
 
 def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:
-    """Returns, for each attribute and each of its values, the mean score of the classes that have the value.
+    """Returns one AttributeScore for each attribute and each of its values: the mean score of the classes that have the
+    value.
 
-    `per_class` maps classes to scores. Classes without a score are left out. A class whose value is empty counts for no
-    value of that attribute. A value without any scored class has no entry.
+    `per_class` maps classes to scores. `attributes` maps a class to attribute -> value, for example {"throw":
+    {"object": "ball"}}. A class without a score, or with an empty value, does not count. A value without any class that
+    counts is left out.
     """
     groups: dict[tuple[str, str], list[float]] = {}
     for name, of_class in attributes.items():

@@ -39,11 +39,12 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A task for a Dask worker: one run to train.
+    """A task for a Dask worker: to train `run` on the cache of `config`. `place` is the position of the run in its
+    table.
 
-    The worker must have the software `versions`. It reports each epoch to the Dask topic `topic`. If `of_client` is
-    true, the workers are child processes of the command, and share its CUDA devices. Their names are then 0, 1, 2, ...
-    If `of_client` is false, each worker has devices of its own.
+    The worker must have the software `versions`, a dictionary of name -> version. It reports each epoch to the Dask
+    topic `topic`. If `of_client` is true, the workers are child processes of the command, and share its CUDA devices.
+    Their names are then 0, 1, 2, ... If `of_client` is false, each worker has devices of its own.
     """
 
     config: Config

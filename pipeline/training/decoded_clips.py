@@ -79,9 +79,11 @@ class DecodedClips(CachedClips):
     A clip is left out if it failed in a stage of the cached arrays `arrays`. A batch has the arrays `names`, which are
     some or all of `arrays`, and the pixels. `squares` maps the name of each backbone entry to the square crop that its
     network gets, and these pixels are the array `pixels/<entry>`. `wanted` says which frames of a clip are decoded.
+    `decoding` has the threads that decode.
 
     With `views`, the network sees each clip in a random view: another part of the video, mirrored, or in other colours.
-    The view is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from the batch.
+    The view depends on `seed` and is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from
+    the batch.
     """
 
     batches_ahead = 2
@@ -160,7 +162,7 @@ class DecodedClips(CachedClips):
 
     @property
     def path_of(self) -> dict[str, str]:
-        """Returns the id of each video -> its path or URL."""
+        """Returns video id -> path or URL of the video."""
         return dict(zip(self.video_ids, self._table.column("path").to_pylist(), strict=True))
 
     @property
@@ -207,10 +209,10 @@ def _viewed(row: ClipRow, view: View) -> ClipRow:
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Changes the arrays of clip number `number` in `batch`, in place, as `view` says. A view is a random rectangle and
-    mirroring.
+    """Changes clip number `number` in `batch`, in place, as `view` says. A view is a random rectangle of the frame,
+    mirrored or not. `row` is the row of the clip.
 
-    The arrays of crops get the rectangle and the mirroring. Boxes outside of the rectangle are removed.
+    Arrays of crops have the rectangle afterwards. Boxes outside of the rectangle are removed.
     """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:

@@ -55,8 +55,8 @@ class StepZero:
     """Says how much the scores of `num_clips` clips change if they are computed from pixels and not from cached
     features. It is measured before the first step of a fine-tuning. The scores are logits, the outputs of the head.
 
-    `as_extracted` is the largest change of a score if the features are computed exactly as an extraction computes them:
-    with its precision, its rounding, and batch norms merged into other layers. `as_trained` is for features from the
+    `as_extracted` is the largest change of a score if the features are computed as in an extraction. An extraction has
+    its own precision and rounding, and merges batch norms into other layers. `as_trained` is for features from the
     network in the form in which it is trained. It is the root mean square of the changes, divided by the standard
     deviation of the scores from cached features.
     """
@@ -76,13 +76,15 @@ def finetune(
     on_start: Callable[[StepZero], None] = lambda step: None,
 ) -> TunedRun:
     """Trains the head of a run together with the backbones whose features the head reads, as the section `finetune` of
-    the config says.
+    `config` says.
 
     Writes and returns the tuned run: an ordinary run, with a file `<entry>.safetensors` for each backbone and a config
     that extracts with these files. Boxes come from the cache of the config, pixels from the videos of the cache. A call
     that was cut off goes on from its last state. With `overwrite`, the run in the folder is removed first. If the head
-    is a user's own, its source code runs only with `allow_code`. `on_start` is called before the first step with a
-    comparison of the scores from pixels and from cached features.
+    is a user's own, its source code runs only with `allow_code`.
+
+    `on_start` is called before the first step with a comparison of the scores from pixels and from cached features.
+    `on_epoch` and `on_step` are called with the run and the record of each epoch or step.
 
     Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune. Raises
     RunExists if the folder holds a trained run. Raises VideosChanged before the first step if videos are gone or have
@@ -122,7 +124,9 @@ def finetune(
 
 
 def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
-    """Scores a tuned run on a split of its cache. Features are computed from the videos, in float32."""
+    """Returns an EvaluationResult, the scores of a tuned run on the split `split` of its cache. Features are computed
+    from the videos, in float32.
+    """
     config = load_config(run.config_file)
     cache = Cache(load_record(run.folder).cache)
     options = config.finetune.model_copy(update={"start": str(run.folder)})
@@ -139,8 +143,9 @@ def _clips(
 ) -> tuple[DecodedClips, DecodedClips | None]:
     """Returns the clips of the training split, and the clips of the validation split or None if there is no such split.
 
-    A view is a random change of a clip. Raises UsageError if a view could show a part of the frame for which the cache
-    has no boxes. Raises VideosChanged if a video is gone, or differs from the video that the cache was made from.
+    `decoder` decodes the clips from the videos, and `online` says which arrays they need. Training clips are changed at
+    random, as the option `views` says. Raises UsageError if a changed clip could show a part of the frame for which the
+    cache has no boxes. Raises VideosChanged if a video is gone, or differs from the video that the cache was made from.
     """
     options = config.finetune
     clips = _split(config, cache, start, online, decoder, options.train_split, options.views)
@@ -164,8 +169,8 @@ def _split(
     split: str,
     views: ViewOptions | None = None,
 ) -> DecodedClips:
-    """Returns the clips of the split `split` with the arrays that the head `online` reads. The clips are decoded from
-    the videos. If `views` are given, the clips are changed at random.
+    """Returns the DecodedClips of the split `split`: pixels decoded from the videos, and the other arrays that the head
+    `online` reads. With `views`, each clip is changed at random. `start` is the run from which the fine-tuning starts.
     """
     clips = DecodedClips(
         cache,
@@ -209,8 +214,10 @@ def _begin(folder: Path, start: TuningStart) -> None:
 def _step_zero(
     config: Config, start: TuningStart, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Scores the first clips of a split before the first step of training, from cached features and from their pixels.
-    Returns how far the scores differ.
+    """Scores the first clips of `clips` before the first step of training, from cached features and from their pixels.
+    Returns a StepZero, which says how far the scores differ.
+
+    `online` is the head with the backbones that are to be trained.
     """
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
     as_extracted = OnlineHead(start.head, start.entries, extractors, stored=dict(_stored(config, start)))

@@ -84,7 +84,9 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
 
 
 def _head_alone(config: Config, start: Path, epochs: int, metric: str) -> tuple[float, float]:
-    """Trains the head of a run on the cache for `epochs` more epochs. Returns its test score and the seconds."""
+    """Trains the head of the run in the folder `start` on the cache for `epochs` more epochs. Returns (value of the
+    metric `metric` on the test split, seconds of the training).
+    """
     options, cache = config.finetune.model_copy(update={"epochs": epochs}), Cache(config.cache)
     device = pick_device(config.run.device)
     torch.set_num_threads(config.run.worker_threads)

@@ -20,10 +20,11 @@ WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other 
 
 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
-    """Raises RunExists if a finished run that stays in the table has another recipe or other clips than the config.
+    """Raises RunExists if a finished run in the table's folders was trained with another recipe or on other clips than
+    `config` now says.
 
-    The check covers the runs in `wanted` and the runs of other seeds in the same folder. With `overwrite` only the runs
-    of other seeds stay, so only they are checked.
+    The check covers the runs in `wanted` and the runs of other seeds beside them. With `overwrite` the runs in `wanted`
+    are trained again, so only the runs of other seeds are checked.
     """
     cache = Cache(config.cache)
     readable = cache.readable()
@@ -53,10 +54,10 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders `seed<k>` that lie where the folder of `run` lies. They hold the runs that differ from `run`
-    only in the seed, and `run` itself if it exists.
+    """Returns the folders `seed<k>` that lie beside the folder of `run`, and this folder itself if it exists. They hold
+    the runs that differ from `run` only in the seed.
 
-    The list is empty if the folder of `run` has another kind of name.
+    The list is empty if the folder of `run` is not named `seed<k>`.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
@@ -64,8 +65,8 @@ def _other_seeds(run: WantedRun) -> list[Path]:
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
     """Returns a dict that identifies the clips and classes of a run. It has the keys `train`, `val` and `classes`.
 
-    `train` and `val` have counts and a digest of the clips of these splits, or None without such clips. `classes` is a
-    digest of the class names.
+    `train` and `val` have counts and a digest of the clips in `clips` and `val_clips`, or None without such clips.
+    `classes` is a digest of the class names of `cache`.
     """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else identified(split) for name, split in splits.items()}

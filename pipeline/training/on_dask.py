@@ -52,13 +52,17 @@ def train_on_dask(
     overwrite: bool = False,
     on_epoch: OnRunEpoch = log_epoch,
 ) -> list[TrainedRun]:
-    """Trains the runs of the table that are not finished, on the workers of a Dask cluster. Returns all runs of the
-    table. The table has one run per head and seed.
+    """Trains the runs of a table that are not finished, on the workers of the Dask cluster in `run.dask`. Returns one
+    TrainedRun for each run of the table, finished before or now.
 
-    With `overwrite` no run counts as finished. If a worker dies or leaves, its run goes on from the last saved state on
-    another worker. Raises ClusterError if the cluster cannot be reached or cannot do the work, ClusterLost if it goes
-    away during the work, and RunsDiverged at the end if runs diverged. Raises the errors of `train_runs` too, but a
-    table whose runs are all finished is no error.
+    The table has one run for each head in `names` and each of the `seeds` seeds `train.seed`, `train.seed` + 1, ....
+    Without `names`, it has the config's head. With `overwrite` all runs are discarded first. `on_epoch` is called in
+    this process with the run and the record of each epoch. If a worker dies or leaves, its run goes on from the last
+    saved state on another worker.
+
+    Raises ClusterError if the cluster cannot be reached or cannot do the work. Raises ClusterLost if the cluster goes
+    away during the work. Raises RunsDiverged at the end if runs diverged. Raises ConfigError, CacheError or HeadError
+    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config` now has.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     if overwrite:

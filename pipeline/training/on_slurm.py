@@ -29,13 +29,14 @@ log = logging.getLogger("kinegraph")
 def train_on_slurm(
     config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
 ) -> list[TrainedRun]:
-    """Trains the runs of the table (heads x seeds) as a SLURM job and waits for them. Finished runs are kept, unless
-    `overwrite` is true. Returns all runs of the table.
+    """Trains the runs of a table as a SLURM job and waits for them. The table has one run for each head in `names` and
+    each of `seeds` seeds. Finished runs are kept, unless `overwrite` is true. Returns one TrainedRun for each run of
+    the table.
 
     If a job of an earlier command is training some of these runs, the function waits for that job first. Raises
     SlurmError if a run was not trained. If the training of all missing runs diverged, raises RunsDiverged. Before the
-    job starts, raises ConfigError, CacheError or HeadError if a run cannot be trained, and RunExists if a finished run
-    has another recipe.
+    job starts, raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished
+    run had other options or clips than `config` now has.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()
@@ -71,8 +72,8 @@ def _wait(submission: Submission) -> str:
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns folder -> message for each run whose training diverged. The message names the head and the seed. Logs why
-    each of these runs diverged.
+    """Returns folder of the run -> message for each of `runs` whose training diverged. The message names the head and
+    the seed, and is also logged.
     """
     return {
         run.folder: told_of(run, words)

@@ -50,7 +50,9 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 
 def tell_of_gaps(clips: CachedClips, split: str) -> None:
-    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed."""
+    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed. `clips` has the
+    extracted clips of the split, and `split` is its name.
+    """
     if clips.num_unsealed:
         log.warning(
             "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
@@ -65,7 +67,8 @@ def tell_of_gaps(clips: CachedClips, split: str) -> None:
 
 
 def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
-    """Logs the classes that no video of the split has. The metric mAP leaves these classes out.
+    """Logs the classes that no video of the split has. `clips` are the clips of the split, and `split` is its name. The
+    metric mAP leaves these classes out.
 
     Logs nothing if each video has only one label, because there is no mAP then.
     """
@@ -116,7 +119,7 @@ def run_training(
 
 
 def unlogged(record: EpochRecord) -> None:
-    """Does nothing with the results of an epoch. This function replaces the TensorBoard log if `train.tensorboard` is
+    """Ignores `record`, the results of an epoch. This function replaces the TensorBoard log if `train.tensorboard` is
     off.
     """
 

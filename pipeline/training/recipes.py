@@ -21,7 +21,7 @@ log = logging.getLogger("kinegraph")
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     """Returns name -> training options for each of `names`. A name is that of a head, or of a variant in
-    `train.variants`. Without names, returns only the options of the config.
+    `train.variants`. Without names, the only entry is the head of the section `train`.
 
     Logs the keys of `train.options` that a head in `names` does not have. Raises ConfigError for any other name.
     """

@@ -53,13 +53,17 @@ class SplitCounts(BaseModel):
 
 
 class RunResults(BaseModel):
-    """The results of one run. `recipe` is the section `train` of the config for this run.
+    """The results of one run. `name` and `seed` identify it in its table. `recipe` is the section `train` of the config
+    for this run.
 
     `scores` maps split -> metric -> value, a fraction from 0 to 1. `counts` maps each split to its numbers of videos
     and clips. `random_weights` are the keys of the stages with random weights that the run reads, or None for a run of
     an earlier version. `trained_on` has digests of the clips, labels and classes of the run's splits, and is empty for
     a run of an earlier version. `metric` is the validation metric by which the best epoch was chosen, or None without a
     validation split. `seconds` is the training time, summed over all parts of a run that was interrupted.
+
+    `history` has a record per epoch, of which the best is `best_epoch`. `cache` and `cache_fingerprint` say on which
+    features the run was trained.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -130,7 +134,7 @@ def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: Spli
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
-    """Returns the folder and the results of each run in `root` or below, sorted by folder.
+    """Returns (folder, results) for each run in `root` or below, sorted by folder.
 
     Raises ResultsError if there is no run with results, or if results cannot be read.
     """

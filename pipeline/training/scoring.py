@@ -44,10 +44,11 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """The scores of a run on one split, such as `val`.
+    """The scores of a run on one split, whose name is `split`.
 
-    `result` has the metrics. `counts` has the numbers of videos and clips. `random_weights` has the keys of those
-    stages that the run reads and whose networks have random weights.
+    `result` has the metrics, the scores and the labels. `counts` has the numbers of videos and clips. `num_parameters`
+    is the size of the head. `random_weights` has the keys of those stages that the run reads and whose networks have
+    random weights.
     """
 
     result: EvaluationResult
@@ -71,7 +72,7 @@ class RunScores:
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Returns class -> score, for each class that a video of the split has.
+        """Returns name of the class -> score, for each class that a video of the split has.
 
         The score is the average precision if a video may have several labels, else the fraction of correct videos.
         """
@@ -188,7 +189,8 @@ def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
 
 
 def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
-    """Returns the cache at the path `cache`, or the cache that the run was trained on if `cache` is None.
+    """Returns the cache at the path `cache`. If `cache` is None, returns the cache on which the run in `folder` was
+    trained, as its `record` says.
 
     Raises RunError if the cache of the run is not where it was. Raises CacheNotFound if there is no cache at `cache`.
     """
@@ -210,12 +212,13 @@ def require_one_label(record: RunRecord) -> None:
 
 
 def write_submission(scored_run: RunScores, path: Path) -> int:
-    """Writes a file for the official scorer of the data set Charades and returns the number of lines of the file.
+    """Writes the scores in `scored_run` to the file `path`, for the official scorer of the data set Charades. Returns
+    the number of lines of the file.
 
     Each line has the id of a video and a score per class. The id is the name of the video file without folder and
     suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line, and
-    the scorer ranks it last. Raises UsageError if two videos have the same id, and if an id contains a space, because a
-    space ends the id.
+    the scorer ranks it last. Raises UsageError if two videos have the same id. Raises it also if an id contains a
+    space, because a space ends the id.
     """
     videos = scored_run.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()

@@ -51,7 +51,7 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """One head trained with one seed. Its run lies in `folder`.
+    """One head trained with one seed. Its run lies in `folder`, with the scores `results`.
 
     `kept` is True if the run was finished before this command began, and False if this command has trained it.
     """
@@ -72,7 +72,7 @@ class RunsDiverged(TrainingDiverged):
 
 @dataclass(frozen=True)
 class _RunToTrain:
-    """One run that is to be trained, and its place in the table.
+    """One run that is to be trained: `wanted`, on the cache of `config`. `place` is its position in the table of runs.
 
     Training calls `on_epoch` with the record of each epoch and `on_step` with the record of each step.
     """
@@ -106,17 +106,20 @@ def train_runs(
     on_step: OnRunStep = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Trains each head in `names` with the seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
+    """Trains each head in `names` with `seeds` seeds: `train.seed`, `train.seed` + 1, .... `run.workers` runs are
+    trained at a time. Without `names`, the head of the config is trained.
 
-    Returns all runs of the table. If there is only one run, its folder is `train.run`. Else each folder is
-    `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state. A table that
-    was cut off keeps its finished runs. With `overwrite` all runs are discarded first. With several workers `on_epoch`
-    and `on_step` are called in the worker processes and must be picklable.
+    Returns one TrainedRun for each head and seed. If there is only one run, its folder is `train.run`. Else each folder
+    is `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state, and a
+    finished run is kept. With `overwrite` all runs are discarded first.
+
+    `on_epoch` and `on_step` are called with the run and the record of each epoch or step. With several workers they are
+    called in the worker processes and must be picklable. `on_run` is called in this process with each finished run.
 
     Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
     StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs are finished,
-    or if a finished run that stays in the table has another recipe or other clips. Raises RunsDiverged at the end if
-    runs diverged.
+    or if a finished run had other options or clips than `config` now has. This covers finished runs of other seeds in
+    the same folder, too. Raises RunsDiverged at the end if runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -160,10 +163,12 @@ def train_wanted(
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
-    """Returns all runs of a table, after checks that a cluster can train them.
+    """Returns one WantedRun for each head in `names` and each of `seeds` seeds, after checks that a cluster can train
+    them.
 
-    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run that
-    stays in the table has another recipe or other clips.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run had other
+    options or clips than `config` now has. This covers finished runs of other seeds in the same folder, too. With
+    `overwrite`, it covers only these, because all others are replaced.
     """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)
@@ -177,7 +182,7 @@ def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Returns the results of `runs`, which are all finished. In a result, `kept` is False if the run is one of
+    """Returns a TrainedRun for each of `runs`, which are all finished. Its `kept` is False if the run is one of
     `trained_now`, and True if it was trained before.
     """
     return [
@@ -186,10 +191,11 @@ def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) ->
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Returns one run for each head in `names` and each of the seeds `train.seed`, `train.seed` + 1, ...
+    """Returns one WantedRun for each head in `names` and each of `seeds` seeds: `train.seed`, `train.seed` + 1, ....
+    Without `names`, the head is that of `config`.
 
-    Raises ConfigError for a name that is neither a variant nor a head, and HeadError for a user's own head that cannot
-    be read.
+    Raises ConfigError for a name that is neither a variant nor a head. Raises HeadError for a user's own head that
+    cannot be read.
     """
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1

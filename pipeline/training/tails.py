@@ -16,11 +16,11 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options of a head, with the model, the options and the weights of its tail filled in.
+    """Returns the head's options `options` with the option `tail` completed. The tail gets the model, the options and
+    the weights of the backbone that made the cached maps. Options without a tail are returned unchanged.
 
-    A tail is the part of a backbone above the cached maps. It is trained with the head. The values are those of the
-    backbone that made the cached maps. If `options` already names weights, these are kept. Options without a tail are
-    returned unchanged.
+    A tail is the part of a backbone above the cached maps, which is trained with the head. `spec` maps the names of the
+    cached arrays to the shapes of one clip. If `options` already names weights for the tail, these are kept.
 
     Raises HeadError if `options` names another model, other options or other weights than those of this backbone.
     Raises HeadError also if the backbone cannot be a tail.
@@ -44,7 +44,7 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
 
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:
-    """Raises HeadError unless the tail has the same weights as the backbone that made the cached maps."""
+    """Raises HeadError unless the weights of `tail` are those of the backbone that made the maps of `stage`."""
     from kinegraph.stages.backbones.build import backbone_digest, build_backbone  # imports torchvision
 
     model, weights, options = stage.options["model"], str(tail.weights), dict(tail.options or {})

@@ -101,8 +101,8 @@ def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
 def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
     """Returns the head that `options` describe, built for the arrays of a cache, with fresh weights.
 
-    A tail, the last layers of a backbone, has the weights of that backbone instead. `code` is the Python source of a
-    user's own head. Raises HeadError if the head cannot be built on these arrays.
+    If the head has a tail (the last layers of a backbone), the tail has the weights of the backbone. `code` is the
+    Python source of a user's own head. Raises HeadError if the head cannot be built on these arrays.
     """
     spec = spec_of(cache)
     name = options.head if code is None else OwnHead.of(options.head, code)

@@ -25,7 +25,9 @@ from kinegraph.stages.training.state import remove_state
 
 @dataclass(frozen=True, kw_only=True)
 class TunedRun:
-    """The result of fine-tuning: the run in `folder`, with a head and backbones that were trained together.
+    """The result of fine-tuning: the run in `folder`, with a head and backbones that were trained together. `results`
+    has its scores.
+
     `config_file` is a config with which `kinegraph extract` uses the tuned weights.
     """
 
@@ -43,10 +45,12 @@ def save_tuned(
     results: RunResults,
     metrics: dict[str, float],
 ) -> None:
-    """Saves the tuned run in `folder`: its results, the tuned weights, a config for extracting with these weights, the
-    head and the record of the run. The state of the training is then removed.
+    """Saves the tuned run in `folder`: the `results`, the tuned weights, a config for extracting with them, the head
+    and the record of the run.
 
-    The record is written last, so a folder without a record is an unfinished run.
+    `start` has the tuned head and backbones. `clips` are the training clips, and `metrics` are the scores of the best
+    epoch. The record is written last, so a folder without a record is an unfinished run. The state of the training is
+    removed.
     """
     write_results(folder, results)
     digests, backbones = dict(start.digests), dict(config.backbones)
@@ -76,8 +80,8 @@ def save_tuned(
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
     """Returns the options of the backbone `entry` after fine-tuning, with the weight file `file` as its weights.
 
-    Published weights also determine options of the network and how frames are resized, cut and normalised. A file does
-    not, so the result states these options one by one.
+    The name of published weights also determines options of the network, and how frames are resized, cut and
+    normalised. The name of a file does not, so the result states these options one by one.
     """
     options, backbone = config.backbones[entry.name], config.entry_of(entry.name)
     own = {GEOMETRY: PAPER} if GEOMETRY in backbone.options else {}

@@ -53,10 +53,11 @@ class TuningStart:
 
 
 def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
-    """Loads the run to start from, and builds the backbones that make its features.
+    """Returns a TuningStart: the trained run from which the fine-tuning of `config` starts, and the backbones that make
+    its features. If the head is a user's own, its code is run only with `allow_code`.
 
-    Raises RunError if the run was trained on other features or classes than those of the config and its cache, or on
-    imported features. Raises HeadError if no backbone of the config makes an array that the head reads.
+    Raises RunError if the run was trained on imported features, or on other features or classes than those of `config`
+    and `cache`. Raises HeadError if no backbone of the config makes an array that the head reads.
     """
     folder = Path(config.finetune.start or wanted_runs(config, (), 1)[0].folder)
     record = load_record(folder)
@@ -93,10 +94,10 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the backbone `name` with those of its taps whose arrays the head reads, or without taps if there are
-    none.
+    """Returns the OnlineEntry of the backbone `name`, with those of its taps whose arrays the head reads. It has no
+    taps if the head reads no array of the backbone.
 
-    `reads` has the names of all arrays that the head reads.
+    `reads` has the names of all arrays that the head reads. `spec` has the names of the cached arrays as its keys.
     """
     size, regions = (
         config.size_of(name),
@@ -109,10 +110,10 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
 
 
 def online_head(config: Config, start: TuningStart, device: torch.device) -> OnlineHead:
-    """Returns one module with the backbones and the head behind them, on `device`. The layers that the section
-    `finetune` of the config unfreezes will be trained, all others stay frozen.
+    """Returns the head of `start` together with the backbones of `start` that compute its features, on `device`.
 
-    `options` of the module also has the key `finetune`, which records the run from which the fine-tuning starts.
+    The layers that the section `finetune` of `config` unfreezes will be trained, all others stay frozen. The key
+    `finetune` in the module's `options` records the run from which the fine-tuning starts.
     """
     options = config.finetune
     for network in start.networks:
@@ -125,8 +126,9 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns values by which a continued fine-tuning is recognised. They are the keys that only the section `finetune`
-    has, and the digests of the run to start from and of its backbones.
+    """Returns a dict by which a continued fine-tuning is recognised.
+
+    It has the options that only the section `finetune` has, and digests of the run to start from and of its backbones.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)

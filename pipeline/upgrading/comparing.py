@@ -63,12 +63,12 @@ class Verdict(BaseModel):
     to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
     removed. In `reopened` each key comes after the keys that its stage reads. `frame_times` are the new times for the
     shard of the stage `clips`, with one item per row, which is None for a failed clip. `clips` is the ledger record of
-    that shard before the upgrade. Both are None if the times stay.
+    that shard before the upgrade. Both are None if the times do not change.
 
-    `differing` maps the id of each clip that shows other frames to a message. `unread` maps the id of each clip whose
-    video cannot be read to a message. `retimed` lists the ids of clips that show the same frames at other times. If
-    `dropped` is true, the user asked to count unread clips as differing, and `differing` has such clips. `judged` maps
-    each stage key to the digest of its ledger record.
+    `differing` maps the id of each clip that shows other frames than before to a message. `unread` maps the id of each
+    clip whose video cannot be read to a message. `retimed` lists the ids of clips that show the frames of before at
+    other times. If `dropped` is true, the user asked to count unread clips as differing, and `differing` has such
+    clips. `judged` maps each stage key to the digest of its ledger record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,11 +89,12 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the frames in the shards of a cache with those that the latest rules choose from the videos. Several
+    """Compares the frames in the shards of `cache` with those that the latest rules choose from the videos. Several
     threads may use one `Comparer`.
 
-    `stages` has the stages that are made from videos, each after the stages that it reads. `rules` is the version of
-    the rules by which the cache was made. If `stopping` is set, comparisons raise Stopped.
+    `options` are the clip options of the cache, and `wanted` says which frames are decoded. `stages` has the stages
+    that are made from videos, each after the stages that it reads. `rules` is the version of the rules by which the
+    cache was made. `staging` copies videos at URLs. If `stopping` is set, comparisons raise Stopped.
     """
 
     cache: Cache
@@ -116,8 +117,8 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of a shard. What is known about an upgrade of the shard holds
-        only while the digest stays the same.
+        """Returns a digest of the rows and ledger records of a shard. A Verdict about the shard holds only while the
+        digest stays the same.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
@@ -126,8 +127,7 @@ class Comparer:
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
         """Compares the frames of a shard under two versions of the rules for choosing frames: the cache's and the
-        latest. Returns the verdict, the changes that an upgrade has to make to the rows and ledger records of the
-        shard.
+        latest. Returns a Verdict: the changes that an upgrade has to make to the rows and ledger records of the shard.
 
         All videos of the shard are decoded. A clip is unread if its video cannot be read now and the clip did not fail
         in the cache. With `drop_unread`, an upgrade computes shards with unread clips again. Otherwise unread clips are
@@ -235,10 +235,10 @@ class Comparer:
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
         """Returns the keys of the stages whose values change, and of all stages made from these stages.
 
-        Each argument says what changes in at least one clip of the shard.
+        Each argument says what changes in at least one clip of the shard, compared with the cache.
         `has_other_frames`: the clip shows other frames.
         `has_other_times`: the clip shows the same frames at other times.
-        `is_moved`: the clip has another start or end.
+        `is_moved`: the clip starts or ends at another time.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -272,8 +272,10 @@ def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> C
 
 
 def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
-    """Returns the times of the frames in seconds for each row of a shard, by the latest rules for choosing frames. A
-    failed clip has None in place of times.
+    """Returns the times of the frames in seconds for each row of the sealed shard `sealed`, by the latest rules for
+    choosing frames. A failed clip has None in place of times.
+
+    `comparisons` has one item per row, which says how the latest rules change the frames.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):

@@ -66,12 +66,13 @@ class FrameReport:
     Clips are `retimed` (the same frames at other times), `differ` (other frames), or are `unread` (the video cannot be
     read). All other clips are `same`.
 
-    version: version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
-    shards: result -> number of shards. A shard counts as `unread` if one of its clips is unread, else as `differ` if
-    one differs, else as `retimed` if one is retimed, else as `same`.
-    clips: result -> number of clips, without `same`.
-    differing, unread: a few of these clips -> message.
-    dropped: whether the user asked to count unread clips as different, and there were such clips.
+    `cache` is the path of the cache, and `num_shards` the number of its shards. `version` is the version of the stage
+    `clips` before an upgrade. If it is the latest version, nothing was compared. `clips` maps each result but `same` to
+    a number of clips. `shards` maps each result to a number of shards. A shard has the worst result of its clips:
+    `unread`, then `differ`, then `retimed`, then `same`.
+
+    `differing` and `unread` map a few of these clips to messages. `dropped` is true if the user asked to count unread
+    clips as different, and there were such clips. `upgraded` is true if the cache was then upgraded.
     """
 
     cache: str
@@ -118,10 +119,12 @@ class FrameReport:
 
 
 def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> FrameReport:
-    """Compares the frames of a cache with the frames that the latest rules take from its videos. Returns the report.
+    """Compares the frames of a cache with the frames that the latest rules take from its videos. Returns a FrameReport.
 
-    Nothing is written. Raises CacheNotFound if there is no cache at `root`, CacheError if a document of the cache is
-    damaged, and CacheMismatch if an upgrade of the cache was begun and not finished.
+    Nothing is written. Raises CacheNotFound if there is no cache at `root`, and CacheError if a document of the cache
+    is damaged. Raises CacheMismatch if an upgrade of the cache was begun and not finished.
+
+    `on_progress` is called with (name of the step, shards done, all shards) after each shard.
     """
     cache = Cache(root)
     report = _report(cache)
@@ -180,6 +183,8 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
     on a video that cannot be read is not written. If `keep` is false, nothing is written.
 
     If `drop_unread` is true, a clip whose video cannot be read counts as a clip with other frames.
+
+    `on_progress` is called with (name of the step, shards done, all shards) after each shard.
     """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
@@ -202,8 +207,11 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
 def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
-    """Yields the verdict `compared(shard)` of each shard, in order. A verdict says what an upgrade has to change in the
-    shard. The threads of `pool` compute a few shards ahead.
+    """Yields the verdict `compared(shard)` for each shard number from 0 to `num_shards` - 1, in order. A verdict says
+    what an upgrade has to change in the shard.
+
+    The threads of `pool` compute a few shards ahead. `on_progress` is called with (text, shards done, `num_shards`)
+    after each shard.
     """
     under_way: deque[Future[Verdict]] = deque()
     ahead, begun = 4 * (os.cpu_count() or 1), 0  # not all at once, because a verdict may take 100 kB
@@ -242,10 +250,11 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: OnProgress) -> None:
-    """Upgrades the cache. Makes the changes that the verdicts on the shards ask for, and then removes the verdicts from
-    the cache. If the process is killed, the function can be called again.
+    """Makes the changes that the verdicts on the shards of `cache` ask for, and then removes the verdicts. A verdict
+    says what the upgrade changes in one shard. If the process is killed, the function can be called again.
 
-    Raises AnotherRunError if another run works on the cache.
+    `on_progress` is called with (text, shards done, number of shards) after each shard. Raises AnotherRunError if
+    another run works on the cache.
     """
     manifest = json.loads(cache.storage.get(MANIFEST))
     require_alone(cache.storage)
@@ -276,10 +285,8 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Writes clips.parquet once, with the rows that the upgrade changes in all shards. Writes nothing if no row
-    changes.
-
-    The changed rows come from the verdicts. A verdict says what the upgrade has to change in one shard.
+    """Writes clips.parquet with the rows that the verdicts of all shards change. A verdict says what the upgrade
+    changes in one shard. Writes nothing if no row changes.
     """
     rows = list(cache.clips.rows())
     is_changed = False
@@ -303,8 +310,8 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """Yields the stages that are made from videos, with the options of the latest rules. A stage with these options is
-    yielded unchanged.
+    """Yields the stages that are made from videos, with the options of the latest rules. A stage that has these options
+    already is yielded unchanged.
     """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
@@ -318,8 +325,9 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Changes the ledger records of one shard to those of the latest rules. `verdict` lists the changes that were found
-    by comparing frames.
+    """Changes the ledger records of one shard to those of the latest rules for choosing frames. `verdict` lists the
+    changes that were found by comparing frames. `stages` maps the key of each stage to the stage as it is after the
+    upgrade.
 
     Removes the records of the stages that have to be computed again. The record of a stage is removed before the
     records of the stages that it reads. A record that was sealed after the comparison is removed, too. All other
@@ -343,7 +351,8 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Writes the shard of the stage `clips` again, with the frame times by the latest rules, and seals it.
+    """Writes the shard of the stage `clips` again, with the frame times by the latest rules, and seals it. `stage` is
+    the stage `clips` as it is after the upgrade.
 
     The times are in `verdict.frame_times`. Does nothing if the shard was already written by an upgrade that was
     stopped.

@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns tap name -> maps for the wanted taps.
+        """Returns tap name -> maps, for each tap in `taps`.
 
         `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of that tap.
         """
@@ -104,7 +104,8 @@ class Backbone(nn.Module):
 
 
 def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
-    """Runs a 2D network on each frame of `clips` [B, 3, T, H, W]. Returns tap -> maps of the clips [B, C, T, H', W'].
+    """Runs a 2D network on each frame of `clips` [B, 3, T, H, W]: B clips of T frames with H rows and W columns.
+    Returns tap -> maps of the clips [B, C, T, H', W'], with C channels, H' rows and W' columns.
 
     `run` is the network. It takes the frames of all clips as one batch [B*T, 3, H, W] and returns tap -> maps [B*T, C,
     H', W']. Clips whose memory layout is [B, T, H, W, 3] are not copied.

@@ -100,9 +100,10 @@ class Joined(nn.Module):
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
         """Returns one tensor [B*T, C, H, W] with the outputs of all branches of the Inception block, side by side along
-        the channels.
+        the C channels.
 
-        The output of branch i is [B*T, C_i, H, W]. C is the sum of all C_i.
+        The output of branch i in `branches` is [B*T, C_i, H, W], for T frames of B clips, H rows and W columns. C is
+        the sum of all C_i.
         """
         return torch.cat(list(branches), 1)
 
@@ -110,8 +111,8 @@ class Joined(nn.Module):
 class BNInception(Backbone):
     """BN-Inception without its classifier.
 
-    The sides of the input should be multiples of 32 px. With other sides, a block that halves the map may have branches
-    of different sizes, which cannot be joined.
+    `stages` maps each tap to the submodules that compute it. The sides of the input should be multiples of 32 px. With
+    other sides, the branches of a block that halves the map may have different sizes, which cannot be joined.
     """
 
     stages: ClassVar = {tap: _submodules(tap) for tap in CONVOLUTIONS}

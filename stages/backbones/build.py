@@ -73,10 +73,11 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
-    """Returns a digest of the weights of `network`, for the fingerprint of a cache.
+    """Returns a digest of the weights of `network`, for the fingerprint of a cache. `backbone` is the network's entry
+    in the catalogue, and `weights` is the option in the config.
 
-    `weights` is the text in the config. For `inflate:...`, which makes 3D weights from a 2D network, all tensors of
-    `network` are digested. For other weights the result is that of `weights_digest`.
+    For a weights file, it is the sha256 of the file. For random weights, and for `inflate:...`, which makes 3D weights
+    from a 2D network, it is a digest of all tensors of `network`.
     """
     if weights.startswith(INFLATE):
         return tensors_digest(network)
@@ -95,7 +96,8 @@ def _inflate(network: Backbone, backbone: BackboneEntry, weights: str) -> None:
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """Returns the network `model` with random weights, with all its taps. Without `options`, it has the paper's layout.
+    """Returns the Backbone `model` with random weights, with all its taps. Without `options`, it has the paper's
+    layout.
 
     `options` are the values that differ from the paper, for example `pool1_padding=0`.
     """

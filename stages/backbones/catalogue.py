@@ -100,10 +100,11 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """Returns the description of a network for SyncMNIST, a data set with videos of moving digits.
+    """Returns the BackboneEntry of a network for SyncMNIST, a data set with videos of moving digits.
 
     `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. `time` is
-    empty if the network sees each frame alone.
+    empty if the network sees each frame alone. `num_params` is the number of parameters. `gmacs` are billions of
+    multiplications for a clip of 10 frames.
     """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
@@ -118,9 +119,10 @@ def _sync_cnn(
 
 
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
-    """Returns the description of a network of the ResNet-3D family that was trained on Kinetics-400.
+    """Returns the BackboneEntry of a network of the ResNet-3D family that was trained on Kinetics-400.
 
-    `gmacs` was counted for a clip of `num_frames` frames of `size` x `size` px.
+    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of `num_frames` frames
+    of `size` x `size` px.
     """
     layout = LAYOUTS[name]
     return BackboneEntry(
@@ -209,7 +211,7 @@ CATALOGUE: dict[str, BackboneEntry] = {
 
 
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
-    """Returns the description of the backbone `name`.
+    """Returns the BackboneEntry of the backbone `name`, which describes its taps, its input and its named weights.
 
     For the ResNet-3D family, it has the taps of the network with these `options`. Missing options are those with which
     `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models. Raises
@@ -230,9 +232,9 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 
 
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Returns (description of the backbone that `weights` were made for, `weights` without `inflate:`).
+    """Returns (BackboneEntry of the network that `weights` were made for, `weights` without `inflate:`).
 
-    For `inflate:...` the description is that of the 2D network. For other weights it is `backbone`.
+    For `inflate:...` the entry is that of the 2D network. For other weights it is `backbone`.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:
         return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)

@@ -1,6 +1,6 @@
 """Computes the features of clips. A backbone runs on uint8 pixels, frozen for extraction or trainable.
 
-Shapes: B clips, T frames, T' frames of a map, C channels, S side of the square input, H rows and W columns of a map.
+Shapes: B clips, T frames, T' maps of a clip, C channels, S side of the square input, H rows and W columns of a map.
 """
 
 import logging
@@ -23,8 +23,9 @@ log = logging.getLogger("kinegraph")
 class Normalised(nn.Module):
     """A network that first normalises its input pixels. Gradients flow to the network.
 
-    `network` takes normalised clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. `pixels` has the
-    mean, the standard deviation and the order of the channels.
+    `network` takes normalised clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. There are B clips
+    of T frames of S x S px, and T' maps of C channels, H rows and W columns. `pixels` has the order of the channels
+    (RGB or BGR), and the mean and the standard deviation of each channel for values in 0..1.
     """
 
     mean: Tensor
@@ -37,10 +38,10 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap name -> maps [B, T', C, H, W] for clips of B x T frames.
+        """Returns tap name -> maps [B, T', C, H, W] of B clips, with C channels, H rows and W columns.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB pixels, S is the side of the input. T' is the number of maps, which is
-        smaller than T if the backbone joins frames.
+        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, and S is the side of the input. T' is the number of
+        maps of a clip. It is smaller than T if the backbone joins frames.
         """
         if self.is_reversed:
             clips = clips.flip(-1)
@@ -52,9 +53,10 @@ class Normalised(nn.Module):
 class FeatureExtractor:
     """The network of one backbone entry on one device. A worker process loads it once.
 
-    If `compiled` is True, torch.compile makes faster code of the network at the first batch, which takes minutes.
-    Raises UsageError if the machine has no compiler for torch.compile, or if the device cannot compute in the precision
-    of the options. Raises WeightsError if the weights cannot be read or do not belong to the network.
+    `options` name the network, its weights and its taps. If `compiled` is True, torch.compile makes faster code of the
+    network at the first batch, which takes minutes. Raises UsageError if the machine has no compiler for torch.compile,
+    or if the device cannot compute in the precision of the options. Raises WeightsError if the weights cannot be read
+    or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 
 class NonLocal(nn.Module):
-    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))).
+    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))) for maps x [B, C, T, H, W]. There are B
+    clips, C = `channels` channels, T frames, H rows and W columns.
 
     theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block returns its
-    input unchanged, because the gain of its norm is 0. If `frames` is a number, the frames are cut into groups of
-    `frames` consecutive frames, and positions attend only to positions in the same group. If `frames` is "all", the
+    input unchanged, because the gain of its norm is 0. If `frames` is a number, the T frames are cut into groups of
+    `frames` consecutive frames. Positions then attend only to positions in the same group. If `frames` is "all", the
     group is the whole clip. The scale 1 / sqrt(C / 2) and the groups are those of the authors' code.
     """
 
@@ -34,7 +35,8 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block, in the shape of its input x [B, C, T, H, W].
+        """Returns the output of the block, in the shape of its input x [B, C, T, H, W]: B clips, C channels, T frames,
+        H rows and W columns.
 
         H and W must be at least 2, and T must be a multiple of `frames`.
         """

@@ -48,7 +48,8 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, 4 width, T, H / stride, W / stride] of the block for its input x [B, C, T, H, W].
+        """Returns the maps [B, 4 width, T, H / stride, W / stride] of the block for its input x [B, C, T, H, W]. There
+        are B clips, C channels, T frames, H rows and W columns.
 
         `width` and `stride` are those of the constructor.
         """
@@ -61,9 +62,10 @@ class Bottleneck3D(nn.Module):
 
 
 class ResidualStage(nn.Module):
-    """Residual blocks that run one after the other. Their names are "0", "1", ....
+    """The residual blocks `blocks`, one after the other. Their names are "0", "1", ....
 
-    `after` maps the name of a block to a further module that runs directly after this block. It is empty at first.
+    `after` maps the name of a block to a further module that runs directly after this block. It is empty at first, and
+    a caller may add modules.
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
@@ -74,6 +76,7 @@ class ResidualStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the maps [B, C', T, H', W'] of the last block for the input x [B, C, T, H, W] of the first block.
+        There are B clips, C channels, T frames, H rows and W columns.
 
         C' is the number of channels of the last block. H' and W' are the rows and columns after the stride of the first
         block.

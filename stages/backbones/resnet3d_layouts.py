@@ -35,9 +35,10 @@ class ResNetLayout:
     `blocks` is the number of residual blocks in each of res2 to res5. `stem_frames` is the temporal kernel of the first
     convolution. `temporal_kernels` is a key of TEMPORAL_KERNELS, for example "alternate". `non_local` maps a stage to
     numbers of its residual blocks, from 0. A non-local block follows each of these residual blocks. `pool1_padding` is
-    the padding of pool1 in space. The temporal kernels of pool1 and pool2 are equal to their strides in time. In the
-    non-local blocks of res3, positions attend to each other within groups of `res3_attention_frames` frames, or in the
-    whole clip ("all").
+    the padding of pool1 in space. `stem_time_stride`, `pool1_time_stride` and `pool2_time_stride` are strides in time,
+    and `res5_stride` is the stride of res5 in space. The temporal kernels of pool1 and pool2 are equal to their strides
+    in time. In the non-local blocks of res3, positions attend to each other within groups of `res3_attention_frames`
+    frames, or in the whole clip ("all").
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)

@@ -16,7 +16,9 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """Computes the features of one backbone of the config on one device.
+    """Computes the stage `key`, the features of one backbone, on one device. A backbone is a frozen network. `options`
+    name the network, its weights and its taps. `square` says which pixels of a clip it takes. With `compiled`, it runs
+    through torch.compile.
 
     The network always runs on the whole batch, even if only a few rows of the batch are wanted.
     """
@@ -35,10 +37,10 @@ class BackboneRunner:
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
         """Stores the maps [B, T, C, H, W] of one tap: rounded to the type of the cache, as means over H and W, or both.
-        The config decides which. There are B clips of T maps with C channels. Also passes the rounded maps to the
-        stages that read them.
+        The config decides which. Also passes the rounded maps to the stages that read them.
 
-        A clip is marked as failed if its rounded maps have a NaN or an infinite value.
+        There are B clips of T maps with C channels, H rows and W columns. A clip is marked as failed if its rounded
+        maps have a NaN or an infinite value.
         """
         array = f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])

@@ -20,10 +20,12 @@ class SyncCnn(Backbone):
     """A network of three blocks. A block is a 3 x 3 convolution without padding, a ReLU and 2 x 2 max-pooling.
 
     For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
-    mean of R, G and B. There are two such networks. `sync_cnn` is the network of the RSTG paper (section 4.1). It has
-    512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three frames,
-    so that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in
-    the last block.
+    mean of R, G and B.
+
+    There are two such networks, and `name` chooses one. `sync_cnn` is the network of the RSTG paper (section 4.1). It
+    has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three
+    frames, so that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2
+    maps in the last block.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
@@ -38,7 +40,9 @@ class SyncCnn(Backbone):
 
 
 class Grey(nn.Module):
-    """Returns the mean of the colour channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
+    """Returns the mean of the colour channels of B clips: [B, 3, T, H, W] -> [B, 1, T, H, W]. A clip has T frames with
+    H rows and W columns.
+    """
 
     def forward(self, clips: Tensor) -> Tensor:
         return clips.mean(1, keepdim=True)

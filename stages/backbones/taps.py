@@ -19,8 +19,9 @@ class Tap:
     """A place where a backbone can be cut.
 
     `space` has (kernel, stride) of each layer below the tap that changes the height and width of the maps. `time` has
-    the same for layers that change the number of time steps. The side of the input, in px, must be a multiple of
-    `size_multiple`, and its number of frames a multiple of `frames_multiple`.
+    the same for layers that change the number of time steps. `channels` is the number of channels of the maps. The side
+    of the input, in px, must be a multiple of `size_multiple`, and its number of frames a multiple of
+    `frames_multiple`.
     """
 
     name: str
@@ -42,8 +43,8 @@ class Tap:
 
     @property
     def offset_px(self) -> float:
-        """Returns the offset of map cell 0 in px, along one axis. It is the distance between the centre of the cell and
-        the centre of the first `stride` pixels.
+        """Returns the offset in px, along one axis, of the centre of the first map cell. It is counted from the centre
+        of the first `stride` pixels.
 
         In a network that pads, it is 0. Without padding, the centre of the cell lies further from the edge.
         """

@@ -52,7 +52,8 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
 
 
 class ShiftedResNet(Backbone):
-    """A torchvision ResNet of bottlenecks. Channels are shifted between frames before conv1 of every block.
+    """The torchvision ResNet `resnet`, which has bottlenecks. Channels are shifted between frames before conv1 of every
+    block.
 
     Parameters have torchvision's names. The shortcut of a block sees the frames before the shift.
     """

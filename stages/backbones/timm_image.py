@@ -138,7 +138,7 @@ def tap_names(model: Any) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmTap(Tap):
-    """A tap of a timm model. timm computes the size of its maps."""
+    """A tap of the model that timm calls `model`. timm computes the size of its maps."""
 
     model: str
 
@@ -167,7 +167,8 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
 
 @cache
 def timm_entry(model: str) -> BackboneEntry:
-    """Returns the description of the backbone `timm/<model>`: taps, size of the input, mean and standard deviation.
+    """Returns the BackboneEntry of `timm/<model>`: taps, size of the input, mean and standard deviation. timm is a
+    package of image models.
 
     Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
     maps.

@@ -19,6 +19,10 @@ class ClipOptions(StageOptions):
     With `fps: native`, frames are chosen by number, whatever the frame rate. For a video or interval of n frames,
     `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the clip. This is the rule of TSN (Temporal
     Segment Networks).
+
+    `num_frames` is the number of frames of a clip, and `sampling` says how they are spread. A video has `per_video`
+    clips, and each clip has a row for each of `crops`. `short` says what happens to a video that is shorter than a
+    clip.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -84,12 +88,12 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns clip options without those that only choose clips and crops of a video. `recorded` are the options as a
-    cache stores them.
+    """Returns the clip options `recorded`, as a cache stores them, without those that only choose clips and crops of a
+    video.
 
-    A trained run can be used with every cache for which the result is the same. The result has no number of clips and
-    no mirroring. The sampling `centre` becomes `dense`, and every crop becomes `square`. Only the crop `full` stays,
-    because it changes the aspect ratio.
+    A trained run can be used with every cache whose result equals that of its own cache. The result has no number of
+    clips and no mirroring. The sampling `centre` becomes `dense`, and every crop becomes `square`. Only the crop `full`
+    is kept, because it changes the aspect ratio.
     """
     kept = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in kept:

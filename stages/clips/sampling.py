@@ -83,8 +83,9 @@ def clip_frames(
 
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
-    """Returns the T target times of clip number `clip`, for a video of `duration` seconds or an interval of that video.
-    In the formulas, start and end are those of the video or interval.
+    """Returns the T target times, in seconds, of clip number `clip`, counted from 0. The video has `duration` seconds.
+    The clip is taken from `interval` = (start, end), or from the whole video if it is None. In the formulas, start and
+    end are those of the video or interval. `options` states the sampling, T, fps and the number K of clips.
 
     uniform: with one clip, time i is start + (i + 0.5) (end - start) / T. With K clips, clip k has (k + 0.5) / K in
     place of 0.5, so that together the clips sample the video evenly.
@@ -137,8 +138,8 @@ def clip_interval(
 ) -> Interval:
     """Returns the part [start, end) of the video that a clip represents, in seconds.
 
-    `times` are the target times of the clip. `interval` is the interval by which the video is listed, or None. The
-    result never leaves that interval.
+    `duration` is that of the video in seconds, and `times` are the target times of the clip. `interval` is the interval
+    by which the video is listed, or None. The result never leaves that interval.
     """
     first, end = whole_or_part(duration, interval)
     if options.sampling == "uniform":

@@ -69,8 +69,8 @@ class View:
 
 
 def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
-    """Raises ValueError if a random view could leave the part of a frame for which the cache has boxes. A view is the
-    part of a frame that a network sees in fine-tuning.
+    """Raises ValueError if a random view of `options` could leave the part of a frame for which the cache has boxes. A
+    view is the part of a frame that a network sees in fine-tuning.
 
     `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows.
     """

@@ -30,12 +30,11 @@ def decoded(path: str, content: bytes) -> str:
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place, fields) for each line of a csv. One line is one video, or one interval of a video. Empty lines are
-    skipped.
+    """Yields (place, fields) for each line of the csv `text`. `annotations` is its path, for messages. One line is one
+    video, or one interval of a video. Empty lines are skipped.
 
     The place is the file and line number, for messages. The fields map each column to its text. Raises DatasetError for
-    a header that lacks a column or has one twice, and for a damaged line, for example with too few fields or with a
-    quote that is not closed.
+    a header that lacks a column or has one twice. Raises it also for a damaged line, for example with too few fields.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _next_line(annotations, reader, 1) or []
@@ -62,9 +61,11 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
 
 
 def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list[str] | None:
-    """Returns the fields of the line that begins at line number `line`, or None at the end of the file.
+    """Returns the fields of the next record of `reader`, a csv reader of the file `annotations`. Returns None at the
+    end of the file.
 
-    Raises DatasetError where the csv reader cannot read the line.
+    `line` is the number of the line where the record begins, for messages. Raises DatasetError where the csv reader
+    cannot read the record.
     """
     try:
         return next(reader, None)

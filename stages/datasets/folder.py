@@ -29,9 +29,11 @@ log = logging.getLogger("kinegraph")
 
 
 def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns the videos below the folder or URL `root`, or the videos that the csv `annotations` lists.
+    """Returns a Listing of the videos below the folder or URL `options.root`, or of those in the csv
+    `options.annotations`.
 
-    Raises DatasetError where a folder or file is missing, where there is no video, or where the csv is wrong.
+    `tries` is how often a URL is requested while the network fails. `progress` is never called, because no video is
+    made. Raises DatasetError where a folder or file is missing, where there is no video, or where the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():
@@ -53,10 +55,10 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
 
 def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
     """Returns the class names of the option `classes`, which is a list of names or the path of a file with one name per
-    line.
+    line. Returns an empty tuple where the option is not set.
 
-    Returns an empty tuple where the option is not set. The classes are then those found in the data set. Raises
-    DatasetError for an empty file and for a name that is listed twice.
+    `tries` is how often a file at a URL is requested. Raises DatasetError for an empty file and for a name that is
+    listed twice.
     """
     if not isinstance(options.classes, str):
         names = options.classes or ()

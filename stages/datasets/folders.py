@@ -92,8 +92,8 @@ def _ending(name: str) -> str:
 
 
 def below_folder(root: str) -> Below:
-    """Returns the videos, the folders of numbered images, and the counts of other files below a folder of this machine.
-    Links are followed.
+    """Returns a Below: the videos, the folders of numbered images, and the counts of other files in the folder `root`
+    and below it. Links are followed.
 
     A link to a folder that contains the link is not followed. Such a link, or a folder without permission, is logged
     and does not stop the search.
@@ -131,7 +131,7 @@ def below_folder(root: str) -> Below:
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """Returns an object with the list of videos below a URL and the number of other files by their ending.
+    """Returns a `Below` with the videos below a URL, sorted by path, and the numbers of other files by their ending.
 
     `listed` has one pair (path below the URL, full URL) for each file.
     """

@@ -12,7 +12,10 @@ SPLITS = ("train", "val", "test")
 
 
 def list_interactions(options: InteractionsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns the videos below `options.root`. Videos that are missing there are generated first."""
+    """Returns a Listing of the videos below `options.root`. Videos that are missing there are generated first.
+
+    `progress` is called with the number of videos that were generated since its last call. `tries` is not used.
+    """
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}
     generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)

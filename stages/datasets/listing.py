@@ -19,8 +19,9 @@ class Video:
     """One video of a data set, or one interval of a video.
 
     `video_id` is unique, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s. `list_index` is the
-    place in the data set's list, from 0. `labels` are indices into `Listing.classes`. `frame_rate` is set only for a
-    video that is a folder of images. `images` describes these images, if the folder was listed already.
+    place in the data set's list, from 0. `path` is a path or URL. `labels` are indices into `Listing.classes`.
+    `interval` is (start, end) in seconds, or None for a whole video. `frame_rate` is set only for a video that is a
+    folder of images. `images` describes these images, if the folder was listed already.
     """
 
     video_id: str
@@ -53,7 +54,10 @@ class Listing:
 class Entry:
     """A video or an interval of a video, as found in a csv or below a folder.
 
-    `name` is the id of the whole video, also for an interval. `split` is "" if the csv or the folder has no splits.
+    `name` is the id of the whole video, also for an interval. `path` is a file, a folder of images or a URL. `split` is
+    "" if the csv or the folder has no splits. `interval` is (start, end) in seconds, or None for the whole video.
+    `frame_rate` and `images` are set only for a folder of numbered images: its images per second, and which images it
+    has.
     """
 
     name: str
@@ -95,8 +99,9 @@ def listing_of(
     """Returns the listing of `entries`. Class names become label numbers. Entries without a split get one by the shares
     of `splits`.
 
-    Without `classes`, the classes are the names found in `entries`, sorted. Raises DatasetError for a video that is
-    listed twice, and for labels that the options do not allow.
+    `multi_label` is the option of the data set: if it is False, a video may have only one label. Without `classes`, the
+    classes are the names found in `entries`, sorted. Raises DatasetError for a video that is listed twice, and for
+    labels that the options do not allow.
     """
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: label for label, name in enumerate(classes)}

@@ -12,7 +12,8 @@ ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 
 
 class FolderOptions(StageOptions):
-    """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
+    """Videos in class folders below `root`, or listed in the csv `annotations` with the columns path, label and
+    (optional) split.
 
     Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
     video, in seconds from the first frame. The frame at `end` does not belong to the interval. Each interval is
@@ -89,8 +90,9 @@ class InteractionsOptions(StageOptions):
 class SyncMnistOptions(StageOptions):
     """The generated data set SyncMNIST of the RSTG paper. A label says which two of the digits in a video move in step.
 
-    The data set is made below `root` where it is missing. Videos of `test` show digits that no other split shows. See
-    docs/sync_mnist.md.
+    The data set is made below `root` where it is missing. `digits` is the folder with MNIST's files, and `num_digits`
+    is the number of digits in a video. Videos of `test` show digits that no other split shows. docs/sync_mnist.md
+    describes the data set.
     """
 
     kind: Literal["sync_mnist"]

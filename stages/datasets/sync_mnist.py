@@ -10,7 +10,10 @@ from kinegraph.stages.generated.sync_mnist import classes, generate
 
 
 def list_sync_mnist(options: SyncMnistOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns the videos below `options.root`. Videos that are missing there are generated first."""
+    """Returns a Listing of the videos below `options.root`. Videos that are missing there are generated first.
+
+    `progress` is called with the number of videos that were generated since its last call. `tries` is not used.
+    """
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     entries = entries_of_csv(options.root, str(Path(options.root, "annotations.csv")))
     return listing_of(entries, {}, classes(options.digit_values))

@@ -28,14 +28,18 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """The decoded frames of one row, as uint8 RGB. A row is one clip under one crop.
+    """The T decoded frames of one row, as uint8 RGB. A row is one clip under one crop.
 
-    `squares` has the square inputs of the backbones. `whole` has the uncut frames for a proposal network, and is the
-    same array in all rows of one clip.
+    `frame_times` [T] are the times of the frames in seconds from the first frame of the video. `frame_numbers` [T] are
+    places among the frames that a player shows. `coded_numbers` [T] are places among all frames that the decoder
+    returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
 
-    `frame_numbers` are places among the frames that a player shows. `coded_numbers` are places among all frames that
-    the decoder returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
-    `video_frames` is the number of shown frames of the whole video if `Wanted.numbered` asks for it, else 0.
+    `squares` maps each kind of square input to pixels [T / every, size, size, 3]. `whole` [T / every, h, w, 3] has the
+    uncut frames for a proposal network. All rows of one clip share this array. A network may take only each `every`-th
+    frame.
+
+    `video_frames` is the number of shown frames of the whole video if `Wanted.numbered` asks for it, else 0. `warning`
+    says which faults the decoder found, "" for none.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -48,8 +52,8 @@ class DecodedClip:
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":
-        """Returns a clip whose `num_frames` frames are not decoded yet. Times are NaN, numbers are 0, and no array of
-        pixels exists.
+        """Returns a DecodedClip whose `num_frames` frames are not decoded yet. Times are NaN, numbers are 0, and no
+        array of pixels exists.
         """
         frame_numbers, coded_numbers = np.zeros((2, num_frames), np.int64)
         times = np.full(num_frames, np.nan)
@@ -112,11 +116,12 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos, clock: Clock
 ) -> ClipResults | None:
-    """Decodes `rows` of the video at `path` and skips parts of the video without a wanted frame. Returns a clip or an
-    error for each row.
+    """Decodes `rows` of the video at `path`, within `timeout_seconds`, and skips parts of the video without a wanted
+    frame. Returns a clip or a DecodeError for each row.
 
-    Returns None if the result might differ from that of reading the whole video from the start. For example, a warning
-    of the decoder can depend on the parts that were skipped.
+    `open_videos` opens the video, or continues where an earlier call left it. Returns None if the result might differ
+    from that of reading the whole video from the start. For example, a warning of the decoder can depend on the parts
+    that were skipped.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -149,19 +154,19 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
     """Returns the target times of the frames of `row`, in seconds.
 
-    If the row is an interval of a video, times near or after its end are moved to just before the end. A frame that
-    begins at the end is not in the interval. `slack_seconds` is the tolerance of the times.
+    If the row is an interval of a video, later times are replaced by the end of the interval minus 2 `slack_seconds`. A
+    frame that begins at the end is not in the interval. `slack_seconds` is the tolerance with which times are compared.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
 
 
 class _Pass:
-    """Reads one video once, from front to back, and fills the clips of its rows. Holds the clips that are filled so far
-    and the errors of the rows that have failed.
+    """Reads `video` once, from front to back, and fills the clips of `rows` with the frames that are `wanted`. Holds
+    the clips that are filled so far and the errors of the rows that have failed.
 
     If `skips` is True, parts of the video without a wanted frame are skipped, where that is possible and saves time. If
-    it is False, every frame up to the last wanted frame is decoded.
+    it is False, every frame up to the last wanted frame is decoded. `clock` counts the time of each kind of work.
     """
 
     def __init__(
@@ -209,7 +214,8 @@ class _Pass:
         """Reads the video and takes a frame for each of `slots`. A slot stands for one frame that a row wants. `slots`
         are sorted by `at`, the wanted time or frame number. Slots after the end of the video get the last frame.
 
-        Returns the time of the last frame in seconds if there were slots after the end of the video, else None.
+        Returns the time of the last frame in seconds if there were slots after the end of the video, else None. If
+        time.monotonic() passes `deadline`, the rows that still lack frames are marked as failed.
         """
         filled = 0
         current, slack = self.video.latest, self.video.slack_seconds
@@ -270,10 +276,11 @@ class _Pass:
             self._store_whole(slot, pixels)
 
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
-        """Returns the frame `shown` as an RGB image. `rows` are the indices of the rows that want the frame.
+        """Returns the frame `shown` as an RGB image. `rows` has the indices, in `self.rows`, of the rows that want the
+        frame.
 
-        Returns None where the frame cannot be converted, or where its size differs from the size that was found when
-        the video was indexed. All rows in `rows` are then marked as failed.
+        Returns None where the frame cannot be converted, or where it has another size than `index` found in the video.
+        All rows in `rows` are then marked as failed.
         """
         try:
             with self.clock.during(DECODE if isinstance(self.video, OpenImages) else CONVERT):
@@ -361,8 +368,8 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error for a clip that has the same frame at all its times. The reason is `unreadable` if the
-        decoder complained about the video (`complaint`), else `too_short`.
+        """Returns the error for the clip of row number `row_index`, which has the same frame at all its times. The
+        reason is `unreadable` if the decoder complained about the video (`complaint`), else `too_short`.
         """
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:

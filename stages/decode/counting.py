@@ -41,11 +41,12 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the number and the rate of the frames of an mp4 or mov file with a constant frame rate.
+    """Returns the PresentedFrames, the number and the rate of the frames, of an mp4 or mov file with a constant frame
+    rate. Only the index of the file is read.
 
-    Only the index of the file is read. `told` is the result of `probe`, `rate` is in frames per second. Returns None
-    for files of other formats, for files with a varying rate, and for codecs whose packets may not be whole pictures.
-    Returns None also if the number of frames in the index does not fit the duration in `told`.
+    `told` has the facts about the file that are known already, such as its duration. `rate` is in frames per second.
+    Returns None for files of other formats, for files with a varying rate, and for codecs whose packets may not be
+    whole pictures. Returns None also if the number of frames in the index does not fit the duration in `told`.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
@@ -67,7 +68,8 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the number and the times of the frames of a video, from the presentation times of all packets.
+    """Returns the PresentedFrames of a video: the number and the times of its frames, found from the presentation times
+    of all packets. `rate` is in frames per second.
 
     Returns None if a packet has no presentation time, and for codecs whose packets may hold more or less than one
     picture.
@@ -105,8 +107,8 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 
 
 def _missing_seconds(video: OpenVideo) -> float:
-    """Returns how many seconds are missing at the end of a file, compared with the duration that its container
-    promises.
+    """Returns how many seconds are missing at the end of the file of `video`, compared with the duration that its
+    container promises.
 
     Returns 0 for a complete file, and where the container promises no duration. Clips of the missing part fail when
     they are decoded.

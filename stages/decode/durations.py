@@ -27,8 +27,8 @@ def promised(video: VideoBeingRead) -> float | None:
     """Returns the time in seconds from the first frame to the end of the video stream, as the container states the end.
     Returns None if the container states no end.
 
-    Some containers state one end for all streams together. It is returned only after the whole file was read, and only
-    if no stream came near this end. Such a file was cut off.
+    Some containers state only one end for all streams together. For these the result is None, except for a file that
+    was cut off. A file counts as cut off if all of it was read, and no stream came near the stated end.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds

@@ -21,7 +21,9 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """Computes when frames are shown, by the rules of version 1. `Timeline` is the class for the present rules."""
+    """Computes when frames are shown, by version 1 of the rules for the times of frames. `Timeline` is the class for
+    the present rules.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
@@ -62,8 +64,8 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Returns the seconds from the first frame to the end of the last frame, by the rules of version 1. `first` is not
-    used.
+    """Returns the seconds from the first frame to the end of the last frame, by version 1 of the rules for the times of
+    frames. `first` is not used.
     """
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 

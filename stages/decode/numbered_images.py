@@ -116,11 +116,12 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Returns what is known of a folder of images that is read as a video with `rate` frames per second: its duration,
-    frame size and number of frames. Only the header of the first image is read.
+    """Returns a Probe of a folder of images that is read as a video with `rate` frames per second. It has the duration,
+    the frame size and the number of frames. Only the header of the first image is read.
 
-    `images` is the result of `images_in`. If it is None, the folder is listed first. Raises DecodeError if the first
-    image cannot be read, or if the images are no video, for example because numbers are missing.
+    `images` describes the numbered images of the folder, if it was listed already. If it is None, the folder is listed
+    first. Raises DecodeError if the first image cannot be read, or if the images are no video, for example because
+    numbers are missing.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -139,6 +140,7 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 class OpenImages:
     """A folder of images that is read as a video, with the methods of `stream.OpenVideo` that decoding of clips needs.
+    `images` has the names of the images in `folder`, which are shown at `rate` images per second.
 
     A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the place of an image, an int from 0.
     After `read_ahead`, threads of `pool` read images before `rgb` asks for them.
@@ -220,7 +222,8 @@ class OpenImages:
 
 @contextmanager
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
-    """Opens a folder of numbered images as a video, for a `with` block. `rate` is in images per second.
+    """Opens a folder of numbered images as a video, and yields it as an OpenImages for a `with` block. `rate` is in
+    images per second.
 
     Raises DecodeError where the folder cannot be read, or where its images cannot be read as a video.
     """
@@ -232,7 +235,9 @@ def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
 
 @contextmanager
 def _opened(folder: str, name: str) -> Iterator[Image.Image]:
-    """Opens one image for a `with` block. Every error in the block becomes a DecodeError that names the image."""
+    """Opens the image `name` in `folder` for a `with` block. Every error in the block becomes a DecodeError that names
+    the image.
+    """
     try:
         with open_regular(os.path.join(on_disk(folder), name)) as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH118
             yield image
@@ -245,7 +250,7 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
 
 
 def images_identity(folder: str) -> Source | None:
-    """Returns the identity of a folder of images, or None where the folder cannot be read.
+    """Returns the Source that identifies a folder of images, or None where the folder cannot be read.
 
     `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
     of the first, middle and last image. `mtime_ns` is the time of the last change of the folder or of one of these

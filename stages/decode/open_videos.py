@@ -38,8 +38,8 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """Lends an open video of the file `path` for a `with` block. An earlier unit left the video open, at a place
-        before the first wanted time. Lends None if there is no such video.
+        """Lends an OpenVideo of the file `path` that an earlier unit left open, for a `with` block. Only a video at a
+        place before the first wanted time is lent. Lends None if there is none.
 
         `first_wanted` is a function that returns the first wanted time in seconds. Its argument is the `slack_seconds`
         of the video, the tolerance of its times in seconds.

@@ -60,7 +60,7 @@ class PacketCount:
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
         """Adds the presentation time of a packet to the time span of the current recording. A file may hold several
-        recordings, one after the other.
+        recordings, one after the other. `period` is the time between two frames in seconds.
 
         A new recording begins where decode times go back. In formats whose files can be joined, one also begins where
         presentation times leap by more than MAX_GAP_SECONDS.
@@ -80,7 +80,8 @@ class PacketCount:
         """Notes the decode time `dts` of a packet, in ticks. Returns True if `dts` is earlier than the decode time of
         the packet before, else False.
 
-        A packet without a decode time (None) counts as `period` seconds later than the packet before it.
+        `period` is the frame period in seconds. A packet without a decode time (None) counts as one period later than
+        the packet before it.
         """
         before = self._decoded_seconds
         now = before + period if dts is None else dts * self._base
@@ -103,7 +104,8 @@ class PacketCount:
         """Returns the seconds from the first frame of the video to the end of the last packet that was read.
 
         If the file was joined from several recordings, the result is the sum of the durations of the recordings.
-        `first_pts` is the time stamp of the first frame, in ticks, or None if it is unknown.
+        `timeline` computes the times of the video's frames. `first_pts` is the time stamp of the first frame, in ticks
+        of the stream, or None if it is unknown.
         """
         period = timeline.frame_period
         if timeline.is_raw:

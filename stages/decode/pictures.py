@@ -31,7 +31,7 @@ class Orientation(NamedTuple):
     def applied(self, pixels: np.ndarray) -> np.ndarray:
         """Returns the picture as a player shows it, turned and mirrored, in a contiguous array.
 
-        `pixels` is the picture as decoded, [H, W, 3].
+        `pixels` is the picture as decoded, [rows, columns, 3].
         """
         if not any(self):
             return pixels

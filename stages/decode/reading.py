@@ -12,7 +12,12 @@ from kinegraph.stages.decode.timeline import ShownTimes
 class VideoBeingRead(Protocol):
     """The attributes and methods of an open video that other modules of this folder use. `stream.OpenVideo` has them.
 
-    Seconds count from the first frame unless stated otherwise.
+    `container` and `stream` are PyAV's objects of the file and of its video stream. `path` is None for a file that the
+    caller had opened. `packets` counts the packets that were read so far, and `is_at_end` is True once all were read.
+
+    `passed_seconds` is the duration of the frames at the start that FFmpeg passed over, because data that they need is
+    missing. `first_stamp_seconds` is the time stamp of the first decoded frame on the container's clock. `timeline`
+    computes the times of frames.
     """
 
     container: InputContainer

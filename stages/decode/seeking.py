@@ -37,16 +37,16 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """Raised if a seek led to another place than the index says, or if it is uncertain which frames follow the seek.
-    The caller then reads the video from the start.
+    """Raised if a seek led to another place than the index of the file says, or if it is uncertain which frames follow
+    the seek. The caller then reads the video from the start.
     """
 
 
 class Seeker:
     """Skips parts of one video: jumps to key frames, and checks the frames after a jump.
 
-    The frames after a jump must equal those of reading the video from its start. `goes_on` raises SeekLost if this is
-    not proved.
+    The frames after a jump must equal those of reading the video from its start. SeekLost is raised where this is
+    uncertain.
     """
 
     def __init__(self, video: VideoBeingRead) -> None:
@@ -96,8 +96,8 @@ class Seeker:
         """Returns whether FFmpeg's complaint `message` about `packet` only comes from a seek, and shows no fault in the
         video.
 
-        After a seek, the frames before a key frame are missing. So two complaints are harmless: any about a frame that
-        is shown before the key frame, and the one about a missing reference frame.
+        After a seek, the frames before a key frame are missing. So complaints about frames that are shown before the
+        key frame are harmless. So is the complaint about a missing reference frame.
         """
         if self._key_pts is None:
             return False
@@ -126,7 +126,6 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` is a key frame. Always returns True for H.264 and HEVC, which `_may_begin` checks."""
         return frame.key_frame or self._codec in ("h264", "hevc")
 
 
@@ -179,10 +178,10 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
     """Returns whether decoding can start at a key frame: no frame that is shown after the key frame needs a frame
     before it.
 
-    `content` is the packet of the key frame, and `extradata` is the header of the codec, both as bytes. An H.264 packet
-    must have an IDR picture, which ends all references to earlier pictures. Or it must have a message that all pictures
-    from here on are right (`_recovers_at_once`). A HEVC packet must have a random access picture. For other codecs the
-    result is always True.
+    `codec` is FFmpeg's name of the codec. `content` is the packet of the key frame, and `extradata` is the header of
+    the codec, both as bytes. An H.264 packet must have an IDR picture, which ends all references to earlier pictures.
+    Or it must have a message that all pictures from here on are right. A HEVC packet must have a random access picture.
+    For other codecs the result is always True.
     """
     if codec not in ("h264", "hevc"):
         return True

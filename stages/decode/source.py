@@ -13,7 +13,8 @@ SAMPLE_BYTES = 65536
 
 
 def source_identity(path: str) -> Source | None:
-    """Returns size, mtime and digest of a file. The digest is the xxh3_128 of the first, middle and last 64 KiB.
+    """Returns the Source of a file: its size, time of change and digest. The digest is the xxh3_128 of the first,
+    middle and last 64 KiB.
 
     Returns None where no regular file can be read.
     """
@@ -35,7 +36,7 @@ def source_identity(path: str) -> Source | None:
 def sampled_digest(size: int, part: Callable[[int, int], bytes]) -> str:
     """Returns the digest of the first, middle and last 64 KiB of a file of `size` bytes.
 
-    part: called with (start, stop), returns the bytes from `start` to `stop` - 1.
+    `part` is called with (start, stop) and returns the bytes from `start` to `stop` - 1.
     """
     digest = xxhash.xxh3_128()
     for start in (0, max(0, size // 2), max(0, size - SAMPLE_BYTES)):

@@ -15,7 +15,7 @@ from kinegraph.stages.decode.wanted import Size, Square
 
 @dataclass
 class FramePixels:
-    """One frame of a video, and the squares and resized frames that were made from it so far."""
+    """One frame of a video, `image`, and the squares and resized frames that were made from it so far."""
 
     image: Image.Image
     _made: dict[object, np.ndarray] = field(default_factory=dict)
@@ -55,8 +55,8 @@ class FramePixels:
 
 
 def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of an image, resized to `size` = (width, height) by antialiased bilinear
-    interpolation.
+    """Returns the rectangle `box` of an image, resized by antialiased bilinear interpolation, uint8 [height, width, 3].
+    `box` is (x1, y1, x2, y2) in pixels of the image, and `size` is (width, height) of the result.
 
     The values equal those of Pillow, and those of torchvision where torchvision resizes a Pillow image.
     """
@@ -66,8 +66,8 @@ def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndar
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of an image, resized to `size` = (width, height) by bilinear interpolation without
-    antialias, and rounded to uint8.
+    """Returns the rectangle `box` (x1, y1, x2, y2 in px) of an image, resized to `size` = (width, height).
+    Interpolation is bilinear without antialias, and values are rounded to uint8.
 
     The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). If all corners of
     `box` are whole numbers, the result is that of cutting the image to `box` first.

@@ -51,9 +51,11 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """One version of the rules by which video files are read.
+    """One version of the rules by which video files are read, as functions.
 
-    The rules choose the stream, the time at which each frame is shown, the duration, and which side of a frame is up.
+    `chosen_stream` chooses the stream of a file. `timeline` makes the object that computes when each frame is shown.
+    `promised` returns the duration in seconds that the container states, or None. `duration` returns the duration in
+    seconds of every video, from the container or from its packets. `orientation` says which side of a frame is up.
     """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
@@ -83,8 +85,8 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The facts about a video that indexing needs. `duration` is in seconds. The frame sizes are those of the upright
-    frame, in px.
+    """The facts about a video that indexing needs. `duration` is in seconds. `frame_width` and `frame_height` are those
+    of the upright frame, in px.
 
     `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` has the number
     and the times of the frames, for folders of images and for videos after `probe_counted`. Otherwise it is None.
@@ -205,7 +207,8 @@ class OpenVideo:
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields the frames of the video in presentation order. A later call continues where the last call ended.
+        """Yields a TimedFrame for each frame of the video, in presentation order. A later call continues where the last
+        call ended.
 
         A frame that cannot be decoded is skipped, and `complaints` says so. Raises DecodeError (`timeout`) once
         time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from those of a
@@ -255,8 +258,8 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Reads the remaining packets of the file without decoding them. Returns the count of all packets of the video
-        stream, with their times.
+        """Reads the remaining packets of the file without decoding them. Returns the PacketCount of the video stream,
+        with the number and the times of all its packets.
         """
         for _ in self._demuxed:
             pass
@@ -271,7 +274,7 @@ class OpenVideo:
 
     def _demux(self) -> Iterator["Packet[Any]"]:
         """Yields the packets of the video stream, until the file ends or cannot be read further. Packets of all streams
-        are added to `self.packets`, which knows when each stream ends.
+        are added to `self.packets`.
         """
         while True:
             try:
@@ -354,10 +357,11 @@ def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[Open
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """Opens a video and returns it. The caller has to close it.
+    """Opens a video and returns it. The caller has to close it. `path` is a path or an open file.
 
-    Raises DecodeError (`unreadable`) where the video cannot be opened. `path` is a path or an open file. The caller
-    reads the video inside a `with` block of `OpenVideo.heard`, which collects the messages of FFmpeg.
+    `rules` is the version of the rules for the times of frames. The caller reads the video inside a `with` block of
+    `OpenVideo.heard`, which collects the messages of FFmpeg. Raises DecodeError (`unreadable`) where the video cannot
+    be opened.
     """
     if not isinstance(path, str):
         path.seek(0)
@@ -400,8 +404,8 @@ def _said(logs: Logs) -> str:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns the duration, frame size and frame rate of a video, from its header and first frame. Packets are counted
-    where the header does not state the duration.
+    """Returns a Probe with the duration, frame size and frame rate of a video, from its header and first frame. Packets
+    are counted where the header does not state the duration.
 
     `rules` is the version of the rules for reading videos. Raises DecodeError if the video cannot be opened, or if no
     frame can be decoded.

@@ -75,11 +75,11 @@ def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
-    container's clock. `are_copied` needs them.
+    container's clock.
 
-    The stamps of an mp4 or mov come from its index, those of ts and mpg from the first packets. For other containers,
-    and if a tick is longer than 1/8 ms, the list is empty. If reading fails, the iterator raises the error after the
-    last packet that was read.
+    The stamps of an mp4 or mov come from its index, those of ts and mpg from the first of `packets`. For other
+    containers, and if a tick is longer than 1/8 ms, the list is empty. If reading fails, the iterator raises the error
+    after the last packet that was read.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -164,7 +164,9 @@ class ShownTimes(Protocol):
     """Computes the times at which the frames of one stream are shown.
 
     `complaints` are sentences about faults of the stream. `frame_period` is the time from one frame to the next, in
-    seconds. `slack_seconds` is the tolerance in seconds with which times are compared.
+    seconds. `slack_seconds` is the tolerance in seconds with which times are compared. `is_raw` says that the stream
+    has no container, so frames are counted. `has_decode_times` says that the time stamps are decode times and no
+    presentation times.
     """
 
     complaints: list[str]
@@ -206,8 +208,9 @@ class Timeline:
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the time in seconds, since the first frame, at which `frame` is shown. Call it once for each frame,
-        in order.
+        """Returns the time in seconds, since the first frame, at which `frame` is shown. The result is never None.
+
+        Call this method once for each frame, in order.
         """
         self._number += 1
         if self._number == 0 and frame.pts is None and frame.dts is not None:

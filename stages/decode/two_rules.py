@@ -43,8 +43,9 @@ def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: W
     """Decodes the rows of a video by two versions of the rules for choosing frames: `rules` and the latest version.
     Returns one comparison of the frames for each row.
 
-    `old` has the rows as a cache stores them, for the version `rules`. `new` has the same rows in the same order, with
-    the target times that the latest rules compute.
+    The video lies at `path`. `wanted` says how many frames a row has and how they are decoded. `old` has the rows as a
+    cache stores them, for the version `rules`. `new` has the same rows in the same order, with the target times that
+    the latest rules compute.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -80,8 +81,8 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns (index of the video stream, orientation of its first frame) for a file that is read by the version
-    `rules` of the rules.
+    """Returns (index of the video stream, orientation of its first frame) for the file `path`. The file is read by
+    version `rules` of the rules for reading videos.
 
     Returns None if the video cannot be opened or has no frame.
     """

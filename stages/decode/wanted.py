@@ -14,8 +14,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """Describes the pixels that a backbone needs of a clip: one of every `every` frames, cut to the crop of the row and
-    resized to `size` x `size` px.
+    """Describes the pixels that a backbone needs of a clip. One of every `every` frames is cut to the crop of the row
+    and resized to `size` x `size` px.
     """
 
     every: int

@@ -31,7 +31,7 @@ class DigitsError(UsageError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """Pictures of digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8, with 0 as background.
+    """N pictures of digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8, with 0 as background.
 
     `values` [N] has the digit, 0..9, that each image shows.
     """
@@ -47,7 +47,7 @@ class DigitImages:
         return len(self.values)
 
     def part(self, begin: int, end: int) -> "DigitImages":
-        """Returns the images with the indices `begin` to `end` - 1."""
+        """Returns a DigitImages with the images from index `begin` to index `end` - 1."""
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
@@ -108,7 +108,8 @@ def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """Returns the images and digits of one half of MNIST. `half` is "train" (for training) or "t10k" (for testing).
+    """Returns the DigitImages, the images and digits of one half of MNIST. `half` is "train" (for training) or "t10k"
+    (for testing).
 
     The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError if
     a file is missing, is damaged, or has images of another size.
@@ -145,7 +146,7 @@ def read_idx(path: Path) -> UInt8Array:
     """Returns the numbers in an idx file as an array uint8. The file is gzipped if its name ends in .gz.
 
     An idx file has 2 zero bytes, the type, the number of dimensions, the sizes, and the numbers. Raises DigitsError if
-    the file has another layout or type, or is cut off.
+    the file does not have this layout, has a type other than uint8, or is cut off.
     """
     try:
         content = _unpacked(path)

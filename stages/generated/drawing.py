@@ -46,8 +46,8 @@ def _enlarge(image: FloatArray, side: int) -> FloatArray:
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """Returns the picture of a thing, [size, size, 4]: a shape of random colour with the picture `digit` on it. The
-    shape is a disc, a diamond or a square.
+    """Returns the picture of a thing, [size, size, 4]: a shape of random colour with a digit on it. The shape is a
+    disc, a diamond or a square. `digit` is the square picture of the digit, with values in 0..1.
 
     The first three channels are RGB in 0..255, multiplied by the opacity. The fourth channel is the opacity in 0..1.
     The outline is the curve |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
@@ -79,10 +79,10 @@ def ground(rng: np.random.Generator) -> UInt8Array:
 
 
 def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
-    """Returns `picture` [S, S, 4], moved right and down by a part of a pixel for each of T frames: [T, S + 1, S + 1,
-    4].
+    """Returns T copies [T, S + 1, S + 1, 4] of `picture`, each moved right and down by a part of a pixel.
 
-    `fractions` [T, 2] has the shift (x, y) of each frame in pixels, from 0 to 1.
+    `picture` [S, S, 4] has RGB and opacity, and S is its side. `fractions` [T, 2] has the shift (x, y) of each copy in
+    pixels, from 0 to 1.
     """
     x, y = fractions.astype(np.float32).T[..., None, None, None]
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))
@@ -93,9 +93,10 @@ def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
 def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
     """Draws K small pictures on a background, in T frames. Returns the frames [T, FRAME_SIZE, FRAME_SIZE, 3] uint8.
 
-    `sprites` are the K pictures, with a fourth channel for opacity. `centres` [T, K, 2] are the places (x, y) of their
-    centres in pixels. A later picture hides the pictures before it. Every picture must lie inside the frame, at least
-    one pixel away from the edge.
+    `background` is [FRAME_SIZE, FRAME_SIZE, 3]. `sprites` has K pictures [side, side, 4]: RGB in 0..255, multiplied by
+    the opacity, and the opacity in 0..1. `centres` [T, K, 2] are the places (x, y) of their centres in pixels. A later
+    picture hides the pictures before it. Every picture must lie inside the frame, at least one pixel away from the
+    edge.
     """
     frames = np.repeat(background[None], len(centres), axis=0)
     for k, picture in enumerate(sprites):

@@ -76,6 +76,9 @@ _CANDIDATES = 64
 class Truth:
     """The content of a generated clip of four things. Things 0 and 1 interact, and thing 0 is the actor. Things 2 and 3
     are distractors.
+
+    `boxes` [NUM_FRAMES, NUM_THINGS, 4] are (x1, y1, x2, y2) in pixels. `label` is the class number of the clip.
+    `digits` has the digit, 0..9, that each thing bears.
     """
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
@@ -90,7 +93,9 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(Truth):
-    """One generated clip: its frames, and what they show."""
+    """One generated clip. `frames` is [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] uint8 RGB. The other fields say what the
+    frames show.
+    """
 
     frames: npt.NDArray[np.uint8]  # [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] RGB
 
@@ -124,7 +129,7 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
     """Returns the positions of random pairs of things that move as `motion` describes: [_CANDIDATES, T frames, 2
     things, 2]. A position is the centre (x, y) of a thing in pixels.
 
-    Some of these pairs leave the frame. The caller drops them.
+    `sizes` [2] are the sides of the two things in px. Some of these pairs leave the frame. The caller drops them.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     heading = rng.uniform(0, 360, _CANDIDATES)
@@ -139,7 +144,7 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 
 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
-    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs of distractors.
+    """Returns the centres (x, y) of random pairs of distractors, in pixels: [_CANDIDATES, T frames, 2 things, 2].
 
     The things of a pair have the speeds of the actor and of the other thing of `motion`. Each thing moves along a line
     of its own.
@@ -153,10 +158,11 @@ def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray
 
 
 def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
-    """Returns for each of K candidates whether its things stay inside the frame in all T frames: bool [K]. They must
-    stay at least one pixel away from the edge.
+    """Returns a bool [K] that is true for each of K candidates whose things all are inside the frame in all T frames. A
+    thing must stay at least one pixel away from the edge.
 
-    A candidate is a possible motion of n things of sizes `sizes`. `centres` is [K, T, n, 2], in pixels.
+    A candidate is a possible motion of n things. `centres` [K, T, n, 2] are the (x, y) of the things, and `sizes` [n]
+    are their sides, both in pixels.
     """
     margin = sizes[:, None] / 2 + 1
     inside = (centres >= margin) & (centres <= FRAME_SIZE - margin)
@@ -175,10 +181,10 @@ def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt
 
 
 def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, sizes: IntArray) -> FloatArray | None:
-    """Returns the centres [T frames, 2 things, 2] of two distractors that stay clear of the things of `pair` and of
-    each other.
+    """Returns the centres (x, y) in px of two distractors, [T frames, 2 things, 2], or None if no candidate fits.
 
-    Returns None if no random candidate stays clear. The caller then draws again.
+    Random candidates are drawn that move as `motion` says. One fits if it stays inside the frame, and clear of the
+    things of `pair` [T, 2, 2] and of each other. `sizes` [4] are the sides in px of the pair and of the distractors.
     """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
@@ -190,7 +196,7 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
     """Returns the centres [T frames, NUM_THINGS, 2] in pixels of the four things of a video: a pair that performs
-    `motion`, then two distractors.
+    `motion`, then two distractors. `sizes` [4] are their sides in px.
 
     Paths are drawn until no thing leaves the frame or comes too close to another.
     """
@@ -206,8 +212,11 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """The content of a clip before it is drawn: the paths, sizes and digits of its things. `rng` is the random
-    generator that the drawing uses for everything else, such as the background.
+    """The content of a clip before it is drawn: T frames with four things. `label` is the number of the class.
+
+    `centres` [T, 4, 2] are the places (x, y) of the things in px. `sizes` [4] are their sides in px. `digits` has
+    (picture of the digit, its value) for each thing. `rng` is the random generator that draws everything else, such as
+    the background.
     """
 
     rng: np.random.Generator
@@ -232,7 +241,9 @@ def _scene(seed: int, split: str, index: int) -> _Scene:
 
 
 def truth(seed: int, split: str, index: int) -> Truth:
-    """Returns what clip number `index` of `split` shows, without drawing the clip."""
+    """Returns the Truth of clip number `index` (from 0) of `split`, which says what the clip shows, without drawing the
+    clip. `seed` is that of the data set.
+    """
     return _scene(seed, split, index).truth
 
 
@@ -259,7 +270,7 @@ def encode(frames: npt.NDArray[np.uint8]) -> bytes:
 
 
 def video_path(split: str, index: int) -> str:
-    """Returns the path of clip `index` of `split`, relative to the folder `videos`."""
+    """Returns the path of clip number `index` (from 0) of `split`, relative to the folder `videos`."""
     return f"{split}/{CLASSES[index % len(CLASSES)]}_{index:05d}.mp4"
 
 

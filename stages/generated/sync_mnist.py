@@ -37,8 +37,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its label. The first two digits of the clip make the same steps, unless the label is the
-    last class, `none`.
+    """One generated clip with its `label`. The first two digits of the clip make the same steps, unless the label is
+    the last class, `none`.
+
+    `frames` [T, side, side] are the grey pixels of T frames. `corners` [T, n, 2] are the top left corners (row, column)
+    of the n digits in pixels. `digits` are their values.
     """
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
@@ -48,7 +51,7 @@ class SyncSample:
 
 
 def pair_label(first: int, second: int) -> int:
-    """Returns the class number of a pair of different digits in any order, 0..44.
+    """Returns the class number of the pair of two different digits. The order of `first` and `second` does not matter.
 
     The number is i (i - 1) / 2 + j for digits i > j.
     """
@@ -57,8 +60,8 @@ def pair_label(first: int, second: int) -> int:
 
 
 def classes(digit_values: int) -> tuple[str, ...]:
-    """Returns the class names: all pairs of digits below `digit_values` by class number (`1-0`, `2-0`, `2-1`, ...),
-    then `none`.
+    """Returns the class names in the order of the class numbers, the last of which is `none`. The other names are
+    `i-j`, one for each pair of digits i > j below `digit_values` (`1-0`, `2-0`, `2-1`, ...).
     """
     return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
 
@@ -76,20 +79,21 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. If the first two digits move in step, each pair of their values has its
-        own class. All other clips have the last class.
+        """Returns the class number of the clip. `digit_values` is the number of values that a digit of the data set can
+        have, from 0.
 
-        Digits of the data set are less than `digit_values`.
+        If the first two digits move in step, each pair of their values has a class of its own. All other clips have the
+        last class.
         """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Draws the digits of a clip at random, and whether the first two digits move in step. The first digit is the image
-    `images.images[first]`. Each of the other digits is a random image.
+    """Returns the Cast of a clip: `num_digits` random digits, and whether the first two of them move in step.
 
-    The values of all digits of the clip differ, and are less than `digit_values`.
+    The first digit is the image `images.images[first]`. Each of the other digits is a random image. The values of all
+    digits of the clip differ, and are less than `digit_values`.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
@@ -103,7 +107,7 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
     The digits move one step before each frame, also before the first. A step is uniform in [max(-10, -p), min(10, 71 -
     p)) along each axis, where p is the digit's position on the axis. With `in_step`, digits 0 and 1 take one common
-    step from the range that is allowed for both. If there is no such range, both stay.
+    step from the range that is allowed for both. If there is no such range, both do not move.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -120,8 +124,8 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n digits in T frames. Each digit repeats one
-    random step. This variant of the data set is easier than the variants in the paper.
+    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n = `num_digits` digits in T frames. Each
+    digit repeats one random step. This variant of the data set is easier than the variants in the paper.
 
     A step is a whole number from -5 to 5 along each axis. With `in_step`, digits 0 and 1 have the same step. Otherwise
     all digits have steps of their own. The first corners are drawn NUM_STARTS times, uniformly among those from which
@@ -141,9 +145,11 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 
 
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
-    """Returns grey frames [T, FRAME_PX, FRAME_PX] of the digits on a black canvas. Later digits are in front.
+    """Returns T grey frames [T, FRAME_PX, FRAME_PX] uint8 of n digits on a black canvas. Later digits are in front.
 
-    The canvas has CANVAS_PX pixels a side. It is resized bilinearly to FRAME_PX.
+    `images` has the pictures of the n digits, [SIDE_PX, SIDE_PX] each. `corners` [T, n, 2] are their top left corners
+    (row, column) on the canvas, in pixels. The canvas has CANVAS_PX pixels a side. It is resized bilinearly to
+    FRAME_PX.
     """
     frames = []
     for places in corners:
@@ -174,7 +180,7 @@ class SyncMnist:
         return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
-        """Returns clip number `index` of `split`, from 0. Equal arguments always return equal pixels.
+        """Returns clip number `index` of `split`, from 0, as a SyncSample. Equal arguments always return equal pixels.
 
         The first digit of the clip is image number `index` modulo the number of images of the split.
         """

@@ -43,9 +43,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """A batch of clips of digits that move independently of each other.
+    """A batch of B clips of T frames, with n digits that move independently of each other.
 
-    `values` has the digits, 0..9, as numbers. `centres` has the place of each digit's centre in each frame.
+    `frames` is [B, T, 64, 64] uint8. `values` [B, n] has the digits, 0..9, as numbers. `centres` [B, T, n, 2] has the
+    (row, column) of each digit's centre in each frame, in pixels of the frame.
     """
 
     frames: Tensor  # [B, T, 64, 64] uint8
@@ -129,8 +130,10 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name`, on the CPU, after training on `steps` batches of new clips. A GPU trains it where
-    there is one.
+    """Returns the backbone `name`, on the CPU, after training on `steps` batches of `batch_size` new clips. A GPU
+    trains it where there is one.
+
+    The clips show `num_digits` digits each, from the training images of `data_set`.
     """
     torch.manual_seed(0)
     device = pick_device("auto")

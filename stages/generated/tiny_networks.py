@@ -44,7 +44,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionBatch:
-    """A batch of generated clips. Only every FRAME_STEP-th frame has boxes and velocities."""
+    """A batch of B generated clips of T frames, with K moving things in each.
+
+    `frames` is [B, T, 3, rows, columns] uint8. `digits` [B, K] has the digit of each thing. Only every FRAME_STEP-th
+    frame has boxes and velocities, so T' = T / FRAME_STEP. `boxes` [B, T', K, 4] are (x1, y1, x2, y2) in pixels.
+    `velocities` [B, T', K, 2] are (x, y) in pixels per frame.
+    """
 
     frames: Tensor  # [B, T, 3, H, W] uint8
     boxes: Tensor  # [B, T', K, 4] xyxy, pixels
@@ -53,14 +58,14 @@ class InteractionBatch:
 
 
 def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
-    """Returns random velocities [count, 2] in pixels per frame. About a third of them are zero."""
+    """Returns random velocities (x, y) in pixels per frame, [count, 2]. About a third of them are zero."""
     angle, speed = rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 4, count)
     speed[rng.random(count) < 1 / 3] = 0
     return np.asarray(speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
 
 
 def _track(rng: np.random.Generator, size: int) -> FloatArray:
-    """Returns the centres [T, 2] of one thing of side `size` pixels.
+    """Returns the centres (x, y) in px of one thing of side `size` px, [T, 2] for T frames.
 
     The thing changes its velocity once and stays inside the frame.
     """
@@ -77,8 +82,9 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
     """Returns a generated clip of K moving things: the frames [T, H, W, 3] uint8, and the boxes, digits and velocities
     of the things.
 
-    T is the number of frames, H of rows and W of columns. Boxes are [T, K, 4] in pixels, digits are a list of K
-    numbers, and velocities are [T, K, 2] in pixels per frame. Each thing moves independently of the others.
+    T is the number of frames, H of rows and W of columns. Boxes [T, K, 4] are (x1, y1, x2, y2) in pixels. Digits are a
+    list of K numbers. Velocities [T, K, 2] are (x, y) in pixels per frame. Each thing moves independently of the
+    others.
     """
     sizes = rng.integers(14, 19, NUM_THINGS)
     drawn = [pick_digit(rng, unseen=False) for _ in sizes]
@@ -89,7 +95,9 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
 
 
 def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch]:
-    """Yields `count` batches of `batch_size` new clips. Equal values of `seed` always yield equal batches."""
+    """Yields `count` batches of `batch_size` new clips, each an InteractionBatch. Equal values of `seed` always yield
+    equal batches.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(count):
         frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
@@ -102,9 +110,10 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch
 
 
 def directions(velocities: Tensor) -> Tensor:
-    """Returns the class of each velocity: int64 [...] for velocities [..., 2].
+    """Returns the class of each velocity: int64 [...] for velocities [..., 2], which are (x, y) in pixels per frame.
 
-    The class is the number of the nearest of NUM_DIRECTIONS directions, or STILL for slow velocities.
+    The class is the number of the nearest of NUM_DIRECTIONS directions. It is STILL for speeds below STILL_PX pixels
+    per frame.
     """
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
@@ -141,8 +150,9 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns three scalars for a batch of clips: the loss, and the fractions of things whose digit and whose
-        direction of movement were recognised.
+        """Returns three scalars for a batch of clips: (loss, share of digits, share of directions).
+
+        The shares, from 0 to 1, are those of the things whose digit and whose direction of movement were recognised.
         """
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
@@ -188,7 +198,9 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 
 
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
-    """Returns the demo's proposal network, trained on the frames of `steps` batches of clips."""
+    """Returns the demo's proposal network, trained on the frames of `steps` batches of `batch_size` clips. `seed` is
+    the seed of all random numbers.
+    """
     torch.manual_seed(seed)
     proposer = tiny_rpn()
 

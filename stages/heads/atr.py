@@ -168,11 +168,12 @@ class Locator(nn.Module):
         return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """Returns the motion of each frame of `x` [B, T, R, H, W], in the shape of `x`. The motion of frame t is
-        phi1(x_{t+1}) - x_t. phi1 is a learned layer, which runs on each frame.
+        """Returns the motion of each frame of the features `x` [B, T, R, H, W], in the shape of `x`. There are B clips,
+        T frames, R channels, H rows and W columns. The motion of frame t is phi1(x_{t+1}) - x_t. `phi1` is a learned
+        layer, which runs on each frame.
 
         The last frame of a clip has no next frame. The option `last_motion` chooses its motion. "zero" means 0.
-        "repeat" takes the last frame itself as the next frame, "wrap" takes the first frame of the clip.
+        "repeat" takes the last frame itself as the next frame. "wrap" takes the first frame of the clip.
         """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
@@ -181,11 +182,12 @@ class Locator(nn.Module):
 
 
 class EfficientReasoner(nn.Module):
-    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9): s [B, T, C] -> z [B, T, C].
+    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9). The frames s and the result z
+    are [B, T, C], for B clips, T frames and C channels.
 
-    g is a learned transform of the vector of a frame. Frames outside the clip count as 0. The 2 radius + 1 numbers w
-    are learned, and are the same for all frames, channels and clips. For radius 1, these numbers start as (0, 1, 0),
-    which mixes no frames.
+    g is the learned module `transform`, which maps the vector of each frame. Frames outside the clip count as 0. The 2
+    radius + 1 numbers w are learned, and are the same for all frames, channels and clips. For radius 1, these numbers
+    start as (0, 1, 0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -200,7 +202,8 @@ class EfficientReasoner(nn.Module):
 
 
 class GraphReasoner(nn.Module):
-    """Computes Z = W g(S) (ATR paper, eq. 6 and 7): S [B, T, C] -> Z [B, T, C].
+    """Computes Z = W g(S) (ATR paper, eq. 6 and 7): S [B, T, C] -> Z [B, T, C], for B clips of T frames with C
+    channels.
 
     theta, phi and g are learned transforms of the vector of a frame. Row p of W is the softmax over frames q of
     theta(s_p) . phi(s_q).
@@ -215,7 +218,9 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """Returns the weights W [B, T, T] with which `forward` sums the frames. `s` [B, T, C] has the frames."""
+        """Returns the weights W [B, T, T] with which `forward` sums the frames. `s` [B, T, C] has the T frames of B
+        clips, with C channels.
+        """
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         return affinity.softmax(2)
 
@@ -235,8 +240,8 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Returns the reasoners of a block, which run one after the other with LayerNorm and ReLU between them. A reasoner
-    is a layer that mixes the frames of a clip.
+    """Returns a module that runs the reasoners of a block one after the other, for maps of `channels` channels.
+    LayerNorm and ReLU run between them. A reasoner is a layer that mixes the frames of a clip.
 
     With the option `activate_last`, LayerNorm and ReLU also follow the last reasoner.
     """

@@ -21,7 +21,7 @@ class AvgPoolOptions(TapOptions):
 
 
 class AvgPool(Head):
-    """Classifies the mean over frames of features/<backbone>/<tap>_pooled [T, C].
+    """Classifies the mean over the T frames of the array features/<backbone>/<tap>_pooled [T, C], with C channels.
 
     The option `consensus` chooses how frames are joined. With `features`, the mean of the frame features is classified.
     With `logits` and `max`, each frame is classified, and the logits of the clip are the mean (`logits`) or the maximum

@@ -23,7 +23,8 @@ class Conv3dOptions(MapOptions):
 
 
 class Conv3dHead(MapHead):
-    """Runs residual 3D blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
+    """Runs residual 3D blocks on the maps features/<backbone>/<tap> and classifies the mean over all frames, rows and
+    columns.
 
     The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the paper's baselines are whole
     networks on pixels.
@@ -47,7 +48,8 @@ class Conv3dHead(MapHead):
 class ResidualBlock(nn.Module):
     """The basic residual block of He et al. (2015), with 3D convolutions.
 
-    Computes relu(x + norm(conv(relu(norm(conv(x)))))) with 3x3x3 convolutions.
+    Computes relu(x + norm(conv(relu(norm(conv(x)))))) with 3x3x3 convolutions. x is [B, C, T, H, W] for B clips, C =
+    `channels` channels, T frames, H rows and W columns.
     """
 
     def __init__(self, channels: int) -> None:
@@ -58,7 +60,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W]."""
+        """Returns the output of the block for maps x, both [B, C, T, H, W]: B clips, C channels, T frames, H rows and W
+        columns.
+        """
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (x + self.norm2(self.conv2(inner))).relu()
         return out
@@ -74,11 +78,12 @@ class Conv3dBlockOptions(StageOptions):
 
 
 class Conv3dBlock(nn.Module):
-    """Computes x + norm(conv(x)) with one 3D convolution. Without the option `shortcut`, computes relu(norm(conv(x))).
+    """Computes x + norm(conv(x)) with one 3D convolution, for maps x [B, C, T, H, W] of B clips. Without the option
+    `shortcut`, computes relu(norm(conv(x))). There are C = `channels` channels, T frames, H rows and W columns.
 
     The block is a control for TRG ("3D convolution after each branch" in table 3 of Zhang et al. 2019, arXiv
-    1908.09995). The paper does not state the kernel or whether there is a shortcut. With a shortcut, the block starts
-    as the identity, because the scale of the norm starts at 0. Without a shortcut, the convolution starts as the
+    1908.09995). The paper does not state the kernel or whether there is a shortcut. With a shortcut, a new block
+    returns its input, because the scale of the norm starts at 0. Without a shortcut, the convolution starts as the
     identity.
     """
 

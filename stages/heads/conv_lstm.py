@@ -27,7 +27,8 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its last state.
+    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its last state. There are T
+    frames and maps of C channels, H rows and W columns.
 
     The last state is the state of the layer after the last frame. It is averaged over the positions of the map before
     it is classified.

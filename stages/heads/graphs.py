@@ -14,8 +14,8 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     """Returns the similarity graph G [B, V, V]: G_ij = exp(q_i . k_j) / sum over j of exp(q_i . k_j).
 
     The equations are those of the STRG paper (eq. 1 and 2). q_i and k_j are rows of `queries` and `keys` [B, V, C]. The
-    sum runs over the valid nodes j of the clip. `valid` is bool [B, V]. Rows sum to 1. Columns of nodes that are not
-    valid are 0. In a clip without any valid node, all entries are 1 / V.
+    sum runs over the valid nodes j of the clip. `valid` is bool [B, V], for B clips, V nodes and C channels. Rows sum
+    to 1. Columns of nodes that are not valid are 0. In a clip without any valid node, all entries are 1 / V.
     """
     affinity = queries @ keys.transpose(1, 2)
     lowest = torch.finfo(affinity.dtype).min  # with -inf, a clip without valid nodes would become NaN
@@ -23,7 +23,8 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
 
 def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (STRG paper, eq. 3).
+    """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (STRG paper, eq. 3). There are B
+    clips of T frames with N boxes each.
 
     With s_ij = IoU of box i in frame t and box j in frame t + 1,
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1
@@ -39,7 +40,8 @@ def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the intersection over union [..., N, M] of boxes `a` [..., N, 4] and `b` [..., M, 4].
+    """Returns the intersection over union [..., N, M] of boxes `a` [..., N, 4] and `b` [..., M, 4]. A box is x1, y1,
+    x2, y2.
 
     The result is 0 for boxes without area.
     """
@@ -60,8 +62,9 @@ def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
 def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
     """Returns for each node a weighted sum of the nodes in the next frame, [B, T, N, C].
 
-    `nodes` is [B, T, N, C]. `front` [B, T - 1, N, N] has the weights. Node i of frame t gets the sum over j of front[t,
-    i, j] times node j of frame t + 1. Nodes of the last frame get 0.
+    `nodes` is [B, T, N, C] for B clips, T frames, N nodes of a frame and C channels. `front` [B, T - 1, N, N] has the
+    weights. Node i of frame t gets the sum over j of front[t, i, j] times node j of frame t + 1. Nodes of the last
+    frame get 0.
     """
     return F.pad(front @ nodes[:, 1:], (0, 0, 0, 0, 0, 1))
 

@@ -43,7 +43,9 @@ class TapOptions(HeadOptions):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """One tap of one backbone. A tap is a named layer whose output is cached."""
+    """One tap of one backbone. `backbone` is the name of a backbone in the config. `tap` is a named layer of it whose
+    output is cached.
+    """
 
     backbone: str
     tap: str
@@ -77,10 +79,12 @@ class FeatureSource:
 
 
 class Head(nn.Module):
-    """The base class of all heads. A head computes logits from a batch of cached arrays.
+    """The base class of all heads. A head computes logits from a batch of cached arrays. docs/own_head.md shows how to
+    write a head of your own.
 
-    The constructor takes (spec, num_classes, options). `reads` has the names of the arrays that the head takes.
-    docs/own_head.md shows how to write a head of your own.
+    The constructor takes (spec, num_classes, options). It sets `reads`, the names of the arrays that the head takes.
+    `option_model` is the class of the options. A head that reads the arrays of one tap sets `source`, which names the
+    backbone and the tap.
 
     `forward(batch)` takes a dictionary of array name -> tensor [B, ...] for B clips. Floating-point arrays are in
     float16 or float32. `forward` returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and
@@ -105,7 +109,8 @@ class Head(nn.Module):
         return any(name.startswith(("proposals/", "regions/")) for name in self.reads)
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns a mask of the cached boxes that the head reads: [B, T, N] bool, for T frames and N boxes a frame.
+        """Returns a mask of the cached boxes that the head reads: [B, T, N] bool, for B clips, T frames and N boxes a
+        frame.
 
         `batch` has the arrays in `reads`, and `proposals/boxes` and `proposals/count`. By default, the head reads all
         boxes. A head that reads only some of them overrides this method.

@@ -27,8 +27,9 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the tap whose arrays a head reads. It is the only tap that fits the options `backbone` and `tap` and has
-    all `kinds` of arrays ("maps", "pooled", "regions"). `spec` has the arrays of the cache.
+    """Returns the FeatureSource, the tap whose arrays a head reads. It is the only tap that fits the options `backbone`
+    and `tap` and has all `kinds` of arrays ("maps", "pooled", "regions"). `spec` has the arrays of the cache and their
+    shapes.
 
     Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
     Raises HeadError if several taps fit.
@@ -112,7 +113,8 @@ def _backbones(names: Iterable[str]) -> set[str]:
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:
-    """Returns the stage that makes the array `name`, and the part of a config that asks for the array, in words.
+    """Returns the stage that makes the array `name`, and the part of a config that asks for the array, in words. `spec`
+    has the names of the cached arrays as its keys.
 
     For example, `tracks/id` -> ("tracks", "a section `tracks:`").
     """
@@ -129,10 +131,10 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the cached array with the rectangle of the video that a backbone sees. `source` names the
-    backbone.
+    """Returns the name of the cached array with the rectangle of the video that the backbone of `source` sees.
 
-    The array is `clips/crop/<backbone>` if the backbone sees less than the crop of the clip, else `clips/crop`.
+    `spec` has the names of the cached arrays as its keys. The result is `clips/crop/<backbone>` if `spec` has this
+    array, which means that the backbone sees less than the crop of the clip. Otherwise it is `clips/crop`.
     """
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
@@ -140,10 +142,11 @@ def seen_by(source: FeatureSource, spec: Spec) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """The regions of a batch: `features` [B, T, N, C], their mask `valid` bool [B, T, N], `boxes` [B, T, N, 4].
+    """The regions of a batch of B clips, with T frames, N regions of a frame and C channels. `features` is [B, T, N,
+    C], their mask `valid` bool [B, T, N], and `boxes` [B, T, N, 4].
 
-    Features are 0 where `valid` is false. Boxes have the type and the units of the cache. `boxes` is None if the head
-    does not read boxes.
+    Features are 0 where `valid` is false. Boxes are (x1, y1, x2, y2) in pixels of the video, in the type in which they
+    are cached. `boxes` is None if the head does not read boxes.
     """
 
     features: Tensor
@@ -154,9 +157,10 @@ class Regions:
 class ProposalReader:
     """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features.
 
-    `features` is the name of the array of features. The cache may have boxes for k times as many frames. Then every
-    k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `top` is
-    set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
+    `spec` maps the names of the cached arrays to the shapes of one clip. `source` names the backbone whose part of the
+    video counts. `features` is the name of the array of features. The cache may have boxes for k times as many frames.
+    Then every k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If
+    `top` is set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
 
     Boxes outside the part of the clip's crop that the backbone sees are not valid. Raises HeadError if an array is
     missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
@@ -183,8 +187,8 @@ class ProposalReader:
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """Returns a mask [B, T, N] bool. It is true for boxes that exist and that lie at least partly in the rectangle
-        that the backbone sees.
+        """Returns a mask [B, T, N] bool for the boxes of B clips of T frames. It is true for boxes that exist and that
+        lie at least partly in the rectangle that the backbone sees.
 
         N is `num_stored`, the number of cached boxes of a frame, or `top` if that is smaller.
         """
@@ -198,8 +202,8 @@ class ProposalReader:
         return valid
 
     def read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns which of the cached boxes the head reads, as a mask bool [B, T, N]. `batch` must have
-        `proposals/boxes`.
+        """Returns which of the cached boxes the head reads, as a mask [B, T, N] bool. There are B clips, T frames and N
+        boxes of a frame. `batch` must have `proposals/boxes`.
         """
         is_read = torch.zeros(batch[BOXES].shape[:3], dtype=torch.bool, device=batch[BOXES].device)
         is_read[:, :: self.step, : self.top] = self.valid(batch, is_read.shape[2])
@@ -215,8 +219,9 @@ class ProposalReader:
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the part of the cached array `array` that belongs to the boxes that the head reads, [B, T, N, ...].
-        The head reads every `step`-th frame and the `top` best boxes of each frame.
+        """Returns the part of the cached array `array` that belongs to the boxes that the head reads. The result is [B,
+        T, N, ...] for B clips, T frames and N boxes a frame. The head reads every `step`-th frame and the `top` best
+        boxes of each frame.
 
         `array` is the name of an array with one value for each cached box, such as `tracks/id`. `batch` has this array.
         """
@@ -250,8 +255,11 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """Computes region features from maps [B, T, C, H, W] that a head made from the cached maps. A region feature
-    describes the part of a map inside one cached box.
+    """Cuts region features out of maps that a head made from the cached maps. A region feature describes the part of a
+    map inside one cached box.
+
+    `spec` maps array names to the shapes of one clip, and `source` names the cached maps. With `top`, only the `top`
+    best boxes of a frame are read. `reads` has the names of the arrays that a batch must have.
 
     The maps show the rectangle of the video that the network saw, resized to a square. So each box is first moved from
     the coordinates of the video into this square and clipped to it. If the rectangle is mirrored (x1 > x2), the box is
@@ -267,10 +275,11 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Returns the regions of a batch, with features cut out of `maps` [B, T, C, H, W] by RoIAlign.
+        """Returns the regions of a batch, with features [B, T, N, C] cut out of `maps` [B, T, C, H, W] by RoIAlign.
+        There are B clips, T frames, N regions of a frame, C channels, H rows and W columns.
 
-        The features have the type of `maps`. The boxes keep their own, wider type in RoIAlign, because a narrower type
-        would round their corners.
+        `batch` has the arrays in `reads`. The features have the type of `maps`. The boxes keep their own, wider type in
+        RoIAlign, because a narrower type would round their corners.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
@@ -294,8 +303,8 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean over the tracks of each clip, [B, C]. A track is a series of boxes that follow one object. The
-    value of a track is the mean of `x` over the boxes of the track.
+    """Returns the mean over the tracks of each clip, [B, C], for B clips and C channels. A track is a series of boxes
+    that follow one object. The value of a track is the mean of `x` over the boxes of the track.
 
     `x` [B, T, N, C] has one vector for each of N boxes in T frames. `tracks` [B, T, N] has the track number of each
     box, from 0 to `most` - 1. Boxes that are false in `valid` [B, T, N] do not count. A clip without tracks gets zeros.

@@ -30,7 +30,8 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 class Kind:
     """Describes how one kind of block is built.
 
-    `option_model` is the class of the block's options. `build` maps (options, C, H, W) to the module.
+    `option_model` is the class of the block's options. `build` is called with (options, channels, rows, columns) of the
+    maps at the block's place, and returns the module.
     """
 
     option_model: type[StageOptions]
@@ -85,7 +86,7 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 
 
 class Followed(nn.Module):
-    """A submodule of a network, followed by an inserted block."""
+    """The submodule `host` of a network, followed by the block `inserted`."""
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
         super().__init__()
@@ -105,7 +106,8 @@ def is_inserted(path: str) -> bool:
 
 
 class Branches(nn.Module):
-    """Runs one inserted block for each branch of an Inception block.
+    """Runs one inserted block for each branch of an Inception block. `channels` has the number of channels of each
+    branch, in the order of `blocks`.
 
     The input [B, T, C, H, W] has the outputs of all branches side by side in its C channels. Each inserted block gets
     the channels of its branch. There are B clips, T frames, H rows and W columns.
@@ -147,10 +149,11 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the places that `name` means. A new block is inserted behind each of them. The name of a block (`res5.0`)
-    means one place. The name of a stage (`res5`) means all blocks of the stage.
+    """Returns the places where new blocks are inserted for the option value `name`. The name of a block (`res5.0`)
+    means one place. The name of a stage (`res5`) means all places of the stage.
 
-    Raises HeadError if `name` is no such block or stage, or is not above the cached tap.
+    `places` are all places of `network` where a block can be inserted. `network` is the part of the backbone above the
+    cached tap. Raises HeadError if none of `places` has this name.
     """
     if named := [place for place in places if name in (place.name, place.tap)]:
         return named

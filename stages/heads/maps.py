@@ -23,7 +23,7 @@ class MapOptions(TapOptions):
 
 
 class MapReader(nn.Module):
-    """Reads the maps [B, T, D, H, W] of one tap from a batch.
+    """Reads the maps [B, T, D, H, W] of one tap from a batch of B clips: T maps of H rows and W columns.
 
     If `dim` is a number, a 1x1 convolution maps the D cached channels to C = `dim` channels. If `dim` is None, the maps
     are not changed.
@@ -45,7 +45,7 @@ class MapHead(Head):
     space.
 
     A subclass makes the blocks in `make_blocks`. The blocks run one after the other. The output of a block has the
-    shape of its input: B clips, T frames, C channels, and maps of H rows and W columns.
+    shape of its input. There are B clips, T frames, C channels, and maps of H rows and W columns.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -57,7 +57,7 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """Returns the blocks in the order in which they run.
+        """Returns the blocks that the `options` of the head describe, in the order in which they run.
 
         Raises HeadError if the maps are too small for the blocks.
         """
@@ -70,8 +70,9 @@ class MapHead(Head):
 
 
 class TimeFirst(nn.Module):
-    """Wraps a module that takes maps [B, C, T, H, W], so that it takes and returns [B, T, C, H, W]. Also works the
-    other way round, because it only swaps the axes 1 and 2.
+    """Wraps the module `block`, which takes maps with the axes (clip, channel, frame, row, column). The wrapper takes
+    and returns maps with the axes (clip, frame, channel, row, column). Also works the other way round, because it only
+    swaps the axes 1 and 2.
     """
 
     def __init__(self, block: nn.Module) -> None:

@@ -111,10 +111,10 @@ class OnlineHead(Head):
         return arrays
 
     def _rounded(self, name: str, values: Tensor) -> Tensor:
-        """Returns `values` in the type in which the cache stores the array `name` (`self.stored`), in contiguous
+        """Returns the array `name`, whose values are `values`, in the type that `self.stored` has for it, in contiguous
         memory.
 
-        If `self.stored` does not have the array, returns `values` unchanged.
+        Returns `values` unchanged if `self.stored` has no type for the array.
         """
         return values.to(self.stored[name]).contiguous() if name in self.stored else values
 
@@ -125,10 +125,10 @@ class OnlineHead(Head):
 
         A backbone has parts, and each part ends at a tap. The parts that end at one of `taps` are trained. If `taps` is
         None, all parts are trained. The factor of the highest part is `learning_rate_factor`. Each part below has the
-        factor of the part above, multiplied by `layer_decay`. `batch_norm` says what becomes of batch norms ("frozen",
-        "statistics", "partial" or "train", as in `FinetuneOptions`).
+        factor of the part above, multiplied by `layer_decay`. If `layer_decay` is None, all parts have the same factor.
 
-        Raises HeadError for a tap that no backbone has below the features that the head reads.
+        `batch_norm` says what becomes of batch norms: "frozen", "statistics", "partial" or "train", as in
+        `FinetuneOptions`. Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
         modules = self.backbones.named_modules(prefix="backbones")
         backbones = [(path, module) for path, module in modules if isinstance(module, Backbone)]
@@ -154,7 +154,7 @@ class OnlineHead(Head):
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`.
 
-        For a parameter of a backbone that is trained, it is the number that `unfreeze` was called with. For a parameter
+        For a parameter of a backbone, it is the factor that the call of the method `unfreeze` has set. For a parameter
         of the head, it is the number that the head itself returns.
         """
         factor = self.factors.get(parameter)

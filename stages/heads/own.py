@@ -43,7 +43,7 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """Returns the head that `name` means, `<file>.py:<class>`. Reads the file but does not run it.
+        """Returns the OwnHead that `name` means, `<file>.py:<class>`. Reads the file but does not run it.
 
         Raises HeadError if the file cannot be read, or if the name has no class.
         """
@@ -62,10 +62,7 @@ class OwnHead:
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """Returns the head with the name `identity` (`<file>.py:<class>@<sha256>`) and the source `code`.
-
-        A recipe stores both.
-        """
+        """Returns the OwnHead with the name `identity` (`<file>.py:<class>@<sha256>`) and the Python source `code`."""
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
 
@@ -106,7 +103,7 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 class _Guarded(Head):
-    """A base class that is put before the user's class. Its `forward` calls the user's `forward`.
+    """A base class that stands before the user's class. Its `forward` calls the `forward` of the user's class.
 
     Float16 arrays become float32, because layers have float32 weights. An error of the user's code becomes a HeadError
     with the file and the line. If a GPU has too little memory, torch's OutOfMemoryError is raised unchanged, because
@@ -144,7 +141,8 @@ def _user_class(head: Head) -> type[Head]:
 
 
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
-    """Returns the head that the user's class builds. The head gets float16 arrays as float32.
+    """Returns the head that the user's class `kind` builds from (`spec`, `num_classes`, `options`). `spec` maps the
+    name of each cached array to the shape of one clip. The head gets float16 arrays as float32.
 
     Raises HeadError if the user's code fails, or if `reads` is not a list of cached arrays. Raises HeadError also if
     the head does not return logits of the right shape. If the user's code fails later, the head's `forward` raises
@@ -184,7 +182,8 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
 
 
 def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
-    """Raises HeadError for an error in the code of a user's own head. The message has the file, the line and the cause.
+    """Raises HeadError for `error`, an exception in the code of a user's own head. The message has the file and the
+    line, the name of the class `kind`, the words `what` (".forward raised") and the error.
 
     If the code asked a dictionary for an array that does not exist, the message also lists the existing `arrays`. The
     list begins with the words `offer`, for example "forward gets".

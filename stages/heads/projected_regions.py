@@ -32,13 +32,17 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Returns the features [B, T, N, C] of the regions of a batch, for B clips, T frames, N regions of a frame and C
-    channels. With `whole`, it also returns the mean [B, C] of the features of whole frames, otherwise None.
+    """Reads and projects the region features of a batch. A call returns (`Regions`, mean). The features are [B, T, N,
+    C] for B clips, T frames, N regions of a frame and C channels. The mean is None, or with `whole` the mean [B, C] of
+    the projected features over all frames and positions.
 
-    The option `regions_from` says whether the regions are cached or are computed from cached maps. `reads` has the
-    names of the cached arrays. A call takes two modules. `project`, a linear layer or the identity, is applied to
-    cached regions, or to cached maps before regions are cut out of them. `follow` is applied after it, and only to
-    maps.
+    `spec` maps array names to the shapes of one clip. The option `regions_from` says whether regions are cached or are
+    cut out of cached maps. With `boxes`, cached regions have their boxes too. `reads` has the names of the arrays that
+    a batch must have.
+
+    A call takes the batch, a `dtype` for the features, and two modules. `project`, a linear layer or the identity, is
+    applied to cached regions, or to cached maps before regions are cut out of them. `follow` is applied to the
+    projected maps. It is not used for cached regions.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

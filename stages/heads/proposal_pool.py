@@ -35,12 +35,12 @@ class ProposalPoolOptions(ProjectedRegionOptions):
 
 
 class ProposalPool(Head):
-    """Classifies the mean of the region features of a clip.
+    """Classifies the mean of the region features of a clip, over all regions of all frames.
 
     With `over: tracks`, the mean is taken over each track first, and then over the tracks. With `hidden`, an MLP runs
-    on each region before the mean. With `concat_global`, the classifier also gets the mean of the frame features, which
-    pass the same projection as the regions. With `concat_global`, the head is "proposals + average pool" (Wang and
-    Gupta 2018, table 3), which is STRG without its graphs.
+    on each region before the mean. With `concat_global`, the classifier also gets the features of the whole frames,
+    averaged over the clip. They pass the same projection as the regions. With `concat_global`, the head is "proposals +
+    average pool" (Wang and Gupta 2018, table 3), which is STRG without its graphs.
     """
 
     option_model = ProposalPoolOptions

@@ -78,7 +78,7 @@ class Rstg(Head):
 
     With `output: vec`, the linear layer gets the sum of the graph's nodes. If `residual` is set too, the mean of the
     cached maps is added to this sum ("final" in the released code). With `output: map`, the nodes are added to the
-    maps, and the linear layer gets the mean of the result.
+    maps, and the linear layer gets the mean of the result over frames and positions.
     """
 
     option_model = RstgOptions
@@ -103,11 +103,12 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG, which has V nodes in each frame.
+    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG, which has V nodes with D channels in
+    each frame. There are B clips of T frames. C is `channels`, H is `height` and W is `width`.
 
-    The option `readout` chooses the nodes of the last frame, or the means of the nodes over the frames. The vector is
-    their sum, [B, D]. With the option `residual`, a `ScaledResidual` maps this sum to [B, C], and the mean of the maps
-    is added.
+    The vector is the sum over the V nodes, [B, D]. The option `readout` says whether the nodes are those of the last
+    frame or the means over the frames. With the option `residual`, a `ScaledResidual` maps the vector to [B, C]. The
+    mean of the maps over T, H and W is then added.
     """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
@@ -127,9 +128,9 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Adds the result of an RSTG graph to maps [B, T, C, H, W]. The nodes of the graph are the cells of a grid,
-    computed from the maps. Each node's result is added to the map inside its cell. At the start of training the block
-    changes nothing.
+    """Adds the result of an RSTG graph to maps [B, T, C, H, W] of B clips and T frames. C is `channels`, H is `height`
+    and W is `width`. The nodes of the graph are the cells of a grid, computed from the maps. Each node's result is
+    added to the map inside its cell. At the start of training the block changes nothing.
 
     By default, a node depends only on its own frame and on earlier frames. The resulting maps depend on all frames,
     because a norm before the addition takes its statistics over the whole clip, as in the released code.
@@ -342,7 +343,8 @@ class Send(nn.Module):
 
 class Attention(nn.Module):
     """Computes attention weights between nodes (RSTG paper, eq. 3 and 4). Row i of the weights belongs to the node that
-    receives messages, column j to the node that sends.
+    receives messages, column j to the node that sends. `adjacency` [V, V] is 1 for two of the V nodes that are linked,
+    else 0.
 
     The option `attention` chooses the form:
     `paper`: no softmax. Only linked nodes exchange messages.
@@ -370,7 +372,9 @@ class Attention(nn.Module):
         self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """Returns the attention weights [..., V receivers, V senders] between the nodes [..., V, D]."""
+        """Returns the attention weights [..., V receivers, V senders] between `nodes` [..., V, D], which are V nodes
+        with D channels each.
+        """
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
         if self.form == "tf_sum":
             masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
@@ -381,7 +385,8 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the messages [..., V, D] that the nodes receive, made from the sums `gathered` [..., V, D].
+        """Returns the messages [..., V, D] that the nodes receive, made from the sums `gathered` [..., V, D], for V
+        nodes and D channels.
 
         A bias, a normalisation if there is one, and a ReLU are applied to the sums. With `attention: paper`, the sums
         are returned unchanged.
@@ -393,11 +398,11 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node is joined with its
-    message to one vector, which goes through two linear layers, each with a ReLU behind it.
+    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message,
+    side by side, have `in_features` numbers. Two linear layers, each with a ReLU behind it, map them to `dim` numbers.
 
     The option `update` says whether all nodes share these two layers, or each scale of the grid has two layers of its
-    own.
+    own. With `layered`, a norm over the nodes and channels of a frame follows.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:

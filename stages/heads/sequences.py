@@ -59,10 +59,10 @@ class SliceClassifier(nn.Module):
         """Cuts clips into slices of `slice_seconds`. Only the K slices that have a valid frame are returned, for all
         clips together.
 
-        `frames` [B, T, D] are the vectors of the frames, `times` [B, T] are in seconds, and `valid` [B, T] is true for
-        valid frames. Returns three tensors: the index of the clip of each slice [K], the vectors of its valid frames
-        [K, L, D], and how many they are [K]. L is the length of the longest slice. Shorter slices are followed by
-        zeros.
+        There are B clips of T frames. `frames` [B, T, D] has a vector of D numbers for each frame. `times` [B, T] are
+        in seconds. `valid` [B, T] is true for valid frames. Returns three tensors: the index of the clip of each slice
+        [K], the vectors of its valid frames [K, L, D], and how many they are [K]. L is the length of the longest slice.
+        Shorter slices are followed by zeros.
         """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)

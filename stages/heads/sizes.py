@@ -138,7 +138,8 @@ SIZES = (
 
 
 def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
-    """Returns (number of parameters, GMACs of one clip, names of the arrays that the head reads) for a head.
+    """Returns (number of parameters, GMACs of one clip, names of the arrays that the head reads) for the head that
+    `size` describes.
 
     GMACs are billions of multiplications, in convolutions, linear layers, recurrent layers and matrix products.
     """

@@ -26,8 +26,10 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """Options of the second half of a scene graph head. It gets one vector for each frame of a clip. It joins the
-    vectors of each slice of time to one vector, and classifies the slices.
+    """Options of the second half of a scene graph head, which gets one vector for each frame of a clip.
+
+    A clip is cut into slices of `slice_seconds`. The vectors of each slice are joined to one vector of size `hidden`,
+    as `reducer` says. A classifier after `dropout` gets this vector. Nodes have one of `num_object_classes` classes.
     """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
@@ -150,8 +152,8 @@ class RelationMatrix(Head):
 
 
 def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
-    """Returns one matrix of zeros and ones for each frame: [B, T, O, R] for B clips, T frames, O classes and R
-    relations.
+    """Returns one matrix of zeros and ones for each frame: [B, T, O, R] for B clips, T frames, O = `num_object_classes`
+    classes and R relations.
 
     Entry (o, r) is 1 if the frame has an object of class o that is linked to the person and has the relation r.
     """
@@ -162,7 +164,8 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """Returns the graphs of a batch, with `relations` as type `dtype`.
+    """Returns the graphs of a batch, with `relations` as type `dtype`. `batch` has the cached arrays of the stage
+    `graphs`.
 
     Places without an object have class 0 and no relation. Raises HeadError if the class number of an object is not from
     0 to `num_object_classes` - 1.
@@ -192,9 +195,10 @@ class GraphLayer(nn.Module):
     """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
-        """Returns the message that each object sends to the person, [B, T, M, D] for M objects in each of T frames.
+        """Returns the message that each object sends to the person, [B, T, M, D].
 
         `objects` [B, T, M, D] are the nodes of the objects, and `edges` [B, T, M, D] are their edges to the person.
+        There are B clips of T frames, M objects in a frame, and vectors of D numbers.
         """
         raise NotImplementedError
 
@@ -228,10 +232,10 @@ class GineLayer(GraphLayer):
 
 
 class CGConvLayer(GraphLayer):
-    """CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
+    """The graph convolution CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
 
-    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). The vector z = [x_j, e_ji] joins the neighbour x_j and
-    the edge e_ji. In the original, z also has x_i.
+    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). x_i is node i. The vector z = [x_j, e_ji] joins the
+    neighbour x_j and the edge e_ji. In the original, z also has x_i.
     """
 
     def __init__(self, dim: int) -> None:
@@ -246,7 +250,7 @@ class CGConvLayer(GraphLayer):
 
 
 class NNConvLayer(GraphLayer):
-    """NNConv (Gilmer et al. 2017, arXiv 1704.01212), where h(e_ji) is a diagonal matrix.
+    """The graph convolution NNConv (Gilmer et al. 2017, arXiv 1704.01212), where h(e_ji) is a diagonal matrix.
 
     x_i' = x_i + sum over j of x_j * h(e_ji). x_i is node i, and e_ji is the edge from node j to node i. h is one linear
     layer, followed by a ReLU if `activate` is true.

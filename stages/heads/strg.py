@@ -89,7 +89,8 @@ class Strg(Head):
 
 class RegionGraph(nn.Module):
     """Runs branches of graph convolutions on the features of regions and adds up the results: x [B, T, N, C] -> [B, T,
-    N, C]. A linear layer g runs in front of each branch.
+    N, C]. There are B clips, T frames, N regions of a frame and C channels. A linear layer g runs in front of each
+    branch.
 
     At regions that are not valid, the result is meaningless. Such regions do not change the result at valid regions.
     The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01. At the
@@ -146,10 +147,11 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """Computes the similarity graph [B, V, V] of the nodes x [B, T, N, C], with V = T * N (STRG paper, eq. 1 and 2).
+    """Computes the similarity graph [B, V, V] of the nodes x [B, T, N, C] (STRG paper, eq. 1 and 2). There are B clips,
+    T frames, N nodes of a frame, C = `dim` channels, and V = T * N nodes of a clip.
 
-    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. Row i of the graph is
-    the softmax of these numbers over the valid nodes j.
+    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. With `scale`, it is
+    divided by the root of C. Row i of the graph is the softmax of these numbers over the valid nodes j.
     """
 
     def __init__(self, dim: int, scale: bool) -> None:

@@ -26,11 +26,14 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """Computes the maps of the network's last tap from the maps [B, T, C, H, W] of the cached tap.
+    """The part of a backbone above a cached tap. It computes the maps of its last tap from those of the cached tap.
+    Maps are [B, T, C, H, W]: B clips, T time steps, C channels, H rows and W columns. All but B may differ between the
+    two taps.
 
-    `read` is the cached tap and `given` is the last tap. `shape` is the shape (T, C, H, W) of the last tap's maps for
-    one clip. `batch_norm` chooses the frozen norms: "frozen" and "statistics" all, "partial" all but the first above
-    the cached tap, "train" none. Frozen norms stay in evaluation mode, and their gain and bias are not trained.
+    `network` has the layers of this part. `read` is the cached tap and `given` is the last tap. `shape` is the shape
+    (T, C, H, W) of the last tap's maps for one clip. `batch_norm` chooses the frozen norms: "frozen" and "statistics"
+    all, "partial" all but the first above the cached tap, "train" none. Frozen norms stay in evaluation mode, and their
+    gain and bias are not trained.
     """
 
     def __init__(
@@ -96,7 +99,9 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the backbone, from its input to its last tap, with random weights. The caller loads weights into it."""
+    """Returns the backbone that `options` name, from its input to its last tap, with random weights. The caller loads
+    weights into it.
+    """
     from kinegraph.stages.backbones.build import untrained  # imports torchvision
 
     model, geometry, _ = _network(options)

@@ -24,8 +24,8 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 class InsertionOptions(StageOptions):
     """New blocks of one kind in a tail, and the places of the backbone where they are inserted.
 
-    A place is a residual block, such as `res5.1`, or an Inception block, such as `mixed_7a`. `res5` means all its
-    blocks.
+    A place is a residual block, such as `res5.1`, or an Inception block, such as `mixed_7a`. The name of a stage, such
+    as `res5`, means all its blocks.
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(

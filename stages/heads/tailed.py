@@ -13,8 +13,11 @@ from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):
-    """Runs a tail on cached maps, then a head on the maps or the pooled features that the tail computes. The head reads
-    them as if they were cached.
+    """Runs the tail `tail` on cached maps, then the head `head` on the maps or the pooled features that the tail
+    computes. A tail is the part of the backbone above the cached maps.
+
+    `head` was built for arrays with the shapes that the tail computes. `reads` has the cached maps and the other cached
+    arrays that `head` reads. Raises HeadError if `head` reads nothing that the tail computes.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:

@@ -81,7 +81,7 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """Computes the graphs of a TRG block: the weights A [B, N, T, T] between the T frames of `x` [B, T, C, H, W].
+        """Returns the graphs of a TRG block: the weights [B, N, T, T] between the T frames of `x` [B, T, C, H, W].
         There are B clips, N graphs, C channels, and H rows and W columns of a map.
 
         Row i of a graph is the softmax over all frames j of the relation of the frames i and j. The relation compares
@@ -199,10 +199,10 @@ class Attention(nn.Module):
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """Returns the weight of each graph in each frame, [B, T, N]. `z` [B, T, N, C, H, W] has the results of the N
-        graphs.
+        """Returns the weight of each graph in each frame, [B, T, N], for B clips, T frames and N graphs.
 
-        The weights are positive and sum to 1 over the graphs.
+        `z` [B, T, N, C, H, W] has the results of the graphs, maps of C channels, H rows and W columns. The weights are
+        positive and sum to 1 over the graphs.
         """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)

@@ -67,8 +67,8 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n frames (TRN paper, eq. 1 and 2). Maps frames [B, T, C] to
-    vectors [B, H], for B clips, T frames and C channels.
+    """Computes one relation vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). Maps frames
+    [B, T, C] to vectors [B, H]. There are B clips, T = `num_frames` frames, C channels and H hidden numbers.
 
     The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. Here f_a is the
     vector [C] of frame a. The function g puts the n vectors of a tuple side by side. A linear layer with a ReLU then
@@ -84,7 +84,7 @@ class Relation(nn.Module):
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
         """Computes a vector for each tuple of n frames and returns the sum of these vectors, [B, H]. `frames` is [B, T,
-        C].
+        C], for B clips, T frames and C channels. H is the number of hidden numbers.
 
         `drawn` [K, n] has the frame numbers of the K tuples. If `drawn` is None, the tuples of the module are used,
         which never change.

@@ -1,9 +1,9 @@
 """Reads region features from .npz files of bottom-up attention, a detector whose region features are often published
 (Anderson et al., CVPR 2018, and its successors). Torch-free.
 
-A file has the keys `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, and `num_bbox`, for N regions with C
-channels. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys `image_h`, `image_w` and
-`info` are not read. `info` is often a pickled object, which is never loaded.
+A file describes N regions with C channels. It has the keys `x` [N, C] or its transpose, `bbox` [N, 4] (x1, y1, x2, y2
+in pixels) and `num_bbox`. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys
+`image_h`, `image_w` and `info` are not read. `info` is often a pickled object, which is never loaded.
 """
 
 import re
@@ -41,8 +41,8 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Returns the identity of a video's files for the ledger: total size, newest time of change, and one digest for
-        all files.
+        """Returns the Source of a video's files, their identity for the ledger: total size, newest time of change, and
+        one digest for all files.
         """
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
@@ -57,8 +57,8 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video id -> list of the video's files. In this class the list has one file. In `BottomUpFrames` it
-        has one file per frame.
+        """Returns video id -> list of the video's files. The list has one file, and in a subclass
+        one file per frame.
         """
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
@@ -106,7 +106,7 @@ def are_frames(root: Path) -> bool:
 
 def _frames(path: Path) -> list[Frame]:
     """Returns a list with (regions [n, C], boxes [n, 4]) for each frame in one file. The frame has n valid regions
-    (`num_bbox`) with C channels.
+    (`num_bbox`) with C channels. Boxes are (x1, y1, x2, y2) in pixels.
 
     Raises FeatureFileError where the shapes, the counts or the boxes in the file do not fit. Raises UnusableError where
     the file cannot be read.
@@ -159,8 +159,8 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Returns the features of one video. `frames` has the regions and boxes of each frame. The value `pooled` is the
-    mean over the regions of each frame.
+    """Returns the VideoFeatures of one video. `frames` has the regions and boxes of each frame. `where` names the video
+    in messages. The array `pooled` has the mean over the regions of each frame.
 
     Frames may have different numbers of regions. If a frame has fewer regions than the frame with the most, its missing
     regions and boxes are zeros. Raises FeatureFileError if the frames have different numbers of channels.

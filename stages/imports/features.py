@@ -32,10 +32,11 @@ class UnusableError(Exception):
 class VideoFeatures:
     """The arrays of one video. `arrays` maps a role, such as `pooled`, to an array.
 
-    The roles are `pooled` [T, C] float32, `maps` [T, C, H, W], `regions` [T, N, C], `boxes` [T, N, 4] float32 and
-    `count` [T] int16, for T frames, N regions per frame, C channels, and maps of H rows and W columns. Maps and regions
-    are float16 or float32. `count` is the number of regions that a frame really has. Regions and boxes past this number
-    are zero. Raises ValueError where the arrays differ in their number of frames.
+    There are T frames, N regions per frame, C channels, and maps of H rows and W columns. The roles are `pooled` [T, C]
+    float32, `maps` [T, C, H, W], `regions` [T, N, C], `boxes` [T, N, 4] float32 and `count` [T] int16. Maps and regions
+    are float16 or float32. A box is x1, y1, x2, y2 in pixels of the video. `count` is the number of regions that a
+    frame really has. Regions and boxes past this number are zero. Raises ValueError where the arrays differ in their
+    number of frames.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -57,8 +58,8 @@ class VideoFeatures:
         return len(next(iter(self.arrays.values())))
 
     def at(self, frames: Sequence[int]) -> "VideoFeatures":
-        """Returns the features of the frames with the numbers `frames`, in the order of `frames`. A number may occur
-        twice.
+        """Returns the VideoFeatures of the frames with the numbers `frames`, counted from 0, in the order of `frames`.
+        A number may occur twice.
         """
         return VideoFeatures(arrays={role: array[list(frames)] for role, array in self.arrays.items()})
 
@@ -75,8 +76,8 @@ class FeatureFiles(Protocol):
     kind: str
 
     def videos(self) -> Sequence[str]:
-        """Returns the ids of the videos, in order. An id is the path of the video's file, folder or HDF5 group, without
-        the ending (`walk/1`).
+        """Returns the ids of the videos in the files. An id is the path of the video's file, folder or HDF5 group,
+        without the ending (`walk/1`).
 
         Raises FeatureFileError where the files do not have the expected structure.
         """
@@ -93,7 +94,7 @@ class FeatureFiles(Protocol):
         ...
 
     def read(self, video: str) -> VideoFeatures:
-        """Returns the features of a video.
+        """Returns the VideoFeatures of the video with the id `video`.
 
         Raises UnusableError where the features are damaged. Raises FeatureFileError where the file holds something
         other than features.
@@ -102,10 +103,11 @@ class FeatureFiles(Protocol):
 
 
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
-    """Returns the features of one video from an array [C], [T, C] or [T, C, H, W].
+    """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]. `where` names the array in
+    messages.
 
     Shapes: T frames, C channels, maps of H rows and W columns. An array [C] is one frame. An array [T, C, H, W] is
-    returned as `maps`, with the means of the maps as `pooled`. Other arrays are returned as `pooled` alone. An array
+    returned as `maps`, with the means over H and W as `pooled`. Other arrays are returned as `pooled` alone. An array
     may have an axis of size 1 in front, as `kinegraph export` writes a video with one clip. Raises FeatureFileError for
     another shape or type, UnusableError for an empty array.
     """
@@ -127,7 +129,7 @@ def as_features(array: np.ndarray, where: str) -> VideoFeatures:
 def as_floats(array: np.ndarray, where: str) -> np.ndarray:
     """Returns an array of float16 unchanged, and an array of other numbers as float32.
 
-    Raises FeatureFileError for values that are no numbers.
+    Raises FeatureFileError for values that are no numbers. The message begins with `where`.
     """
     if array.dtype.kind not in "fiub":
         raise FeatureFileError(f"{where} holds {array.dtype}; numbers are expected")

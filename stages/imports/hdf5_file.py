@@ -69,7 +69,7 @@ class Hdf5File:
     def _names(self) -> dict[str, str]:
         """Returns video id -> full name of the video's dataset (`walk/1` -> `walk/1/features`).
 
-        Raises FeatureFileError where no dataset has the last name that the option `--dataset` states.
+        Raises FeatureFileError where no name of a dataset ends with the part that the option `--dataset` states.
         """
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset

@@ -26,8 +26,8 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the layout that the features of all `videos` have in common: the number of frames, the shapes and the
-    type. Videos whose features cannot be read are left out.
+    """Returns the FeatureLayout that the features of all `videos` have in common: the number of frames, the shapes and
+    the type. `files` reads the features. Videos whose features cannot be read are left out.
 
     If `num_frames` is set, the same number of frames is later taken from each video, so videos of different lengths are
     allowed. Raises FeatureFileError if two videos have different layouts, and names both videos. Raises

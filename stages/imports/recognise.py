@@ -20,7 +20,7 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
 
 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
-    """Returns the features at `path`, which is a folder or an HDF5 file.
+    """Returns a FeatureFiles for the features at `path`, which is a folder or an HDF5 file.
 
     `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last part of the
     name of each video's dataset in an HDF5 file (`features` in `walk/1/features`). Raises FeatureFileError if there is

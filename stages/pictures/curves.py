@@ -52,10 +52,10 @@ def require_matplotlib() -> None:
 
 
 def curves_file(curves: Curves, ending: str) -> bytes:
-    """Returns the content of a file with the curves. `ending` is one of ENDINGS.
+    """Returns the content of a picture file with `curves`, one line per class over time. `ending` is one of ENDINGS.
 
-    Each score stands in the middle of its span. A line is broken at a span without a score, which is shaded. Equal
-    curves give equal bytes with one version of matplotlib. Raises UsageError if matplotlib is not installed.
+    Each score stands in the middle of its span of time. A line is broken at a span without a score, which is shaded.
+    Equal curves give equal bytes with one version of matplotlib. Raises UsageError if matplotlib is not installed.
     """
     require_matplotlib()
     import matplotlib

@@ -75,7 +75,9 @@ class Film:
         self.num_frames += 1
 
     def end(self, last_seconds: float) -> None:
-        """Writes all frames. The last frame is shown for `last_seconds`."""
+        """Writes all frames that are not written yet, so that the video is complete. The last frame is shown for
+        `last_seconds` seconds.
+        """
         if self._held is not None:
             self._encode(self._held[1] + max(1, round(last_seconds / CLOCK)))
         self._mux(self._stream.encode(None))
@@ -98,7 +100,7 @@ def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[F
 
     `size` is (width, height) in px, both even. `rate` is the usual number of frames per second, but every frame has its
     own time. Call `end` last in the `with` block. If the block raises an error, no file is written, and an existing
-    file stays. Raises UsageError where PyAV has no encoder, and CacheNotWritable where there is no room or no
+    file is not changed. Raises UsageError where PyAV has no encoder, and CacheNotWritable where there is no room or no
     permission to write.
     """
     form = _form()

@@ -31,7 +31,7 @@ def width_px(text: str, size_px: int) -> float:
 
 
 def fitted(text: str, size_px: int, most_px: float) -> str:
-    """Returns `text` on one line that is at most `most_px` px wide.
+    """Returns `text` on one line that is at most `most_px` px wide, in letters of `size_px` px.
 
     Control characters are replaced by escapes. A text that is too wide loses its last characters and ends with `...`.
     """
@@ -45,5 +45,5 @@ def fitted(text: str, size_px: int, most_px: float) -> str:
 
 
 def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px: int, colour: Colour = WHITE) -> None:
-    """Writes one line of text with its left end and its middle at the point `at` = (x, y), in px."""
+    """Writes `text` as one line, `size_px` px high. The point `at` = (x, y) in px is in the middle of its left end."""
     draw.text(at, text, colour, font(size_px), anchor="lm", stroke_width=OUTLINE_PX, stroke_fill=BLACK)

@@ -34,8 +34,8 @@ class Band:
 class OverlayLayout:
     """The sizes of the frames of one overlay, in px. A frame consists of the picture and of a band below the picture.
 
-    `picture` is (width, height) of the picture, and `size` is (width, height) of the frame. Widths and heights are
-    even, because video encoders need even numbers.
+    `picture` is (width, height) of the picture, and `size` is (width, height) of the frame. Letters are `font_px` px
+    high. Widths and heights are even, because video encoders need even numbers.
     """
 
     picture: Size
@@ -58,8 +58,9 @@ class OverlayLayout:
     def drawn(self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool) -> np.ndarray:
         """Returns a frame of the overlay, uint8 RGB [height, width, 3].
 
-        `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes in px of
-        that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not drawn.
+        `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes (x1, y1, x2,
+        y2) in pixels of that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not
+        drawn. `band` is the text below the picture.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:
@@ -77,7 +78,9 @@ class OverlayLayout:
         return 1 + self.picture[1] // 360
 
     def _corners(self, box: np.ndarray) -> Corners:
-        """Returns the first and the last pixel of a box inside the picture, as x1, y1, x2, y2."""
+        """Returns the first and the last pixel of a box, both inside it, as (x1, y1, x2, y2). `box` is x1, y1, x2, y2
+        in pixels of the picture.
+        """
         first, end = np.floor(box[:2] + 0.5).astype(int), np.floor(box[2:] + 0.5).astype(int)
         x1, y1 = np.minimum(first, np.array(self.picture) - 1)
         x2, y2 = np.maximum(end - 1, (x1, y1))
@@ -97,7 +100,10 @@ def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> No
 
 
 def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
-    """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black."""
+    """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black.
+
+    `corners` are the first and the last pixel of the box, x1, y1, x2, y2. `line_px` is not used.
+    """
     x1, y1, x2, y2 = corners
     draw.rectangle(corners, outline=EDGE, width=1)
     for start, end in _dashes(x1, x2):

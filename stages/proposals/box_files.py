@@ -34,10 +34,13 @@ class BoxFileError(ValueError):
 class VideoBoxes:
     """All boxes of one file. The file has F frames, with K boxes in all frames together.
 
-    `frames` [F] float64 has one number for each frame, strictly ascending. The number is the time in seconds or the
-    index of the frame in the video, as the option `frames` says. `boxes` [K, 4] float64 and `scores` [K] float32 are in
-    the order of the frames. The boxes of the first frame are boxes[starts[0]:starts[1]], and so on. `num_frames` is the
-    number of frames of the video as the file states it, or None.
+    `frames` [F] float64 has one number for each frame, strictly ascending. It is the time in seconds from the first
+    frame of the video if the option `frames` is "seconds". With "index" it is the number of the frame, from 0.
+
+    `boxes` [K, 4] float64 have the form and unit that the options `box_format` and `units` state, as in the file.
+    `scores` [K] float32 belong to them. Both are in the order of the frames. The boxes of frame f are
+    `boxes[starts[f]:starts[f + 1]]`, so `starts` is int64 [F + 1]. `num_frames` is the number of frames of the video as
+    the file states it, or None.
     """
 
     frames: np.ndarray
@@ -57,7 +60,7 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
-    """Reads the file of boxes `path` of one video.
+    """Returns the VideoBoxes of one video, read from the file `path`.
 
     If `frames` is "seconds", the file has the time of each frame in seconds. If it is "index", the file has the number
     of each frame. Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.

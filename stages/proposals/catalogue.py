@@ -41,9 +41,10 @@ class ProposalEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
-        """Returns a copy of the description with `short_side`. `max_side` changes in proportion.
+        """Returns a copy of this entry with `short_side`, the side in px to which frames are resized. `max_side`
+        changes in proportion.
 
-        Returns the description unchanged if `short_side` is None.
+        Returns the entry unchanged if `short_side` is None.
         """
         if short_side is None:
             return self
@@ -167,7 +168,7 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """Returns the description of the proposal network `name`.
+    """Returns the ProposalEntry of the network `name`, which describes its input, its named weights and its size.
 
     Raises ValueError with the list of names if there is no such network.
     """

@@ -41,9 +41,9 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the numbers of channels and blocks of the network whose tensors are in `state`.
+        """Returns the Widths (numbers of channels and blocks) of the network whose tensors are in `state`.
 
-        Raises KeyError with the first missing key if the file has another kind of network.
+        Raises KeyError with the name of the first missing tensor if it is another kind of network.
         """
         stages = []
         for stage in range(2, 6):
@@ -103,8 +103,8 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The ResNet of detectron2. It maps F images [F, 3, h, w] to a list of the maps of res2, res3, res4 and res5. Their
-    strides are 4, 8, 16 and 32 px.
+    """The ResNet of detectron2. It maps F images [F, 3, rows, columns] to a list of four maps, those of res2, res3,
+    res4 and res5. Their strides are 4, 8, 16 and 32 px. `widths` has the numbers of channels and blocks.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -127,7 +127,7 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the maps p2 to p6 of images [F, 3, H, W], as a
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the maps p2 to p6 of F images [F, 3, H, W], as a
     list.
 
     Map p<n> is 2^n times smaller than the images. Each map has `widths.pyramid` channels.
@@ -183,8 +183,8 @@ class Detectron2Proposer(nn.Module):
     """The region proposal network of detectron2, which finds boxes without classes. In detectron2 this network is part
     of the class ProposalNetwork and of the detectors.
 
-    The second stage of a detector, which classifies the boxes, is missing here. `mean` and `std` normalise pixel values
-    from 0 to 255. They are in the order B, G, R.
+    The second stage of a detector, which classifies the boxes, is missing here. `widths` has the numbers of channels
+    and blocks. `mean` and `std` normalise pixel values from 0 to 255. They have three values, in the order B, G, R.
     """
 
     mean: Tensor
@@ -209,7 +209,8 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of each frame, in pixels of `frames`. `frames` is [F, 3, h, w] uint8 RGB.
+        """Returns the `top` best boxes of each of F frames, with their scores. Boxes are (x1, y1, x2, y2) in pixels of
+        `frames` [F, 3, h, w], which are uint8 RGB.
 
         The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns.
         """
@@ -220,16 +221,17 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Returns F `frames` as the input of the network [F, 3, H, W]: in BGR, normalised, and padded with zeros.
+        """Converts F `frames` [F, 3, h, w] RGB to the input of the network and returns it, [F, 3, H, W]. It is BGR,
+        normalised and padded with zeros.
 
-        H and W are multiples of 32.
+        H and W are h and w, rounded up to multiples of 32.
         """
         return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors of each level of the pyramid, [H*W*A, 4]. A map has H rows and W columns with A anchors per
-    cell.
+    """Yields the anchors of each level of the pyramid, [H*W*A, 4]: x1, y1, x2, y2 in pixels of the network's input. A
+    map has H rows and W columns with A anchors per cell.
 
     `grids` has (H, W) of the map of each level. The anchors go row by row, then column by column, then anchor by anchor
     of a cell. Their centre is (column, row) * stride. Corners are not rounded to whole pixels, as in detectron2.

@@ -61,7 +61,7 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """Runs the network of detectron2 on one frame [h rows, w columns, 3]. Returns its proposals as an object
+        """Runs the network of detectron2 on one `frame` [rows, columns, 3] uint8. Returns its proposals as an object
         `Instances` of detectron2. Boxes are in pixels of the frame.
 
         The channels of the frame must have the order (RGB or BGR) that the config of detectron2 asks for.
@@ -144,7 +144,9 @@ def _load(model: torch.nn.Module, path: Path) -> None:
 
 
 def _digest(config: Any, weights: Path) -> str:
-    """Returns one digest of the file of weights and of the parts of the config on which proposals depend."""
+    """Returns one digest of the file of weights `weights` and of the parts of detectron2's `config` on which proposals
+    depend.
+    """
     config = config.clone()
     config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # a constant here, because the fingerprint covers `top` itself

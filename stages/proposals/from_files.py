@@ -79,7 +79,8 @@ class FileSource:
         """Returns the numbers of the rows in `boxes` that are the best boxes of one frame. There are at most `top`
         rows, best score first.
 
-        `place` is the position of the frame in the list of frames of the file. Boxes without area are left out.
+        `boxes` are the boxes of all frames of the file `listed`, x1, y1, x2, y2. `place` is the position of the frame
+        in the list of frames of the file. Boxes without area are left out.
         """
         rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]

@@ -17,7 +17,7 @@ PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333; maps of a ResNet-50 wi
 
 
 class NetworkSource:
-    """A source of proposals that runs a proposal network of the catalogue on one device.
+    """A source of proposals that runs the network `options.network` of the catalogue on one device.
 
     The network takes several frames of a clip at once, as long as they have at most PIXELS_PER_PASS pixels together. A
     network of detectron2 takes one frame at a time. Raises WeightsError if the weights cannot be read or do not belong

@@ -7,7 +7,9 @@ from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 
 
 class GridSource:
-    """A source of proposals that divides each frame into the same equal cells. Each cell is a box."""
+    """A source of proposals that divides each frame into the same equal cells. Each cell is a box. `options` states the
+    numbers of rows and columns.
+    """
 
     digest = ""
 
@@ -25,7 +27,8 @@ class GridSource:
 
 
 def grid_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
-    """Returns the cells as boxes [rows * columns, 4] float32 in pixels, row by row from the top left.
+    """Returns the cells as boxes [rows * columns, 4] float32, row by row from the top left. A box is x1, y1, x2, y2 in
+    pixels.
 
     `width` and `height` are those of the frame. Neighbouring cells share their edge.
     """

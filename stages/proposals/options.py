@@ -84,7 +84,11 @@ class SourceOptions(StageOptions):
 
 
 class TorchvisionOptions(SourceOptions):
-    """The proposal network of one of torchvision's detectors."""
+    """The proposal network of one of torchvision's detectors, `model`, with `weights`.
+
+    `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
+    px. The network computes in `precision`.
+    """
 
     source: Literal["torchvision"]
     model: Literal[
@@ -108,7 +112,9 @@ class TorchvisionOptions(SourceOptions):
 
 
 class TinyOptions(SourceOptions):
-    """The small proposal network of the demo."""
+    """The small proposal network of the demo, with `weights`. It returns at most `top` boxes per frame and computes in
+    `precision`.
+    """
 
     source: Literal["tiny"]
     weights: Weights
@@ -125,11 +131,14 @@ class TinyOptions(SourceOptions):
 
 
 class CheckpointOptions(SourceOptions):
-    """A file of weights of detectron2, which runs in float32 without the package detectron2.
+    """The proposal network of `weights`, a file of detectron2, which runs in float32 without the package detectron2.
 
     The network must be an RPN, Faster, Mask or Keypoint R-CNN, with an FPN on a ResNet with bottlenecks, such as
     ResNet-50. Use the source `detectron2` if the anchors, pixels or strides differ from those of the official files.
     kinegraph cannot always recognise such a file, because the file does not contain its config.
+
+    `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
+    px.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -211,7 +220,9 @@ class FileOptions(SourceOptions):
 
 
 class GridOptions(SourceOptions):
-    """Equal cells of the frame as boxes, row by row, without a network. All scores are 0."""
+    """Equal cells of the frame as boxes, row by row, without a network. `cells` is (number of rows, number of columns).
+    All scores are 0.
+    """
 
     source: Literal["grid"]
     cells: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(

@@ -20,10 +20,12 @@ SIZE_DIVISOR = 32
 class RpnProposer(nn.Module):
     """The region proposal network (RPN) of a detector, without the second stage, which classifies boxes.
 
-    `backbone` takes images [F, 3, H, W] and returns level name -> maps [F, C, H', W'], like torchvision's
-    `BackboneWithFPN`. Only the `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are for R, G, B in
-    0..1. In each level, the `pre_nms_top` best candidates enter non-maximum suppression (NMS). Boxes whose score, as a
-    sigmoid, is below `score_threshold` are dropped.
+    `backbone` takes F images [F, 3, H, W] and returns maps [F, C, H', W'] of several sizes, the levels. The result is a
+    dictionary level name -> maps, as of torchvision's `BackboneWithFPN`. `rpn` is torchvision's module, of which only
+    the `head` and the `anchor_generator` are used. `mean` and `std` are for R, G, B in 0..1. In each level, the
+    `pre_nms_top` best candidates enter non-maximum suppression (NMS). Boxes whose score, as a sigmoid, is below
+    `score_threshold` are dropped. `nms_threshold` is the overlap (IoU) above which NMS drops the box with the lower
+    score.
     """
 
     mean: Tensor
@@ -70,8 +72,8 @@ class RpnProposer(nn.Module):
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Converts the frames `frames` [F, 3, h, w] uint8 RGB to the input of the network, and returns it as float32
-        [F, 3, H, W].
+        """Returns F frames as the input of the network, float32 [F, 3, H, W]. `frames` [F, 3, h, w] are uint8 RGB, with
+        h rows and w columns.
 
         The values are normalised with the mean and the standard deviation of the network. H and W are h and w, rounded
         up to multiples of 32. The added rows at the bottom and columns at the right are zeros.
@@ -79,8 +81,10 @@ class RpnProposer(nn.Module):
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns the anchors of each level of the pyramid, [H'*W'*A, 4] float32. A map has H' rows and W' columns with
-        A anchors per cell.
+        """Returns the anchors of each level of the pyramid, [H'*W'*A, 4] float32: x1, y1, x2, y2 in pixels of `images`
+        [F, 3, H, W].
+
+        `features` has the maps [F, C, H', W'] of each level, with A anchors per cell.
         """
         # float32, because the generator computes in the type of its inputs, and maps may have half precision
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]

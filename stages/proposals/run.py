@@ -14,8 +14,9 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """Runs one source of proposals. The runner keeps the proposals of the last clip, because the next rows may be
-    further crops of the same clip.
+    """Runs the source of proposals that `options` describe. `digest` is a digest of its weights.
+
+    The runner keeps the proposals of the last clip, because the next rows may be further crops of the same clip.
     """
 
     def __init__(self, options: ProposalOptions, device: torch.device) -> None:
@@ -39,8 +40,8 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Returns the proposals for the whole frames of the clip of `row`. If there are none, returns the error that
-        says why.
+        """Returns the ClipProposals of the whole frames in `clip`, the decoded clip of `row`. If there are none,
+        returns the error that says why.
         """
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:

@@ -74,11 +74,14 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Returns the `top` best boxes of each frame, after non-maximum suppression within each level of the pyramid.
+    """Returns the `top` best boxes of each frame, after non-maximum suppression (NMS) within each level of the pyramid.
 
-    The input has F frames with K candidates each: `boxes` [F, K, 4], `scores` [F, K] as logits, and `levels` [K], the
-    number of the level of each candidate. Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A
-    box is dropped if it is empty or not finite, or if the sigmoid of its score is less than `score_threshold`.
+    The input has F frames with K candidates each. `boxes` [F, K, 4] are x1, y1, x2, y2 in pixels of the frame. `scores`
+    [F, K] are logits. `levels` [K] has the number of the level of each candidate. `nms_threshold` is the overlap (IoU)
+    above which NMS drops the box with the lower score.
+
+    Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it is empty or not
+    finite, or if the sigmoid of its score is less than `score_threshold`.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -100,7 +103,7 @@ def select(
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
-    """Returns images [F, 3, H, W]: `images` [F, 3, h, w] with zeros added at the right and bottom.
+    """Returns `images` [F, 3, h, w] with zeros added at the right and bottom, as [F, 3, H, W].
 
     H and W are the next multiples of `divisor`.
     """

@@ -31,7 +31,8 @@ SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
 
 
 def build_source(options: ProposalOptions, device: torch.device) -> ProposalSource:
-    """Returns the source of proposals for `options`, with its network loaded. A worker process calls it once.
+    """Returns the ProposalSource that `options` name, with its network loaded. A worker process calls this function
+    once.
 
     Raises WeightsError if weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing, or if the source cannot run with these options on `device`.

@@ -16,7 +16,7 @@ ANCHOR_SIDES = ((16,), (32,))  # px, for the levels with stride 4 and 8; the dem
 
 
 class TinyPyramid(nn.Module):
-    """Takes images [F, 3, H, W] and returns name of the level -> maps: "0" [F, 32, H/4, W/4] and "1" [F,
+    """Takes F images [F, 3, H, W] and returns a dictionary with two levels of maps: "0" [F, 32, H/4, W/4] and "1" [F,
     32, H/8, W/8].
     """
 

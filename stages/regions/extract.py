@@ -1,6 +1,6 @@
 """Computes the region features of clips from maps and boxes. Each box gets one vector.
 
-Shapes: B clips, T frames of a map, T_p frames with boxes, N boxes a frame, C channels, H rows and W columns of a map.
+Shapes: B clips, T maps of a clip, T_p frames with boxes, N boxes a frame, C channels, H rows and W columns of a map.
 """
 
 import torch
@@ -22,18 +22,19 @@ def regions_of_clips(
     options: RegionOptions,
     places: Tensor | None = None,
 ) -> RegionBatch:
-    """Computes the region features of clips from maps. Returns one vector for each region: `features` [B, T, N, C], for
-    B clips, T maps per clip, N boxes per frame and C channels.
+    """Computes the region features of clips from maps. Returns a RegionBatch with one vector for each region:
+    `features` [B, T, N, C], for B clips, T maps per clip, N boxes per frame and C channels.
 
-    If `options.grid` is true, the result also has `grid` [B, T, N, C, size, size]. These are the cells of each region,
-    which are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
+    If `options.grid` is true, it also has `grid` [B, T, N, C, size, size]. These are the cells of each region, which
+    are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
 
-    `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are in pixels of the
-    video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t reads the boxes of
-    frame t * T_p / T. `places` are the places of the valid boxes among B * T maps, see `region_features`.
+    `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are (x1, y1, x2, y2)
+    in pixels of the video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t
+    reads the boxes of frame t * T_p / T. `places` are the places of the valid boxes among B * T
+    maps, see `region_features`.
 
-    `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) of the video. The network saw it as a square of `input_size`
-    px, mirrored if x1 > x2.
+    `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) in pixels of the video. The network saw it as a square of
+    `input_size` px, mirrored if x1 > x2.
     """
     step = boxes.shape[1] // maps.shape[1]
     projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px

@@ -30,7 +30,8 @@ def boxes_in_crop(
 
 
 def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
-    """Returns for each of `boxes` [..., 4] whether it and the rectangle `crop` share an area: bool [...].
+    """Returns for each of `boxes` [..., 4] whether it and the rectangle `crop` share an area: bool [...]. Both are x1,
+    y1, x2, y2 in the same pixels.
 
     `boxes` is an array or a tensor. `crop` has x1 <= x2 and y1 <= y2. The four values may be tensors, for a crop per
     box.

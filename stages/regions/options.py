@@ -8,7 +8,11 @@ from kinegraph.stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):
-    """RoIAlign features of every proposal, on every tap of the named backbones."""
+    """RoIAlign features of every proposal, on every tap of the entries `backbones`.
+
+    RoIAlign has `size` x `size` bins for a box. `reduce` says how they are reduced to one vector. If `grid` is true,
+    the bins are also stored. Features are stored as `storage_dtype`.
+    """
 
     backbones: tuple[str, ...] = Field(min_length=1, description="names of entries in `backbones`")
     size: int = Field(7, ge=1, le=64, description="bins per side of the RoIAlign grid")

@@ -16,9 +16,10 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """Computes the region features of one backbone, on the maps of all its taps.
+    """Computes the region features of one backbone, for each of `taps`.
 
-    The maps are read from the stage with the key `maps_of`, such as `features/i3d`.
+    The maps are read from the stage with the key `maps_of`, such as `features/i3d`. The region features are the stage
+    `key`, such as `regions/i3d`. `framing` says which rectangle of a frame the backbone saw.
     """
 
     digest = ""

@@ -37,8 +37,8 @@ class RemoteInfo:
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """Returns the identity of the video at the URL, for the ledger. `copy` is the identity of this machine's copy
-        of the video.
+        """Returns a Source, the identity of the video at the URL for the ledger. `copy` is the identity of this
+        machine's copy of the video.
 
         The size and the digest in the result are those of the copy. The time of the last change and the etag are those
         that the store reports.

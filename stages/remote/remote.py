@@ -64,7 +64,9 @@ class Remote:
         self._witness: str | None = None
 
     def info(self, url: str) -> RemoteInfo:
-        """Returns the size and the version of a video, as its store reports them."""
+        """Returns a RemoteInfo: the size, the etag and the time of the last change of a video, as its store reports
+        them.
+        """
         return self._patiently(url, lambda: self._info(url))
 
     def listed(self, root: str) -> Iterator[tuple[str, str]]:
@@ -93,8 +95,7 @@ class Remote:
         return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
-        """Returns the digest of a video of `size` bytes. `source_identity` computes the same digest for a copy of the
-        video.
+        """Returns the digest of a video of `size` bytes. A copy of the video on this machine has the same digest.
 
         Only three small parts of the video are read.
         """
@@ -286,7 +287,7 @@ class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
 
 @functools.cache  # fsspec's cache would hold an instance, with connections, for each thread
 def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
-    """Returns the file system of `place`, which is the result of `origin`, for example `s3://bucket`.
+    """Returns the file system for `place`, the beginning of a URL that names the store, for example `s3://bucket`.
 
     All threads of a process share one file system per place. `process` is the id of this process. It is a parameter
     because a forked process must not use the file system of its parent.

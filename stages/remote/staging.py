@@ -45,8 +45,8 @@ class AtHand:
     fetch_seconds: float = field(default=0.0, compare=False)
 
     def identity(self) -> Source | None:
-        """Returns the identity (size, time of change, digest) of the video for the ledger. Returns None if the file
-        cannot be read.
+        """Returns the Source that identifies the video in the ledger (size, time of change, digest). Returns None if
+        the file cannot be read.
 
         For a copy of a video at a URL, the time of change is the one that the store reports.
         """
@@ -188,7 +188,7 @@ class Staging:
         return AtHand(str(copy.file), (copy.url, info), clock.taken()[FETCH])
 
     def drop(self, copy: "_Copy") -> None:
-        """Deletes a copy of a video after use, so that there is room for another copy."""
+        """Deletes `copy`, a copy of a video, after use, so that there is room for the next copies."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
-    """A source that reads the scene graphs of each video from the file of that video.
+    """A source that reads the scene graphs of each video from one file per video. `options` has the pattern of the
+    paths.
 
     The graphs of the last file are kept in memory, because several clips of one video usually follow each other.
     """

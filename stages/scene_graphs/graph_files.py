@@ -35,8 +35,8 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The graph of one frame. `seconds` is the time of the frame, counted from the first presented frame
-    of the video.
+    """The graph of one frame: its objects besides the person. `seconds` is the time of the frame, counted from the
+    first presented frame of the video.
     """
 
     seconds: float

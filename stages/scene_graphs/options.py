@@ -18,10 +18,11 @@ INTERACTION_OBJECTS = 3  # objects besides the person
 
 
 class GraphFileOptions(StageOptions):
-    """Options for scene graphs that you already have, in one json file per video.
+    """Options for scene graphs that you already have, in one json file per video. `files` is the pattern of the paths.
 
     A clip takes the graphs whose time lies in the interval of the clip. The interval includes its start and excludes
-    its end.
+    its end. A clip has at most `max_frames` graphs with `max_objects` objects each. `vocabulary` names the classes of
+    the objects and the relations.
     """
 
     source: Literal["file"]
@@ -83,6 +84,7 @@ class GraphFileOptions(StageOptions):
 
 class InteractionGraphOptions(StageOptions):
     """Scene graphs of the generated data set (`dataset.kind: interactions`), from the true positions of its shapes.
+    There is one graph for every `every`-th frame of a clip.
 
     The person is the shape that acts. Every other shape is an object. The class of an object is the digit that it
     shows.

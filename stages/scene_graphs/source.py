@@ -16,8 +16,8 @@ from kinegraph.cache_schemas.ledger import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
-    """The graphs of one clip as they are cached, in order of time. A clip with fewer than T graphs has padding at the
-    end.
+    """The graphs of one clip as they are cached, in order of time: T graphs with places for M objects each, and R
+    relations. A clip with fewer than T graphs has padding at the end.
 
     `times` [T] float64 are seconds from the start of the clip, NaN in padding. `count` [T] int16 is the number of
     objects of a graph besides the person, -1 in padding. `objects` [T, M] int16 are the class numbers of the objects,
@@ -34,8 +34,8 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns graphs with fill values in every place, which the caller overwrites. `shape` is (T, M, R): T frames,
-        M places for objects in a frame, R kinds of relations.
+        """Returns a ClipGraphs with fill values in every place, which the caller overwrites. `shape` is (T, M, R): T
+        frames, M places for objects in a frame, R kinds of relations.
         """
         return cls(
             times=np.full(shape[:1], np.nan),
@@ -47,8 +47,8 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """Raised if a source has no graphs for a clip. `reason` is a reason for a failure in the ledger,
-    such as "missing".
+    """Raised if a source has no graphs for a clip. `reason` is a reason for a failure in the ledger, such as "missing".
+    `detail` says in words what is missing.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

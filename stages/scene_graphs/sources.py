@@ -10,8 +10,8 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
     """Returns the source of scene graphs for `options`.
 
-    `dataset` has the options of the data set. It is needed only for the source `interactions`, and must then be the
-    generated data set.
+    `dataset` has the options of the data set. It is needed only for scene graphs with `source: interactions`, and must
+    then be an InteractionsOptions.
     """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)

@@ -54,8 +54,8 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with an impossible value, such as a relation of an object
-        that is not linked to the person.
+        """Yields (array name, kind of problem) for each array with an impossible value. An example is a relation of an
+        object that is not linked to the person.
 
         `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. A
         row has T graphs with places for M objects, and there are R kinds of relations.

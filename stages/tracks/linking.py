@@ -9,7 +9,8 @@ NO_BOX = -1
 
 
 def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: float) -> tuple[np.ndarray, int]:
-    """Returns the track number of each box, int32 [T, N], and the number of tracks. A place without a box has -1.
+    """Returns the track number of each box, int32 [T, N], and the number of tracks. There are T frames with places for
+    N boxes. A place without a box has -1.
 
     Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2), and `scores` is [T,
     N]. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`. Each box is in at

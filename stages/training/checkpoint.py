@@ -102,11 +102,11 @@ def describe_run(
     trained_on: dict[str, Any],
     recipe: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Returns the record of `head`, which was trained on `clips` of the cache at the path `cache`.
+    """Returns the RunRecord of `head`, which was trained on `clips` of the cache at the path `cache`.
 
     `metrics` has the validation metrics of the run by name. `features` maps the key of each stage that made the head's
     arrays to the options of the stage. `trained_on` identifies the clips, labels and classes of the run's splits.
-    `recipe` is `Recipe.document` of the config that makes the arrays.
+    `recipe` has the sections of the config that make the arrays, or is None if they are not recorded.
     """
     return RunRecord(
         cache=cache,
@@ -158,8 +158,8 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
 
     If the head is the user's own, its code is run, but only with `allow_code`.
 
-    Raises RunNotFound if there is no record. Raises RunError if a file cannot be read, if the files do not fit each
-    other, or if the head is the user's own and `allow_code` is false.
+    Raises RunNotFound if there is no record. Raises RunError if a file cannot be read, or if the files do not fit each
+    other. Raises it also if the head is the user's own and `allow_code` is false.
     """
     record = load_record(folder)
     return load_head(folder, record, allow_code=allow_code), record

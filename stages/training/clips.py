@@ -169,11 +169,11 @@ def require_clips(clips: Clips, purpose: str) -> None:
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips if the split has no clip, if a clip has no label, or if a label is not a class number.
+    """Raises UnusableClips if `clips` cannot be used: if there is no clip, if a clip has no label, or if a label is not
+    a class number. If videos may have several labels, clips may lack labels, but not all of them.
 
-    If videos may have several labels, clips without a label are allowed, but at least one clip must have a label. With
-    `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the part
-    of the message after "to", such as "train on".
+    With `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the
+    part of the message after "to", such as "train on".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes

@@ -95,17 +95,18 @@ def train(
     on_step: OnStep = lambda record: None,
     state_file: Path | None = None,
 ) -> TrainResult:
-    """Trains `head` in place and returns the results of the run. At the end, `head` has the weights of the best epoch.
+    """Trains `head` in place on `train_clips` and returns the TrainResult. At the end, `head` has the weights of the
+    best epoch.
 
     The best epoch is the first epoch with the best `options.metric` on `val_clips`. Without `val_clips`, the last epoch
     is the best. At the end, `head` is on `device` in evaluation mode. On a CPU, the same head, clips, options and
     number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
     seeded(options.seed, device): head = build_head(...)`.
 
-    With a `state_file`, the run writes its state to this file after each epoch, and within an epoch as the options
-    `checkpoint_minutes` and `checkpoint_steps` say. If the file has a state at the start, the run continues from this
-    state. The weights at the end are the same as without the interruption. The caller removes the file after the
-    training. If the training diverges, `train` removes the file.
+    With a `state_file`, the run writes its state to this file after each epoch. The options `checkpoint_minutes` and
+    `checkpoint_steps` say when it also does so within an epoch. If the file has a state at the start, the run continues
+    from this state. The weights at the end are the same as without the interruption. The caller removes the file after
+    the training. If the training diverges, `train` removes the file.
 
     `on_epoch` is called with an EpochRecord after each epoch, and `on_step` with a StepRecord about once a second.
     Under torchrun, the processes share each batch (`together.py`), and process 0 validates and writes.
@@ -146,7 +147,7 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
 
 
 class _Training:
-    """One training run, with its optimiser, order of clips, progress, and best epoch so far."""
+    """One training run of `head` on `clips`, with its optimiser, order of clips, progress, and best epoch so far."""
 
     def __init__(
         self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
@@ -278,8 +279,10 @@ class _Training:
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the record of the epoch. `loss` is the mean training loss, and
-        `started` the time at which the epoch started, by time.perf_counter().
+        """Validates the head after an epoch and returns the record of the epoch.
+
+        `loss` is the mean training loss, and `waited` the share of the time (0 to 1) spent waiting for clips. `started`
+        is the time at which the epoch started, by time.perf_counter().
 
         If the loss or a score is not finite, raises FeaturesNotFinite if a cached feature is not finite, else
         TrainingDiverged.

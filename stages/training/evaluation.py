@@ -74,12 +74,13 @@ class EvaluationResult:
 def evaluate(
     head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
 ) -> EvaluationResult:
-    """Returns the scores and metrics of the videos in `clips`.
+    """Returns an EvaluationResult: the scores and metrics of the videos in `clips`. `options` has the batch size, and
+    says how the scores of a video's clips are joined.
 
     If each video has one label, the metrics are top-1 and top-5 accuracy. A video of which every clip failed counts as
     wrong. If videos may have several labels, the metrics are two means of average precisions, as the official scorer of
-    the data set Charades computes them. A video of which every clip failed is ranked last. If no video has a label, the
-    result has only scores.
+    Charades computes them. A video of which every clip failed is ranked last. If no video has a label, the result has
+    only scores.
 
     Raises UnusableClips if there is no clip, or if only some videos have a label although each video needs one.
     `purpose` is what the clips are for, and is part of the message. Raises FeaturesNotFinite if a feature is NaN or
@@ -115,8 +116,11 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Joins the `logits` [clips, classes] of all clips and crops of a video to one score per class. Returns the scores
-    and the labels of all videos of the split, also of videos whose clips all failed.
+    """Joins the scores of all clips and crops of a video to one score per class. Returns the scores and the labels of
+    all videos of the split, as VideoScores. Videos whose clips all failed are in it too.
+
+    `logits` [clips, classes] are in the order of `clips`. `options.aggregate` and `options.aggregate_of` say how scores
+    are joined.
     """
     row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])
@@ -153,9 +157,10 @@ def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
 
 
 def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
-    """Returns the logits of all clips, [clips, K] float64 on the CPU, for K classes.
+    """Returns the logits that `head` computes for all of `clips`, [clips, K] float64 on the CPU, for K classes.
 
-    Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a logit is NaN or infinite.
+    Raises FeaturesNotFinite if a feature is NaN or infinite. Otherwise raises ScoresNotFinite if a logit is NaN or
+    infinite.
     """
     was_training = head.training
     head.eval()

@@ -13,10 +13,11 @@ from kinegraph.cache_schemas.words import counted
 
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Returns the fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
+    """Returns the fraction of V videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
 
-    `ks` has the numbers k. `scores` is [V, K] and `labels` is int64 [V]. Among equal scores, the class with the lower
-    number is ranked first, so that constant scores are not a hit for every class. A score of -inf is never a hit.
+    `ks` has the numbers k. `scores` is [V, K] for K classes, and `labels` is int64 [V]. Among equal scores, the class
+    with the lower number is ranked first, so that constant scores are not a hit for every class. A score of -inf is
+    never a hit.
 
     Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
     """
@@ -25,10 +26,11 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each of K classes the fraction of its videos whose label has the largest score: float64 [K].
+    """Returns the accuracy of each of K classes, float64 [K]: the fraction of the class's videos whose label has the
+    largest score.
 
-    A class without a video has NaN. Raises ValueError if there is no video, if a label is not a class, or if a score is
-    NaN.
+    `scores` is [V, K] for V videos, and `labels` is int64 [V]. A class without a video has NaN. Raises ValueError if
+    there is no video, if a label is not a class, or if a score is NaN.
     """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
@@ -51,10 +53,12 @@ def confusion(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the rank of each video's label among the classes, int64 [V]. Rank 0 is the largest score.
+    """Returns the rank of each video's label among the classes, int64 [V], for V videos and K classes. Rank 0 is the
+    largest score.
 
-    Among equal scores, the class with the lower number is ranked first. If the score of the label is -inf, the rank is
-    the largest int64. Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
+    `scores` is [V, K] and `labels` is int64 [V]. Among equal scores, the class with the lower number is ranked first.
+    If the score of the label is -inf, the rank is the largest int64. Raises ValueError if there is no video, if a label
+    is not a class, or if a score is NaN.
     """
     _check(scores)
     num_classes = scores.shape[1]
@@ -81,13 +85,14 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns the average precision of each class, and two means over the classes. The results equal those of
-    Charades_v1_classify.m, the official scorer of the data set Charades.
+    """Returns a CharadesMap: the average precision of each class, and two means over the classes. The results equal
+    those of Charades_v1_classify.m, the official scorer of the data set Charades.
 
-    `scores` is [V, K]. `labels` is multi-hot [V, K]. A video is positive for a class if it has the class as a label.
-    The average precision of a class is 1 / N_pos * sum over ranks r of precision(r) * [video at r is positive]. N_pos
-    is the number of positive videos. For each class, videos are ranked by descending score. Videos of equal score keep
-    their order, so pass the videos in the order of the annotation file. Videos without any label are ranked last.
+    `scores` is [V, K] and `labels` is multi-hot [V, K], for V videos and K classes. A video is positive for a class if
+    it has the class as a label. The average precision of a class is 1 / N_pos * sum over ranks r of precision(r) *
+    [video at r is positive]. N_pos is the number of positive videos. For each class, videos are ranked by descending
+    score. Videos of equal score keep their order, so pass the videos in the order of the annotation file. Videos
+    without any label are ranked last.
 
     Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """

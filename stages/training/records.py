@@ -10,8 +10,9 @@ class EpochRecord:
     """The results of one epoch. Epochs are counted from 1.
 
     `loss` is the mean training loss. `metrics` has the validation metrics and the validation `loss` by name, and is
-    empty without validation. `seconds` includes validation. `clips_per_second` is the speed of training alone.
-    `waited` is the share of the training time, from 0 to 1, in which the network waited for clips.
+    empty without validation. `seconds` is the duration of the epoch with its validation. `learning_rate` is that of the
+    last step. `clips_per_second` is the speed of training alone. `waited` is the share of the training time, from 0 to
+    1, in which the network waited for clips.
     """
 
     epoch: int
@@ -42,7 +43,7 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The result of a training run.
+    """The result of a training run that took `seconds`, for a head with `num_parameters` trained parameters.
 
     After training, the head has the weights of the epoch `best_epoch`, counted from 1. `metric` is the name of the
     validation metric that chose this epoch, and `best_metric` is its value. Both are None without validation. `history`

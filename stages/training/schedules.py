@@ -10,7 +10,11 @@ from kinegraph.stages.training.options import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Computes for each step the factor on the learning rate, and the length of the run in steps and epochs."""
+    """Computes for each step the factor on the learning rate, and the length of the run in steps and epochs.
+
+    `options` has the schedule and the length. `steps_per_epoch` is the number of updates of the weights in one pass
+    over the training clips.
+    """
 
     options: TrainOptions
     steps_per_epoch: int
@@ -46,7 +50,7 @@ class Schedule:
 
 
 def num_plateaus(metrics: Sequence[float], length: int) -> int:
-    """Returns the number of plateaus in `metrics`, which has one number per epoch.
+    """Returns the number of plateaus in `metrics`, which has one number per epoch. A larger number is better.
 
     A plateau is `length` epochs in a row that are not better than the best epoch before them. After a plateau, the
     count of epochs starts again at 0.

@@ -71,8 +71,8 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the state of a training run from the file `path`, with tensors on the CPU. Returns None if the file does
     not exist. Code in the file is never run.
 
-    `of` is the `identity` of the run that wants to continue from the state. Raises StateError if the file cannot be
-    read, or if it has the state of a run with another identity (recipe, head or clips).
+    `of` identifies the run that wants to continue from the state, by its recipe, head and clips. Raises StateError if
+    the file cannot be read, or if it has the state of another run.
     """
     try:
         require_sound(path)
@@ -130,9 +130,10 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Sets torch's random number generators to `states`, a result of `generators`.
+    """Sets torch's random number generators to `states`, which maps "cpu" and "cuda" to the states of the generators.
 
-    If `states` has no key "cuda", because the run began on a CPU, the generator of the GPU stays as it is.
+    `device` is the device of the training. If it is a GPU and `states` has the key "cuda", the generator of the GPU is
+    set, too. The states of a run that began on a CPU have no such key.
     """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:

@@ -1,7 +1,7 @@
 """Fills a network from a checkpoint, so that every tensor of the network has a value from the file.
 
 Every tensor of the file must be used, or left unused for a known reason. Names in the file may differ from kinegraph's
-names (see `formats`).
+names. The folder `formats` knows such names.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ def fill(
     above: Mapping[str, Size],
     is_ignored: Callable[[str], bool],
 ) -> None:
-    """Copies the tensors of a checkpoint into `network`, in place.
+    """Copies the tensors of the checkpoint `converted` into `network`, in place.
 
     `above` has the shapes of tensors that were cut off the network, by name. The file may have these tensors, in these
     shapes, but they are not used. `is_ignored` is called with kinegraph's name of a tensor of the file, and returns

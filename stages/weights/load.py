@@ -65,7 +65,8 @@ def load_weights(
 
 
 def read_known(path: Path, source: WeightSource | None) -> State:
-    """Returns the tensors of the file `path` by name. Raises the errors of `read_state`.
+    """Returns the tensors of the file `path` by name. Raises WeightsError if the file is damaged, asks for code, or
+    holds anything but arrays.
 
     If the file is damaged and `source` is a public file, the message also says how to download it again.
     """

@@ -115,7 +115,8 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """Returns an array without values, in place of numpy's `_reconstruct`. A pickle sets the values later.
+    """Returns an array without values, in place of numpy's `_reconstruct`. A pickle sets the values later. `shape` and
+    `code` are not used.
 
     Raises WeightsError if `subtype` is another class than numpy.ndarray.
     """
@@ -265,7 +266,7 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 class _Bounded:
     """A file that is open for reading. A request for more bytes than the file has raises EOFError before memory is
-    taken, because a damaged pickle may state a size of petabytes.
+    taken. A damaged pickle may state a size of petabytes.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:

@@ -15,9 +15,9 @@ BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 def initialise(network: nn.Module, seed: int) -> None:
     """Fills `network` with random weights, drawn from `seed`, in place. torch's global generator stays unchanged.
 
-    The weights are such that activations stay near 1 at any depth. They are drawn as by He et al. 2015 (arXiv
-    1502.01852, eq. 10), from the bottom layer to the top. So the weights of a layer do not depend on where the network
-    is cut. A network with a method `draw` draws its own weights.
+    With these weights, the size of the activations hardly changes with depth. They are drawn as by He et al. 2015
+    (arXiv 1502.01852, eq. 10), from the bottom layer to the top. So the weights of a layer do not depend on where the
+    network is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:

@@ -44,7 +44,8 @@ _KINETICS_FPS, _CHARADES_FPS = 30, 24
 def _torchvision(
     file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
 ) -> WeightSource:
-    """Returns the description of a file of torchvision. `file_name` contains the first eight digits of the sha256.
+    """Returns the WeightSource of a file of torchvision. `file_name` contains the first eight digits of the sha256.
+    `pixels`, `short_side_px` and `crop_px` describe the input with which the network was tested.
 
     `sampling` is None for a network of images (ImageNet), and describes the clips for a network of videos
     (Kinetics-400).
@@ -73,8 +74,10 @@ def _kinetics(
     """Returns the description of a file of weights that Facebook published for Kinetics-400, a data set of videos of
     400 classes.
 
-    The network was trained and tested on clips of `num_frames` frames. The frames of a clip are every `step`-th frame
-    of the video.
+    `url` is the path of the file on dl.fbaipublicfiles.com, and `licence` its licence in words. The network was trained
+    and tested on clips of `num_frames` frames, which are every `step`-th frame of the video. `geometry` has the options
+    of the network that the shapes of its weights do not show. `resize` says how frames were resized in the test, and is
+    None if this is unknown.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
@@ -124,8 +127,9 @@ def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> Weight
     """Returns the description of a file of video-nonlocal-net, the code that the authors of non-local networks
     released.
 
-    The network takes clips of `num_frames` frames. In the video, neighbouring frames of a clip are `step` frames apart.
-    If `affine` is True, the file has a scale and a shift in place of each norm. If it is False, the file has norms.
+    The file is that of the network `name`. It takes clips of `num_frames` frames. In the video, neighbouring frames of
+    a clip are `step` frames apart. If `affine` is True, the file has a scale and a shift in place of each norm. If it
+    is False, the file has norms.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

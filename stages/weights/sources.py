@@ -76,7 +76,8 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns how frames were resized and cut to the square input when the network in the file was tested.
+        """Returns a Framing: how frames were resized and cut to the square input when the network in the file was
+        tested.
 
         Returns None if this is unknown, or if no config can state it.
         """
@@ -90,10 +91,10 @@ class WeightSource:
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """Returns the description of a file of weights, or None if the file is not known.
+    """Returns the WeightSource of a file of weights, which says where it comes from, or None if the file is not known.
 
-    `weights` is a key of `named`, or the path of a local file. A local file is known if a description in `named` has
-    the same file name.
+    `weights` is a key of `named`, or the path of a local file. A local file is known if its name is the file name of a
+    source in `named`.
     """
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
@@ -110,8 +111,8 @@ def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Seq
     """Raises ValueError if `weights` is not an allowed value. Allowed are a name in `named`, `random:<seed>`, an
     existing file, and every text that looks like a path.
 
-    A path need not exist on this machine, because another machine may load the weights. `other_words` are values that
-    the caller accepts in addition. They are not checked here, but the message of the error lists them.
+    A path need not exist on this machine, because another machine may load the weights. `other_words` are further
+    forms, such as `inflate:...`, which the caller checks by itself. The message of the error lists them too.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

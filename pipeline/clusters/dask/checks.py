@@ -38,7 +38,7 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Checks that the workers of a Dask cluster fit this process and the config.
+    """Checks that the workers of the Dask cluster of `client` fit this process and `run`, the section of the config.
 
     Raises ClusterError if there is no worker, or if a worker has another version of kinegraph or torch than this
     process. Raises it also if the config asks for a GPU and no worker has one.
@@ -149,7 +149,9 @@ def _check_video(client: Client, video: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Returns the absolute form of `path` in this process, or a text that says that the path does not exist."""
+    """Returns the absolute form of `path` on the machine that runs this function. If the path does not exist there,
+    returns a text that says so.
+    """
     absolute = str(Path(path).absolute())
     return absolute if Path(path).exists() else f"there is no {absolute}"
 
@@ -164,7 +166,7 @@ def _check_gpus(client: Client) -> None:
 
 
 def absolute_root(root: str) -> str:
-    """Returns the root of a cache as an absolute path. A URL stays as it is."""
+    """Returns `root`, the path of a cache, as an absolute path. A URL is returned unchanged."""
     return root if "://" in root else str(Path(root).absolute())
 
 

@@ -37,7 +37,7 @@ def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONC
 
 
 def most_workers(run: RunOptions) -> int:
-    """Returns the largest number of worker processes that the config asks for.
+    """Returns the largest number of worker processes that `run`, the section of the config, asks for.
 
     Returns 1 if the command joins a cluster that is running already, because the config does not know its workers.
     """
@@ -48,7 +48,9 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Returns whether the workers are child processes of this process. Such workers have the names 0, 1, 2, ..."""
+    """Returns whether the Dask workers that `run.dask` describes are child processes of this process. Such workers have
+    the names 0, 1, 2, ...
+    """
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 
@@ -113,7 +115,9 @@ def _address_in(file: Path) -> str:
 
 
 def _started(run: RunOptions, tasks_at_once: int) -> Any:
-    """Returns a new cluster. Raises ClusterError if Dask cannot start the cluster that the config describes."""
+    """Returns a new cluster whose workers run at most `tasks_at_once` tasks at a time. Raises ClusterError if Dask
+    cannot start the cluster that `run.dask` describes.
+    """
     options = run.dask
     try:
         if options.jobqueue is not None:
@@ -129,8 +133,8 @@ def _started(run: RunOptions, tasks_at_once: int) -> Any:
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
-    """Starts a cluster of `run.workers` worker processes on this machine and returns it. Dask starts a new process for
-    a worker that died.
+    """Starts a cluster of `run.workers` worker processes on this machine and returns it. A worker runs up to
+    `tasks_at_once` tasks at a time, each in a thread. Dask starts a new process for a worker that died.
     """
     interface = run.dask.interface
     return LocalCluster(

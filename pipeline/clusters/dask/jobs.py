@@ -158,9 +158,8 @@ class JobWatch:
         """Replaces the Dask jobs that were refused or that ended without a worker. `num_workers` is the number of
         workers that the cluster has now.
 
-        Raises ClusterError if there is no worker and all jobs are refused. A cluster that has had a worker before is
-        allowed MAX_FRUITLESS refusals in a row. As many jobs in a row that end without a worker also raise
-        ClusterError.
+        Raises ClusterError if the cluster never had a worker and all jobs are refused. If it has had a worker, raises
+        ClusterError only after MAX_FRUITLESS refusals in a row. Jobs that end without a worker count like refusals.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
@@ -181,8 +180,7 @@ class JobWatch:
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
         """Returns the names of the jobs in `jobs` that ended without a Dask worker.
 
-        A job is returned only if the call before also found that it has ended. So a job whose worker has just left is
-        not returned.
+        A job that has just ended is returned only by the next call, because its worker may have left a moment before.
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}

@@ -23,8 +23,8 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 class WorkerTime:
     """The time until which a Dask worker may begin work units.
 
-    `schedule` decides whether another unit can end in time. `is_own` is true if the time ends with the batch job of
-    this worker, and false if it ends with the time limit of the command.
+    `schedule` decides whether another unit can end in time. `is_own` is true if the time ends with this worker's batch
+    job, and false if it ends with the command's time limit.
     """
 
     schedule: UnitSchedule
@@ -42,7 +42,7 @@ class WorkerTime:
 
 
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
-    """Returns the time limit of a Dask worker that begins its first work unit now.
+    """Returns a WorkerTime, the time limit of a Dask worker that begins its first work unit now.
 
     `command` is the time limit of the whole command. `own` is the time limit of the worker's own batch job. None means
     no limit. The result is the limit that ends first, and whether that limit is `own`.
@@ -54,10 +54,11 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """Returns the time limit of the batch job in which `worker` runs, or None if there is no limit.
+    """Returns an Allotment, the time limit of the batch job in which `worker` runs, or None if there is no limit.
 
-    The job is taken to begin with the nanny of the worker, the process that restarts a dead worker. Without a nanny, it
-    is taken to begin with the worker. The function may call SLURM, which takes up to 30 s.
+    The job ends `walltime_seconds` after its start, or when SLURM ends it. The job is taken to begin with the nanny of
+    the worker, the process that restarts a dead worker. Without a nanny, it is taken to begin with the worker. The
+    function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())

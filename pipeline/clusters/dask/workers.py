@@ -18,7 +18,8 @@ log = logging.getLogger("kinegraph")
 
 
 class Workers:
-    """Counts the workers of a cluster every few seconds. Workers may come and go.
+    """Counts the workers of the cluster of `client` every few seconds. Workers may come and go. `run` is the section
+    `run` of the config.
 
     Make this object only after the cluster has had its first worker. `left_in_order` is true if the last worker left by
     itself, for example at the end of its job, and false if it died.
@@ -43,9 +44,9 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`, or for ten times as long
-        while workers restart. The error is OutOfTimeError if the last worker left because its time was over, else
-        ClusterLost.
+        """Raises an error if the cluster has had no worker for too long. That is `run.dask.timeout_seconds`, and ten
+        times as long while workers restart. The error is OutOfTimeError if the last worker left because its time was
+        over, else ClusterLost.
 
         Workers that are batch jobs may wait in a queue for any time. For such workers, only ClusterError is raised, if
         jobs are refused or end without a worker.
@@ -69,8 +70,8 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Returns whether a worker may still start in a cluster that this command started. That is the case while a
-        nanny is alive, Dask's process that starts and restarts one worker.
+        """Returns whether a worker may still start. It may if this command started the cluster, and if a nanny is
+        alive. A nanny is Dask's process that starts and restarts one worker.
         """
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)

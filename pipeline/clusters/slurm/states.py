@@ -34,9 +34,11 @@ Said = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task of a SLURM job array.
+    """The state of one task of a SLURM job array. `state` is "pending", "running", "done", "stopped", "failed" or
+    "unknown".
 
     `detail` is the word with which SLURM names the state, or `exit code <n>` if the task ended by itself with an error.
+    `exit_code` is 0 if none is known.
     """
 
     state: StateWord
@@ -62,12 +64,14 @@ class ArrayState:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether every task has ended. An unknown task counts as ended only if SLURM answered."""
+        """Returns whether every task has ended. A task of unknown state counts as ended only if SLURM answered."""
         return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """Returns the state of a task from its exit code and from `word`, SLURM's word for the state (`COMPLETED`)."""
+    """Returns the state of a task. `word` is SLURM's word for the state (`COMPLETED`), and `exit_code` is the exit code
+    of the task.
+    """
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
         return TaskState(state="done")
@@ -89,7 +93,7 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """Returns the states of tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`.
+    """Returns an ArrayState, the states of tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`.
 
     The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known.
     `completion` returns the state that a task itself wrote into a file at its end, or None without a file. This state
@@ -137,7 +141,9 @@ def _squeue(job_id: str) -> Said | None:
 
 
 def _queued(job_id: str) -> Container[int]:
-    """Returns the indexes of the tasks in the queue. If SLURM does not answer, the result contains every index."""
+    """Returns the indexes of those tasks of the job array `job_id` that are in SLURM's queue. If SLURM does not answer,
+    the result contains every index.
+    """
     try:
         said = _squeue(job_id)
     except ProgramMissing:

@@ -50,7 +50,11 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
 class Work(BaseModel):
-    """The work that the tasks of an array share: the work units and stage keys of an extraction, or training runs."""
+    """The work that the `num_tasks` tasks of a job array share.
+
+    If `kind` is "extract", they compute the stage keys `keys` of the work units `units`. If `kind` is "train", they
+    train `runs`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,13 +70,17 @@ class Work(BaseModel):
 
 
 class Completion(BaseModel):
-    """The content of the completion file that a task writes when it ends."""
+    """The content of the completion file that a task writes when it ends: its `exit_code`."""
 
     exit_code: int
 
 
 class Submission(BaseModel):
-    """The record of a job array that was submitted. `folder` is the folder that its tasks read."""
+    """The record of a job array that was submitted: `num_tasks` tasks with SLURM's number `job_id`.
+
+    `name` is its name in the cache, `kind` is "extract" or "train", and `folder` is the folder that its tasks read.
+    `submitted_at` is the date and time.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,7 +103,8 @@ class Submission(BaseModel):
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the current state of all tasks of this submission, for a command that waits for their end.
+        """Returns the ArrayState of this submission, the present states of all its tasks, for a command that waits for
+        their end.
 
         Raises ProgramMissing if a task may still run, and this machine has no program of SLURM to ask.
         """
@@ -139,7 +148,7 @@ class Submission(BaseModel):
 
 
 def submissions(storage: Storage) -> list[Submission]:
-    """Returns the records of all SLURM job arrays that were submitted for this cache, the newest first."""
+    """Returns one Submission for each SLURM job array that was submitted for this cache, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
@@ -156,11 +165,11 @@ def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
 
 
 def submit(config: Config, work: Work) -> Submission:
-    """Submits a job array to SLURM: writes the folder of the submission, calls sbatch and writes a record of the
-    submission into the cache.
+    """Submits `work` to SLURM as a job array and returns the Submission. `work` has the work units or training runs
+    that the tasks share.
 
-    Returns the record. Raises UsageError if sbatch is missing or refuses the job. Raises SlurmError if sbatch does not
-    answer.
+    Writes the folder of the submission, calls sbatch and writes a record of the submission into the cache of `config`.
+    Raises UsageError if sbatch is missing or refuses the job. Raises SlurmError if sbatch does not answer.
     """
     cache = Cache(config.cache)
     now = datetime.datetime.now(datetime.UTC)
@@ -244,7 +253,7 @@ def _job_id(said: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks that have not begun. Call this when all work is done.
+    """Cancels the tasks of `submission` that have not begun. Call this when all work is done.
 
     An error is only logged, because a task that begins later finds nothing to do.
     """

@@ -18,10 +18,11 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The work units of one config on one cache, and all stage keys of these units.
+    """The work of one extraction: `units` are the work units of `config` on `cache`, and `keys` are all stage keys of
+    these units.
 
-    `allotted` is the time in which the units have to end, None if the time is not limited. `begun` is the time at which
-    the job began, by time.monotonic of this process.
+    `allotted` is the time in which the units have to end, or None if the time is not limited. `begun` is the time at
+    which the job began, by time.monotonic of this process.
     """
 
     config: Config
@@ -45,7 +46,8 @@ class Executor(Protocol):
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
     """Raises SetAsideError with the shards of `units`. Does nothing if there are no units.
 
-    `hint` is a sentence for the end of the message. The sentence says where else the user can look for the cause.
+    `num_shards` counts all shards of the cache. `hint` is a sentence for the end of the message, which says where else
+    the user can look for the cause.
     """
     shards = sorted(unit.shard for unit in units)
     if shards:

@@ -84,7 +84,8 @@ def _scheduler_ahead_seconds(client: Client) -> float:
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
-    """Runs a unit that killed several workers once more, with nothing else on the cluster.
+    """Runs a unit that killed several workers once more, with nothing else on the cluster. Calls `report` with its
+    events.
 
     Returns the units that killed their worker again: a list with this unit, or an empty list.
     """
@@ -127,7 +128,11 @@ class DaskSubmission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs each unit once, except those that another run has leased. Returns the units that must be tried again."""
+        """Runs each unit once. Returns the units that must be tried again: those that another run has leased, and those
+        whose worker died.
+
+        A unit that may have killed `max_deaths` workers is added to `suspects`. It is not returned.
+        """
         waiting, self.leased = deque(units), []
         while True:
             while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
@@ -170,8 +175,8 @@ class DaskSubmission:
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
         """Handles the end of the Dask task `future`.
 
-        If the task killed its workers, its unit runs again, or only at the end if it may have killed `max_deaths`
-        workers. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
+        If the task killed its workers, its unit runs again. If it may have killed `max_deaths` workers, it runs again
+        only at the end. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
@@ -202,7 +207,8 @@ class DaskSubmission:
             self.report(event)
 
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
-        """Remembers which worker found that another run has leased the unit, so that the same worker tries it again.
+        """Remembers which worker found that another run has leased `unit`, so that the same worker tries it again. The
+        worker is the one that has computed the Dask task `future`.
 
         Only a worker that watches a lease for some time can see that the holder of the lease is dead.
         """

@@ -40,12 +40,13 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Runs a unit with the `Station` that is registered as `station` with this Dask worker. This is the function of a
-    Dask task.
+    """Runs `unit` with the `Station` that is registered with this Dask worker under the name `station`. This is the
+    function of a Dask task.
 
-    Returns the events of the unit. The last event says what became of the unit. An error that needs no traceback is
-    returned, because Dask would print the traceback of a raised error. If the station was closed, raises Reschedule,
-    with which Dask puts the task back into its queue.
+    Returns the events of the unit. The last event says what became of the unit. If `max_deaths` workers may have died
+    of the unit, it is not run, and its event says so. An error that needs no traceback is returned, because Dask would
+    print the traceback of a raised error. If the station was closed, raises Reschedule, with which Dask puts the task
+    back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -70,8 +71,8 @@ class Station(WorkerPlugin):
     """A plugin of a Dask worker that runs one `Worker` of kinegraph per process. So networks are loaded once, and the
     videos of waiting tasks are decoded ahead.
 
-    The `Worker` starts with the first unit. It ends, and releases networks and leases, if the client removes the
-    plugin, if the Dask worker closes, or if no unit came for `IDLE_SECONDS`.
+    The `Worker` starts with the first unit. It ends if the client removes the plugin, if the Dask worker closes, or if
+    no unit came for `IDLE_SECONDS`. Networks and leases are then released.
 
     `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
     share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command, by the clock of
@@ -179,8 +180,8 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule, begun=begun)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the time limit of this process. The first call starts the timer for its end. Later calls return the
-        same object, even if the station ended and started again.
+        """Returns the WorkerTime, the time limit of this process. The first call starts the timer for its end. Later
+        calls return the same object, even if the station ended and started again.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -193,13 +194,16 @@ class Station(WorkerPlugin):
         return self._time
 
     def _allotted_here(self) -> Allotment | None:
-        """Returns the time limit of the command by the clock of this machine, or None if the time is not limited."""
+        """Returns the Allotment of the command, its time limit, by the clock of this machine. Returns None if the time
+        is not limited.
+        """
         if self.allotted is None or self.of_client:
             return self.allotted
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
-        """Makes the Dask worker leave its cluster near the end of its batch job.
+        """Makes the Dask worker leave its cluster near the end of its batch job. `time_of_worker` has the end of that
+        job.
 
         If the job was too short for even one unit, the waiting tasks end with a WalltimeError instead.
         """

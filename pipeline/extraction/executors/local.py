@@ -68,7 +68,7 @@ class _Failed:
 
 @dataclass(frozen=True)
 class _OutOfTime:
-    """The last message of a worker whose time is up.
+    """The last message of a worker whose time is up. The command raises `error` in the end.
 
     The worker has sealed the units that it began, and begins no further unit.
     """
@@ -214,7 +214,8 @@ def _work(
     allotted: Allotment | None,
     begun: float,
 ) -> None:
-    """Runs worker `worker_index` in a child process. It asks the parent for units until no unit or no time is left.
+    """Runs worker number `worker_index` in a child process. It asks the parent through `connection` for units until no
+    unit is left, or `allotted` ends. A unit has some of the stage keys `keys`.
 
     `begun` is the time at which the parent started this process, by time.monotonic, which all processes share.
     """

@@ -52,8 +52,9 @@ class SlurmExecutor:
 
 
 def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | None:
-    """Returns the error message of a job array that sealed no shard, or that has a task with a usage error. Returns
-    None for any other array.
+    """Returns the error message of a job array that sealed `num_sealed` shards and left `num_left` shards undone.
+
+    Returns None if the array sealed a shard and no task ended with a usage error.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
@@ -68,6 +69,7 @@ def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | No
 
 def _check_weights(job: Job, report: Report) -> None:
     """Loads the networks in this process. Raises CacheMismatch if the weights of the config are not those of the cache.
+    `report` is called with an event for each network.
 
     The executor calls this function in place of submitting a job to SLURM, if no shard is left to compute.
     """
@@ -105,9 +107,9 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 
 
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
-    """Waits until the job array has ended. Returns the units that are not sealed.
+    """Waits until the job array of `submission` has ended. Returns those of `units` that are not sealed.
 
-    Reports every other unit of `units` soon after it is sealed.
+    Calls `report` with an event for each other unit, soon after the unit is sealed.
     """
     left = list(units)
     report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))

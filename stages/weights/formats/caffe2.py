@@ -66,7 +66,8 @@ def _with_norms_after_attention(state: State) -> State:
     """Returns `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such a norm
     changes nothing. If the file has norms there already, returns `state` unchanged.
 
-    A network has none if video-nonlocal-net trained it without NONLOCAL.USE_BN. It calls such networks `affine`.
+    A file has no norms there if video-nonlocal-net trained the network without NONLOCAL.USE_BN. It calls such networks
+    `affine`.
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

@@ -22,9 +22,9 @@ PLAIN = Format(
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A checkpoint with its tensors under kinegraph's names.
+    """A checkpoint with its tensors under kinegraph's names. `format` is the format of the names that the file has.
 
-    `state` maps these names to tensors. `ignored` maps the name of each tensor that is not used to the reason.
+    `state` maps kinegraph's names to tensors. `ignored` maps the name of each tensor that is not used to the reason.
     `unknown` has the names in the file that no network of kinegraph has. `classes` is the number of classes of the
     classifier in the file, or None if the file has no classifier.
     """

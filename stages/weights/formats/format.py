@@ -52,8 +52,8 @@ class Format:
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns why a tensor of the file is not used, for example "classifier". Returns None if it must be
-        used.
+        """Returns why the tensor with this name in the file is not used, for example "classifier". Returns None if it
+        must be used.
         """
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
