@@ -124,12 +124,14 @@ class CachedClips:
         sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))
         self.rows: np.ndarray = np.flatnonzero(in_split & ok)
         self.num_unsealed = int((in_split & ~sealed).sum())
+        self.unsealed_videos = frozenset(self._videos[row] for row in np.flatnonzero(in_split & ~sealed))
         failed = {str(self._videos[row]): int(row) for row in np.flatnonzero(in_split & sealed & ~ok)}
         for row in self.rows:
             failed.pop(str(self._videos[row]), None)
         self.failed_videos: list[str] = sorted(failed)
         self._failed_rows = [failed[video] for video in self.failed_videos]
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
+        self._of_video: dict[str, list[int]] = {}  # video_id -> clip numbers in the order of time; made when needed
         self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
 
@@ -289,6 +291,30 @@ class CachedClips:
         batch["labels"] = self._label_tensor(rows)
         batch["clip_index"] = torch.from_numpy(rows)
         return batch
+
+    def video(self, video_id: str) -> Batch:
+        """Returns all clips of one video in the order of time, as one dict of tensors [N, ...] for N clips.
+
+        The dict is that of `batch`, with the spans of the clips in `start_seconds` and `end_seconds` (float64 [N],
+        seconds from the first frame). A failed clip is left out, so the times then have a gap. Raises CacheError for a
+        video that is not in the data set, that is not extracted to its end, or of which every clip failed.
+        """
+        import torch
+
+        if not self._of_video:
+            spans = ClipsTable.read_columns(self.cache.storage, ["start_seconds", "end_seconds"])
+            self._spans = np.stack([spans.column(name).to_numpy() for name in spans.column_names], 1)
+            for clip in np.argsort(self._spans[self.rows, 0], kind="stable").tolist():
+                self._of_video.setdefault(self._videos[self.rows[clip]], []).append(clip)
+        if video_id in self.unsealed_videos:
+            raise CacheError(f"{video_id} is not extracted to its end. Go on with `kinegraph extract CONFIG`.")
+        if video_id not in self._of_video:
+            is_known = video_id in self.failed_videos
+            reason = "every clip of it failed; `kinegraph status CACHE --failed` says why" if is_known else "unknown"
+            raise CacheError(f"{self!r} has no clip of the video {video_id!r}: {reason}.")
+        clips = self._of_video[video_id]
+        times = torch.from_numpy(self._spans[self.rows[clips]])
+        return self.batch(clips) | {"start_seconds": times[:, 0], "end_seconds": times[:, 1]}
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
         """Returns the numbers of the clips that `index` chooses, as an int64 array: [n], or without an axis for a

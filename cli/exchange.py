@@ -11,7 +11,8 @@ from kinegraph.cli.printing import exchange as printing
 from kinegraph.cli.printing.text import counting
 from kinegraph.stages.errors import UsageError
 
-TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
+TARGETS, CODECS = ("zarr", "hdf5", "npy", "tad"), ("none", "lz4", "zstd")  # of export
+FILES = ("npy", "tad")  # targets that are no caches
 FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
 
 
@@ -20,29 +21,46 @@ def export(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
     to: Annotated[
         str,
-        typer.Option(metavar="|".join(TARGETS), help="zarr and hdf5 are caches. npy is a file per array and video."),
+        typer.Option(
+            metavar="|".join(TARGETS),
+            help="zarr and hdf5 are caches. npy is a file per array and video. tad is a sequence of windows per video, "
+            "for ActionFormer and OpenTAD.",
+        ),
     ],
     compression: Annotated[
         str | None, typer.Option(metavar="|".join(CODECS), help="Codec with --to zarr. The default is that of CACHE.")
     ] = None,
-    array: Annotated[list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy.")] = [],
+    array: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy or tad.")
+    ] = [],
+    prefix: Annotated[str, typer.Option(help="With --to tad, begins each file name, as v_ for ActivityNet.")] = "",
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.exchange import to_npy as exporting_npy
     from kinegraph.pipeline.exchange import to_store as exporting
+    from kinegraph.pipeline.exchange.to_tad import export_tad
 
     check_choice("--to", to, TARGETS)
     check_choice("--compression", compression, CODECS)
     if compression and to != "zarr":
         raise UsageError(f"--compression {compression}: goes with --to zarr alone")
-    if array and to != "npy":
-        raise UsageError(f"--array {array[0]}: goes with --to npy; an exported cache has all arrays")
+    if array and to not in FILES:
+        raise UsageError(f"--array {array[0]}: goes with --to npy or tad; an exported cache has all arrays")
+    if prefix and to != "tad":
+        raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
+    if "/" in prefix or not prefix.isprintable():
+        raise UsageError(f"--prefix {prefix!r}: given, allowed: the begin of a file name")
     with counting() as progress:
-        if to == "npy":
+        if to == "tad":
+            sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)
+        elif to == "npy":
             files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
         else:
             copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
+    if to == "tad":
+        printing.exported_sequences(sequences, out)
+        return EXIT_FAILED if sequences.damaged else 0
     if to == "npy":
         printing.exported_files(files, out)
         return EXIT_FAILED if files.damaged else 0

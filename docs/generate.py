@@ -267,7 +267,8 @@ A `Spec` maps array names to shapes of one clip. An `Interval` is a pair (start,
 NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a class the members that it shows
     "Read a cache": {
         "open_cache": (),
-        "CachedClips": ("spec", "video_ids", "videos", "labels", "failed_labels", "__getitem__", "batch"),
+        "CachedClips": ("spec", "video_ids", "videos", "labels", "failed_labels", "__getitem__", "batch", "video"),
+        "VideoSequences": ("__getitem__", "collate"),
         "Cache": ("classes", "num_rows", "multi_label", "stage_keys", "arrays"),
     },
     "Train and evaluate": {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kinegraph.cache_schemas.cache import Cache, open_cache
     from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
     from kinegraph.cache_schemas.reader import CachedClips
+    from kinegraph.cache_schemas.sequences import VideoSequences
     from kinegraph.pipeline.caches.decoding import Frames, VideoFacts, decode, probe
     from kinegraph.pipeline.caches.verification import Verification, verify
     from kinegraph.pipeline.config import Config, load_config
@@ -54,6 +55,7 @@ __all__ = [
     "HeadOptions",
     "Verification",
     "VideoFacts",
+    "VideoSequences",
     "build_backbone",
     "build_head",
     "decode",
@@ -71,6 +73,7 @@ _MODULES = {
     "cache_schemas.cache": ("Cache", "open_cache"),
     "cache_schemas.errors": ("CacheError", "CacheMismatch", "CacheNotFound"),
     "cache_schemas.reader": ("CachedClips",),
+    "cache_schemas.sequences": ("VideoSequences",),
     "pipeline.config": ("Config", "load_config"),
     "pipeline.caches.decoding": ("Frames", "VideoFacts", "decode", "probe"),
     "pipeline.errors": ("ConfigError",),

@@ -90,7 +90,8 @@ class Recipe(StageOptions):
 
         `more` are further fields of `Wanted`, for example `numbered=True` for a stage that needs the numbers of frames.
         """
-        return Wanted(num_frames=self.clips.num_frames, short=self.clips.short, **more)
+        clips = self.clips
+        return Wanted(num_frames=clips.num_frames, short=clips.short, may_repeat=clips.has_windows, **more)
 
     def check_every(self, key: str, every: int) -> None:
         """Raises ValueError if the number of frames of a clip is not a multiple of `every`.

@@ -44,12 +44,16 @@ def indexed(result: "Indexed") -> None:
         f"{counted(len(result.complaints), 'video has', 'videos have')} faults. All frames that can be read are used:",
         [f"{path}: {words}" for path, words in result.complaints.items()],
     )
+    ends, fails = ("are kept as listed",) * 2 if result.has_windows else ("end with it", "will fail")
     note_listed(
-        f"intervals that go beyond the end of their video, and end with it: {len(result.beyond_end):,}",
-        result.beyond_end,
+        f"intervals that go beyond the end of their video, and {ends}: {len(result.beyond_end):,}", result.beyond_end
     )
     note_listed(
-        f"intervals that begin after the end of their video, and will fail: {len(result.after_end):,}", result.after_end
+        f"intervals that begin after the end of their video, and {fails}: {len(result.after_end):,}", result.after_end
+    )
+    note_listed(
+        f"videos that are shorter than a window, and have no row without `tail: pad`: {len(result.without_window):,}",
+        result.without_window,
     )
 
 

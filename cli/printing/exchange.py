@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.exchange.importing import Imported
     from kinegraph.pipeline.exchange.to_npy import ExportedFiles
     from kinegraph.pipeline.exchange.to_store import ExportedCache
+    from kinegraph.pipeline.exchange.to_tad import ExportedSequences
 
 
 def exported_cache(export: "ExportedCache") -> None:
@@ -28,6 +29,15 @@ def exported_files(export: "ExportedFiles", out: str) -> None:
     for stage, videos in export.unsealed.items():
         count = counted(len(videos), "video")
         note_listed(f"left out, not sealed in {stage} yet: {count}:", videos)
+    _damaged(export.damaged)
+
+
+def exported_sequences(export: "ExportedSequences", out: str) -> None:
+    say(f"{out}: {counted(export.num_files, 'video')} with features, {len(export.missing):,} without")
+    note_listed(
+        f"listed in missing_files.txt: {counted(len(export.missing), 'video')}:",
+        [f"{video}: {reason}" for video, reason in export.missing.items()],
+    )
     _damaged(export.damaged)
 
 

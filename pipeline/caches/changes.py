@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 from collections.abc import Container, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas import stopping
@@ -163,18 +164,20 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
     videos = {video for of_shard in changed.values() for video in of_shard}
     with Staging(config.run.staging) as staging:
         for shard in changed:
-            for row in [row for row in cache.rows(shard) if row.video_id in videos]:
-                _check_fits(row, config, staging)
+            rows = [row for row in cache.rows(shard) if row.video_id in videos]
+            for _, of_video in groupby(rows, key=lambda row: (row.video_id, row.path)):
+                _check_fits([*of_video], config, staging)
     readers_first = [*reversed(stages_in_order(cache))] if changed else []
     for shard in changed:
         for key in readers_first:
             cache.ledger.unseal(key, shard)
 
 
-def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if the times or the frame size of the video do not fit `row`. Ignores a video that cannot be
-    read.
+def _check_fits(rows: list[ClipRow], config: Config, staging: Staging) -> None:
+    """Raises CacheMismatch if the times or the frame size of the video do not fit its `rows`. Ignores a video that
+    cannot be read.
     """
+    row = rows[0]
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
         interval=row.interval, frame_rate=row.frame_rate,
@@ -183,4 +186,5 @@ def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
         probe = probed(video, staging, config.clips.by_number)
     except DecodeError:
         return  # extraction says what is wrong with it
-    merged([row], [new for new in video_rows(video, probe, config.clips) if new.clip_id == row.clip_id])
+    here = {row.clip_id for row in rows}
+    merged(rows, [new for new in video_rows(video, probe, config.clips) if new.clip_id in here])

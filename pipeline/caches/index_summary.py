@@ -45,31 +45,32 @@ class SplitSummary:
         return asdict(self) | {"hours": round(self.hours, 3), "labels_per_class": told}
 
 
-def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
+def summaries(listing: Listing, probes: Probes, rows_of_split: Mapping[str, int]) -> dict[str, SplitSummary]:
     """Returns name of the split -> SplitSummary (the numbers of videos, clips, hours and classes) for the videos of
     `listing`.
 
-    `probes` maps the path of each video to its duration and other facts, or to the error of reading it. Each video has
-    `rows_per_video` clips. Splits without a video are left out. The splits train, val and test come first.
+    `probes` maps the path of each video to its duration and other facts, or to the error of reading it. `rows_of_split`
+    has the number of rows that `index` made for the videos of each split. Splits without a video are left out. The
+    splits train, val and test come first.
     """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)
     return {
-        split: _summary(videos, len(listing.classes), probes, rows_per_video)
+        split: _summary(videos, len(listing.classes), probes, rows_of_split.get(split, 0))
         for split, videos in of_split.items()
         if videos
     }
 
 
-def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per_video: int) -> SplitSummary:
+def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, num_rows: int) -> SplitSummary:
     labels = Counter(label for video in videos for label in video.labels)
     counts = [labels[label] for label in range(num_classes)]
     probes_of_split = [probes[path] for path in dict.fromkeys(video.path for video in videos)]
     seconds = sum(probe.duration for probe in probes_of_split if isinstance(probe, Probe))
     return SplitSummary(
         videos=len(videos),
-        clips=len(videos) * rows_per_video,
+        clips=num_rows,
         hours=seconds / 3600,
         classes=len(labels),
         labels_per_class=(min(counts), median(counts), max(counts)) if labels else None,

@@ -3,26 +3,29 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kinegraph.cache_schemas.annotations import write_annotations
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
-from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, merged, name_of_video, row_order
 from kinegraph.cache_schemas.closure import stages_in_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.pipeline.caches import windowed
 from kinegraph.pipeline.caches.declared import auto_shard_clips
 from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
 from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.clips.sampling import sampled
+from kinegraph.stages.clips.options import WINDOWS, ClipOptions
+from kinegraph.stages.clips.sampling import Sampled, clips_of
 from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.datasets.datasets import list_videos
 from kinegraph.stages.datasets.listing import Listing, Video
@@ -45,6 +48,7 @@ class Indexed:
     complaints: path of each readable video with a faulty file -> a sentence about the fault.
     beyond_end: ids of intervals that begin before and end after the end of their video.
     after_end: ids of intervals that begin at or after the end of their video.
+    without_window: ids of videos that are shorter than a window. They have no row.
     splits: name of each split -> its numbers of videos, clips, hours and classes.
     left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
     warnings: sentences about labels that look like mistakes.
@@ -58,9 +62,15 @@ class Indexed:
     complaints: dict[str, str]
     beyond_end: list[str]
     after_end: list[str]
+    without_window: list[str]
     splits: dict[str, SplitSummary]
     left_out: dict[str, int]
     warnings: list[str]
+
+    @property
+    def has_windows(self) -> bool:
+        """Returns whether the rows are windows. Intervals of the data set are then annotations of their videos."""
+        return bool(self.cache.manifest["clips"].get("sampling") == WINDOWS)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,6 +89,7 @@ class Indexed:
             "complaints": self.complaints,
             "beyond_end": self.beyond_end,
             "after_end": self.after_end,
+            "without_window": self.without_window,
             "warnings": self.warnings,
         }
 
@@ -96,11 +107,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     storage = open_storage(config.cache)
     if config.dataset is None:
         raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
-    cache_before = Cache(config.cache) if storage.exists(MANIFEST) else None
-    if cache_before is not None:
-        cache_before.check_clips(clips_options(config.clips))
-        cache_before.check_layout(config.store.model_dump())
-        require_begun(cache_before)
+    cache_before = _existing(config, storage)
     made = 0
 
     def count(new: int) -> None:
@@ -111,38 +118,65 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
+    has_windows = config.clips.has_windows
+    if not has_windows:
+        Cache.create(config.cache, clips_options(config.clips), layout)
+    probes = _probe_all(listing, config, on_progress)
+    short: list[str] = []
+    if has_windows:
+        listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips)
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     old = list(cache.clips.rows()) if storage.exists(TABLE) else []
-    probes = _probe_all(listing, config, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
+    if has_windows:
+        rows += windowed.kept_rows(old, listing, probes, short)
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     _write(storage, listing, table)
+    if has_windows:
+        write_annotations(storage, windowed.annotated(listing, probes, config.clips))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)
-    intervals = [
-        (video.video_id, *video.interval, _duration(probes[video.path]))
-        for video in listing.videos
-        if video.interval is not None
-    ]
+    intervals = [(name, *interval, _duration(probes[path])) for name, interval, path in _intervals(listing)]
     return Indexed(
         cache=Cache(config.cache),
         num_videos=len(probes),
         num_intervals=len(intervals),
         num_new_rows=len(table) - len(old),
-        unreadable={
-            name_of_video(video.video_id, video.interval): probe
-            for video in listing.videos
-            if isinstance(probe := probes[video.path], DecodeError)
-        },
+        unreadable=_unreadable(listing, probes),
         complaints=_complaints(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
-        splits=summaries(listing, probes, config.clips.rows_per_video),
+        without_window=short,
+        splits=summaries(listing, probes, Counter(row.split for row in table)),
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def _existing(config: Config, storage: Storage) -> Cache | None:
+    """Returns the cache that the config names, or None if there is none yet.
+
+    Raises CacheMismatch if it was made with other options, CacheError if a document of it is damaged.
+    """
+    if not storage.exists(MANIFEST):
+        return None
+    cache = Cache(config.cache)
+    cache.check_clips(clips_options(config.clips))
+    cache.check_layout(config.store.model_dump())
+    require_begun(cache)
+    return cache
+
+
+def _intervals(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
+    """Yields (id, interval, path of the video) for each interval that the data set lists, also where intervals are
+    annotations of windows.
+    """
+    for video in listing.videos:
+        if video.interval is not None:
+            yield video.video_id, video.interval, video.path
+    yield from windowed.segments_of(listing)
 
 
 def require_begun(cache: Cache) -> None:
@@ -179,6 +213,15 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
     if entered.get("frame_rate") and not any(video.frame_rate for video in listing.videos):
         del entered["frame_rate"]
     return entered
+
+
+def _unreadable(listing: Listing, probes: Mapping[str, Probe | DecodeError]) -> dict[str, DecodeError]:
+    """Returns the id of each whole video that could not be opened -> the error."""
+    return {
+        name_of_video(video.video_id, video.interval): probe
+        for video in listing.videos
+        if isinstance(probe := probes[video.path], DecodeError)
+    }
 
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
@@ -244,8 +287,13 @@ def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -
     and the crops.
 
     `probe` is the result of opening the video. If it is an error, the rows have no times and no rectangles of crops.
+    With the sampling `windows` there is then one clip, because the number of windows is unknown.
     """
-    for clip in range(options.per_video):
+    if isinstance(probe, DecodeError):
+        clips: Iterable[Sampled | None] = [None] * options.per_video
+    else:
+        clips = clips_of(options, probe.duration, video.interval, probe.frames)
+    for clip, taken in enumerate(clips):
         for crop in options.crop_names:
             shared: dict[str, Any] = {
                 "clip_id": f"{video.video_id}:{clip}:{crop}",
@@ -258,13 +306,12 @@ def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -
                 "mirrored": is_mirrored(crop),
                 "frame_rate": video.frame_rate,
             }
-            if isinstance(probe, DecodeError):
+            if isinstance(probe, DecodeError) or taken is None:
                 yield ClipRow(
                     **shared, start_seconds=NAN, end_seconds=NAN,
                     target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
                 )  # fmt: skip
                 continue
-            taken = sampled(options, probe.duration, clip, video.interval, probe.frames)
             start, end = taken.interval
             yield ClipRow(
                 **shared, start_seconds=start, end_seconds=end, target_times=taken.times, target_frames=taken.frames,

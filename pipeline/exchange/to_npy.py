@@ -65,8 +65,8 @@ def export_npy(
     source.require_labels_of_classes()
     storage = open_storage(out)
     storage.sweep()
-    manifest = _manifest(source, specs)
-    _claim(storage, manifest)
+    manifest = manifest_of(source, specs)
+    claim(storage, manifest)
     rows = list(source.clips.rows())
     videos: dict[str, list[int]] = {}
     for row_index, row in enumerate(rows):
@@ -81,12 +81,12 @@ def export_npy(
                 failed.setdefault(failure.clip_id, []).append(f"{key}: {failure.reason}")
         for done, files in enumerate(_stage_files(source, of_stage, records, videos, exported), 1):
             for name, content in files.items():
-                _put_npy(storage, name, content)
+                put_npy(storage, name, content)
             exported.num_files += len(files)
             on_progress(f"writing {key}", done, len(videos))
     exported.num_failed = len(failed)
     storage.put(CLIPS, [_clips_csv(rows, videos, source.classes, failed)])
-    _put_json(storage, manifest | {"complete": True, "not_sealed": exported.unsealed, "damaged": exported.damaged})
+    put_manifest(storage, manifest | {"complete": True, "not_sealed": exported.unsealed, "damaged": exported.damaged})
     return exported
 
 
@@ -104,7 +104,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
     return [spec for name, spec in arrays.items() if not names or name in names]
 
 
-def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
+def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
     """Returns the content of manifest.json for an export of the arrays `specs` of the cache `source`. It says how the
     features were made. The entry `complete` is False, because no array is written yet.
     """
@@ -120,7 +120,7 @@ def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
     }
 
 
-def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
+def claim(storage: Storage, manifest: dict[str, Any]) -> None:
     """Writes the manifest if the folder is empty or holds an export of the same arrays. Else raises ExchangeError.
 
     Raises CacheError if the manifest that is there is damaged.
@@ -129,14 +129,14 @@ def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
         advice = "Remove the file and what was exported beside it, or name an empty folder."
         there = read_document(storage, MANIFEST, JsonObject, advice).root
         same = json.loads(json.dumps(manifest))
-        if any(there.get(key) != same[key] for key in ("clips", "stages", "arrays")):
+        if any(there.get(key) != same.get(key) for key in ("clips", "stages", "arrays", "format", "prefix")):
             raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")
     elif any(storage.names(".")):
         raise ExchangeError(f"{storage.root} is neither empty nor such an export; name an empty folder")
-    _put_json(storage, manifest)
+    put_manifest(storage, manifest)
 
 
-def _put_json(storage: Storage, document: dict[str, Any]) -> None:
+def put_manifest(storage: Storage, document: dict[str, Any]) -> None:
     storage.put(MANIFEST, [json.dumps(document, indent=1, sort_keys=True).encode()])
 
 
@@ -157,7 +157,7 @@ def _stage_files(
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
     def opened(shard: int) -> dict[str, Shard] | None:
         try:
-            return _open_checked(source, specs, records[shard])
+            return open_checked(source, specs, records[shard])
         except CacheError as error:
             exported.damaged.append(str(error))
             return None
@@ -176,7 +176,7 @@ def _stage_files(
         yield files
 
 
-def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
+def open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
     """Opens the shard of each array in `specs`. Returns a dictionary of array name -> open shard.
 
     `record` is the ledger record of the shard. First, the objects in which the arrays are stored are compared with the
@@ -197,7 +197,8 @@ def file_name(video_id: str) -> str:
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
 
 
-def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
+def put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
+    """Writes the contiguous array `rows` as the .npy file `name`. An existing file is replaced as a whole."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
     storage.put(name, [header.getvalue(), rows.data])

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from kinegraph.cache_schemas.annotations import ANNOTATIONS
 from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
@@ -104,7 +105,7 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
         raise ExchangeError(f"{out} holds other rows than {source.root}: not a copy of it. Choose another folder.")
     if len(there) < len(clip_ids) and len(there) % copy.shard_clips:
         reopen_partial(copy, len(there) // copy.shard_clips)
-    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, DATASET)):
+    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, ANNOTATIONS, DATASET)):
         copy.storage.put(name, [source.storage.get(name)])
     return copy
 

@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 
 from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, MAX_EVEN, base_of, crops_of, is_crop
 from kinegraph.cache_schemas.words import counted
-from kinegraph.stages.options import StageOptions
+from kinegraph.stages.options import StageOptions, need
 
 MAX_ROWS = 10_000  # of one video
+WINDOWS = "windows"  # the value of sampling for windows that slide over the whole video
+HOPS = ("hop_frames", "hop_seconds")
 NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
@@ -23,6 +25,9 @@ class ClipOptions(StageOptions):
     `num_frames` is the number of frames of a clip, and `sampling` says how they are spread. A video has `per_video`
     clips, and each clip has a row for each of `crops`. `short` says what happens to a video that is shorter than a
     clip.
+
+    `sampling: windows` slides a window of `num_frames` frames over the whole video, so each video has its own number of
+    clips. Intervals of a csv are then annotations of the video, and get no clips of their own.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -32,10 +37,22 @@ class ClipOptions(StageOptions):
     frame_step: int = Field(
         1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every k-th frame"
     )
-    sampling: Literal["uniform", "dense", "centre"] = Field(
+    sampling: Literal["uniform", "dense", "centre", "windows"] = Field(
         "dense",
         description="uniform: frames spread over the whole video; dense: frames at fps from the start, or "
-        "from evenly spaced starts of several clips; centre: one clip at fps in the middle",
+        "from evenly spaced starts of several clips; centre: one clip at fps in the middle; windows: a clip every "
+        "hop_frames or hop_seconds",
+    )
+    hop_frames: int | None = Field(
+        None, ge=1, le=1_000_000, description="of windows: frames at fps from one start to the next"
+    )
+    hop_seconds: float | None = Field(
+        None, gt=0, le=86_400, description="of windows: seconds from one start to the next, in place of hop_frames"
+    )
+    tail: Literal["drop", "pad", "shift"] = Field(
+        "drop",
+        description="of windows, the end of the video. drop: only windows that fit; pad: a window begins at every hop, "
+        "and the last frame is repeated; shift: drop, and one window more that ends with the video",
     )
     per_video: int = Field(1, ge=1, le=MAX_ROWS, description="clips per video, evenly spaced")
     crops: tuple[str, ...] = Field(
@@ -66,6 +83,25 @@ class ClipOptions(StageOptions):
         """Returns whether frames are chosen by number (`fps: native`) in place of by time."""
         return self.fps == NATIVE
 
+    @property
+    def has_windows(self) -> bool:
+        """Returns whether windows slide over the whole video, so that each video has its own number of clips."""
+        return self.sampling == WINDOWS
+
+    @model_validator(mode="after")
+    def _windows_have_a_hop(self) -> "ClipOptions":
+        hops = {key: value for key in HOPS if (value := getattr(self, key)) is not None}
+        if not self.has_windows:
+            given = hops | ({"tail": self.tail} if self.tail != "drop" else {})
+            for key, value in given.items():
+                need(False, key, value, f"with sampling: {WINDOWS}; here it is {self.sampling}")
+            return self
+        need(len(hops) == 1, "hop_frames", hops or None, "hop_frames or hop_seconds, one of them, with windows")
+        need(self.per_video == 1, "per_video", self.per_video, "1 with windows; the hop decides how many there are")
+        allowed = "repeat_last with windows; tail says what happens at the end of a video"
+        need(self.short == "repeat_last", "short", self.short, allowed)
+        return self
+
     @model_validator(mode="after")
     def _steps_are_of_counted_frames(self) -> "ClipOptions":
         if self.frame_step > 1 and (not self.by_number or self.sampling == "uniform"):
@@ -92,12 +128,12 @@ def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
     video.
 
     A trained run can be used with every cache whose result equals that of its own cache. The result has no number of
-    clips and no mirroring. The sampling `centre` becomes `dense`, and every crop becomes `square`. Only the crop `full`
-    is kept, because it changes the aspect ratio.
+    clips and no mirroring. The samplings `centre` and `windows` become `dense`, and every crop becomes `square`. Only
+    the crop `full` is kept, because it changes the aspect ratio.
     """
-    kept = {key: value for key, value in recorded.items() if key != "per_video"}
+    kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", *HOPS)}
     if "crops" in kept:
         kept["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in kept["crops"]})
-    if kept.get("sampling") == "centre":
+    if kept.get("sampling") in ("centre", WINDOWS):
         kept["sampling"] = "dense"
     return kept

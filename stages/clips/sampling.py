@@ -5,11 +5,13 @@ frames, which i counts from 0. A video or interval has n frames.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.clips.windows import Windows
 from kinegraph.stages.decode.timeline import PresentedFrames
 
 INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the frame presented at that end
@@ -25,6 +27,23 @@ class Sampled:
     times: tuple[float, ...]
     interval: Interval
     frames: tuple[int, ...] | None = None
+
+
+def clips_of(
+    options: ClipOptions, duration: float, interval: Interval | None, frames: PresentedFrames | None
+) -> Iterator[Sampled]:
+    """Yields the sampled frames of all clips of a video or interval, in the order of their numbers.
+
+    The arguments are those of `sampled`. With the sampling `windows` the number of clips depends on the video, and
+    `interval` has no effect.
+    """
+    if options.has_windows:
+        windows = Windows.of(options, duration, frames)
+        for window in range(windows.count):
+            yield Sampled(times=windows.times(window), interval=windows.interval(window))
+        return
+    for clip in range(options.per_video):
+        yield sampled(options, duration, clip, interval, frames)
 
 
 def sampled(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from kinegraph.cache_schemas.arrays import CLIPS, clip_arrays
 from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.fingerprint import Options
-from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.clips.options import HOPS, ClipOptions
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import StageKind
@@ -38,4 +38,7 @@ def clips_options(options: ClipOptions) -> Options:
         del recorded["fps"]
     if options.frame_step == 1:
         del recorded["frame_step"]
+    for key in HOPS if options.has_windows else (*HOPS, "tail"):
+        if not options.has_windows or recorded[key] is None:
+            del recorded[key]
     return recorded | {"version": LATEST_RULES}

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import xxhash
 
-from kinegraph.cache_schemas.clips_table import Interval, interval_id
+from kinegraph.cache_schemas.clips_table import Interval, interval_id, name_of_video
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.decode.numbered_images import NumberedImages
 
@@ -21,7 +21,8 @@ class Video:
     `video_id` is unique, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s. `list_index` is the
     place in the data set's list, from 0. `path` is a path or URL. `labels` are indices into `Listing.classes`.
     `interval` is (start, end) in seconds, or None for a whole video. `frame_rate` is set only for a video that is a
-    folder of images. `images` describes these images, if the folder was listed already.
+    folder of images. `images` describes these images, if the folder was listed already. `segments` are the labelled
+    parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them.
     """
 
     video_id: str
@@ -32,6 +33,7 @@ class Video:
     interval: Interval | None = None
     frame_rate: float | None = None
     images: NumberedImages | None = None
+    segments: tuple[tuple[Interval, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,4 +133,32 @@ def listing_of(
         videos=tuple(videos[key] for key in sorted(videos)),
         multi_label=multi_label,
         dealt=not all(entry.split for entry in entries),
+    )
+
+
+def listing_of_whole_videos(listing: Listing) -> Listing:
+    """Returns the listing with one entry for each whole video. The intervals of a video become its `segments`, in the
+    order of time, and its labels are those of all its entries.
+
+    Raises DatasetError if the intervals of a video are in several splits.
+    """
+    of_name: dict[str, list[Video]] = {}
+    for video in listing.videos:
+        of_name.setdefault(name_of_video(video.video_id, video.interval), []).append(video)
+    return replace(listing, videos=tuple(_whole(name, of_name[name]) for name in sorted(of_name)))
+
+
+def _whole(name: str, entries: list[Video]) -> Video:
+    """Returns the whole video `name`, of which `entries` are the intervals or the video itself."""
+    if len(splits := sorted({entry.split for entry in entries})) > 1:
+        raise DatasetError(
+            f"{name} is in the splits {', '.join(splits)}. Windows go over the whole video, so it needs one split."
+        )
+    return replace(
+        entries[0],
+        video_id=name,
+        labels=tuple(sorted({label for entry in entries for label in entry.labels})),
+        list_index=min(entry.list_index for entry in entries),
+        interval=None,
+        segments=tuple(sorted((entry.interval, entry.labels) for entry in entries if entry.interval is not None)),
     )

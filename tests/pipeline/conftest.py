@@ -11,16 +11,23 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
-from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.extraction.executors import slurm
 from kinegraph.pipeline.extraction.run import Outcome, extract
 from tests import fake_slurm
 from tests.caches import write_config
-from tests.conftest import six_videos
+from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 
 Extract = Callable[..., Outcome]
+WINDOWS_LINES = (
+    "long.mp4,left,train,0.5,1.5",
+    "long.mp4,right,train,1,9",
+    "mid.mp4,right,test,0,1",
+    "short.mp4,left,test,,",
+    "words.mp4,left,train,0,1",
+)
 
 
 class Videos:
@@ -97,6 +104,35 @@ def complete(shared_videos: Videos, tmp_path_factory: pytest.TempPathFactory) ->
         return Cache(config.cache)
 
     return completed
+
+
+@pytest.fixture(scope="session")
+def windows_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The config of a cache of windows, which is extracted: 8 frames every 2, over videos of 40, 13 and 5 frames at 8
+    frames a second, and over a file that is no video. Do not change its files.
+    """
+    root = tmp_path_factory.mktemp("windows")
+    for name, frames in (("long", 40), ("mid", 13), ("short", 5)):
+        write_video(root / "videos" / f"{name}.mp4", moving_square(frames, 96, 80, seed=frames))
+    (root / "videos" / "words.mp4").write_text("words")
+    (root / "listed.csv").write_text("\n".join(["path,label,split,start,end", *WINDOWS_LINES]))
+    document = {
+        "cache": str(root / "cache"),
+        "dataset": {"kind": "folder", "root": str(root / "videos"), "annotations": str(root / "listed.csv")},
+        "clips": {"num_frames": 8, "fps": "native", "sampling": "windows", "hop_frames": 2},
+        "backbones": {"tiny": tiny_stages(root, root)["backbones"]["tiny"] | {"store": ["pooled"]}},
+        "store": {"shard_clips": 7},
+        "run": {"executor": "inline", "threads": 1, "batch_size": 4},
+    }
+    config = check_config(document, "windows")
+    index(config)
+    assert [failure.reason for failure in extract(config).failures] == ["unreadable"]
+    return config
+
+
+@pytest.fixture
+def windows_cache(windows_config: Config) -> Cache:
+    return Cache(windows_config.cache)
 
 
 @pytest.fixture

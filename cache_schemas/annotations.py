@@ -1,0 +1,67 @@
+"""Reads and writes annotations.json: the labelled parts of the videos of a cache whose rows are windows.
+
+The document has the form of ActivityNet's annotations. Times are seconds from the first presented frame of the video,
+as the data set lists them.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION
+from kinegraph.cache_schemas.cache import INDEX_AGAIN, Cache
+from kinegraph.cache_schemas.documents import Document, read_document
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.storage import Storage
+
+ANNOTATIONS = "annotations.json"
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Annotation(Document):
+    """One labelled part [start, end) of a video, in seconds. `label_id` is the index of `label` in classes.json."""
+
+    segment: tuple[Seconds, Seconds]
+    label: str
+    label_id: int = Field(ge=0)
+
+
+class AnnotatedVideo(Document):
+    """The facts of one video. `subset` is its split. `fps` is the rate in frames per second at which windows count
+    frames. `frame` is the number of these frames. `num_windows` is the number of windows.
+
+    `duration` (in seconds), `fps` and `frame` are None, and `num_windows` is 0, if `index` could not open the video.
+    """
+
+    subset: str
+    duration: Seconds | None
+    fps: Annotated[float, Field(gt=0)] | None
+    frame: Annotated[int, Field(ge=0)] | None
+    num_windows: int = Field(ge=0)
+    annotations: tuple[Annotation, ...]
+
+
+class Annotations(Document):
+    """The document annotations.json. `database` maps the id of each video to its facts, also without any window."""
+
+    schema_version: int = Field(ge=1)
+    database: dict[str, AnnotatedVideo]
+
+
+def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) -> None:
+    """Writes annotations.json. `videos` maps the id of each video to its facts. An existing document is replaced."""
+    document = Annotations(schema_version=SCHEMA_VERSION, database={**videos})
+    storage.put(ANNOTATIONS, [document.model_dump_json(indent=1).encode()])
+
+
+def read_annotations(cache: Cache) -> dict[str, AnnotatedVideo]:
+    """Returns the id of each video -> its facts and labelled parts.
+
+    Raises CacheError where the document is damaged, and where it is missing, because the rows are no windows.
+    """
+    try:
+        return read_document(cache.storage, ANNOTATIONS, Annotations, INDEX_AGAIN).database
+    except FileNotFoundError:
+        words = "Only a cache with `clips.sampling: windows` has it."
+        raise CacheError(f"{cache.root}/{ANNOTATIONS} does not exist. {words} {INDEX_AGAIN}") from None

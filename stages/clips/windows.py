@@ -1,0 +1,97 @@
+"""Computes the windows that slide over a video. Pure arithmetic, torch-free.
+
+A video has N frames, a window has W of them, and a window starts every h frames. Frames are counted at `clips.fps`.
+With `fps: native` they are the frames of the video. Positions count frames from 0.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.timeline import COPIED_TICK_SECONDS, PresentedFrames
+
+MAX_WINDOWS = 500_000  # of one video
+MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """The windows of one video, numbered from 0 in the order of time.
+
+    `num_frames` is N, `size` is W, and `hop` is h, which may be no whole number where the options have `hop_seconds`.
+    `rate` is the number of frames per second. `options` has the rule for
+    the end of the video: with `drop` there are floor((N - W) / h) + 1 windows, or none if N < W. With `pad` there are
+    ceil(N / h) windows, of which the last may reach past the end. With `shift` there is one window more than with
+    `drop` if the windows of `drop` do not reach the end. This window ends with the video, or begins at 0 if N < W.
+    """
+
+    options: ClipOptions
+    num_frames: int
+    rate: Fraction
+    hop: Fraction
+    frames: PresentedFrames | None
+
+    @classmethod
+    def of(cls, options: ClipOptions, duration: float, frames: PresentedFrames | None) -> "Windows":
+        """Returns the windows of a video of `duration` seconds.
+
+        `frames` has the number and the times of its frames, and is needed with `fps: native`. Without it, a frame
+        counts if it begins at least COPIED_TICK_SECONDS before the end of the video.
+        """
+        if options.by_number:
+            assert frames is not None
+            rate = Fraction(frames.rate).limit_denominator(MAX_DENOMINATOR)
+            count = frames.number
+        else:
+            rate, frames = Fraction(repr(options.fps)), None
+            count = math.ceil(max(0.0, duration - COPIED_TICK_SECONDS) * float(rate))
+        hop = options.hop_frames or Fraction(repr(options.hop_seconds)) * rate
+        return cls(options=options, num_frames=count, rate=rate, hop=Fraction(hop), frames=frames)
+
+    @property
+    def size(self) -> int:
+        """Returns W, the number of frames that a window covers."""
+        return self.options.num_frames * self.options.frame_step
+
+    @property
+    def count(self) -> int:
+        """Returns the number of windows of the video."""
+        N, W, h = self.num_frames, self.size, self.hop
+        if self.options.tail == "pad":
+            return math.ceil(N / h)
+        num_fitting = max(0, math.floor((N - W) / h) + 1)
+        ends = (num_fitting - 1) * h + W if num_fitting else 0
+        return num_fitting + (self.options.tail == "shift" and ends < N)
+
+    def start(self, window: int) -> Fraction | int:
+        """Returns the position of the first frame of a window. With `fps: native` it is rounded down."""
+        hop = self.hop
+        start = window * hop.numerator if hop.denominator == 1 else window * hop
+        if self.options.tail == "shift":
+            start = min(start, max(0, self.num_frames - self.size))
+        return math.floor(start) if self.options.by_number else start
+
+    def times(self, window: int) -> tuple[float, ...]:
+        """Returns the times of the frames of a window, in seconds from the first frame of the video. Times after the
+        last frame stand for the last frame.
+        """
+        return self._seconds(self.start(window), range(0, self.size, self.options.frame_step))
+
+    def interval(self, window: int) -> Interval:
+        """Returns the part [start, end) of the video that a window covers, in seconds. It may reach past the end of the
+        video.
+        """
+        start, end = self._seconds(self.start(window), (0, self.size))
+        return start, end
+
+    def _seconds(self, start: Fraction | int, later: Iterable[int]) -> tuple[float, ...]:
+        """Returns the times of the positions that lie `later` frames after `start`, in seconds."""
+        if self.frames is not None:
+            return tuple(self.frames.seconds(int(start) + number) for number in later)
+        # whole numbers, because sums of fractions take most of the time of `index`
+        first, each, per_frame = start.numerator, start.denominator, self.rate.denominator
+        per_second = each * self.rate.numerator
+        return tuple((first + number * each) * per_frame / per_second for number in later)

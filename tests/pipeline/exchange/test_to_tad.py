@@ -1,0 +1,132 @@
+"""An export for temporal action localisation, read by the rules of ActionFormer and of OpenTAD."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exchange.to_npy import export_npy
+from kinegraph.pipeline.exchange.to_tad import export_tad, names_of
+
+POOLED = "features/tiny/res4_pooled"
+
+
+@pytest.fixture(scope="module")
+def exported(windows_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tad") / "out"
+    found = export_tad(Cache(windows_config.cache), str(out), prefix="v_")
+    assert (found.num_files, found.damaged) == (2, [])
+    assert found.missing == {"short.mp4": "shorter than a window", "words.mp4": "a window failed"}
+    return out
+
+
+def test_files(exported: Path, windows_cache: Cache) -> None:
+    names = sorted(str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file())
+    assert names == [
+        "annotations.json", "category_idx.txt", "features/missing_files.txt", "features/v_long.npy",
+        "features/v_mid.npy", "manifest.json",
+    ]  # fmt: skip
+    clips = CachedClips(windows_cache, [POOLED])
+    for name in ("long", "mid"):
+        features = np.load(exported / f"features/v_{name}.npy", allow_pickle=False)
+        expected = clips.video(f"{name}.mp4")[POOLED].numpy().mean(1)
+        assert features.dtype == np.float32
+        np.testing.assert_array_equal(features, expected)
+    assert (exported / "features/missing_files.txt").read_text() == "short\nwords"
+    assert (exported / "category_idx.txt").read_text() == "left\nright"
+    assert json.loads((exported / "manifest.json").read_text())["complete"] is True
+
+
+def test_read_as_actionformer_does(exported: Path) -> None:
+    """Grid position of t: (t fps - num_frames / 2) / stride. Feature k has its centre at position k."""
+    database = json.loads((exported / "annotations.json").read_text())["database"]
+    long = database["long"]
+    fps, duration, stride, num_frames = long["fps"], long["duration"], long["hop"], long["window"]
+    assert (fps, duration, stride, num_frames) == (8.0, 5.0, 2, 8)
+    features = np.load(exported / "features/v_long.npy").astype(np.float32)
+    assert len(features) == long["N"] == (round(duration * fps) - num_frames) // stride + 1
+    segments = np.array([part["segment"] for part in long["annotations"]])
+    assert [part["label_id"] for part in long["annotations"]] == [0, 1]
+    np.testing.assert_allclose(segments * fps / stride - 0.5 * num_frames / stride, [[0.0, 4.0], [2.0, 34.0]])
+    centres = (np.arange(len(features)) * stride + num_frames / 2) / fps
+    np.testing.assert_allclose(centres * fps / stride - 0.5 * num_frames / stride, np.arange(len(features)))
+
+
+def test_read_as_opentad_does(exported: Path) -> None:
+    """Grid position of t: (int(t / duration * frame) - offset_frames) / snippet_stride; missing videos are passed."""
+    document = json.loads((exported / "annotations.json").read_text())
+    missing = (exported / "features/missing_files.txt").read_text().split("\n")
+    categories = (exported / "category_idx.txt").read_text().split("\n")
+    read = {}
+    for name, video in document["database"].items():
+        if name in missing:
+            continue
+        features = np.load(exported / "features" / f"v_{name}.npy")
+        grid = [
+            [(int(t / video["duration"] * video["frame"]) - video["offset"]) / video["hop"] for t in part["segment"]]
+            for part in video["annotations"]
+        ]
+        labels = [categories.index(part["label"]) for part in video["annotations"]]
+        read[name] = (features.shape[0], video["subset"], grid, labels)
+    assert read == {
+        "long": (17, "train", [[0.0, 4.0], [2.0, 34.0]], [0, 1]),
+        "mid": (3, "test", [[-2.0, 2.0]], [1]),
+    }
+
+
+def test_a_second_call_writes_the_same_and_removes_what_failed(windows_cache: Cache, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_tad(windows_cache, str(out))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    export_tad(windows_cache, str(out))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    part = Cache(shutil.copytree(windows_cache.root, tmp_path / "part"))
+    part.ledger.unseal("features/tiny", 0)
+    found = export_tad(part, str(out))
+    assert found.missing["long.mp4"] == "not sealed yet"
+    assert not (out / "features/long.npy").exists()
+    assert (out / "features/mid.npy").read_bytes() == before[out / "features/mid.npy"]
+    (Path(part.root) / "data.zarr/features/tiny/res4_pooled/c.2.0.0").write_bytes(b"damaged")
+    found = export_tad(part, str(out))
+    assert (found.missing["mid.mp4"], len(found.damaged)) == ("damaged", 1)
+
+
+def test_what_cannot_be_exported(windows_cache: Cache, load: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(
+        ExchangeError, match=r"--array clips/frame_times: expected one array of vectors.*res4_pooled"
+    ):
+        export_tad(windows_cache, str(tmp_path / "out"), ["clips/frame_times"])
+    with pytest.raises(ExchangeError, match=r"rows are from uniform; --to tad needs `clips.sampling: windows`"):
+        export_tad(index(load()).cache, str(tmp_path / "out"), [POOLED])
+    export_npy(windows_cache, str(tmp_path / "npy"), [POOLED])
+    with pytest.raises(ExchangeError, match="holds an export of other features"):
+        export_tad(windows_cache, str(tmp_path / "npy"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("videos", "names"),
+    [
+        (("a/x.mp4", "b/y.avi"), ["x", "y"]),
+        (("a/x.mp4", "b/x.mp4"), ["a_x", "b_x"]),
+        (("x.mp4", "x.avi"), ["x.mp4", "x.avi"]),
+        (("a\nb.mp4",), ["a_b"]),
+        (("https://host/v.mp4",), ["v"]),
+    ],
+)
+def test_names(videos: tuple[str, ...], names: list[str]) -> None:
+    assert [*names_of(videos).values()] == names
+
+
+def test_equal_names_are_refused() -> None:
+    with pytest.raises(ExchangeError, match=r"a/x\.mp4 and a_x\.mp4 would both be named a_x\.mp4"):
+        names_of(["a/x.mp4", "a_x.mp4", "b/a_x.mp4", "a_x.avi", "a/x.avi"])
