@@ -16,13 +16,13 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.storage import Storage
 
 ANNOTATIONS = "annotations.json"
-Seconds = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Annotation(Document):
     """One labelled part [start, end) of a video, in seconds. `label_id` is the index of `label` in classes.json."""
 
-    segment: tuple[Seconds, Seconds]
+    segment: tuple[NotNegative, NotNegative]
     label: str
     label_id: int = Field(ge=0)
 
@@ -35,7 +35,7 @@ class AnnotatedVideo(Document):
     """
 
     subset: str
-    duration: Seconds | None
+    duration: NotNegative | None
     fps: Annotated[float, Field(gt=0)] | None
     frame: Annotated[int, Field(ge=0)] | None
     num_windows: int = Field(ge=0)
