@@ -3,14 +3,15 @@
 Same video, same frames, one thread each, in alternation: prints frames/s of both and the ratio.
 """
 
-import statistics
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 
+from benchmarks.results import Case, arguments, report
+from kinegraph.pipeline.machine.alternation import Way, alternate
 from kinegraph.stages.decode.stream import open_video
 
 RUNS = 7
@@ -40,21 +41,17 @@ def plain(path: str) -> int:
         return sum(1 for frame in container.decode(video=0) if frame.to_ndarray(format="rgb24").size)
 
 
-def main() -> None:
+def measured() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "video.mp4")
         write(path)
-        rates: dict[str, list[float]] = {"ours": [], "plain": []}
-        for run in range(RUNS + 1):
-            for name, decode in (("ours", ours), ("plain", plain)):
-                begun = time.perf_counter()
-                frames = decode(path)
-                if run:  # the first one warms up
-                    rates[name].append(frames / (time.perf_counter() - begun))
-    ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["plain"], strict=True))
-    a, b = (statistics.median(rates[name]) for name in rates)
-    print(f"decoding 320x240 h264, shared / per-frame converter: {a:.0f} / {b:.0f} frames/s, ratio {ratio:.2f}")
+        ways = [
+            Way(name="shared converter", run=lambda: ours(path)),
+            Way(name="a converter a frame", run=lambda: plain(path)),
+        ]
+        alternate(ways, 1)  # warms up
+        yield Case(name="decoding 320x240 h264", unit="frames", amount=ours(path), seconds=alternate(ways, RUNS))
 
 
 if __name__ == "__main__":
-    main()
+    report("decoding", measured, arguments(__doc__).parse_args().json)

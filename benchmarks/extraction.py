@@ -29,14 +29,14 @@ I3D = {"model": "i3d_r50", "weights": "random:0", "taps": ["res5"]}
 RPN = {"source": "torchvision", "weights": "random:0", "short_side": 192, "every": 2, "top": 50}
 I3D_CLIPS = {"num_frames": 16, "fps": 12.5, "sampling": "centre"}
 CASES: dict[str, tuple[int, dict[str, Any]]] = {  # case -> number of clips, and the sections of the config
-    "r50": (8, {"clips": {"num_frames": 8, "sampling": "uniform"}, "backbones": {"r50": R50}}),
+    "r50": (6, {"clips": {"num_frames": 8, "sampling": "uniform"}, "backbones": {"r50": R50}}),
     "i3d": (3, {"clips": I3D_CLIPS, "backbones": {"i3d": I3D}}),
     "i3d + RPN + regions": (
         2,
         {"clips": I3D_CLIPS, "backbones": {"i3d": I3D}, "proposals": RPN, "regions": {"backbones": ["i3d"]}},
     ),
     "windows": (
-        9,
+        6,
         {"clips": {"num_frames": 8, "fps": 4, "sampling": "dense", "per_video": 9}, "backbones": {"r50": R50}},
     ),
 }

@@ -5,10 +5,8 @@ copies clips from a numpy.memmap of the bare values (what a cache without a form
 h5py clip by clip.
 """
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,23 @@ import numpy as np
 import torch
 import zarr
 
+from benchmarks.results import Case, arguments, report
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.store import Store
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
+from kinegraph.pipeline.machine.alternation import Way, alternate
 
 RUNS, CLIPS = 9, 64
+PAIRS = [("ours, zarr", "zarr-python"), ("ours, zarr", "memmap"), ("ours, hdf5", "h5py")]
 SPEC = ArraySpec(
     name="regions/b/t", stage="regions/b", shape=(16, 50, 512), dtype="float16",
     dims=("frame", "proposal", "t_channel"), fill=float("nan"), about="benchmark",
 )  # fmt: skip
 
 
-def main() -> None:
+def measured() -> Iterator[Case]:
     rows = np.random.default_rng(0).normal(size=(CLIPS, *SPEC.shape)).astype(np.float16)
     filled = torch.empty(rows.shape, dtype=torch.float16).numpy()
     order = np.random.default_rng(1).permutation(CLIPS)
@@ -55,25 +56,12 @@ def main() -> None:
             "ours, hdf5": lambda: copy(stores[1].open_shard(SPEC, 0).row),
             "h5py": lambda: copy(by_h5py.__getitem__),
         }
-        rates = measured(readers, rows.nbytes)
+        ways = [Way(name=name, run=reader) for name, reader in readers.items()]
+        alternate(ways, 1)  # warms up
+        seconds = alternate(ways, RUNS)
         assert np.array_equal(filled, rows[order])
-    for ours, theirs in (("ours, zarr", ("zarr-python", "memmap")), ("ours, hdf5", ("h5py",))):
-        for other in theirs:
-            ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[other], strict=True))
-            gigabytes = " / ".join(f"{statistics.median(rates[name]):.2f}" for name in (ours, other))
-            print(f"reading, {ours} / {other}: {gigabytes} GB/s, ratio {ratio:.2f}")
-
-
-def measured(readers: Mapping[str, Callable[[], None]], num_bytes: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in readers}
-    for run in range(RUNS + 1):
-        for name, reader in readers.items():
-            begun = time.perf_counter()
-            reader()
-            if run:  # the first one warms up
-                rates[name].append(num_bytes / 1e9 / (time.perf_counter() - begun))
-    return rates
+    yield Case(name="reading", unit="GB", amount=rows.nbytes / 1e9, seconds=seconds)
 
 
 if __name__ == "__main__":
-    main()
+    report("reading", measured, arguments(__doc__).parse_args().json, pairs=PAIRS)

@@ -1,34 +1,34 @@
-"""Start-up of commands against an interpreter that only imports torch: prints seconds of each, and the ratio.
+"""Start-up of commands against an interpreter that only imports torch: prints starts a second of each, and the ratio.
 
 `kinegraph --help` imports no torch. `train` and `evaluate` import torch, but not torchvision unless a head needs it.
 """
 
-import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from functools import partial
+
+from benchmarks.results import Case, arguments, report
+from kinegraph.pipeline.machine.alternation import Way, alternate
 
 RUNS = 7
+IMPORTS = "import kinegraph.pipeline.training.table"
+PAIRS = {  # name -> options of Python that start ours, and the imports that ours is compared with
+    "kinegraph --help": (["-m", "kinegraph", "--help"], "import torch"),
+    "imports of train": (["-c", IMPORTS], "import torch, torchvision"),
+}
 
 
-def seconds(arguments: list[str]) -> float:
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - begun
+def start(*options: str) -> None:
+    subprocess.run([sys.executable, *options], check=True, capture_output=True)
 
 
-def compare(name: str, ours: list[str], other: str) -> None:
-    pairs = [(seconds(ours), seconds(["-c", other])) for _ in range(RUNS)]
-    own, others = (statistics.median(times) for times in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    print(f"{name} {own:.2f} s, `{other}` {others:.2f} s, ratio {ratio:.2f}")
-
-
-def main() -> None:
-    seconds(["-c", "import torch, torchvision"])  # warms the page cache
-    compare("kinegraph --help", ["-m", "kinegraph", "--help"], "import torch")
-    compare("imports of train", ["-c", "import kinegraph.pipeline.training.table"], "import torch, torchvision")
+def measured() -> Iterator[Case]:
+    start("-c", "import torch, torchvision")  # warms the page cache
+    for name, (ours, other) in PAIRS.items():
+        ways = [Way(name=name, run=partial(start, *ours)), Way(name=other, run=partial(start, "-c", other))]
+        yield Case(name="start", unit="starts", amount=1, seconds=alternate(ways, RUNS))
 
 
 if __name__ == "__main__":
-    main()
+    report("startup", measured, arguments(__doc__).parse_args().json)

@@ -5,16 +5,18 @@ GB/s and the ratio, measured in alternation.
 """
 
 import os
-import statistics
 import tempfile
-import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.results import Case, arguments, report
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import ZarrStore
+from kinegraph.pipeline.machine.alternation import Way, alternate
 
 RUNS, CLIPS = 15, 64
 SPEC = ArraySpec(
@@ -29,23 +31,18 @@ def plain_write(path: Path, rows: np.ndarray) -> None:
         os.fsync(file.fileno())
 
 
-def main() -> None:
+def measured() -> Iterator[Case]:
     rows = np.random.default_rng(0).normal(size=(CLIPS, *SPEC.shape)).astype(np.float16)
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    shards, files = count(), count()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # beside the code: /tmp is often memory
         store = ZarrStore(LocalStorage(folder), CLIPS)
-        for run in range(RUNS + 1):
-            begun = time.perf_counter()
-            store.write_shard("regions/b", run, [(SPEC, rows)])
-            middle = time.perf_counter()
-            plain_write(Path(folder) / f"plain{run}", rows)
-            if run:  # the first one warms up
-                times["ours"].append(middle - begun)
-                times["plain"].append(time.perf_counter() - middle)
-    ratio = statistics.median(b / a for a, b in zip(times["ours"], times["plain"], strict=True))
-    ours, plain = (rows.nbytes / 1e9 / statistics.median(times[name]) for name in ("ours", "plain"))
-    print(f"sealing a shard object / plain write with fsync: {ours:.2f} / {plain:.2f} GB/s, ratio {ratio:.2f}")
+        ways = [
+            Way(name="sealing", run=lambda: store.write_shard("regions/b", next(shards), [(SPEC, rows)])),
+            Way(name="plain write with fsync", run=lambda: plain_write(Path(folder) / f"plain{next(files)}", rows)),
+        ]
+        alternate(ways, 1)  # warms up
+        yield Case(name="a shard object", unit="GB", amount=rows.nbytes / 1e9, seconds=alternate(ways, RUNS))
 
 
 if __name__ == "__main__":
-    main()
+    report("writing", measured, arguments(__doc__).parse_args().json)
