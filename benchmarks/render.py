@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.machine.alternation import Spread, ratios
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,17 +58,22 @@ def of_document(document: dict[str, Any]) -> Iterator[str]:
 def table(case: dict[str, Any]) -> Iterator[str]:
     first = next(iter(case["seconds"]))
     rounds = len(case["seconds"][first])
-    yield f"**{case['name']}**: {case['about']}, {rounds} rounds"
+    yield f"**{case['name']}**: {case['about']}, {counted(rounds, 'round')}"
     yield ""
     yield f"| way | {case['unit']}/s | seconds | ratio |"
     yield "|---|---|---|---|"
     for way, seconds in case["seconds"].items():
         took, ratio = Spread.of(seconds), ratios(case["seconds"], way, first)
-        yield f"| {way} | {case['amount'] / took.median:.3g} | {_spread(took, '.3g')} | {_spread(ratio, '.2f')} |"
+        yield f"| {way} | {_figure(case['amount'] / took.median)} | {_spread(took)} | {_spread(ratio)} |"
 
 
-def _spread(spread: Spread, form: str) -> str:
-    return f"{spread.median:{form}} ({spread.lowest:{form}} to {spread.highest:{form}})"
+def _spread(spread: Spread) -> str:
+    return f"{_figure(spread.median)} ({_figure(spread.lowest)} to {_figure(spread.highest)})"
+
+
+def _figure(value: float) -> str:
+    """Three digits, or all digits of a whole number from 1,000 on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def documents() -> list[dict[str, Any]]:
