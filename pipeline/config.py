@@ -68,7 +68,11 @@ class RunOptions(StageOptions):
         description="threads of one worker, for decoding and computing. auto: all cores divided among local workers, 1 "
         "with dask and slurm",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
+    device: str = Field(
+        "auto",
+        description="auto, cpu, cuda or cuda:<index>. With auto and cuda, workers take the GPUs in turn. "
+        "CUDA_VISIBLE_DEVICES=0,2 chooses among the GPUs",
+    )
     compile: bool = Field(
         False,
         description="run backbones through torch.compile. Each worker then needs minutes at its start (again for a "

@@ -86,7 +86,7 @@ class MeanRunner:
     digest = ""
 
     def run(self, batch: StageBatch) -> None:
-        for slot in batch.slots:
+        for slot in reversed(batch.slots):  # the bad clip before anything is waited for
             if batch.rows[slot].video_id == BAD:
                 batch.fail(slot, "unreadable", "a later reason")
             else:
