@@ -23,9 +23,10 @@ import pyarrow as pa
 import yaml
 
 from kinegraph.cache_schemas.arrays import status_array
-from kinegraph.cache_schemas.cache import CLASSES, Cache, Stage
+from kinegraph.cache_schemas.cache import CLASSES, Cache
 from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.zarr_shards import object_name
 from kinegraph.pipeline.caches.declared import declare

@@ -12,10 +12,11 @@ import time
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec, proposal_arrays, region_arrays
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.stage import Stage
 
 RUNS, CLIPS, BATCH = 7, 256, 64
 COUNTS = next(spec for spec in proposal_arrays(16, 50, 1) if spec.name == "proposals/count")

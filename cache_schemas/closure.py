@@ -8,7 +8,8 @@ In `stages`, every stage must come after the stages that it reads.
 
 from collections.abc import Iterable, Mapping
 
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.stage import Stage
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:

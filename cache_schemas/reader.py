@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import crop_array
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import seen_rectangle
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.cache_schemas.words import counted
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.recipe import Recipe
 
@@ -106,10 +106,10 @@ class StageBatch(Protocol):
         """
 
     def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
-        """Marks the clips of those `slots` as failed for which `is_bad`, bool [batch_size], is true, as `fail` does.
+        """Marks a clip of the batch as failed, as `fail` does, if `is_bad` [batch_size] bool is true for its slot.
 
-        `detail` returns the detail of a slot. On a GPU the call does not wait for the values of `is_bad`. So stages
-        that read this stage may still run for the slot. Their rows are dropped.
+        `detail` is called with the slot and returns a text for the ledger. On a GPU the call does not wait for the
+        values of `is_bad`. So stages that read this stage may still run for the slot. Their rows are dropped.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:

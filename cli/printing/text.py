@@ -186,7 +186,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Prints a line of a long text to stdout. A line that is too long is folded, also if stdout is a file."""
+    """Prints `text` to stdout, folded at the width of the terminal, or at 80 columns if stdout is a file."""
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 

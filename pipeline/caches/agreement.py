@@ -2,8 +2,9 @@
 Torch-free.
 """
 
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.kinds import kind_of
 
 

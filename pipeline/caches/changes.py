@@ -1,4 +1,4 @@
-"""Finds videos, and files beside videos, that changed since they were cached. Torch-free."""
+"""Finds videos, and files of boxes or graphs beside videos, that changed since the cache was made. Torch-free."""
 
 import logging
 import os

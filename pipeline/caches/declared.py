@@ -12,9 +12,10 @@ from operator import or_
 
 from kinegraph.cache_schemas import closure
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.cache_schemas.reader import options_behind
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.decode.wanted import Wanted

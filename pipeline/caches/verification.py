@@ -8,7 +8,7 @@ from typing import Any
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import status_array
-from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
 from kinegraph.cache_schemas.errors import (
     CacheError,
@@ -22,6 +22,7 @@ from kinegraph.cache_schemas.index_documents import absent_documents
 from kinegraph.cache_schemas.ledger import Record, SealedObject
 from kinegraph.cache_schemas.regular import NotRegularError
 from kinegraph.cache_schemas.sealed_rows import RowsMismatch, require_rows_of, sealed_shards
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.proposals.stage import proposals_per_frame

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import xxhash
 
 from kinegraph.cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, region_arrays
-from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.fingerprint import Options, canonical
 from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.stages.imports.layout import FeatureLayout
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.cache import MANIFEST, Cache
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.ledger import Failure, Record, Source
 from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches.declared import rows_that_fit
 from kinegraph.pipeline.caches.indexing import require_begun

@@ -9,12 +9,13 @@ from typing import Any
 
 from kinegraph.cache_schemas.annotations import ANNOTATIONS
 from kinegraph.cache_schemas.arrays import status_array
-from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Exported, Record
 from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_shards
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.indexing import reopen_partial

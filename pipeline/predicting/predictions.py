@@ -76,8 +76,8 @@ class Prediction:
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
         """Returns the document that `predict --json` prints: the `top` best classes of the video and of each clip.
 
-        Clips that failed are not in `clips`. `failed_clips` is their number. The spans of which every clip failed are
-        in `failed_intervals`.
+        Clips that failed are not in `clips`. `failed_clips` is their number. `failed_intervals` has the parts of the
+        video in which every clip failed, as {"start", "end", "failure"} with times in seconds.
         """
         clips = [
             {"start": clip.start, "end": clip.end, "classes": best(clip.probabilities, class_names, top)}

@@ -12,8 +12,9 @@ from kinegraph.cache_schemas.arrays import (
     ArraySpec,
     status_array,
 )
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.kinds import KINDS
 
 

@@ -41,14 +41,13 @@ class Lease:
     """One worker's claim on one shard, to compute the stage keys `keys`. `holder` identifies the worker, `host` its
     machine, and `host_name` is the machine's name.
 
-    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over: it creates a lease
-    with the next `attempt`, counted from 1. `deaths` is the number of earlier workers that the shard may have killed.
-    It is None in leases of old versions. Then every earlier attempt counts as a death. `ahead` is true while the worker
-    only reads the shard ahead, so that the shard cannot kill the worker.
+    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over, with a new lease
+    that has the next `attempt`, counted from 1. `deaths` is the number of earlier workers that the shard may have
+    killed. In leases of old versions it is None, and every earlier attempt counts as a death. `ahead` is true while the
+    worker only reads the shard ahead, so that the shard cannot kill the worker.
 
-    `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown. `refreshes`
-    counts the refreshes. `refreshed_at` is the time of the last refresh in seconds since 1970, by the clock of the
-    holder. It is for people to read, and does not decide whether the lease is stale.
+    `started` is the start of process `pid` in clock ticks since the boot, 0 if unknown. `refreshed_at` is in seconds
+    since 1970, by the clock of the holder. It is for people to read.
     """
 
     shard: int
@@ -79,10 +78,7 @@ class Lease:
 
     @property
     def holder_is_dead(self) -> bool:
-        """Returns whether the process that holds the lease ran on this machine and has ended.
-
-        Returns False for a process of another machine.
-        """
+        """Returns whether the process that holds the lease ran on this machine and has ended."""
         return self.host == HOST and not alive(self.pid, self.started)
 
     @property
@@ -124,10 +120,7 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """Returns the time of the storage's clock in seconds since 1970, or None if nothing can be written there.
-
-    The function writes an object, reads its time and deletes it again.
-    """
+    """Writes an object and returns its time, in seconds since 1970, or None if nothing can be written."""
     probe = f"probes/{uuid.uuid4().hex}"
     try:
         storage.put(probe, [b""])

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import video_of
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.clock import THREADS, Clock, marked
 from kinegraph.stages.decode.source import source_identity
 

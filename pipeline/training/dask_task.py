@@ -43,8 +43,9 @@ class RunTask:
     table.
 
     The worker must have the software `versions`, a dictionary of name -> version. It reports each epoch to the Dask
-    topic `topic`. If `of_client` is true, the workers are child processes of the command, and share its CUDA devices.
-    Their names are then 0, 1, 2, ... If `of_client` is false, each worker has devices of its own.
+    topic `topic`. If `of_client` is true, the workers are child processes of the command and share its CUDA devices. A
+    worker is then named 0, 1, 2, ... and uses the device of this number. If `of_client` is false, each worker has
+    devices of its own.
     """
 
     config: Config

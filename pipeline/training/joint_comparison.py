@@ -17,8 +17,8 @@ from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs, wanted_runs
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.training.checkpoint import is_trained, load_run
-from kinegraph.stages.training.engine import seeded, train
 from kinegraph.stages.training.evaluation import evaluate
+from kinegraph.stages.training.train import seeded, train
 
 CONVERGED = "converged"  # folder below `train.run`
 

@@ -23,12 +23,12 @@ from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
 from kinegraph.stages.training.checkpoint import CODE_FILE
-from kinegraph.stages.training.engine import train
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
 from kinegraph.stages.training.schedules import Schedule
 from kinegraph.stages.training.state import STATE_FILE
 from kinegraph.stages.training.tensorboard import scalar_log
+from kinegraph.stages.training.train import train
 
 LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")

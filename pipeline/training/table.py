@@ -41,10 +41,11 @@ from kinegraph.stages.training.checkpoint import (
     require_free,
     save_run,
 )
-from kinegraph.stages.training.engine import TrainingDiverged, seeded
+from kinegraph.stages.training.engine import TrainingDiverged
 from kinegraph.stages.training.options import HEAD, TrainOptions
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.state import remove_state
+from kinegraph.stages.training.train import seeded
 
 log = logging.getLogger("kinegraph")
 

@@ -5,7 +5,8 @@ A tail is the last layers of a backbone. A head with a tail reads cached maps an
 
 from typing import Any
 
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.heads.head import Head, HeadError, Spec
 from kinegraph.stages.heads.inputs import CROP

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.advice import random_in_cache, random_weights_advice
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.indexed_dataset import check_for_training

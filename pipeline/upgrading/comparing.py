@@ -16,11 +16,12 @@ import xxhash
 from pydantic import BaseModel, ConfigDict
 
 from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.closure import stages_in_order, with_readers
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Record, encoded
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.clips.options import ClipOptions
@@ -218,8 +219,8 @@ class Comparer:
         """Returns the row that `kinegraph index` would now write for the clip of `row`: times, crop and frame size by
         the latest rules. Returns `row` itself if nothing changes.
 
-        `told` has the facts of the video, read now, or the error if the video cannot be opened. Raises CacheError if
-        the options `clips` of the cache do not make a clip with the id of `row`.
+        `told` has the facts of the video, read now, or the error if the video cannot be opened. With an error, the new
+        row has no times. Raises CacheError if the options `clips` of the cache do not make a clip with the id of `row`.
         """
         if isinstance(told, DecodeError) and not row.is_probed:
             return row

@@ -22,12 +22,13 @@ import numpy as np
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
-from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.cache import MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.documents import RESTORE, parsed
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.sealed_rows import require_rows
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.shards.contents import recorded_status
 from kinegraph.pipeline.shards.leases import alone, require_alone
 from kinegraph.pipeline.shards.sealing import write_and_seal

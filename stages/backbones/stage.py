@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, feature_arrays
-from kinegraph.cache_schemas.cache import FEATURES, Stage
+from kinegraph.cache_schemas.cache import FEATURES
 from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of

@@ -7,8 +7,8 @@ The stage has no runner, because the times come from the decoder together with t
 from collections.abc import Mapping
 
 from kinegraph.cache_schemas.arrays import CLIPS, clip_arrays
-from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.clips.options import HOPS, ClipOptions
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
 from kinegraph.stages.recipe import Recipe

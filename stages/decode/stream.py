@@ -5,7 +5,7 @@ Each video is decoded by one thread, so that FFmpeg's log lines can be assigned 
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -21,15 +21,14 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.stages.decode import durations, first_rules, pictures, seeking
+from kinegraph.stages.decode import seeking
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.first_rules import FirstTimeline
 from kinegraph.stages.decode.opening import on_disk, open_container, require_file
 from kinegraph.stages.decode.packets import PacketCount
-from kinegraph.stages.decode.pictures import Orientation
-from kinegraph.stages.decode.reading import VideoBeingRead
+from kinegraph.stages.decode.rules import RULES, Rules
 from kinegraph.stages.decode.seeking import SeekLost
-from kinegraph.stages.decode.timeline import PresentedFrames, ShownTimes, Timeline, first_stamps
+from kinegraph.stages.decode.timeline import PresentedFrames, first_stamps
 from kinegraph.stages.decode.wanted import LATEST_RULES
 
 NOBODY = "NULL"  # source of complaints about headers that FFmpeg saw in part only, while looking for the format
@@ -47,40 +46,6 @@ class Seekable(Protocol):
     def seek(self, to: int, whence: int = 0) -> int: ...
 
     def tell(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """One version of the rules by which video files are read, as functions.
-
-    `chosen_stream` chooses the stream of a file. `timeline` makes the object that computes when each frame is shown.
-    `promised` returns the duration in seconds that the container states, or None. `duration` returns the duration in
-    seconds of every video, from the container or from its packets. `orientation` says which side of a frame is up.
-    """
-
-    chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
-    timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
-    promised: Callable[[VideoBeingRead], float | None]
-    duration: Callable[[VideoBeingRead, VideoFrame], float]
-    orientation: Callable[[VideoFrame], Orientation]
-
-
-RULES = {
-    1: Rules(
-        chosen_stream=first_rules.chosen_stream,
-        timeline=FirstTimeline,
-        promised=first_rules.promised,
-        duration=first_rules.duration,
-        orientation=first_rules.orientation,
-    ),
-    2: Rules(
-        chosen_stream=pictures.chosen_stream,
-        timeline=Timeline,
-        promised=durations.promised,
-        duration=durations.duration,
-        orientation=pictures.orientation,
-    ),
-}  # version of `clips` -> rules
 
 
 @dataclass(frozen=True, kw_only=True)

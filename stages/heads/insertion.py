@@ -18,7 +18,8 @@ from kinegraph.stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.heads.maps import TimeFirst
 from kinegraph.stages.heads.places import Family, Place
-from kinegraph.stages.heads.rstg import RstgBlockOptions, RstgToMap
+from kinegraph.stages.heads.rstg import RstgToMap
+from kinegraph.stages.heads.rstg_graph import RstgBlockOptions
 from kinegraph.stages.heads.tail_options import InsertionOptions
 from kinegraph.stages.heads.trg import TrgBlock, TrgBlockOptions
 from kinegraph.stages.options import StageOptions

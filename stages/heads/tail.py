@@ -80,9 +80,11 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
-    """Returns the tap whose cached maps are the input of a tail. A tail is the part of a backbone above a cached tap.
+    """Returns the FeatureSource (backbone and tap) whose cached maps are the input of a tail. A tail is the part of a
+    backbone above a cached tap.
 
-    Raises HeadError if the cache has no such maps, or if it has maps of several taps and `options` do not choose one.
+    `spec` has the shapes of the arrays in the cache. Raises HeadError if it has no maps, or if it has maps of several
+    taps and `options` do not choose one.
     """
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 

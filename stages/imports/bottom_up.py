@@ -92,8 +92,8 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 def are_frames(root: Path) -> bool:
     """Returns whether the .npz files below `root` look like one file per frame, and not like one file per video.
 
-    Every file must then lie in a folder and have a name that ends with a digit, and the first file must not hold
-    several pictures.
+    The result is True if every file lies in a subfolder of `root`, every name ends with a digit, and the first file
+    has one picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):

@@ -23,8 +23,8 @@ class Hdf5File:
     channels and maps of H rows and W columns.
 
     The id of a video is the path of its dataset, without the last name if that is the same in all datasets
-    (`walk/1/features` -> `walk/1`). The option `dataset` states this last name where several are possible, and `.`
-    means that the whole path is the id. Links are not followed.
+    (`walk/1/features` -> `walk/1`). If the videos have several datasets, `dataset` says which last name is read. If
+    `dataset` is `.`, the whole path is the id. Links are not followed.
     """
 
     kind = "hdf5"

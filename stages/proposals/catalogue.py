@@ -60,8 +60,8 @@ class ProposalEntry:
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) in pixels of the resized frame, rounded as detectron2's ResizeShortestEdge rounds
-        them.
+        """Returns (height, width) to which a frame of `height` x `width` pixels is resized, rounded as detectron2's
+        ResizeShortestEdge rounds them.
         """
         # detectron2's order of multiplications decides how a side that ends in .5 is rounded
         scale = self.short_side / min(height, width)

@@ -9,7 +9,8 @@ import numpy as np
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import CLIPS, proposal_arrays
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.decode.wanted import Wanted, WholeFrame
 from kinegraph.stages.options import under
 from kinegraph.stages.proposals.catalogue import entry

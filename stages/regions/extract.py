@@ -30,8 +30,8 @@ def regions_of_clips(
 
     `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are (x1, y1, x2, y2)
     in pixels of the video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t
-    reads the boxes of frame t * T_p / T. `places` are the places of the valid boxes among B * T
-    maps, see `region_features`.
+    reads the boxes of frame t * T_p / T. `places` [2, n] int64 are the frames, counted
+    over all B * T, and the slots of the n valid boxes. Without `places`, they are computed.
 
     `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) in pixels of the video. The network saw it as a square of
     `input_size` px, mirrored if x1 > x2.

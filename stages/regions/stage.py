@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.arrays import ArraySpec, region_arrays
-from kinegraph.cache_schemas.cache import FEATURES, Stage
+from kinegraph.cache_schemas.cache import FEATURES
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.options import need
 from kinegraph.stages.proposals.stage import Proposals
 from kinegraph.stages.recipe import Recipe

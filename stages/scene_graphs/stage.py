@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import CLIPS, graph_arrays
-from kinegraph.cache_schemas.cache import Stage
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.datasets.options import InteractionsOptions
 from kinegraph.stages.generated.interactions import GENERATOR_VERSION
 from kinegraph.stages.recipe import Recipe

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import track_arrays
-from kinegraph.cache_schemas.cache import Stage
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.proposals.stage import SCORES, Proposals
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Rows, StageKind

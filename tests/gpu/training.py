@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from kinegraph.stages.heads.build import build_head
-from kinegraph.stages.training.engine import seeded, train
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.train import seeded, train
 from tests.gpu.checks import Check
 from tests.stages.training.clips_in_memory import POOLED
 from tests.stages.training.resuming import OPTIONS, clips

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import ARRAY_KINDS, MAY_HOLD_NAN
-from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.documents import StageDocument
 from kinegraph.cache_schemas.ledger import Reason
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.kinds import KINDS, kind_of

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kinegraph.cache_schemas.arrays import ArraySpec
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan, why
 from kinegraph.pipeline.caches.verification import verify

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import ArraySpec
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.config import Config

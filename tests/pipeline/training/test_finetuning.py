@@ -34,7 +34,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training.checkpoint import RunError, load_record
 from kinegraph.stages.training.clips import VideoLost
-from kinegraph.stages.training.engine import train
+from kinegraph.stages.training.train import train
 from tests.caches import write_config
 from tests.conftest import moving_square, write_video
 

@@ -14,12 +14,13 @@ import pytest
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import status_array
-from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheTooNew
 from kinegraph.cache_schemas.files import HOST
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinegraph.stages.heads.build import build_head, parse_options
 from kinegraph.stages.heads.grid_graph import links, pooling, positions, upsampling
 from kinegraph.stages.heads.head import HeadError
-from kinegraph.stages.heads.rstg import Attention, GridNodes, RstgOptions, RstgToMap, RstgToVec, Send, SpaceTimeGraph
+from kinegraph.stages.heads.rstg import GridNodes, RstgOptions, RstgToMap, RstgToVec
+from kinegraph.stages.heads.rstg_graph import Attention, Send, SpaceTimeGraph
 
 SCALES = (3, 2, 1)
 B, T, D, C, SIZE = 2, 4, 6, 5, 7

@@ -16,9 +16,9 @@ from kinegraph.stages.backbones.pixels import own_pixels
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.online import OnlineEntry, OnlineHead
 from kinegraph.stages.training import together
-from kinegraph.stages.training.engine import seeded, train
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord
+from kinegraph.stages.training.train import seeded, train
 from tests.stages.training.clips_in_memory import ClipsInMemory
 from tests.stages.training.resuming import CPU, OPTIONS, clips, run
 

@@ -13,10 +13,11 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.clips import FeaturesNotFinite, UnusableClips
-from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
+from kinegraph.stages.training.engine import TrainingDiverged
 from kinegraph.stages.training.evaluation import EvaluationResult, VideoScores, evaluate
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.train import seeded, train
 
 CPU = torch.device("cpu")
 MakeClips = Callable[..., Any]

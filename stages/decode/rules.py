@@ -1,0 +1,48 @@
+"""Lists the versions of the rules by which video files are read. Caches keep the version that they were made with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from kinegraph.stages.decode import durations, first_rules, pictures
+from kinegraph.stages.decode.first_rules import FirstTimeline
+from kinegraph.stages.decode.pictures import Orientation
+from kinegraph.stages.decode.reading import VideoBeingRead
+from kinegraph.stages.decode.timeline import ShownTimes, Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """One version of the rules by which video files are read, as functions.
+
+    `chosen_stream` chooses the stream of a file. `timeline` makes the object that computes when each frame is shown.
+    `promised` returns the duration in seconds that the container states, or None. `duration` returns the duration in
+    seconds of every video, from the container or from its packets. `orientation` says which side of a frame is up.
+    """
+
+    chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
+    timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
+    promised: Callable[[VideoBeingRead], float | None]
+    duration: Callable[[VideoBeingRead, VideoFrame], float]
+    orientation: Callable[[VideoFrame], Orientation]
+
+
+RULES = {
+    1: Rules(
+        chosen_stream=first_rules.chosen_stream,
+        timeline=FirstTimeline,
+        promised=first_rules.promised,
+        duration=first_rules.duration,
+        orientation=first_rules.orientation,
+    ),
+    2: Rules(
+        chosen_stream=pictures.chosen_stream,
+        timeline=Timeline,
+        promised=durations.promised,
+        duration=durations.duration,
+        orientation=pictures.orientation,
+    ),
+}  # version of `clips` -> rules

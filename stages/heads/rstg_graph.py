@@ -1,0 +1,317 @@
+"""The graph of RSTG: space stages and time stages over the nodes of a grid (Nicolicioiu, Duta and Leordeanu, NeurIPS
+2019, section 3).
+
+Shapes: B clips, T frames, V nodes of the grid, P pairs (receiver i, sender j) of nodes, D = `dim` channels of a node.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from kinegraph.stages.device import through_lstm
+from kinegraph.stages.heads.grid_graph import POSITION_CELLS, links, positions
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.options import StageOptions
+
+StepOrder = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
+LstmState = tuple[Tensor, ...]
+OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # name in earlier versions -> name now
+
+
+class RstgBlockOptions(StageOptions):
+    dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
+    scales: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        (3, 2, 1), min_length=1, description="grids of g x g nodes, in this order"
+    )
+    num_iterations: int = Field(3, gt=0, description="number of space stages (K)")
+    schedule: StepOrder = Field(
+        "all_temp",
+        description="all_temp: a time stage before each space stage and after the last; one_temp: one "
+        "time stage, at the end; space_only: a mean over time in place of time stages; "
+        "time_only: no messages; homogeneous: links in time carry messages too",
+    )
+    attention: Literal["paper", "tf_dot", "tf_sum", "torch_dot"] = Field(
+        "paper",
+        description="paper: eq. 3 and 4, neighbours only; tf_dot and tf_sum: `dot` and `simple` of the authors' "
+        "TensorFlow release; torch_dot: their PyTorch port. The released forms take a softmax over all nodes",
+    )
+    positional: bool = Field(False, description="messages know the positions of sender and receiver")
+    update: Literal["shared", "scalewise"] = Field("shared", description="one update network, or one per scale")
+    norm: Literal["layer", "layer_clip", "batch", "none"] = Field(
+        "layer",
+        description="layer: nodes and messages are normalised frame by frame (with attention `paper`, "
+        "messages of linked pairs only; the release takes all pairs); layer_clip: input nodes "
+        "are normalised over the clip, as released, which is not causal; batch: input nodes "
+        "only",
+    )
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _is_no_old_form(cls, attention: object) -> object:
+        if isinstance(attention, str) and attention in OLD_ATTENTIONS:
+            raise ValueError(
+                f"{attention!r} lacked biases and a ReLU of the release; {OLD_ATTENTIONS[attention]!r} has them. A run "
+                "that was trained with the old form cannot be used any more: train it again"
+            )
+        return attention
+
+
+class SpaceTimeGraph(nn.Module):
+    """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3). `forward` also returns the recurrent
+    states after the last frame.
+
+    A long video can be processed in pieces, if `forward` gets the states after the piece before. The nodes then equal
+    those of the whole video, with three exceptions, which take a mean over the piece: the schedule `space_only`, the
+    norm `layer_clip`, and the norm `batch` in training.
+    """
+
+    def __init__(self, options: RstgBlockOptions) -> None:
+        super().__init__()
+        dim = options.dim
+        self.schedule, self.num_iterations = options.schedule, options.num_iterations
+        self.norm = _input_norm(options.norm, dim)
+        self.space = SpaceStage(options)
+        recurrent = options.schedule in ("all_temp", "time_only")
+        self.intern = nn.LSTM(dim, dim, batch_first=True) if recurrent else None
+        self.extern = nn.LSTM(dim, dim, batch_first=True) if recurrent or options.schedule == "one_temp" else None
+
+    def forward(self, nodes: Tensor, states: Sequence[LstmState] | None = None) -> tuple[Tensor, list[LstmState]]:
+        before = iter(states or ())
+        after: list[LstmState] = []
+        nodes = self._normed(nodes)
+        for _ in range(self.num_iterations):
+            if self.schedule in ("all_temp", "time_only", "homogeneous"):
+                nodes = self._through_time(self.intern, nodes, next(before, None), after)
+            nodes = self.space(nodes)
+        if self.schedule == "space_only":
+            return nodes.mean(1, keepdim=True).expand_as(nodes), after
+        return self._through_time(self.extern, nodes, next(before, None), after), after
+
+    def _normed(self, nodes: Tensor) -> Tensor:
+        """Returns the nodes [B, T, V, D] after the normalisation that the option `norm` chooses. There are B clips, T
+        frames, V nodes of a frame and D channels of a node.
+        """
+        # BatchNorm1d needs the channels in the second axis, so the axes B, T and V are joined to one axis for it.
+        flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
+        normed: Tensor = self.norm(flat)
+        return normed.view(nodes.shape)
+
+    def _through_time(
+        self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
+    ) -> Tensor:
+        """Returns the nodes [B, T, V, D] after one step in time, in which nodes get values of earlier frames (RSTG
+        paper, eq. 6). There are B clips, T frames, V nodes of a frame and D channels of a node.
+
+        The LSTM `lstm` computes the step. If `lstm` is None, each frame sends messages to the next frame. `state` is
+        the state before the first frame, or None at the start of a video. The state after the last frame is appended to
+        the list `after`.
+        """
+        if lstm is None:
+            nodes, state = self.space.through_time(nodes, state)
+        else:
+            sequences = nodes.transpose(1, 2)  # [B, V, T, D]
+            flat, state = through_lstm(lstm, sequences.flatten(0, 1), state)
+            nodes = flat.view(sequences.shape).transpose(1, 2)
+        assert state is not None
+        after.append(state)
+        return nodes
+
+
+class SpaceStage(nn.Module):
+    """Sends messages once between the V nodes of each frame (RSTG paper, eq. 1 to 5).
+
+    Maps nodes [B, T, V, D] to nodes of the same shape, for B clips, T frames and D channels.
+    """
+
+    sender: Tensor  # [P], a node
+    receiver: Tensor  # [P]
+    receives: Tensor  # [V, P], 1 where the pair's receiver is the node
+    position: Tensor  # [V, 36], or [V, 0]
+
+    def __init__(self, options: RstgBlockOptions) -> None:
+        super().__init__()
+        dim, num_nodes = options.dim, sum(g * g for g in options.scales)
+        pairs = links(options.scales)
+        if options.attention != "paper":
+            pairs = [(i, j) for i in range(num_nodes) for j in range(num_nodes)]
+        receiver, sender = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
+        receives = [[float(i == node) for i, _ in pairs] for node in range(num_nodes)]
+        self.register_buffer("receiver", receiver, persistent=False)
+        self.register_buffer("sender", sender, persistent=False)
+        self.register_buffer("receives", torch.tensor(receives), persistent=False)
+        self.silent = options.schedule == "time_only"
+        if options.positional and max(options.scales) > POSITION_CELLS:
+            raise HeadError(f"scales: given {max(options.scales)}, allowed with `positional`: up to {POSITION_CELLS}.")
+        position = positions(options.scales).float() if options.positional else torch.empty(num_nodes, 0)
+        self.register_buffer("position", position, persistent=False)
+        layered = options.norm in ("layer", "layer_clip")
+        self.update = Update(dim if self.silent else 2 * dim, dim, options, layered)
+        if not self.silent:
+            self.send = Send(dim + position.shape[1], dim, layered)
+            self.attention = Attention(dim, options, layered)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        if self.silent:
+            alone: Tensor = self.update(nodes)
+            return alone
+        located = self._located(nodes)
+        messages = self.send(located, located, self.sender, self.receiver)  # [B, T, P, D]
+        weights = self.attention.weights(nodes)[..., self.receiver, self.sender]  # [B, T, P]
+        gathered = self.attention.finish(self.receives @ (weights[..., None] * messages))  # [B, T, V, D]
+        updated: Tensor = self.update(torch.cat([nodes, gathered], -1))
+        return updated
+
+    def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
+        """Passes messages in time. Returns the new nodes [B, T, V, D] and the state after the last frame, for B clips,
+        T frames, V nodes of a frame and D channels of a node.
+
+        The new node of a frame is computed from the node in `nodes` and a message from the new node of the previous
+        frame. The layers that compute messages between the nodes of one frame also compute these messages. `state` is
+        the state after the frames before, or None at the start, where the previous nodes are 0.
+        """
+        everyone = torch.arange(nodes.shape[2], device=nodes.device)
+        past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
+        frames = []
+        for now in nodes.unbind(1):
+            message = self.send(self._located(past), self._located(now), everyone, everyone)
+            past = self.update(torch.cat([now, message], -1))  # [B, V, D]
+            frames.append(past)
+        return torch.stack(frames, 1), (past,)
+
+    def _located(self, nodes: Tensor) -> Tensor:
+        return torch.cat([nodes, self.position.expand(*nodes.shape[:-1], -1)], -1)
+
+
+class Send(nn.Module):
+    """Computes the message from node j to node i from their vectors [v_j | v_i], with two linear layers and a ReLU
+    after each (RSTG paper, eq. 1 and 2).
+    """
+
+    def __init__(self, in_features: int, dim: int, layered: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(2 * in_features, dim)
+        self.second = nn.Linear(dim, dim)
+        self.norm = SetNorm(dim) if layered else nn.Identity()
+
+    def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
+        """Returns one message for each pair (sender, receiver) of nodes: [..., P, D] for P pairs and D channels.
+
+        `senders` and `receivers` [..., V, in_features] have the features of all V nodes in these two roles. `sender`
+        and `receiver` [P] are the indices of the two nodes of each pair.
+        """
+        # the first layer runs on V nodes in each role, not on P pairs: the same result with less work
+        from_sender, from_receiver = self.first.weight.chunk(2, 1)
+        sent = F.linear(senders, from_sender)[..., sender, :]
+        received = F.linear(receivers, from_receiver, self.first.bias)[..., receiver, :]
+        messages: Tensor = self.norm(self.second((sent + received).relu()).relu())
+        return messages
+
+
+class Attention(nn.Module):
+    """Computes attention weights between nodes (RSTG paper, eq. 3 and 4). Row i of the weights belongs to the node that
+    receives messages, column j to the node that sends. `adjacency` [V, V] is 1 for two of the V nodes that are linked,
+    else 0.
+
+    The option `attention` chooses the form:
+    `paper`: no softmax. Only linked nodes exchange messages.
+    `tf_dot`: a softmax over all nodes. The logits of nodes without a link are 0, so these nodes still contribute.
+    `tf_sum`: a softmax over all nodes. A logit is the sum of two numbers, one from each node. Nodes without a link have
+    logit 0, and linked nodes get 1 added.
+    `torch_dot`: a softmax over all nodes. Links play no part.
+
+    All forms but `paper` are those of the released code. They add a bias to the weighted sum of messages and apply a
+    ReLU.
+    """
+
+    adjacency: Tensor
+
+    def __init__(self, dim: int, options: RstgBlockOptions, layered: bool) -> None:
+        super().__init__()
+        self.form = form = options.attention
+        num_nodes, linked = sum(g * g for g in options.scales), set(links(options.scales))
+        adjacency = [[float((i, j) in linked) for j in range(num_nodes)] for i in range(num_nodes)]
+        self.register_buffer("adjacency", torch.tensor(adjacency), persistent=False)
+        out_features, released = 1 if form == "tf_sum" else dim, form != "paper"
+        self.of_sender = nn.Linear(dim, out_features, bias=released)
+        self.of_receiver = nn.Linear(dim, out_features, bias=released)
+        self.bias = nn.Parameter(torch.zeros(dim)) if released else None
+        self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
+
+    def weights(self, nodes: Tensor) -> Tensor:
+        """Returns the attention weights [..., V receivers, V senders] between `nodes` [..., V, D], which are V nodes
+        with D channels each.
+        """
+        senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
+        if self.form == "tf_sum":
+            masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
+            return (masked + self.adjacency).softmax(-1)
+        logits: Tensor = receivers @ senders.transpose(-1, -2)
+        if self.form == "tf_dot":
+            logits = self.adjacency * logits
+        return logits if self.form == "paper" else logits.softmax(-1)
+
+    def finish(self, gathered: Tensor) -> Tensor:
+        """Returns the messages [..., V, D] that the nodes receive, made from the sums `gathered` [..., V, D], for V
+        nodes and D channels.
+
+        A bias, a normalisation if there is one, and a ReLU are applied to the sums. With `attention: paper`, the sums
+        are returned unchanged.
+        """
+        if self.bias is None:
+            return gathered
+        biased: Tensor = self.norm(gathered + self.bias)
+        return biased.relu()
+
+
+class Update(nn.Module):
+    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message,
+    side by side, have `in_features` numbers. Two linear layers, each with a ReLU behind it, map them to `dim` numbers.
+
+    The option `update` says whether all nodes share these two layers, or each scale of the grid has two layers of its
+    own. With `layered`, a norm over the nodes and channels of a frame follows.
+    """
+
+    def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
+        super().__init__()
+        self.sizes = [g * g for g in options.scales]
+        if options.update == "shared":
+            self.sizes = [sum(self.sizes)]
+        self.networks = nn.ModuleList(
+            nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()) for _ in self.sizes
+        )
+        self.norm = SetNorm(dim) if layered else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the new nodes [..., V, D] for x [..., V, in_features]: V nodes with D channels each. A row of x is a
+        node and the message to this node, side by side.
+        """
+        parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
+        updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
+        return updated
+
+
+class SetNorm(nn.Module):
+    """A LayerNorm over several axes. Mean and variance are taken over the last `num_axes` axes together, for example
+    over the nodes and channels of a frame. Each channel has its own gain and bias.
+    """
+
+    def __init__(self, dim: int, num_axes: int = 2) -> None:
+        super().__init__()
+        self.num_axes = num_axes
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-self.num_axes :]) * self.weight + self.bias
+
+
+def _input_norm(norm: str, dim: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm1d(dim)
+    if norm == "none":
+        return nn.Identity()
+    return SetNorm(dim, num_axes=3 if norm == "layer_clip" else 2)
