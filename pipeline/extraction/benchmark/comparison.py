@@ -230,8 +230,9 @@ def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str
     A loop decodes all videos once, and extracts one video, before it is returned.
     """
     loops: dict[str, PlainLoop] = {}
+    loop: PlainLoop | None = None
     left_out: dict[str, str] = {}
-    threads = extraction.config.run.worker_threads
+    threads, device = extraction.config.run.worker_threads, extraction.loaded.device
     decoders: dict[str, Callable[[], FrameSource]] = {
         PLAIN: PillowFrames,
         PLAIN_TORCHCODEC: lambda: TorchcodecFrames(threads),
@@ -241,7 +242,8 @@ def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str
             left_out[name] = reason
             continue
         try:
-            loop = PlainLoop(extraction.config, extraction.loaded.device, decoder())
+            frames = decoder()
+            loop = loop.decoding_with(frames) if loop else PlainLoop(extraction.config, device, frames)
             _decode(loop, extraction.rows)
             with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
                 loop.run(_first_video(extraction.rows), Path(folder))

@@ -6,6 +6,7 @@ The networks are as torch builds them, with batch norms that are not folded and 
 """
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +89,12 @@ class PlainLoop:
         self.proposer: nn.Module | None = None
         if (proposals := recipe.proposals) is not None and proposals.network is not None:
             self.proposer = build_proposer(proposals.network, proposals.weights_word).to(device)
+
+    def decoding_with(self, frames: FrameSource) -> "PlainLoop":
+        """Returns a loop with the same networks that decodes with `frames`."""
+        loop = copy(self)
+        loop.frames = frames
+        return loop
 
     @torch.inference_mode()
     def run(self, rows: Sequence[ClipRow], folder: Path) -> None:
