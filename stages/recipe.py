@@ -90,8 +90,10 @@ class Recipe(StageOptions):
 
         `more` are further fields of `Wanted`, for example `numbered=True` for a stage that needs the numbers of frames.
         """
-        clips = self.clips
-        return Wanted(num_frames=clips.num_frames, short=clips.short, may_repeat=clips.has_windows, **more)
+        clips, has_windows = self.clips, self.clips.has_windows
+        return Wanted(
+            num_frames=clips.num_frames, short=clips.short, may_repeat=has_windows, overlapping=has_windows, **more
+        )
 
     def check_every(self, key: str, every: int) -> None:
         """Raises ValueError if the number of frames of a clip is not a multiple of `every`.

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import OpenImages, open_images
 from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.overlap import OverlappingFrames
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, TimedFrame, open_video
@@ -123,8 +125,8 @@ def _skipping(
     from that of reading the whole video from the start. For example, a warning of the decoder can depend on the parts
     that were skipped.
     """
-    for begin in (open_videos.left_before, open_videos.begun):
-        with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
+    for begin in (partial(open_videos.left_before, waits=wanted.overlapping), open_videos.begun):
+        with suppress(SeekLost), begin(path, partial(_first_wanted, rows)) as video:
             if video is None:
                 continue
             was_left = video.latest is not None
@@ -186,6 +188,9 @@ class _Pass:
         ] = {}  # row -> end of the time during which the row's last frame was shown, s
         self.by_number = rows[0].target_frames is not None  # frames are then counted from the video's start
         self.video_frames = 0
+        self._overlap: OverlappingFrames | None = None  # where rows of the next pass overlap with these
+        if skips and wanted.overlapping and isinstance(video, OpenVideo) and rows[-1].target_times:
+            self._overlap = OverlappingFrames(video, min(rows[-1].target_times))
         self.first_of_clip = {
             row.clip_id.rpartition(":")[0]: row_index for row_index, row in reversed([*enumerate(rows)])
         }
@@ -207,6 +212,8 @@ class _Pass:
         if isinstance(self.video, OpenImages):
             self.video.read_ahead(int(slot.at) if self.by_number else self.video.place(slot.at) for slot in slots)
         last_seconds = self._fill(slots, deadline)
+        if self._overlap is not None:
+            self._overlap.leave()
         complaint = self.video.complaints
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
@@ -218,10 +225,11 @@ class _Pass:
         time.monotonic() passes `deadline`, the rows that still lack frames are marked as failed.
         """
         filled = 0
-        current, slack = self.video.latest, self.video.slack_seconds
+        shown_frames = self.video if self._overlap is None else self._overlap
+        current, slack = shown_frames.latest, self.video.slack_seconds
         try:
             self._skip(slots[:1])
-            for shown in self.video.frames(deadline):
+            for shown in shown_frames.frames(deadline):
                 if current is not None:
                     reached = shown.number if self.by_number else shown.seconds - slack
                     due = bisect_left(slots, reached, filled, key=lambda slot: slot.at)
@@ -250,7 +258,8 @@ class _Pass:
         """
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
-                self.video.skip_to(slot.at)
+                if self.video.skip_to(slot.at) and self._overlap is not None:
+                    self._overlap.forget()
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
         """Writes the decoded frame `shown` to `slots`, the places of clips that need this frame. Slots of rows that

@@ -5,12 +5,13 @@ Torch-free.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from kinegraph.stages.decode.opening import on_disk
 from kinegraph.stages.decode.stream import OpenVideo, begin_video
 
+WAIT_SECONDS = 0.5  # between two looks at the other threads
 FirstWanted = Callable[[float], float]  # slack of the video in seconds -> first wanted time, s
 Identity = tuple[int, int, int, int]
 
@@ -27,42 +28,55 @@ class OpenVideos:
 
     After the block, the video stays open at the frame where the thread stopped. The next thread that needs later frames
     reads on from there. At most `limit` videos stay open, and the oldest is closed first. A video that was read to its
-    end, or in which anything went wrong, is closed at once. Any number of threads may use one `OpenVideos`. Call
-    `close` at the end.
+    end is closed at once, unless it keeps frames for overlapping windows. So is a video in which anything went wrong.
+    Any number of threads may use one `OpenVideos`. Call `close` at the end.
     """
 
     def __init__(self, limit: int = 0) -> None:
         self._limit, self._is_closed = limit, False
         self._left: list[_Left] = []
-        self._lock = threading.Lock()
+        self._under_way: list[tuple[str, float]] = []  # path and first wanted time of each reading that has begun
+        self._changed = threading.Condition()
 
     @contextmanager
-    def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
+    def left_before(self, path: str, first_wanted: FirstWanted, *, waits: bool = False) -> Iterator[OpenVideo | None]:
         """Lends an OpenVideo of the file `path` that an earlier unit left open, for a `with` block. Only a video at a
         place before the first wanted time is lent. Lends None if there is none.
 
         `first_wanted` is a function that returns the first wanted time in seconds. Its argument is the `slack_seconds`
-        of the video, the tolerance of its times in seconds.
+        of the video, the tolerance of its times in seconds. With `waits`, waits while another thread reads an earlier
+        part of the same file, so that the file is read once.
         """
-        left = self._taken(path, first_wanted)
-        if left is None:
-            yield None
-            return
-        with self._lent(left) as video:
-            yield video
+        with self._noted(path, first_wanted):
+            left = self._taken(path, first_wanted, waits=waits)
+            with nullcontext() if left is None else self._lent(left) as video:
+                yield video
 
     @contextmanager
-    def begun(self, path: str, _: FirstWanted) -> Iterator[OpenVideo]:
+    def begun(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo]:
         """Opens the video at `path` and lends it for a `with` block. Raises DecodeError where the video cannot be
         opened.
         """
         identity = _identity(path)
-        with self._lent(_Left(path, identity, begin_video(path))) as video:
+        with self._noted(path, first_wanted), self._lent(_Left(path, identity, begin_video(path))) as video:
             yield video
+
+    @contextmanager
+    def _noted(self, path: str, first_wanted: FirstWanted) -> Iterator[None]:
+        """Notes, for a `with` block, that a thread reads the video `path` from the first wanted time on."""
+        entry = path, first_wanted(0.0)
+        with self._changed:
+            self._under_way.append(entry)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way.remove(entry)
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Closes all open videos. A video that a caller still uses is closed at the end of the `with` block."""
-        with self._lock:
+        with self._changed:
             self._is_closed, closing, self._left = True, self._left, []
         for left in closing:
             left.video.close()
@@ -85,7 +99,7 @@ class OpenVideos:
         If more videos than the limit are kept, the oldest are returned. After a call of `close`, no video is kept, and
         `left` itself is returned.
         """
-        with self._lock:
+        with self._changed:
             if self._is_closed:
                 return [left]
             self._left.append(left)
@@ -93,7 +107,7 @@ class OpenVideos:
             self._left = self._left[len(surplus) :]
             return surplus
 
-    def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
+    def _taken(self, path: str, first_wanted: FirstWanted, *, waits: bool) -> _Left | None:
         """Returns an open video of the file `path`, and removes it from the kept videos. Returns None if no kept video
         fits.
 
@@ -101,10 +115,12 @@ class OpenVideos:
         the one that was read furthest is returned. `first_wanted` is a function: tolerance of the times of a video ->
         first wanted time, both in seconds.
         """
-        if not self._left:
+        if not self._left and not waits:
             return None
-        identity = _identity(path)
-        with self._lock:
+        identity, first = _identity(path), first_wanted(0.0)
+        with self._changed:
+            while waits and any(of == path and seconds < first for of, seconds in self._under_way):
+                self._changed.wait(WAIT_SECONDS)
             fitting = [left for left in self._left if left.path == path and left.identity == identity]
             fitting = [left for left in fitting if _is_before(left.video, first_wanted)]
             left = max(fitting, key=lambda left: _position(left.video), default=None)
@@ -114,7 +130,9 @@ class OpenVideos:
 
 
 def _position(video: OpenVideo) -> float:
-    return video.latest.seconds if video.latest is not None else 0.0
+    """Returns the time in seconds of the first frame that a reader of `video` can still get."""
+    first = video.again[0] if video.again else video.latest
+    return first.seconds if first is not None else 0.0
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:

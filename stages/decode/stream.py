@@ -101,6 +101,7 @@ class OpenVideo:
         self.first_stamp_seconds = self.passed_seconds = 0.0
         self.is_at_end, self._has_frame = False, False
         self.latest: TimedFrame | None = None  # the frame that was yielded last
+        self.again: list[TimedFrame] = []  # the last frames in order, up to `latest`, which a later reader may need too
         self._coded = self._number = self._noted = 0
         self._seeker: seeking.Seeker | None = None
         self._landing: Packet[Any] | None = None  # packet of the key frame of the last seek, until decoded
@@ -162,10 +163,10 @@ class OpenVideo:
         """Returns whether the reader can go on from the latest frame, with the same result as if it read the video
         again from the start.
 
-        The result is False before the first frame, at the end of the video, and after an error or a message of the
-        decoder.
+        The result is False before the first frame and after an error or a message of the decoder. At the end of the
+        video it is False unless `again` has frames.
         """
-        return self.latest is not None and not self.is_at_end and self.is_clean
+        return self.latest is not None and (not self.is_at_end or bool(self.again)) and self.is_clean
 
     def _num_complaints(self) -> int:
         said = sum(name != NOBODY for _, name, _ in self._logs)
@@ -197,8 +198,8 @@ class OpenVideo:
                 self.latest = TimedFrame(seconds, frame, *numbers)
                 yield self.latest
 
-    def skip_to(self, seconds: float) -> None:
-        """Skips a part of the video: seeks to the last key frame at or before `seconds`.
+    def skip_to(self, seconds: float) -> bool:
+        """Skips a part of the video: seeks to the last key frame at or before `seconds`. Returns whether it did.
 
         Does nothing if little would be skipped, or if a seek might lead to other frames than reading from the start.
         Raises SeekLost if the seek led to another place than the index of the file says. Then the caller has to read
@@ -206,7 +207,7 @@ class OpenVideo:
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
-            return
+            return False
         try:
             if self._seeker is None:
                 self._seeker = seeking.Seeker(self)
@@ -216,6 +217,7 @@ class OpenVideo:
         if landing is not None:
             self._landing = landing
             self._pending.clear()
+        return landing is not None
 
     def _note_size(self, seconds: float, frame: VideoFrame) -> None:
         if (frame.width, frame.height) != self._coded_size:

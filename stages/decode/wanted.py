@@ -42,6 +42,9 @@ class Wanted:
     frames that a proposal network needs. If `numbered` is true, the stages also need the number of each frame in the
     video, so the video is read to its end. A clip that shows one frame at all its times fails, unless `may_repeat` is
     true.
+
+    If `overlapping` is true, clips that follow each other share frames, as windows do. A decoder then keeps the frames
+    that the next clips may need again.
     """
 
     num_frames: int
@@ -50,6 +53,7 @@ class Wanted:
     numbered: bool = False
     short: str = "repeat_last"
     may_repeat: bool = False
+    overlapping: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """Returns the frames that `self` and `other` together need of a clip.
