@@ -36,7 +36,8 @@ Outcome = list[DecodedClip | DecodeError]
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Has an item for each decoded frame."""
-    really_decoded, frames = OpenVideo._decoded, []
+    really_decoded = OpenVideo._decoded
+    frames: list[None] = []
 
     def counted(self: OpenVideo) -> Iterator[Any]:
         for frame in really_decoded(self):
