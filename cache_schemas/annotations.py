@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.storage import Storage
 
 ANNOTATIONS = "annotations.json"
+WINDOWS = "windows"  # the value of `sampling` in the clip options of a cache whose rows are windows
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -47,6 +48,11 @@ class Annotations(Document):
 
     schema_version: int = Field(ge=1)
     database: dict[str, AnnotatedVideo]
+
+
+def has_windows(cache: Cache) -> bool:
+    """Returns whether the rows of `cache` are windows. Such a cache has annotations.json."""
+    return bool(cache.manifest["clips"].get("sampling") == WINDOWS)
 
 
 def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) -> None:

@@ -2,6 +2,9 @@
 says what to do.
 """
 
+from collections.abc import Callable
+
+from kinegraph.cache_schemas.annotations import has_windows, read_annotations
 from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache
 from kinegraph.cache_schemas.errors import CacheError
 
@@ -30,9 +33,16 @@ def documents_advice(cache: Cache) -> list[str]:
     valid without the documents.
     """
     told = [*absent_documents(cache).values()]
-    for document in ("classes", "multi_label", "dataset"):
+    readers: list[Callable[[], object]] = [
+        lambda: cache.classes,
+        lambda: cache.multi_label,
+        lambda: cache.dataset,
+    ]
+    if has_windows(cache):
+        readers.append(lambda: read_annotations(cache))
+    for read in readers:
         try:
-            getattr(cache, document)
+            read()
         except CacheError as error:
             told.append(str(error))
     return told

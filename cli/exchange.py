@@ -50,7 +50,7 @@ def export(
     if prefix and to != "tad":
         raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
     if "/" in prefix or not prefix.isprintable():
-        raise UsageError(f"--prefix {prefix!r}: given, allowed: the begin of a file name")
+        raise UsageError(f"--prefix {prefix!r}: expected the first letters of file names, without /")
     with counting() as progress:
         if to == "tad":
             sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kinegraph.cache_schemas.annotations import write_annotations
+from kinegraph.cache_schemas.annotations import has_windows, write_annotations
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, merged, name_of_video, row_order
 from kinegraph.cache_schemas.closure import stages_in_order
@@ -24,7 +24,7 @@ from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.clips.options import WINDOWS, ClipOptions
+from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import Sampled, clips_of
 from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.datasets.datasets import list_videos
@@ -70,7 +70,7 @@ class Indexed:
     @property
     def has_windows(self) -> bool:
         """Returns whether the rows are windows. Intervals of the data set are then annotations of their videos."""
-        return bool(self.cache.manifest["clips"].get("sampling") == WINDOWS)
+        return has_windows(self.cache)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -118,23 +118,23 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
-    has_windows = config.clips.has_windows
-    if not has_windows:
+    slides = config.clips.has_windows
+    if not slides:
         Cache.create(config.cache, clips_options(config.clips), layout)
     probes = _probe_all(listing, config, on_progress)
     short: list[str] = []
-    if has_windows:
+    if slides:
         listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips)
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     old = list(cache.clips.rows()) if storage.exists(TABLE) else []
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
-    if has_windows:
+    if slides:
         rows += windowed.kept_rows(old, listing, probes, short)
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     _write(storage, listing, table)
-    if has_windows:
+    if slides:
         write_annotations(storage, windowed.annotated(listing, probes, config.clips))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.annotations import ANNOTATIONS, has_windows, read_annotations
 from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
@@ -116,6 +117,8 @@ def _document_problems(cache: Cache) -> Iterator[Problem]:
         LABELS: lambda: cache.multi_label,
         DATASET: lambda: cache.dataset,
     }
+    if has_windows(cache):
+        readers[ANNOTATIONS] = lambda: read_annotations(cache)
     readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}
     damaged: set[str] = set()
 

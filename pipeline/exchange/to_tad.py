@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.annotations import AnnotatedVideo, read_annotations
+from kinegraph.cache_schemas.annotations import AnnotatedVideo, has_windows, read_annotations
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import FEATURES, Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
@@ -29,7 +29,6 @@ from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.exchange.to_npy import claim, file_name, manifest_of, open_checked, put_manifest, put_npy
 from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
-from kinegraph.stages.clips.options import WINDOWS
 
 FOLDER, ANNOTATIONS, CATEGORIES = "features", "annotations.json", "category_idx.txt"
 MISSING = f"{FOLDER}/missing_files.txt"  # OpenTAD looks for it beside the features
@@ -105,7 +104,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> ArraySpec:
 
 def _require_windows(source: Cache) -> None:
     options = source.manifest["clips"]
-    if options.get("sampling") != WINDOWS:
+    if not has_windows(source):
         given = options.get("sampling", "an import")
         raise ExchangeError(f"{source.root}: rows are from {given}; --to tad needs `clips.sampling: windows`")
     crops = [crop for name in options["crops"] for crop in crops_of(name)]

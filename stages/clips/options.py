@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from kinegraph.cache_schemas.annotations import WINDOWS
 from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, MAX_EVEN, base_of, crops_of, is_crop
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.options import StageOptions, need
 
 MAX_ROWS = 10_000  # of one video
-WINDOWS = "windows"  # the value of sampling for windows that slide over the whole video
 HOPS = ("hop_frames", "hop_seconds")
 NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 

@@ -8,15 +8,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kinegraph.cache_schemas.annotations import read_annotations
+from kinegraph.cache_schemas.annotations import ANNOTATIONS, read_annotations
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError, CacheNotFound
+from kinegraph.cache_schemas.index_documents import documents_advice
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cache_schemas.sequences import VideoSequences
 from kinegraph.pipeline.caches import windowed
 from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.exchange.to_store import export_cache
+from kinegraph.pipeline.exchange.to_tad import export_tad
 from kinegraph.stages.datasets.errors import DatasetError
 from tests.conftest import moving_square, write_video
 
@@ -155,3 +159,20 @@ def test_batches_of_sequences_have_masks(windows_cache: Cache) -> None:
     assert batch["labels"].tolist() == [[1.0, 1.0], [0.0, 1.0]]
     assert torch.equal(batch[POOLED][1, :3], sequences.clips.video("mid.mp4")[POOLED])
     assert not batch[POOLED][1, 3:].any()
+
+
+def test_copies_have_the_annotations_and_verify_reads_them(windows_cache: Cache, tmp_path: Path) -> None:
+    copy = export_cache(windows_cache, tmp_path / "copy", kind="hdf5").cache
+    assert read_annotations(copy) == read_annotations(windows_cache)
+    for name, cache in (("zarr", windows_cache), ("hdf5", copy)):
+        export_tad(cache, str(tmp_path / name))
+    assert (tmp_path / "zarr/features/long.npy").read_bytes() == (tmp_path / "hdf5/features/long.npy").read_bytes()
+    assert verify(copy.root).problems == ()
+    (tmp_path / "copy" / ANNOTATIONS).write_text('{"schema_version": 1, "database": {"a": 1}}')
+    (problem,) = verify(copy.root).problems
+    assert (problem.object, problem.kind) == (ANNOTATIONS, "document")
+    assert "database.a" in problem.detail
+    assert documents_advice(copy) == [problem.detail]
+    (tmp_path / "copy" / ANNOTATIONS).unlink()
+    with pytest.raises(CacheError, match=r"annotations.json does not exist.*kinegraph index CONFIG"):
+        export_tad(copy, str(tmp_path / "hdf5"))
