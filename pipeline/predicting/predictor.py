@@ -36,6 +36,7 @@ from kinegraph.stages.training.checkpoint import RunError, RunRecord, load_head,
 from kinegraph.stages.training.evaluation import clip_logits, joined, probabilities
 from kinegraph.stages.training.records import RECORD_FILE
 
+WITHOUT_WINDOW = "too_short: the video is shorter than a window of the run"  # it has no row
 VIDEOS_AT_ONCE = 64  # whose features lie in the temporary folder at a time
 SPLIT = "predict"
 FILES = ("graphs.files", "proposals.files")  # where a user's own graphs and boxes lie; no fingerprint covers it
@@ -138,7 +139,7 @@ class Predictor:
 
     def _prediction(self, video: str, scored: Sequence["_Scored"]) -> Prediction:
         reasons = [clip.failure for clip in scored if clip.logits is None]
-        failure = next(iter(reasons), "")
+        failure = next(iter(reasons), "" if scored else WITHOUT_WINDOW)
         spans: dict[Interval, list[_Scored]] = {}
         for clip in sorted(scored, key=lambda clip: clip.span):
             if clip.row.is_probed:

@@ -82,6 +82,14 @@ def test_a_window_longer_than_every_video(windows_config: Config, tmp_path: Path
     assert len(index(changed(windows_config, tmp_path, num_frames=40)).cache.clips) == 2, "the other options are kept"
 
 
+def test_annotations_that_a_killed_index_did_not_write(windows_config: Config, tmp_path: Path) -> None:
+    config = changed(windows_config, tmp_path)
+    cache = index(config).cache
+    cache.storage.delete(ANNOTATIONS)
+    found = index(config)
+    assert (found.num_new_rows, read_annotations(found.cache)["long.mp4"].num_windows) == (0, 17)
+
+
 def test_segments_of_two_splits(windows_config: Config, tmp_path: Path) -> None:
     lines = ["path,label,split,start,end", "long.mp4,left,train,0,1", "long.mp4,left,test,1,2"]
     (tmp_path / "listed.csv").write_text("\n".join(lines))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.predicting.videos import picture_files
 from kinegraph.stages.errors import UsageError
 
@@ -48,3 +49,9 @@ def test_a_video_is_never_overwritten(tmp_path: Path) -> None:
     for out in (video, tmp_path / "link.mp4", tmp_path):
         with pytest.raises(UsageError, match="is one of the videos"):
             picture_files("--overlay", out, [str(video)], ENDINGS, overwrite=True)
+
+
+def test_a_video_without_a_row_has_a_reason() -> None:
+    """A run on windows makes no row of a video that is shorter than a window."""
+    told = Predictor.__new__(Predictor)._prediction("v.mp4", [])
+    assert (told.scores, told.failure) == (None, "too_short: the video is shorter than a window of the run")
