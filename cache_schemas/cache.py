@@ -63,8 +63,9 @@ class Cache:
         self.storage = open_storage(root)
         self.root = self.storage.root
         if not self.storage.exists(MANIFEST):
+            looked = "" if self.location == self.root else f", looked from {Path.cwd()}"
             raise CacheNotFound(
-                f"No cache at {self.root} ({MANIFEST} is missing). Make one with `kinegraph index CONFIG`."
+                f"No cache at {self.root} ({MANIFEST} is missing{looked}). Make one with `kinegraph index CONFIG`."
             )
         self.manifest = read_document(self.storage, MANIFEST, Manifest).model_dump()
         if self.manifest["upgrading"] and not half_upgraded:

@@ -22,6 +22,10 @@ class CacheNotFound(CacheError, FileNotFoundError):
     """There is no cache at the path or URL that the caller gave."""
 
 
+class UnknownSplit(CacheError):
+    """The caller asks for a split that no clip of the cache has."""
+
+
 class CacheMismatch(CacheError):
     """The cache was made with other options than the caller asks for, or an upgrade of the cache has not ended."""
 

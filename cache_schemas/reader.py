@@ -12,7 +12,7 @@ from kinegraph.cache_schemas.arrays import crop_array
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import seen_rectangle
-from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.errors import CacheError, UnknownSplit
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.sealed_rows import sealed_records
@@ -160,11 +160,11 @@ class CachedClips:
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
         """Returns a mask of the rows of the cache that are in `split`, bool [rows]. If `split` is None, all rows are in
-        the mask. `splits` has the split of every row. Raises CacheError for an unknown split.
+        the mask. `splits` has the split of every row. Raises UnknownSplit for an unknown split.
         """
         if split is not None and split not in splits:
             names = ", ".join(sorted(set(splits))) or "none"
-            raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {names}.")
+            raise UnknownSplit(f"{self.cache.root} has no clip in split {split!r}; its splits are: {names}.")
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:

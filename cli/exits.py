@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownSplit, UnknownStorage
 from kinegraph.cache_schemas.stopping import Terminated as Terminated  # re-exported for code that runs commands
 from kinegraph.cli.printing.text import note
 from kinegraph.pipeline.errors import OutOfTimeError
@@ -44,7 +44,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except OutOfTimeError as stop:
         note(str(stop))
         return EXIT_OUT_OF_TIME
-    except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
+    except (UsageError, CacheMismatch, CacheNotFound, UnknownSplit, UnknownStorage) as error:
         note(f"error: {error}")
         return EXIT_USAGE
     except (CacheError, RuntimeError, OSError) as error:

@@ -64,8 +64,8 @@ def pictures(drawn: "Pictures", *, boxes: bool) -> None:
     reads boxes.
     """
     if drawn.written:
-        what = str(drawn.written[0]) if len(drawn.written) == 1 else counted(len(drawn.written), "picture")
-        note(f"wrote {what}")
+        several = f"{counted(len(drawn.written), 'picture')}, the first is " if len(drawn.written) > 2 else ""
+        note(f"wrote {several}{' and '.join(map(str, drawn.written[: 1 if several else 2]))}")
     if drawn.overlays and drawn.written:
         if drawn.with_sound:
             note("Overlays have no sound.")

@@ -193,7 +193,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--set", "clips.num_frames=16"], "num_frames: 8 -> 16"),
         (["--set", "proposals.weights=random:1"], "weights_sha256: '"),
         (["--set", "backbones.tiny.size=48"], "size: 64 -> 48"),
-        (["--set", "cache=/nowhere"], "No cache at /nowhere"),
+        (["--set", "cache=/nowhere"], "No cache at /nowhere (cache.json is missing)"),
+        (["--set", "cache=nowhere"], "No cache at nowhere (cache.json is missing, looked from /"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

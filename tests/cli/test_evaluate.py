@@ -76,6 +76,8 @@ def test_a_split_without_labels_gets_scores_and_no_metrics(
     assert told.stdout == "scored: 3 videos of split test. No video has a label, so there are no metrics\n"
     assert [len(line.split()) for line in scores.read_text().splitlines()] == [3, 3]
     found = json.loads(kinegraph("evaluate", run, "--json").stdout)
+    unknown = kinegraph("evaluate", run, "--split", "nothing")
+    assert (unknown.exit_code, "has no clip in split 'nothing'" in unknown.stderr) == (2, True)
     assert (found["metrics"], found["loss"], found["num_videos"], found["num_failed"]) == ({}, None, 3, 1)
     assert kinegraph("results", run).exit_code == 0
 

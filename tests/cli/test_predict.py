@@ -153,7 +153,7 @@ def test_pictures_of_several_videos(
              "--overlay-height", "160")  # fmt: skip
     told = kinegraph(*asked, "--json", "--overwrite")
     assert told.exit_code == 3
-    assert "wrote 4 pictures" in told.stderr
+    assert "wrote 4 pictures, the first is " in told.stderr
     assert "reads no boxes" not in told.stderr
     assert len(json.loads(told.stdout)) == 3
     assert sorted(path for path in (tmp_path / "out").rglob("*.*")) == overlays

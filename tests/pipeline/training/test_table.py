@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.errors import CacheError, UnknownSplit
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
@@ -199,7 +199,7 @@ def test_a_table_with_a_bad_head_trains_none(config: Config) -> None:
 
 
 def test_a_split_without_clips_is_named(config: Config) -> None:
-    with pytest.raises(CacheError, match=r"no clip in split 'dev'; its splits are: test, train, val"):
+    with pytest.raises(UnknownSplit, match=r"no clip in split 'dev'; its splits are: test, train, val"):
         train_runs(changed(config, train={"val_split": "dev"}))
 
 
