@@ -21,7 +21,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Annotation(Document):
-    """One labelled part [start, end) of a video, in seconds. `label_id` is the index of `label` in classes.json."""
+    """One labelled part of a video. `segment` is (start, end) in seconds from the first frame, and `end` is not
+    included. `label_id` is the index of `label` in classes.json.
+    """
 
     segment: tuple[NotNegative, NotNegative]
     label: str
@@ -29,8 +31,8 @@ class Annotation(Document):
 
 
 class AnnotatedVideo(Document):
-    """The facts of one video. `subset` is its split. `fps` is the rate in frames per second at which windows count
-    frames. `frame` is the number of these frames. `num_windows` is the number of windows.
+    """The facts of one video. `subset` is its split. `annotations` are its labelled parts. Windows count frames at
+    `fps` frames per second, and `frame` is the number of these frames. `num_windows` is the number of windows.
 
     `duration` (in seconds), `fps` and `frame` are None, and `num_windows` is 0, if `index` could not open the video.
     """
@@ -44,7 +46,9 @@ class AnnotatedVideo(Document):
 
 
 class Annotations(Document):
-    """The document annotations.json. `database` maps the id of each video to its facts, also without any window."""
+    """The document annotations.json. `database` maps the id of each video to its facts. Videos without a window are in
+    it, too.
+    """
 
     schema_version: int = Field(ge=1)
     database: dict[str, AnnotatedVideo]
@@ -62,9 +66,11 @@ def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) ->
 
 
 def read_annotations(cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns the id of each video -> its facts and labelled parts.
+    """Returns id of the video -> AnnotatedVideo, its facts and labelled parts. They come from the document that
+    `kinegraph index` writes for `clips.sampling: windows`.
 
-    Raises CacheError where the document is damaged, and where it is missing, because the rows are no windows.
+    Raises CacheError where the document is damaged. Raises it also where it is missing, because the cache has another
+    sampling.
     """
     try:
         return read_document(cache.storage, ANNOTATIONS, Annotations, INDEX_AGAIN).database

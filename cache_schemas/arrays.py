@@ -104,7 +104,7 @@ def frame_dim(frame_step: int) -> str:
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the spec of the array `status/<stage>`. The array has one number per row: 0 not run, 1 success, 2
+    """Returns the ArraySpec of the array `status/<stage>`. The array has one number per row: 0 not run, 1 success, 2
     failure, 3 success with warnings of the decoder.
     """
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
@@ -120,8 +120,8 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of the stage `clips`. The tuple has one spec, of the array `clips/frame_times`.
-    The array holds the presentation time of every sampled frame, in seconds.
+    """Returns the ArraySpecs of the stage `clips`. There is one, of the array `clips/frame_times`. The array holds the
+    presentation times of the `num_frames` sampled frames of a clip, in seconds.
     """
     return (
         ArraySpec(
@@ -139,8 +139,8 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the spec of an array that holds the crop of every row: the rectangle of the frame that a network sees.
-    Such an array is not stored. Readers compute its values from clips.parquet.
+    """Returns the ArraySpec of an array that holds the crop of every row: the rectangle of the frame that a network
+    sees. Such an array is not stored. Readers compute its values from clips.parquet.
 
     entry: "" for the array `clips/crop`, which has the crops as they are in clips.parquet. Some backbones resize the
     whole frame first and then cut the crop out of it, so they see another rectangle. For such a backbone, `entry` is
@@ -250,8 +250,9 @@ def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySp
     """Returns the specs of the arrays of region proposals. Region proposals are boxes around possible objects of any
     class. The boxes of a frame are sorted from the best score to the worst.
 
-    The arrays are boxes (T, N, 4) px, scores (T, N) and count (T), where T is `num_frames` and N is `top`. The first
-    `count` boxes of a frame are valid.
+    The arrays are boxes (T, N, 4), scores (T, N) and count (T), where T is `num_frames` and N is `top`. A box is x1,
+    y1, x2, y2 in pixels of the upright frame. The first `count` boxes of a frame are valid. One of every `frame_step`
+    sampled frames has boxes.
     """
     return _columns(
         "proposals",
@@ -271,13 +272,13 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of region features of the tap `tap` of a backbone. A region feature describes the
-    part of a feature map inside the box of a proposal. Every proposal has one vector, and also one grid of vectors if
+    """Returns the ArraySpecs of the region features of the tap `tap` of a backbone. A region feature describes the part
+    of a feature map inside the box of a proposal. Every proposal has one vector, and also one grid of vectors if
     `grid_size` is set. The operation RoIAlign samples them from the map.
 
-    `shape` is (T, N, D): T frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The
-    array of grids has the shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame
-    of the array.
+    `backbone` is the name of the backbone's entry, and `dtype` is the type of the features. `shape` is (T, N, D): T
+    frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The array of grids has the
+    shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame of the array.
     """
     dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
 
@@ -320,12 +321,12 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of tracks. A track is a series of boxes that follow one object from frame to
+    """Returns the ArraySpecs of the arrays of tracks. A track is a series of boxes that follow one object from frame to
     frame. The array `tracks/id` (T, N) holds the number of the track that each box belongs to. The array `tracks/count`
     holds the number of tracks of the clip.
 
-    `scores` is the spec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are taken
-    from the shape of `scores`.
+    `scores` is the ArraySpec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are
+    taken from the shape of `scores`.
     """
     return _columns(
         "tracks",
@@ -337,8 +338,8 @@ def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
 
 
 def every_array() -> list[ArraySpec]:
-    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. Parts of names that depend on
-    the config are written as placeholders (`features/<backbone>/<tap>`).
+    """Returns the ArraySpecs of all arrays that a cache can hold, for the table in SPEC.md. Parts of names that depend
+    on the config are written as placeholders (`features/<backbone>/<tap>`).
     """
     either, taps = "float16 or float32", ("maps", "pooled")
     return [

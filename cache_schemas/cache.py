@@ -125,7 +125,7 @@ class Cache:
 
     def check_layout(self, layout: Options) -> None:
         """Raises CacheMismatch unless the cache was made with the kind of store and the compression that `layout`
-        states.
+        states. `layout` is the section `store` of a config.
         """
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
             raise other_options(self.root, "store", changed)
@@ -138,7 +138,7 @@ class Cache:
 
     @property
     def clips(self) -> ClipsTable:
-        """Returns all rows of clips.parquet. Raises CacheError where the file is damaged."""
+        """Returns all rows of clips.parquet as a ClipsTable. Raises CacheError where the file is damaged."""
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)
         return self._clips
@@ -255,7 +255,9 @@ class Cache:
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """Returns the stage `key`. Raises CacheError where the cache has no such stage or the document is damaged."""
+        """Returns the Stage with the key `key`. Raises CacheError where the cache has no such stage or the document is
+        damaged.
+        """
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
         stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
@@ -270,10 +272,10 @@ class Cache:
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
         """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. With
-        `renew`, the labels, splits and other texts of the rows in the metadata are written again where they differ from
-        the rows.
+        `renew`, the labels, splits and other texts of the rows in the metadata are written again where they differ
+        from the rows.
 
-        A document that exists already is kept. Raises CacheMismatch if the cache has a stage of equal key but with
+        A document that exists already is kept. Raises CacheMismatch if the cache has a stage with the same key but
         other options. All stages are compared with the cache before the first document is written.
         """
         for stage in stages:
@@ -289,8 +291,8 @@ class Cache:
         A zarr store also receives the coordinates: arrays of texts, such as clip_id and split, by which xarray labels
         the rows.
 
-        With `renew`, existing coordinates are compared with the rows and replaced where they differ. Splits and labels
-        of rows may have changed.
+        With `renew`, existing coordinates are replaced where they differ from the rows. Use it if splits or labels of
+        rows may have changed.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -338,7 +340,7 @@ class Cache:
         return differences(self.stage(stage.key).options, stage.options)
 
     def array(self, name: str) -> ArraySpec:
-        """Returns the spec of the array with the full name `name`.
+        """Returns the ArraySpec of the array with the full name `name`.
 
         Raises CacheError, with the names of the arrays in the cache, for an unknown name.
         """
@@ -348,8 +350,8 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> spec of every array that a training can read with `CachedClips`. These are the stored arrays,
-        and the rectangles that the rows show of their frames.
+        """Returns name -> ArraySpec of every array that a training can read with `CachedClips`. These are the stored
+        arrays, and the rectangles that the rows show of their frames.
 
         The rectangles are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
         resized frames. A cache without the stage `clips`, for example after an import, has no such arrays.
@@ -366,8 +368,8 @@ class Cache:
         return specs | {crop.name: crop for crop in crops}
 
     def framing(self, entry: str) -> Framing:
-        """Returns how a frame was resized and cut to become the input of the backbone `entry`. Raises CacheError for a
-        backbone that the cache does not have.
+        """Returns the Framing of the backbone `entry`: how a frame was resized and cut to become the input. Raises
+        CacheError for a backbone that the cache does not have.
         """
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
@@ -383,5 +385,7 @@ def _cuts_resized(stage: Stage) -> bool:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Returns the cache at a path or URL. Raises CacheNotFound where there is none, CacheError where it is damaged."""
+    """Returns the Cache at `path`, a path or a URL. Raises CacheNotFound where there is none, CacheError where it is
+    damaged.
+    """
     return Cache(path)

@@ -31,14 +31,16 @@ class ClipRow:
     """One clip under one crop. Times are in seconds from the first presented frame.
 
     `crop` is the rectangle (x1, y1, x2, y2), in pixels of the video's frame of `frame_width` x `frame_height` px. With
-    `mirrored`, its pixels are mirrored after the cut. `target_times` are the times of the wanted frames. If
-    `target_frames` is set, these frame numbers, from 0, are used in place of the times. `labels` are class numbers.
-    `frame_rate` is set if `path` is a folder of images.
+    `mirrored`, its pixels are mirrored after the cut. `target_times` are the times of the frames to decode. If
+    `target_frames` is set, the frames with these numbers, from 0, are decoded instead. `labels` are class numbers. If
+    `path` is a folder of images, `frame_rate` is its number of images per second. Otherwise it is None.
 
     A row of a video that `index` could not open has an empty `target_times`, NaN for times and crop, and 0 for the
-    frame size. A later `index` that can open the video replaces these values. An interval of a video has a `video_id`
-    of its own (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video. `list_index` is the place of the
-    video or interval in the data set's list, or -1 where the place is unknown.
+    frame size. A later `index` that can open the video replaces these values.
+
+    A data set may list intervals of videos. An interval has a `video_id` of its own (`film@3-7` for seconds 3 to 7 of
+    `film`) and is scored like a video. `interval` is its (start, end), or None for a whole video. `list_index` is the
+    place of the video or interval in the data set's list, or -1 where the place is unknown.
     """
 
     clip_id: str
@@ -78,8 +80,8 @@ class ClipRow:
         return crop_of(self.clip_id)
 
     def seen(self, framing: Framing) -> Rectangle:
-        """Returns the rectangle of a frame that a network sees, in pixels of the video. `framing` says how the network
-        resizes and cuts frames. If the row is mirrored, the rectangle has x1 > x2.
+        """Returns the rectangle (x1, y1, x2, y2) of a frame that a network sees, in pixels of the video. `framing` says
+        how the network resizes and cuts frames. If the row is mirrored, the rectangle has x1 > x2.
         """
         rectangle = self.crop
         if framing.cuts(self.crop_name):
@@ -212,7 +214,7 @@ class ClipsTable:
             return ends[first] - sizes[first], table
 
     def write(self, storage: Storage) -> None:
-        """Writes the table to clips.parquet. An existing clips.parquet is replaced as a whole."""
+        """Writes the table to clips.parquet in `storage`. An existing clips.parquet is replaced as a whole."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
@@ -226,8 +228,8 @@ def _schema(names: Container[str]) -> pa.Schema:
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid if `schema` lacks a required column or has a column twice. Raises ArrowInvalid also if a
-    column has the wrong kind, for example texts in place of numbers.
+    """Raises ArrowInvalid if `schema`, the columns of a clips.parquet, lacks a required column or has a column twice.
+    Raises ArrowInvalid also if a column has the wrong kind, for example texts in place of numbers.
 
     A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
     later.
@@ -270,8 +272,8 @@ def _require_values(table: pa.Table) -> None:
 
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
-    """Yields clips.parquet as an open file. A file on a disk is mapped into memory. A file in an object store is
-    fetched whole.
+    """Yields the clips.parquet in `storage` as an open file. A file on a disk is mapped into memory. A file in an
+    object store is fetched whole.
 
     Callers read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all
     work is done. Raises CacheNotFound where clips.parquet is missing, CacheError where the file cannot be read.
@@ -334,7 +336,7 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 
 
 def interval_id(video: str, interval: Interval) -> str:
-    """Returns the video_id of an interval: `<video>@<start>-<end>` (`film@3-7.5`).
+    """Returns the video_id of the interval `interval` of `video`: `<video>@<start>-<end>` (`film@3-7.5`).
 
     `start` and `end` are seconds, written with the fewest digits that keep the exact number.
     """
@@ -356,7 +358,7 @@ def video_of(clip_id: str) -> str:
 
 
 def crop_of(clip_id: str) -> str:
-    """Returns the name of the crop in a clip_id. A clip_id is `<video_id>:<clip number>:<crop>`."""
+    """Returns the name of the crop in `clip_id`, which is `<video_id>:<clip number>:<crop>`."""
     return clip_id.rpartition(":")[2]
 
 

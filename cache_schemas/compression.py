@@ -31,8 +31,8 @@ def codec_of(compression: Compression, array: str) -> str:
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns kind of array (such as `features`) -> codec. The result has an entry for every kind of array, also where
-    `compression` is one codec for all arrays.
+    """Returns kind of array (such as `features`) -> codec. `compression` is one codec for all arrays, or maps kinds to
+    codecs. The result has an entry for every kind of array in both cases.
     """
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 

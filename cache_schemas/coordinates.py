@@ -32,7 +32,8 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate: a text for every row of the cache, for example its clip_id, by which xarray labels the row.
+    """One coordinate: a text for every row of the cache, by which xarray labels the row. `name` is the name of the
+    coordinate, for example `clip_id`.
 
     `document` is the content of the coordinate's zarr.json, with a digest of the values. `chunks` are the contents of
     the coordinate's chunk objects.
@@ -50,8 +51,9 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
     """Returns the coordinates of all rows. A coordinate is an array of texts, such as the clip ids, by which xarray
     labels the rows.
 
-    columns: column name -> values, for `clip_id`, `video_id` and `split`. labels: the result of `label_names`, or None
-    to make no coordinate `label`. many: whether rows may have several labels.
+    `columns` maps `clip_id`, `video_id` and `split` to the values of all rows. `labels` has the text for the label of
+    each row, as `label_names` returns it, or is None to make no coordinate `label`. `many` says whether a row may have
+    several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})
@@ -73,7 +75,8 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
     """Returns the content of the file zarr.json for a group of a zarr store with `num_rows` rows.
 
-    If there are coordinates (arrays of texts by which xarray labels the rows), it has their names and a digest of them.
+    If there are coordinates (arrays of texts by which xarray labels the rows), the content has their names and a digest
+    of them.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}

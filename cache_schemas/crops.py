@@ -1,9 +1,10 @@
 """Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format. SPEC.md states it.
 
-A crop is named by its place. `left` and `right` are the ends of the longer side of the frame. In a frame that is higher
-than wide, `left` is the top and `right` is the bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the
-longer side. The ending `_flip` means that the pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in
-pixels of the video's frame. Pixel i covers the coordinates from i to i + 1.
+A crop is a square and is named by its place in the frame, except `full`, which is the whole frame. `left` and `right`
+are the ends of the longer side of the frame. In a frame that is higher than wide, `left` is the top and `right` is the
+bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the longer side. The ending `_flip` means that the
+pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in pixels of the video's frame. Pixel i covers the
+coordinates from i to i + 1.
 """
 
 import math
@@ -32,12 +33,13 @@ EVEN = re.compile(r"even_([1-9][0-9]*)(?:_([0-9]+))?")
 class Framing:
     """Describes how a frame becomes the square input of a network, with sides of `size` px.
 
-    `resize_short`: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until its
+    If `resize_short` is None, the crop is cut first and then resized. Otherwise the whole frame is resized until its
     short side has `resize_short` px. Then a crop of `size` px is cut. The crop `full` is resized to a square without
     keeping the aspect ratio.
-    `resize`: `pillow` resizes bilinearly with antialias, as torchvision does for images. `torch` resizes bilinearly
-    without antialias, as PySlowFast and PyTorchVideo do for videos. `resize` also decides how the place of a crop is
-    rounded to pixels (see `cut_origin`).
+
+    `resize` is `pillow` or `torch`. `pillow` resizes bilinearly with antialias, as torchvision does for images. `torch`
+    resizes bilinearly without antialias, as PySlowFast and PyTorchVideo do for videos. `resize` also decides how the
+    place of a crop is rounded to pixels.
     """
 
     size: int
@@ -45,19 +47,21 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Returns True if the frame is resized before `crop` is cut out of it. Returns False if the crop is cut first
-        and then resized.
+        """Returns True if the frame is resized before the crop named `crop`, such as "center", is cut out of it.
+        Returns False if the crop is cut first and then resized.
         """
         return self.resize_short is not None and base_of(crop) != FULL
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Framing":
-        """Returns how frames are resized and cut, as the options of a stage `features/<entry>` describe it."""
+        """Returns the Framing (how frames are resized and cut) that `options`, the options of a stage
+        `features/<entry>`, describe.
+        """
         return cls(**{key: options[key] for key in ("size", "resize_short", "resize") if key in options})
 
     @property
     def options(self) -> dict[str, Any]:
-        """Returns the framing as entries of a stage's options, the inverse of `from_options`.
+        """Returns the Framing as entries of a stage's options, from which `from_options` makes an equal Framing.
 
         `resize_short: null` and `resize: pillow` are left out. Earlier versions did not write them, and the fingerprint
         of equal options must stay the same.
@@ -67,12 +71,12 @@ class Framing:
 
 
 def is_mirrored(crop: str) -> bool:
-    """Returns whether the pixels of the crop are mirrored."""
+    """Returns whether the pixels of the crop with the name `crop` are mirrored, as those of `left_flip` are."""
     return crop.endswith(FLIP)
 
 
 def base_of(crop: str) -> str:
-    """Returns the name of a crop without `_flip` (`left_flip -> left`)."""
+    """Returns the name of the crop `crop` without `_flip` (`left_flip` -> `left`)."""
     return crop.removesuffix(FLIP)
 
 
@@ -89,8 +93,8 @@ def is_crop(name: str) -> bool:
 
 
 def crops_of(name: str) -> list[str]:
-    """Returns the list of crops that a name in a config stands for. `even_<n>` stands for n crops (`even_2` for
-    `even_2_0` and `even_2_1`). Every other name stands for one crop.
+    """Returns the list of crops that `name`, a name in a config, stands for. `even_<n>` stands for n crops (`even_2`
+    for `even_2_0` and `even_2_1`). Every other name stands for one crop.
     """
     even = EVEN.fullmatch(base_of(name))
     if even is None:
@@ -100,8 +104,8 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """Returns the largest square at the place of `crop` (such as "left") as (x1, y1, x2, y2). The frame has `width` x
-    `height` px.
+    """Returns the crop `crop` of a frame of `width` x `height` px as (x1, y1, x2, y2) in pixels. It is the largest
+    square at the place that `crop` names, such as "left".
 
     For the crop `full`, returns the whole frame.
     """
@@ -114,8 +118,8 @@ def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
 
 
 def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Returns (width, height) of a frame after its short side is resized to `short_side` px. The long side keeps the
-    aspect ratio and is rounded down.
+    """Returns the width and the height of a resized frame in px. A frame of `width` x `height` px is resized so that
+    its short side has `short_side` px. The long side keeps the aspect ratio and is rounded down.
     """
     short = min(width, height)
     return width * short_side // short, height * short_side // short
@@ -137,10 +141,11 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """Returns the rectangle that a network sees of a frame of `width` x `height` px. `framing` says how the network
-    resizes and cuts frames.
+    """Returns the rectangle (x1, y1, x2, y2) that a network sees of a frame of `width` x `height` px.
 
-    The rectangle is in pixels of the frame before any resizing and may have fractions of a pixel.
+    `crop` is the name of a crop: `full`, or a place such as `center`, `top_left` or `even_3_0`, with or without the
+    ending `_flip`. `framing` says how the network resizes and cuts frames. The rectangle is in pixels of the frame
+    before any resizing and may have fractions of a pixel.
     """
     if not framing.cuts(crop):
         return crop_rectangle(crop, width, height)
@@ -160,8 +165,10 @@ def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
 
 
 def _place(base: str, width: int, height: int) -> tuple[Fraction, Fraction]:
-    """Returns the place of a crop as (across, down). The number 0 is the left or top end of the frame, 1/2 is the
-    middle, and 1 is the right or bottom end.
+    """Returns the place of a crop in a frame of `width` x `height` px, as (across, down). The number 0 is the left or
+    top end of the frame, 1/2 is the middle, and 1 is the right or bottom end.
+
+    `base` is the name of the crop, for example `center`, without the suffix `_flip`.
     """
     if base in CORNERS:
         return CORNERS[base]

@@ -34,7 +34,9 @@ class Document(BaseModel):
 
 
 class Layout(Document):
-    """The section `store` of cache.json: the kind of store, the number of rows per shard and the compression."""
+    """The section `store` of cache.json. `kind` is the kind of store, and `shard_clips` is the number of rows per
+    shard. `compression` is the codec of all arrays, or a dict from kinds of arrays, such as `features`, to codecs.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,7 +68,9 @@ class Manifest(Document):
 
 
 class Labels(Document):
-    """The document labels.json. It says whether a video may have several labels."""
+    """The document labels.json. `multi_label` says whether a video may have several labels. None means yes if some
+    video has several labels, else no.
+    """
 
     multi_label: bool | None
 
@@ -94,7 +98,8 @@ class ArrayDocument(Document):
 
     `stage` is the key of the stage that writes the array. `shape` and `dims` are the sizes and the names of the axes of
     one row. `fill` is the value of rows that were not written, as a text (`nan`, `0`, `-1`). `about` describes the
-    array in words. `frame_step` is the number of sampled frames per step of the time axis, or None.
+    array in words. `frame_step` is the number of sampled frames per step of the time axis. It is None if the array has
+    no time axis, or if its steps have times of their own.
     """
 
     name: ObjectName
@@ -128,8 +133,8 @@ class ArrayDocument(Document):
 
 
 class StageDocument(Document):
-    """The document stages/<key>.json: the options of one stage, their fingerprint, and the arrays that the stage
-    writes.
+    """The document stages/<key>.json of the stage `key`: its `options`, their `fingerprint`, and the `arrays` that the
+    stage writes.
 
     `weights` is the option `weights` of the network, or "". `upgraded_from` is the fingerprint before an upgrade of the
     cache, or "".
@@ -213,7 +218,7 @@ def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
 
 
 def _schema_version(content: bytes) -> int:
-    """Returns the schema version that an invalid document states, or 0 if the document states none."""
+    """Returns the schema version that the invalid document `content` states, or 0 if it states none."""
     try:
         return _Versioned.model_validate_json(content).schema_version
     except (ValidationError, RecursionError):

@@ -55,7 +55,7 @@ class StorageError(CacheError, OSError):
 
 
 def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache at `root` that was made with other options than the caller asks for.
+    """Returns the CacheMismatch for a cache at `root` that was made with other options than the caller asks for.
 
     `key` is the part of the cache that differs: a stage key, or the section `clips` or `store` of cache.json. `changed`
     has one line for each option that differs.

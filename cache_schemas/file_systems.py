@@ -13,7 +13,8 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL schem
 
 
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns (fsspec file system of a URL, path of the URL in that file system).
+    """Returns (fsspec file system of a URL, path of the URL in that file system). `settings` are further arguments of
+    the file system.
 
     The file system does not cache lists of files, because other processes write too. Raises UnknownStorage where no
     installed package opens the URL.

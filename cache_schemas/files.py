@@ -263,7 +263,7 @@ def alive(pid: int, started: int = 0) -> bool:
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when a process of this machine started, in clock ticks since the boot.
+    """Returns when the process with the number `pid` started, in clock ticks since this machine booted.
 
     Returns 0 where the system does not say.
     """

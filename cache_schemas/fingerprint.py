@@ -14,7 +14,7 @@ def canonical(options: Options) -> str:
 
 
 def fingerprint(options: Options) -> str:
-    """Returns the SHA-256 of `canonical(options)`, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of `options` as JSON with sorted keys: 64 hexadecimal digits."""
     return hashlib.sha256(canonical(options).encode()).hexdigest()
 
 

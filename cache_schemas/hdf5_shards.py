@@ -50,7 +50,7 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
     """Returns the content of a shard file of the HDF5 store. `arrays` has one pair (spec, rows) for each array of the
     file.
 
-    Each array has places for `shard_clips` rows. Places without a row take no space.
+    Each array in the file has the length `shard_clips`. If there are fewer rows, the rest of the array takes no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -90,7 +90,8 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 class Hdf5ShardView:
-    """One array of one sealed shard file, mapped into memory. No HDF5 handle stays open.
+    """The array `spec` of one sealed shard, mapped into memory from the HDF5 file `path`. No HDF5 handle stays open. A
+    shard has at most `shard_clips` rows.
 
     Raises FileNotFoundError where there is no file, ValueError where the file is damaged, and TooManyOpenFiles where
     the process has no free descriptor.
@@ -117,7 +118,8 @@ class Hdf5ShardView:
 
 
 def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> dict[int, int]:
-    """Returns chunk number -> byte offset in the file, for every chunk of `dataset` that was written.
+    """Returns chunk number -> byte offset in the file, for every chunk of `dataset` that was written. Chunks are
+    numbered from 0 along the rows.
 
     Raises ValueError where the dataset does not have the shape, type and chunks of `spec` for `shard_clips` rows.
     """
@@ -135,9 +137,10 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches a dimension scale to each axis of a dataset, as in netCDF-4, a file format that is based on HDF5. A
-    dimension scale is a dataset whose name is the name of an axis. Datasets of one group that have an axis name in
-    common share the scale of that name.
+    """Attaches a dimension scale to each axis of `dataset`, as netCDF-4 does. A dimension scale is a dataset whose name
+    is the name of an axis. Datasets of one group that have an axis name in common share the scale of that name.
+
+    `dims` are the names of the axes after the first, which is `row`.
     """
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
@@ -150,7 +153,8 @@ def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
 
 
 class Hdf5Store:
-    """Stores the arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path.
+    """Stores the arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path. A shard has `shard_clips`
+    rows.
 
     Raises CacheError for a cache at a URL.
     """
@@ -168,8 +172,8 @@ class Hdf5Store:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes data.h5 with all arrays at `num_rows` rows, unless data.h5 already has exactly these arrays and this
-        number of rows.
+        """Writes data.h5 with the arrays `specs` at `num_rows` rows, unless data.h5 already has exactly these arrays
+        and this number of rows.
 
         HDF5 stores no coordinates, so the parameters `coordinates` and `renew` are ignored.
         """
@@ -186,8 +190,8 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns ["data.h5"] if the file data.h5 is missing or damaged, or does not show the rows of all shard files.
-        Returns [] otherwise.
+        """Returns ["data.h5"] if the file data.h5, through which the rows of all shard files can be read, is missing,
+        damaged or incomplete. Returns [] otherwise.
 
         Only the arrays of `specs` are checked. data.h5 may have any number of rows in the range `num_rows`.
         """
@@ -248,14 +252,18 @@ class Hdf5Store:
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that data.h5 states, or None where data.h5 is missing or damaged."""
+        """Returns the number of rows per shard that is written in data.h5, or None where data.h5 is missing or damaged.
+        `specs` is not used.
+        """
         with suppress(ValueError, KeyError, TypeError):
             rows = json.loads(self._declared())["shard_clips"]
             return rows if isinstance(rows, int) else None
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns 1, because one file holds all arrays of a shard."""
+        """Returns the number of objects in which a shard with `num_arrays` arrays is stored. It is always 1, because
+        one HDF5 file holds all arrays of a shard.
+        """
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
@@ -271,7 +279,8 @@ class Hdf5Store:
         return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
-        """Opens the array `spec` of the sealed shard number `shard` and returns it, mapped into memory.
+        """Opens the array `spec` of the sealed shard number `shard`. Returns it as an Hdf5ShardView, mapped into
+        memory.
 
         Raises FileNotFoundError where there is no shard file, ValueError where the file is damaged.
         """

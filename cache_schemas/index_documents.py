@@ -15,11 +15,10 @@ MAY_BE_ABSENT = {  # early versions did not write these documents
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns document name -> sentence, for each document that is missing. The sentence says what follows from the
-    loss and what to do.
+    """Returns document name -> sentence, for labels.json and dataset.json where they are missing. The sentence says
+    what follows from the loss and what to do.
 
-    Only labels.json and dataset.json are checked. A cache that `import` made needs neither document. A missing
-    classes.json is reported by `Cache.classes`.
+    A cache that `import` made needs neither document. A missing classes.json is reported by `Cache.classes`.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]
     return {
@@ -29,8 +28,8 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Returns one message for each document that is missing or damaged. The message says what to do. Sealed shards stay
-    valid without the documents.
+    """Returns one message for each document that is missing or damaged, of those that `index` writes beside
+    clips.parquet. The message says what to do. Sealed shards stay valid without these documents.
     """
     told = [*absent_documents(cache).values()]
     readers: list[Callable[[], object]] = [

@@ -47,7 +47,9 @@ class _Record(BaseModel):
 
 
 class Failure(_Record):
-    """Says why a clip has no features. `detail` is the reason in words."""
+    """Says why the clip `clip_id` has no features. `reason` is one of a few words, such as "timeout", and `detail` is
+    the full message.
+    """
 
     clip_id: str
     reason: Reason
@@ -55,7 +57,7 @@ class Failure(_Record):
 
 
 class Warned(_Record):
-    """Says what the video decoder complained about in a clip. The clip has features in spite of the complaint."""
+    """The complaint `detail` of the video decoder about the clip `clip_id`. The clip has features in spite of it."""
 
     clip_id: str
     detail: str
@@ -85,7 +87,9 @@ class Source(_Record):
 
 
 class Exported(_Record):
-    """Says from which kind of store a shard was copied, by which version of kinegraph, and when (ISO 8601)."""
+    """Says that a shard was copied from another cache: `kind` is the kind of that cache's store, `kinegraph` the
+    version that copied, and `at` the time (ISO 8601).
+    """
 
     kind: str
     kinegraph: str
@@ -185,7 +189,7 @@ class Ledger:
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
-        """Returns the record of a shard, or None where the shard has no record.
+        """Returns the Record of the shard number `shard` of the stage `key`, or None where the shard has no record.
 
         Raises CacheError for a damaged record, for example a record that another tool wrote halfway. Raises CacheTooNew
         for a record of a later version of kinegraph.
@@ -203,7 +207,7 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Yields the records of a stage key in the order of the shards, one for each shard that has a record. `among`
+        """Yields the Records of a stage key in the order of the shards, one for each shard that has a record. `among`
         contains the numbers of the shards whose records are wanted. None means all shards.
 
         Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.

@@ -71,9 +71,9 @@ class LocalStorage:
         return self._folder / (name if name in ROOT else checked_name(name))
 
     def _to_change(self, name: str) -> Path:
-        """Returns the path of an object that is about to be written or removed.
+        """Returns the path of the object `name`, which is about to be written or removed.
 
-        Raises UnsafeName where a symbolic link leads out of the root.
+        Raises UnsafeName where a symbolic link leads out of the folder of this storage.
         """
         path, folder = self._folder / checked_name(name), str(self._folder)
         for part in name.split("/")[:-1]:

@@ -33,9 +33,9 @@ class ObjectStorage:
     """The objects below `root`, an fsspec URL such as s3://bucket/prefix.
 
     Endpoint, credentials and retries come from the environment variables and config files of the package that opens the
-    URL. If the store does not answer, requests are repeated for a while. The object may be used after a fork and may be
-    pickled. Raises StorageError if the store does not do what is asked. Raises UnknownStorage if no installed package
-    opens the URL.
+    URL. If the store does not answer, requests are repeated for a while. An ObjectStorage may be used after a fork and
+    may be pickled. Raises StorageError if the store does not do what is asked. Raises UnknownStorage if no installed
+    package opens the URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -166,8 +166,8 @@ class ObjectStorage:
     def _create(self, name: str, content: bytes) -> bool:
         """Writes an object only if the store has no object of this name yet.
 
-        Returns True if afterwards the store has the object `name` with the content `content`, else False. A store that
-        supports no conditions replaces an existing object, and the result is True.
+        Returns True if afterwards the store has the object `name` with the content `content`, else False. Some stores
+        cannot refuse to replace an object. In such a store, an existing object is replaced, and the result is True.
         """
         try:
             self._pipe(name, content, mode="create")

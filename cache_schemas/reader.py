@@ -35,7 +35,7 @@ MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux 
 def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
     """Returns one digest of all options that change the values of the arrays in `arrays`.
 
-    before_upgrade: whether to return the digest that the arrays had before the cache was upgraded.
+    If `before_upgrade` is true, returns the digest that the arrays had before the cache was upgraded.
     """
     stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
     first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
@@ -140,9 +140,9 @@ class CachedClips:
         """Returns the rectangle (x1, y1, x2, y2) of the video that each row of the cache shows: float64 [rows, 4], in
         pixels.
 
-        `name` is the name of an array. For `clips/crop`, the rectangles are the crops of the clips. For
-        `clips/crop/<entry>`, they are the parts of the frame that the backbone `<entry>` sees. If a row is mirrored, x1
-        and x2 are exchanged.
+        `clips` is the table of the rows, and `name` is the name of an array. For `clips/crop`, the rectangles are the
+        crops of the clips. For `clips/crop/<entry>`, they are the parts of the frame that the backbone `<entry>` sees.
+        If a row is mirrored, x1 and x2 are exchanged.
         """
         entry = name.removeprefix(CROP).removeprefix("/")
         rectangles = np.array(clips.column("crop").to_pylist())

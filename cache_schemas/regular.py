@@ -23,7 +23,9 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """The path is not a regular file, or the document is too large. The message of the error says which of the two."""
+    """A path is not a regular file, or the file at the path is larger than the caller allows. The message of the error
+    says which of the two.
+    """
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -40,7 +42,7 @@ def open_regular(path: Path | str) -> io.BufferedReader:
 
 
 def read_whole(path: Path | str) -> bytes:
-    """Returns all bytes of a regular file. It is faster than `open_regular` followed by `read`.
+    """Returns all bytes of the regular file `path`.
 
     Raises FileNotFoundError where there is no file, NotRegularError for a folder, a FIFO, a socket or a device, and
     OSError where the system cannot open the file.

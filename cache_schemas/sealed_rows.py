@@ -32,11 +32,10 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are done (have a ledger record) for a stage key, in order.
+    """Returns the numbers of the shards that are sealed (have a ledger record) for the stage `key`, in ascending order.
 
-    Another process may have added rows to clips.parquet and sealed their shards. Such shards are left out. Raises
-    RowsMismatch if a shard has a number too high for the rows in clips.parquet, and CacheError if its record is
-    damaged.
+    Shards of rows that another process has added since `cache` counted its rows are left out. Raises RowsMismatch if a
+    sealed shard lies beyond the rows that clips.parquet has now, and CacheError if its record is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -57,7 +56,7 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch if the rows that `record` states for its shard are not the rows that the cache has there
+    """Raises RowsMismatch if the rows that `record` states for its shard are not the rows that `cache` has there
     now.
     """
     _is_of_rows(cache, record)
@@ -66,8 +65,8 @@ def require_rows_of(cache: Cache, record: Record) -> None:
 def require_rows(cache: Cache) -> None:
     """Raises RowsMismatch if the sealed shards do not fit the rows of the cache.
 
-    The contents of ledger records are compared with the rows for the first stage only. For the other stages, only the
-    numbers of the shards are.
+    For the first stage, the contents of the ledger records are compared with the rows. For the other stages, only the
+    numbers of the sealed shards are compared.
     """
     keys = cache.stage_keys()
     for key in keys:
@@ -77,8 +76,8 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns whether `cache` has all rows of the sealed shard of `record`. Returns False if another process has added
-    rows since the rows of `cache` were counted.
+    """Returns whether `cache` counts all rows of the sealed shard of `record`. False means that another process has
+    added rows to the cache since `cache` was opened.
 
     Raises RowsMismatch where the shard was sealed with other rows than the cache has.
     """

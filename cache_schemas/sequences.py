@@ -41,15 +41,19 @@ class VideoSequences:
         return f"VideoSequences({self.clips.cache.root!r}, {counted(len(self), 'video')}, {list(self.clips.specs)})"
 
     def __getitem__(self, index: int) -> "dict[str, Tensor]":
-        """Returns the sequence of one video. Raises IndexError for a number that is out of range."""
+        """Returns the sequence of the video `video_ids[index]`: a dict of array name -> [N, ...] for its N clips, and
+        `labels` of the video. Raises IndexError for an index that is out of range.
+        """
         sample = self.clips.video(self.video_ids[index])
         return sample | {name: sample[name][0] for name in PER_VIDEO}
 
     @staticmethod
     def collate(samples: "Sequence[Mapping[str, Tensor]]") -> "dict[str, Tensor]":
-        """Returns B samples as one dict of tensors. Sequences are filled up with 0 to the longest: [B, N, ...].
+        """Returns the B `samples`, one for each video, as one dict of tensors. Sequences of clips are filled up with 0
+        to the length N of the longest: [B, N, ...].
 
-        `mask` is bool [B, N], true where a clip is. `labels` has one entry for each video, without an axis of clips.
+        `mask` bool [B, N] is true where a video has a clip, and false where 0 was filled in. `labels` has one entry for
+        each video, without an axis of clips.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence

@@ -58,7 +58,7 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
-        """Returns the stage that `document`, the parsed file stages/<key>.json, describes."""
+        """Returns the Stage that `document`, the parsed file stages/<key>.json, describes."""
         arrays = tuple(array.spec for array in document.arrays)
         return cls(
             key=document.key,

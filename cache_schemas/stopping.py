@@ -143,8 +143,8 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Prints `why` and ends this process at once, whatever it is doing. Ends the processes first that it started
-    through multiprocessing.
+    """Prints `why` and ends this process at once, whatever it is doing. The exit code is that of the signal
+    `signal_number`. First ends the processes that this process started through multiprocessing.
     """
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
@@ -165,7 +165,9 @@ def say_after_stop(words: str) -> None:
 
 
 def words_after_stop() -> str:
-    """Returns the words that are printed after a signal has stopped this process."""
+    """Returns the text that is printed after a signal has stopped this process. It is "" until `say_after_stop` stores
+    a text.
+    """
     return _noted.words
 
 
@@ -182,7 +184,8 @@ def asked() -> type[KeyboardInterrupt] | None:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt or Terminated in the main thread once a signal has come. Does nothing otherwise.
+    """Raises an exception in the main thread once a signal has come: KeyboardInterrupt for Ctrl-C, Terminated for
+    SIGTERM and SIGUSR1. Does nothing otherwise.
 
     Every later call of `check` raises again, so that code which catches the exception cannot cancel the stop. Code that
     tidies up after a stop must not call `check`.
@@ -193,7 +196,9 @@ def check() -> None:
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields `items` one by one. Calls `check` before each item, so a signal stops a loop over the items."""
+    """Yields `items` one by one. If a signal to stop has come, raises KeyboardInterrupt or Terminated before the next
+    item. So the signal ends a loop over the items.
+    """
     for item in items:
         check()
         yield item
@@ -227,7 +232,7 @@ def wait(event: threading.Event, seconds: float) -> bool:
 def result(future: Future[Result]) -> Result:
     """Waits for the result of `future` and returns it, or raises its exception.
 
-    A signal to stop ends the wait and raises the exception of `check`, also if the future has failed.
+    A signal to stop ends the wait and raises KeyboardInterrupt or Terminated, also if the future has failed.
     """
     while True:
         check()
@@ -289,8 +294,8 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of `count` threads whose names begin with `name`. At the end of the `with` block, tasks that no
-    thread has begun are dropped.
+    """Yields a pool of `count` threads whose names begin with `name`. If `count` is None, Python chooses the number. At
+    the end of the `with` block, tasks that no thread has begun are dropped.
 
     The end of the block waits for the tasks that threads have begun, unless a signal has come.
     """

@@ -42,7 +42,8 @@ class Storage(Protocol):
         """Creates the object `name` with the bytes `content`, unless it exists already. Returns whether this call
         created the object.
 
-        Where `creates_exclusively` returns True, at most one of several simultaneous calls creates the object.
+        If the method `creates_exclusively` returns True, at most one of several simultaneous calls creates the object.
+        If it returns False, several calls may.
         """
         ...
 
@@ -99,7 +100,7 @@ class Storage(Protocol):
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """Returns the path of the object's file, so that the caller can map the file. Returns None where the storage
-        does not keep objects as files.
+        """Returns the path of the file that holds the object, for example to map it into memory. Returns None where the
+        storage does not keep objects as files.
         """
         ...

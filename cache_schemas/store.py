@@ -40,8 +40,8 @@ class Store(Protocol):
 
         `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
         labels the rows. The zarr store writes the coordinates into every group whose coordinates are missing or have
-        another number of rows. If `renew` is true, it also replaces coordinates whose texts differ. The HDF5 store
-        writes no coordinates.
+        another number of rows. If `renew` is true, the zarr store also replaces coordinates whose texts differ. The
+        HDF5 store writes no coordinates.
         """
         ...
 
@@ -61,8 +61,8 @@ class Store(Protocol):
         ...
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns how many objects one shard of a stage key has. `num_arrays` is the number of arrays of the stage,
-        status array included.
+        """Returns how many objects one shard of a stage key has. `num_arrays` is the number of arrays of the stage. It
+        includes the status array, which says which rows are ok.
         """
         ...
 
@@ -76,7 +76,7 @@ class Store(Protocol):
         ...
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
-        """Opens one array of a sealed shard and returns it.
+        """Opens the array `spec` of the sealed shard number `shard` and returns it as a Shard.
 
         Raises FileNotFoundError where the shard does not exist, ValueError where the shard is damaged.
         """
@@ -91,7 +91,7 @@ class Store(Protocol):
         ...
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row for each (opened shard, row index in the shard) in `places`.
+        """Returns one row of an array for each (opened shard, row index in the shard) in `places`, in this order.
 
         Rows at a URL are fetched side by side. Raises ValueError where a row is damaged.
         """

@@ -9,7 +9,9 @@ from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 
 def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
-    """Returns the store that `layout` describes. `layout` is the section `store` of cache.json."""
+    """Returns the Store that `layout` describes, over the objects in `storage`. `layout` is the section `store` of
+    cache.json.
+    """
     if layout["kind"] == "hdf5":
         # imported here, because h5py takes longer to import than everything that planning needs
         from kinegraph.cache_schemas.hdf5_shards import Hdf5Store

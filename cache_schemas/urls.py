@@ -14,7 +14,7 @@ QUERY = re.compile(r"https?://[^?]*\?")
 
 
 def has_login(url: str) -> bool:
-    """Returns whether a URL contains a password. In a URL of http or https, a user name without a password counts as
+    """Returns whether `url` contains a password. In a URL of http or https, a user name without a password counts as
     well.
     """
     return LOGIN.search(url) is not None

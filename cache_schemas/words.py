@@ -38,8 +38,8 @@ def shown(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""Returns the text on one line, for a list or a table. Control characters are replaced by escapes, and line ends
-    by `\n`.
+    r"""Returns `text` on one line, for a list or a table. Control characters are replaced by escapes, and line ends by
+    `\n`.
     """
     return shown(text.replace("\n", "\\n"))
 

@@ -27,8 +27,8 @@ def index_bytes(num_inner: int) -> int:
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """Returns the index of a shard, uint64 [num_inner, 2]. The index holds (offset, nbytes) of each inner chunk in the
-    shard object.
+    """Returns the index of a shard of `num_inner` inner chunks, uint64 [num_inner, 2]. An inner chunk holds one or more
+    rows and can be read alone. The index holds its (offset, nbytes) in the shard object.
 
     `tail` is the last part of the shard object and contains the index. `where` is the path or URL of the shard object,
     for error messages. Raises ValueError for a damaged index.
@@ -45,8 +45,8 @@ class ShardView:
     """One array of one sealed shard, mapped into memory from its shard object, the file `path`. A view keeps no file
     descriptor open.
 
-    `shape` is the shape of one row. The file has up to `shard_clips` rows, in inner chunks of `inner_rows` rows. Raises
-    ValueError where the index of the shard is damaged.
+    `shape` is the shape of one row. The file has up to `shard_clips` rows, in chunks of `inner_rows` rows that can each
+    be read alone. Raises ValueError where the index of the shard is damaged.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
@@ -93,10 +93,11 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object at a URL. The index of the shard is kept in memory. Each row is fetched with one request
-    for a range of bytes.
+    """A sealed shard object at a URL: the object `name` of `storage`, with `shard_clips` rows of the array `spec`. Each
+    row is fetched with one request for a range of bytes.
 
-    `tail` is the last part of the object, which contains the index. Raises ValueError where the index is damaged.
+    `tail` is the last part of the object, which contains the index of its chunks. `codec` is the compression of the
+    chunks. Raises ValueError if the index is damaged.
     """
 
     def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:

@@ -41,7 +41,9 @@ def object_name(array: str, shard: int, ndim: int) -> str:
 
 
 def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str = NONE) -> bytes:
-    """Returns the content of the zarr.json of an array with `num_rows` rows."""
+    """Returns the content of the zarr.json of the array `spec` with `num_rows` rows, in shards of `shard_clips` rows.
+    `codec` is the name of the compression.
+    """
     bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
     sharding = {
         "chunk_shape": [spec.inner_rows(shard_clips), *spec.shape],
@@ -131,8 +133,8 @@ class ZarrStore:
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Returns whether the stored object `name`, a zarr.json, describes the array or group that `expected`
-        describes.
+        """Returns whether the stored object `name`, a zarr.json, describes the same array or group as `expected`, the
+        content of a zarr.json.
 
         The number of rows may be any number in `num_rows`. Attributes are not compared, because anyone may add
         attributes. Returns False where the object is missing or damaged.
@@ -228,7 +230,8 @@ class ZarrStore:
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row, read-only, for each (opened shard, index of the row in the shard) in `places`.
+        """Returns one row of an array, read-only, for each (opened shard, index of the row in the shard) in `places`,
+        in this order.
 
         Rows of a cache at a URL are fetched at the same time. Raises ValueError where a row is damaged.
         """

@@ -177,11 +177,12 @@ def _evaluate_all(
     allow_code: bool,
     as_json: bool,
 ) -> int:
-    """Scores the runs in `folders` one after the other and prints one table. An error in one run does not stop the
-    others.
+    """Scores the runs in `folders` one after the other and prints one table, or JSON if `as_json` is true. An error in
+    one run does not stop the others.
 
-    `cache` and `split` replace the cache and the test split of each run. Returns exit code 1 if at least one run could
-    not be scored, else 0.
+    `cache` and `split` replace the cache and the test split of each run. `overrides` are texts `key=value` that replace
+    options of each run. The code of a user's own head is run only with `allow_code`. Returns exit code 1 if at least
+    one run could not be scored, else 0.
     """
     from kinegraph.cache_schemas.errors import CacheError
     from kinegraph.pipeline.advice import random_weights_advice

@@ -1,4 +1,4 @@
-"""The command that scores videos with a trained run."""
+"""`kinegraph predict` scores videos with a trained run."""
 
 import json
 from pathlib import Path

@@ -111,8 +111,8 @@ def train(
     runs, their folders are `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped.
     `overwrite` discards existing runs and trains them anew.
 
-    Returns a list with one TrainedRun for each run, even if there is only one. It has `folder`, `results` (the content
-    of results.json) and `kept` (whether the run was finished before this call).
+    Returns a list with one TrainedRun for each run, even if there is only one. A TrainedRun has `folder`, `results`
+    (the content of results.json) and `kept` (whether the run was finished before this call).
 
     Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used. Raises RunExists if all
     runs were finished before, or if a finished run had other options or clips than `config` now has. Raises

@@ -23,8 +23,8 @@ def advice(config: Config) -> list[str]:
     """Returns a list of sentences. Each sentence names a difference between a backbone in the config and the training
     of its weights.
 
-    A number of frames, a frame rate or a frame size counts as different from a factor of 2. Any other option counts if
-    it is not equal.
+    Numbers of frames, frame rates and frame sizes are named if one is at least twice the other. Other options are named
+    if they are not equal.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 

@@ -19,9 +19,11 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 
 
 class JobQueueOptions(StageOptions):
-    """Options of Dask workers that run as jobs of a batch system (dask-jobqueue).
+    """Options of Dask workers that run as jobs of a batch system (dask-jobqueue). `kind` is the batch system, and
+    `options` are keywords of dask-jobqueue's cluster.
 
-    Dask-jobqueue submits more jobs or fewer, depending on the work that is left.
+    Dask-jobqueue submits more jobs or fewer, depending on the work that is left. At most `jobs` jobs exist at a time.
+    Each job runs one worker.
     """
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
@@ -44,15 +46,19 @@ class JobQueueOptions(StageOptions):
     @field_validator("options")
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options. A single string for an option in LISTS is put into a list.
+        """Returns `options`, the options for dask-jobqueue, with lists in place of single strings for the options in
+        LISTS.
 
-        Otherwise dask-jobqueue would take each letter of the string for a line.
+        Otherwise dask-jobqueue would take each letter of a string for a line.
         """
         return {key: [value] if key in LISTS and isinstance(value, str) else value for key, value in options.items()}
 
 
 class DaskOptions(StageOptions):
-    """The cluster of the `dask` executor. By default kinegraph starts `run.workers` processes on this machine."""
+    """The options `run.dask`: which Dask cluster the `dask` executor uses. `scheduler` or `scheduler_file` name a
+    running cluster, and `jobqueue` starts one in a batch system. By default kinegraph starts `run.workers` processes on
+    this machine.
+    """
 
     scheduler: str | None = Field(None, description="address of a running scheduler, such as `tcp://host:8786`")
     scheduler_file: str | None = Field(None, description="file that a running scheduler wrote (`--scheduler-file`)")
@@ -88,7 +94,9 @@ class DaskOptions(StageOptions):
 
 
 class SlurmOptions(StageOptions):
-    """Options of a SLURM job array. Each task of the array gets the same options.
+    """Options of a SLURM job array. One task of the array has `gpus` GPUs, `cpus` cores and `memory_gb` GB, and first
+    runs the shell lines `setup`. `max_running` limits the tasks that run at a time. `options` are other options of
+    sbatch. `folder` holds scripts and logs.
 
     `run.workers` is the number of tasks. `run.walltime_seconds` is the time limit of each task.
     """

@@ -33,7 +33,9 @@ TAGS = ("kind", "source")  # keys that choose among the models of a section
 
 
 class StoreOptions(StageOptions):
-    """The layout of the arrays of a cache on disk. The layout is fixed when the cache is created."""
+    """The layout of the arrays of a cache on disk: the store `kind`, the rows of a shard (`shard_clips`) and the
+    `compression`. The layout is fixed when the cache is created.
+    """
 
     kind: Literal["zarr", "hdf5"] = Field(
         "zarr",
@@ -105,7 +107,7 @@ class RunOptions(StageOptions):
 
     @property
     def worker_threads(self) -> int:
-        """Returns the number of threads of one worker.
+        """Returns the number of threads of one worker. It is the option `threads`, if that is a number.
 
         With `threads: auto`, all cores are divided among the local workers, and a worker on a cluster has 1 thread.
         """
@@ -135,7 +137,7 @@ class RunOptions(StageOptions):
 class TrainSection(TrainOptions):
     """The section `train` of a config: the training recipe, and `variants` of it for `--head a,b,c`.
 
-    `variants` maps a name to the keys that differ from the recipe.
+    `variants` maps the name of a variant to the keys and values in which it differs from the recipe.
     """
 
     variants: dict[EntryName, dict[str, Any]] = Field(
@@ -147,8 +149,8 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the options of the section `train` as TrainOptions, with the keys of the variant `name` in place of
-        its own. `name` must be a key of `variants`.
+        """Returns the options of the section `train` as a TrainOptions. The keys of the variant `name` replace those of
+        the section. `name` must be a key of `variants`.
 
         If the variant names a head that is not `head` of the section, the head options of the section are dropped.
         """
@@ -248,7 +250,8 @@ def check_config(document: dict[str, Any], where: str) -> Config:
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Writes the value of `override`, of the form `section.key=value`, into a document that is not checked yet.
+    """Writes the value of `override`, a text of the form `section.key=value`, into `document`. This is the content of a
+    config file before it is checked.
 
     Raises ConfigError if the override has another form, if the section is a plain value, or if the value is not YAML.
     """
@@ -328,7 +331,9 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
 
 
 def _meant(given: str, allowed_keys: Iterable[str]) -> str:
-    """Returns a question such as `did you mean num_frames? `, or "" if no allowed key is similar to `given`."""
+    """Returns a question such as `did you mean num_frames? `, or "" if no key in `allowed_keys` is similar to
+    `given`.
+    """
     near = get_close_matches(given, [*allowed_keys], n=1)
     return f"did you mean {near[0]}? " if near else ""
 

@@ -124,7 +124,9 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 
 def _require_bounded(document: Any, where: str) -> None:
-    """Raises ConfigError if the document has too many values or levels, too long a text or too large a number."""
+    """Raises ConfigError if the document has too many values or levels, too long a text or too large a number. The
+    message begins with `where`.
+    """
     stack: list[tuple[tuple[Any, ...], Any]] = [((), document)]
     num_values = 0
     while stack:

@@ -52,6 +52,7 @@ class DemoRow:
     `about` says in words what the head is.
 
     `scores` has the test score for each seed. `seconds` has the duration of the training for each seed.
+    `num_parameters` is the number of trained parameters.
     """
 
     name: str
@@ -120,12 +121,14 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
     """Generates videos, extracts, trains every head in `train.variants` with every seed, and scores each run on the
-    unseen test videos.
+    unseen test videos. The number of seeds is `seeds`.
 
-    Returns the table of the scores. If an earlier call was cut off, its finished runs are kept, unless `overwrite` is
-    set. If an earlier call finished, all runs are trained again. `note` is called with a line of text at each step.
-    Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run has another
-    recipe. Raises RunsDiverged if all runs diverged.
+    Returns a DemoResult, the table of the scores. If an earlier call was cut off, its finished runs are kept, unless
+    `overwrite` is set. If an earlier call finished, all runs are trained again. `note` is called with a line of text at
+    each step.
+
+    Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run that is kept
+    had other options or clips than `config` now has. Raises RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None
@@ -158,10 +161,11 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
 
 
 def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -> FinetuneDemoResult:
-    """Compares fine-tuning with more training of the head alone, for the variant TUNED after TUNED_EPOCHS epochs.
+    """Trains the variant TUNED for TUNED_EPOCHS epochs with `seeds` seeds, then compares fine-tuning with more training
+    of the head alone. Returns a FinetuneDemoResult.
 
     Videos, cache and runs that exist are kept. `note` is called with a line of text at each step. Raises ConfigError if
-    the config has no such variant.
+    the config has no variant TUNED.
     """
     begun = time.monotonic()
     if TUNED not in config.train.variants:
@@ -182,8 +186,8 @@ def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips if the test split of a run in `wanted` has no clips or lacks labels, so that heads cannot be
-    compared.
+    """Raises UnusableClips if the test split in `cache` of a run in `wanted` has no clips or lacks labels. Heads could
+    not be compared then.
     """
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
@@ -195,7 +199,8 @@ def _trained(
     """Trains each head in `names` with each of `seeds` seeds. Returns the finished runs, and the error that names the
     runs that diverged. The error is None if no run diverged.
 
-    `note` is called with a line of text for each finished run. Raises RunsDiverged if all runs diverged.
+    Runs that are finished already are kept, unless `overwrite` is true. `note` is called with a line of text for each
+    finished run. Raises RunsDiverged if all runs diverged.
     """
     numbers = count(1)
 
@@ -219,7 +224,9 @@ def _metric(config: Config, result: EvaluationResult) -> str:
 
 
 def _row(config: Config, scored: Sequence[tuple[RunResults, float]]) -> DemoRow:
-    """Returns the table row for the runs of one variant."""
+    """Returns the DemoRow, a row of the table, for the runs of one variant. `scored` has one pair (results, score in
+    the table) for each run.
+    """
     name = scored[0][0].name
     return DemoRow(
         name=name,

@@ -64,7 +64,11 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """The text and the path of a config that is not written yet, with the numbers of the videos and classes found."""
+    """The `text` of a config that is not written yet and the `path` for it, with the numbers of videos and classes.
+
+    `splits` maps the name of each split to its number of videos. `lists` has the path of the csv file that was read, if
+    there is one.
+    """
 
     text: str
     path: Path
@@ -200,7 +204,8 @@ def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:
 def _split_lines(splits: Sequence[str]) -> list[str]:
     """Returns the three lines of a config that name the splits: `train_split`, `val_split` and `test_split`.
 
-    `splits` are the splits of the data set.
+    `splits` are the splits of the data set. If there is no split `test`, the clips of `val` or of the training split
+    are the test clips. If there is no split `train`, the first split in the order of the alphabet is trained on.
     """
     train = "train" if "train" in splits else min(splits)
     val = "val" if "val" in splits else None

@@ -16,8 +16,8 @@ def models() -> list[dict[str, Any]]:
 
 
 def heads() -> list[dict[str, Any]]:
-    """Returns one row for each head, as `models --heads --json` prints them. Parameters are counted for the head in the
-    size that its paper uses.
+    """Returns one dictionary for each head, as `models --heads --json` prints them. The parameters and operations are
+    counted for the head in the size that its paper uses.
     """
     from kinegraph.stages.heads.sizes import SIZES, count
 
@@ -73,7 +73,7 @@ def _source(source: WeightSource) -> dict[str, Any]:
     """Returns a dict that says where a file of weights comes from and which input its network expects. Unknown values
     are None.
 
-    The value of `source` is a URL, or a path in this package.
+    The key `source` of the dict has the URL of the file, or its path in this package.
     """
     return {
         "source": source.url or str(source.path),

@@ -26,8 +26,8 @@ from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any) -> None:
-    """Runs task `index` of the submission in `folder`. A task may run twice, because SLURM repeats a task after a node
-    failed.
+    """Runs task number `index` of the SLURM job array whose config and list of work lie in `folder`. A task may run
+    twice, because SLURM repeats a task after a node failed.
 
     `begun` is the time at which this process began, by time.monotonic; by default now. The keyword arguments `heard`
     are the callbacks `on_epoch` and `on_step` of training.
@@ -70,7 +70,8 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
 
 
 def _extract(config: Config, work: Work, index: int, begun: float) -> None:
-    """Runs the work units of the task `index` of a job array: every `num_tasks`-th unit of the submission.
+    """Runs the work units of the task `index` of a job array: every `num_tasks`-th unit of `work`. `begun` is the time
+    at which the process of the task began, by time.monotonic.
 
     If the storage of the cache supports leases, the task then also runs units of other tasks that are not sealed and
     not leased. So the work can finish even if some tasks never leave the queue.
@@ -91,7 +92,9 @@ def _extract(config: Config, work: Work, index: int, begun: float) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields those of `units` that are not sealed yet. Calls `report` once for each unit that is already sealed."""
+    """Yields those of `units` that are not sealed in `cache` yet. Calls `report` once for each unit that is already
+    sealed.
+    """
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}
     for unit in units:

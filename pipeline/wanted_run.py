@@ -10,8 +10,8 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """A head to train: its name in the table, its recipe (the training options) with the seed, and the folder of the
-    run.
+    """A head to train: its name in the table `name`, its recipe `options` (the training options, seed included), and
+    the folder of the run, `folder`.
 
     `code` is the Python source of a user's own head, so that the head can be sent to other machines. It is None for the
     heads of kinegraph.
@@ -28,6 +28,7 @@ class WantedRun(BaseModel):
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
     """The place of a run in the table of runs that are trained together: run `number` of `num_runs`, counted from 1.
+    `name` is the name of the trained head or variant.
 
     `runs_after` is how many runs the same process will train after this run, on average. `num_epochs` is 0 until the
     clips of the run are known.

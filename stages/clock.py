@@ -41,9 +41,8 @@ THREADS, DEVICE, START_UP = "threads: ", "device: ", "before: start-up"
 
 
 class Clock:
-    """The clock of one thread. At each moment one kind of work runs, and the time goes to this kind alone.
-
-    The time outside of all `during` blocks goes to the kind `base`.
+    """Measures the time of one thread by kinds of work. Each moment counts for one kind: that of the innermost `during`
+    block, or `base` outside of all these blocks.
     """
 
     def __init__(self, base: str) -> None:
@@ -60,7 +59,9 @@ class Clock:
             self._change(outer)
 
     def each(self, items: Iterable[Item], kind: str, first: str) -> Iterator[Item]:
-        """Yields `items`. The time until an item comes counts as `kind`, and as `first` for the first item."""
+        """Yields `items`. Measures how long the caller waits for each item. The time is added to the kind `first` for
+        the first item, and to `kind` for all others. A kind is a name such as DECODE_WAIT.
+        """
         rest = iter(items)
         while True:
             with self.during(first):
@@ -71,14 +72,16 @@ class Clock:
             first = kind
 
     def seconds(self) -> dict[str, float]:
-        """Returns a dict kind -> seconds so far. The seconds sum up to the time since the clock was made or since
-        `taken` was called.
+        """Returns a dict kind -> seconds so far. The seconds sum up to the time since the clock was made, or since the
+        last call of `taken`, which sets all kinds to 0.
         """
         self._change(self._kind)
         return dict(self._seconds)
 
     def taken(self) -> dict[str, float]:
-        """Returns `seconds`, and begins anew with 0 s for all kinds."""
+        """Returns the seconds of each kind of work since the clock was made or since the last call of `taken`. Begins
+        anew with 0 s for all kinds.
+        """
         seconds = self.seconds()
         self._seconds = {}
         return seconds
@@ -115,7 +118,8 @@ def of_prefix(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def of_computing(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns the kinds of a ledger record that belong to the thread that computes. Their sum is its wall time.
+    """Returns those entries of a ledger record's `seconds` (kind of work -> seconds) that belong to the thread that
+    computes. Their sum is its wall time.
 
     Records of earlier versions have only such kinds.
     """

@@ -103,7 +103,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """Calls `lstm` with `sequences` and `state`. Returns (outputs, last state), the result of the LSTM.
+    """Calls `lstm` with `sequences` and its start `state`, (h, c) or None for zeros, in the shapes of torch. Returns
+    the result of the LSTM: (outputs, (h, c) after the last step).
 
     Under autocast, the LSTM runs in half precision, but on CPUs without AVX-512 it runs in float32. oneDNN, torch's
     library for CPUs, has no LSTM in bf16 for such CPUs.

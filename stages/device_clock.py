@@ -9,7 +9,8 @@ from kinegraph.stages.clock import summed
 
 
 class DeviceClock:
-    """Records an event of CUDA before and after the work of a kind. On other devices nothing is recorded.
+    """Measures how long each kind of work takes on a CUDA device, by an event before and an event after the work. On
+    other devices nothing is recorded.
 
     The thread that computes only starts the work of a GPU, and its own clock cannot see when that work runs. The
     seconds between two events are those of the device. They also contain pauses in which the device had nothing to do.
@@ -21,7 +22,9 @@ class DeviceClock:
 
     @contextmanager
     def during(self, kind: str) -> Iterator[None]:
-        """Measures the work that a `with` block starts on the current stream of the device."""
+        """Measures the time of the work that a `with` block starts on the current stream of the device, and counts it
+        as `kind`.
+        """
         if self._device.type != "cuda":
             yield
             return
@@ -33,9 +36,10 @@ class DeviceClock:
         self._spans.append((kind, begin, end))
 
     def taken(self) -> dict[str, float]:
-        """Returns a dict kind -> seconds on the device, and begins anew.
+        """Returns a dict kind -> seconds on the device since the last call of `taken`.
 
-        Work that the device has not finished is left out. So the results of all work should be on the host already.
+        Work that the device has not finished is left out and never counted. Call this method when the results of all
+        work are on the host.
         """
         spans, self._spans = self._spans, []
         done = ({kind: begin.elapsed_time(end) / 1000} for kind, begin, end in spans if end.query())  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """Returns the kind of stage for a stage key. The kind is the first part of the key.
+    """Returns the StageKind of a stage key. The first part of the key is the name of the kind.
 
     Raises CacheTooNew for an unknown kind, because another version of kinegraph must have written the key.
     """

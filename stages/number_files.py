@@ -26,7 +26,7 @@ class ArrayFileError(ValueError):
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Returns the array in a .npy file.
+    """Returns the array in the .npy file `path`.
 
     Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if it holds anything
     but an array of numbers.
@@ -70,8 +70,8 @@ def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
 
 
 def require_plain(dtype: np.dtype) -> None:
-    """Raises ArrayFileError if `dtype` is no plain type of numbers: Python objects, a type with fields, or a type of 0
-    bytes.
+    """Raises ArrayFileError if `dtype` is no plain type of numbers. Python objects, types with fields and types of 0
+    bytes are not plain.
     """
     if dtype.hasobject:
         raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
@@ -94,7 +94,8 @@ def _damage_named() -> Iterator[None]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Reads the header of a .npy file. Returns (shape, whether the values are in Fortran's order, type of the values).
+    """Reads the header of the .npy file `file`. Returns (shape, whether the values are in Fortran's order, type of the
+    values).
 
     Raises ArrayFileError if the header is damaged.
     """
@@ -110,7 +111,8 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """Returns the array of an opened .npy file. `size` is the size of the file in bytes.
+    """Returns the array of the .npy file `file`, which is open at its first byte. `size` is the size of the file in
+    bytes.
 
     Raises ArrayFileError if the file is damaged or if the values are no numbers.
     """

@@ -25,8 +25,8 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """The sections of a config that describe stages, one section for each kind of stage, and the data set. A kind of
-    stage without a section is not extracted.
+    """The sections of a config that describe stages, one section for each kind of stage (`clips`, `backbones`,
+    `proposals`, ...), and the data set, `dataset`. A kind of stage without a section is not extracted.
     """
 
     dataset: DatasetOptions | None = None
@@ -49,14 +49,16 @@ class Recipe(StageOptions):
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:
-        """Returns the description of the tap `tap` of the backbone that the config has under `backbones.<name>`.
+        """Returns the Tap `tap` of the backbone that the config has under `backbones.<name>`.
 
         A tap is a place in a network whose maps can be stored. Raises ValueError if the backbone does not have the tap.
         """
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        """Returns the catalogue's description of the network that the config names under `backbones.<name>`."""
+        """Returns the BackboneEntry of the network that the config names under `backbones.<name>`. It is the
+        description in the catalogue of networks.
+        """
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 
@@ -67,8 +69,8 @@ class Recipe(StageOptions):
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def square_of(self, name: str) -> Square:
-        """Describes the square pixels that the backbone `name` of the config takes as input: the size of the square,
-        how it is cut and resized, and which frames of a clip are taken.
+        """Returns a Square, which describes the pixels that the backbone `name` of the config takes as input: the size
+        of the square, how it is cut and resized, and which frames of a clip are taken.
         """
         return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every)
 
@@ -77,10 +79,11 @@ class Recipe(StageOptions):
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Returns the distance, in frames of the clip, between two neighbouring maps of the tap `tap` of
-        `backbones.<name>`.
+        """Returns the distance, in frames of the clip, between two neighbouring maps of the tap `tap` of the backbone
+        `name`.
 
-        For example, returns 4 if the backbone takes every second frame (`every` is 2) and halves the number of frames.
+        For example, returns 4 if the backbone takes every second frame (its option `every` is 2) and the network halves
+        the number of frames.
         """
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 

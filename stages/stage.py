@@ -31,9 +31,9 @@ class StageBatch(Protocol):
     """The input of a runner: consecutive rows of one shard. A row is one clip under one crop.
 
     A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
-    slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out rows
-    that this stage and all stages that wait for its arrays have already. `is_last` is True for the last batch of a
-    shard.
+    slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out a row
+    that is stored already for this stage and for all stages that wait for its arrays. `is_last` is True for the last
+    batch of a shard.
     """
 
     @property
@@ -50,7 +50,8 @@ class StageBatch(Protocol):
         the network takes of a clip.
 
         `square` describes the input of the network. It has the side `size` in px, says how frames are cut and resized,
-        and which frames of a clip are taken. Clips that failed, and places after the last clip, have zeros.
+        and which frames of a clip are taken. The pixels of failed clips are zeros. A batch with fewer than `batch_size`
+        clips is filled up with zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
@@ -61,8 +62,8 @@ class StageBatch(Protocol):
         """
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns the row at `slot` (the place in the batch, from 0) of the array `array`. The array must belong to a
-        stage that this stage reads.
+        """Returns one row of the array `array`: that of clip number `slot` of the batch, from 0. The array must belong
+        to a stage that this stage reads.
 
         If that stage has passed the row on with `hand_on`, the passed row is returned. Otherwise the row comes from
         this work unit, or else from the cache.
@@ -87,10 +88,11 @@ class StageBatch(Protocol):
         """
 
     def write_batch(self, array: str, values: "Tensor") -> None:
-        """Stores the rows at `slots` of `values` [batch_size, ...], as `write` does.
+        """Stores the rows at `slots` of `values` [batch_size, ...] in the array named `array`. Values of the other
+        slots are ignored.
 
-        A runner that has values for the whole batch calls this method, because to take rows out of a tensor makes a
-        GPU wait.
+        A runner that has values for the whole batch calls this method, because to take rows out of a tensor makes a GPU
+        wait.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
@@ -106,10 +108,12 @@ class StageBatch(Protocol):
         """
 
     def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
-        """Marks a clip of the batch as failed, as `fail` does, if `is_bad` [batch_size] bool is true for its slot.
+        """Marks a clip as failed if `is_bad` [batch_size] bool is true for its slot. The clip then also fails in all
+        stages that read this stage.
 
-        `detail` is called with the slot and returns a text for the ledger. On a GPU the call does not wait for the
-        values of `is_bad`. So stages that read this stage may still run for the slot. Their rows are dropped.
+        `reason` is a word such as "non_finite". `detail` is called with the slot of a failed clip and returns the
+        message for the ledger. On a GPU the call does not wait for the values of `is_bad`. Stages that read this stage
+        may then still run for a failed clip. Their results for the clip are dropped.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:
@@ -138,7 +142,8 @@ class StageKind(Protocol):
     """One kind of stage. `kind` is its name, for example "features". The stage keys and array names of the kind begin
     with it, and the option `--stage` takes it.
 
-    The methods that are not abstract fit a stage that reads no video, hands no arrays on and has no runner.
+    Every kind defines the abstract methods. The other methods have defaults for a stage that reads no video, passes no
+    arrays to other stages in memory, and has no runner.
     """
 
     kind: ClassVar[str]
@@ -168,7 +173,7 @@ class StageKind(Protocol):
         return self.kind
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ValueError if the section of this kind does not fit the other sections of the recipe.
+        """Raises ValueError if the config section of this kind of stage does not fit the other sections of `recipe`.
 
         The message has the form `<option>: given ..., allowed: ...`.
         """
@@ -189,7 +194,7 @@ class StageKind(Protocol):
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function from the id of a video to the path of the file that this stage reads for the video.
+        """Returns a function from the id of a video to the path of the file that the stage `key` reads for this video.
 
         For example, a stage may read a file of boxes for each video. Returns None if the stage reads no such files.
         """

@@ -1,7 +1,7 @@
 """Copies arrays to a device and back while the device computes.
 
 On a CPU nothing is copied. On a GPU each direction has a stream of its own and pinned buffers. A stream is a queue of
-work of a GPU. An event is a mark in a stream. Pinned memory is memory of the host that a GPU copies without its help.
+work of a GPU. An event is a mark in a stream. Pinned memory is memory of the host that a GPU can copy without the CPU.
 """
 
 from collections import defaultdict, deque
@@ -17,15 +17,17 @@ PINNED_STEP_BYTES = 64 * 2**10  # sizes of pinned buffers are multiples, so that
 
 
 class Pending(Protocol):
-    """An array on its way from the device to the host."""
+    """An array on its way from the device to the host. `arrived` waits for the array, and `is_here` says whether it
+    would have to wait.
+    """
 
     @property
     def is_here(self) -> bool:
-        """Returns whether `arrived` does not wait."""
+        """Returns whether the array has arrived on the host, so that `arrived` would not wait."""
 
     def arrived(self) -> AbstractContextManager[np.ndarray]:
-        """Waits for the array and returns a context with it. The memory of the array is used again after the context.
-        The context is entered once.
+        """Waits for the array and returns a context with it. Use the array only inside the context, because its memory
+        is used again afterwards. A context may be entered only once.
         """
 
 
@@ -40,16 +42,18 @@ class Transfers(Protocol):
         """
 
     def download(self, values: Tensor) -> Pending:
-        """Begins to copy `values` to the host. The values must not be changed in place afterwards."""
+        """Begins to copy `values` to the host, and returns a Pending, which waits for the copy. The values must not be
+        changed in place afterwards.
+        """
 
 
 def transfers_on(device: torch.device) -> Transfers:
-    """Returns the transfers of `device`. Each worker has transfers of its own."""
+    """Returns a new Transfers, an object that copies arrays to `device` and back. Each worker has one of its own."""
     return StreamedTransfers(device, CudaStreams(device)) if device.type == "cuda" else InPlace()
 
 
 class InPlace:
-    """The transfers of the CPU: values are where they are needed."""
+    """The transfers of the CPU. Nothing is moved: a tensor and its array share memory, except for read-only arrays."""
 
     def upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
@@ -70,7 +74,9 @@ class _Here:
 
 
 class Streams(Protocol):
-    """The streams of one device, with all that transfers ask of CUDA. Tests replace it, to run transfers on a CPU."""
+    """The streams of one device for transfers: `uploads` for copies to the device, `downloads` for copies from it, and
+    `computing` for the networks. All calls of CUDA that transfers make are methods of this class.
+    """
 
     uploads: torch.cuda.Stream
     downloads: torch.cuda.Stream
@@ -89,11 +95,15 @@ class Streams(Protocol):
         """Returns new pinned memory, uint8 [num_bytes]."""
 
     def keep(self, values: Tensor, stream: torch.cuda.Stream) -> None:
-        """Says that `stream` reads `values`, so that their memory is not given out before that is done."""
+        """Tells torch that work on `stream` reads `values`, so that torch does not use their memory again before that
+        work is done.
+        """
 
 
 class CudaStreams:
-    """The streams of one GPU."""
+    """The streams of one GPU: `uploads` for copies to it, `downloads` for copies from it, and `computing`, the current
+    stream.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -118,7 +128,7 @@ class CudaStreams:
 
 
 class StreamedTransfers:
-    """The transfers of a GPU. No call waits, except `arrived`."""
+    """The transfers of a GPU `device`, which uses `streams`. Only `arrived` of a download waits."""
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
@@ -152,7 +162,11 @@ class StreamedTransfers:
 
 
 class _OnItsWay:
-    """A copy that the GPU makes. The tensor `values` is held until the copy is made, so that its memory stays."""
+    """A copy from the GPU to `array`, which lies in the pinned memory `buffer`. The event `copied` comes when the copy
+    is complete. `buffer` is then given back to `ring`.
+
+    The tensor `values` is held until the copy is complete, so that its memory stays.
+    """
 
     is_here = False
 
@@ -173,10 +187,11 @@ class _OnItsWay:
 
 
 class _PinnedRing:
-    """Pinned buffers that are used in turn. A buffer is given out again only after the event of its last copy.
+    """Pinned buffers that are used in turn for copies in `streams`. `take` hands out a free buffer. `give_back` takes
+    it back, with the event of its last copy. The buffer is free again after this event.
 
-    The number of buffers grows to what is under way at once. It does not shrink, because pinning memory takes long.
-    One thread takes buffers. Any thread may call `give_back`.
+    The number of buffers grows to what is under way at once. It does not shrink, because pinning memory takes long. One
+    thread takes buffers. Any thread may give them back.
     """
 
     def __init__(self, streams: Streams) -> None:
@@ -186,7 +201,7 @@ class _PinnedRing:
         )  # by size in bytes, oldest first
 
     def take(self, num_bytes: int) -> Tensor:
-        """Returns a buffer of at least `num_bytes` bytes."""
+        """Returns a pinned buffer, uint8, of at least `num_bytes` bytes. It belongs to the caller until `give_back`."""
         size = max(1, -(-num_bytes // PINNED_STEP_BYTES)) * PINNED_STEP_BYTES
         used = self._used[size]
         if used and used[0][1].query():  # type: ignore[no-untyped-call]

@@ -13,8 +13,8 @@ HEADER = ("way", "seconds", "least", "most", "clips/s", "ratio", "least", "most"
 
 
 def compared(comparison: "SpeedComparison") -> None:
-    """Prints a table with one line for each way. The ratio of a way is its time, divided by the time of the whole
-    extraction in the same round.
+    """Prints a table with one line for each way in `comparison`, such as an extraction or a plain loop. The ratio of a
+    way is its time, divided by the time of the whole extraction in the same round.
     """
     whole = next(iter(comparison.seconds))
     rounds = counted(len(comparison.seconds[whole]), "round")
@@ -45,7 +45,9 @@ def _figures(spread: Spread) -> list[str]:
 
 
 def described_machine(run: dict[str, Any]) -> str:
-    """Returns a line with the processor, the device and the versions of a measurement."""
+    """Returns a line with the processor, the device and the versions of a measurement. `run` has them under the keys
+    `machine` and `versions`.
+    """
     machine, versions = run["machine"], run["versions"]
     instructions = ", ".join(machine["instructions"]) or "no vector instructions known"
     return (
@@ -55,7 +57,9 @@ def described_machine(run: dict[str, Any]) -> str:
 
 
 def busy_words(run: dict[str, Any]) -> str | None:
-    """Returns a warning if other programs used the machine when the measurement began, else None."""
+    """Returns a warning if other programs used the machine when the measurement began, else None. `run` has the facts
+    about the machine that a measurement records.
+    """
     load, cores = run["load"], run["machine"]["cores"]
     if load is None or load < cores / 2:
         return None

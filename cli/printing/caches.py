@@ -170,7 +170,10 @@ def _any(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 
 def _job(job: dict[str, Any]) -> None:
-    """Prints how many tasks of a job array are in each state, and the last lines of the logs of a few failed tasks."""
+    """Prints how many tasks of a job array are in each state, and the last lines of the logs of a few failed tasks.
+
+    `job` is a job of SLURM as `status --json` prints it.
+    """
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
     say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
     for task in job["failed"][:MAX_LOGS]:

@@ -62,7 +62,7 @@ def imported(result: "Imported") -> None:
 
 
 def _train_config(result: "Imported") -> str:
-    """Returns a YAML config that trains on the imported features and on the splits of the cache."""
+    """Returns a YAML config that trains a head on the imported features `result` and on the splits of their cache."""
     import yaml
 
     name, tap = result.naming.name, result.naming.tap

@@ -19,7 +19,7 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """Returns one line for each pair of a video and a reason of failure (`a.mp4: timeout: no answer (2 clips)`).
+    """Returns one line for each pair of a video and a reason in `failures` (`a.mp4: timeout: no answer (2 clips)`).
     `cache` is the path or URL of the cache.
 
     The line has the message of the video's first clip that failed for the reason. If only one clip failed for the
@@ -46,8 +46,8 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
 
 
 def as_text(failures: "Iterable[FailedClip]") -> None:
-    """Prints two lines for each failure. The first line has clip, reason and stages. The second line has the message.
-    The last line of the output has the number of failures.
+    """Prints two lines for each item of `failures`. The first line has clip, reason and stages. The second line has the
+    message. The last line of the output has the number of failures.
 
     Each failure is printed as soon as it is read, because a cache may have a million failures.
     """

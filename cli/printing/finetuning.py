@@ -14,8 +14,8 @@ FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays
 
 
 def step_zero(step: "StepZero") -> None:
-    """Prints how far the scores of a fine-tuning are from the scores on cached features, before the first step of
-    training.
+    """Prints `step`, the comparison of a fine-tuning's scores with the scores on cached features, before the first step
+    of training.
 
     Fine-tuning computes the features anew from pixels. Before the first step no weight has changed, so the scores
     should be equal except for rounding.

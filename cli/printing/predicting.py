@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
-    """Prints a table with the `top` best classes of each video. If `by_clip` is true, the table has the `top` best
-    classes of each clip instead.
+    """Prints a table with the `top` best classes of each video. `found` has one Prediction per video, and `class_names`
+    has the name of every class. If `by_clip` is true, the table has the `top` best classes of each clip instead.
     """
     from kinegraph.pipeline.predicting.predictions import best
 
@@ -48,8 +48,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
 
 
 def _in_part(one: "Prediction") -> str:
-    """Returns the first half of a message: `2 of 5 clips failed and are left out of the scores, the first as `. The
-    caller adds the reason of the first failure. Returns "" if all clips failed.
+    """Returns the first half of a message about the clips of a prediction: `2 of 5 clips failed and are left out of the
+    scores, the first as `. The caller adds the reason of the first failure. Returns "" if all clips failed.
     """
     if not one.clips:
         return ""
@@ -83,8 +83,8 @@ def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the rows of a csv with the predictions `found`, as lists of cells: first a header, then the rows of each
-    video. A row has the probability of each class.
+    """Yields the rows of a csv with the predictions `found`, as lists of cells. The first row is the header: video,
+    start, end, and the `class_names`. The other rows have the probability of each class.
 
     A video has one row per clip, with its start and end in seconds. One more row is for the whole video, without start
     and end. A video whose clips all failed has no row.

@@ -38,8 +38,10 @@ ABOUT = {
 
 
 def profile(measured: "Profile | None") -> None:
-    """Prints one table for the threads that compute, one for the threads beside them, and one for a GPU. The shares
-    of the first table sum up to 100 %.
+    """Prints where the time of an extraction went. There is one table for the threads that compute, one for the other
+    threads, and one for a GPU. The shares of the first table sum up to 100 %.
+
+    If `measured` is None, says that this command sealed no shard.
     """
     if measured is None:
         say("no profile: this command sealed no shard")
@@ -83,7 +85,9 @@ def _computing(measured: "Profile") -> None:
 
 
 def _beside(measured: "Profile") -> None:
-    """Prints the seconds of the other threads, and how many of them were busy on average."""
+    """Prints the seconds of each kind of work of the threads beside the one that computes. Also prints how many of
+    these threads were busy on average.
+    """
     decoders = counted(measured.decoders, "thread") if measured.decoders else "the thread that computes"
     of = {DECODE: decoders, CONVERT: decoders, FETCH_WAIT: decoders, FETCH: counted(COPIERS, "thread")}
     of |= {ASSEMBLE: "1 thread" if measured.decoders else decoders, WRITE: "1 thread"}

@@ -33,8 +33,7 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
     """Returns the runs that have scores on `split`, in groups. Scores may be averaged within a group only.
 
     The runs of a group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
-    their clips. They form a group of their own if there are several other groups. Otherwise they belong to the only
-    other group.
+    their clips. If all other runs are one group, these runs belong to it, else they form a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -45,7 +44,7 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
 
 def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
     """Returns the folder of the run if `runs` has one run. Otherwise returns the folder that holds the folders of the
-    runs.
+    runs. `runs` has (folder, results) of each run.
     """
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 

@@ -36,7 +36,7 @@ def note_at_work(text: str) -> None:
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Prints a result to stdout. On a terminal, lines break between words."""
+    """Prints the text `text` and then `end` to stdout. On a terminal, lines break between words."""
     print(folded(shown(text), columns(sys.stdout)), end=end)
 
 
@@ -84,7 +84,7 @@ def table(
     column and the columns whose headers are in `words` are flush left. All others are flush right.
 
     `columns` is the width of the terminal in characters, or None for no limit. No cell is cut. If the table is too
-    wide, it is printed as several tables, and each of them repeats the first column. If the first column alone is very
+    wide, the text has several tables, and each of them repeats the first column. If the first column alone is very
     wide, each of its cells becomes a line above the rest of its row.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
@@ -101,11 +101,12 @@ def table(
 
 
 def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
-    """Yields the lines of a table that is at most `columns` characters wide. `cells` has the columns, each a list of
-    texts with its header first.
+    """Yields the lines of a table that is at most `columns` characters wide. `cells` has the table column by column,
+    each a list of texts with its header first.
 
     The first cell of each row is a line of its own, above the rest of the row, which is indented. An empty first cell
-    has no line. If the header of the last column is in `words`, long texts in it go over several lines.
+    has no line. `words` are the headers of columns of long texts. If the last column is one of these, its texts may go
+    over several lines.
     """
     for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
         if first:
@@ -118,8 +119,8 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width of a table column, in characters. A column whose header is in `words` may be narrower
-    than its texts, because they go over several lines.
+    """Returns the smallest width in characters of a table column. `column` has its texts, the header first. If the
+    header is in `words`, the column may be narrower than its texts, because they go over several lines.
     """
     width = max(map(disp_len, column))
     if column[0] not in words:
@@ -186,7 +187,9 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Prints `text` to stdout, folded at the width of the terminal, or at 80 columns if stdout is a file."""
+    """Prints `text`, which may have many lines, to stdout. Long lines are folded at the width of the terminal, or at 80
+    columns if stdout is a file.
+    """
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 

@@ -9,7 +9,7 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raises CacheMismatch if the cache has a stage with the key of `stage` that was made with other options than
+    """Raises CacheMismatch if `cache` has a stage with the key of `stage` that was made with other options than
     `stage`.
 
     Earlier versions of kinegraph had other defaults of `size`, `resize_short` and `resize`. If the options differ for

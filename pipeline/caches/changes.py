@@ -38,9 +38,10 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """Returns shard -> ids of the videos whose content has changed since the frames of the shard were decoded. Only
     shards in `shards` are checked.
 
-    A missing video counts as unchanged. So does a video with a failed clip in the shard, or with `retry_failed` a video
-    whose clips in the shard have all failed. If the network or the credentials fail, all videos at URLs count as
-    unchanged, and a warning is logged. The check of a video usually costs one stat call or one request.
+    A missing video counts as unchanged. A video with a failed clip in the shard counts as unchanged, too. With
+    `retry_failed`, such a video counts as unchanged only if all its clips in the shard have failed. If the network or
+    the credentials fail, all videos at URLs count as unchanged, and a warning is logged. The check of a video usually
+    costs one stat call or one request.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -79,8 +80,8 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """Returns stage key -> shard -> ids of videos, for the shard numbers `shards`. The file of boxes or scene graphs of
-    these videos has changed since the shard was sealed.
+    """Finds videos whose file of boxes or scene graphs has changed since their shard was sealed. Returns stage key ->
+    shard -> ids of these videos, for the shard numbers `shards`. `recipe` says where the files lie.
 
     A missing file counts as unchanged.
     """
@@ -144,8 +145,8 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
     """Removes the ledger records of shards that read changed files, so that extraction computes these shards again.
 
-    `changed` is the result of `changed_files`: stage key -> shard -> videos. Records of stages that are made from such
-    a stage are removed too.
+    `changed` is the result of `changed_files`: stage key -> shard -> videos. Records of stages that are made from a
+    stage in `changed` are removed too.
     """
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
@@ -174,8 +175,8 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(rows: list[ClipRow], config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if the times or the frame size of the video do not fit its `rows`. Ignores a video that
-    cannot be read.
+    """Raises CacheMismatch if the times or the frame size of a video do not fit `rows`, the video's rows in the cache.
+    Does nothing if the video cannot be read.
     """
     row = rows[0]
     video = Video(

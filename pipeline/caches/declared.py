@@ -31,10 +31,11 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, and the imported stages that they read.
+    """The stages that the config `recipe` asks for, and the imported stages that they read. Imported stages were made
+    by `kinegraph import`. They are read from the cache and never computed.
 
     `stages` maps stage keys to stages. Each stage comes after the stages that it reads. `imported` has the keys of the
-    imported stages, which are read from the cache and never computed.
+    imported stages.
     """
 
     recipe: Recipe
@@ -46,7 +47,7 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Returns whether the digests of all weights that enter the fingerprint of `key` are known.
+        """Returns whether the digests of all weights that enter the fingerprint of the stage `key` are known.
 
         If not, the networks must be built before the fingerprint is known.
         """
@@ -96,10 +97,10 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the stage `key` must run so that other stages can read its arrays. That is true if the stage
-        hands arrays on and the cache does not have these arrays for the shard.
+        """Returns whether the stage `key` must run for a shard so that other stages can read its arrays. That is true
+        if the stage hands arrays on and the cache does not have these arrays for the shard.
 
-        `is_sealed(key)` says whether the shard is sealed for a stage key.
+        `is_sealed` is called with a stage key and returns whether the shard is sealed for it.
         """
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
@@ -194,10 +195,11 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the number of rows per shard that `store.shard_clips` asks for.
+    """Returns the number of rows per shard that `store.shard_clips` of `config` asks for.
 
-    For `auto`, it is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. If it
-    exceeds the rows of one video, it is rounded down to a multiple of them.
+    For `auto`, it is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. If this
+    is more than the rows of one video, it is rounded down to a multiple of them. The arrays of stages that were
+    imported into `cache` count too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

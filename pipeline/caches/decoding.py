@@ -57,7 +57,7 @@ class Frames:
 
 
 def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
-    """Returns the duration, the frame size and the frame rate of a video file, or of a folder of numbered images.
+    """Returns the VideoFacts (duration, frame size and frame rate) of a video file, or of a folder of numbered images.
 
     If `frame_rate` (images per second) is given, `path` is a folder of images, otherwise a video file. Raises
     DecodeError if the video cannot be read, and ConfigError if `frame_rate` cannot be used.

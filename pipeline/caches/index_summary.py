@@ -20,7 +20,7 @@ Probes = Mapping[str, Probe | DecodeError]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """The numbers of videos, clips, hours and classes of one split.
+    """The numbers of videos, clips (`clips`), hours and classes of one split.
 
     `unlabelled` videos have no label, and `unreadable` videos could not be opened. If intervals of a video are listed,
     each interval counts as a video in these two numbers and in `videos`. `hours` counts each whole video once.
@@ -80,7 +80,7 @@ def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, num_rows
 
 
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
-    """Returns sentences about labels that look like mistakes.
+    """Returns sentences about labels in `listing` that look like mistakes, for example a label that only one video has.
 
     `are_named` says that the config lists the classes in `dataset.classes`. The result is then empty.
     """

@@ -70,8 +70,8 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Compares the dataset options of the config with those that the command `index` recorded. Returns a list with one
-    sentence if the dataset root differs, otherwise an empty list.
+    """Compares the dataset options of `config` with those that the command `index` recorded in `cache`. Returns a list
+    with one sentence if the dataset root differs, otherwise an empty list.
 
     Training reads no videos, so another root is allowed. Raises CacheMismatch if another dataset option differs.
     """
@@ -90,7 +90,7 @@ def moved_root(config: Config, cache: Cache) -> str | None:
     """Returns `dataset.root` of the config if it differs from the root that `kinegraph index` recorded in the cache,
     else None.
 
-    Whether the videos lie below the new root is not checked here. `check_for_extraction` checks it.
+    Whether the videos lie below the new root is not checked.
     """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None
@@ -124,7 +124,7 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> path, for a data set that was moved to the folder `root`.
+    """Returns video_id -> new path for the videos of `cache`, whose data set was moved to the folder `root`.
 
     Videos that were not below the folder of the data set when it was indexed are left out.
     """
@@ -136,8 +136,8 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Checks whether the videos below `root` are the indexed videos. Returns "" if no difference is found, else a text
-    that names a video that is missing or has other content.
+    """Checks whether the videos below `root` are the indexed videos of `cache`. Returns "" if no difference is found,
+    else a text that names a video that is missing or has other content.
 
     If nothing can be compared, returns a text that says why: `root` is a URL, or nothing is extracted yet.
     """
@@ -162,8 +162,8 @@ def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
     """Returns whether two values of the option `key` of a data set are paths of the same file or folder. `was` is the
     value at the time of the index, and `asked` is the value in the config.
 
-    `roots` has `dataset.root` at the time of the index and in the config. Two paths are also the same if they are equal
-    relative to their roots: `old/a.csv` and `new/a.csv` for the roots `old` and `new`.
+    `roots` is (`dataset.root` at the time of the index, `dataset.root` in the config). Two paths are also the same if
+    they are equal relative to their roots: `old/a.csv` and `new/a.csv` for the roots `old` and `new`.
     """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False

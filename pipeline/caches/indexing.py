@@ -44,6 +44,9 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 class Indexed:
     """The result of `kinegraph index`.
 
+    num_videos: number of videos in the data set.
+    num_intervals: number of intervals of videos in the data set.
+    num_new_rows: number of rows that were added to `cache`.
     unreadable: id of each video that could not be opened -> the error.
     complaints: path of each readable video with a faulty file -> a sentence about the fault.
     beyond_end: ids of intervals that begin before and end after the end of their video.
@@ -156,7 +159,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
 
 def _existing(config: Config, storage: Storage) -> Cache | None:
-    """Returns the cache that the config names, or None if there is none yet.
+    """Returns the Cache that `config` names, or None if `storage` has none yet.
 
     Raises CacheMismatch if it was made with other options, CacheError if a document of it is damaged.
     """
@@ -170,8 +173,8 @@ def _existing(config: Config, storage: Storage) -> Cache | None:
 
 
 def _intervals(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
-    """Yields (id, interval, path of the video) for each interval that the data set lists, also where intervals are
-    annotations of windows.
+    """Yields (id, interval, path of the video) for each interval that the data set `listing` lists, also where
+    intervals are annotations of windows.
     """
     for video in listing.videos:
         if video.interval is not None:
@@ -216,7 +219,9 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
 
 
 def _unreadable(listing: Listing, probes: Mapping[str, Probe | DecodeError]) -> dict[str, DecodeError]:
-    """Returns the id of each whole video that could not be opened -> the error."""
+    """Returns id of the whole video -> error, for each video of `listing` that could not be opened. `probes` maps the
+    path of each video to the result of opening it.
+    """
     return {
         name_of_video(video.video_id, video.interval): probe
         for video in listing.videos
@@ -271,9 +276,9 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns a Probe: the facts about a video file or a folder of images that indexing needs, such as its duration.
-    With `by_number`, the result for a file also has the times of the frames. A video at a URL is first copied by
-    `staging`.
+    """Returns a Probe: the facts about the file or folder of images of `video` that indexing needs, such as its
+    duration. With `by_number`, the Probe of a file also has the times of the frames, in seconds. `staging` reads videos
+    at URLs.
 
     Raises DecodeError if the video cannot be opened.
     """
@@ -283,11 +288,12 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """Yields all rows of one video or one interval: a ClipRow for each clip with each crop. `options` states the clips
-    and the crops.
+    """Yields all rows of `video`, which is a whole video or one interval: a ClipRow for each clip with each crop.
+    `options` states the clips and the crops.
 
-    `probe` is the result of opening the video. If it is an error, the rows have no times and no rectangles of crops.
-    With the sampling `windows` there is then one clip, because the number of windows is unknown.
+    `probe` has the facts that were read from the video, or is the error if it could not be opened. With an error, the
+    rows have no times and no rectangles of crops. With the sampling `windows` there is then one clip, because the
+    number of windows is unknown.
     """
     if isinstance(probe, DecodeError):
         clips: Iterable[Sampled | None] = [None] * options.per_video

@@ -25,7 +25,8 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """One shard and the stage keys to write for it, in the order in which they run.
+    """The shard with the number `shard` and the stage keys to write for it. `keys` are in the order in which the stages
+    run.
 
     `reopened` is empty, except with `--retry-failed`. It then has the present ledger records of the stages whose failed
     clips are computed again. Clips of these stages that did not fail are kept.
@@ -47,14 +48,15 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The work units that a cache lacks, for the stages `keys` and the shards `shards`.
+    """The work units `units` that a cache lacks, for the stages `keys` and the shards `shards`.
 
-    `unchecked` has the keys of stages whose option `weights` differs from that in the cache, and the keys of stages
-    that read them. Two names of weights may mean the same weights, which is known only when the networks are built.
+    `declared` has all stages of the config. `unchecked` has the keys of stages whose option `weights` differs from that
+    in the cache, and of stages that read them. Two names of weights may mean the same weights, which is known only when
+    the networks are built.
 
     `changed` maps a shard to the videos that changed since it was sealed. All keys of such a shard run again.
-    `changed_files` maps key -> shard -> videos whose file of boxes or scene graphs changed. The key and the stages made
-    from it run again for such a shard.
+    `changed_files` maps key -> shard -> videos whose file of boxes or scene graphs changed. For such a shard, the key
+    and the stages made from it run again.
     """
 
     declared: Declared
@@ -109,7 +111,7 @@ def make_plan(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Returns the plan with the work units that `extract` would run.
+    """Returns the Plan with the work units that `extract` would run.
 
     `stages` are stage keys or kinds of stages, by default all. `part` (I, N) keeps the shards with index % N == I.
     `limit` keeps the shards of the first `limit` rows. With `retry_failed` failed clips are computed again. Raises
@@ -166,8 +168,8 @@ def _with_failures(
     """Returns number of the shard -> ledger records with failed clips, for the stages `keys` and the shards with the
     numbers `shards`.
 
-    A stage that is made from a stage in `keys` is included if one of these clips failed in it, too. `declared` has the
-    stages of the config.
+    Records of a stage that is made from a stage in `keys` are included, too, if a clip failed in both stages.
+    `declared` has the stages of the config.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -182,7 +184,8 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the stage keys that a plan has to cover: `keys`, and the keys of the stages from which these are made.
+    """Returns the stage keys that a plan has to cover: `keys`, and the keys of the stages in `declared` from which
+    these are made.
 
     Imported stages are left out. So are stages that hand their arrays on in memory and are not in `keys`, because they
     run together with their readers.
@@ -193,8 +196,8 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
     """Raises CacheMismatch if one of `units` reads an imported stage that is not sealed in the shard of the unit.
-    Raises it also if a video of the shard has changed since the import. `changed` maps the numbers of such shards to
-    their changed videos.
+    Raises it also if a video of the shard has changed since the import. `declared` says which stages are imported.
+    `changed` maps the numbers of shards with changed videos to these videos.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}

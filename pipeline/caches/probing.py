@@ -25,6 +25,7 @@ def probe_all(
     paths: Sequence[str], probe: Callable[[str], Probe], num_threads: int, limit_seconds: Callable[[str], float]
 ) -> Iterator[tuple[str, ProbeAnswer]]:
     """Yields each path with its probe, or with the DecodeError of `probe`, in the order in which the probes end.
+    `num_threads` threads call `probe`.
 
     `limit_seconds` returns the time limit of a path. A video that takes longer is yielded with a DecodeError
     (`timeout`), and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING threads hang at
@@ -45,7 +46,7 @@ def probe_all(
 
 
 class _ProbeThreads:
-    """Threads that take videos from a queue and probe them. A new thread replaces a thread that hangs."""
+    """Threads that call `probe` for each video of `paths`, from a queue. A new thread replaces a thread that hangs."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()

@@ -31,11 +31,12 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault of a cache. docs/caches.md lists the values of `kind`. `object` is the name of the file or the array
-    with the fault. `stage` is the key of its stage.
+    """One fault of a cache. `kind` is a word for what is wrong, and docs/caches.md lists all kinds. `object` is the
+    name of the file or the array with the fault. `stage` is the key of its stage, and `shard` the number of its
+    shard.
 
     `detail` may say what is wrong and what to do. A problem of kind `metadata` has None as `shard`. A problem of kind
-    `document` has "" as `stage`, too.
+    `document` has None as `shard` and "" as `stage`.
     """
 
     stage: str
@@ -77,9 +78,10 @@ class Verification:
 def verify(path: Path | str) -> Verification:
     """Checks every sealed object: existence, size, checksum, shape and values. Checks the metadata of the arrays, too.
 
-    Returns all problems. Objects that no ledger record lists are ignored. Raises CacheNotFound if there is no cache at
-    `path`, CacheTooNew if a later version of kinegraph wrote the cache, StorageError if the store of the cache cannot
-    be reached, and CacheMismatch if an upgrade of the cache was begun and not finished.
+    Returns a Verification with all problems. Objects that no ledger record lists are ignored. Raises CacheNotFound if
+    there is no cache at `path`, and StorageError if the store of the cache cannot be reached. Raises CacheTooNew if a
+    later version of kinegraph wrote the cache. Raises CacheMismatch if an upgrade of the cache was begun and not
+    finished.
     """
     try:
         cache = Cache(path)
@@ -106,7 +108,7 @@ def verify(path: Path | str) -> Verification:
 
 
 def _document_problems(cache: Cache) -> Iterator[Problem]:
-    """Yields a problem for each missing or unreadable document. The documents are those of the cache, such as
+    """Yields a Problem for each missing or unreadable document. The documents are those of `cache`, such as
     clips.parquet, and one for each stage.
 
     Raises CacheTooNew if a later version of kinegraph wrote a document, and StorageError if the store is not reached.
@@ -141,8 +143,8 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Removes the ledger records of shards with problems, so that the next extract computes these shards again. Writes
-    damaged metadata of arrays again.
+    """Removes the ledger records of all shards that `problems` name, so that the next extract computes these shards
+    again. Writes damaged metadata of arrays again.
 
     Documents, such as clips.parquet, cannot be repaired. If one is damaged, the metadata is not written either.
     """
@@ -163,7 +165,7 @@ def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    """Yields a problem for each metadata object of the stage's arrays (such as zarr.json) that is missing or wrong.
+    """Yields a Problem for each metadata object of the arrays of `stage` (such as zarr.json) that is missing or wrong.
     Yields nothing if the stage has no sealed shard.
     """
     shards = _sealed(cache, stage.key)
@@ -236,8 +238,8 @@ def _object_of(record: Record, array: str) -> str:
 
 
 def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
-    """Raises CacheError if one of the objects `names` of a record is missing, or does not have its sealed size and
-    checksum.
+    """Raises CacheError if one of the objects `names` in `storage` is missing, or does not have the size and checksum
+    that `record` states.
     """
     for name in names:
         if kind := object_problem(storage, name, record.objects[name]):

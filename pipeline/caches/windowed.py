@@ -1,4 +1,6 @@
-"""The part of `kinegraph index` for windows: how many each video has, and the annotations beside them. Torch-free."""
+"""The part of `kinegraph index` for windows: the number of windows of each video, and its entry in annotations.json.
+Torch-free.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -19,11 +21,15 @@ Probes = Mapping[str, Probe | DecodeError]
 def of_whole_videos(
     listing: Listing, probes: Probes, options: ClipOptions
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
-    """Returns (the listing with one entry for each whole video, path -> probe, ids of the videos without a window).
+    """Returns three things for a data set whose rows are windows. They are a Listing with one entry for each whole
+    video, a dict of path -> probe, and the ids of the videos without a window.
 
-    A video of more than MAX_WINDOWS windows has a DecodeError in place of its probe. Such a number comes from a damaged
-    header, or from a hop that is too short for the video. Raises DatasetError if intervals of a video are in several
-    splits, and ConfigError if every video is shorter than a window.
+    `listing` has the videos or intervals of videos, and `probes` the probe of each path. `options` says how videos are
+    cut into windows. In the returned dict, a video of more than MAX_WINDOWS windows has a DecodeError in place of its
+    probe. The cause is a damaged header or a hop that is too short for the video.
+
+    Raises DatasetError if intervals of a video are in several splits. Raises ConfigError if every video is shorter than
+    a window.
     """
     whole = listing_of_whole_videos(listing)
     checked = {path: _checked(probe, options) for path, probe in probes.items()}
@@ -38,14 +44,15 @@ def _checked(probe: Probe | DecodeError, options: ClipOptions) -> Probe | Decode
 
 
 def windows_of(probe: Probe, options: ClipOptions) -> Windows:
-    """Returns the windows of the video with the facts `probe`."""
+    """Returns the Windows of the video with the facts `probe`."""
     return Windows.of(options, probe.duration, probe.frames)
 
 
 def _without_window(listing: Listing, probes: Probes, options: ClipOptions) -> list[str]:
-    """Returns the ids of the videos that are shorter than a window. They get no rows.
+    """Returns the ids of the videos in `listing` that are shorter than a window. They get no rows. `probes` maps the
+    path of a video to its facts, or to the error if it cannot be opened.
 
-    Raises ConfigError if this holds for every video that can be opened.
+    Raises ConfigError if all videos that can be opened are shorter than a window.
     """
     probed = {video.video_id: probe for video in listing.videos if isinstance(probe := probes[video.path], Probe)}
     windows = {video: windows_of(probe, options) for video, probe in probed.items()}
@@ -63,10 +70,12 @@ def _without_window(listing: Listing, probes: Probes, options: ClipOptions) -> l
 
 
 def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: Iterable[str]) -> Iterator[ClipRow]:
-    """Yields the rows of the cache that stay although `index` makes no such rows now, with the present labels.
+    """Yields the rows that stay in the cache although `index` makes no rows of their videos now. `old` are the rows in
+    the cache. The rows get the path, split and labels that the video has in `listing`.
 
-    These are the rows of videos that cannot be opened any more. `short` are the ids of videos without a window. If such
-    a video could not be opened before, its row without times stays too.
+    A row stays if its video cannot be opened, so that the video's path in `probes` has an error. The row of a video in
+    `short` stays, too, if no earlier `index` could open the video. `short` has the ids of videos that are shorter than
+    a window.
     """
     videos = {video.video_id: video for video in listing.videos}
     shorter = {*short}
@@ -80,7 +89,11 @@ def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: I
 
 
 def annotated(listing: Listing, probes: Probes, options: ClipOptions) -> dict[str, AnnotatedVideo]:
-    """Returns the id of each video -> its facts and labelled parts, for annotations.json."""
+    """Returns id of each video -> AnnotatedVideo, with the facts and labelled parts of the video, for annotations.json.
+
+    `probes` maps the path of each video of `listing` to the facts that `index` found, or to the error of opening it.
+    `options` says how videos are cut into windows.
+    """
     database = {}
     for video in listing.videos:
         probe = probes[video.path]
@@ -101,7 +114,9 @@ def annotated(listing: Listing, probes: Probes, options: ClipOptions) -> dict[st
 
 
 def segments_of(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
-    """Yields (id, interval, path of the video) for each labelled part of each video."""
+    """Yields (id, interval, path) for each labelled part of each video: the id of the part, its start and end in
+    seconds, and the path of its video.
+    """
     for video in listing.videos:
         for segment, _ in video.segments:
             yield interval_id(video.video_id, segment), segment, video.path

@@ -20,7 +20,7 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time limit of a run: it begins at `began_at` and must end by `ends_at`, both in seconds since 1970."""
+    """The time limit of a run that began at `began_at` and must end by `ends_at`, both in seconds since 1970."""
 
     began_at: float
     ends_at: float
@@ -31,9 +31,10 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time in seconds since 1970 at which a run stops by itself, unless a signal has stopped it before.
+        """Returns the time, in seconds since 1970, at which the run stops by itself.
 
-        The run stops 60 s before its end. A run of less than 600 s in all stops a tenth of its length before its end.
+        That is 60 s before the end of the allotment. If the allotment is shorter than 600 s, it is a tenth of its
+        length before the end.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
@@ -132,7 +133,7 @@ class UnitSchedule:
             self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
 
     def has_room(self) -> bool:
-        """Returns whether a unit that begins now can be expected to end in time."""
+        """Returns whether a unit that begins now can be expected to end before the time limit of this process."""
         with self._lock:
             if self.allotted is None or self.slowest_seconds is None:
                 return True
@@ -154,9 +155,9 @@ class UnitSchedule:
 
     def cut_off(self) -> WalltimeError | None:
         """Returns a WalltimeError if the time limit ended this process before even one unit ended, else None. Call this
-        method after a signal.
+        method after a signal, to find out whether the time limit caused the signal.
 
-        A signal counts as the end of the time only if it came shortly before the limit or later.
+        The time limit counts as the cause if the signal came shortly before the limit or later.
         """
         if self.allotted is None or not self._under_way:
             return None
@@ -164,10 +165,10 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError for a time limit that was too short for even one unit.
+        """Returns a WalltimeError if the time limit was too short for even one work unit.
 
-        Returns None if a unit has ended. Returns None also if this process waited long for its first unit, because a
-        new job may have enough time.
+        Returns None if a unit has ended. Returns None too if this process waited long for its first unit: then a new
+        job may have enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -74,8 +74,8 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
-    """Returns a RowsToFill with the rows of all videos in the csv `annotations`. Rows in `old` come first and keep
-    their place and id. Paths in the csv are relative to the folder `root`.
+    """Returns a RowsToFill with the rows of all videos in the csv `annotations`. The rows in `old` come first, in the
+    same order and with the same ids. Paths of videos in the csv are relative to the folder `root`.
 
     Raises ExchangeError if the csv does not exist or has no line for a video in `old`.
     """

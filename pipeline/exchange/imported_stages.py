@@ -18,9 +18,10 @@ VERSION = 1  # raised when what is made of the same files changes
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """The names that the stages and arrays of an import get, for example the array features/<name>/<tap>.
+    """The names that the stages and arrays of an import get: `name` in the place of the backbone and `tap` in the place
+    of the layer, as in features/<name>/<tap>.
 
-    `tap` names the layer that the features come from. Raises ExchangeError for a name that is not allowed.
+    Raises ExchangeError for a name that is not allowed.
     """
 
     name: str = "imported"
@@ -66,8 +67,8 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
 def imported_stages(naming: Naming, layout: FeatureLayout, options: Options) -> tuple[Stage, ...]:
     """Returns the stages of an import, each after the stages that it reads.
 
-    `naming` has their names, `layout` has the shapes of the arrays in the files, and `options` are recorded in every
-    stage, for its fingerprint.
+    `naming` has the names of the stages. `layout` has the shapes of the arrays in the imported files. `options` are
+    recorded in every stage and become part of its fingerprint.
     """
     return tuple(_stages(naming, layout, options))
 

@@ -56,10 +56,11 @@ def import_features(
     num_frames: int | None = None,
     on_progress: OnProgress = unheard,
 ) -> Imported:
-    """Writes the features in the files at `features` to the stage features/<name> of the cache `into`.
+    """Imports the features in the files at `features` into the stage features/<name> of the cache `into`. Returns an
+    Imported, which says what was imported.
 
     `<name>` is `naming.name`. If the files hold boxes or regions, the stages proposals and regions/<name> are written
-    too. The function returns what was imported.
+    too.
 
     The rows come from the csv `annotations`. Without a csv the rows are those of the cache. A cache without rows gets
     one row per video. A row whose video has no features becomes a failed clip. A video of the files without a row is
@@ -111,11 +112,11 @@ def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Itera
 
 
 def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """Writes the rows and declares `stages` in the cache, and returns the cache. If `cache` is None, a cache is created
-    at `into`.
+    """Prepares a cache for an import and returns it: writes the rows that `rows` holds, and declares `stages`. If
+    `cache` is None, a cache is created at `into`.
 
-    A cache that `kinegraph index` made keeps its rows. Raises CacheMismatch if the cache has other features under the
-    name of a stage.
+    A cache that `kinegraph index` made already has its rows, so none are written to it. Raises CacheMismatch if the
+    cache has a stage with the same key as one of `stages`, but with other features.
     """
     if cache is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
@@ -191,7 +192,7 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the features of a video at `self.num_frames` frames that are spread evenly over the video.
+        """Returns the VideoFeatures of a video at `self.num_frames` frames that are spread evenly over the video.
 
         Raises UnusableError if the files have no features of the video, or if the features cannot be read or are not
         finite.
@@ -206,8 +207,8 @@ class _RowMaker:
     def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
         """Writes the features of one video to row `row_index` of each array of `output`.
 
-        An array that the files of the video do not have gets zeros. If the video has fewer regions than the array has
-        places, the last places get zeros.
+        If the files of the video do not have an array, its row gets zeros. If the video has fewer regions than fit into
+        the row, the rest of the row gets zeros.
         """
         for name, rows in output.arrays.items():
             rows[row_index] = 0

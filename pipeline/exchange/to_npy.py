@@ -35,7 +35,7 @@ Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
 
 @dataclass(kw_only=True)
 class ExportedFiles:
-    """The result of an export to files.
+    """The result of an export to files. `num_files` counts the files.
 
     `unsealed` maps the key of a stage to the videos that have no files, because their rows are not all sealed.
     `num_failed` counts the clips that failed in some stage and have fill values there. `damaged` has a sentence for
@@ -51,14 +51,16 @@ class ExportedFiles:
 def export_npy(
     source: Cache, out: str, names: Sequence[str] = (), *, on_progress: OnProgress = unheard
 ) -> ExportedFiles:
-    """Writes a file <out>/<array>/<video_id>.npy for each video and each array in `names`, by default for all arrays.
+    """Writes a file <out>/<array>/<video_id>.npy for each video and each array in `names`, by default for all arrays of
+    `source`. Returns an ExportedFiles.
 
-    Returns what was written. A file has the shape [rows, ...], with all rows of its video in order. (A row is one clip
-    with one crop.) Failed clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv.
-    manifest.json says how the features were made. A file is never half written. Every call writes all files again. At
-    the end the call sets `complete` in manifest.json.
+    A file has the shape [rows, ...], with all rows of its video in order. (A row is one clip with one crop.) Failed
+    clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv. manifest.json says how
+    the features were made. A file is never half written. Every call writes all files again. At the end the call sets
+    `complete` in manifest.json.
 
-    Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
+    `on_progress` is called with (what is done, number done, number of all). Raises ExchangeError for an array that does
+    not exist, and if `out` holds anything but an export of these arrays.
     """
     specs = _chosen(source, names)
     require_rows(source)
@@ -105,8 +107,8 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json for an export of the arrays `specs` of the cache `source`. It says how the
-    features were made. The entry `complete` is False, because no array is written yet.
+    """Returns the content of manifest.json for an export of the arrays `specs` of the cache `source`. The manifest says
+    how the features were made. Its entry `complete` is False, because no array is written yet.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
@@ -121,9 +123,10 @@ def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 
 def claim(storage: Storage, manifest: dict[str, Any]) -> None:
-    """Writes the manifest if the folder is empty or holds an export of the same arrays. Else raises ExchangeError.
+    """Writes `manifest`, the content of manifest.json, to the folder `storage`. The folder must be empty, or hold an
+    export of the same arrays of the same stages. Otherwise raises ExchangeError.
 
-    Raises CacheError if the manifest that is there is damaged.
+    Raises CacheError if the folder has a manifest that is damaged.
     """
     if storage.exists(MANIFEST):
         advice = "Remove the file and what was exported beside it, or name an empty folder."
@@ -177,10 +180,11 @@ def _stage_files(
 
 
 def open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Opens the shard of each array in `specs`. Returns a dictionary of array name -> open shard.
+    """Opens one shard of each array in `specs`: the shard whose ledger record is `record`. Returns a dictionary of
+    array name -> open shard.
 
-    `record` is the ledger record of the shard. First, the objects in which the arrays are stored are compared with the
-    record. Raises CacheError if one of these objects is damaged or missing.
+    First, the objects in which the arrays are stored are compared with the record. Raises CacheError if one of these
+    objects is damaged or missing.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage

@@ -46,12 +46,13 @@ class ExportedCache:
 def export_cache(
     source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: OnProgress = unheard
 ) -> ExportedCache:
-    """Copies every sealed shard of `source` to a cache at `out`. Returns what was copied.
+    """Copies every sealed shard of `source` to a cache at `out`. Returns an ExportedCache, which says what was copied.
 
     Shards that are sealed in `out` stay, unless `source` has computed them again since they were copied. Values, rows,
     stages and ledger entries are copied unchanged. The checksum of each object is checked before the object is copied.
-    `kind` is zarr or hdf5. `compression` is the codec of zarr, by default the codec of `source`. An export to the same
-    kind and compression makes a checked copy.
+    `kind` is the store of the copy, zarr or hdf5. `compression` is the codec of a zarr copy, by default the codec of
+    `source`. `on_progress` is called with (text, shards done, all shards). An export to the same kind and compression
+    makes a checked copy.
 
     Raises ExchangeError or CacheMismatch if `out` is a cache that is not a copy of `source`.
     """
@@ -86,11 +87,11 @@ def export_cache(
 
 
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
-    """Returns the cache at `out` with all rows of `source`. Creates the cache if there is none.
+    """Returns the cache at `out`, after all rows of `source` were written to it. Creates the cache if there is none.
 
     `kind` is the store, "zarr" or "hdf5". `compression` is the codec, or None for that of `source`. The stages of an
-    earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has other rows or shards of
-    another size.
+    earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has rows of another cache, or
+    shards of another size than `source`.
     """
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
@@ -140,7 +141,8 @@ def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
     """Reads the sealed shard number `shard` of `stage` in the cache `source`, to copy it. Returns its ledger record,
     and a pair (spec, rows) for each array of `stage`.
 
-    The record has the additional entry `exported`. Raises CacheError if the shard is damaged or is not sealed any more.
+    The entry `exported` of the record says from which kind of store the shard was copied, and when. Raises CacheError
+    if the shard is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

@@ -37,9 +37,11 @@ NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed
 
 @dataclass(kw_only=True)
 class ExportedSequences:
-    """The result of an export for temporal action localisation.
+    """The result of an export for temporal action localisation, which writes one file for each video. `num_files`
+    counts the files.
 
-    `missing` maps the id of each video without a file to the reason. `damaged` has a sentence for each damaged shard.
+    `missing` maps the id of each video that has no file to the reason. `damaged` has a sentence for each damaged shard
+    of the cache.
     """
 
     num_files: int = 0
@@ -53,13 +55,14 @@ def export_tad(
     """Writes <out>/features/<prefix><id>.npy [N, C] float32 for each video of a cache of windows, and annotations.json,
     category_idx.txt and missing_files.txt.
 
-    N is the number of windows, in the order of time. An array with a time axis is averaged over it. `names` has the
-    array to write, and may be empty if the cache has only one array that fits. A video of which a window failed, or is
-    not extracted yet, has no file and is listed in missing_files.txt. Every call writes all files again, and sets
-    `complete` in manifest.json at the end. A file is never half written.
+    N is the number of windows, in the order of time. An array with a time axis is averaged over it. `<id>` is made from
+    the id of the video. `names` has the name of the one array to write. It may be empty if the cache has only one array
+    of vectors. A video of which a window failed, or is not extracted yet, has no file and is listed in
+    missing_files.txt. Every call writes all files again, and sets `complete` in manifest.json at the end. A file is
+    never half written.
 
-    Raises ExchangeError for a cache without windows, an array that does not fit, two videos that would have one name,
-    or if `out` holds anything but such an export.
+    Raises ExchangeError for a cache without windows, an array that does not fit, or two videos that would have one
+    name. Raises it also if `out` holds anything but such an export.
     """
     _require_windows(source)
     spec = _chosen(source, names)
@@ -88,7 +91,10 @@ def export_tad(
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> ArraySpec:
-    """Returns the description of the array to write. Raises ExchangeError if `names` does not name one that fits."""
+    """Returns the ArraySpec of the array to write. It is the array that `names` names, or without `names` the only
+    array of feature vectors in `source`. Raises ExchangeError if `names` has several names or no array of vectors. If
+    `names` is empty, raises it if `source` has no such array or several.
+    """
     fitting = {
         name: spec
         for name, spec in source.arrays().items()
@@ -113,11 +119,12 @@ def _require_windows(source: Cache) -> None:
 
 
 def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
-    """Returns the id of each video -> its name in the export: the name of its file without folders and ending.
+    """Returns video id -> name in the export, for each of `video_ids`. The name is that of the video's file, without
+    folders and ending. `prefix` is a text that the caller will put before each name.
 
-    If two videos share such a name, the names of all videos have the folders too, with `_` for `/`. If two are still
-    equal, all names have the ending too. Characters that no file name may have are replaced. Raises ExchangeError if
-    two names are equal even so.
+    If two videos have the same name, the names of all videos get the folders too, with `_` for `/`. If two names are
+    still equal, all names get the ending too. Characters that no file name may have are replaced. Raises ExchangeError
+    if two names are equal even so.
     """
 
     def safe(name: str) -> str:
@@ -142,8 +149,11 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
 def _sequences(
     source: Cache, spec: ArraySpec, videos: Mapping[str, AnnotatedVideo], exported: ExportedSequences
 ) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Yields the id of each video with its features [N, C], or with None if a window of the video has no features. The
-    reason is then added to `exported.missing`.
+    """Yields the id of each video in `videos` with its features [N, C] from the array `spec`, one vector for each of N
+    windows.
+
+    Yields None in place of the features if a window of the video has no features. Then adds the reason to
+    `exported.missing`.
     """
     records = {record.shard: record for record in sealed_records(source, spec.stage)}
     failed = {failure.clip_id for record in records.values() for failure in record.failures}
@@ -178,7 +188,9 @@ def _sequences(
 
 
 def _rows_of(source: Cache) -> dict[str, list[tuple[int, str]]]:
-    """Returns the id of each video -> (row, clip id) of its windows, in the order of time."""
+    """Returns video id -> list of the clips of the video, in the order of time. A clip is (number of its row in the
+    cache, clip id).
+    """
     table = ClipsTable.read_columns(source.storage, ["video_id", "clip_id", "start_seconds"])
     columns = (table.column(name).to_pylist() for name in ("start_seconds", "video_id", "clip_id"))
     rows: dict[str, list[tuple[float, int, str]]] = {}
@@ -190,8 +202,10 @@ def _rows_of(source: Cache) -> dict[str, list[tuple[int, str]]]:
 def _database(
     source: Cache, videos: Mapping[str, AnnotatedVideo], name_of: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Returns name of the video in the export -> its entry in annotations.json. Videos that `index` could not open have
-    no duration, and no entry.
+    """Returns name of the video in the export -> its entry in annotations.json. `name_of` maps the ids of `videos` to
+    these names.
+
+    Videos that `index` could not open have no duration, and no entry.
     """
     options = source.manifest["clips"]
     step = options.get("frame_step", 1)

@@ -1,4 +1,4 @@
-"""Keeps what the device has yet to deliver, so that the host can go on with the next batch."""
+"""Keeps the results that a device still computes or copies, so that the host can begin the next batch without them."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,9 +19,10 @@ class _Result:
 
 
 class Arriving:
-    """The results of the batches of one shard that are on their way to the host.
+    """The results of one shard's batches that a GPU is still copying to the host's memory.
 
-    Results are taken in the order in which they were expected. On a CPU nothing is ever on its way.
+    `expect` adds a result with the function that takes it. `end_batch` and `take_all` wait for results, in the order in
+    which they were added. On a CPU each result is taken at once.
     """
 
     def __init__(self) -> None:
@@ -31,14 +32,17 @@ class Arriving:
         self._batches.append(deque())
 
     def end_batch(self) -> None:
-        """Waits for the oldest batch if BATCHES_IN_FLIGHT batches are on their way."""
+        """Ends a batch of results that are copied to the host. If BATCHES_IN_FLIGHT batches are on their way then,
+        waits for the oldest batch.
+        """
         if len(self._batches) >= BATCHES_IN_FLIGHT:
             _take(self._batches.popleft())
 
     def expect(self, array: str, pending: Pending, take: Callable[[np.ndarray], None]) -> None:
-        """Calls `take` with the values of `pending` once they are here, on a CPU at once.
+        """Calls `take` with the values of `pending` once they are on the host. On a CPU this is at once.
 
-        `array` is the name of the array that `take` fills, or "". The memory of the values is used again after `take`.
+        `array` is the name of the array that `take` fills, or "" if it fills none. The memory of the values is used
+        again after `take`.
         """
         result = _Result(array=array, pending=pending, take=take)
         if pending.is_here:

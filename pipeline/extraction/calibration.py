@@ -34,13 +34,13 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 class Calibration:
     """The measured cost of one work unit on this machine, and the estimate for all missing shards.
 
-    `device` and `threads` say on what it was measured. `clips` and `failed` are the numbers of clips and failed
-    clips of the unit. `seconds` is the time from the first video to the last seal, without the start of Python and
-    the loading of networks. `stage_seconds` divides `seconds` among the kinds of work of the thread that computes.
-    `thread_seconds` are the seconds of the threads beside it, and `device_seconds` those of stages on a CUDA
-    device. `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory of the process.
-    `hours` is the time for all missing shards with `workers` such workers in parallel. It is None if every clip of
-    the unit failed.
+    It was measured on the device `device` with `threads` threads, which decode and compute. `clips` and `failed` are
+    the numbers of clips and failed clips of the unit. `seconds` is the time from the first video to the last seal,
+    without the start of Python and the loading of networks. `stage_seconds` divides `seconds` among the kinds of work
+    of the thread that computes. `thread_seconds` are the seconds of the threads beside it, and `device_seconds` those
+    of stages on a CUDA device. `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory
+    of the process. `hours` is the time for all missing shards with `workers` such workers in parallel. It is None if
+    every clip of the unit failed.
     """
 
     clips: int
@@ -66,7 +66,8 @@ class Calibration:
 
 
 def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
-    """Runs one work unit of the plan in a temporary folder and returns its cost, or None if the plan has no unit.
+    """Runs one work unit of `plan` in a temporary folder and returns a Calibration, the cost of the unit. Returns None
+    if the plan has no unit.
 
     `cache` is only read. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
     other weights.
@@ -119,7 +120,9 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _keep_batches(worker: Worker) -> dict[str, KeepingRunner]:
-    """Makes the networks of `worker` keep a batch each, and returns the runners that do so, by key."""
+    """Makes each backbone and proposal network of `worker` keep a batch. Returns stage key -> KeepingRunner, which has
+    the kept batch.
+    """
     loaded = worker.loaded
     keeping = {
         key: KeepingRunner(runner)

@@ -18,7 +18,7 @@ from kinegraph.stages.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of a plan.
+    """The cost of a plan of `units` work units.
 
     `bytes` and `files` are the numbers of bytes and files to write. `worker_bytes` is the memory that pixels and
     outputs take in one worker. `hours` assumes the speed at which this cache got its present shards. `hours` is None if
@@ -46,7 +46,9 @@ class Estimate:
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:
-        """Raises UsageError if the file system has too few free bytes or inodes for the plan."""
+        """Raises UsageError if the file system has too few free bytes or inodes for the plan. The message begins with
+        `where`, the path of the cache.
+        """
         if self.free_bytes is not None and self.bytes > self.free_bytes:
             raise UsageError(
                 f"{where}: {self.bytes:,} bytes to write, {self.free_bytes:,} bytes free. Make room, store less "
@@ -75,7 +77,7 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
 
 
 def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
-    """Returns the largest memory in bytes that pixels and outputs take in one worker.
+    """Returns the largest memory in bytes that pixels and outputs take in one worker, for the work units of `plan`.
 
     All queues are assumed to be full, and every frame to be as large as the largest frame. Python and torch (about 400
     MB) and the networks with their activations need memory in addition.

@@ -32,7 +32,9 @@ class ClipsDone:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealed:
-    """A unit is done: each of its stage keys has a ledger record. `failed_clips` are the ids of clips that failed."""
+    """An event: the work unit `unit` is done, so each of its stage keys has a ledger record. `failed_clips` are the ids
+    of the clips that failed.
+    """
 
     unit: WorkUnit
     failed_clips: tuple[str, ...]

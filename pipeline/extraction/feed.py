@@ -58,11 +58,12 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Neighbouring rows of one unit that are cut from the same video file. They are decoded together.
+    """Neighbouring rows `rows` of the work unit `unit` that are cut from the same video file. They are decoded
+    together.
 
-    `numbers` are the places of `rows` in the shard. `clip_ids` are the ids of all clips of the unit. `is_last` is true
-    for the last rows of the unit. `undecoded` is a list that all videos of a unit share. It has one item for each video
-    that is not decoded yet.
+    `numbers` are the positions of `rows` in the shard, from 0. `clip_ids` are the ids of all clips of the unit.
+    `is_last` is true for the last rows of the unit. `undecoded` is a list that all videos of a unit share. It has one
+    item for each video that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -107,8 +108,8 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
-        """Yields all batches of all units, in order. While the caller works on a batch, threads decode the next clips,
-        also those of the next unit.
+        """Yields the PixelBatches of all units, in order. While the caller works on a batch, threads decode the next
+        clips, also those of the next unit.
 
         Close the generator to stop the threads. With 0 threads everything runs in the thread of the caller, for
         debugging.
@@ -157,8 +158,8 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager that yields the video as a file of this machine. For a video at a URL, the copying
-        begins at this call, and entering the context waits for its end.
+        """Returns a context manager that yields `video` as an AtHand, a file of this machine. For a video at a URL,
+        `staging` begins to copy it at this call, and entering the context waits for the end of the copying.
 
         If the unit needs no pixels, nothing is copied.
         """
@@ -178,8 +179,11 @@ class Feed:
     def _clips(
         self, video: _UnitVideo, file: _File, open_videos: OpenVideos, clock: Clock
     ) -> tuple[list[DecodedClip | DecodeError], Source | None, float]:
-        """Returns (clips, Source, seconds) for the rows of `video`. There is one DecodedClip or DecodeError for each
-        row. The Source identifies the file, and the seconds are those of its copying from a URL.
+        """Returns (clips, Source, seconds) for the rows of `video`. `file` is a context manager that yields the video
+        as a local file. There is one DecodedClip or DecodeError for each row. The Source identifies the file, and
+        the seconds are those of its copying from a URL.
+
+        `open_videos` keeps videos open for later calls. `clock` measures the time of this thread.
         """
         wanted = self._wanted(video.unit)
         if wanted is None:
@@ -204,7 +208,8 @@ class Feed:
         """Yields (video of a unit, its decoded clips) for all videos of all `units`, in order.
 
         While the caller works on one video, the threads of `pool` decode the next videos, until about two batches of
-        clips are decoded in advance. Nothing more is yielded once `closed` is set.
+        clips are decoded in advance. `staging` copies videos at URLs to the disk, and `open_videos` lends files that
+        are open. Nothing more is yielded once `closed` is set.
         """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
@@ -285,7 +290,7 @@ def decode_at_hand(
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns `clip` with a message that names the video at its URL, not the local copy that was decoded.
+    """Returns `clip` with the URL of `video` in its message, in place of the path of the local copy that was decoded.
 
     The message is that of the error if `clip` is a DecodeError, else the warning of the clip. A video that is a local
     file has no copy, so its message stays unchanged.
@@ -297,7 +302,7 @@ def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | Deco
 
 
 class _End:
-    """The last item of a background iterator. `error` is the exception that ended it, or None."""
+    """The last item of a background iterator. `error` is the exception that ended the iterator early, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

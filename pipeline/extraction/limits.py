@@ -34,8 +34,11 @@ OTHER_CACHE = "values change with it, so it needs another `cache`"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Describes a worker for the advice. `decoders` is its number of decoder threads, 0 if it decodes between
-    batches. `has_fast_bf16` says that its device computes faster in bf16 than in float32.
+    """Describes a worker and its machine, for advice on what limits its speed. `cores` is the number of CPU cores, and
+    `is_cpu` says that the networks run on the CPU.
+
+    `decoders` is the number of decoder threads of the worker, 0 if it decodes between batches. `has_fast_bf16` says
+    that its device computes faster in bf16 than in float32.
     """
 
     is_cpu: bool
@@ -57,16 +60,16 @@ def limit(
 ) -> str:
     """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
 
-    `computing`, `beside` and `on_device` are seconds by kind of work, as in `Profile`. On a CUDA device, a stage counts
-    with its time there, and `copy` does not count, because it mostly waits for the device.
+    `machine` describes the worker that was measured. The next three map kinds of work to seconds: `computing` of the
+    thread that computes, `beside` of the other threads, and `on_device` of stages on a CUDA device.
 
     Threads work side by side, so the slowest of them limits: decoders, copiers, the thread that computes, or the
-    writer. Waits do not count, because they follow from the slowest thread. But decoders do not limit where no batch
-    came late: on busy cores they take longer because the stages run. Without decoder threads, decoding is work of the
-    thread that computes.
+    writer. Waits do not count, because they follow from the slowest thread. If no batch came late, decoders are not the
+    limit, even if they took longest. Without decoder threads, decoding is work of the thread that computes. On a CUDA
+    device, a stage counts with its time there, and `copy` does not count, because it mostly waits for the device.
 
-    `saved` is called if another precision may help. It measures the share that this precision saves of the time of the
-    stage, or returns None where nothing was measured.
+    `saved` is called with (stage key, precision) if another precision may help. It returns the share of the stage's
+    time that this precision saves, or None if nothing was measured.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
     if on_device:
@@ -100,7 +103,12 @@ def _named(kind: str) -> str:
 
 
 def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[str, float]) -> Iterator[str]:
-    """Yields what helps where threads beside the stages are slower than the stages."""
+    """Yields sentences about what helps if the threads of the kind `kind`, beside the stages, are slower than the
+    stages.
+
+    `kind` is a key of THREADS_AT. `machine` describes the worker. `beside` maps each kind of these threads to its
+    seconds.
+    """
     if kind == DECODE:
         yield (
             f"more threads (`run.threads`, now {machine.decoders} on {machine.cores} cores)"
@@ -129,7 +137,11 @@ def _smaller(config: Config) -> Iterator[str]:
 
 
 def _helps(kind: str, config: Config, machine: Machine, saved: Saved) -> Iterator[str]:
-    """Yields what helps where work of the thread that computes takes longest."""
+    """Yields advice, as parts of a sentence, on how to make an extraction faster whose slowest work is `kind`. `kind`
+    is a stage key or another kind of the thread that computes.
+
+    `config` and `machine` are what the extraction uses. `saved` says how much time another precision would save.
+    """
     family, _, name = kind.partition("/")
     if kind == DECODE:
         yield "`--executor local`, which decodes in threads beside the stages"

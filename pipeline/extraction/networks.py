@@ -28,11 +28,11 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The stages and networks that one worker has loaded for one cache.
+    """The stages and networks that one worker has loaded, to write to the cache `cache`.
 
     `declared` holds the stages that the worker writes and all stages that these stages read. `runners` maps the key of
-    a stage to the object that computes the stage. The stage `clips` has no runner. `provenance` (versions, device and
-    sizes) goes into each ledger record.
+    a stage to the object that computes the stage. The stage `clips` has no runner. `transfers` copies arrays between
+    the host and `device`. `provenance` (versions, device and sizes) goes into each ledger record.
     """
 
     cache: Cache
@@ -46,8 +46,8 @@ class Loaded:
         """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks with
         this object.
 
-        The function adds the stages of this object to `cache`. Raises CacheMismatch if `cache` already has a stage with
-        the same key and other options.
+        The stages of this object are declared in `cache` where they are not yet. Raises CacheMismatch if `cache`
+        already has a stage with the same key and other options.
         """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
@@ -67,8 +67,8 @@ class Loaded:
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads and returns the networks of the stages `keys` and of the stages that they read. Writes the descriptions of
-    the stages `keys` to `cache`.
+    """Loads the networks of the stages `keys` and of the stages that they read, and returns them as a Loaded. Writes
+    the descriptions of the stages `keys` to `cache`.
 
     `report` is called with a `Preparing` event before each network is loaded. A network is not loaded if its stage is
     only read and the cache has the digest of its weights. Raises WeightsError if weights cannot be read, and

@@ -19,9 +19,11 @@ from kinegraph.stages.stage import Runner, StageBatch
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """The first clip of a batch, to run it again after the extraction. Implements `stages.stage.StageBatch`.
+    """The first clip of the batch `batch`, kept so that it can be run again after the extraction. Implements
+    `stages.stage.StageBatch`.
 
-    A backbone gets the pixels of the whole batch. What a runner writes is copied to the host and dropped.
+    `slots` has the slot of the clip, and `kept` is the decoded clip. A backbone gets the pixels of the whole batch.
+    What a runner writes is copied to the host and dropped.
     """
 
     batch: StageBatch
@@ -73,7 +75,9 @@ class KeptBatch:
 
 
 class KeepingRunner:
-    """Runs batches with another runner, and keeps the first of them."""
+    """Runs batches with `runner`, and keeps the first of them in `kept`. `digest` is the digest of the weights of
+    `runner`.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner, self.digest = runner, runner.digest
@@ -86,7 +90,9 @@ class KeepingRunner:
 
 
 def in_precision(config: Config, key: str, precision: str) -> Config:
-    """Returns a copy of `config` in which the network of the stage `key` computes in `precision`."""
+    """Returns a copy of `config` in which the network of the stage `key` computes in `precision` ("fp32", "bf16" or
+    "fp16").
+    """
     kind, _, name = key.partition("/")
     if kind == "features":
         options = config.backbones[name].model_copy(update={"precision": precision})
@@ -96,8 +102,8 @@ def in_precision(config: Config, key: str, precision: str) -> Config:
 
 
 def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str, device: torch.device) -> float | None:
-    """Returns the share of the time of the stage `key` that `precision` saves, measured on the batch that `keeping` has
-    kept. The share is negative if `precision` is slower.
+    """Returns the share of the time of the stage `key` that `precision` ("fp32", "bf16" or "fp16") saves. It is
+    measured on the batch that `keeping` has kept. The share is negative if `precision` is slower.
 
     Returns None if no batch was kept. The network is loaded a second time. Both networks run the batch once before the
     measurement.
@@ -110,7 +116,9 @@ def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str
 
 
 def _seconds(runner: Runner, kept: KeptBatch) -> float:
-    """Runs the batch twice, and returns the seconds of the second time. The results are on the host at its end."""
+    """Returns the seconds that `runner` takes for the batch `kept`. The batch runs twice, and the second run is
+    measured, until its results are on the host.
+    """
     runner.run(kept)
     begun = perf_counter()
     runner.run(kept)

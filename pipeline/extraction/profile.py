@@ -15,12 +15,13 @@ from kinegraph.stages.clock import DEVICE, START_UP, THREADS, of_computing, of_p
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The seconds of sealed work units, of all workers together.
+    """The seconds of sealed work units, of all workers together: `num_clips` clips in `num_shards` shards.
 
-    `computing` maps the kinds of work of the threads that compute to their seconds, without overlap. `beside` has the
-    seconds of the other threads, and `on_device` those of stages on a CUDA device. `start_up` is the time in which
-    `workers` workers started. Each worker has `decoders` threads that decode. With 0 the thread that computes decodes.
-    `wall` is the duration of the command. `is_one_process` says that one worker ran in the process of the command.
+    `computing` maps each kind of work, for example "waiting for decode", to the seconds of the threads that compute,
+    without overlap. `beside` has the seconds of the other threads, and `on_device` those of stages on a CUDA device.
+    `start_up` is the time in which `workers` workers started. Each worker has `decoders` threads that decode. With 0
+    the thread that computes decodes. `devices` are the names of the devices that computed. `wall` is the duration of
+    the command. `is_one_process` says that one worker ran in the process of the command.
     """
 
     num_clips: int
@@ -37,15 +38,17 @@ class Profile:
 
     @property
     def outside(self) -> float:
-        """Returns the seconds of the command that no sealed shard has. Returns 0 where workers ran in other
-        processes, because their number of idle seconds is not known.
+        """Returns the seconds of the command that neither the start-up nor the work on a sealed shard took. Returns 0
+        if workers ran in other processes, because it is not known how long they were idle.
         """
         inside = self.start_up + sum(self.computing.values())
         return max(0.0, self.wall - inside) if self.is_one_process else 0.0
 
     @property
     def total(self) -> float:
-        """Returns the seconds that are 100 %: those of all workers, and `outside`."""
+        """Returns the sum of all seconds: those in which workers started or computed, and those `outside` of all sealed
+        shards.
+        """
         return self.start_up + sum(self.computing.values()) + self.outside
 
     def busy(self, kind: str) -> float:
@@ -55,8 +58,8 @@ class Profile:
 
 
 def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: float) -> Profile | None:
-    """Returns the profile of sealed units, or None if `units` is empty. `wall` is the duration of the command in
-    seconds.
+    """Returns the Profile of the sealed work units `units`, or None if `units` is empty. `wall` is the duration of the
+    command in seconds.
     """
     records = [record for unit in units for record in _of_unit(cache, unit)]
     if not records:
@@ -79,10 +82,10 @@ def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: floa
 
 
 def _of_unit(cache: Cache, unit: WorkUnit) -> Iterator[Record]:
-    """Yields one record for each time that a worker computed keys of the unit: the record that was sealed last.
+    """Yields one ledger record for each worker that computed stage keys of the work unit `unit`. It is the record of
+    the last of the worker's keys.
 
-    All keys that were computed together have equal seconds of the thread that computes. Other workers may have sealed
-    some of the keys.
+    All records of one worker have equal seconds of the thread that computes, so one of them is enough.
     """
     latest: dict[object, Record] = {}
     for key in unit.keys:

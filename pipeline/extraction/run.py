@@ -102,7 +102,11 @@ def extract(
 def _tell_profile(
     on_profile: Callable[[Profile | None], None], config: Config, cache: Cache, progress: Progress, begun: float
 ) -> None:
-    """Calls `on_profile`. Only logs if the ledger cannot be read, so that an error that ended the run is not lost."""
+    """Calls `on_profile` with the Profile of this run, or with None if no shard was sealed. `begun` is the
+    time.monotonic() at which the run began.
+
+    If the ledger cannot be read, only logs this. So an error that ended the run is not lost.
+    """
     wall = monotonic() - begun
     try:
         on_profile(profiled(config, cache, progress.sealed, wall))

@@ -12,8 +12,8 @@ from kinegraph.pipeline.config import Config
 def scratch(config: Config, cache: Cache, folder: Path | str, rows: Sequence[ClipRow] | None = None) -> Cache:
     """Returns a new cache in `folder` with the layout of `cache`, without any stage.
 
-    The new cache has the rows `rows`, by default all rows of `cache`. Rows of `cache` get the paths below the
-    `dataset.root` of the config, if the videos have moved there.
+    The new cache has the rows `rows`, by default all rows of `cache`. If `rows` is None and the videos have moved to
+    another `dataset.root` of `config`, the rows have the new paths.
     """
     made = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
     if rows is not None:

@@ -1,7 +1,7 @@
 """Computes one shard: fills the outputs of its stages batch by batch, then seals them.
 
-A key is the key of a stage. The readers of a key are the stages that read the arrays of the key. A slot is a place in a
-batch. A slot is usable if its clip was decoded.
+A key is the key of a stage. The readers of a key are the stages that read the arrays of the key. A slot is a position
+in a batch. A slot is usable if its clip was decoded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ class ShardInProgress:
     """One work unit in progress. The caller calls `add` with every batch of its rows in order, then `seal` once.
 
     If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
-    are copied from the sealed shard. On a GPU, the results of a batch are taken after the next batch has begun.
+    are copied from the sealed shard.
 
     `loaded` has the networks of the worker. `clip_ids` has the id of each row of the shard. `clock` is the clock of the
     thread that computes. `seconds` maps kinds of work to their seconds, for the ledger records of the unit.
@@ -90,7 +90,7 @@ class ShardInProgress:
         return failed
 
     def spend(self, seconds: Mapping[str, float]) -> None:
-        """Adds `seconds`, a mapping of kinds of work as in a ledger record, to the seconds of this unit."""
+        """Adds `seconds`, a mapping of kind of work -> seconds as in a ledger record, to the seconds of this unit."""
         self.seconds = summed(self.seconds, seconds)
 
     def add(self, batch: PixelBatch) -> None:
@@ -134,8 +134,8 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns those slots in `usable` of `batch` whose row has to be computed. The row is missing in the stage
-        `key`, or in a stage that reads the output of `key` from memory.
+        """Returns the slots in `usable` of `batch` whose rows have to be computed. A row has to be computed if it is
+        missing in the stage `key`, or in a stage that reads the output of `key` from memory.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -145,7 +145,8 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in the row `row` of the shard as failed, in the stage `key` and all stages made from it.
+        """Marks the clip in row number `row` of the shard, counted from 0, as failed in the stage `key`. The clip then
+        counts as failed in all stages made from that stage, too.
 
         `reason` is a word such as "timeout", and `detail` is the full message.
         """
@@ -191,8 +192,8 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Writes and seals all stages of the unit, one after the other. Returns the ids of the clips that failed in any
-        stage.
+        """Writes and seals all stages of the unit, one after the other. `leases` are the leases of this worker. Returns
+        the ids of the clips that failed in any stage.
 
         Returns None if another worker has taken the shard over or has sealed one of the stages. In that case, the
         stages that are not sealed yet are left to the other worker.
@@ -228,7 +229,8 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies failures and warnings to `output` from those stages that its stage reads and that were sealed before.
+        """Copies failures and warnings to `output`, the output of one stage. They come from the ledger records of the
+        stages that this stage reads, if these were sealed before.
 
         The ledger record is then the same as if all these stages had run together.
         """
@@ -248,10 +250,10 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch of rows, for the runner of the stage `key`. `slots` are the positions in the batch, from 0, of the rows
-    that the runner has to compute.
+    """A batch of rows, as the runner of the stage `key` sees it. It implements the protocol `stages.stage.StageBatch`.
 
-    Implements the protocol `stages.stage.StageBatch`.
+    `shard` is the ShardInProgress to which results go, and `batch` has the pixels. `slots` are the positions in the
+    batch, from 0, of the rows that the runner has to compute.
     """
 
     shard: ShardInProgress
@@ -294,7 +296,9 @@ class _KeyBatch:
         self._store(array, self.slots, self.slots, values)
 
     def _store(self, array: str, slots: Sequence[int], places: Sequence[int], values: np.ndarray | Tensor) -> None:
-        """Stores the rows of `values` at `places` as the rows at `slots`, except rows that are sealed in the cache."""
+        """Stores `values` in the array `array` of the shard. The row `places[i]` of `values` becomes the row of the
+        slot `slots[i]` of the batch. A row that is sealed in the cache is not replaced.
+        """
         if (output := self.shard.outputs.get(self.key)) is None:
             return
         offset, kept = self.batch.offset, output.kept

@@ -85,8 +85,8 @@ class Worker:
         self._start_up_seconds = max(0.0, monotonic() - begun)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
-        """Runs all units and returns the suspects: the units that killed `max_deaths` workers. `decode_threads` threads
-        decode videos.
+        """Runs all units and returns the suspects: the WorkUnits that killed `max_deaths` workers. `decode_threads`
+        threads decode videos.
 
         Units that another run has leased are tried again after the other units, until they are sealed or that run is
         dead. If a signal stops the call, sealed shards stay, and nothing else was changed. Raises OutOfTimeError if no
@@ -123,7 +123,8 @@ class Worker:
             raise
 
     def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
-        """Runs the units that no other run has leased.
+        """Runs those of `units` that this worker can lease, with `decode_threads` decoder threads. The others are put
+        into the lists of the Pass `over`.
 
         If the time is limited, the first unit runs alone, because its duration is needed before other units begin.
         """
@@ -132,12 +133,12 @@ class Worker:
         self.run_free(units, over, decode_threads=decode_threads)
 
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """Takes the lease of each unit and yields the unit, without the keys that another worker has sealed meanwhile.
-        A unit without any key left is not yielded.
+        """Takes the lease of each of `units` and yields the unit, without the keys that another worker has sealed
+        meanwhile. A unit without any key left is not yielded.
 
-        Other units go into the lists of `over`. `suspects` gets units that killed `over.max_deaths` workers, and
-        `leased` gets units whose lease another run has. `too_late` gets the first unit that cannot end in time. Then
-        nothing more is yielded.
+        A unit that cannot run now is put into one of three lists of the Pass `over`. `suspects` gets units that killed
+        `over.max_deaths` workers. `leased` gets units whose lease another run has. `too_late` gets the first unit that
+        cannot end in time, after which no unit is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():
@@ -161,10 +162,10 @@ class Worker:
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
         """Returns the unit with only those stage keys that still have to be computed. Keys that another worker has
-        sealed since the plan are left out.
+        sealed since the unit was planned are left out.
 
-        A sealed key stays if its failed clips are to be retried (`unit.reopened`). If its shard is damaged, all rows of
-        the shard are computed again.
+        A sealed key stays if its failed clips are to be retried (`unit.reopened`). If what is sealed for this key is
+        damaged, all its rows in the shard are computed again.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
         keys, reopened = [], []
@@ -181,8 +182,8 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Computes and seals the units that no other run has leased, with the leases of `over`. The call never waits
-        for another worker. `decode_threads` threads decode videos ahead.
+        """Computes and seals those of `units` that no other run has leased, with the leases of the Pass `over`. The
+        call never waits for another worker. `decode_threads` threads decode videos ahead.
 
         Reports one event for each unit: sealed by this worker, already sealed, leased by another run, or suspected of
         killing its workers. A unit that cannot end before the time limit of the run has no event and is added to the

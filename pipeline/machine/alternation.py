@@ -44,10 +44,11 @@ def alternate(
     clock: Callable[[], float] = time.perf_counter,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, list[float]]:
-    """Runs all ways once in each of `rounds` rounds. Returns name of the way -> seconds of each round.
+    """Runs all ways once in each of `rounds` rounds, and measures each run with `clock`. Returns name of the way ->
+    seconds of each round.
 
-    Each round begins with the next way, so that no way is always the first. `on_progress` is called with the name of
-    the way that ran, the number of runs done and the number of all runs.
+    The ways take turns in being the first of a round. `on_progress` is called with the name of the way that ran, the
+    number of runs done and the number of all runs.
     """
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
     for number in range(rounds):
@@ -62,5 +63,7 @@ def alternate(
 
 
 def ratios(seconds: Seconds, way: str, other: str) -> Spread:
-    """Returns how many times as long `way` took as `other`, as the spread of the ratios of each round."""
+    """Returns how many times as long `way` took as `other`: a Spread of the ratios of the rounds. `seconds` maps the
+    name of each way to its seconds in each round.
+    """
     return Spread.of([a / b for a, b in zip(seconds[way], seconds[other], strict=True)])

@@ -14,11 +14,10 @@ log = logging.getLogger("kinegraph")
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
-    """Returns the config for the worker process with index `worker_index` on this machine. Only `run.device` is
-    changed.
+    """Returns `config` for the worker process with index `worker_index` on this machine. Only `run.device` is changed.
 
     For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last GPU, cuda:0 is next.
-    Any other value of `run.device` stays, and on a machine without CUDA every value stays.
+    Any other value of `run.device` is kept. On a machine without CUDA every value is kept.
 
     Worker 0 logs how many GPUs are left idle because there are fewer workers than GPUs.
     """
@@ -34,8 +33,8 @@ def on_gpu_if_asked(config: Config, asked: str) -> Config:
     """Returns `config` with `run.device: cuda` instead of `auto` if a GPU was asked for. Another value of `run.device`
     is kept.
 
-    `asked` says for the message how the user asked for a GPU, and is "" if the user asked for none. If a GPU was asked
-    for and there is none, raises UsageError instead of working on the slow CPU.
+    `asked` says how the user asked for a GPU, as a part of the error message. It is "" if the user asked for none. If a
+    GPU was asked for and there is none, raises UsageError instead of working on the slow CPU.
     """
     if not asked or config.run.device != "auto":
         return config

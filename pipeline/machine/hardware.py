@@ -13,7 +13,8 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "b
 
 
 def described_run(device: str) -> dict[str, Any]:
-    """Returns the machine, the versions, the date and the load of a measurement that begins now, for JSON.
+    """Returns a dictionary for JSON with the machine, the versions, the date and the load of a measurement that begins
+    now.
 
     `device` is the name of the device that computes, for example `cpu`.
     """
@@ -26,7 +27,9 @@ def described_run(device: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns the CPU, the number of cores that this process may use, and the vector instructions of the CPU."""
+    """Returns facts about this machine: `cpu` (name of the CPU), `cores` (number of cores that this process may use),
+    `instructions` (vector instructions of the CPU) and `system` (operating system).
+    """
     text = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.exists() else ""
     facts = dict(line.partition(":")[::2] for line in text.splitlines())
     facts = {name.strip(): value.strip() for name, value in facts.items()}

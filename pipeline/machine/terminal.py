@@ -54,10 +54,10 @@ def _folded_line(line: str, columns: int) -> str:
 
 
 def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
-    """Returns the pieces, put together without separators, as lines of at most `columns` characters.
+    """Returns `pieces`, put together without separators, as one text with lines of at most `columns` characters.
 
-    Lines are broken only between pieces, so a longer piece makes a longer line. Lines after the first begin with
-    `indent`.
+    Lines are broken only between pieces, so a longer piece makes a longer line. Lines after the first begin with the
+    text `indent`.
     """
     lines = [""]
     for piece in pieces:
@@ -70,9 +70,9 @@ def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
-    """Returns as many of the first parts as fit into `columns` characters, joined by commas.
+    """Returns as many of the first texts in `parts` as fit into `columns` characters, joined by commas.
 
-    The first part is always there. If it does not fit, it is cut and ends in `...`.
+    The first text is always there. If it does not fit, it is cut and ends in `...`.
     """
     line = parts[0] if disp_len(parts[0]) <= columns else f"{parts[0][: max(columns - 3, 0)]}..."
     for part in parts[1:]:
@@ -148,7 +148,9 @@ class Pace:
 
 
 class LineTimer:
-    """Says when a log gets its next line: every 30 s in the first hour, then less often, at last every 5 min."""
+    """Says when a log gets its next progress line. That is every 30 s in the first hour, then less often, at last every
+    5 min.
+    """
 
     def __init__(self) -> None:
         self.begun = self.last = time.monotonic()

@@ -44,11 +44,11 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns a text with the packages whose version in `found` is not the version in `expected`, such as `torch 2.9.0
-    (here 2.11.0)`. The version in brackets is the expected one. Returns "" if no version differs.
+    """Returns a text with the packages whose versions differ, such as `torch 2.9.0 (here 2.11.0)`: the version in
+    `found`, then in brackets the version in `expected`. Returns "" if no version differs.
 
-    `expected` and `found` map names of packages to versions. If `found` is None, it has the versions of this process. A
-    package that `found` lacks is not compared.
+    `expected` and `found` map names of packages to versions. If `found` is None, the versions of this process are
+    compared. A package that `found` lacks is not compared.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}

@@ -11,11 +11,12 @@ from kinegraph.stages.pictures.curves import Curves, curves_file
 
 
 def write_curve(prediction: Prediction, class_names: Sequence[str], target: Path, *, top: int) -> None:
-    """Writes the scores of a video's spans over time as the file `target`, in place of an existing file.
+    """Draws the scores of the ScoredSpans of `prediction` over time, and writes the picture as `target`, in place of an
+    existing file.
 
-    The `top` classes that have the highest score in any span are drawn, best first. The ending of `target` is the
-    format: .svg, .png or .pdf. Raises UsageError if matplotlib is not installed, and CacheNotWritable where there is no
-    room or no permission to write.
+    The `top` classes that have the highest score in any span are drawn, best first. `class_names` has the names of all
+    classes. The ending of `target` is the format: .svg, .png or .pdf. Raises UsageError if matplotlib is not installed,
+    and CacheNotWritable where there is no room or no permission to write.
     """
     spans, nothing = prediction.spans, np.full(len(class_names), np.nan)
     scores = np.stack([nothing if span.probabilities is None else span.probabilities.numpy() for span in spans])

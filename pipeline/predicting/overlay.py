@@ -42,12 +42,13 @@ def write_overlay(
     max_height: int,
     on_frame: Callable[[int], None] = lambda num_frames: None,
 ) -> Overlay:
-    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file. The name of
-    `target` must end with `film_ending()`.
+    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file. Returns an
+    Overlay, which describes what was written. The name of `target` must end with `film_ending()`.
 
-    The overlay has every frame of the video once, at its own time, upright, with a band below it. Together they are at
-    most `max_height` px high. The boxes that the head read at a frame are drawn on this frame. They are drawn dashed on
-    the frames that follow, until the head read boxes again. `on_frame` is called with the number of frames so far.
+    The overlay has every frame of the video once, at its own time, upright. A band below the frame shows the classes
+    with the best scores, by their names in `class_names`. Frame and band together are at most `max_height` px high. The
+    boxes that the head read at a frame are drawn on this frame. They are drawn dashed on the frames that follow, until
+    the head read boxes again. `on_frame` is called with the number of frames so far.
 
     If the call raises an error, no file is written and an existing file stays. `staging` copies a video at a URL.
     Raises DecodeError if the video cannot be read, UsageError where PyAV has no encoder, and CacheNotWritable where
@@ -97,7 +98,8 @@ def _duration(video: OpenVideo) -> float:
 
 @dataclass
 class _Timetable:
-    """Finds the boxes and the text to draw at each time of the video. The times of the calls of `at` must not go back.
+    """Finds the boxes and the text to draw at each time of the video. Each call of `at` must have the same time as the
+    last call, or a later one.
 
     `prediction` has the scores and boxes of the video. `class_names` has the names of the classes by number.
     """

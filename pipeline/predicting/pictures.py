@@ -25,11 +25,11 @@ class Pictures:
     overlay in px.
 
     `written` has the files that were written. `failures` has the videos whose overlay could not be written, with the
-    reason. `complaints` has the faults that the decoder found in other videos. `with_sound` tells whether a video has
-    sound, which overlays lack.
+    reason. `complaints` has the faults that the decoder found in other videos. `with_sound` is true if a video has
+    sound, which its overlay lacks.
 
-    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is false, if the name of a
-    file does not fit, or if a package is missing.
+    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is false, or if a package is
+    missing. It raises UsageError also if `overlay` or `curve` does not fit, for example one file for several videos.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class Pictures:
     def drawn(
         self, predictor: Predictor, predictions: Iterable[Prediction], on_progress: OnProgress
     ) -> Iterator[Prediction]:
-        """Writes the pictures of each item of `predictions`, and yields the prediction without its boxes.
+        """Writes the overlay and the curve of each video, as far as they were asked for. Yields each Prediction in
+        `predictions` without its boxes, once its pictures are written.
 
         `predictor` is the run that made the predictions. `on_progress` is called with ("frames of overlays", number of
         frames drawn so far, 0). A video whose clips all failed gets no picture. If the frames of a video cannot be

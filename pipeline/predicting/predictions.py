@@ -1,4 +1,6 @@
-"""Defines what `predict` says about a video: scores of the video, of its spans and of its clips, and boxes."""
+"""Defines what `predict` says about a video: scores of the whole video, of parts of it (spans), and of its clips, and
+boxes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,9 +39,9 @@ class ScoredSpan:
     `end` is not included. The clips may differ in their crops and frames. If the video is cut into windows, a span lies
     within one window.
 
-    `probabilities` [num_classes] are computed from the clips that did not fail, as for a whole video. They are None if
-    all clips failed. `failure` is the reason of the first failed clip, or "" if none failed. `boxes` has the boxes that
-    the head read, in the order of time, if the caller of `predict` asked for boxes. Else it is empty.
+    `probabilities` [num_classes] join the probabilities of the clips that did not fail. They are None if all clips
+    failed. `failure` is the reason of the first failed clip, or "" if none failed. `boxes` has the frames with the
+    boxes that the head read, in the order of time. It is empty unless the caller of `predict` asked for boxes.
     """
 
     start: float
@@ -51,14 +53,15 @@ class ScoredSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The scores of one video, or the reason why it has none.
+    """The scores of the video `video` (a path or a URL), or the reason why it has none.
 
     `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
-    `probabilities` [num_classes] are computed from `scores`. `clips` and `spans` are in the order of time. If some
-    clips failed, `scores` are computed from the other clips. If all clips failed, `scores` and `probabilities` are
-    None, and `clips` is empty. `spans` covers failed clips too, but is empty for a video that could not be opened.
-    `failure` is the reason of the first failed clip, or "" if no clip failed. `num_failed` is the number of failed
-    clips.
+    `probabilities` [num_classes] are the softmax of `scores`, or the sigmoids if a video may have several labels.
+    `clips` has the ClipScores of each clip that did not fail. `spans` has the ScoredSpans, the parts of the video that
+    the same clips cover. Both are in the order of time. If some clips failed, `scores` are computed from the other
+    clips. If all clips failed, `scores` and `probabilities` are None, and `clips` is empty. `spans` covers failed clips
+    too, but is empty for a video that could not be opened. `failure` is the reason of the first failed clip, or "" if
+    no clip failed. `num_failed` is the number of failed clips.
     """
 
     video: str
@@ -101,7 +104,8 @@ class Prediction:
 
 def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
     """Returns a dict with the keys `name` and `score` for each of the `top` best classes, best first. `score` is the
-    probability. Classes with equal probabilities keep their order.
+    probability. `probabilities` and `class_names` have one entry for each class. Classes with equal probabilities
+    keep their order.
     """
     order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     return [{"name": class_names[index], "score": round(float(probabilities[index]), 6)} for index in order]

@@ -46,12 +46,12 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 class Predictor:
     """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
 
-    `folder` is the folder of the run. The run records how its features are made. `recipe` is a config that replaces
-    this record. `overrides` are keys of the section `run` (`run.device=cpu`). If the run reads graphs or boxes from
-    files, `graphs.files` and `proposals.files` are allowed too. If the head is a user's own, its source code lies in
-    `folder` and runs only with `allow_code`. Without `allow_code`, the constructor raises RunError for such a head. The
-    constructor also raises RunError if the run does not record how its features are made, or if kinegraph cannot make
-    them from a video. It raises ConfigError for an override that is not allowed.
+    `folder` is the folder of the run. The run records how its features are made. If `recipe` is given, it replaces this
+    record. `overrides` are keys of the section `run` (`run.device=cpu`). If the run reads graphs or boxes from files,
+    `graphs.files` and `proposals.files` are allowed too. If the head is a user's own, its source code lies in `folder`
+    and runs only with `allow_code`. Without `allow_code`, the constructor raises RunError for such a head. It also
+    raises RunError if the run does not record how its features are made, or if kinegraph cannot make them. It raises
+    ConfigError for an override that is not allowed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Predictor:
         keep_boxes: bool = False,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> Iterator[Prediction]:
-        """Yields one prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
+        """Yields one Prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
         occurs several times is scored once.
 
         With `window_seconds`, each video is cut into windows of that length, and its prediction has one clip or more
@@ -178,8 +178,8 @@ class Predictor:
         )
 
     def _joined(self, logits: Sequence[Tensor]) -> Tensor:
-        """Returns one score for each class, [num_classes], from the logits [num_classes] of several clips, as
-        `kinegraph evaluate` does.
+        """Returns one score for each class, [num_classes]: the mean or the maximum over several clips, as in `kinegraph
+        evaluate`. `logits` has the logits [num_classes] of each clip.
         """
         videos, options = torch.zeros(len(logits), dtype=torch.int64), self.record.train
         return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
@@ -187,8 +187,8 @@ class Predictor:
     def _shares(self, scores: Tensor) -> Tensor:
         """Returns the probabilities [num_classes] of one video or span.
 
-        `scores` [num_classes] are logits or probabilities, as the run joins its clips. Probabilities are returned
-        unchanged.
+        `scores` [num_classes] are what the run computes when it joins clips. They are logits if the option
+        `aggregate_of` of the run is "logits". Otherwise they are probabilities and are returned unchanged.
         """
         are_logits = self.record.train.aggregate_of == "logits"
         return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
@@ -196,7 +196,8 @@ class Predictor:
     def _extracted(
         self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
     ) -> tuple[Cache, Plan]:
-        """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan.
+        """Extracts the arrays that the head reads from `videos`, which are paths or URLs. Returns a new cache in
+        `folder`, and its plan.
 
         With `window_seconds`, each video is cut into windows of that length. `on_progress` is called with (name of the
         step, number done, number of all or 0 if unknown).

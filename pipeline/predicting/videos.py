@@ -47,8 +47,8 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
     Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
     length. The duration is read from the file, for a URL from a copy by `staging`.
 
-    If `seconds` is None, yields only a pair of empty texts, which stands for the whole video. Does the same if the
-    video is shorter than 1.5 times `seconds` or cannot be read.
+    If `seconds` is None, yields only ("", ""), which stands for the whole video. Does the same if the video is shorter
+    than 1.5 times `seconds` or cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0
@@ -65,12 +65,13 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
 def picture_files(
     option: str, out: Path, videos: Sequence[str], endings: Sequence[str], *, overwrite: bool
 ) -> dict[str, Path]:
-    """Returns video -> file of its picture, which is an overlay or a curve. `option` is the command line's option that
-    asks for pictures, and `out` is its value.
+    """Returns a dict from each path or URL in `videos` to the file of its picture, which is an overlay or a curve.
+    `option` is the command line's option that asks for pictures, and `out` is its value.
 
-    If `out` ends with one of `endings`, it is the file itself, and there must be one video. Otherwise it is a folder. A
-    file in it is called like its video, with the first of `endings`. Raises UsageError if `out` does not fit, if a file
-    exists and `overwrite` is false, or if a file is one of the videos.
+    If `out` ends with one of `endings`, `out` is the file, and `videos` must have one element. Otherwise `out` is a
+    folder. A file in the folder has the name of its video, with the first of `endings`. Raises UsageError if `out` is
+    neither such a file nor a folder, or if a file is one of the videos. Raises it also if a file exists and `overwrite`
+    is false.
     """
     if out.suffix.lower() in endings and not out.is_dir():
         if len(videos) > 1:
@@ -105,7 +106,9 @@ def _absolute(video: str) -> PurePosixPath:
 
 
 def _require_free(option: str, files: Sequence[Path], videos: Sequence[str], *, overwrite: bool) -> None:
-    """Raises UsageError if a file is one of the videos, or exists and may not be overwritten."""
+    """Raises UsageError if a file in `files` is one of `videos`, or if it exists and `overwrite` is false. The message
+    begins with `option`, the option of the command line.
+    """
     originals = {_identity(Path(video)) for video in videos if not is_url(video)} - {None}
     existing = [file for file in files if os.path.lexists(file)]
     for file in existing:

@@ -81,10 +81,11 @@ class ShardContents:
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """Returns the status of each row of a shard (ok, warned or failed) according to its record, uint8 [rows].
+    """Returns the status of each row of a shard according to the shard's ledger record `record`, uint8 [rows]:
+    STATUS_OK, STATUS_WARNED or STATUS_FAILED.
 
-    `clip_ids` are the ids of the clips of the shard, in the order of the rows. Raises KeyError if the record has a clip
-    that is not in `clip_ids`.
+    `clip_ids` are the ids of the clips of the shard, in the order of the rows. Raises KeyError if the record names a
+    clip that is not in `clip_ids`.
     """
     numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
     status = np.full(len(clip_ids), STATUS_OK, dtype=np.uint8)

@@ -46,8 +46,8 @@ class Lease:
     killed. In leases of old versions it is None, and every earlier attempt counts as a death. `ahead` is true while the
     worker only reads the shard ahead, so that the shard cannot kill the worker.
 
-    `started` is the start of process `pid` in clock ticks since the boot, 0 if unknown. `refreshed_at` is in seconds
-    since 1970, by the clock of the holder. It is for people to read.
+    `started` is the start of process `pid` in clock ticks since the boot, 0 if unknown. `refreshed_at` is the time of
+    the last refresh, in seconds since 1970 by the clock of the holder.
     """
 
     shard: int
@@ -120,7 +120,7 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """Writes an object and returns its time, in seconds since 1970, or None if nothing can be written."""
+    """Writes an object and returns its time in seconds since 1970, or None if nothing can be written."""
     probe = f"probes/{uuid.uuid4().hex}"
     try:
         storage.put(probe, [b""])
@@ -148,7 +148,7 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads the stored lease that has the shard and the attempt of `nobodys`, a Lease without a holder.
+    """Returns the stored lease of the shard and the attempt of `nobodys`, which is a Lease without a holder.
 
     Returns None if there is no such lease, and `nobodys` if the stored lease is damaged.
     """
@@ -193,8 +193,8 @@ class Leases:
     all leases.
 
     A lease of another worker is stale if its holder is a dead process of this machine. It is also stale if its content
-    did not change for the seconds that it states, by this machine's monotonic clock. The leases of this worker state
-    `seconds`.
+    has not changed for the number of seconds that it states. This time is measured by this machine's monotonic clock.
+    The leases of this worker state the number `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -253,7 +253,7 @@ class Leases:
         return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
-        """Returns how many workers have leased the shard up to now, this worker included."""
+        """Returns how many workers have leased the shard number `shard` up to now, this worker included."""
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
@@ -262,7 +262,8 @@ class Leases:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Notes what this worker now does with the shard: decode it, wait after decoding, or compute.
+        """Notes what this worker now does with the shard `shard`. `doing` is "decoding", "decoded" (it waits for its
+        first batch), or "computing".
 
         The lease then says whether the shard counts as a cause if this worker dies. A shard that waits between decoding
         and its first batch does not count. The shard that this worker has held for longest always counts.
@@ -310,8 +311,8 @@ class Leases:
         return monotonic() - since >= lease.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
-        """Returns the lease that this worker holds on the shard `shard`, or None if it holds none or another worker has
-        taken the shard over.
+        """Returns the Lease that this worker holds on the shard `shard`. Returns None if it holds none, or if another
+        worker has taken the shard over.
         """
         lease = self._held.get(shard)
         # read again, because a refresh that got no answer may have been written or not

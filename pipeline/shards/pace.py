@@ -29,11 +29,11 @@ class Sealed(NamedTuple):
 
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
-    """Returns the speed in clips per second of all hosts in `at_work` together, or None if no speed is known.
+    """Returns the speed in clips per second of all hosts in `at_work` together. A host is a machine.
 
-    A host is a machine. `at_work` has the names of the hosts that work now, and `sealed` has sealed shards with their
-    times. If `sealed` has no shard of a host in `at_work`, returns the speed of one host: the average over all hosts in
-    `sealed`.
+    `at_work` has the names of the hosts that work now, and `sealed` has sealed shards with their times. If `sealed` has
+    no shard of a host in `at_work`, returns the speed of one host: the average over all hosts in `sealed`. Returns None
+    if `sealed` shows no speed at all.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:

@@ -21,12 +21,14 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """Collects what one stage computes for one shard: arrays, failures, warnings and identities of files.
+    """Collects what the stage `stage` computes for one shard: arrays, failures, warnings and identities of files.
 
-    `clip_ids` has the clip of each row of the shard. Each array in `arrays` has one row per clip. The keys of
-    `failures` and `warnings` are row indexes in the shard. `files` maps a video to the identity of the file that was
-    read beside the video (boxes, scene graphs). Rows in `kept` were sealed before, so later failures and warnings of
-    these rows are ignored. `kept_sources` maps the videos of these rows to the identities that their record has.
+    `clip_ids` has the id of the clip in each row of the shard. `arrays` maps array names to arrays with these rows. The
+    keys of `failures` and `warnings` are row indexes in the shard. `files` maps the id of a video to the identity of
+    the file that was read beside it (boxes, scene graphs).
+
+    The rows in `kept` were sealed before, so later failures and warnings of these rows are ignored. `kept_sources` maps
+    the ids of their videos to the identities of the video files in their ledger record.
     """
 
     stage: Stage
@@ -122,18 +124,20 @@ def seal(
     seconds: Mapping[str, float],
     writing: Clock,
 ) -> Record | None:
-    """Writes one computed shard of one stage, and then its ledger record. `writing` is the clock of the thread that
-    writes. The record gets its seconds so far, beside `seconds`.
+    """Writes one computed shard of one stage, and then its ledger record. Returns the record, or None if another worker
+    sealed the shard first.
 
-    Returns the written record, or None if another worker sealed the shard first.
+    `output` has the computed values. `sources` maps the id of each video to the identity of its file. `provenance` says
+    with which software and device the values were computed. `seconds` maps kinds of work to the seconds that they took.
+    The record gets them, together with the seconds that `writing`, the clock of the thread that writes, has measured.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
     """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
-    `rows` has a pair (spec, rows) for each array of the stage. With `writing`, the record also gets the seconds of this
-    clock.
+    `rows` has a pair (ArraySpec, values) for each array of the stage. With `writing`, the record also gets the
+    seconds of this clock.
 
     A crash before the end leaves objects without a record, never a record without its objects. Returns the written
     record. Returns None, and writes no record, if another worker sealed the shard first.
@@ -154,7 +158,12 @@ def describe(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record:
-    """Returns the ledger record of one computed shard of one stage. The record lists no objects yet."""
+    """Returns the Record of one computed shard, number `shard`, of one stage. The record lists no objects yet.
+
+    `output` has the results of the stage. `sources` maps a video_id to the identity of the video that was read.
+    `provenance` has the versions, the device and the batch size. `seconds` maps a kind of work to the seconds that it
+    took.
+    """
     return Record(
         key=output.stage.key,
         shard=shard,
@@ -177,10 +186,12 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if a clip has other frame times now than in its sealed shard.
+    """Raises CacheMismatch if a clip in the shard with the number `shard` has other frame times now than when it was
+    sealed.
 
-    `sealed` [rows, T] has the sealed times of T frames, in seconds from the first frame of the video. The only array in
-    `clips`, the output of the stage `clips`, has the present times. Rows with NaN are not compared.
+    `sealed` [rows, T] has the sealed times of T frames, in seconds from the first frame of the video. `clips` is the
+    new output of the stage `clips`. Its only array has the present times, also [rows, T]. Rows with NaN are not
+    compared.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

@@ -19,8 +19,8 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """The mean score of all scored classes with the value `value` of the attribute `attribute`. A csv lists the
-    attributes of classes.
+    """The score of one value of one attribute. A csv lists the attributes of classes. `score` is the mean score of all
+    scored classes whose attribute `attribute` has the value `value`.
 
     `num_classes` is the number of these classes.
     """
@@ -52,7 +52,8 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
 
 
 def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
-    """Reads a csv with the column `class` and a column per attribute. Returns class -> attribute -> value.
+    """Returns class -> attribute -> value, read from the csv file `table`. Its columns are `class` and one or more
+    attributes.
 
     Raises UsageError if the csv lacks these columns, names a class that is not in `class_names`, or names a class
     twice.

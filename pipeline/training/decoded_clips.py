@@ -45,12 +45,17 @@ OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one val
 
 
 class VideosChanged(UsageError):
-    """Videos are gone, or differ from the videos that the cache was made from."""
+    """Raised if videos are gone, or differ from the videos that the cache was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Threads and limits of the decoding, shared by the splits of a run."""
+    """The threads and limits of the decoding, shared by the splits of a run.
+
+    `pool` has the threads that decode. `staging` copies videos at URLs to this machine. A video that takes longer than
+    `timeout_seconds` is given up. A thread holds the lock `order` while it begins copies, because copies must be used
+    in the order in which they were begun.
+    """
 
     pool: ThreadPoolExecutor
     staging: Staging
@@ -76,10 +81,10 @@ def decoding(config: Config) -> Iterator[Decoding]:
 class DecodedClips(CachedClips):
     """The clips of a split, with decoded pixels and cached arrays. Several threads may call `batch`.
 
-    A clip is left out if it failed in a stage of the cached arrays `arrays`. A batch has the arrays `names`, which are
-    some or all of `arrays`, and the pixels. `squares` maps the name of each backbone entry to the square crop that its
-    network gets, and these pixels are the array `pixels/<entry>`. `wanted` says which frames of a clip are decoded.
-    `decoding` has the threads that decode.
+    A clip is left out if it failed in a stage of the cached arrays `arrays`. A batch has pixels, and those of `arrays`
+    that `names` lists. `squares` maps the name of each backbone in the config to a Square: how frames are cut and
+    resized for it. The resized frames are the array `pixels/<name of the backbone>` of a batch. `wanted` says which
+    frames of a clip are decoded. `decoding` has the threads that decode.
 
     With `views`, the network sees each clip in a random view: another part of the video, mirrored, or in other colours.
     The view depends on `seed` and is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from
@@ -113,7 +118,8 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns a copy of this data set whose clips have the random changes of the epoch number `epoch`.
+        """Returns a copy of this data set whose clips have the random changes of the epoch number `epoch`, counted from
+        1.
 
         The argument `views` of the constructor allows the changes: another rectangle of the frame, mirrored pixels,
         other colours. Without `views`, the clips are equal in all epochs.
@@ -129,8 +135,8 @@ class DecodedClips(CachedClips):
         return other
 
     def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
-        """Returns a dict of array name -> values for the B clips with the positions `indices` in the split. Pixels are
-        [B, T, S, S, 3] uint8, for T frames of S x S px.
+        """Returns a dict of array name -> values for the B clips with the positions `indices` in the split. The pixels
+        for the backbone entry `<entry>` are `pixels/<entry>` [B, T, S, S, 3] uint8 RGB, for T frames of S x S px.
 
         `names` are the cached arrays in the result, by default those of the constructor. Raises VideoLost if a video
         cannot be decoded.
@@ -155,8 +161,8 @@ class DecodedClips(CachedClips):
 
     @property
     def view_size(self) -> int:
-        """Returns the size in px of the pixels that are decoded for a clip: the side of the largest square that a
-        network takes.
+        """Returns the side in px of the squares that are decoded for a clip. It is the side of the largest square that
+        a network takes.
         """
         return max(square.size for square in self.squares.values())
 
@@ -202,17 +208,17 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns `row` with the rectangle of `view`, if it has one, in place of its crop. A mirrored view mirrors the row
-    once more.
+    """Returns a copy of `row` with the rectangle of `view` in place of its crop. If `view` has no rectangle, the crop
+    stays. A mirrored view mirrors a row that is not mirrored, and the other way round.
     """
     return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Changes clip number `number` in `batch`, in place, as `view` says. A view is a random rectangle of the frame,
-    mirrored or not. `row` is the row of the clip.
+    """Changes clip number `number` in `batch` as `view` says, in place. A view is a random rectangle of the frame,
+    mirrored or not. `row` is the clip's row in clips.parquet.
 
-    Arrays of crops have the rectangle afterwards. Boxes outside of the rectangle are removed.
+    If the view has a rectangle, it becomes the clip's crop in `batch`, and boxes outside of it are removed.
     """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:
@@ -249,7 +255,7 @@ def _coloured(clip: Tensor, view: View) -> Tensor:
 
 
 def require_same_videos(clips: Sequence[DecodedClips]) -> None:
-    """Raises VideosChanged if a video of the clips is gone, or differs from the video that the cache was made from. A
+    """Raises VideosChanged if a video of `clips` is gone, or differs from the video that the cache was made from. A
     missing video at a URL raises no error.
     """
     cache = clips[0].cache

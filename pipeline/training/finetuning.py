@@ -78,17 +78,18 @@ def finetune(
     """Trains the head of a run together with the backbones whose features the head reads, as the section `finetune` of
     `config` says.
 
-    Writes and returns the tuned run: an ordinary run, with a file `<entry>.safetensors` for each backbone and a config
-    that extracts with these files. Boxes come from the cache of the config, pixels from the videos of the cache. A call
-    that was cut off goes on from its last state. With `overwrite`, the run in the folder is removed first. If the head
-    is a user's own, its source code runs only with `allow_code`.
+    Writes the tuned run to the folder `finetune.run` and returns it as a TunedRun. It is an ordinary run, with a file
+    `<entry>.safetensors` for each backbone and a config that extracts with these files. Boxes come from the cache of
+    `config`, pixels from the videos of this cache. If an earlier call was cut off, this call goes on from its last
+    saved state. With `overwrite`, a run in the folder is removed first. If the head is a user's own, its source code
+    runs only with `allow_code`.
 
     `on_start` is called before the first step with a comparison of the scores from pixels and from cached features.
     `on_epoch` and `on_step` are called with the run and the record of each epoch or step.
 
     Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune. Raises
-    RunExists if the folder holds a trained run. Raises VideosChanged before the first step if videos are gone or have
-    changed, and VideoLost if a video cannot be decoded later.
+    RunExists if the folder holds a trained run and `overwrite` is false. Raises VideosChanged before the first step if
+    videos are gone or have changed, and VideoLost if a video cannot be decoded later.
     """
     options, cache = config.finetune, Cache(config.cache)
     start = start_of(config, cache, allow_code=allow_code)
@@ -141,7 +142,8 @@ def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
 def _clips(
     config: Config, cache: Cache, start: TuningStart, online: OnlineHead, decoder: Decoding
 ) -> tuple[DecodedClips, DecodedClips | None]:
-    """Returns the clips of the training split, and the clips of the validation split or None if there is no such split.
+    """Returns the DecodedClips of the training split, and those of the validation split or None if there is no such
+    split.
 
     `decoder` decodes the clips from the videos, and `online` says which arrays they need. Training clips are changed at
     random, as the option `views` says. Raises UsageError if a changed clip could show a part of the frame for which the
@@ -189,8 +191,8 @@ def _split(
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:
-    """Raises UsageError if clips are mirrored at random (`finetune.views.mirror: true`) and the name of a class has the
-    word `left` or `right`.
+    """Raises UsageError if clips are mirrored at random (`finetune.views.mirror: true`) and the name of a class of
+    `cache` has the word `left` or `right`.
 
     A mirrored video of such a class may show another class. With `mirror: always` no error is raised.
     """
@@ -204,7 +206,7 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
 def _begin(folder: Path, start: TuningStart) -> None:
     """Prepares the folder of a tuned run. Removes temporary files of dead processes. If the run to start from has a
-    user's own head, copies its code.
+    user's own head, copies its code to `folder`.
     """
     sweep(folder)
     if (start.folder / CODE_FILE).exists():
@@ -214,10 +216,11 @@ def _begin(folder: Path, start: TuningStart) -> None:
 def _step_zero(
     config: Config, start: TuningStart, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Scores the first clips of `clips` before the first step of training, from cached features and from their pixels.
-    Returns a StepZero, which says how far the scores differ.
+    """Scores the first clips of `clips`, at most one batch, before the first step of training: once from cached
+    features, and once from their pixels. Returns a StepZero, which says how far the scores differ.
 
-    `online` is the head with the backbones that are to be trained.
+    `start` has the head and the backbones to start from. `online` is the head with the backbones that are to be
+    trained.
     """
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
     as_extracted = OnlineHead(start.head, start.entries, extractors, stored=dict(_stored(config, start)))
@@ -237,7 +240,9 @@ def _step_zero(
 
 
 def _stored(config: Config, start: TuningStart) -> Iterator[tuple[str, torch.dtype]]:
-    """Yields (name, type of the values in the cache) for each array of feature maps and of region features."""
+    """Yields (array name, type of the values in the cache) for the feature maps and the region features of the
+    backbones of `start`.
+    """
     for entry in start.entries:
         for tap in entry.taps:
             yield f"{FEATURES}{entry.name}/{tap.name}", DTYPES_STORED[config.backbones[entry.name].storage_dtype]

@@ -45,8 +45,9 @@ class JointComparison:
 def compare(
     config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]
 ) -> list[JointComparison]:
-    """Trains `variant` for `epochs` epochs with each seed. Then trains each of these runs further in several ways, with
-    the options in `finetune` of the config, and returns the scores, one comparison per seed.
+    """Trains `seeds` runs of the variant `variant` of `train.variants`, for `epochs` epochs each. Then trains each of
+    these runs further in several ways, with the options in `finetune` of the config. Returns one JointComparison of the
+    scores per seed.
 
     Runs that are finished are kept. `note` is called with a line of text at each step.
     """

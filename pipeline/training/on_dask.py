@@ -178,6 +178,8 @@ class _Table:
         raise error
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Passes a worker's event about an epoch to `on_epoch`. The client calls this method in a thread of its own."""
+        """Passes a worker's event about an epoch to `on_epoch`. `event` is (time, message of the worker). The client
+        calls this method in a thread of its own.
+        """
         _, told = event
         self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))

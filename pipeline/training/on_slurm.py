@@ -72,8 +72,8 @@ def _wait(submission: Submission) -> str:
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns folder of the run -> message for each of `runs` whose training diverged. The message names the head and
-    the seed, and is also logged.
+    """Returns folder of the run -> message for each of `runs` whose training diverged in the SLURM job `submission`.
+    The message names the head and the seed, and is also logged.
     """
     return {
         run.folder: told_of(run, words)

@@ -41,8 +41,8 @@ def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
 
 
 def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """Returns the clips of the split `split`, with the arrays that `head` reads. Logs which clips of the split are
-    missing.
+    """Returns the CachedClips of the split `split`, with the arrays that `head` reads. If `preload` is true, all arrays
+    are read into memory now. Logs how many clips of the split are missing.
     """
     clips = CachedClips(cache, head.reads, split, preload=preload)
     tell_of_gaps(clips, split)
@@ -97,11 +97,12 @@ def run_training(
     on_epoch: OnRunEpoch = unheard,
     on_step: OnRunStep = unheard,
 ) -> TrainResult:
-    """Trains `head` in place and returns the results.
+    """Trains `head` in place on `clips` and validates it on `val_clips`, unless that is None. Returns a TrainResult.
 
     The state of the training is written to `folder`, the folder of the run. A run that was interrupted continues from
-    this state. A TensorBoard log is written there too, if the config asks for one. `place` is the place of the run in
-    the table of runs, for `on_epoch` and `on_step`.
+    this state. A TensorBoard log is written there too, if `options` ask for one. `place` is the place of the run in the
+    table of runs. `on_epoch` is called with (`place`, EpochRecord) after each epoch. `on_step` is called with (`place`,
+    StepRecord) during an epoch.
     """
     schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
     place = replace(place, num_epochs=schedule.num_epochs)
@@ -132,8 +133,11 @@ def results_of(
     val_clips: CachedClips | None,
     device: torch.device,
 ) -> RunResults:
-    """Puts together the results of a run that has ended, as they are written to results.json. The run `name` was
-    trained on `clips`, and validated on `val_clips` unless these are None.
+    """Returns the results of a run that has ended, as a RunResults for results.json. `result` is what the training
+    returned.
+
+    The run `name` was trained with `options` on `clips`, on the device `device`. It was validated on `val_clips`, or
+    not at all if these are None.
     """
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     threads = options.threads or torch.get_num_threads()

@@ -23,7 +23,8 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     """Returns name -> training options for each of `names`. A name is that of a head, or of a variant in
     `train.variants`. Without names, the only entry is the head of the section `train`.
 
-    Logs the keys of `train.options` that a head in `names` does not have. Raises ConfigError for any other name.
+    Raises ConfigError for a name that is neither a head nor a variant. Logs the keys of `train.options` that a head in
+    `names` does not have.
     """
     train, recipe_of = config.train, {}
     for name in names or [train.head]:
@@ -43,7 +44,9 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
 
 
 def _unknown(name: str, train: TrainSection) -> str:
-    """Returns the end of an error message, which says why `name` is no recipe and what to do."""
+    """Returns the end of an error message for a `name` that is neither a head nor a variant in `train`. It says what to
+    do.
+    """
     if ".py" in name:
         own = name if is_own(name) else OWN
         return (
@@ -55,7 +58,9 @@ def _unknown(name: str, train: TrainSection) -> str:
 
 
 def short(head: str) -> str:
-    """Returns the name of a head in tables and folders. For a user's own head this is its class (`a.py:B` -> `B`)."""
+    """Returns the name of the head `head` in tables and folders. For a user's own head this is its class (`a.py:B` ->
+    `B`).
+    """
     return head.rpartition(":")[2] if is_own(head) else head
 
 
@@ -63,8 +68,8 @@ def _gets(head: str, other: str, key: str) -> bool:
     """Returns whether the option `key` of a recipe is passed to the head `head`. The recipe was written for the head
     `other`.
 
-    An option is passed if `head` has it, unless it means something else in `other`, as `dim` does. The meanings are
-    equal if the descriptions are equal. If `other` is a user's own head, only options in `TapOptions` are passed.
+    An option is passed if `head` has it, and `other` either lacks it or has it with the same description. If `other` is
+    a user's own head, only options in `TapOptions` are passed.
     """
     model = HEADS[head].option_model
     if key == "tail":

@@ -57,13 +57,14 @@ class RunResults(BaseModel):
     for this run.
 
     `scores` maps split -> metric -> value, a fraction from 0 to 1. `counts` maps each split to its numbers of videos
-    and clips. `random_weights` are the keys of the stages with random weights that the run reads, or None for a run of
-    an earlier version. `trained_on` has digests of the clips, labels and classes of the run's splits, and is empty for
-    a run of an earlier version. `metric` is the validation metric by which the best epoch was chosen, or None without a
-    validation split. `seconds` is the training time, summed over all parts of a run that was interrupted.
+    and clips. `num_train_clips` counts the clips of the training split, and `num_failed_videos` its videos of which
+    every clip failed. `random_weights` are the keys of the stages with random weights that the run reads, or None for a
+    run of an earlier version. `trained_on` has digests of the clips, labels and classes of the run's splits, and is
+    empty for a run of an earlier version. `metric` is the validation metric by which the best epoch was chosen, or None
+    without a validation split. `seconds` is the training time, summed over all parts of a run that was interrupted.
 
     `history` has a record per epoch, of which the best is `best_epoch`. `cache` and `cache_fingerprint` say on which
-    features the run was trained.
+    features the run was trained. `environment` has the versions of packages, the device and the number of threads.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -127,14 +128,17 @@ def read_results(folder: Path) -> RunResults:
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
-    """Adds the metrics of `split` to the results of the run in `folder`. Earlier metrics of `split` are replaced."""
+    """Adds the metrics of `split` to the results of the run in `folder`, and replaces earlier metrics of `split`.
+
+    `metrics` maps names to values. `counts` has the numbers of videos and clips in the split.
+    """
     results = read_results(folder)
     added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
     write_results(folder, results.model_copy(update=added))
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
-    """Returns (folder, results) for each run in `root` or below, sorted by folder.
+    """Returns (folder, RunResults) for each run in `root` or below, sorted by folder.
 
     Raises ResultsError if there is no run with results, or if results cannot be read.
     """

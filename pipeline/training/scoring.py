@@ -1,4 +1,4 @@
-"""`kinegraph evaluate` scores a trained run on a split and writes files for other tools."""
+"""Scores a trained run on a split, for `kinegraph evaluate`, and writes files for other tools."""
 
 import logging
 import math
@@ -47,8 +47,8 @@ class RunScores:
     """The scores of a run on one split, whose name is `split`.
 
     `result` has the metrics, the scores and the labels. `counts` has the numbers of videos and clips. `num_parameters`
-    is the size of the head. `random_weights` has the keys of those stages that the run reads and whose networks have
-    random weights.
+    is the number of parameters of the head. `random_weights` has the keys of those stages that the run reads and whose
+    networks have random weights.
     """
 
     result: EvaluationResult
@@ -100,7 +100,8 @@ def evaluate_run(
     needs_labels: bool = False,
     allow_code: bool = False,
 ) -> RunScores:
-    """Scores a trained run on the test split of its cache, or on another split or cache. Returns the scores.
+    """Scores a trained run and returns the RunScores. Scores the clips of the split `split` of the cache `cache`. By
+    default these are the test split and the cache on which the run was trained.
 
     `overrides` are texts `section.key=value`, for the keys in OVERRIDABLE. The metrics are added to results.json of the
     run if `cache` is None and no override changes scores. A split without labels has scores but no metrics. If the run
@@ -153,7 +154,8 @@ def runs_below(root: Path) -> list[Path]:
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns the results of the run in `folder` for a table, with the scores `scored` in place of all earlier scores.
+    """Returns the RunResults of the run in `folder` for a table, with the scores `scored` in place of all earlier
+    scores.
 
     All other values come from results.json, or from run.json if an earlier version wrote no results.json.
     """
@@ -237,7 +239,7 @@ def write_submission(scored_run: RunScores, path: Path) -> int:
 
 
 def write_confusion(scored_run: RunScores, path: Path) -> None:
-    """Writes the confusion matrix as csv: a line per true class, a column per predicted class.
+    """Writes the confusion matrix of `scored_run` as csv: a line per true class, a column per predicted class.
 
     The last column, `failed`, counts the videos whose clips all failed.
     """

@@ -63,7 +63,7 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Some runs of a table diverged. `finished` are the runs that did not diverge."""
+    """Some runs of a table diverged. `finished` has a TrainedRun for each run that did not diverge."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         runs = counted(len(finished) + len(diverged), "run")
@@ -111,16 +111,16 @@ def train_runs(
     trained at a time. Without `names`, the head of the config is trained.
 
     Returns one TrainedRun for each head and seed. If there is only one run, its folder is `train.run`. Else each folder
-    is `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state, and a
-    finished run is kept. With `overwrite` all runs are discarded first.
+    is `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state. Finished
+    runs are kept while the others are trained. With `overwrite` all runs are discarded first.
 
     `on_epoch` and `on_step` are called with the run and the record of each epoch or step. With several workers they are
     called in the worker processes and must be picklable. `on_run` is called in this process with each finished run.
 
     Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
-    StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs are finished,
-    or if a finished run had other options or clips than `config` now has. This covers finished runs of other seeds in
-    the same folder, too. Raises RunsDiverged at the end if runs diverged.
+    StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs were finished
+    before, or if a finished run had other options or clips than `config` now has. This covers finished runs of other
+    seeds in the same folder, too. Raises RunsDiverged at the end if runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -144,7 +144,7 @@ def train_runs(
 
 
 def log_epoch(run: RunPlace, record: EpochRecord) -> None:
-    """Logs the loss of an epoch and the time left."""
+    """Logs the loss of the epoch `record` and the time that the remaining epochs of `run` will take."""
     left = clock(record.seconds * (run.num_epochs - record.epoch))
     log.info("%s, epoch %d of %d: loss %.4f, %s left", run.title, record.epoch, run.num_epochs, record.loss, left)
 
@@ -156,7 +156,12 @@ def train_wanted(
     on_epoch: OnRunEpoch = log_epoch,
     on_step: OnRunStep = unheard,
 ) -> None:
-    """Trains the run `wanted`. Does nothing if the run is finished. A run that was cut off goes on."""
+    """Trains the run `wanted`. Does nothing if the run is finished. A run that was cut off goes on from its last saved
+    state.
+
+    `place` says how messages name the run. `on_epoch` and `on_step` are called with it and the record of each epoch or
+    step.
+    """
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
@@ -164,12 +169,12 @@ def train_wanted(
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
-    """Returns one WantedRun for each head in `names` and each of `seeds` seeds, after checks that a cluster can train
-    them.
+    """Returns one WantedRun for each head in `names` and each of `seeds` seeds, after checks that the runs can be
+    trained. Call it before runs are sent to a cluster.
 
     Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run had other
-    options or clips than `config` now has. This covers finished runs of other seeds in the same folder, too. With
-    `overwrite`, it covers only these, because all others are replaced.
+    options or clips than `config` now has. Finished runs of other seeds in the same folder are checked, too. With
+    `overwrite`, only these are checked, because the wanted runs are trained again.
     """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)
@@ -178,7 +183,7 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
 
 
 def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
-    """Returns those of `runs` that are not finished."""
+    """Returns those of `runs` whose training is not finished."""
     return [run for run in runs if not is_trained(run.folder)]
 
 
@@ -192,8 +197,8 @@ def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) ->
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Returns one WantedRun for each head in `names` and each of `seeds` seeds: `train.seed`, `train.seed` + 1, ....
-    Without `names`, the head is that of `config`.
+    """Returns one WantedRun for each head in `names` and each of `seeds` seeds: `train.seed`, `train.seed` + 1 and so
+    on. Without `names`, the head is that of `config`.
 
     Raises ConfigError for a name that is neither a variant nor a head. Raises HeadError for a user's own head that
     cannot be read.
@@ -246,8 +251,8 @@ def _all(jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], N
 
 
 def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Logs that a run diverged, with the reason `how`. Returns the name of the run for an error message: `<name> seed
-    <seed>`.
+    """Logs that `run` diverged. `how` is the error or its message. Returns the name of the run for an error message:
+    `<name> seed <seed>`.
     """
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)
@@ -255,7 +260,9 @@ def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
 
 
 def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains one run. Returns the trained run, or the error of a run that diverged, so that the other runs go on."""
+    """Trains one run. Returns its TrainedRun, or the TrainingDiverged error of a run that diverged, so that the other
+    runs go on.
+    """
     try:
         return _train_one(job)
     except TrainingDiverged as error:
@@ -263,8 +270,8 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains one run in the worker process with index `worker_index`. The index chooses the GPU. Returns the run, or
-    the error if its training diverged.
+    """Trains one run in the worker process with index `worker_index`. The index chooses the GPU. Returns its
+    TrainedRun, or the TrainingDiverged error if its training diverged.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)

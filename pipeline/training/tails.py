@@ -1,4 +1,4 @@
-"""Checks and completes the tail of a head.
+"""Checks the option `tail` of a head, and completes it from the backbone that made the cached maps.
 
 A tail is the last layers of a backbone. A head with a tail reads cached maps and continues the backbone from there.
 """
@@ -21,10 +21,11 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
     the weights of the backbone that made the cached maps. Options without a tail are returned unchanged.
 
     A tail is the part of a backbone above the cached maps, which is trained with the head. `spec` maps the names of the
-    cached arrays to the shapes of one clip. If `options` already names weights for the tail, these are kept.
+    cached arrays to the shapes of one clip. If `options` already names weights for the tail, the name is kept. It must
+    name the same weights.
 
     Raises HeadError if `options` names another model, other options or other weights than those of this backbone.
-    Raises HeadError also if the backbone cannot be a tail.
+    Raises it also if the backbone cannot be a tail.
     """
     tail = parse_tail(options)
     if tail is None:

@@ -30,8 +30,8 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
     Raises ConfigError if the cache has no labels or the options contradict each other. Raises CacheMismatch if the
     cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
-    built on the arrays of the cache. With `overwrite`, which discards old runs, it also raises the errors of opening
-    the clips.
+    built on the arrays of the cache. With `overwrite`, which discards old runs, raises CacheError also if the cache has
+    no clip in the training or validation split of a run.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -64,10 +64,10 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
-    """Returns the error message for a head that cannot be built on the arrays of the cache. `error` is the error of
-    that attempt.
+    """Returns the error message for the head of `run`, which cannot be built on the arrays of `cache`. `error` is the
+    error of that attempt.
 
-    The head is tried again on all arrays that the config declares. If this succeeds, the message names the arrays that
+    The head is tried again on all arrays that `config` declares. If this succeeds, the message names the arrays that
     are not extracted yet. If it fails for another reason, the message has this reason. Otherwise the message of `error`
     is returned.
     """
@@ -87,7 +87,8 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
 
 
 def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
-    """Returns the names of the arrays that the head of `run` would read. `spec` maps array names to shapes of one clip.
+    """Returns the names of the arrays that the head of `run` would read, for `num_classes` classes. `spec` maps array
+    names to shapes of one clip.
 
     Raises HeadError if the head cannot be built on these arrays.
     """

@@ -78,7 +78,8 @@ def save_tuned(
 
 
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
-    """Returns the options of the backbone `entry` after fine-tuning, with the weight file `file` as its weights.
+    """Returns the BackboneOptions of the backbone `entry` after fine-tuning, with the weight file `file` as its
+    weights.
 
     The name of published weights also determines options of the network, and how frames are resized, cut and
     normalised. The name of a file does not, so the result states these options one by one.
@@ -91,9 +92,11 @@ def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOpt
 
 
 def _config_text(tuned: Config, folder: Path) -> str:
-    """Returns the text of a YAML config that extracts with the tuned weights.
+    """Returns the text of a YAML config that extracts with the tuned weights. `tuned` is the config with these weights,
+    and `folder` the folder of the fine-tuning.
 
-    The config has a new cache, `<cache>-tuned`, and new folders for its runs. So the present cache and runs are kept.
+    The returned config has a new cache, `<cache>-tuned`, and new folders for its runs. So the present cache and runs
+    are kept.
     """
     document = tuned.model_dump(mode="json", exclude_unset=True, exclude={"finetune"})
     document["cache"] = f"{tuned.cache.rstrip('/')}-tuned"

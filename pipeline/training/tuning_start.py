@@ -35,10 +35,11 @@ from kinegraph.stages.training.options import FREE, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TuningStart:
-    """The run that fine-tuning starts from, and the backbones that make its features.
+    """The finished run that fine-tuning starts from, and the backbones that make the features its head reads.
 
+    `folder` is the run's folder, `record` is the record of its training there, and `head` is its trained head.
     `entries` are the backbone entries whose features the head reads. `networks` are their networks, in the same order.
-    `digests` maps stage keys to digests of the weights. `keys` are the keys of the stages whose arrays the head reads.
+    `keys` are the keys of the stages whose arrays the head reads. `digests` maps stage keys to digests of the weights.
     `weights_sha256` is the digest of the head's weights.
     """
 
@@ -94,8 +95,8 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the OnlineEntry of the backbone `name`, with those of its taps whose arrays the head reads. It has no
-    taps if the head reads no array of the backbone.
+    """Returns the OnlineEntry of the backbone `name` of `config`, with those of its taps whose arrays the head reads.
+    It has no taps if the head reads no array of the backbone.
 
     `reads` has the names of all arrays that the head reads. `spec` has the names of the cached arrays as its keys.
     """
@@ -110,10 +111,11 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
 
 
 def online_head(config: Config, start: TuningStart, device: torch.device) -> OnlineHead:
-    """Returns the head of `start` together with the backbones of `start` that compute its features, on `device`.
+    """Returns an OnlineHead on `device`: the head of `start` together with the backbones of `start` that compute its
+    features.
 
-    The layers that the section `finetune` of `config` unfreezes will be trained, all others stay frozen. The key
-    `finetune` in the module's `options` records the run from which the fine-tuning starts.
+    The layers that the section `finetune` of `config` unfreezes will be trained, all others stay frozen. The `options`
+    of the OnlineHead get the key `finetune`, which records the run from which the fine-tuning starts.
     """
     options = config.finetune
     for network in start.networks:
@@ -126,9 +128,10 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns a dict by which a continued fine-tuning is recognised.
+    """Returns a dict that must be equal if a fine-tuning is to be continued.
 
-    It has the options that only the section `finetune` has, and digests of the run to start from and of its backbones.
+    It has the options that only the section `finetune` of `config` has. It also has digests of the run `start`, from
+    which the fine-tuning begins, and of its backbones.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)

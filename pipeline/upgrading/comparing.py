@@ -38,7 +38,11 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The values in a row of clips.parquet that depend on the rules for choosing frames, times and crops."""
+    """The values in a row of clips.parquet that depend on the rules for choosing frames, times and crops.
+
+    `start_seconds`, `end_seconds` and the `target_times` of the wanted frames are seconds from the first frame of the
+    video. `crop` (x1, y1, x2, y2), `frame_width` and `frame_height` are in pixels of the video.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,24 +55,26 @@ class Timing(BaseModel):
 
     @classmethod
     def of(cls, row: ClipRow) -> "Timing | None":
-        """Returns the times, crop and frame size of a row of clips.parquet, or None if the video of the row could not
-        be opened.
+        """Returns the Timing of a row of clips.parquet: its times, crop and frame size. Returns None if the video of
+        the row could not be opened.
         """
         return cls(**{key: getattr(row, key) for key in cls.model_fields}) if row.is_probed else None
 
 
 class Verdict(BaseModel):
-    """The changes that an upgrade makes to one shard.
+    """The changes that an upgrade makes to shard number `shard`.
 
     `of` is a digest of the rows and ledger records that were compared. `rows` maps the clip_id of each row that changes
     to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
-    removed. In `reopened` each key comes after the keys that its stage reads. `frame_times` are the new times for the
-    shard of the stage `clips`, with one item per row, which is None for a failed clip. `clips` is the ledger record of
-    that shard before the upgrade. Both are None if the times do not change.
+    removed. In `reopened` each key comes after the keys that its stage reads.
+
+    `frame_times` has the new times of the stage `clips`, in seconds: one item per row, which is None for a failed clip.
+    `clips` is the ledger record of this shard of the stage `clips` before the upgrade. `frame_times` and `clips` are
+    None if the times do not change.
 
     `differing` maps the id of each clip that shows other frames than before to a message. `unread` maps the id of each
-    clip whose video cannot be read to a message. `retimed` lists the ids of clips that show the frames of before at
-    other times. If `dropped` is true, the user asked to count unread clips as differing, and `differing` has such
+    clip whose video cannot be read to a message. `retimed` lists the ids of clips that show the same frames as before,
+    at other times. If `dropped` is true, the user asked to count unread clips as differing, and `differing` has such
     clips. `judged` maps each stage key to the digest of its ledger record.
     """
 
@@ -108,8 +114,8 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
-        """Returns a `Comparer` for the cache `cache`. Raises CacheError if the clip options of the cache are not
-        understood.
+        """Returns a `Comparer` for the cache `cache`. `staging` copies videos at URLs. Raises CacheError if the clip
+        options of the cache are not understood.
         """
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
@@ -236,10 +242,9 @@ class Comparer:
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
         """Returns the keys of the stages whose values change, and of all stages made from these stages.
 
-        Each argument says what changes in at least one clip of the shard, compared with the cache.
-        `has_other_frames`: the clip shows other frames.
-        `has_other_times`: the clip shows the same frames at other times.
-        `is_moved`: the clip starts or ends at another time.
+        Each argument says what changes in at least one clip of the shard, compared with the cache. If
+        `has_other_frames` is true, the clip shows other frames. If `has_other_times` is true, it shows the same frames
+        at other times. If `is_moved` is true, it starts or ends at another time.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -256,16 +261,18 @@ class Comparer:
 
 
 def _times(contents: ShardContents) -> np.ndarray:
-    """Returns the frame times in seconds from a shard of the stage `clips`, [rows, T] for T frames per row."""
+    """Returns the frame times in seconds, [rows, T] for T frames per row. `contents` has the rows of a shard of the
+    stage `clips`.
+    """
     return contents.rows[FRAME_TIMES]
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Compares the cached times of a clip with the times that the older rules find in the video now
-    (`comparison.old_times`). Returns `comparison` if they are equal, else a copy with the change `frames`.
+    """Compares the cached times of a clip with `comparison.old_times`, the times that the older rules find in the video
+    now. If they differ, returns a copy of `comparison` whose `change` is "frames".
 
     `sealed_times` [T] are the cached times of the T frames in seconds. `is_ok` is False if the clip failed in the
-    cache. Then `comparison` is returned unchanged.
+    cache. `comparison` is returned unchanged if the times are equal, if `is_ok` is False, or if there are no old times.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
@@ -276,7 +283,7 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
     """Returns the times of the frames in seconds for each row of the sealed shard `sealed`, by the latest rules for
     choosing frames. A failed clip has None in place of times.
 
-    `comparisons` has one item per row, which says how the latest rules change the frames.
+    `comparisons` has one item per row. An item has the times by the latest rules, or None if they are the sealed times.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
@@ -286,7 +293,7 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
 
 
 def latest_options(cache: Cache) -> ClipOptions:
-    """Returns the clip options of the cache without their key `version`. Options without a version stand for the latest
+    """Returns the clip options of `cache` without their key `version`. Options without a version stand for the latest
     rules.
 
     Raises CacheError if the cache has no clip options, or if its clip options are not understood.
@@ -299,8 +306,8 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns whether the frames in the cache were chosen by the latest version of kinegraph's rules for choosing
-    frames. Returns True also for a cache of imported features, and False for an older version.
+    """Returns True if the latest version of the rules for choosing frames chose the frames in the cache. Returns True
+    also for imported features, and False if an older version chose the frames.
 
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
@@ -327,7 +334,7 @@ def record_digest(record: Record) -> str:
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
-    """Returns stage key -> stage for all stages of the cache that are computed from its videos. A stage comes after the
+    """Returns stage key -> stage for all stages of `cache` that are computed from its videos. A stage comes after the
     stages that it reads. Imported stages are not in the result.
     """
     stages = stages_in_order(cache)

@@ -72,8 +72,9 @@ class FrameReport:
     a number of clips. `shards` maps each result to a number of shards. A shard has the worst result of its clips:
     `unread`, then `differ`, then `retimed`, then `same`.
 
-    `differing` and `unread` map a few of these clips to messages. `dropped` is true if the user asked to count unread
-    clips as different, and there were such clips. `upgraded` is true if the cache was then upgraded.
+    `differing` maps a few clips with other frames to messages, and `unread` a few clips that are unread. `dropped` is
+    true if the user asked to count unread clips as different, and there were such clips. `upgraded` is true if the
+    cache was then upgraded.
     """
 
     cache: str
@@ -140,10 +141,12 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgr
     latest rules choose are kept. The ledger records of shards with any other frame are removed, so that `extract`
     computes these shards again.
 
-    Returns the report. If videos of sealed clips cannot be read, no record is removed, and only the results of the
-    comparison are written, for the next upgrade. With `drop_unread`, the records of the shards of these videos are
-    removed too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no cache at `root`,
-    and CacheError if a document of the cache is damaged.
+    Returns a FrameReport. If videos of sealed clips cannot be read, no record is removed. Only the results of the
+    comparison are then written, for the next upgrade. With `drop_unread`, the records of the shards of these videos are
+    removed too. `on_progress` is called with (what is done, number done, number of all).
+
+    Raises AnotherRunError if another run works on the cache. Raises CacheNotFound if there is no cache at `root`, and
+    CacheError if a document of the cache is damaged.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -177,11 +180,11 @@ def _report(cache: Cache) -> FrameReport:
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
-    """Yields a verdict for each shard, in the order of the shards. A verdict says what the upgrade changes in the
+    """Yields a Verdict for each shard, in the order of the shards. A verdict says what the upgrade changes in the
     shard.
 
-    If `keep` is true, verdicts are written to the cache, and those that an earlier call wrote are used again. A verdict
-    on a video that cannot be read is not written. If `keep` is false, nothing is written.
+    If `keep` is true, verdicts are written to the cache, and those that an earlier call wrote are used again. The
+    verdict on a shard with a video that cannot be read is not written. If `keep` is false, nothing is written.
 
     If `drop_unread` is true, a clip whose video cannot be read counts as a clip with other frames.
 
@@ -238,8 +241,8 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """Returns the verdict on a shard that an earlier, stopped upgrade has stored. A verdict says what an upgrade has to
-    change in the shard.
+    """Returns the Verdict that an earlier, stopped upgrade has stored for the shard number `shard`. A verdict says what
+    an upgrade has to change in the shard.
 
     Returns None if there is no verdict, or if the shard has changed since.
     """
@@ -286,9 +289,7 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Writes clips.parquet with the rows that the verdicts of all shards change. A verdict says what the upgrade
-    changes in one shard. Writes nothing if no row changes.
-    """
+    """Writes clips.parquet again with the rows that the upgrade changes. Writes nothing if no row changes."""
     rows = list(cache.clips.rows())
     is_changed = False
     for shard in stopping.checked(range(cache.num_shards)):
@@ -311,8 +312,8 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """Yields the stages that are made from videos, with the options of the latest rules. A stage that has these options
-    already is yielded unchanged.
+    """Yields the stages of `cache` that are made from videos, with their options changed to those of the latest rules
+    for choosing frames. A stage that has these options already is yielded unchanged.
     """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
@@ -352,11 +353,10 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Writes the shard of the stage `clips` again, with the frame times by the latest rules, and seals it. `stage` is
-    the stage `clips` as it is after the upgrade.
+    """Writes the shard of the stage `clips` again and seals it. The new frame times, by the latest rules, are
+    `verdict.frame_times`. `stage` is the stage `clips` as it is after the upgrade.
 
-    The times are in `verdict.frame_times`. Does nothing if the shard was already written by an upgrade that was
-    stopped.
+    Does nothing if the shard was already written by an upgrade that was stopped.
     """
     assert verdict.frame_times is not None
     assert verdict.clips is not None

@@ -88,6 +88,8 @@ class Backbone(nn.Module):
         """Returns tap name -> maps, for each tap in `taps`.
 
         `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of that tap.
+        `x` and the maps are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network. B is the number of
+        clips, C of channels, T of frames or maps, H of rows and W of columns.
         """
         maps: dict[str, Tensor] = {}
         for tap in self.levels:
@@ -97,7 +99,9 @@ class Backbone(nn.Module):
         return maps
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the output of the tap `tap`. `x` is the output of the tap below, or the input of the network."""
+        """Returns the output of the tap `tap`. `x` is the output of the tap below, or the input of the network if `tap`
+        is the lowest. Both are [B, C, T, H, W].
+        """
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)
         return x

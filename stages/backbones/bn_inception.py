@@ -33,7 +33,7 @@ MAX_POOLED = "inception_5b"  # the pool of this block takes the maximum; other p
 
 
 def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
-    """Returns the convolutions of the Inception block `tap`: name -> (in channels, out channels, kernel, stride).
+    """Returns the convolutions of the Inception block `tap`: name -> (in channels, out channels, kernel size, stride).
 
     `in_channels` is the number of channels of the input of the block.
     """
@@ -52,9 +52,7 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
-    """Returns name of an Inception block -> numbers of channels of its branches, in the order in which
-    they are joined.
-    """
+    """Returns block name -> numbers of channels of the branches of this Inception block, in the order of joining."""
     branches: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():

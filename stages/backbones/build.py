@@ -76,8 +76,8 @@ def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) ->
     """Returns a digest of the weights of `network`, for the fingerprint of a cache. `backbone` is the network's entry
     in the catalogue, and `weights` is the option in the config.
 
-    For a weights file, it is the sha256 of the file. For random weights, and for `inflate:...`, which makes 3D weights
-    from a 2D network, it is a digest of all tensors of `network`.
+    For a weights file, the digest is the sha256 of the file. For `random:...` and `inflate:...` it is a digest of all
+    tensors of `network`. (`inflate:` makes 3D weights from a 2D network.)
     """
     if weights.startswith(INFLATE):
         return tensors_digest(network)

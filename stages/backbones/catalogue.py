@@ -28,7 +28,11 @@ def _resnet_taps(*widths: int) -> tuple[Tap, ...]:
 
 
 def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> BackboneEntry:
-    """Returns the description of a network that was trained on ImageNet, on images of 224 px."""
+    """Returns the BackboneEntry of a network that was trained on ImageNet, on images of 224 px.
+
+    `num_params` and `gmacs` (billions of multiply-adds) are those of the whole network, with its classifier of 1000
+    classes.
+    """
     return BackboneEntry(
         name=name,
         taps=taps,
@@ -100,7 +104,7 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """Returns the BackboneEntry of a network for SyncMNIST, a data set with videos of moving digits.
+    """Returns the BackboneEntry of the network `name` for SyncMNIST, a data set with videos of moving digits.
 
     `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. `time` is
     empty if the network sees each frame alone. `num_params` is the number of parameters. `gmacs` are billions of

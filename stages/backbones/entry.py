@@ -29,12 +29,13 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """The description of a backbone in the catalogue: its taps, its input, its named weights and its options.
+    """The description of the backbone `name` in the catalogue. `taps` are its taps. `weights` maps the names of its
+    weights to their WeightSource. `counts` are its published parameter counts and costs, or None.
 
     The input is a square of `size` x `size` px, in RGB from 0 to 1, normalised by `mean` and `std`. A clip should have
     `min_frames` frames or more. `options` maps each option of the network to its allowed values, first the value of the
-    paper. `chosen` has only the options whose values differ from the paper. `inflates` is the name of a 2D backbone, or
-    None. The weights of that backbone can be turned into weights of this network (inflation).
+    paper. `chosen` maps an option to its value in this entry, if the paper has another value. `inflates` is the name of
+    a 2D backbone, or None. The weights of that backbone can be turned into weights of this network (inflation).
     """
 
     name: str
@@ -58,7 +59,7 @@ class BackboneEntry:
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """Returns the tap `name`. Raises ValueError with the list of taps if there is no such tap."""
+        """Returns the Tap with the name `name`. Raises ValueError with the list of taps if there is no such tap."""
         for tap in self.taps:
             if tap.name == name:
                 return tap

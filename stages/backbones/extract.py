@@ -25,7 +25,7 @@ class Normalised(nn.Module):
 
     `network` takes normalised clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. There are B clips
     of T frames of S x S px, and T' maps of C channels, H rows and W columns. `pixels` has the order of the channels
-    (RGB or BGR), and the mean and the standard deviation of each channel for values in 0..1.
+    (RGB or BGR). It also has the `mean` and the standard deviation `std` of each channel, for values in 0..1.
     """
 
     mean: Tensor

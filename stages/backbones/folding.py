@@ -15,9 +15,9 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Joins each convolution and the batch norm behind it into one convolution, in place and in float32.
+    """Joins each convolution in `network` and the batch norm behind it into one convolution, in place and in float32.
 
-    The network must come from the catalogue and be in evaluation mode. A convolution and its norm are found by their
+    `network` must come from the catalogue and be in evaluation mode. A convolution and its norm are found by their
     names, such as `conv1` and `bn1`. In other networks, layers with such names may not follow each other.
 
     In float32, results change by rounding only. In bf16, results come nearer to float32, because fewer values are

@@ -23,7 +23,7 @@ BRANCHES: dict[str, tuple[int, ...]] = {
 
 
 class InceptionV3(Backbone):
-    """Torchvision's Inception-V3 without its classifiers.
+    """Torchvision's Inception-V3 without its classifiers. `stages` maps each tap to the submodules that compute it.
 
     Most layers have no padding, so the cells of a map do not reach the edge of the frame.
     """

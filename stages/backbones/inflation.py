@@ -33,7 +33,7 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
 
 def repeated(flat: Tensor, shape: Size) -> Tensor:
     """Returns the 2D kernels `flat` [O, I, h, w] as 3D kernels of the shape `shape` [O, I, t, h, w], for O outputs and
-    I inputs. Each is repeated t times and divided by t.
+    I inputs. Each kernel is repeated t times and divided by t.
 
     A tensor that already has as many axes as `shape` is returned unchanged.
     """

@@ -38,7 +38,7 @@ class NonLocal(nn.Module):
         """Returns the output of the block, in the shape of its input x [B, C, T, H, W]: B clips, C channels, T frames,
         H rows and W columns.
 
-        H and W must be at least 2, and T must be a multiple of `frames`.
+        H and W must be at least 2. Unless the option `frames` of the block is "all", T must be a multiple of `frames`.
         """
         if self.frames == "all":
             return self._seeing_all(x)
@@ -59,7 +59,7 @@ class NonLocal(nn.Module):
 
 
 def _by_place(x: Tensor) -> Tensor:
-    """Returns x [B, C, T, H, W] as [B, T H W, C], with one row of C channels for each position.
+    """Returns `x` [B, C, T, H, W] as [B, T * H * W, C], with one row of C channels for each position.
 
     The C channels of a position lie side by side in memory, because fused attention needs this layout.
     """

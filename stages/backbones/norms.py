@@ -13,7 +13,8 @@ def norms_of(network: nn.Module) -> list[str]:
 
 
 def frozen_norms(norms: Sequence[str], batch_norm: str) -> list[str]:
-    """Returns the names of those norms in `norms` whose statistics stay.
+    """Returns the names of those batch norms whose statistics are not updated in training. `norms` are the names of all
+    batch norms, in the order of the network.
 
     `batch_norm` chooses them: all norms for "frozen" and "statistics", none for "train", and all except the first for
     "partial". "partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2).

@@ -9,7 +9,10 @@ from kinegraph.stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):
-    """The options of a frozen backbone and of its taps, the layers whose output is cached."""
+    """The options of a frozen backbone. `model` names the network, `weights` its weights, and `taps` the layers whose
+    output is cached. The other options say how frames become the input of the network, and what is stored in which
+    type.
+    """
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
     weights: str = Field(

@@ -13,7 +13,7 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the normalisation of pixels that the catalogue states for the network `backbone`.
+    """Returns the Pixels, the normalisation of input pixels, that the catalogue states for the network `backbone`.
 
     Weights use this normalisation if no other normalisation is known for them.
     """
@@ -21,11 +21,11 @@ def own_pixels(backbone: BackboneEntry) -> Pixels:
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """Returns the normalisation of the pixels for a backbone of the config: mean, standard deviation and order of
-    channels.
+    """Returns the Pixels of a backbone of the config: mean, standard deviation and order of channels for the
+    normalisation.
 
-    Values in `options` come first. All other values are those of the training of the weights. If nothing is known about
-    the weights, they are the usual values of the network. For 3D weights that were inflated from 2D weights, the
+    Values in `options` come first. All other values are those with which the weights were trained. If nothing is known
+    about the weights, they are the usual values of the network. For 3D weights that were inflated from 2D weights, the
     training is that of the 2D weights.
     """
     backbone, weights = owner(entry(options.model), options.weights)
@@ -36,7 +36,7 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
-    """Returns how frames are resized and cut for a backbone of the config.
+    """Returns the Framing of a backbone of the config, which says how frames are resized and cut.
 
     A value that `options` sets is used. Any other value is the one with which the weights were tested. If that is not
     known, or `options` sets another `size` than in the test, a crop is cut first and then resized with Pillow.

@@ -11,7 +11,10 @@ from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 
 class ResNet2D(Backbone):
-    """A torchvision ResNet without its classifier. The network runs on every frame of a clip."""
+    """A torchvision ResNet without its classifier. The network runs on every frame of a clip.
+
+    `stages` maps each tap to the submodules of the ResNet that compute it.
+    """
 
     stages: ClassVar = {
         "stem": ("conv1", "bn1", "relu", "maxpool"),

@@ -90,7 +90,8 @@ class ResidualStage(nn.Module):
 
 
 class ResNet3D(Backbone):
-    """A network of the ResNet-3D family without its classifier.
+    """A network of the ResNet-3D family without its classifier. `stages` maps the name of each tap to the submodules
+    that compute it.
 
     Parameters have names such as conv1, bn1, res2.0.conv1 and res3.after.1.theta.
     """

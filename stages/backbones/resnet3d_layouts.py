@@ -32,13 +32,16 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 class ResNetLayout:
     """The layout of one network of the ResNet-3D family.
 
-    `blocks` is the number of residual blocks in each of res2 to res5. `stem_frames` is the temporal kernel of the first
-    convolution. `temporal_kernels` is a key of TEMPORAL_KERNELS, for example "alternate". `non_local` maps a stage to
-    numbers of its residual blocks, from 0. A non-local block follows each of these residual blocks. `pool1_padding` is
-    the padding of pool1 in space. `stem_time_stride`, `pool1_time_stride` and `pool2_time_stride` are strides in time,
-    and `res5_stride` is the stride of res5 in space. The temporal kernels of pool1 and pool2 are equal to their strides
-    in time. In the non-local blocks of res3, positions attend to each other within groups of `res3_attention_frames`
+    `blocks`: number of residual blocks in each of res2 to res5.
+    `stem_frames`: length in frames of the kernel of the first convolution.
+    `temporal_kernels`: a key of TEMPORAL_KERNELS, for example "alternate".
+    `non_local`: stage -> numbers of its residual blocks, from 0. A non-local block follows each of these blocks.
+    `res3_attention_frames`: in the non-local blocks of res3, positions attend to each other within groups of so many
     frames, or in the whole clip ("all").
+    `pool1_padding`: padding of pool1 in space.
+    `stem_time_stride`, `pool1_time_stride`, `pool2_time_stride`: strides in time. The kernels of pool1 and pool2 span
+    as many frames as these strides.
+    `res5_stride`: stride of res5 in space.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -54,7 +57,9 @@ class ResNetLayout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """Returns option -> allowed values. The first of the values is the default of this layout."""
+        """Returns the options of networks with this layout: name -> allowed values. The first of the values is the
+        default.
+        """
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")

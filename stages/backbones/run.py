@@ -17,8 +17,8 @@ from kinegraph.stages.stage import StageBatch
 
 class BackboneRunner:
     """Computes the stage `key`, the features of one backbone, on one device. A backbone is a frozen network. `options`
-    name the network, its weights and its taps. `square` says which pixels of a clip it takes. With `compiled`, it runs
-    through torch.compile.
+    name the network, its weights and its taps. `square` says which pixels of a clip the network takes. With `compiled`,
+    the network runs through torch.compile.
 
     The network always runs on the whole batch, even if only a few rows of the batch are wanted.
     """

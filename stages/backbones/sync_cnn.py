@@ -40,7 +40,7 @@ class SyncCnn(Backbone):
 
 
 class Grey(nn.Module):
-    """Returns the mean of the colour channels of B clips: [B, 3, T, H, W] -> [B, 1, T, H, W]. A clip has T frames with
+    """Computes the mean of the colour channels of B clips: [B, 3, T, H, W] -> [B, 1, T, H, W]. A clip has T frames with
     H rows and W columns.
     """
 

@@ -16,7 +16,7 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A place where a backbone can be cut.
+    """A place where a backbone can be cut. `name` is the name that configs use, such as `res5`.
 
     `space` has (kernel, stride) of each layer below the tap that changes the height and width of the maps. `time` has
     the same for layers that change the number of time steps. `channels` is the number of channels of the maps. The side

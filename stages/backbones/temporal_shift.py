@@ -41,7 +41,7 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
     clips, T frames (`num_frames`), C channels, H rows and W columns.
 
     At frame t, the first C/8 channels are those of frame t + 1. The next C/8 channels are those of frame t - 1. The
-    other channels stay. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
+    other channels are not changed. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
     """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]
@@ -53,7 +53,7 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
 
 class ShiftedResNet(Backbone):
     """The torchvision ResNet `resnet`, which has bottlenecks. Channels are shifted between frames before conv1 of every
-    block.
+    block. `stages` maps the name of each tap to torchvision's submodules that compute it.
 
     Parameters have torchvision's names. The shortcut of a block sees the frames before the shift.
     """
@@ -71,8 +71,8 @@ class ShiftedResNet(Backbone):
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        There are B clips of T frames with H rows and W columns. A tap has a map for each frame, with C channels, H'
+        rows and W' columns.
         """
         for module in self.modules():
             if isinstance(module, ShiftedConv):

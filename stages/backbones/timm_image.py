@@ -69,8 +69,8 @@ class TimmImage(Backbone):
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        There are B clips of T frames with H rows and W columns. A tap has a map for each frame, with C channels, H'
+        rows and W' columns.
         """
         return frame_by_frame(self.run, clips)
 
@@ -103,10 +103,11 @@ def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, 
 
 
 def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Puts `model.` before the names of the tensors in the state dict `state`, in place. Files have timm's names, and
-    this module has the network of timm as its child `model`.
+    """Puts `model.` before the names of this module's tensors in the state dict `state`, in place. Files have timm's
+    names, and this module has the network of timm as its child `model`.
 
-    torch calls this function before it loads `state` into the module.
+    torch calls this function before it loads `state` into the module. The names of this module's tensors begin with
+    `prefix`, the path of this module in the network that is loaded.
     """
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
@@ -138,7 +139,7 @@ def tap_names(model: Any) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmTap(Tap):
-    """A tap of the model that timm calls `model`. timm computes the size of its maps."""
+    """A tap of the model that timm calls `model`. timm itself says which size the maps have."""
 
     model: str
 

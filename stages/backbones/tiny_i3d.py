@@ -75,8 +75,8 @@ def _stage(name: str, in_channels: int, *, stride: int) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Returns a convolution followed by a batch norm. `stride` is the stride in rows and columns. With stride 1 the
-    maps keep their size.
+    """Returns a convolution followed by a batch norm. `kernel` is (time steps, rows, columns). `stride` is the stride
+    in rows and columns. With stride 1 the maps keep their size.
     """
     t, h, w = (side // 2 for side in kernel)
     return nn.Sequential(

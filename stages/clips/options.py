@@ -18,13 +18,13 @@ NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 class ClipOptions(StageOptions):
     """Chooses the frames of a clip by their presentation times.
 
-    With `fps: native`, frames are chosen by number, whatever the frame rate. For a video or interval of n frames,
-    `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the clip. This is the rule of TSN (Temporal
-    Segment Networks).
+    `num_frames` is the number of frames of a clip. `sampling` says how they are spread. `fps` is their rate, except
+    with `uniform`. A video has `per_video` clips, and each clip has a row for each of `crops`. `short` says what
+    happens to a video that is shorter than a clip.
 
-    `num_frames` is the number of frames of a clip, and `sampling` says how they are spread. A video has `per_video`
-    clips, and each clip has a row for each of `crops`. `short` says what happens to a video that is shorter than a
-    clip.
+    With `fps: native`, frames are chosen by number, whatever the frame rate, and `frame_step` is the step between them.
+    For a video or interval of n frames, `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the
+    clip. This is the rule of TSN (Temporal Segment Networks).
 
     `sampling: windows` slides a window of `num_frames` frames over the whole video, so each video has its own number of
     clips. Intervals of a csv are then annotations of the video, and get no clips of their own.
@@ -124,12 +124,12 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the clip options `recorded`, as a cache stores them, without those that only choose clips and crops of a
+    """Returns the clip options `recorded`, as a cache stores them, without what only chooses clips and crops of a
     video.
 
-    A trained run can be used with every cache whose result equals that of its own cache. The result has no number of
-    clips and no mirroring. The samplings `centre` and `windows` become `dense`, and every crop becomes `square`. Only
-    the crop `full` is kept, because it changes the aspect ratio.
+    A trained run can be used with every cache whose result equals that of its own cache. The result has neither the
+    number of clips per video nor the step between windows. The samplings `centre` and `windows` become `dense`, and
+    every crop becomes `square`. Only the crop `full` is kept, because it changes the aspect ratio.
     """
     kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", *HOPS)}
     if "crops" in kept:

@@ -1,7 +1,7 @@
 """Computes which times or frame numbers of a video make a clip. Pure arithmetic, torch-free.
 
-Times are seconds from the first presented frame. Intervals are [start, end). A video has K clips, and a clip has T
-frames, which i counts from 0. A video or interval has n frames.
+Times are seconds from the first presented frame. Intervals are [start, end). A video has K clips. A clip has T frames,
+with the numbers i = 0 to T - 1. A video or interval has n frames.
 """
 
 import math
@@ -19,9 +19,10 @@ INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One clip. `times` are its target times in seconds. `interval` is the part of the video that the clip represents.
+    """One clip. `times` are its target times in seconds from the first frame. `interval` is the part (start, end) of
+    the video that the clip represents, in the same seconds.
 
-    `frames` are the frame numbers where frames are chosen by number (`fps: native`), else None.
+    `frames` are the frame numbers if frames are chosen by number (`fps: native`), else None.
     """
 
     times: tuple[float, ...]
@@ -32,10 +33,11 @@ class Sampled:
 def clips_of(
     options: ClipOptions, duration: float, interval: Interval | None, frames: PresentedFrames | None
 ) -> Iterator[Sampled]:
-    """Yields the sampled frames of all clips of a video or interval, in the order of their numbers.
+    """Yields a Sampled, the sampled frames, for each clip of a video, in the order of the clips.
 
-    The arguments are those of `sampled`. With the sampling `windows` the number of clips depends on the video, and
-    `interval` has no effect.
+    The video has `duration` seconds. The clips are taken from `interval`, or from the whole video if it is None.
+    `frames` has the number and the times of the frames of the video, and is needed with `fps: native`. With the
+    sampling `windows`, the number of clips depends on the video, and `interval` has no effect.
     """
     if options.has_windows:
         windows = Windows.of(options, duration, frames)
@@ -49,7 +51,7 @@ def clips_of(
 def sampled(
     options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
 ) -> Sampled:
-    """Returns the sampled frames of the clip number `clip`, from 0.
+    """Returns the Sampled of the clip number `clip`, from 0: its times, its interval and the numbers of its frames.
 
     The clip is taken from `interval`, or from the whole video if `interval` is None. The video lasts `duration`
     seconds. `frames` has the number and the times of the frames of the video. With `fps: native`, frames are chosen by
@@ -72,20 +74,21 @@ def sampled(
 def clip_frames(
     options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
 ) -> tuple[int, ...]:
-    """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips. They
-    count from the first frame of the video.
-
-    The formulas below count from the first frame of the video or interval.
+    """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips. The
+    numbers count from the first frame of the video. The formulas below count from the first frame of the interval, if
+    there is one.
 
     uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal Segment
     Networks).
+
     dense: frame i is number s + i * `frame_step`, where s is the start of the clip. The starts of the K clips are
     evenly spaced from the first to the last possible start, and rounded down.
+
     centre: as dense, with one clip in the middle.
 
-    If there are fewer frames than a clip needs, `short: loop` starts again at the first frame. With another value of
-    `short`, the numbers run past the end of the video, and the decoder repeats the last frame. Numbers of a short
-    interval stay inside the interval, unless `short` is "fail".
+    If there are fewer frames than a dense clip needs, the option `short` decides. With "loop" the clip starts again at
+    the first frame. With "repeat_last" a clip of an interval repeats the number of the last frame. The numbers of a
+    whole video run past its end, and the decoder repeats the last frame. With "fail" the numbers run past the end.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -144,8 +147,10 @@ def whole_or_part(duration: float, interval: Interval | None) -> Interval:
 
 
 def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
-    """Returns where the clip with the number `clip` starts, as a number from 0 (the first possible start of a clip) to
-    1 (the last possible start).
+    """Returns where in the video the clip starts, from 0 (the first possible start of a clip) to 1 (the last possible
+    start).
+
+    `clip` is the number of the clip among the `per_video` clips of the video, from 0.
     """
     if options.per_video > 1:
         return Fraction(clip, options.per_video - 1)

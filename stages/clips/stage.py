@@ -29,7 +29,7 @@ class Clips(StageKind):
 
 
 def clips_options(options: ClipOptions) -> Options:
-    """Returns the clip options that the fingerprint covers, as a dictionary.
+    """Returns those of `options` that the fingerprint of the clips covers, as a dictionary.
 
     They are the options that change rows or frame times, and the version of the rules by which frames are found.
     """

@@ -18,7 +18,9 @@ from kinegraph.stages.options import StageOptions, need
 
 
 class ViewOptions(StageOptions):
-    """Random views of training clips. If no key is set, the network sees each clip as the extraction saw it."""
+    """The options of random views of training clips: how a square is cut (`short_side`, `region`), whether it is
+    mirrored, and how its colours change. If no key is set, the network sees each clip as the extraction saw it.
+    """
 
     short_side: tuple[int, int] | None = Field(
         None,
@@ -87,12 +89,12 @@ def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
 
 
 def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int) -> View:
-    """Returns the random view in which a network sees the clip `row` in the epoch `epoch`, counted from 1. Equal
-    arguments return the same view.
+    """Returns the random View in which a network sees the clip `row` in the epoch `epoch`, counted from 1. `seed` is
+    the seed of the training. Equal arguments return equal Views.
 
-    A view says which part of the video the network sees, whether it is mirrored, and by which factors brightness,
-    contrast and saturation change. `size` is the side of the network's input in px. `options` must have passed
-    `check_views`.
+    A View says which part of the video the network sees, and whether it is mirrored. It also has the factors by which
+    brightness, contrast and saturation change. `size` is the side of the network's input in px. `options` must have
+    passed `check_views`.
     """
     draws = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode())).random(7)
 

@@ -21,11 +21,15 @@ MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 class Windows:
     """The windows of one video, numbered from 0 in the order of time.
 
-    `num_frames` is N, `size` is W, and `hop` is h, which may be no whole number where the options have `hop_seconds`.
-    `rate` is the number of frames per second. `options` has the rule for
-    the end of the video: with `drop` there are floor((N - W) / h) + 1 windows, or none if N < W. With `pad` there are
-    ceil(N / h) windows, of which the last may reach past the end. With `shift` there is one window more than with
-    `drop` if the windows of `drop` do not reach the end. This window ends with the video, or begins at 0 if N < W.
+    `num_frames` is N, the number of frames of the video, at `rate` frames per second. `size` is W, the number of frames
+    of a window. `hop` is h, the number of frames from one window to the next. It may be no whole number if the options
+    have `hop_seconds`. `frames` has the times of the frames, and is None unless the windows count the video's own
+    frames (`fps: native`).
+
+    `options` has the rule for the end of the video. With `drop` there are floor((N - W) / h) + 1 windows, or none if
+    N < W. With `pad` there are ceil(N / h) windows, of which the last may reach past the end. With `shift` there is one
+    window more than with `drop` if the windows of `drop` do not reach the end. This window ends with the video, or
+    begins at 0 if N < W.
     """
 
     options: ClipOptions
@@ -36,7 +40,7 @@ class Windows:
 
     @classmethod
     def of(cls, options: ClipOptions, duration: float, frames: PresentedFrames | None) -> "Windows":
-        """Returns the windows of a video of `duration` seconds.
+        """Returns the Windows of a video of `duration` seconds.
 
         `frames` has the number and the times of its frames, and is needed with `fps: native`. Without it, a frame
         counts if it begins at least COPIED_TICK_SECONDS before the end of the video.
@@ -67,7 +71,9 @@ class Windows:
         return num_fitting + (self.options.tail == "shift" and ends < N)
 
     def start(self, window: int) -> Fraction | int:
-        """Returns the position of the first frame of a window. With `fps: native` it is rounded down."""
+        """Returns the place in the video at which the window number `window` begins. It is counted in frames from 0.
+        With `fps: native` it is an int, rounded down. Otherwise it may be a fraction.
+        """
         hop = self.hop
         start = window * hop.numerator if hop.denominator == 1 else window * hop
         if self.options.tail == "shift":
@@ -75,20 +81,22 @@ class Windows:
         return math.floor(start) if self.options.by_number else start
 
     def times(self, window: int) -> tuple[float, ...]:
-        """Returns the times of the frames of a window, in seconds from the first frame of the video. Times after the
-        last frame stand for the last frame.
+        """Returns the times of the frames of window number `window`, in seconds from the first frame of the video. A
+        time after the last frame means the last frame.
         """
         return self._seconds(self.start(window), range(0, self.size, self.options.frame_step))
 
     def interval(self, window: int) -> Interval:
-        """Returns the part [start, end) of the video that a window covers, in seconds. It may reach past the end of the
-        video.
+        """Returns the part [start, end) of the video that the window number `window` covers, in seconds. It may reach
+        past the end of the video.
         """
         start, end = self._seconds(self.start(window), (0, self.size))
         return start, end
 
     def _seconds(self, start: Fraction | int, later: Iterable[int]) -> tuple[float, ...]:
-        """Returns the times of the positions that lie `later` frames after `start`, in seconds."""
+        """Returns the times of some positions in seconds from the first frame of the video. The positions lie `later`
+        frames after the position `start`.
+        """
         if self.frames is not None:
             return tuple(self.frames.seconds(int(start) + number) for number in later)
         # whole numbers, because sums of fractions take most of the time of `index`

@@ -17,12 +17,13 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
 
 
 def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *, tries: int = 1) -> Listing:
-    """Returns the videos of a data set. A generated data set is made first where it is missing.
+    """Returns a Listing of the videos of a data set. A generated data set is made first where it is missing.
 
     `progress` is called with the number of videos made since its last call. `tries` is how often a URL is requested if
     the network fails.
 
     Raises DatasetError for a missing folder or csv, a csv that lacks columns, labels that the options do not allow, and
-    an empty data set. For a URL, raises the errors of `Remote` too.
+    an empty data set. For a URL, raises NetworkError if all tries fail. Raises CredentialsError if the store refuses
+    the credentials, and UnknownStorage if no installed package opens the URL.
     """
     return LISTERS[type(options)](options, progress, tries)

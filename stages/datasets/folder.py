@@ -81,9 +81,9 @@ def _remote(tries: int) -> "Remote":
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
     """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
 
-    `root` is a folder, or the URL of a server that lists its files. If `frame_rate` is set, folders of numbered images
-    are videos too. Raises DatasetError where the server lists no files. Raises DatasetError if there are only folders
-    of images and `frame_rate` is None.
+    `root` is a folder, or the URL of a server that lists its files. `tries` is how often a URL is requested. If
+    `frame_rate` is set, folders of numbered images are videos too. Raises DatasetError where the server lists no files.
+    Raises DatasetError if there are only folders of images and `frame_rate` is None.
     """
     try:
         below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
@@ -109,8 +109,8 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
     """Returns `entries` with `frame_rate` in each entry that is a folder of images. Other entries stay as they are.
 
-    If `frame_rate` is None, returns `entries` unchanged. In that case, raises DatasetError if the first entry is a
-    folder.
+    Without a `frame_rate`, folders of images cannot be read. Then raises DatasetError if the first entry is such a
+    folder, else returns `entries` unchanged.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):
@@ -124,8 +124,8 @@ def _is_folder(path: str) -> bool:
 
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
-    """Returns one entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
-    relative to `root`.
+    """Returns one Entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
+    relative to `root`. `tries` is how often a URL is requested while the network fails.
 
     Raises DatasetError where a line is wrong.
     """

@@ -30,7 +30,8 @@ class Below:
 
     `videos` has (relative path, full path) of each video. `left_out` maps an ending to the number of files with this
     ending that are no videos ({".txt": 3}). `folders` has (relative path, full path, images) of each folder of numbered
-    images. Relative paths begin below the top folder.
+    images. `skipped` has a sentence about each file or folder that could not be read. Relative paths begin below the
+    top folder.
     """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -50,7 +51,8 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds a folder of numbered images, which counts as a video, to `folders`. The folder must hold no video file.
+        """Adds a folder of numbered images to `folders`, because it counts as one video. Call this method only for a
+        folder without a video file.
 
         `below` is the path of the folder relative to the top folder, `path` is its full path, and `names` are the names
         of its images. Nothing is added for the top folder, for a single image, or if no image is numbered. In every
@@ -62,8 +64,8 @@ class Below:
         self.left_out.update(map(_ending, names))
 
     def take_folders(self) -> None:
-        """Makes each folder of numbered images a video: adds it to `videos`, and no longer counts its images in
-        `left_out`.
+        """Adds each folder of numbered images to `videos`, as one video. Takes its images out of `left_out`, which
+        counts the files that are no videos by their endings.
         """
         for below, path, images in self.folders:
             self.videos.append((below, path))
@@ -72,8 +74,8 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Logs a warning for each of the first MAX_SAID files and folders that could not be read. Then logs how many
-        more there are.
+        """Logs a warning for each file and folder that could not be read, up to MAX_SAID. If there are more, logs how
+        many more.
         """
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)

@@ -38,7 +38,7 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Holds the videos of a data set, sorted by id, and the class names.
+    """Holds a data set: `videos` are its Videos, sorted by id, and `classes` are the names of the classes.
 
     `multi_label` says whether videos may have several labels. None means yes if some video has several labels, else no.
     `left_out` maps an ending to the number of files below the root that are no videos ({".txt": 3}). `dealt` is true if
@@ -56,10 +56,10 @@ class Listing:
 class Entry:
     """A video or an interval of a video, as found in a csv or below a folder.
 
-    `name` is the id of the whole video, also for an interval. `path` is a file, a folder of images or a URL. `split` is
-    "" if the csv or the folder has no splits. `interval` is (start, end) in seconds, or None for the whole video.
-    `frame_rate` and `images` are set only for a folder of numbered images: its images per second, and which images it
-    has.
+    `name` is the id of the whole video, also for an interval. `path` is a file, a folder of images or a URL.
+    `label_names` are the names of its classes. `split` is "" if the csv or the folder has no splits. `interval` is
+    (start, end) in seconds, or None for the whole video. `frame_rate` and `images` are set only for a folder of
+    numbered images: its images per second, and the NumberedImages in it.
     """
 
     name: str
@@ -98,7 +98,7 @@ def listing_of(
     classes: tuple[str, ...] = (),
     multi_label: bool | None = None,
 ) -> Listing:
-    """Returns the listing of `entries`. Class names become label numbers. Entries without a split get one by the shares
+    """Returns the Listing of `entries`. Class names become label numbers. Entries without a split get one by the shares
     of `splits`.
 
     `multi_label` is the option of the data set: if it is False, a video may have only one label. Without `classes`, the
@@ -137,8 +137,8 @@ def listing_of(
 
 
 def listing_of_whole_videos(listing: Listing) -> Listing:
-    """Returns the listing with one entry for each whole video. The intervals of a video become its `segments`, in the
-    order of time, and its labels are those of all its entries.
+    """Returns a copy of `listing` with one entry for each whole video. The intervals of a video become its `segments`,
+    in the order of time, and its labels are those of all its entries.
 
     Raises DatasetError if the intervals of a video are in several splits.
     """

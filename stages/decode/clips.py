@@ -33,12 +33,12 @@ class DecodedClip:
     """The T decoded frames of one row, as uint8 RGB. A row is one clip under one crop.
 
     `frame_times` [T] are the times of the frames in seconds from the first frame of the video. `frame_numbers` [T] are
-    places among the frames that a player shows. `coded_numbers` [T] are places among all frames that the decoder
-    returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
+    their numbers among the frames that a player shows. `coded_numbers` [T] are their numbers among all frames that the
+    decoder returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
 
-    `squares` maps each kind of square input to pixels [T / every, size, size, 3]. `whole` [T / every, h, w, 3] has the
-    uncut frames for a proposal network. All rows of one clip share this array. A network may take only each `every`-th
-    frame.
+    `squares` maps each Square to pixels [T / every, size, size, 3]. `whole` [T / every, h, w, 3] has the uncut frames
+    for a proposal network. All rows of one clip share `whole`. `every` is the step of the network, which takes each
+    `every`-th frame.
 
     `video_frames` is the number of shown frames of the whole video if `Wanted.numbered` asks for it, else 0. `warning`
     says which faults the decoder found, "" for none.
@@ -88,8 +88,8 @@ def decode_clips(
     open_videos: OpenVideos | None = None,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes all `rows` of one video. Returns a list with one entry for each row: the clip, or an error if the row has
-    no clip.
+    """Decodes all `rows` of the video `path`. Returns a list with one entry for each row: the clip, or an error if the
+    row has no clip. `wanted` says which frames and pixels are needed of each clip.
 
     If the rows have frame numbers (`target_frames`), they get the frames with these numbers. Otherwise they get the
     frames that are shown at their target times. The frame at a time is the last frame that begins at or before the
@@ -98,7 +98,7 @@ def decode_clips(
 
     `rules` is the version of the rules for choosing frames. With `open_videos`, parts of the video without a wanted
     frame are skipped where this changes no result. A second pass, which reads the whole video, may then be needed. Each
-    pass has `timeout_seconds`. `clock` is the clock of this thread. It counts the conversion of frames as
+    pass may take `timeout_seconds`. `clock` measures the work of this thread. It counts the conversion of frames as
     `stages.clock.CONVERT`, and other time as its present kind.
     """
     clock = clock or Clock(DECODE)
@@ -119,11 +119,11 @@ def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos, clock: Clock
 ) -> ClipResults | None:
     """Decodes `rows` of the video at `path`, within `timeout_seconds`, and skips parts of the video without a wanted
-    frame. Returns a clip or a DecodeError for each row.
+    frame. Returns a DecodedClip or a DecodeError for each row. `wanted` says how frames are cut and resized.
 
-    `open_videos` opens the video, or continues where an earlier call left it. Returns None if the result might differ
-    from that of reading the whole video from the start. For example, a warning of the decoder can depend on the parts
-    that were skipped.
+    `open_videos` opens the video, or continues where an earlier call left it. `clock` measures the time of the work.
+    Returns None if the result might differ from that of reading the whole video from the start. For example, a warning
+    of the decoder can depend on the parts that were skipped.
     """
     for begin in (partial(open_videos.left_before, waits=wanted.overlapping), open_videos.begun):
         with suppress(SeekLost), begin(path, partial(_first_wanted, rows)) as video:
@@ -141,8 +141,8 @@ def _skipping(
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
     """Returns whether `clip` certainly equals the result of reading the whole video from its start.
 
-    `clip` comes from a pass over `video` that skipped parts of it. An error is certain only if it is `timeout` or
-    `too_short`.
+    `clip` comes from a pass over `video` that skipped parts of it. If `clip` is an error, it is certain only with the
+    reason `timeout` or `too_short`.
     """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
@@ -251,10 +251,10 @@ class _Pass:
         return None if filled == len(slots) else current.seconds
 
     def _skip(self, following: Iterable[_Slot]) -> None:
-        """Seeks towards the frame of the next slot, if the video allows a seek and if the seek saves time.
+        """Seeks towards the next wanted frame, if the video allows a seek and if the seek saves time.
 
-        `following` has the next slot, or is empty if all slots are filled. Raises SeekLost if the seek led to another
-        place than the index of the file states.
+        `following` has the slot of this frame, or is empty if all wanted frames were read. Raises SeekLost if the seek
+        led to another place than the index of the file states.
         """
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
@@ -262,8 +262,8 @@ class _Pass:
                     self._overlap.forget()
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes the decoded frame `shown` to `slots`, the places of clips that need this frame. Slots of rows that
-        have failed are skipped.
+        """Writes the decoded frame `shown` to `slots`. A slot is one frame of a clip that is still needed. Slots of
+        rows that have failed are skipped.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if slots:
@@ -333,7 +333,8 @@ class _Pass:
         into[square][index] = pixels
 
     def _judged(self, row_index: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
-        """Returns the decoded clip of a row, or the error that says why the clip has failed.
+        """Returns the DecodedClip of row `row_index`, an index into the rows of this pass. Returns a DecodeError if the
+        clip has failed.
 
         `last_seconds` is the time of the last frame if the video ended before all wanted times, else None. `complaint`
         has the decoder's messages about the video, or is empty.
@@ -377,8 +378,9 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error for the clip of row number `row_index`, which has the same frame at all its times. The
-        reason is `unreadable` if the decoder complained about the video (`complaint`), else `too_short`.
+        """Returns the DecodeError for the clip of row number `row_index`, which shows the same frame at all its times.
+        `complaint` is what the decoder complained about, or "". The reason of the error is `unreadable` if there is a
+        complaint, else `too_short`.
         """
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:

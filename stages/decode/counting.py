@@ -22,8 +22,8 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns the result of `probe` for a video. Its field `frames` has in addition the number and the times of the
-    frames.
+    """Returns a Probe of the video at `path`, a path or an open file. Its field `frames` has the number and the times
+    of the frames, which `probe` leaves out.
 
     Raises DecodeError where the video cannot be opened, has no frame that can be decoded, or states no frame rate.
     """
@@ -56,10 +56,10 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the sorted time stamps of the frames that the index of an mp4 or mov marks as shown. They are in seconds
-    on the container's clock.
+    """Returns the sorted time stamps of the frames of `video` that the index in its file marks as shown. They are in
+    seconds on the container's clock.
 
-    Returns an empty list for other containers.
+    Returns an empty list if the container is not mp4 or mov.
     """
     if "mov" not in formats(video.container):
         return []
@@ -94,10 +94,10 @@ def _has_whole_pictures(video: OpenVideo) -> bool:
 
 
 def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Returns the number of frames of a video and their times. `stamps` are the time stamps of the decoded frames in
-    seconds, in ascending order. `rate` is the frame rate.
+    """Returns the PresentedFrames of a video: the number of its frames and their times. `stamps` are the time stamps of
+    the decoded frames in seconds, in ascending order. `rate` is the frame rate in frames per second.
 
-    If the file ends earlier than its header says, the number includes the missing frames.
+    If the file of `video` ends earlier than its header says, the number includes the missing frames.
     """
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds

@@ -27,8 +27,9 @@ def promised(video: VideoBeingRead) -> float | None:
     """Returns the time in seconds from the first frame to the end of the video stream, as the container states the end.
     Returns None if the container states no end.
 
-    Some containers state only one end for all streams together. For these the result is None, except for a file that
-    was cut off. A file counts as cut off if all of it was read, and no stream came near the stated end.
+    Some containers state only one end for all streams together. If the file was cut off, this common end is used,
+    otherwise the result is None. A file counts as cut off if all of it was read, and no stream came near the stated
+    end.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -45,7 +46,7 @@ def _told(video: VideoBeingRead) -> float | None:
     states nothing reliable.
 
     FFmpeg only guesses the duration of an avi file that was cut off. For such a file the result comes from the number
-    of frames in the header. Formats whose files may be several recordings joined, such as MPEG-TS, have None.
+    of frames in the header. For formats whose files may be several recordings joined, such as MPEG-TS, returns None.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

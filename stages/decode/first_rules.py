@@ -21,8 +21,8 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """Computes when frames are shown, by version 1 of the rules for the times of frames. `Timeline` is the class for
-    the present rules.
+    """Computes when the frames of `stream` are shown, by version 1 of the rules. `Timeline` does it by the present
+    rules.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
@@ -75,8 +75,8 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation of a frame by version 1 of the rules for reading videos. Version 1 uses only the angle of
-    the display matrix, so it does not mirror pictures.
+    """Returns the Orientation of a frame, how a player turns it, by version 1 of the rules for reading videos. Version
+    1 uses only the angle of the display matrix, so it does not mirror pictures.
     """
     a, b, c, d = display_matrix(frame)
     if not (math.hypot(a, c) and math.hypot(b, d)):

@@ -71,8 +71,8 @@ def numbered_name(name: str) -> Name | None:
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
-    """Returns a description of all numbered images among the file names of one folder, or None where no name is
-    numbered.
+    """Returns one NumberedImages for all numbered images among the file names `names` of one folder. Returns None if no
+    name is numbered.
     """
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
@@ -143,7 +143,8 @@ class OpenImages:
     `images` has the names of the images in `folder`, which are shown at `rate` images per second.
 
     A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the place of an image, an int from 0.
-    After `read_ahead`, threads of `pool` read images before `rgb` asks for them.
+    After `read_ahead`, threads of `pool` read images before `rgb` asks for them. The fields `promised_duration`,
+    `latest` and `sizes` exist only because code that takes an `OpenVideo` reads them.
     """
 
     complaints = ""
@@ -180,9 +181,9 @@ class OpenImages:
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 
     def read_ahead(self, places: Iterable[int]) -> None:
-        """Starts to read the images at `places`, a few at a time. `places` must be in ascending order.
+        """Starts to read the images with the numbers `places`, a few at a time. `places` must be in ascending order.
 
-        `rgb` later returns these images, and raises the errors of reading them.
+        A call of `rgb` for one of these images waits for it, and raises the error if it cannot be read.
         """
         self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
         self._submit()
@@ -250,7 +251,7 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
 
 
 def images_identity(folder: str) -> Source | None:
-    """Returns the Source that identifies a folder of images, or None where the folder cannot be read.
+    """Returns the Source that identifies the folder of images `folder`, or None where it cannot be read.
 
     `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
     of the first, middle and last image. `mtime_ns` is the time of the last change of the folder or of one of these

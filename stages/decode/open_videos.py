@@ -23,13 +23,13 @@ class _Left(NamedTuple):
 
 
 class OpenVideos:
-    """Lends open videos to threads that decode. A lent video belongs to one thread until the thread's `with` block
-    ends.
+    """Lends open videos to threads that decode, so that a thread can read on where another one stopped. `begun` opens a
+    video and lends it. `left_before` lends a video that stayed open.
 
-    After the block, the video stays open at the frame where the thread stopped. The next thread that needs later frames
-    reads on from there. At most `limit` videos stay open, and the oldest is closed first. A video that was read to its
-    end is closed at once, unless it keeps frames for overlapping windows. So is a video in which anything went wrong.
-    Any number of threads may use one `OpenVideos`. Call `close` at the end.
+    A lent video belongs to one thread until the thread's `with` block ends. After the block it stays open at the frame
+    where the thread stopped. At most `limit` videos stay open, and the oldest is closed first. A video that was read to
+    its end is closed at once, unless it keeps frames for overlapping windows. So is a video in which anything went
+    wrong. Any number of threads may use one `OpenVideos`. Call `close` at the end.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -40,12 +40,12 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted, *, waits: bool = False) -> Iterator[OpenVideo | None]:
-        """Lends an OpenVideo of the file `path` that an earlier unit left open, for a `with` block. Only a video at a
-        place before the first wanted time is lent. Lends None if there is none.
+        """Lends an OpenVideo of the file `path` that an earlier work unit left open, for a `with` block. Only a video
+        that was not read past the first wanted time is lent. Lends None if there is none.
 
-        `first_wanted` is a function that returns the first wanted time in seconds. Its argument is the `slack_seconds`
-        of the video, the tolerance of its times in seconds. With `waits`, waits while another thread reads an earlier
-        part of the same file, so that the file is read once.
+        `first_wanted` is a function: tolerance of the times of a video -> first wanted time, both in seconds. The
+        tolerance is `OpenVideo.slack_seconds`. With `waits`, waits while another thread reads an earlier part of the
+        same file, so that the file is read once.
         """
         with self._noted(path, first_wanted):
             left = self._taken(path, first_wanted, waits=waits)
@@ -75,7 +75,9 @@ class OpenVideos:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Closes all open videos. A video that a caller still uses is closed at the end of the `with` block."""
+        """Closes all open videos that no caller uses. A video in use is closed when its caller leaves the `with`
+        block.
+        """
         with self._changed:
             self._is_closed, closing, self._left = True, self._left, []
         for left in closing:
@@ -108,8 +110,8 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted, *, waits: bool) -> _Left | None:
-        """Returns an open video of the file `path`, and removes it from the kept videos. Returns None if no kept video
-        fits.
+        """Removes an open video of the file `path` from the kept videos, and returns it as a _Left. Returns None if no
+        kept video fits.
 
         A video fits if its file is unchanged and it was not read past the first wanted frame. If several videos fit,
         the one that was read furthest is returned. `first_wanted` is a function: tolerance of the times of a video ->
@@ -146,8 +148,8 @@ def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
 
 
 def _identity(path: str) -> Identity | None:
-    """Returns device, inode, size and time of the last change of the file at `path`. One of these values differs if the
-    file was replaced by another file.
+    """Returns the Identity of the file at `path`: device, inode, size and time of the last change. One of these values
+    differs if the file was replaced by another file.
 
     Returns None where the file cannot be read.
     """

@@ -24,7 +24,7 @@ ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Returns a path as tables and messages show it, in UTF-8. A byte that is no UTF-8 is written as an escape, such
+    r"""Returns `path` as tables and messages show it, in UTF-8. A byte that is no UTF-8 is written as an escape, such
     as `\xe9`.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -61,8 +61,8 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list that receives
-    FFmpeg's messages.
+    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list into which the
+    caller collects FFmpeg's messages, as (level, name, message).
 
     Raises DecodeError (`unreadable`) for a file that refers to further files, such as a playlist. Raises the errors of
     `av.open` for any other file that FFmpeg cannot open.

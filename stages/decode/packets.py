@@ -62,8 +62,8 @@ class PacketCount:
         """Adds the presentation time of a packet to the time span of the current recording. A file may hold several
         recordings, one after the other. `period` is the time between two frames in seconds.
 
-        A new recording begins where decode times go back. In formats whose files can be joined, one also begins where
-        presentation times leap by more than MAX_GAP_SECONDS.
+        A new recording begins where decode times go back. In formats whose files can be joined, a new recording also
+        begins where presentation times leap by more than MAX_GAP_SECONDS.
         """
         pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
         fell = self._follow_decode_times(packet.dts, period)

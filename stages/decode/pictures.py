@@ -23,8 +23,8 @@ class Orientation(NamedTuple):
     flips_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Returns (width, height) of the picture as a player shows it, in pixels. The arguments are those of the
-        decoded picture.
+        """Returns (number of columns, number of rows) of the picture as a player shows it. The decoded picture has
+        `width` x `height` pixels.
         """
         return (height, width) if self.is_transposed else (width, height)
 
@@ -40,9 +40,10 @@ class Orientation(NamedTuple):
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Returns the entries (a, b, c, d) of a frame's display matrix. A point (x, y) is shown at (a x + c y, b x + d y).
+    """Returns the entries (a, b, c, d) of the display matrix of `frame`. The point (x, y) of the frame is shown at the
+    place (a*x+c*y, b*x+d*y).
 
-    Returns (1, 0, 0, 1), which changes nothing, where the frame has no display matrix.
+    Returns (1, 0, 0, 1), which changes nothing, where `frame` has no display matrix.
     """
     sides: Any = frame.side_data  # Any, because PyAV's types hide that it iterates over values
     matrix = next((data for data in sides if data.type == Type.DISPLAYMATRIX), None)
@@ -53,7 +54,7 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation that a frame's display matrix asks for.
+    """Returns the Orientation that the display matrix of `frame` asks for.
 
     Eight matrices move pixels without resampling: the turns by multiples of 90 degrees, each with or without a mirror.
     Another angle or a scale counts as the nearest of these eight.

@@ -18,9 +18,10 @@ from kinegraph.stages.decode.timeline import ShownTimes, Timeline
 class Rules:
     """One version of the rules by which video files are read, as functions.
 
-    `chosen_stream` chooses the stream of a file. `timeline` makes the object that computes when each frame is shown.
-    `promised` returns the duration in seconds that the container states, or None. `duration` returns the duration in
-    seconds of every video, from the container or from its packets. `orientation` says which side of a frame is up.
+    `chosen_stream` chooses the stream of a file. `timeline` returns the ShownTimes of a stream, which computes when
+    each frame is shown. `promised` returns the duration in seconds that the container states, or None. `duration`
+    returns the duration in seconds of every video, from the container or from its packets. `orientation` returns the
+    Orientation of a frame, which says how a player turns and mirrors it.
     """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]

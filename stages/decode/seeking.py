@@ -43,9 +43,9 @@ class SeekLost(Exception):
 
 
 class Seeker:
-    """Skips parts of one video: jumps to key frames, and checks the frames after a jump.
+    """Skips parts of the video `video`: jumps to key frames, and checks the frames after a jump.
 
-    The frames after a jump must equal those of reading the video from its start. SeekLost is raised where this is
+    The frames after a jump must equal those of reading the video from its start. Methods raise SeekLost where this is
     uncertain.
     """
 
@@ -155,7 +155,7 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps, in ticks, of the key frames to which a seek (a jump in the video) may lead.
+    """Returns the time stamps, in ticks, of the key frames of `stream` to which a seek (a jump in the video) may lead.
 
     A key frame is in the list if all frames from it up to the next key frame are shown. An mp4 may hide frames, usually
     at its start and end. Returns an empty list if stamps go back, or if frames in the middle of the video are hidden.
@@ -195,8 +195,8 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """Yields the NAL units, which are the parts of a packet of H.264 or HEVC. In the packet, each unit comes after its
-    length, a number of `width` bytes.
+    """Yields the NAL units, the parts of which a packet of H.264 or HEVC consists. `content` is the packet. In it, the
+    length of a unit in bytes stands before the unit, as a big-endian number of `width` bytes.
     """
     at = 0
     while at + width < len(content):

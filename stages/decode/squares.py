@@ -55,7 +55,7 @@ class FramePixels:
 
 
 def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of an image, resized by antialiased bilinear interpolation, uint8 [height, width, 3].
+    """Returns the rectangle `box` of `image`, resized by antialiased bilinear interpolation, uint8 [height, width, 3].
     `box` is (x1, y1, x2, y2) in pixels of the image, and `size` is (width, height) of the result.
 
     The values equal those of Pillow, and those of torchvision where torchvision resizes a Pillow image.
@@ -66,8 +66,8 @@ def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndar
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` (x1, y1, x2, y2 in px) of an image, resized to `size` = (width, height).
-    Interpolation is bilinear without antialias, and values are rounded to uint8.
+    """Returns the rectangle `box` (x1, y1, x2, y2 in px) of an image [H, W, 3], resized to `size` = (width, height):
+    uint8 [height, width, 3]. Interpolation is bilinear without antialias, and values are rounded.
 
     The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). If all corners of
     `box` are whole numbers, the result is that of cutting the image to `box` first.

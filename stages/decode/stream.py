@@ -66,10 +66,10 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """A frame with the time in seconds at which it is shown, counted from the first frame.
+    """The decoded frame `frame`, which is shown at `seconds`, counted from the first frame.
 
-    `coded` is the place of the frame among all frames that the decoder returned. `number` is its place among the shown
-    frames. Both places count from 0, and both are -1 after a seek.
+    `coded` is the number of the frame among all frames that the decoder returned. `number` is its number among the
+    shown frames. Both count from 0, and both are -1 after a seek.
     """
 
     seconds: float
@@ -79,9 +79,10 @@ class TimedFrame(NamedTuple):
 
 
 class OpenVideo:
-    """A video that is being read from front to back.
+    """A video that is being read from front to back, from the stream `stream` of the open file `container`.
 
-    `logs` collects FFmpeg's messages. `path` is None where the caller passed an open file.
+    `logs` has FFmpeg's messages so far. `rules` are the rules for choosing frames. `path` is None where the caller
+    passed an open file.
     """
 
     def __init__(
@@ -240,8 +241,8 @@ class OpenVideo:
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
-        """Yields the packets of the video stream, until the file ends or cannot be read further. Packets of all streams
-        are added to `self.packets`.
+        """Yields the packets of the video stream, until the file ends or cannot be read further. Counts the packets of
+        all streams in `self.packets`.
         """
         while True:
             try:
@@ -285,7 +286,7 @@ class OpenVideo:
 
     def _begin(self, frame: VideoFrame) -> None:
         """Notes the time stamp of `frame`, the first decoded frame. If the file has earlier frames that FFmpeg skipped
-        without a message, adds a complaint with their number and duration.
+        without a message, appends their number and duration to `timeline.complaints`.
         """
         self._has_frame = True
         stamp = frame.dts if self.timeline.has_decode_times else frame.pts
@@ -305,7 +306,7 @@ class OpenVideo:
         return self.rules.orientation(frame).size(frame.width, frame.height)
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Returns a frame as uint8 [height, width, 3], turned and mirrored as its metadata says."""
+        """Returns a frame as RGB pixels, uint8 [height, width, 3], turned and mirrored as its metadata says."""
         # one converter with one thread serves the whole video; a new converter per frame is 25 times slower
         pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return self.rules.orientation(frame).applied(pixels)
@@ -313,8 +314,8 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Opens the video stream of a file for a `with` block. `path` is a path or an open file. `rules` is the version of
-    the rules for choosing frames.
+    """Opens the video stream of a file for a `with` block, as an OpenVideo. `path` is a path or an open file. `rules`
+    is the version of the rules for choosing frames.
 
     Raises DecodeError with the reason `missing` if there is no file, and `no_video_stream` for a file without video.
     The reason is `unreadable` if the file is not regular or cannot be opened.

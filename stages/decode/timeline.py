@@ -39,7 +39,9 @@ def formats(container: InputContainer) -> frozenset[str]:
 
 
 def is_raw(container: InputContainer) -> bool:
-    """Returns whether the file is a raw stream without a container. Such a file states no times."""
+    """Returns whether the file opened as `container` is a raw stream, which has no real container. Such a file states
+    no times.
+    """
     return bool(int(container.format.flags) & NO_TIMESTAMPS)
 
 
@@ -65,8 +67,9 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     """Returns by how many seconds a frame may be late. A frame whose time stamp is up to this much later than a target
     time still counts as shown at the target time.
 
-    The result is one tick of the container's clock, because containers round stamps to their clock. If a tick is longer
-    than a quarter of a frame period, the result is only the rounding error of floats.
+    `tick_seconds` is one tick of the container's clock, `frame_period` the time from frame to frame. The result is
+    `tick_seconds`, because containers round stamps to their clock. If a tick is longer than a quarter of
+    `frame_period`, the result is only the rounding error of floats.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -77,9 +80,9 @@ def first_stamps(
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
     container's clock.
 
-    The stamps of an mp4 or mov come from its index, those of ts and mpg from the first of `packets`. For other
-    containers, and if a tick is longer than 1/8 ms, the list is empty. If reading fails, the iterator raises the error
-    after the last packet that was read.
+    For mp4 and mov, the stamps are the first MAX_STAMPS in the index of the file. For ts, mpg and flv, they are those
+    of the first MAX_PACKETS video packets, which are read from `packets`. For other containers, and if a tick is longer
+    than 1/8 ms, the list is empty. If reading fails, the iterator raises the error after the last packet that was read.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -110,10 +113,10 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
     """Returns whether the time stamps of a file were probably rounded to whole milliseconds, by a container from which
     the video was copied.
 
-    `stamps` are in ticks of `tick_seconds`. The result is True if each stamp is a whole millisecond, to within one
-    tick, and if the milliseconds have no common divisor above 1. For example, 0, 33, 67 ms look rounded, but 0, 40, 80
-    ms are exact stamps of 25 frames per second. The first stamps are not checked, because programs that copy videos may
-    write wrong ones.
+    `stamps` are in ticks of `tick_seconds`. The first MAX_REORDERED stamps, but at most the first half, are ignored.
+    Programs that copy videos may write wrong ones there. The result is True if all later stamps are whole milliseconds
+    after the first of them, to within one tick, without a common divisor above 1. For example, 0, 33, 67 ms look
+    rounded. But 0, 40, 80 ms are exact stamps of 25 frames per second.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -186,10 +189,11 @@ class Timeline:
     """Computes the times at which the frames of one video stream are shown. The frames come in the order in which the
     decoder returns them.
 
-    Every frame gets a time, and no time is earlier than the time before it. A file may hold several recordings, joined
-    end to end. The first frame of a later recording is shown one frame period after the last frame of the recording
-    before. `complaints` lists sentences for messages: that the file states no frame rate, or that its times are out of
-    order.
+    `first_stamps` are the time stamps at the start of `stream`, in its ticks. Every frame gets a time, and no time is
+    earlier than the time before it. A file may hold several recordings, joined end to end. The first frame of a later
+    recording is shown one frame period after the last frame of the recording before.
+
+    `complaints` lists sentences for messages: that the file states no frame rate, or that its times are out of order.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -208,9 +212,10 @@ class Timeline:
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the time in seconds, since the first frame, at which `frame` is shown. The result is never None.
+        """Returns the time in seconds, since the first frame, at which `frame` is shown. Call this method once for each
+        frame, in order.
 
-        Call this method once for each frame, in order.
+        The result is never None. The type allows None because `FirstTimeline.seconds` may return it.
         """
         self._number += 1
         if self._number == 0 and frame.pts is None and frame.dts is not None:
@@ -251,7 +256,9 @@ class Timeline:
         """Returns the time in seconds at which a frame is shown, counted from the first frame.
 
         `stamp` is the frame's time stamp in seconds. `now` is the same stamp, counted from the first frame. The result
-        is `now`, except where the stamps jump. There it is the time of the frame before plus one frame period.
+        is `now` if the stamps go on from the frame before. If they go back, it is the time of the frame before plus one
+        frame period. The same is true if they leap by more than MAX_GAP_SECONDS in a format that is often joined from
+        pieces.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -41,7 +41,7 @@ class Comparison:
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
     """Decodes the rows of a video by two versions of the rules for choosing frames: `rules` and the latest version.
-    Returns one comparison of the frames for each row.
+    Returns one Comparison of the frames for each row.
 
     The video lies at `path`. `wanted` says how many frames a row has and how they are decoded. `old` has the rows as a
     cache stores them, for the version `rules`. `new` has the same rows in the same order, with the target times that

@@ -23,10 +23,11 @@ class Square(Framing):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """The input of a proposal network: whole frames of a clip, without a crop. The network takes one of `every` frames.
+    """The input of a proposal network: whole frames of a clip, without a crop. The network takes every `every`-th frame
+    of the clip.
 
-    `network_size(height, width)` returns the (height, width) to which a frame of `height` x `width` px is resized, in
-    px.
+    `network_size` is a function: (height, width) of a frame of the video -> (height, width) of the resized frame, all
+    in px.
     """
 
     network_size: Callable[[int, int], Size]
@@ -56,7 +57,7 @@ class Wanted:
     overlapping: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        """Returns the frames that `self` and `other` together need of a clip.
+        """Returns a Wanted with the frames that `self` and `other` together need of a clip.
 
         Raises ValueError where they need whole frames of different sizes.
         """

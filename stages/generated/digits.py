@@ -51,7 +51,7 @@ class DigitImages:
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
-        """Returns only those of the pictures that show a digit less than `value`."""
+        """Returns a DigitImages with only those pictures that show a digit less than `value`."""
         kept = self.values < value
         return DigitImages(images=self.images[kept], values=self.values[kept])
 
@@ -73,7 +73,8 @@ def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
     used, enlarged. Both sources have images for training and images for testing. `test` has the images for testing.
     `val` has the last `num_val` images for training, and `train` has the images before them.
 
-    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. `val` may be empty.
+    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. An empty `val` is
+    no error.
     """
     if split == "test":
         digits = _half("test", folder)
@@ -102,7 +103,7 @@ def _half(name: str, folder: str | None) -> DigitImages:
 
 
 def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
-    """Returns the image [8, 8] with values 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
+    """Returns `image` [8, 8] with values 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
     picture = Image.fromarray((image * 255).round().astype(np.uint8))
     return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 

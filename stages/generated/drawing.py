@@ -113,7 +113,7 @@ def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray)
 def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
     """Returns the boxes [T, K, 4] around K squares in T frames, with sides `sizes` [K] and centres `centres` [T, K, 2].
 
-    A box is (x1, y1, x2, y2) in pixels.
+    A box is (x1, y1, x2, y2), a centre is (x, y), and all values are in pixels.
     """
     half = sizes[:, None] / 2
     return np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)

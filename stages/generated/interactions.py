@@ -77,8 +77,8 @@ class Truth:
     """The content of a generated clip of four things. Things 0 and 1 interact, and thing 0 is the actor. Things 2 and 3
     are distractors.
 
-    `boxes` [NUM_FRAMES, NUM_THINGS, 4] are (x1, y1, x2, y2) in pixels. `label` is the class number of the clip.
-    `digits` has the digit, 0..9, that each thing bears.
+    `boxes` [NUM_FRAMES, NUM_THINGS, 4] are (x1, y1, x2, y2) in pixels of the frame. `label` is the class number of the
+    clip. `digits` has the digit, 0..9, that each thing bears.
     """
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
@@ -170,10 +170,10 @@ def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns for each of K pairs of paths whether the gap between the two things is at least _CLEARANCE_PX pixels in
-    all frames: bool [K].
+    """Returns for each of K pairs of motions whether the gap between the two moving things is at least _CLEARANCE_PX
+    pixels in all frames: bool [K].
 
-    `first` and `second` [K, T frames, 2] are the centres of the two things in pixels. `sizes` are their sides in
+    `first` and `second` [K, T frames, 2] are the centres (x, y) of the two things in pixels. `sizes` are their sides in
     pixels.
     """
     distance = np.linalg.norm(first - second, axis=-1).min(axis=-1)
@@ -184,7 +184,8 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
     """Returns the centres (x, y) in px of two distractors, [T frames, 2 things, 2], or None if no candidate fits.
 
     Random candidates are drawn that move as `motion` says. One fits if it stays inside the frame, and clear of the
-    things of `pair` [T, 2, 2] and of each other. `sizes` [4] are the sides in px of the pair and of the distractors.
+    other two things and of each other. `pair` [T, 2, 2] has the centres of the other two things. `sizes` [4] are the
+    sides in px of the pair and of the distractors.
     """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
@@ -248,7 +249,8 @@ def truth(seed: int, split: str, index: int) -> Truth:
 
 
 def interaction(seed: int, split: str, index: int) -> Interaction:
-    """Returns clip number `index` of `split`, from 0. Equal arguments always return equal pixels.
+    """Returns clip number `index` of `split`, from 0, as an Interaction: its pixels and its class. Equal arguments
+    always return equal pixels.
 
     The class is number `index` modulo 10, the number of classes. The split `test` shows images of digits that no other
     split shows.
@@ -262,7 +264,7 @@ def interaction(seed: int, split: str, index: int) -> Interaction:
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns).
+    """Returns the bytes of an mp4 file with the RGB frames `frames` [T, H, W, 3] (T frames, H rows, W columns).
 
     The video has FPS frames per second.
     """
@@ -291,10 +293,12 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the videos of the data set below the folder `root`. A second call continues after an interruption.
+    """Writes the videos of the data set of interactions below the folder `root`. A second call continues after an
+    interruption.
 
-    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. The videos are made in
-    `workers` processes. `progress` is called with the number of videos finished since its last call.
+    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. All videos depend on
+    `seed`. They are made in `workers` processes. `progress` is called with the number of videos finished since its last
+    call.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """

@@ -37,11 +37,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its `label`. The first two digits of the clip make the same steps, unless the label is
-    the last class, `none`.
+    """One generated clip. `label` is its class number. The first two digits of the clip make the same steps, unless the
+    label is that of the last class, `none`.
 
-    `frames` [T, side, side] are the grey pixels of T frames. `corners` [T, n, 2] are the top left corners (row, column)
-    of the n digits in pixels. `digits` are their values.
+    `frames` [T, side, side] are T frames of grey pixels. `corners` [T, n, 2] are the top left corners (row, column) of
+    the n digits in pixels. `digits` are the n numbers, 0..9, that the digits show.
     """
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
@@ -68,8 +68,8 @@ def classes(digit_values: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """The digits of one clip. `chosen` has one index per digit: the place of the digit's picture among the pictures of
-    the split. `values` has one number, 0..9, per digit: the number that the picture shows.
+    """The digits of one clip. `chosen` has one index per digit: that of the digit's picture among the pictures of the
+    split. `values` has one number, 0..9, per digit: the number that the picture shows.
 
     `in_step` is true if the first two digits make the same steps, else false.
     """
@@ -92,8 +92,8 @@ class Cast:
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
     """Returns the Cast of a clip: `num_digits` random digits, and whether the first two of them move in step.
 
-    The first digit is the image `images.images[first]`. Each of the other digits is a random image. The values of all
-    digits of the clip differ, and are less than `digit_values`.
+    The first digit is the image `images.images[first]`. Each of the other digits is a random image. All digits of the
+    clip have different values, which are less than `digit_values`.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
@@ -102,8 +102,8 @@ def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: 
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n digits in T frames. Each digit walks at
-    random.
+    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n = `num_digits` digits in T frames. Each
+    digit walks at random.
 
     The digits move one step before each frame, also before the first. A step is uniform in [max(-10, -p), min(10, 71 -
     p)) along each axis, where p is the digit's position on the axis. With `in_step`, digits 0 and 1 take one common
@@ -148,8 +148,8 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
     """Returns T grey frames [T, FRAME_PX, FRAME_PX] uint8 of n digits on a black canvas. Later digits are in front.
 
     `images` has the pictures of the n digits, [SIDE_PX, SIDE_PX] each. `corners` [T, n, 2] are their top left corners
-    (row, column) on the canvas, in pixels. The canvas has CANVAS_PX pixels a side. It is resized bilinearly to
-    FRAME_PX.
+    (row, column) on the canvas, in pixels. A canvas of CANVAS_PX pixels a side is drawn, and resized bilinearly to a
+    frame.
     """
     frames = []
     for places in corners:
@@ -207,9 +207,10 @@ class SyncMnist:
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
     def parameters(self) -> dict[str, object]:
-        """Returns all values on which the pixels of the videos depend.
+        """Returns name -> value of everything on which the pixels of the videos depend: the version of the generator,
+        the options, and digests of the digit images.
 
-        Digit images are represented by a digest, so the place of their folder does not matter.
+        Because of the digests, the place of the folder of digit images does not matter.
         """
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
@@ -224,8 +225,8 @@ def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[
     """Writes the videos of the data set below `options.root`. A second call continues after an interruption.
 
     The videos are made by `workers` processes. `progress` is called with the number of videos finished since its last
-    call. Raises DigitsError if a digit file is missing or damaged, and ValueError if the folder has a data set with
-    other parameters.
+    call. Raises DigitsError if a digit file is missing or damaged. Raises ValueError if the folder has a data set that
+    was made with other options.
     """
     data_set = SyncMnist(options=options)
     generate_videos(

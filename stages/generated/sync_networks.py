@@ -55,8 +55,8 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of `batch_size` new clips. A clip shows `num_digits` digits, each of which moves
-    independently of the others.
+    """Yields `count` batches of `batch_size` new clips, each batch as a Scenes. A clip shows `num_digits` digits, each
+    of which moves independently of the others.
 
     The pictures of the digits are those of the training split of `data_set`. Each digit walks at random or repeats one
     random step, as the option `motion` of `data_set` says.
@@ -115,10 +115,11 @@ class CellClassifier(nn.Module):
         return maps.float().permute(0, 2, 3, 4, 1)
 
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Returns two arrays [B, T', side, side]: for each map cell the index of the digit whose centre is nearest, and
-        whether this centre is closer than REACH_PX to the cell.
+        """Returns two tensors [B, T', side, side], for B clips and T' maps of `side` x `side` cells. The first is the
+        number, 0 to n - 1, of the digit whose centre is nearest to the cell. The second says whether this centre is
+        closer to the cell than REACH_PX pixels, bool.
 
-        `centres` [B, T', n, 2] has the centres of the n digits of each map in pixels.
+        `centres` [B, T', n, 2] has the centres of the n digits of each map in pixels of the frame.
         """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]
@@ -130,8 +131,8 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name`, on the CPU, after training on `steps` batches of `batch_size` new clips. A GPU
-    trains it where there is one.
+    """Returns the backbone `name` for SyncMNIST, on the CPU, after training. The training takes `steps` batches of
+    `batch_size` new clips, on a GPU if there is one.
 
     The clips show `num_digits` digits each, from the training images of `data_set`.
     """

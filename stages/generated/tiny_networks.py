@@ -110,10 +110,10 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch
 
 
 def directions(velocities: Tensor) -> Tensor:
-    """Returns the class of each velocity: int64 [...] for velocities [..., 2], which are (x, y) in pixels per frame.
+    """Returns the class of each velocity, int64 [...]. `velocities` [..., 2] are (x, y) in pixels per frame.
 
-    The class is the number of the nearest of NUM_DIRECTIONS directions. It is STILL for speeds below STILL_PX pixels
-    per frame.
+    The class is the number of the nearest of NUM_DIRECTIONS evenly spaced directions. Direction 0 is that of x. It is
+    STILL for speeds below STILL_PX pixels per frame.
     """
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
@@ -150,9 +150,8 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns three scalars for a batch of clips: (loss, share of digits, share of directions).
-
-        The shares, from 0 to 1, are those of the things whose digit and whose direction of movement were recognised.
+        """Returns three scalars for a batch of clips: the loss, the share of things whose digit was recognised, and the
+        share of things whose direction of movement was recognised. The shares are from 0 to 1.
         """
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)

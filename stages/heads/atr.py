@@ -82,11 +82,11 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """Adds the features of the action to maps: X [B, T, C, H, W] -> X + Y. Y has the shape of X.
+    """Adds the features of the action to maps: X [B, T, C, H, W] -> X + Y. Y has the shape of X, and C is `channels`.
 
-    Y is computed in three steps: find the place of the action, mix its features over time, and distribute the result
-    over the map. By default the block has C^2 / 16 + 19 C / 16 parameters in the locator, 2 (C^2 + 3) + 2 C in the
-    reasoners and their LayerNorm, and 2 C in BatchNorm.
+    Y is computed in three steps. A locator finds the place of the action, reasoners mix its features over time, and the
+    result is distributed over the map. By default the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners with
+    their LayerNorm have 2 (C^2 + 3) + 2 C, and BatchNorm has 2 C.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -124,9 +124,9 @@ class AtrBlock(nn.Module):
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
     """Returns the features of the action in each frame: [B, T, C].
 
-    The features of frame t are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H,
-    W]. `located` is M [B, T, 1, H, W], a map that is high where the action is. The available text of the paper has no
-    formulas, so this one is a reconstruction.
+    The features of frame t are s_t = sum over positions of softmax(M_t) X_t. `x` is X [B, T, C, H, W]. `located` is M
+    [B, T, 1, H, W], a map that is high where the action is. This is eq. 5 of the ATR paper. The available text of the
+    paper lacks its formulas, so the formula is a reconstruction.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)

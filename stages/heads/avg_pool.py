@@ -1,4 +1,4 @@
-"""A baseline head without time or objects: mean of the frame features, dropout, linear layer.
+"""A baseline head without time or objects: mean of the features over the frames, dropout, linear layer.
 
 Shapes: B clips, T frames, C channels, K classes.
 """

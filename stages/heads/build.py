@@ -44,26 +44,26 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
 
     `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`, a head of the user's own. The code of that file
     is run. `spec` maps the full name of each available array to the shape of one clip, for example
-    {"features/i3d/res5_pooled": (16, 2048)}. If several arrays fit, the options `backbone` and `tap` choose one. The
+    {"features/i3d/res5_pooled": (16, 2048)}. If several taps fit, the options `backbone` and `tap` choose one. The
     weights come from torch's global generator.
 
     Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's part above a cached
     tap. It runs before the head and starts with the weights of the backbone's checkpoint.
 
-    Raises HeadError if the name, an option or a value is not allowed, if an array is missing, or if several taps fit.
-    Raises WeightsError if the checkpoint of a tail cannot be found or read.
+    Raises HeadError if the name, an option or a value is not allowed, or if an array is missing. Raises it also if
+    several taps fit and no option chooses one. Raises WeightsError if the checkpoint of a tail cannot be found or read.
     """
     return _build(name, spec, num_classes, options, trained)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
     """Returns a head with the same layers as `build_head`, but with random weights. The caller loads the weights of a
-    trained run into the head.
+    trained run into the head. `spec` maps the name of each array that the head may read to its shape for one clip.
 
     A head may have a tail, a part of a backbone above a cached tap. For a tail, `build_head` loads the backbone's
     checkpoint. This function does not, because the run has the weights of the tail too.
 
-    Raises HeadError if the options or the arrays do not fit the head.
+    Raises HeadError if `options` or the arrays do not fit the head.
     """
     return _build(name, spec, num_classes, options, empty)
 

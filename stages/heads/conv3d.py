@@ -99,6 +99,8 @@ class Conv3dBlock(nn.Module):
             nn.init.dirac_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W]."""
+        """Returns the output of the block for the maps `x`, both [B, C, T, H, W]: B clips, C channels, T frames, H rows
+        and W columns.
+        """
         y: Tensor = self.norm(self.conv(x))
         return x + y if self.shortcut else y.relu()

@@ -54,10 +54,12 @@ class ConvLstm(Head):
 
 class ConvLstmLayer(nn.Module):
     """An LSTM whose matrix products are replaced by convolutions: x [B, T, C, H, W] -> states [B, T, K, H, W]. The axes
-    are B clips, T frames, C channels of the input, K hidden channels, and maps of H rows and W columns.
+    are B clips, T frames, C = `channels` channels of the input, K = `hidden` channels, and maps of H rows and W
+    columns.
 
-    The equations are those of the ConvLSTM paper (eq. 3). If `size` = (H, W) is set, the gates also see the cell,
-    through weights that start at 0 (peepholes). The layer then takes only maps of this size.
+    The convolutions are `kernel` x `kernel`. The equations are those of the ConvLSTM paper (eq. 3). If `size` = (H, W)
+    is set, the gates also see the cell, through weights that start at 0 (peepholes). The layer then takes only maps of
+    this size.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

@@ -72,8 +72,9 @@ def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
 def collect_previous(back: Tensor, nodes: Tensor) -> Tensor:
     """Returns for each node the weighted sum of the nodes in the previous frame: [B, T, N, C].
 
-    `nodes` is [B, T, N, C]. `back` is [B, T - 1, N, N]. Entry (t, i, j) of a clip is the weight of node j of frame t in
-    the sum for node i of frame t + 1. Nodes of the first frame get 0.
+    `nodes` is [B, T, N, C], for B clips, T frames, N nodes of a frame and C channels. `back` is [B, T - 1, N, N]. Entry
+    (t, i, j) of a clip is the weight of node j of frame t in the sum for node i of frame t + 1. Nodes of the first
+    frame get 0.
     """
     return F.pad(back @ nodes[:, :-1], (0, 0, 0, 0, 1, 0))
 

@@ -64,9 +64,10 @@ def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """Returns the place of each node in the frame as a map of 6 x 6 cells, flattened: [V, 36] float64, for V nodes.
+    """Returns the place of each of V nodes in the frame as a map of 6 x 6 cells, flattened: [V, 36] float64.
 
-    The map of a node is 0 outside the grid cell of the node. Inside, it has a Gaussian bump.
+    Each number g in `scales` is a grid of g x g rectangles over the frame. Each rectangle is a node. The map of a node
+    is 0 outside its rectangle, and has a Gaussian bump inside.
     """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)
     for node, (rows, columns) in enumerate(cells(scales)):
@@ -81,7 +82,7 @@ def _part(index: int, of: int) -> ExactInterval:
 
 
 def _shared(a: ExactInterval, b: ExactInterval) -> Fraction:
-    """Returns the length that two intervals share.
+    """Returns the length that the intervals `a` and `b`, each (start, end), share.
 
     The length is 0 if the intervals only touch. It is negative if there is a gap.
     """

@@ -32,7 +32,8 @@ class HeadOptions(StageOptions):
 
 
 class TapOptions(HeadOptions):
-    """The options of every head that reads the arrays of one tap.
+    """The options of every head that reads the arrays of one tap. `backbone` and `tap` are the names of the backbone
+    and of the tap.
 
     A tap is a named layer of a backbone whose output is cached.
     """
@@ -62,8 +63,8 @@ class FeatureSource:
 
     @property
     def pooled(self) -> str:
-        """Returns the name of the cached array with the pooled features of this tap. Pooled features are the means of
-        the maps over all positions.
+        """Returns the full name of the cached array with the pooled features of this tap. Pooled features are the means
+        of the maps over all positions.
 
         One clip of the array has the shape [T frames, C channels].
         """
@@ -100,7 +101,9 @@ class Head(nn.Module):
     source: FeatureSource  # set in heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B clips, num_classes] for a batch of the arrays in `reads`."""
+        """Returns logits [B, num_classes] for B clips. `batch` maps the name of each array in `reads` to its values [B,
+        ...].
+        """
         raise NotImplementedError
 
     @property
@@ -119,7 +122,9 @@ class Head(nn.Module):
         return torch.arange(boxes.shape[2], device=count.device) < count[..., None]
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`."""
+        """Returns the factor by which the training multiplies its learning rate for the parameter with the name
+        `parameter`. It is 1 unless a subclass returns another factor.
+        """
         return 1.0
 
 

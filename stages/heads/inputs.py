@@ -1,6 +1,7 @@
 """Chooses the cached arrays that a head reads, and reads regions with their mask.
 
-Shapes: B clips, T frames, N regions a frame, D cached channels, C channels, H rows and W columns of a map.
+Shapes: B clips, T frames, N regions a frame, D channels in the cache, C channels that the head uses, H rows and W
+columns of a map.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,13 +24,13 @@ ANY_BACKBONE = "<backbone>"  # placeholder for the user to fill in
 
 
 class TapMissing(HeadError):
-    """The cache lacks the features or regions of a tap that a head reads."""
+    """Raised if the cache lacks the features or regions of a tap that a head reads."""
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
     """Returns the FeatureSource, the tap whose arrays a head reads. It is the only tap that fits the options `backbone`
-    and `tap` and has all `kinds` of arrays ("maps", "pooled", "regions"). `spec` has the arrays of the cache and their
-    shapes.
+    and `tap` of the head and has all `kinds` of arrays ("maps", "pooled", "regions"). `spec` maps the name of each
+    array of the cache to its shape for one clip.
 
     Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
     Raises HeadError if several taps fit.
@@ -60,10 +61,10 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns the backbone and the tap that an error message about missing arrays names.
+    """Returns a FeatureSource with the backbone and the tap that an error message about missing arrays names.
 
-    They are the values of the options `backbone` and `tap`. Without such an option, it is the only backbone or tap in
-    the cache. If the cache has several or none, it is a placeholder such as `<tap>`.
+    They are the values of `options.backbone` and `options.tap`. Without a value, it is the only backbone or tap in the
+    cache. If the cache has several or none, it is a placeholder such as `<tap>`.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -155,15 +156,15 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features.
+    """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features. A box is valid if it
+    exists and lies at least partly in the rectangle of the frame that the backbone sees.
 
-    `spec` maps the names of the cached arrays to the shapes of one clip. `source` names the backbone whose part of the
-    video counts. `features` is the name of the array of features. The cache may have boxes for k times as many frames.
-    Then every k-th frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If
-    `top` is set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
+    `spec` maps the names of the cached arrays to the shapes of one clip. `source` names the backbone, and `features` is
+    the name of its array of features. The cache may have boxes for k times as many frames as features. Then every k-th
+    frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `top` is set,
+    only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
 
-    Boxes outside the part of the clip's crop that the backbone sees are not valid. Raises HeadError if an array is
-    missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
+    Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
 
     def __init__(
@@ -190,7 +191,8 @@ class ProposalReader:
         """Returns a mask [B, T, N] bool for the boxes of B clips of T frames. It is true for boxes that exist and that
         lie at least partly in the rectangle that the backbone sees.
 
-        N is `num_stored`, the number of cached boxes of a frame, or `top` if that is smaller.
+        `batch` has the cached arrays that `reads` names. N is `num_stored`, the number of cached boxes of a frame, or
+        `top` if that is smaller.
         """
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
@@ -210,7 +212,7 @@ class ProposalReader:
         return is_read
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached: B clips, T frames, N boxes
+        """Returns the boxes [B, T, N, 4] of `batch`, in the type in which they are cached: B clips, T frames, N boxes
         (x1, y1, x2, y2) of a frame, in pixels of the video.
 
         The type is kept, because coordinates above 256 are rounded in bfloat16, and areas above 65504 square pixels
@@ -229,7 +231,10 @@ class ProposalReader:
 
 
 class RegionReader:
-    """Reads the cached regions of one tap from a batch. Features of regions that are not valid become 0."""
+    """Reads the cached regions of one tap from a batch. Features of regions that are not valid become 0.
+
+    `channels` is the number of channels of a feature. `reads` has the names of the arrays that a batch must have.
+    """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
@@ -275,11 +280,11 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Returns the regions of a batch, with features [B, T, N, C] cut out of `maps` [B, T, C, H, W] by RoIAlign.
+        """Returns the Regions of a batch, with features [B, T, N, C] cut out of `maps` [B, T, C, H, W] by RoIAlign.
         There are B clips, T frames, N regions of a frame, C channels, H rows and W columns.
 
-        `batch` has the arrays in `reads`. The features have the type of `maps`. The boxes keep their own, wider type in
-        RoIAlign, because a narrower type would round their corners.
+        `batch` maps the names in `reads` to arrays, such as the boxes. The features have the type of `maps`. The boxes
+        keep their own, wider type in RoIAlign, because a narrower type would round their corners.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)

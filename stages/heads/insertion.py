@@ -31,8 +31,8 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 class Kind:
     """Describes how one kind of block is built.
 
-    `option_model` is the class of the block's options. `build` is called with (options, channels, rows, columns) of the
-    maps at the block's place, and returns the module.
+    `option_model` is the class of the block's options. `build` is called with the options, and with the numbers of
+    channels, rows and columns of the maps at the block's place. It returns the module.
     """
 
     option_model: type[StageOptions]
@@ -53,11 +53,12 @@ def insert(
 ) -> None:
     """Inserts new blocks with random weights into `network`, in place.
 
-    `network` is the backbone's part above the cached tap. `insertions` says which blocks are inserted, and where.
-    `shapes` maps each tap of this part to the shape (T, C, H, W) of its maps.
+    `network` is the backbone's part above the cached tap. `family` says where the network has places for new blocks.
+    `insertions` says which blocks are inserted, and at which places. `shapes` maps each tap of this part to the shape
+    (T, C, H, W) of its maps.
 
-    Raises HeadError if a named block of the network does not exist, or if two new blocks would be inserted at one
-    place. Raises HeadError also for a wrong option of a new block.
+    Raises HeadError if the network lacks a named block, if two new blocks would be inserted at one place, or if an
+    option of a new block is wrong.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -73,8 +74,8 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns the module to insert at `place`. It is one block, or one block for each branch if the network has
-    parallel branches there.
+    """Returns the module that the options `insertion` put in at `place`. It is one block, or one block for each branch
+    if the network has parallel branches there.
 
     `channels` has the number of channels of each branch. `shape` is the shape (T, C, H, W) of the maps at the place.
     Raises HeadError if the maps are too small for a non-local block.
@@ -124,7 +125,9 @@ class Branches(nn.Module):
 
 
 class OnFrames(nn.Module):
-    """Runs a block for clips inside a network for single frames. Input and output have shape [B*T, C, H, W]."""
+    """Runs `block`, a block for clips, inside a network for single frames. Input and output have shape [B*T, C, H, W],
+    for B clips of T = `num_frames` frames, C channels, H rows and W columns. `block` is called with [B, T, C, H, W].
+    """
 
     def __init__(self, block: nn.Module, num_frames: int) -> None:
         super().__init__()
@@ -136,7 +139,8 @@ class OnFrames(nn.Module):
 
 
 def block_options(insertion: InsertionOptions) -> StageOptions:
-    """Returns the options of the inserted block, with defaults filled in.
+    """Returns the options of the block that `insertion` names, with defaults filled in. They are an object of the
+    options class of this kind of block.
 
     Raises HeadError if an option does not exist or has a wrong value.
     """

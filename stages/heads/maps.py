@@ -57,7 +57,8 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """Returns the blocks that the `options` of the head describe, in the order in which they run.
+        """Returns the blocks that the `options` of the head describe, in the order in which they run. Each maps [B, T,
+        C, H, W] to the same shape.
 
         Raises HeadError if the maps are too small for the blocks.
         """
@@ -71,8 +72,8 @@ class MapHead(Head):
 
 class TimeFirst(nn.Module):
     """Wraps the module `block`, which takes maps with the axes (clip, channel, frame, row, column). The wrapper takes
-    and returns maps with the axes (clip, frame, channel, row, column). Also works the other way round, because it only
-    swaps the axes 1 and 2.
+    and returns maps with the axes (clip, frame, channel, row, column). It swaps the axes 1 and 2 before and after
+    `block`.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -85,7 +86,8 @@ class TimeFirst(nn.Module):
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
-    """Returns the output of `network` for each frame of `clips` [B, T, C, H, W].
+    """Returns the output of `network` for each frame of `clips` [B, T, C, H, W]: B clips, T frames, C channels, H rows
+    and W columns.
 
     `network` takes frames [B*T, C, H, W]. The output has the axes B and T in front. For maps it is [B, T, C', H', W'].
     """

@@ -18,7 +18,8 @@ class NonLocalOptions(MapOptions):
 
 
 class NonLocalHead(MapHead):
-    """Runs non-local blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
+    """Runs non-local blocks on the maps features/<backbone>/<tap>, [T, C, H, W] for one clip. Then classifies the mean
+    over the T frames and the H x W positions.
 
     Deviation: the paper puts its blocks inside res3 and res4. This head has them behind the cached tap.
     """

@@ -27,7 +27,8 @@ Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineEntry:
-    """One backbone entry of the config whose features are computed from pixels and not read from the cache.
+    """One backbone entry of the config whose features are computed from pixels and not read from the cache. `name` is
+    the name of the entry.
 
     `taps` are the taps whose arrays the head reads. The input of the network is a square of `size` px. `seen` is the
     name of the cached array with the rectangle of the video's frame that is resized to this square. `regions` are the
@@ -44,8 +45,9 @@ class OnlineEntry:
 class OnlineHead(Head):
     """Computes the arrays that `head` reads from pixels and cached boxes, then runs `head`, which may have a tail.
 
-    `networks` has one function for each of `entries`, from pixels to a dict of tap name -> maps. It is a `Normalised`
-    backbone, which can be trained, or the method `maps` of a `FeatureExtractor`.
+    `entries` has one OnlineEntry per backbone. `networks` has one function for each of `entries`, from pixels to a dict
+    of tap name -> maps. It is a `Normalised` backbone, which can be trained, or the method `maps` of a
+    `FeatureExtractor`.
 
     `stored` maps names of arrays to the types in which a cache stores them. These arrays are rounded to their types, so
     that `head` reads the values that a cache would have. Leave `stored` empty for training, because gradients would be
@@ -94,10 +96,10 @@ class OnlineHead(Head):
 
     def _arrays(self, entry: OnlineEntry, tap: Tap, maps: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns a dict of array name -> tensor for the tap `tap`, with the arrays that a cache would have. They are
-        the maps, their means over the positions, and the region features if the head reads them.
+        the maps, their means over height and width, and the region features if the head reads them.
 
-        `maps` [B, T, C, H, W] are the backbone's output at the tap, for B clips of T maps with C channels, H rows and W
-        columns. The boxes come from `batch`.
+        `entry` is the backbone entry. `maps` [B, T, C, H, W] are its output at the tap, for B clips of T maps with C
+        channels, H rows and W columns. `batch` has the boxes of the regions.
         """
         name = f"{entry.name}/{tap.name}"
         pooled = maps.float().mean((3, 4))  # of the maps before they are rounded, as in an extraction
@@ -127,8 +129,9 @@ class OnlineHead(Head):
         None, all parts are trained. The factor of the highest part is `learning_rate_factor`. Each part below has the
         factor of the part above, multiplied by `layer_decay`. If `layer_decay` is None, all parts have the same factor.
 
-        `batch_norm` says what becomes of batch norms: "frozen", "statistics", "partial" or "train", as in
-        `FinetuneOptions`. Raises HeadError for a tap that no backbone has below the features that the head reads.
+        `batch_norm` says what stays fixed in the batch norms. With "frozen" it is their statistics, gain and bias, with
+        "statistics" only the statistics, with "train" nothing. "partial" is as "frozen", but the first norm is trained.
+        Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
         modules = self.backbones.named_modules(prefix="backbones")
         backbones = [(path, module) for path, module in modules if isinstance(module, Backbone)]
@@ -179,7 +182,7 @@ def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
 
 
 def made_from(entry: OnlineEntry, reads: Iterable[str]) -> set[str]:
-    """Returns the names in `reads` of the arrays that can be computed with the backbone `entry` from pixels: its
+    """Returns the names in `reads` of the arrays that can be computed from pixels with the backbone of `entry`: its
     features and region features.
     """
     prefixes = (f"features/{entry.name}/", f"regions/{entry.name}/")

@@ -67,7 +67,9 @@ class OwnHead:
         return cls(Path(file), class_name, code)
 
     def __str__(self) -> str:
-        """Returns the head's name in a recipe, `<file>.py:<class>@<sha256>`. The file is without its folder."""
+        """Returns the head's name in a recipe: `<file>.py:<class>@<sha256>`. `<file>.py` is the file's name without its
+        folder.
+        """
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
@@ -103,7 +105,7 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 class _Guarded(Head):
-    """A base class that stands before the user's class. Its `forward` calls the `forward` of the user's class.
+    """The first base class of a head, before the user's class. Its `forward` calls the `forward` of the user's class.
 
     Float16 arrays become float32, because layers have float32 weights. An error of the user's code becomes a HeadError
     with the file and the line. If a GPU has too little memory, torch's OutOfMemoryError is raised unchanged, because

@@ -56,8 +56,8 @@ class Family:
 
 
 def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields a place for each residual block of the stage `tap`, with names such as `res5.0` and `res5.1`. A place says
-    where a new block can be inserted: after the block, or in the block's branch.
+    """Yields a Place for each residual block in the part of `network` that ends at `tap`, with names such as `res5.0`
+    and `res5.1`. A Place says where a new block can be inserted: after the block, or in the block's branch.
 
     The branch of a residual block ends with its last normalisation, before the shortcut is added.
     """
@@ -75,8 +75,8 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields the Inception block of `tap` as a `Place`, behind which a new block can be inserted. Yields nothing if
-    `tap` has no Inception block.
+    """Yields the Inception block of `tap` in `network` as a `Place`, behind which a new block can be inserted. Yields
+    nothing if `tap` has no Inception block.
 
     The place has the name of the tap, such as `mixed_5b`. `branches` maps each tap with an Inception block to a tuple
     with the number of channels of each branch. The output of the block has the channels of all branches, side by side.

@@ -87,10 +87,10 @@ class RstgToVec(nn.Module):
 class RstgToMap(nn.Module):
     """Adds the result of an RSTG graph to maps [B, T, C, H, W] of B clips and T frames. C is `channels`, H is `height`
     and W is `width`. The nodes of the graph are the cells of a grid, computed from the maps. Each node's result is
-    added to the map inside its cell. At the start of training the block changes nothing.
+    added to the map inside its cell, by the matrix `upsampling`. At the start of training the block changes nothing.
 
-    By default, a node depends only on its own frame and on earlier frames. The resulting maps depend on all frames,
-    because a norm before the addition takes its statistics over the whole clip, as in the released code.
+    By default, a node depends only on its own frame and on earlier frames. But the resulting maps depend on all frames,
+    as in the released code. The norm before the addition takes its statistics over the whole clip.
     """
 
     upsampling: Tensor
@@ -109,10 +109,11 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Computes s * (LayerNorm(W x) + bias) from nodes x. The result has as many channels as the maps of the backbone.
+    """Computes s * (LayerNorm(W x) + bias) from nodes x with `dim` channels. The result has `channels` channels, as
+    many as the maps of the backbone.
 
-    W is a linear layer, or is left out if the nodes have that number of channels already. Each channel has its own
-    factor s, which starts at 0. The mean and the variance of the LayerNorm are taken over all values of a clip.
+    W is a linear layer, or is left out if `dim` equals `channels`. Each channel has its own factor s, which starts at
+    0. The mean and the variance of the LayerNorm are taken over all values of a clip.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -128,10 +129,11 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Computes the nodes of the RSTG grid from maps: [B, T, C, H, W] -> [B, T, V, D], for B clips, T frames, C
+    """Computes the nodes of the RSTG grid from maps: [B, T, C, H, W] -> [B, T, V, D]. There are B clips, T frames, C
     channels, H rows and W columns of a map, and V nodes with D channels.
 
-    A node is the mean of the map over one cell of the grid. If C is not D, a linear layer then maps C to D channels.
+    A node is the mean of the map over one cell of the grid. Row v of `pooling` [V, H * W] has the weights of the pixels
+    in the mean of node v. If C is not D, a linear layer then maps C to D channels.
     """
 
     pooling: Tensor

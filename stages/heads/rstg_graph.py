@@ -61,8 +61,8 @@ class RstgBlockOptions(StageOptions):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3). `forward` also returns the recurrent
-    states after the last frame.
+    """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3): B clips, T frames, V nodes of a
+    frame, D channels of a node. `forward` also returns the recurrent states after the last frame.
 
     A long video can be processed in pieces, if `forward` gets the states after the piece before. The nodes then equal
     those of the whole video, with three exceptions, which take a mean over the piece: the schedule `space_only`, the
@@ -103,8 +103,8 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after one step in time, in which nodes get values of earlier frames (RSTG
-        paper, eq. 6). There are B clips, T frames, V nodes of a frame and D channels of a node.
+        """Returns the new nodes [B, T, V, D] after one step in time (RSTG paper, eq. 6). The step takes values of
+        earlier frames into `nodes`. There are B clips, T frames, V nodes of a frame and D channels of a node.
 
         The LSTM `lstm` computes the step. If `lstm` is None, each frame sends messages to the next frame. `state` is
         the state before the first frame, or None at the start of a video. The state after the last frame is appended to
@@ -124,7 +124,9 @@ class SpaceTimeGraph(nn.Module):
 class SpaceStage(nn.Module):
     """Sends messages once between the V nodes of each frame (RSTG paper, eq. 1 to 5).
 
-    Maps nodes [B, T, V, D] to nodes of the same shape, for B clips, T frames and D channels.
+    `forward` maps nodes [B, T, V, D] to nodes of the same shape, for B clips, T frames and D channels. P pairs of nodes
+    exchange messages, from `sender` [P] to `receiver` [P]. `receives` [V, P] is 1 where a node is the receiver of a
+    pair. `position` has the place of each node in the frame, [V, 36], or [V, 0] without positions.
     """
 
     sender: Tensor  # [P], a node
@@ -166,8 +168,8 @@ class SpaceStage(nn.Module):
         return updated
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
-        """Passes messages in time. Returns the new nodes [B, T, V, D] and the state after the last frame, for B clips,
-        T frames, V nodes of a frame and D channels of a node.
+        """Passes messages from frame to frame. Returns the new nodes [B, T, V, D] and the state after the last frame.
+        There are B clips, T frames, V nodes of a frame and D channels of a node.
 
         The new node of a frame is computed from the node in `nodes` and a message from the new node of the previous
         frame. The layers that compute messages between the nodes of one frame also compute these messages. `state` is
@@ -187,8 +189,8 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the message from node j to node i from their vectors [v_j | v_i], with two linear layers and a ReLU
-    after each (RSTG paper, eq. 1 and 2).
+    """Computes the messages between nodes: two linear layers with a ReLU after each (RSTG paper, eq. 1 and 2). A
+    message from node j to node i is computed from [v_j | v_i], the vectors of both, joined.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -212,15 +214,15 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes attention weights between nodes (RSTG paper, eq. 3 and 4). Row i of the weights belongs to the node that
-    receives messages, column j to the node that sends. `adjacency` [V, V] is 1 for two of the V nodes that are linked,
-    else 0.
+    """Computes attention weights between the V nodes of a graph (RSTG paper, eq. 3 and 4). Row i of the weights belongs
+    to the node that receives messages, column j to the node that sends. A node has `dim` channels. `adjacency` [V, V]
+    is 1 for two nodes that are linked, else 0.
 
-    The option `attention` chooses the form:
+    `options.attention` chooses the form:
     `paper`: no softmax. Only linked nodes exchange messages.
     `tf_dot`: a softmax over all nodes. The logits of nodes without a link are 0, so these nodes still contribute.
     `tf_sum`: a softmax over all nodes. A logit is the sum of two numbers, one from each node. Nodes without a link have
-    logit 0, and linked nodes get 1 added.
+    logit 0, and linked nodes get 1 added. If `layered` is true, a norm is part of this form.
     `torch_dot`: a softmax over all nodes. Links play no part.
 
     All forms but `paper` are those of the released code. They add a bias to the weighted sum of messages and apply a
@@ -255,8 +257,8 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the messages [..., V, D] that the nodes receive, made from the sums `gathered` [..., V, D], for V
-        nodes and D channels.
+        """Returns the messages [..., V, D] that the V nodes receive, with D channels. `gathered` [..., V, D] has for
+        each node the weighted sum of the messages that are sent to it.
 
         A bias, a normalisation if there is one, and a ReLU are applied to the sums. With `attention: paper`, the sums
         are returned unchanged.
@@ -271,8 +273,8 @@ class Update(nn.Module):
     """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message,
     side by side, have `in_features` numbers. Two linear layers, each with a ReLU behind it, map them to `dim` numbers.
 
-    The option `update` says whether all nodes share these two layers, or each scale of the grid has two layers of its
-    own. With `layered`, a norm over the nodes and channels of a frame follows.
+    `options.update` says whether all nodes share these two layers, or each scale of the grid has two layers of its own.
+    If `layered` is true, a norm over the nodes and channels of a frame follows.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
@@ -296,7 +298,7 @@ class Update(nn.Module):
 
 class SetNorm(nn.Module):
     """A LayerNorm over several axes. Mean and variance are taken over the last `num_axes` axes together, for example
-    over the nodes and channels of a frame. Each channel has its own gain and bias.
+    over the nodes and channels of a frame. Each of the `dim` channels, the last axis, has its own gain and bias.
     """
 
     def __init__(self, dim: int, num_axes: int = 2) -> None:

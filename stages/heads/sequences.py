@@ -18,13 +18,13 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Maps the vectors of frames [B, T, D], with D numbers each, to logits [B, num_classes]. The other inputs are the
-    times of the frames in seconds [B, T] and a mask [B, T], which is true for valid frames.
+    """Maps the vectors of frames [B, T, D], with D = `width` numbers each, to logits [B, num_classes]. The other inputs
+    are the times of the frames in seconds [B, T] and a mask [B, T], which is true for valid frames.
 
-    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. Each slice
-    has logits of its own, and the logit of a class is the largest over all slices that have a valid frame. A clip
-    without a valid frame has the logits that a zero vector leads to. Valid frames must be in order of time. Frames that
-    are not valid may lie between them.
+    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. `reducer`
+    says how the frames of a slice become one vector of `hidden` numbers. Each slice has logits of its own, and the
+    logit of a class is the largest over all slices that have a valid frame. A clip without a valid frame has the logits
+    that a zero vector leads to. Valid frames must be in order of time. Frames that are not valid may lie between them.
     """
 
     def __init__(

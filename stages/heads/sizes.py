@@ -16,8 +16,8 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head in the size in which a paper describes it, for counting its parameters. `options` are the head's options.
-    `spec` has the shapes of the arrays that it reads.
+    """The head named `head` in the size in which a paper describes it, for counting its parameters. `options` are the
+    head's options. `spec` has the shapes of the arrays that it reads, and `num_classes` is the number of its classes.
 
     `about` describes the setting in words. `published` has the numbers that the paper states, in words. If the paper
     states them for another setting, `published` describes that setting too.

@@ -26,10 +26,11 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """Options of the second half of a scene graph head, which gets one vector for each frame of a clip.
+    """The options that all scene graph heads share. Such a head first makes one vector for each frame of a clip.
 
     A clip is cut into slices of `slice_seconds`. The vectors of each slice are joined to one vector of size `hidden`,
-    as `reducer` says. A classifier after `dropout` gets this vector. Nodes have one of `num_object_classes` classes.
+    as `reducer` says. A classifier after `dropout` gets this vector. The nodes of a graph have `num_object_classes`
+    classes, the person's class included.
     """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
@@ -64,10 +65,10 @@ class Graphs:
     """The scene graphs of T frames of B clips. A graph has one person, up to M objects, and edges from objects to the
     person.
 
-    `objects` [B, T, M] int64 has the class of each object. `relations` [B, T, M, R] is 1 for each of R relations that
-    the object has to the person, else 0. `exists` [B, T, M] bool is false at places without an object. `linked` [B, T,
-    M] bool is true if the object has an edge. `annotated` [B, T] bool is true if the frame has a graph. Such a graph
-    may have only the person. `times` [B, T] has the times of the frames in seconds.
+    `objects` [B, T, M] int64 has the class of each object. `exists` [B, T, M] bool is false where a frame has fewer
+    than M objects. `relations` [B, T, M, R] is 1 for each of R relations that the object has to the person, else 0.
+    `linked` [B, T, M] bool is true if the object has an edge. `annotated` [B, T] bool is true if the frame has a graph,
+    even if the person is alone in it. `times` [B, T] has the times of the frames in seconds.
     """
 
     objects: Tensor
@@ -79,8 +80,9 @@ class Graphs:
 
 
 class StSgn(Head):
-    """Encodes the scene graph of each frame as a vector. Cuts the clip into slices of time, reduces the vectors of each
-    slice to one vector, and classifies the slices.
+    """Classifies a clip by its scene graphs. Encodes the scene graph of each frame as a vector, and cuts the clip into
+    slices of time. The vectors of each slice are reduced to one vector, which is classified. The logit of a class is
+    its largest over the slices.
 
     Edges of the graph lead from objects to the person only.
     """
@@ -108,7 +110,8 @@ class StSgn(Head):
 
     def _encode(self, graphs: Graphs) -> Tensor:
         """Returns one vector for each frame, [B, T, D], after the graph layers. The option `readout` chooses the
-        vector: the node of the person, or the mean or the maximum of all nodes of the frame.
+        vector: the node of the person, or the mean or the maximum of all nodes of the frame. `graphs` are the scene
+        graphs of B clips with T frames.
         """
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
@@ -128,10 +131,11 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """The baseline without a graph network. The vector of a frame is its flattened matrix [O classes, R relations].
+    """Classifies a clip by its scene graphs without a graph network, as a baseline for StSgn. The vector of a frame is
+    a flattened matrix [O classes of objects, R relations].
 
-    An entry of the matrix is 1 if an object of the class has the relation. Two objects of one class share a row.
-    Objects without an edge do not change the matrix.
+    An entry of the matrix is 1 if an object of the class has the relation to the person. Two objects of one class share
+    a row. Objects without an edge do not change the matrix.
     """
 
     option_model = RelationMatrixOptions
@@ -164,8 +168,8 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """Returns the graphs of a batch, with `relations` as type `dtype`. `batch` has the cached arrays of the stage
-    `graphs`.
+    """Returns the scene graphs of a batch as Graphs, with `relations` of the type `dtype`. `batch` has the cached
+    arrays of the stage `graphs`.
 
     Places without an object have class 0 and no relation. Raises HeadError if the class number of an object is not from
     0 to `num_object_classes` - 1.
@@ -190,8 +194,10 @@ def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_clas
 
 
 class GraphLayer(nn.Module):
-    """The base class of the graph convolutions. A subclass defines `message`, the message of an edge to the person, and
-    may define `update`, which computes a node from the messages to it.
+    """The base class of the graph convolutions. Their graph has an edge from each object to the person in its frame.
+
+    A subclass defines `message`, which computes what each object sends to the person along its edge. It may define
+    `update`, which computes a node from the sum of the messages to it.
     """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
@@ -234,8 +240,8 @@ class GineLayer(GraphLayer):
 class CGConvLayer(GraphLayer):
     """The graph convolution CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
 
-    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). x_i is node i. The vector z = [x_j, e_ji] joins the
-    neighbour x_j and the edge e_ji. In the original, z also has x_i.
+    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). x_i is node i, and W_f and W_s are linear layers. The
+    vector z = [x_j, e_ji] joins the neighbour x_j and the edge e_ji from it to x_i. In the original, z also has x_i.
     """
 
     def __init__(self, dim: int) -> None:

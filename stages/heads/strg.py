@@ -53,8 +53,8 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Runs graph convolutions over all regions of a clip. Classifies the mean of the regions side by side with the mean
-    of the frame features (STRG paper, fig. 2).
+    """Runs graph convolutions over all regions of a clip. Classifies two means, joined to one vector: that of the
+    regions and that of the frame features (STRG paper, fig. 2).
 
     First, a projection reduces D = 2048 channels to C = 512. In the paper it is a 1x1x1 convolution of the maps, before
     RoIAlign and max pooling. With `regions_from: maps`, the head does the same. Deviation: with `regions_from: cached`,
@@ -88,15 +88,15 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """Runs branches of graph convolutions on the features of regions and adds up the results: x [B, T, N, C] -> [B, T,
-    N, C]. There are B clips, T frames, N regions of a frame and C channels. A linear layer g runs in front of each
-    branch.
+    """Runs one or two branches on the features of regions and adds up the results: x [B, T, N, C] -> [B, T, N, C].
+    There are B clips, T frames, N regions of a frame and C channels. A branch is a series of graph convolutions on
+    graphs of its own, such as the graph of similar regions. A linear layer g runs in front of each branch.
 
     At regions that are not valid, the result is meaningless. Such regions do not change the result at valid regions.
-    The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01. At the
-    start, a branch returns its residual alone. With joint graphs, three layers per branch, no bias and one g for all
-    branches, the module has 12 C^2 + 12 C parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in
-    LayerNorm.
+    The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01.
+
+    With `graphs: joint`, three layers per branch, no bias and one g for both branches, the module has 12 C^2 + 12 C
+    parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in LayerNorm.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -123,7 +123,7 @@ class RegionGraph(nn.Module):
         graph G maps nodes X to the weighted sums G X.
 
         The option `graphs` chooses "similarity", or "front" and "back", or all three. The similarity graph is computed
-        from the region features `x`, the other two from overlaps of the boxes.
+        from the region features `x`, the other two from overlaps of the boxes of `regions`.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
@@ -138,7 +138,9 @@ class RegionGraph(nn.Module):
         """Returns {"similarity": function} if the similarity graph is computed anew in each layer (`similarity_of:
         each`), else {}.
 
-        The function maps nodes to their weighted sums over their similarity graph.
+        The function is called with nodes and computes their similarity graph. It returns for each node the sum of all
+        nodes, weighted with the edges of the graph. `valid` bool [B, T, N] is false for nodes that are only padding,
+        for B clips, T frames and N nodes of a frame.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -165,8 +167,9 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Runs graph convolutions one after the other (STRG paper, eq. 6 to 8). Maps x [B, T, N, C] to the same shape, for
-    B clips, T frames, N regions of a frame and C channels.
+    """Runs `options.num_layers` graph convolutions one after the other (STRG paper, eq. 6 to 8). Maps x [B, T, N, C] to
+    the same shape, for B clips, T frames, N regions of a frame and C = `dim` channels. `graphs` has the names of the
+    graphs whose edges are used.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
@@ -180,11 +183,11 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """Returns the nodes x [B, T, N, C] after all graph convolutions.
+        """Returns the nodes after all graph convolutions, [B, T, N, C], for the nodes `x` of the same shape.
 
-        The first convolution adds `residual` to its result. Each later one adds its own input. The first convolution
-        uses `collect`, all later ones use `later`. Both map the name of a graph G to a function from nodes X to the
-        weighted sums G X.
+        The first convolution adds `residual` to its result. Each later one adds its own input. `collect` has the graphs
+        of the first convolution and `later` those of all later ones. Both map the name of a graph G to a function from
+        nodes X to the weighted sums G X.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
@@ -193,10 +196,11 @@ class Branch(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8).
+    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). If `activate` is
+    false, LayerNorm and ReLU are left out.
 
-    X are the features of the nodes, G_k is the matrix of a graph, and W_k are learned weights, which start at 0.
-    Without `activate`, the sum is returned without LayerNorm and ReLU.
+    X are the features of the nodes, with `dim` numbers each. G_k is the matrix of the graph with the name k in
+    `graphs`. W_k are learned weights, which start at 0.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:

@@ -31,9 +31,9 @@ class Tail(nn.Module):
     two taps.
 
     `network` has the layers of this part. `read` is the cached tap and `given` is the last tap. `shape` is the shape
-    (T, C, H, W) of the last tap's maps for one clip. `batch_norm` chooses the frozen norms: "frozen" and "statistics"
-    all, "partial" all but the first above the cached tap, "train" none. Frozen norms stay in evaluation mode, and their
-    gain and bias are not trained.
+    (T, C, H, W) of the last tap's maps for one clip. `batch_norm` chooses the frozen batch norms: all for "frozen" and
+    "statistics", none for "train", and all except the first above the cached tap for "partial". Frozen norms stay in
+    evaluation mode, and their gain and bias are not trained.
     """
 
     def __init__(
@@ -58,9 +58,8 @@ class Tail(nn.Module):
 
 
 def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
-    """Returns the option `tail` of a head, checked, with the options of its blocks filled in.
-
-    Returns None without a tail.
+    """Returns the option `tail` in `head_options`, the options of a head, as checked TailOptions. The options of its
+    blocks are filled in. Returns None if `head_options` has no tail.
 
     Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
     """
@@ -90,7 +89,8 @@ def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
 
 
 def trained(options: TailOptions) -> Backbone:
-    """Returns the backbone, from its input to its last tap, with the weights of its checkpoint.
+    """Returns the Backbone that `options.model` names, from its input to its last tap, with the weights
+    `options.weights`.
 
     Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the model has no tail.
     """
@@ -101,8 +101,8 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the backbone that `options` name, from its input to its last tap, with random weights. The caller loads
-    weights into it.
+    """Returns the whole backbone that the options of a tail, `options`, name, with random weights. It reaches from the
+    input to the last tap. The caller loads weights into it.
     """
     from kinegraph.stages.backbones.build import untrained  # imports torchvision
 
@@ -114,7 +114,7 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """Returns the tail that `options` describe. A tail is the part of a backbone above the cached maps in `spec`.
+    """Returns the Tail that `options` describe. A tail is the part of a backbone above the cached maps in `spec`.
 
     `make` returns the whole backbone, and this function cuts off the part up to the cached tap. New blocks that
     `options` insert into the tail get random weights from torch's global generator. Raises HeadError if the network
@@ -150,11 +150,10 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
 
 
 def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
-    """Returns a dictionary of tap name -> shape (T, C, H, W) of the tap's maps, for all taps above the cached tap.
+    """Returns tap name -> shape (T, C, H, W) of the tap's maps, for all taps of `backbone` above the cached tap.
 
-    `cached` is the shape of the cached maps.
-
-    Raises HeadError if no tap is above the cached one, or if the cached maps do not fit the backbone.
+    `read` names the cached tap, and `cached` is the shape (T, C, H, W) of its cached maps. Raises HeadError if no tap
+    is above the cached one, or if the cached maps do not fit the backbone.
     """
     names = [tap.name for tap in backbone.taps]
     if read.tap not in names[:-1]:

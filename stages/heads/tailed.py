@@ -45,14 +45,17 @@ class TailedHead(Head):
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the learning rate of the parameter named `parameter` is multiplied.
 
-        The factor is the option `learning_rate_factor` for the backbone's weights, and 1 for other parameters.
+        For weights of the tail that come from the backbone, it is the option `learning_rate_factor`. For other
+        parameters it is 1.
         """
         prefix, _, name = parameter.partition(".")
         return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
 def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns the arrays that a tail computes, as array name -> shape of one clip."""
+    """Returns the arrays that `tail` computes in place of cached arrays, as array name -> shape of one clip. A tail is
+    the part of a backbone above a cached tap.
+    """
     return {tail.given.maps: tail.shape, tail.given.pooled: tail.shape[:2]}
 
 

@@ -53,12 +53,12 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """A block of TRG, which computes ReLU(X + Z) for maps X [B, T, C, H, W] (TRG paper, eq. 12): B clips, T frames, C
-    channels, and maps of H rows and W columns. The result has the same shape.
+    """A block of TRG, which computes ReLU(X + Z) for maps X [B, T, C, H, W] (TRG paper, eq. 12). There are B clips, T
+    frames, C channels, and maps of H rows and W columns. The result has the same shape.
 
     Z mixes the frames over N learned graphs. If the frames of X are permuted, those of the result are permuted in the
-    same way. With dot relations and attention, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2 in the embedding,
-    9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
+    same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2
+    in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -117,10 +117,11 @@ class TrgBlock(nn.Module):
 
 
 class DotRelation(nn.Module):
-    """Computes the relation of two frames of TRG as a dot product: u [B, N, T, C, P] -> [B, N, T, T]. The axes are B
-    clips, N graphs, T frames, C channels and P positions of a map.
+    """Computes how strongly each two frames of a clip are related in TRG, as a dot product. `forward` maps u [B, N, T,
+    C, P] to relations [B, N, T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map.
 
-    The value at (i, j) is the sum of u_i * u_j over all channels and positions.
+    The relation of the frames i and j is the sum of u_i * u_j over all channels and positions. The arguments of the
+    constructor are not used.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -132,11 +133,12 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """Computes the sum of v . tanh(u_i + u_j) over the P positions of a map, for all T x T pairs of frames i and j.
-    Maps u [B, N, T, C, P] to [B, N, T, T], for B clips, N attention heads and C channels.
+    """Computes how strongly each two frames of a clip are related in TRG. `forward` maps u [B, N, T, C, P] to relations
+    [B, N, T, T]. The axes are B clips, N = `num_heads` graphs, T frames, C channels and P positions of a map.
 
-    Deviation from the paper: v has C numbers, not C H W, so the block takes maps of any size. For the backward pass, N
-    T^2 C P numbers per clip stay in memory.
+    The relation of the frames i and j is the sum of v . tanh(u_i + u_j) over all positions. Deviation from the paper: v
+    has C numbers, not C H W, so the block takes maps of any size. For the backward pass, N T^2 C P numbers per clip
+    stay in memory.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -182,11 +184,12 @@ def _products(u: Tensor, w: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Computes a weighted mean over the N graphs of TRG: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG paper, eq. 7 to
-    10). The paper calls the graphs heads. The axes are B clips, T frames, C channels, and maps of H rows and W columns.
+    """Computes a weighted mean over the N = `num_heads` graphs of TRG: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG
+    paper, eq. 7 to 10). The paper calls the graphs heads. The axes are B clips, T frames, C channels, and maps of H
+    rows and W columns.
 
-    The N weights of a frame are softmax(ReLU(W' p)). p [N] has the mean of z for each graph. W' [N, N] is trained and
-    starts as the identity.
+    The N weights of a frame are softmax(ReLU(W' p)). p [N] has for each graph the mean of z over channels, rows and
+    columns. W' [N, N] is trained and starts as the identity. `channels` is not used.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -221,8 +224,9 @@ class Mean(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """Merges the results of N attention heads into one map: z [B, T, N, C, H, W] -> [B, T, C, H, W]. A 1x1 convolution
-    runs on the N C channels of all heads, then BatchNorm and ReLU.
+    """Merges the results of N attention heads into one map: [B, T, N, C, H, W] -> [B, T, C, H, W]. The other axes are B
+    clips, T frames, C channels, and H rows and W columns of a map. A 1x1 convolution runs on the N C channels of all
+    heads, then BatchNorm and ReLU.
 
     The TRG paper (table 3) does not say how N C channels become C channels. "Convolution, BN, ReLU" is what the paper
     uses for all its other learned maps.

@@ -1,4 +1,5 @@
-"""Multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496).
+"""Multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496). It classifies a clip
+by the relations among tuples of its frames.
 
 Shapes: B clips, T frames, C = `dim` channels, n frames of a tuple, K tuples of n frames, H hidden width.
 """
@@ -56,8 +57,9 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """Draws new tuples of frame numbers for each length n = 2 to T. Returns a list with one tensor [K, n] of K
-        tuples for each n, on `device`.
+        """Draws new tuples of frame numbers for each length n = 2 to T, the number of frames of a clip. Returns a list
+        with one tensor [K, n] for each n, on `device`. K is `num_tuples`, or the number of all tuples if that is
+        smaller.
         """
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
         # in one copy, because each copy waits for the device
@@ -68,7 +70,8 @@ class Trn(Head):
 
 class Relation(nn.Module):
     """Computes one relation vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). Maps frames
-    [B, T, C] to vectors [B, H]. There are B clips, T = `num_frames` frames, C channels and H hidden numbers.
+    [B, T, C] to vectors [B, H]. There are B clips, T = `num_frames` frames, C channels and H numbers in a relation
+    vector.
 
     The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. Here f_a is the
     vector [C] of frame a. The function g puts the n vectors of a tuple side by side. A linear layer with a ReLU then
@@ -84,10 +87,10 @@ class Relation(nn.Module):
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
         """Computes a vector for each tuple of n frames and returns the sum of these vectors, [B, H]. `frames` is [B, T,
-        C], for B clips, T frames and C channels. H is the number of hidden numbers.
+        C], for B clips, T frames and C channels. H is the length of a vector.
 
-        `drawn` [K, n] has the frame numbers of the K tuples. If `drawn` is None, the tuples of the module are used,
-        which never change.
+        `drawn` [K, n] has the frame numbers of K tuples. If `drawn` is None, the tuples are those that the constructor
+        made.
         """
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
@@ -95,9 +98,11 @@ class Relation(nn.Module):
 
 
 def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Returns K different tuples of `length` frame numbers, each in ascending order: int64 [K, length] on the CPU.
+    """Draws tuples of `length` different frame numbers from 0 to `num_frames` - 1. Returns K different tuples, each in
+    ascending order: int64 [K, length] on the CPU.
 
-    K is `count`, or the number of all tuples that exist if that is smaller.
+    K is `count`, or the number of all tuples that exist if that is smaller. `generator` is the source of random
+    numbers, by default that of torch.
     """
     if comb(num_frames, length) <= count:
         return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")

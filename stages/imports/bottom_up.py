@@ -41,8 +41,8 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Returns the Source of a video's files, their identity for the ledger: total size, newest time of change, and
-        one digest for all files.
+        """Returns the Source that identifies all files of a video for the ledger. `video` is the id of the video. The
+        Source has their total size, the newest time of change, and one digest.
         """
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
@@ -57,8 +57,8 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video id -> list of the video's files. The list has one file, and in a subclass
-        one file per frame.
+        """Returns video id -> list of the video's files. Here each list has one file. A subclass has one file per
+        frame.
         """
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
@@ -85,7 +85,7 @@ class BottomUpFrames(BottomUpFiles):
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
-    """Returns a sort key for a name in which numbers are compared as numbers, so that 9 comes before 10."""
+    """Returns a sort key for `name` in which numbers are compared as numbers, so that 9 comes before 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -93,7 +93,7 @@ def are_frames(root: Path) -> bool:
     """Returns whether the .npz files below `root` look like one file per frame, and not like one file per video.
 
     The result is True if every file lies in a subfolder of `root`, every name ends with a digit, and the first file
-    has one picture.
+    holds the regions of one picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):

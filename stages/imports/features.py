@@ -16,11 +16,14 @@ from kinegraph.stages.errors import UsageError
 
 
 class FeatureFileError(UsageError):
-    """Features cannot be imported from these files. The message names the file, what it has and what was expected."""
+    """A file of features cannot be imported. The message names the file, what it has and what was expected."""
 
 
 class UnusableError(Exception):
-    """The features of one video cannot be read. The import continues without this video."""
+    """The features of one video cannot be read. The import continues without this video.
+
+    `reason` is the word that the ledger records, and `detail` is the message.
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -48,7 +51,7 @@ class VideoFeatures:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns role -> shape of the array. A role says what an array holds, such as `maps` or `boxes`. The first
-        axis is the number of frames.
+        axis has the frames of the video.
         """
         return {role: array.shape for role, array in self.arrays.items()}
 
@@ -71,7 +74,9 @@ class VideoFeatures:
 
 
 class FeatureFiles(Protocol):
-    """The features of many videos, made by another program. Each format has a class with the methods of this class."""
+    """The features of many videos, made by another program. Each format has a class with the methods of this class.
+    `kind` is the name of the format.
+    """
 
     kind: str
 
@@ -84,13 +89,15 @@ class FeatureFiles(Protocol):
         ...
 
     def where(self, video: str) -> str:
-        """Returns the place of a video's features as text for messages: the file, and in an HDF5 file also the dataset
-        (`all.h5:walk/1`).
+        """Returns the place of the features of the video `video` as text for messages: the file, and in an HDF5 file
+        also the dataset (`all.h5:walk/1`).
         """
         ...
 
     def source(self, video: str) -> Source:
-        """Returns the identity of a video's features: size, time of change, and the xxh3_128 of all their bytes."""
+        """Returns the Source that identifies the features of the video with the id `video`: size, time of change, and
+        the xxh3_128 of all their bytes.
+        """
         ...
 
     def read(self, video: str) -> VideoFeatures:

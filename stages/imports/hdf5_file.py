@@ -39,8 +39,8 @@ class Hdf5File:
         return f"{self.path}:{self._names[video]}"
 
     def source(self, video: str) -> Source:
-        """Returns the identity of a video's features. Its digest covers the type, shape and values of the video's
-        dataset.
+        """Returns the Source of a video's features: their size in bytes, the time of change of the HDF5 file, and a
+        digest. The digest covers the type, shape and values of the video's dataset.
 
         How the HDF5 file stores the values does not matter.
         """
@@ -67,9 +67,12 @@ class Hdf5File:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Returns video id -> full name of the video's dataset (`walk/1` -> `walk/1/features`).
+        """Returns video id -> full name of the video's dataset, for example `walk/1` -> `walk/1/features`.
 
-        Raises FeatureFileError where no name of a dataset ends with the part that the option `--dataset` states.
+        The option `--dataset` chooses the last part of the names, here `features`. Without the option, it is the last
+        part that all names share. If each dataset is a video by itself, the id is the full name. Raises
+        FeatureFileError where no name of a dataset ends with the part that the option states, or where the option is
+        needed.
         """
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset

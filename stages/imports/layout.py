@@ -13,11 +13,11 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may diff
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLayout:
-    """The layout that the features of all videos share.
+    """The layout that the features of all videos of an import share.
 
     `num_frames` is the number of frames per video. `shapes` maps the role of an array, such as `maps` or `boxes`, to
     the shape of one frame. For `boxes` and `regions` this shape has room for the frame with the most regions. `dtype`
-    is the type of maps or regions.
+    is the type in which maps or regions are stored.
     """
 
     num_frames: int
@@ -29,9 +29,9 @@ def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | 
     """Returns the FeatureLayout that the features of all `videos` have in common: the number of frames, the shapes and
     the type. `files` reads the features. Videos whose features cannot be read are left out.
 
-    If `num_frames` is set, the same number of frames is later taken from each video, so videos of different lengths are
-    allowed. Raises FeatureFileError if two videos have different layouts, and names both videos. Raises
-    FeatureFileError also if no video can be read.
+    If `num_frames` is None, all videos must have equally many frames. Otherwise their lengths may differ, because the
+    caller later takes `num_frames` frames from each video. Raises FeatureFileError if two videos have different
+    layouts, and names both videos. Raises FeatureFileError also if no video can be read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}

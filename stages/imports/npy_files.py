@@ -15,10 +15,10 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """Features with one .npy file per video. A file's path below `root`, without the ending, is the id of the video
-    (`walk/1.npy` -> `walk/1`).
+    """The FeatureFiles of a folder `root` with one .npy file per video. A file's path below the folder, without the
+    ending, is the id of the video (`walk/1.npy` -> `walk/1`).
 
-    The array of a file is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns.
+    The array of a file is [C], [T, C] or [T, C, H, W]: T frames, C channels, H rows and W columns of a map.
     """
 
     kind = "npy"
@@ -53,8 +53,8 @@ def ids_of_files(root: Path, suffix: str) -> list[str]:
 
 
 def source_of(path: Path) -> Source:
-    """Returns the identity of one file, with the digest of all its bytes. A file that cannot be read has the identity
-    of an empty file.
+    """Returns the Source of a file: its size, time of change, and a digest of all its bytes. For a file that cannot be
+    read, size and time are 0, and the digest is that of an empty file.
 
     Raises TooManyOpenFiles where the process has no free descriptor.
     """

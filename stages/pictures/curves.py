@@ -1,6 +1,6 @@
 """Draws curves of scores over time with matplotlib, without pyplot and without a display. Torch-free.
 
-matplotlib is an extra. It is imported when a curve is drawn.
+matplotlib is an optional package. It is imported when a curve is drawn.
 """
 
 import io
@@ -32,8 +32,9 @@ WITHOUT_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Cre
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Curves of S spans of time and K classes. The spans are in the order of time, and [start, end) in seconds.
+    """Curves of the scores of K classes over S spans of time.
 
+    `spans` are (start, end) in seconds, in the order of time, without the end. `names` are the names of the classes.
     `scores` [S, K] are from 0 to 1, and NaN for a span without a score. `title` is a line above the curves.
     """
 
@@ -93,9 +94,10 @@ def _draw(figure: Any, curves: Curves) -> None:
 
 
 def _label_places(scores: np.ndarray) -> list[float]:
-    """Returns the height of each curve's label, as a share of the axis.
+    """Returns the height of each curve's label, as a share of the axis. `scores` [S, K] has S scores of each of K
+    curves.
 
-    A label stands beside the last score of its curve [S, K]. Labels that would overlap are moved apart.
+    A label stands beside the last score of its curve. Labels that would overlap are moved apart.
     """
     ends = []
     for column in scores.T:

@@ -52,7 +52,9 @@ def _form() -> _Form:
 
 
 class Film:
-    """A video file that is being written. `num_frames` is the number of frames that were added."""
+    """A video file that is being written. `add` adds a frame and `end` completes the file. `num_frames` is the number
+    of frames that were added.
+    """
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.num_frames = 0

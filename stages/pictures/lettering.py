@@ -26,7 +26,7 @@ def font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def width_px(text: str, size_px: int) -> float:
-    """Returns the width of one line of text in px, with its outline."""
+    """Returns the width in px of `text`, written as one line of letters of `size_px` px, with its outline."""
     return font(size_px).getlength(text) + 2 * OUTLINE_PX
 
 

@@ -44,7 +44,7 @@ class OverlayLayout:
 
     @classmethod
     def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":
-        """Returns the layout of an overlay: a picture of the video, and below it a band with `num_bars` bars.
+        """Returns the OverlayLayout of an overlay: a picture of the video, and below it a band with `num_bars` bars.
 
         The video has `width` x `height` px. Picture and band together are at most `max_height` px high. The picture is
         made smaller for this, but never larger. Odd sides lose one pixel.
@@ -92,7 +92,9 @@ def _even(length: float) -> int:
 
 
 def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
-    """Draws a box as a white line inside its edges, with a translucent black line on either side."""
+    """Draws a box as a white line inside its edges, with a translucent black line on either side. `corners` is (x1, y1,
+    x2, y2) of the first and the last pixel. The white line is `line_px` px wide.
+    """
     x1, y1, x2, y2 = corners
     for inset, width, colour in ((-1, line_px + 2, EDGE), (0, line_px, LINE)):
         left, top, right, bottom = x1 + inset, y1 + inset, x2 - inset, y2 - inset
@@ -102,7 +104,8 @@ def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> No
 def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
     """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black.
 
-    `corners` are the first and the last pixel of the box, x1, y1, x2, y2. `line_px` is not used.
+    `corners` are the first and the last pixel of the box, x1, y1, x2, y2, in the picture of `draw`. `line_px` is not
+    used.
     """
     x1, y1, x2, y2 = corners
     draw.rectangle(corners, outline=EDGE, width=1)
@@ -121,7 +124,9 @@ def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4)
 def _band_pixels(layout: OverlayLayout, band: Band) -> np.ndarray:
-    """Returns the band below the picture, with its title and bars, as uint8 [H, W, 3] of H rows and W columns."""
+    """Returns the pixels of the band below the picture, uint8 [H, W, 3] of H rows and W columns. `band` has the title
+    and the bars of the band. `layout` has its size and the size of the letters.
+    """
     width, height = layout.size[0], layout.size[1] - layout.picture[1]
     image = Image.new("RGB", (width, height), GROUND)
     draw = ImageDraw.Draw(image)

@@ -31,8 +31,8 @@ BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
-    """Returns the proposal network of the torchvision detector `model`, with its backbone and feature pyramid,
-    untrained.
+    """Returns an RpnProposer: the proposal network of the torchvision detector `model`, with its backbone and feature
+    pyramid, untrained.
 
     `pre_nms_top` is the number of candidates of each level that enter non-maximum suppression.
     """
@@ -108,8 +108,9 @@ def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tens
     """Raises WeightsError if the network in the file `path` was trained with another normalisation of pixels, or with
     other anchors, than kinegraph's network has.
 
-    `state` has the tensors of the file. `ours` has kinegraph's values under the keys of older detectron2 files (see
-    KEPT). A file without these keys is accepted, because it does not show how the network was trained.
+    `state` has the tensors of the file. Older detectron2 files hold the normalisation and the anchors under the keys in
+    KEPT, and `ours` has kinegraph's values under these keys. A file without these keys is accepted, because it does not
+    show how the network was trained.
     """
     for key in (key for key in state if key.startswith(KEPT)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
@@ -138,7 +139,7 @@ IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's s
 
 
 def build_proposer(model: str, weights: str) -> Proposer:
-    """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
+    """Returns the Proposer `model`, a proposal network, frozen, in evaluation mode, on the CPU, in float32.
 
     `weights` is a name of the catalogue, a local file, or `random:<seed>`. Tensors of a file whose names begin with one
     of IGNORED are not loaded. Every other tensor of a file must belong to the network.

@@ -51,8 +51,8 @@ class ProposalEntry:
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) of the network's input in pixels. A frame of `height` x `width` px has to be resized
-        to this size.
+        """Returns the size (rows, columns) of the network's input in pixels, for frames of `height` x `width` px. The
+        frames have to be resized to this size.
         """
         if self.rounding == "half_up":
             return self._half_up(height, width)
@@ -60,8 +60,8 @@ class ProposalEntry:
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (height, width) to which a frame of `height` x `width` pixels is resized, rounded as detectron2's
-        ResizeShortestEdge rounds them.
+        """Returns the size (rows, columns) in pixels to which a frame of `height` x `width` px is resized, rounded as
+        detectron2's ResizeShortestEdge rounds it.
         """
         # detectron2's order of multiplications decides how a side that ends in .5 is rounded
         scale = self.short_side / min(height, width)

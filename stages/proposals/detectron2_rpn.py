@@ -59,7 +59,9 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias. Its child `norm` is a frozen batch norm that runs behind it."""
+    """A convolution without bias, with a kernel of `size` x `size`. Its child `norm` is a frozen batch norm that runs
+    behind it.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
@@ -71,7 +73,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """The first layers of the ResNet: images [F, 3, h, w] -> maps [F, C, h/4, w/4]."""
+    """The first layers of the ResNet: F images [F, 3, h, w] -> maps [F, C, h/4, w/4], with C = `channels`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,7 +84,8 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block of three convolutions, 1x1, 3x3 and 1x1.
+    """A residual block of three convolutions: 1x1 from `in_channels` to `inside` channels, 3x3, and 1x1 to
+    `out_channels` channels.
 
     The stride is in the first 1x1 convolution, as in the original ResNets that detectron2 starts from.
     """
@@ -172,8 +175,8 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns tensors that only older detectron2 files contain: mean and standard deviation of the pixels, and the
-    anchors of each level of the pyramid. The keys are those of such a file.
+    """Returns tensors that only older detectron2 files contain, under their names in such a file. They are `mean` and
+    `std` of the pixels (three values each), and the anchors of each level of the pyramid.
     """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
@@ -209,8 +212,8 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of each of F frames, with their scores. Boxes are (x1, y1, x2, y2) in pixels of
-        `frames` [F, 3, h, w], which are uint8 RGB.
+        """Returns Proposals: the `top` best boxes of each of F frames, with their scores. Boxes are (x1, y1, x2, y2) in
+        pixels of `frames` [F, 3, h, w], which are uint8 RGB.
 
         The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns.
         """
@@ -221,8 +224,8 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Converts F `frames` [F, 3, h, w] RGB to the input of the network and returns it, [F, 3, H, W]. It is BGR,
-        normalised and padded with zeros.
+        """Converts F frames `frames` [F, 3, h, w] RGB to the input of the network and returns it, float32 [F, 3, H, W].
+        The input is BGR, normalised and padded with zeros.
 
         H and W are h and w, rounded up to multiples of 32.
         """
@@ -230,11 +233,12 @@ class Detectron2Proposer(nn.Module):
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors of each level of the pyramid, [H*W*A, 4]: x1, y1, x2, y2 in pixels of the network's input. A
-    map has H rows and W columns with A anchors per cell.
+    """Yields the anchors of each level of the pyramid, [H*W*A, 4]: x1, y1, x2, y2 in pixels of the network's input. The
+    map of a level has H rows and W columns with A anchors per cell. `grids` has (H, W) of each level, from the
+    finest to the coarsest.
 
-    `grids` has (H, W) of the map of each level. The anchors go row by row, then column by column, then anchor by anchor
-    of a cell. Their centre is (column, row) * stride. Corners are not rounded to whole pixels, as in detectron2.
+    The anchors go row by row, then column by column, then anchor by anchor of a cell. The centre of an anchor is
+    (column, row) times the pixels per cell of the level. Corners are not rounded to whole pixels, as in detectron2.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))

@@ -80,7 +80,8 @@ class Detectron2Source:
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:
-    """Returns (config object of detectron2, path of the file of weights). An official file is downloaded at first use.
+    """Returns (config object of detectron2, path of the file of weights). If the weights are those of detectron2's
+    model zoo, their file is downloaded at first use.
 
     Raises UsageError if detectron2 is not installed or does not understand the config. Raises WeightsError if a file
     cannot be read or downloaded.

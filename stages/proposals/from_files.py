@@ -47,10 +47,10 @@ class FileSource:
         return self._last[1]
 
     def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:
-        """Returns for each frame of a clip the position of the nearest frame in the file of boxes. `listed` has the
-        content of the file.
+        """Returns for each frame of a clip the index in `listed.frames` of the nearest frame there. `listed` has the
+        content of the file of boxes, and `frames` has the frames of the clip.
 
-        Raises BoxFileError if a frame of the clip is missing in the file, or if the file states another number of
+        Raises BoxFileError if the file lacks a frame of the clip. Raises it also if the file states another number of
         frames than the video has.
         """
         wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
@@ -76,11 +76,11 @@ class FileSource:
         return nearest
 
     def _best(self, boxes: np.ndarray, listed: VideoBoxes, place: int) -> np.ndarray:
-        """Returns the numbers of the rows in `boxes` that are the best boxes of one frame. There are at most `top`
-        rows, best score first.
+        """Returns the indices in `boxes` of the best boxes of one frame, at most `top` of them, best score first. Boxes
+        without area are left out.
 
-        `boxes` are the boxes of all frames of the file `listed`, x1, y1, x2, y2. `place` is the position of the frame
-        in the list of frames of the file. Boxes without area are left out.
+        `boxes` [boxes, 4] are the boxes of all frames of the file `listed`, as x1, y1, x2, y2. `place` is the position
+        of the frame in the list of frames of the file.
         """
         rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]

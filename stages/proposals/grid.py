@@ -27,10 +27,10 @@ class GridSource:
 
 
 def grid_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
-    """Returns the cells as boxes [rows * columns, 4] float32, row by row from the top left. A box is x1, y1, x2, y2 in
-    pixels.
+    """Divides a frame into `rows` x `columns` equal cells. Returns the cells as boxes [rows * columns, 4] float32, row
+    by row from the top left. A box is x1, y1, x2, y2 in pixels.
 
-    `width` and `height` are those of the frame. Neighbouring cells share their edge.
+    `width` and `height` are those of the frame in pixels. Neighbouring cells share their edge.
     """
     x, y = (np.linspace(0, side, n + 1, dtype=np.float32) for side, n in ((width, columns), (height, rows)))
     corners = np.meshgrid(x[:-1], y[:-1]), np.meshgrid(x[1:], y[1:])

@@ -37,8 +37,8 @@ class SourceOptions(StageOptions):
 
     @property
     def weights_word(self) -> str:
-        """Returns a text that identifies the weights, for messages and for the cache: the option `weights`, after the
-        option `config` if the source has one. Returns "" for a source without weights.
+        """Returns a text that identifies the weights, for messages and for the cache. It is the option `weights`, with
+        the option `config` and a blank before it if the source has that option. It is "" for a source without weights.
         """
         return ""
 
@@ -53,8 +53,8 @@ class SourceOptions(StageOptions):
         return self.network is not None
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns (height, width) in pixels to which the pipeline resizes a frame of `height` x `width` px for the
-        source.
+        """Returns the size (rows, columns) in pixels to which the pipeline resizes a frame for the source. The frame
+        has `height` rows and `width` columns.
 
         Returns (0, 0) for a source that needs no pixels.
         """
@@ -63,9 +63,7 @@ class SourceOptions(StageOptions):
         return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
 
     def file_of(self, video_id: str) -> str | None:
-        """Returns the path of the file of boxes of the video `video_id`. Returns None for a source that
-        reads no files.
-        """
+        """Returns the path of the file of boxes of the video `video_id`, or None for a source that reads no files."""
         return None
 
     def recorded(self) -> dict[str, Any]:
@@ -84,10 +82,11 @@ class SourceOptions(StageOptions):
 
 
 class TorchvisionOptions(SourceOptions):
-    """The proposal network of one of torchvision's detectors, `model`, with `weights`.
+    """The options of the source `torchvision`: the proposal network of torchvision's detector `model`, with the weights
+    `weights`.
 
     `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
-    px. The network computes in `precision`.
+    px, by default the network's own. The network computes in `precision`.
     """
 
     source: Literal["torchvision"]
@@ -131,14 +130,15 @@ class TinyOptions(SourceOptions):
 
 
 class CheckpointOptions(SourceOptions):
-    """The proposal network of `weights`, a file of detectron2, which runs in float32 without the package detectron2.
+    """The options of the source `detectron2-checkpoint`: the proposal network in `weights`, a file of detectron2. It
+    runs in float32 without the package detectron2.
 
     The network must be an RPN, Faster, Mask or Keypoint R-CNN, with an FPN on a ResNet with bottlenecks, such as
     ResNet-50. Use the source `detectron2` if the anchors, pixels or strides differ from those of the official files.
     kinegraph cannot always recognise such a file, because the file does not contain its config.
 
     `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
-    px.
+    px, by default the network's own.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -177,14 +177,16 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns (`height`, `width`) of the frame unchanged, because detectron2 itself resizes the frame."""
+        """Returns the size of the frame unchanged, (`height`, `width`), because detectron2 itself resizes the frame."""
         return height, width
 
 
 class FileOptions(SourceOptions):
-    """Boxes that you already have, in one json or npz file per video.
+    """Options for boxes that you already have, in one json or npz file per video. `files` is the pattern of the paths.
+    A frame has at most `top` boxes.
 
-    Boxes are clipped to the frame. Boxes that overlap each other stay, because non-maximum suppression does not run.
+    `box_format`, `units` and `frames` say what the numbers in a file mean. Boxes are clipped to the frame. Boxes that
+    overlap each other stay, because non-maximum suppression does not run.
     """
 
     source: Literal["file"]
@@ -220,8 +222,8 @@ class FileOptions(SourceOptions):
 
 
 class GridOptions(SourceOptions):
-    """Equal cells of the frame as boxes, row by row, without a network. `cells` is (number of rows, number of columns).
-    All scores are 0.
+    """The options of the source `grid`: equal cells of the frame as boxes, row by row, without a network. `cells` is
+    (number of rows, number of columns). All scores are 0.
     """
 
     source: Literal["grid"]

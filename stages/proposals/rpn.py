@@ -57,10 +57,10 @@ class RpnProposer(nn.Module):
         return layer
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
+        """Returns the Proposals of F frames: the `top` best boxes of each. `frames` is [F, 3, h, w] uint8 RGB.
 
-        The caller must first resize the frames to (h, w), the result of `ProposalEntry.input_size`. Boxes are in pixels
-        of the resized frames.
+        The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns. Boxes are in
+        pixels of the resized frames.
         """
         images = self._images(frames)
         features = list(self.backbone(images).values())

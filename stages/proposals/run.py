@@ -41,7 +41,7 @@ class ProposalRunner:
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
         """Returns the ClipProposals of the whole frames in `clip`, the decoded clip of `row`. If there are none,
-        returns the error that says why.
+        returns the ProposalError that says why.
         """
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:

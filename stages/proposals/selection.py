@@ -45,11 +45,11 @@ def candidates(
     """Returns the best candidates for boxes of each frame, at most `pre_nms_top` of each level of the pyramid.
 
     The arguments have one tensor per level. A level has a map of H rows and W columns, with A anchors per cell.
-    `logits` is [F, A, H, W] for F frames. `deltas` is [F, 4A, H, W], with the 4 numbers of an anchor one after the
-    other. `anchors` is [H*W*A, 4].
+    `logits` is [F, A, H, W] for F frames. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of the network's
+    input. `deltas` is [F, 4A, H, W]: the shift and scaling of each anchor, 4 numbers one after the other.
 
-    Returns three tensors: the boxes [F, K, 4], their logits [F, K] and the numbers of their levels [K]. The K
-    candidates of a frame are those of the first level, then those of the next level, and so on.
+    Returns three tensors: the boxes [F, K, 4] in the form of the anchors, their logits [F, K] and the numbers of their
+    levels [K]. The K candidates of a frame are those of the first level, then those of the next level, and so on.
     """
     codes, origins, scores, levels = [], [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -74,11 +74,12 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Returns the `top` best boxes of each frame, after non-maximum suppression (NMS) within each level of the pyramid.
+    """Returns the Proposals of F frames: the `top` best boxes of each, after non-maximum suppression (NMS) within each
+    level of the pyramid.
 
-    The input has F frames with K candidates each. `boxes` [F, K, 4] are x1, y1, x2, y2 in pixels of the frame. `scores`
-    [F, K] are logits. `levels` [K] has the number of the level of each candidate. `nms_threshold` is the overlap (IoU)
-    above which NMS drops the box with the lower score.
+    A frame has K candidates. `boxes` [F, K, 4] are x1, y1, x2, y2 in pixels of the frame. `scores` [F, K] are logits.
+    `levels` [K] has the number of the level of each candidate. `nms_threshold` is the overlap (IoU) above which NMS
+    drops the box with the lower score.
 
     Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it is empty or not
     finite, or if the sigmoid of its score is less than `score_threshold`.
@@ -105,7 +106,7 @@ def select(
 def padded(images: Tensor, divisor: int) -> Tensor:
     """Returns `images` [F, 3, h, w] with zeros added at the right and bottom, as [F, 3, H, W].
 
-    H and W are the next multiples of `divisor`.
+    H and W are h and w, rounded up to multiples of `divisor`.
     """
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))

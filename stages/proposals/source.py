@@ -53,7 +53,7 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int) -> "ClipProposals":
-        """Returns a ClipProposals of `num_frames` frames without any box. Its arrays are zeros, with places for `top`
+        """Returns a ClipProposals of `num_frames` frames without any box. Its arrays are zeros, with room for `top`
         boxes per frame.
 
         The caller fills in the boxes.
@@ -92,8 +92,8 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """A source of region proposals, which are boxes x1, y1, x2, y2 in pixels without classes. It returns the best boxes
-    of each frame, by descending score, at most as many as its option `top`.
+    """A source of region proposals, which are boxes (x1, y1, x2, y2) in pixels of the frame, without classes. It
+    returns the best boxes of each frame, by descending score, at most as many as its option `top`.
 
     Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone. Two calls with the
     same frame return the same boxes. tests/stages/proposals/source_contract.py tests these rules.
@@ -104,6 +104,6 @@ class ProposalSource(Protocol):
         """Returns a digest of the weights for the fingerprint of the stage, or "" if the source has no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
-        """Returns the proposals of the clip that `frames` describes. Raises ProposalError if the source has no
+        """Returns the ClipProposals of the clip that `frames` describes. Raises ProposalError if the source has no
         proposals for it.
         """

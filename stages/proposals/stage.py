@@ -74,8 +74,8 @@ class Proposals(StageKind):
         """Yields (array name, kind of problem) for each array with an impossible value, such as a count above N or
         scores that rise from one box to the next.
 
-        `ok` has boxes [n, T, N, 4], scores [n, T, N] and count [n, T] of n rows. Each row has T frames with places for
-        N boxes.
+        `ok` maps array names to the rows of a shard that did not fail. For n rows, the arrays are boxes [n, T, N, 4],
+        scores [n, T, N] and count [n, T]. Each row has T frames with places for N boxes.
         """
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])

@@ -22,16 +22,18 @@ def regions_of_clips(
     options: RegionOptions,
     places: Tensor | None = None,
 ) -> RegionBatch:
-    """Computes the region features of clips from maps. Returns a RegionBatch with one vector for each region:
-    `features` [B, T, N, C], for B clips, T maps per clip, N boxes per frame and C channels.
+    """Computes the region features of clips from maps. Returns a RegionBatch, whose `features` [B, T, N, C] have one
+    vector for each region. There are B clips, T maps per clip, N boxes per frame and C channels.
 
-    If `options.grid` is true, it also has `grid` [B, T, N, C, size, size]. These are the cells of each region, which
-    are reduced to the vector. `size` is `options.size`. Otherwise `grid` is None.
+    If `options.grid` is true, the RegionBatch also has `grid` [B, T, N, C, size, size]: the cells that are reduced to
+    the vector of the region. `size` is `options.size`. Otherwise `grid` is None.
 
     `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are (x1, y1, x2, y2)
     in pixels of the video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t
-    reads the boxes of frame t * T_p / T. `places` [2, n] int64 are the frames, counted
-    over all B * T, and the slots of the n valid boxes. Without `places`, they are computed.
+    reads the boxes of frame t * T_p / T.
+
+    `places` [2, n] int64 says which n of the boxes are valid. Row 0 has the numbers of their maps, from 0 to B * T - 1.
+    Row 1 has their indexes among the N boxes. If `places` is None, it is computed from `count`.
 
     `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) in pixels of the video. The network saw it as a square of
     `input_size` px, mirrored if x1 > x2.

@@ -17,9 +17,9 @@ def boxes_in_crop(
 ) -> tuple[Float32Array, Float32Array, int]:
     """Returns (boxes [top, 4], scores [top], k): the k boxes that overlap the rectangle `crop`, their scores, and k.
 
-    `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. Only the first `count` boxes are read. If
-    more than `top` boxes overlap the crop, the first `top` of them are returned. The boxes keep their order and are not
-    clipped to the crop. The rows of the results after the first k are zero.
+    `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. `scores` [N] belong to the boxes. Only the
+    first `count` boxes are read. If more than `top` boxes overlap the crop, the first `top` of them are returned. The
+    boxes keep their order and are not clipped to the crop. The rows of the results after the first k are zero.
     """
     seen = boxes[:count]
     kept = np.flatnonzero(overlaps(seen, crop))[:top]

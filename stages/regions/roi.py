@@ -24,8 +24,8 @@ class RegionBatch:
     """The region features of T frames, with N regions in each frame and C channels.
 
     `features` [T, N, C] float32 has one vector for each region. `grid` [T, N, C, size, size] float32 has the values of
-    the cells into which RoIAlign divides the region. It is None if the option `grid` is false. The values of boxes that
-    are not valid are zero.
+    the cells into which RoIAlign divides the region. It is None if the option `grid` is false. Regions without a valid
+    box have zeros.
     """
 
     features: Tensor
@@ -43,14 +43,15 @@ def region_features(
     with_grid: bool = False,
     places: Tensor | None = None,
 ) -> RegionBatch:
-    """Returns the region features of the boxes that are true in `valid`, bool [T, N]. Gradients flow to `maps`.
+    """Returns a RegionBatch with the features of N boxes in each of T frames. Features of boxes that are false in
+    `valid`, bool [T, N], are 0. Gradients flow to `maps`.
 
     `maps` is [T, C, H, W]. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the backbone's square input. The centre
     of the first pixel is at 0.5. A map cell has `stride` x `stride` pixels. Each box is cut into `size` x `size` bins.
     Along each axis, a bin takes as many samples as it covers map cells, rounded up. The bins of a box are reduced to
-    one vector by `reduce`, "max" or "mean".
+    one vector by `reduce`, "max" or "mean". With `with_grid`, the result has the bins of each box as well.
 
-    `places` [2, n] int64 are the frames and the regions of the n valid boxes, in the order of `valid.nonzero()`.
+    `places` [2, n] int64 are the frames and the numbers of the n valid boxes, in the order of `valid.nonzero()`.
     Without `places` they are taken from `valid`, for which a GPU waits.
     """
     from torchvision.ops import roi_align  # takes as long to import as torch; most heads read no map

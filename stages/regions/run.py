@@ -16,10 +16,11 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """Computes the region features of one backbone, for each of `taps`.
+    """Computes the region features of one backbone for the stage `key`, such as `regions/i3d`. Each tap in `taps` gets
+    an array.
 
-    The maps are read from the stage with the key `maps_of`, such as `features/i3d`. The region features are the stage
-    `key`, such as `regions/i3d`. `framing` says which rectangle of a frame the backbone saw.
+    The maps are read from the stage with the key `maps_of`, such as `features/i3d`. `framing` says which rectangle of a
+    frame the backbone saw.
     """
 
     digest = ""
@@ -52,10 +53,11 @@ class RegionRunner:
 
 
 def _places(count: np.ndarray, num_maps: int, num_boxes: int) -> np.ndarray:
-    """Returns the map and the number of each valid box of a clip, int64 [2, n].
+    """Returns the index of the map and the number of the box for each of the n valid boxes of a clip: int64 [2, n].
 
-    `count` [T_p] is the number of valid boxes of each frame. `num_boxes` is N. The host finds the places, because a GPU
-    would be waited for.
+    `count` [frames] is the number of valid boxes of each frame with proposals, at most `num_boxes`. Map i, one of
+    `num_maps`, has the boxes of frame i * (frames / maps). The boxes of frames in between are not used.
     """
     step = len(count) // num_maps
+    # found on the host, because a GPU would be waited for
     return np.stack((np.arange(num_boxes) < count[::step, None]).nonzero())

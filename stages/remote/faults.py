@@ -62,8 +62,8 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def blamed(error: BaseException) -> BaseException:
-    """Returns the error that a message should report. If `error` is a FileNotFoundError that was raised because of
-    another error, returns that other error. Otherwise returns `error`.
+    """Returns the error that a message should report in place of `error`. If `error` is a FileNotFoundError that was
+    raised because of another error, returns that other error. Otherwise returns `error`.
     """
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")

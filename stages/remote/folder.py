@@ -21,7 +21,8 @@ class StagingError(RuntimeError):
 
 
 class OwnFolder:
-    """A new empty folder below `base`. If `base` is None, it lies below the system's temporary folder.
+    """Makes a new empty folder below `base`, or below the system's temporary folder if `base` is None. `path` is the
+    path of the new folder.
 
     First, folders that dead processes of this user left behind are removed. Raises StagingError if the folder cannot be
     made.

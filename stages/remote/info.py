@@ -18,8 +18,8 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """The size in bytes and the version of a video at a URL. The version is `etag` and `mtime_ns`, the time of the last
-    change.
+    """The size in bytes and the version of a video at a URL. The version consists of `etag`, a text by which the store
+    tells versions apart, and `mtime_ns`. `mtime_ns` is the time of the last change, in ns since 1970.
 
     If the store does not report them, `size` and `etag` are None, and `mtime_ns` is 0.
     """
@@ -58,7 +58,8 @@ class RemoteInfo:
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Returns the time at which a file was last changed, in ns since 1970. `info` is the answer of the store.
+    """Returns the time at which a file was last changed, in ns since 1970. `info` has the facts that a store such as S3
+    reports about the file.
 
     Returns 0 if the store reports no time, or a time in an unknown form.
     """

@@ -64,8 +64,8 @@ class Remote:
         self._witness: str | None = None
 
     def info(self, url: str) -> RemoteInfo:
-        """Returns a RemoteInfo: the size, the etag and the time of the last change of a video, as its store reports
-        them.
+        """Returns a RemoteInfo: the size, the etag and the time of the last change of the video at `url`, as its store
+        reports them.
         """
         return self._patiently(url, lambda: self._info(url))
 
@@ -81,8 +81,8 @@ class Remote:
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns all bytes of a document, for example of a list of videos. Raises DecodeError with the reason
-        `unreadable` if it has more than `limit_bytes`.
+        """Returns all bytes of the document at `url`, for example of a list of videos. Raises DecodeError with the
+        reason `unreadable` if it has more than `limit_bytes`.
         """
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
@@ -95,7 +95,8 @@ class Remote:
         return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
-        """Returns the digest of a video of `size` bytes. A copy of the video on this machine has the same digest.
+        """Returns the digest of the video at `url`, which has `size` bytes. A copy of the video on this machine has the
+        same digest.
 
         Only three small parts of the video are read.
         """
@@ -109,11 +110,11 @@ class Remote:
         return self._patiently(url, lambda: sampled_digest(size, part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
-        """Copies a video to the file `target`. `info` is the result of the method `info` for the URL.
+        """Copies the video at `url` to the file `target`. `info` is the RemoteInfo of the URL.
 
         If the copy has another size than `info` states, the video is copied again. Never writes more than `max_bytes`.
-        If `info` states no size and the video has more than `max_bytes`, DecodeError is raised. Raises OSError if the
-        disk is full.
+        Raises DecodeError if `info` states no size and the video has more than `max_bytes`. Raises OSError if the disk
+        is full.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
@@ -233,8 +234,8 @@ class Remote:
 
 
 class _Watched:
-    """An open file that notes the first error of a read or seek. From then on, the file seems to be at its end, so that
-    FFmpeg stops reading. `check` raises the error.
+    """Wraps the open file `file` and notes the first error of a read or seek. From then on, the file seems to be at its
+    end, so that FFmpeg stops reading. `check` raises the error.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

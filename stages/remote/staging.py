@@ -36,8 +36,8 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 class AtHand:
     """The file of a video on this machine. `file` is the path of the video itself, or of a copy of it.
 
-    For a copy, `original` is (URL, facts that the store reports), and `fetch_seconds` is the time that the copying
-    took. Otherwise they are None and 0.
+    For a copy, `original` is (URL, RemoteInfo of the store), and `fetch_seconds` is the time that the copying took. For
+    a local file they are None and 0.
     """
 
     file: str
@@ -101,7 +101,8 @@ class Staging:
             self._folder.remove()
 
     def begin(self, path: str) -> AbstractContextManager[AtHand]:
-        """Begins to copy a video that will be needed. Returns a context manager that yields the file of the video.
+        """Begins to copy a video that will be needed. Returns a context manager that yields an AtHand, the file of the
+        video on this machine.
 
         Entering the context waits for the copy. Leaving the context removes the copy. A local file is neither copied
         nor removed. Raises Stopped if this `Staging` has ended and `path` is a URL.
@@ -123,8 +124,8 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns the facts about a video that the command `index` needs. If `by_number` is True, the frames of the
-        video are counted too.
+        """Returns a Probe, the facts about a video that the command `index` needs. If `by_number` is True, the frames
+        of the video are counted too.
 
         For a URL, only the needed parts of the video are requested. If the server returns whole files only, the video
         is copied first. Raises DecodeError if the video cannot be read, and NetworkError if nothing can be reached.
@@ -224,9 +225,10 @@ class _Copy:
 
 
 class _Room:
-    """Shares `max_bytes` bytes of the disk among copies of videos.
+    """Shares `max_bytes` bytes of the disk among copies of videos. `take` waits for the bytes of a copy, and
+    `give_back` frees them.
 
-    The copies are numbered, and get their bytes in the order of their numbers.
+    The copies are numbered from 0. A copy waits until all copies with lower numbers have their bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:

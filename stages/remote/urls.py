@@ -22,7 +22,7 @@ def is_url(path: str) -> bool:
 
 
 def origin(url: str) -> str:
-    """Returns scheme and host of a URL, or scheme and bucket (`s3://bucket/a.mp4` -> `s3://bucket`).
+    """Returns scheme and host of `url`, or scheme and bucket (`s3://bucket/a.mp4` -> `s3://bucket`).
 
     All URLs of one origin use the same file system of fsspec.
     """
@@ -60,8 +60,8 @@ def located(root: str, path: str) -> tuple[str, str]:
     """Returns (id, full path) of the video that a list of videos has as `path`.
 
     `path` is a path below `root`, an absolute path, or a URL. The id of a video below `root` is its path from there,
-    with `/` (`root`, `root/a/b.mp4` -> `a/b.mp4`). The id of any other video is its full path. Raises the errors of
-    `checked`.
+    with `/` (`root`, `root/a/b.mp4` -> `a/b.mp4`). The id of any other video is its full path. Raises UrlError for a
+    URL with a user name, a password or a query. Raises it also for a URL of several file systems (`zip::https://...`).
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)
     if is_url(path):

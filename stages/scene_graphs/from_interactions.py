@@ -50,7 +50,7 @@ class InteractionGraphs:
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
-    """Returns (split, number) of a generated video from its id.
+    """Returns (split, number in the split) of the generated video with the id `video_id`.
 
     Raises GraphError if `video_id` is not the id of a generated video.
     """
@@ -74,8 +74,8 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns (class numbers [K - 1], relations) of one generated video with K things. The first thing plays the
-    person, and the others are its objects. The class numbers are those of the objects. The relations are those of each
+    """Returns (class numbers [K - 1], Relations) of one generated video with K things. The first thing plays the
+    person, and the others are its objects. The class numbers are those of the objects. The Relations are those of each
     object to the person in each frame.
 
     `index` is the number of the video in the split `split`. `seed` is the seed of the data set.
@@ -85,11 +85,11 @@ def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relati
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the relations between a person and K - 1 other things in each of T frames. Thing 0 is the person.
+    """Returns the Relations between the person, thing 0, and K - 1 other things in each of T frames.
 
-    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. The gap
-    between two things is the distance between the largest discs in their boxes. It is negative if the discs overlap. A
-    relation of movement compares each frame with the frame before it.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. A gap in
+    `gaps_px` of the result is the distance between the largest discs in two boxes. It is negative if the discs overlap.
+    A relation of movement ("approaching", "leaving", "moving_together") compares each frame with the frame before it.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]

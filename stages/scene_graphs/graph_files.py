@@ -35,8 +35,8 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The graph of one frame: its objects besides the person. `seconds` is the time of the frame, counted from the
-    first presented frame of the video.
+    """The graph of one frame. `objects` are its objects, without the person. `seconds` is the time of the frame,
+    counted from the first shown frame of the video.
     """
 
     seconds: float
@@ -58,7 +58,7 @@ class _Document(BaseModel):
 
 
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
-    """Returns the graphs in the file `path`, one graph for each frame that the file lists, in order of time.
+    """Returns the FrameGraphs in the file `path`, one for each frame that the file lists, in order of time.
 
     Raises FileNotFoundError if there is no such file, OSError if it cannot be read, and GraphFileError if its content
     is wrong.
@@ -77,8 +77,8 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """Finds the number of a class or of a relation of a vocabulary by its name, which must have the form that `plain`
-    returns. A relation that the vocabulary ignores has None in place of a number.
+    """Maps names of a vocabulary to their numbers: `classes` those of classes, `relations` those of relations. The keys
+    are names as `plain` returns them. A relation that the vocabulary ignores has None in place of a number.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

@@ -18,7 +18,8 @@ INTERACTION_OBJECTS = 3  # objects besides the person
 
 
 class GraphFileOptions(StageOptions):
-    """Options for scene graphs that you already have, in one json file per video. `files` is the pattern of the paths.
+    """Options for scene graphs that you already have, in one json file per video. `files` is the pattern of the paths,
+    such as `graphs/{stem}.json`, where `{stem}` is the video's id without its ending.
 
     A clip takes the graphs whose time lies in the interval of the clip. The interval includes its start and excludes
     its end. A clip has at most `max_frames` graphs with `max_objects` objects each. `vocabulary` names the classes of
@@ -48,16 +49,16 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Returns the number of frames of the clip from one graph to the next.
-
-        Returns None if the graphs have times of their own, as graphs from files have.
+        """Returns None. Other graph options return the number of frames from one graph to the next, but graphs from
+        files have times of their own.
         """
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Returns the shape (T, M, R) of the arrays of graphs for clips of `clip_frames` frames.
+        """Returns the shape (T, M, R) of the arrays of graphs. T is the largest number of graphs of a clip, the option
+        `max_frames`. M is the largest number of objects of a graph, and R the number of kinds of relations.
 
-        T is the number of graphs of a clip, M the number of objects of a graph, and R the number of relations.
+        `clip_frames`, the number of frames of a clip, makes no difference for graphs from files.
         """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 

@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.ledger import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
-    """The graphs of one clip as they are cached, in order of time: T graphs with places for M objects each, and R
+    """The graphs of one clip as they are cached, in order of time: T graphs with room for M objects each, and R
     relations. A clip with fewer than T graphs has padding at the end.
 
     `times` [T] float64 are seconds from the start of the clip, NaN in padding. `count` [T] int16 is the number of
@@ -63,8 +63,8 @@ class GraphSource(Protocol):
     """
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        """Returns the graphs of the clip `row`. `frame_times` are the presentation times of the clip's frames in
-        seconds.
+        """Returns the ClipGraphs, the scene graphs, of the clip `row`. `frame_times` are the presentation times of the
+        clip's frames in seconds.
 
         Raises GraphError if the source has no graphs for this clip.
         """

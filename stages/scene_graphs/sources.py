@@ -8,7 +8,7 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
-    """Returns the source of scene graphs for `options`.
+    """Returns the GraphSource (the source of scene graphs) that `options` describe.
 
     `dataset` has the options of the data set. It is needed only for scene graphs with `source: interactions`, and must
     then be an InteractionsOptions.

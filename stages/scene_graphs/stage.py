@@ -57,8 +57,9 @@ class SceneGraphs(StageKind):
         """Yields (array name, kind of problem) for each array with an impossible value. An example is a relation of an
         object that is not linked to the person.
 
-        `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. A
-        row has T graphs with places for M objects, and there are R kinds of relations.
+        `ok` maps array names to the rows of a shard that did not fail. For n rows, the arrays are times and count [n,
+        T], objects and linked [n, T, M], relations [n, T, M, R]. A row has T graphs with places for M objects, and
+        there are R kinds of relations.
         """
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])

@@ -22,10 +22,11 @@ def plain(name: str) -> str:
 
 
 class Vocabulary(StageOptions):
-    """The names of classes and of relations. The number of a name is its position in its list, from 0.
+    """The names of classes and of relations. The number of a name is its position in its list, from 0. Relations in
+    `ignored_relations` may occur in files and are left out.
 
     Two names for classes must differ in more than case, blanks and the signs / _ -. The same is true of two names for
-    relations.
+    relations, ignored ones included.
     """
 
     classes: tuple[str, ...] = Field(
@@ -67,8 +68,9 @@ NAMED = {
 def resolved(given: Any) -> Any:
     """Returns the vocabulary for `given`, the value of the option `vocabulary`.
 
-    A text is a key of NAMED, such as "action_genome", or the path of a json file. The content of the file is returned
-    without a check. Raises ValueError if the text is neither. Any other `given` is returned unchanged.
+    If `given` is a text, it is the name of a shipped vocabulary, such as "action_genome", or the path of a json file.
+    The content of a file is returned without a check. Raises ValueError if the text is neither. Any other `given` is
+    returned unchanged.
     """
     if not isinstance(given, str):
         return given

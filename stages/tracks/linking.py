@@ -1,6 +1,6 @@
 """Links the boxes of consecutive frames to tracks, in the order of their overlap. Imports no torch.
 
-Shapes: T frames, N places for boxes in a frame, P boxes of a frame, Q boxes of the next frame.
+Shapes: T frames, at most N boxes in a frame, P boxes of a frame, Q boxes of the next frame.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
     """Returns the track number of each box, int32 [T, N], and the number of tracks. There are T frames with places for
     N boxes. A place without a box has -1.
 
-    Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2), and `scores` is [T,
-    N]. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`. Each box is in at
-    most one such pair. A box without a pair begins a track.
+    Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the
+    video, and `scores` is [T, N]. A box continues the track of a box of the previous frame if their IoU is at least
+    `min_iou`. Each box is in at most one such pair. A box without a pair begins a track.
 
     Pairs are taken by descending IoU. Of equal pairs, the one whose later box has the higher score comes first, then
     the lower index of the later box, then the lower index of the earlier box. Tracks are numbered from 0 by their first
@@ -35,7 +35,8 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
 def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     """Returns the IoU (intersection over union) of each box in `earlier` with each box in `later`: float64 [P, Q].
 
-    `earlier` is [P, 4] and `later` is [Q, 4]. A box is (x1, y1, x2, y2). The IoU with a box without an area is 0.
+    `earlier` is [P, 4] and `later` is [Q, 4]. A box is (x1, y1, x2, y2), in any unit that all boxes share. The IoU with
+    a box without an area is 0.
     """
     first, second = earlier[:, None].astype(np.float64), later[None].astype(np.float64)
     common = _area(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
@@ -53,7 +54,9 @@ def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _pairs(overlaps: np.ndarray, scores: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
-    """Returns the pairs (index of the earlier box, index of the later box) to link. A box is in at most one pair.
+    """Returns the pairs (index of the earlier box, index of the later box) to link. The pairs with the largest IoU are
+    chosen first, and among equal IoUs those whose later box has the larger score. A box is in at most one pair, and no
+    pair has an IoU below `min_iou`.
 
     `overlaps` [P, Q] are the IoUs of earlier and later boxes. `scores` [Q] are the scores of the later boxes.
     """

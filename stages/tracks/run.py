@@ -9,8 +9,8 @@ from kinegraph.stages.tracks.options import TrackOptions
 
 
 class TrackRunner:
-    """Links the boxes of each clip to tracks. A track has the boxes of one thing in several frames. Each crop of a clip
-    has its own tracks.
+    """Links the boxes of each clip to tracks, as `options` say. A track has the boxes of one thing in several frames.
+    Each crop of a clip has its own tracks.
     """
 
     digest = ""

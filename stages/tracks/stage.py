@@ -43,11 +43,12 @@ class Tracks(StageKind):
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
         """Yields (array name, kind of problem) for each array with values that no extraction can have written.
 
-        `ok` has the arrays of n rows that did not fail. One array has the track number of each box, [n, T, N], the
-        other the number of tracks, [n]. There are T frames with places for N boxes, and a place without a box has -1.
+        `ok` has the arrays of n rows that did not fail. One array has the track number of each box, [n, T, N], for T
+        frames with at most N boxes. The number is -1 where a frame has no further box. The other array has the number
+        of tracks, [n].
 
-        In each frame, the places with a box must come first, and no track number may occur twice. A new track must have
-        the next number. A track must have a box in each frame from its first frame to its last.
+        In each frame, the boxes must come before the entries with -1, and no track number may occur twice. A new track
+        must have the next number. A track must have a box in each frame from its first frame to its last.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)
@@ -63,10 +64,10 @@ class Tracks(StageKind):
 
 
 def _has_gap(ids: np.ndarray) -> bool:
-    """Returns true if any track in `ids` [n, T, N] lacks a box in a frame between its first and its last frame, else
-    false.
+    """Returns true if any track lacks a box in a frame between its first and its last frame, else false.
 
-    Each of the n rows has its own tracks, in T frames with N places for boxes.
+    `ids` [n, T, N] has the track of each box, or -1: n rows, T frames, and at most N boxes in a frame. Each row has its
+    own tracks.
     """
     rows, frames, _ = np.nonzero(ids >= 0)
     tracks = rows * 2**32 + ids[ids >= 0]  # one number for each track of each row

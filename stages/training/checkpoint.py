@@ -134,17 +134,18 @@ def is_trained(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists if `folder` already holds a run. Call this function before a training, so that no training is in
-    vain.
+    """Raises RunExists if `folder` already holds a trained run. Call this function before a training, so that no
+    training is in vain.
     """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
 def save_run(folder: Path, head: Head, record: RunRecord) -> None:
-    """Writes the weights and the record of a run. The record is written last, so a folder with a record is complete.
+    """Writes the weights of `head` and the record of a run. The record is written last, so a folder with a record is
+    complete.
 
-    The digest of the weights is put into the record. Raises RunExists if the folder already holds a run.
+    The digest of the weights is put into the record. Raises RunExists if the folder already holds a trained run.
     """
     require_free(folder)
     weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()})
@@ -154,19 +155,19 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 
 
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
-    """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the run's record.
+    """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the RunRecord of the run.
 
     If the head is the user's own, its code is run, but only with `allow_code`.
 
     Raises RunNotFound if there is no record. Raises RunError if a file cannot be read, or if the files do not fit each
-    other. Raises it also if the head is the user's own and `allow_code` is false.
+    other. Raises RunError also if the head is the user's own and `allow_code` is false.
     """
     record = load_record(folder)
     return load_head(folder, record, allow_code=allow_code), record
 
 
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
-    """Returns the head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
+    """Returns the Head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
 
     Raises RunError if a file cannot be read, or if the weights do not fit or are not those of the training. Raises
     RunError also if the head is the user's own and `allow_code` is false.
@@ -194,7 +195,8 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 
 
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
-    """Returns the user's own head of a run, from the copy of its code in the run's folder.
+    """Returns the OwnHead (a user's own head) of the run in `folder`, from the copy of its code there. `record` is the
+    record of the run, which has the name and the digest of the code.
 
     Raises RunError if `allow_code` is false, or if the code was changed after the training. Raises HeadError if the
     copy cannot be read.
@@ -240,8 +242,8 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError if videos may have several labels in only one of the two, the trained run or the cache of
-    `clips`.
+    """Raises RunError if the videos of the trained run (`record`) may have several labels and those of `clips` may not,
+    or the other way round.
     """
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
@@ -255,11 +257,12 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 def require_same_features(
     record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError if the features in the cache were made in another way than the features of the training.
+    """Raises RunError if the features in the cache were made with other options than those on which the run was
+    trained. `record` is the record of this run.
 
     `features` (stage key -> options) and `fingerprint` are those of the cache. `upgraded_from` is the fingerprint that
-    the cache had before an upgrade, if there was one. Three differences are allowed: another number of clips per video,
-    other crops, and an upgrade of the cache after the training.
+    the cache had before an upgrade, or None without an upgrade. Three differences are allowed: another number of clips
+    per video, other crops, and an upgrade of the cache after the training.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -293,7 +296,7 @@ def _of_any_view(features: Features, is_upgraded: bool) -> Features:
 
 
 def load_record(folder: Path) -> RunRecord:
-    """Returns the record in the run.json of `folder`.
+    """Returns the RunRecord in the file run.json of `folder`.
 
     Raises RunNotFound if the file does not exist. Raises RunError if it cannot be read or is not the record of a run.
     """

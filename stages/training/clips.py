@@ -60,7 +60,9 @@ class Clips(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Returns the labels of each clip: int64 [clips] with -1 for no label, or multi-hot [clips, num_classes]."""
+        """Returns the labels of each clip. If a video may have several labels, they are multi-hot [clips, num_classes],
+        else int64 [clips] with -1 for no label.
+        """
         ...
 
     @property
@@ -86,9 +88,10 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int], /) -> Batch:
-        """Returns the B clips with the indices `indices` as a dictionary of array name -> values [B, ...].
+        """Returns the B clips with the indices `indices`, from 0, as a dictionary of array name -> values [B, ...].
 
-        The key `labels` has the labels (int64 [B], or multi-hot float32 [B, num_classes]).
+        The key `labels` has the labels: multi-hot float32 [B, num_classes] if a video may have several labels, else
+        int64 [B].
         """
         ...
 
@@ -158,7 +161,7 @@ def _have_label(labels: Tensor) -> Tensor:
 
 
 def require_clips(clips: Clips, purpose: str) -> None:
-    """Raises UnusableClips if the split has no clip.
+    """Raises UnusableClips if `clips` has no clip, for example because all clips of the split failed.
 
     `purpose` says what the clips are needed for. It ends the sentence "There is no ok clip to ..." of the message, for
     example with "train on".
@@ -169,8 +172,9 @@ def require_clips(clips: Clips, purpose: str) -> None:
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips if `clips` cannot be used: if there is no clip, if a clip has no label, or if a label is not
-    a class number. If videos may have several labels, clips may lack labels, but not all of them.
+    """Raises UnusableClips if there is no clip in `clips`, if labels are missing, or if a label is not a class number.
+    Every clip must have a label. The exception are videos that may have several labels: then one clip with a label
+    is enough.
 
     With `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the
     part of the message after "to", such as "train on".
@@ -198,8 +202,8 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """Raises FeaturesNotFinite if one of the arrays `names` has a value that is NaN or infinite. The message has the id
-    of the first such video.
+    """Reads all of `clips`, `batch_size` clips at a time. Raises FeaturesNotFinite if one of the arrays `names` has a
+    value that is NaN or infinite. The message has the id of the first such video.
 
     The array `graphs/times` is not checked, because NaN has a meaning there.
     """

@@ -66,7 +66,9 @@ OnStep = Callable[[StepRecord], None]
 
 
 class Training:
-    """One training run of `head` on `clips`, with its optimiser, order of clips, progress, and best epoch so far."""
+    """One training run of `head` on `clips`, with its optimiser, order of clips, progress, and best epoch so far. After
+    each epoch, the head is validated on `val_clips`, unless that is None.
+    """
 
     def __init__(
         self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
@@ -106,7 +108,9 @@ class Training:
                     raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
-        """Trains until the last step, or until the option `patience` ends the training, and returns the results.
+        """Trains until the last step, or until the option `patience` ends the training. Returns a TrainResult.
+        `on_epoch` is called with the EpochRecord of each epoch, and `on_step` now and then with a StepRecord within the
+        epoch.
 
         A stop by a signal raises KeyboardInterrupt between two batches.
         """
@@ -148,7 +152,8 @@ class Training:
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """Trains for one epoch, validates, and returns the record of the epoch.
+        """Trains for one epoch, validates, and returns the record of the epoch. `on_step` is called with a StepRecord
+        now and then.
 
         If the run continues from a state that was saved within an epoch, only the rest of this epoch is trained.
         """
@@ -179,7 +184,7 @@ class Training:
         return record
 
     def _until_lost(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields the batches unchanged. If a video can no longer be read, writes the state of the run and then raises
+        """Yields `batches` unchanged. If a video can no longer be read, writes the state of the run and then raises
         VideoLost.
         """
         try:
@@ -198,7 +203,7 @@ class Training:
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the record of the epoch.
+        """Validates the head after an epoch and returns the EpochRecord.
 
         `loss` is the mean training loss, and `waited` the share of the time (0 to 1) spent waiting for clips. `started`
         is the time at which the epoch started, by time.perf_counter().
@@ -258,8 +263,9 @@ class Training:
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes one step of the optimiser. `batch` has the clips of this process. `indices` has the numbers of all
-        clips of the step, also those of other processes that train together with this process.
+        """Takes one step of the optimiser. `batch` maps array names and "labels" to the values of the clips of this
+        process. `indices` has the numbers of all clips of the step, also those of other processes that train together
+        with this process.
         """
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
@@ -292,8 +298,8 @@ class Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor for the mean loss of this process. The processes share the clips of a batch. With the
-        factor, the mean over the processes is the weighted mean over all clips of the batch.
+        """Returns the factor by which this process multiplies the mean loss of its clips. The processes share the clips
+        of a batch. With the factor, the mean of their losses is the weighted mean over all clips of the batch.
 
         `indices` are the numbers of all clips of the batch.
         """

@@ -117,7 +117,7 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
     """Joins the scores of all clips and crops of a video to one score per class. Returns the scores and the labels of
-    all videos of the split, as VideoScores. Videos whose clips all failed are in it too.
+    all videos of the split as a VideoScores. Videos whose clips all failed are in it too, with the scores -inf.
 
     `logits` [clips, classes] are in the order of `clips`. `options.aggregate` and `options.aggregate_of` say how scores
     are joined.
@@ -134,7 +134,8 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Returns the scores of videos, [num_videos, K], from the logits [clips, K] of their clips.
+    """Returns the scores of the videos, [num_videos, K] for K classes, joined from the `logits` [clips, K] of their
+    clips.
 
     `video_of_clip` [clips] has the row of each clip's video in the result. The scores of a video are the maximum or the
     mean over its clips, as the option `aggregate` says. They are logits or probabilities, as the option `aggregate_of`
@@ -152,12 +153,15 @@ def joined(
 
 
 def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Returns the probabilities of `logits` [..., K]: sigmoids if a video may have several labels, else the softmax."""
+    """Returns the probabilities [..., K] of `logits` [..., K] for K classes. They are sigmoids if a video may have
+    several labels (`multi_label`), else the softmax over the classes.
+    """
     return logits.sigmoid() if multi_label else logits.softmax(-1)
 
 
 def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
     """Returns the logits that `head` computes for all of `clips`, [clips, K] float64 on the CPU, for K classes.
+    `batch_size` clips are computed at a time, on `device`.
 
     Raises FeaturesNotFinite if a feature is NaN or infinite. Otherwise raises ScoresNotFinite if a logit is NaN or
     infinite.

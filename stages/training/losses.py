@@ -27,12 +27,12 @@ def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` is `none`.
+    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` in `options` is `none`.
 
     If the option is a list, the result has the numbers of the list. If the option is `balanced`, the weights depend on
-    the labels of `clips`. For one label per video, the weight of a class is clips / (number of classes with clips *
-    clips of the class). All classes then have the same total weight. For several labels, the weight is (clips without
-    the label) / (clips with the label), so that both weigh the same. A weight that would be 0 or infinite is 1.
+    the labels of `clips`. Let n of the N clips have a class. For one label per video, the weight of the class is
+    N/(k*n), for k classes with clips. All classes then have the same total weight. For several labels, the weight is
+    (N-n)/n, so that clips with and without the label weigh the same. A weight that would be 0 or infinite is 1.
 
     Raises UsageError if the list does not have one number for each class.
     """
@@ -55,10 +55,10 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """Returns one number for each clip of `clips`, its weight in the mean loss of a batch.
+    """Returns the weight of each clip in the mean loss of a batch, one number per clip of `clips`.
 
-    `weights` has the weight of each of K classes, [K]. All clips have weight 1 if `weights` is None, or if videos may
-    have several labels.
+    `weights` [K] has one weight for each of K classes, and a clip gets the weight of its class. All clips have weight 1
+    if `weights` is None, or if videos may have several labels.
     """
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))

@@ -40,9 +40,10 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
     """Returns the confusion matrix of K classes, int64 [K, K + 1]. An entry is a number of videos.
 
-    Entry (i, j) counts the videos of class i whose largest score is the score of class j. The last column counts videos
-    without scores. Among equal scores, the class with the lower number counts as the largest. Raises ValueError if
-    there is no video, if a label is not a class, or if a score is NaN.
+    `scores` is [V, K] for V videos, and `labels` is int64 [V]. Entry (i, j) counts the videos of class i whose largest
+    score is the score of class j. The last column counts videos without scores, which have -inf for all classes. Among
+    equal scores, the class with the lower number counts as the largest. Raises ValueError if there is no video, if a
+    label is not a class, or if a score is NaN.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]

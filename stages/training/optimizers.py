@@ -29,10 +29,10 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 class MovingMean(nn.Module):
     """Holds a copy of a head in `module`. The copy's weights and BatchNorm statistics are moving means of the head's
-    values.
+    values. `decay` is the weight of the earlier values.
 
-    Values that are not floating-point, such as indices, are copied from the head without a mean. The names in the
-    `state_dict` are those of torch's class AveragedModel.
+    Values that are not floating-point, such as indices, are copied from the head without a mean. `n_averaged` counts
+    the calls of `update`. The names in the `state_dict` are those of torch's class AveragedModel.
     """
 
     n_averaged: Tensor

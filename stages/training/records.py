@@ -26,7 +26,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """The progress of a run in the middle of an epoch.
+    """The progress of a run in the middle of `epoch`, counted from 1.
 
     The run has done `step` of its `num_steps` steps. `loss` and `clips_per_second` are means over the present epoch so
     far. `metric` has the name and the value of the last validation metric (`("top1", 0.5)`), or is None before the

@@ -57,10 +57,10 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Writes the state of a run to the file `path`. `state` has tensors, numbers and strings only.
+    """Writes `state`, the state of a run, to the file `path`. `state` has tensors, numbers and strings only.
 
-    `of` is the result of `identity`. It says to which run the state belongs, and is written too. A crash leaves the old
-    file or the new file, never a part of a file.
+    `of` is written too. It says to which run the state belongs: its options, its features and its clips, as `identity`
+    returns them. A crash leaves the old file or the new file, never a part of a file.
     """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
@@ -104,7 +104,9 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
-    """Returns the StateError for a file whose content is not a state. `why` is the cause, as a part of the message."""
+    """Returns the StateError for the file `path`, whose content is not the state of a training. `why` is the cause, as
+    a part of the message.
+    """
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 

@@ -29,8 +29,8 @@ def num_processes() -> int:
 
 
 def rank() -> int:
-    """Returns the number of this process among the processes that train the head together, counted from 0. Process 0
-    validates, writes and prints.
+    """Returns the number of this process among the processes that train the head together, counted from 0. It is 0 for
+    a process alone. Process 0 validates, writes and prints.
     """
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
@@ -95,10 +95,10 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Returns the indices of the clips that this process trains on, and the largest number of them in one batch.
+    """Returns (indices of the clips that this process trains on, largest number of them in one batch).
 
     `order` has the indices of all clips, and is cut into batches of `batch_size`. The processes divide each batch. If
-    the last batch has too few clips, a process without a clip gets the first clip of `order`, which then does not count
+    the last batch has too few clips, a process without a clip gets the first clip of `order`. This clip does not count
     in the loss. Raises UsageError if the batch size is not a multiple of the number of processes.
     """
     count = num_processes()

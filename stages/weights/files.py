@@ -82,8 +82,8 @@ def _content(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     """Reads a file that torch.save has written. Returns its content, usually a dict with tensors.
 
-    No code in the file is run. Raises WeightsError if the file asks for other functions or types than those of tensors,
-    arrays and plain containers, or if `require_sound` refuses the file.
+    No code in the file is run. Raises WeightsError if the file is damaged, or could do harm. This covers a file that
+    asks for other functions or types than those of tensors, arrays and plain containers.
     """
     require_sound(path)
     try:

@@ -1,7 +1,7 @@
 """Loads the weights of frozen networks. They come from files, which are read without running code, or are random.
 
-The parameter `weights` is a name from a catalogue entry, a local path, or `random:<seed>`. The parameter `named` is a
-field of the catalogue entry: name -> description of the file.
+Functions of this module take `weights`: a name from a catalogue entry, a local path, or `random:<seed>`. They take
+`named` from the catalogue entry: name -> description of the file.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ def load_weights(
 
     `weights` is a name in `named`, a local path, or `random:<seed>`. `model` is the name of the network in its
     catalogue. `is_ignored` returns True for the name of a tensor of the file that must not be used. `above` has the
-    shapes of tensors that were cut off the network, by name. The file may have these tensors. `other_words` are further
-    values of `weights` that the message of an error lists.
+    shapes of tensors that were cut off the network, by name. The file may have these tensors, which are not used.
+    `other_words` are further values of `weights` that the message of an error lists.
 
     Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
     same tensors.
@@ -79,8 +79,9 @@ def read_known(path: Path, source: WeightSource | None) -> State:
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
-    """Returns the digest of the weights that the fingerprint of a cache covers. For a file, it is the sha256 of the
-    file. For `random:<seed>`, it is the digest of the tensors of `network`.
+    """Returns the digest of `weights` that the fingerprint of a cache covers. `weights` is a name in `named`, a file or
+    `random:<seed>`, as in a config. For a name or a file, the digest is the sha256 of the weights file. For
+    `random:<seed>`, the digest is that of the tensors of `network`.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
@@ -170,9 +171,12 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
 def _check_classes(
     path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
 ) -> None:
-    """Raises WeightsError if a file has the name of a public file, but another number of classes than the public file.
+    """Raises WeightsError if `converted`, the weights of the file `path`, has another number of classes than `source`.
+    `source` is the public file of the same name. Does nothing if `source` is None, or if one of the two numbers is not
+    known.
 
-    Such a file is not the public file. Its network may expect other pixels than the public network.
+    A file with another number of classes is not the public file, and its network may expect other pixels. `named` has
+    all public files of the network, for the message.
     """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return

@@ -100,7 +100,8 @@ def _raw(raw: object) -> bytes | bytearray:
 
 
 def _values(raw: object, kind: object, shape: object) -> np.ndarray:
-    """Returns the bytes `raw` as an array of `shape` in C's order, with the byte order of `kind`.
+    """Returns the bytes `raw` as an array of the shape `shape`, in C's order. The numbers have the type and byte order
+    of `kind`.
 
     Raises WeightsError if `kind` is no NumberType, if `shape` is no shape, or if `raw` has too many or too few bytes.
     """
@@ -131,7 +132,8 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array with the values in the bytes `raw`. Replaces numpy's function _frombuffer, which pickles call.
+    """Returns an array with the values in the bytes `raw`, of the dtype `kind` and the shape `shape`. Replaces numpy's
+    function _frombuffer, which pickles call.
 
     `order` says in which order `raw` has the values: "C" by rows or "F" by columns. "K" is by rows, and the axes are
     then permuted to `axes`. Raises WeightsError for any other `order`.
@@ -202,7 +204,8 @@ _Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and f
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads pickles with plain containers (dicts, lists, ...) and the types and functions in ADMITTED.
+    """Reads a pickle from the open file `file`. The pickle may have plain containers (dicts, lists, ...) and the types
+    and functions in ADMITTED. `encoding` is that of texts from Python 2.
 
     Raises WeightsError for the name of any other type or function. No size in the file can make the reader allocate
     more memory than the file is long.

@@ -1,4 +1,4 @@
-"""Draws random weights for deep networks. With them, activations stay near 1 in all layers."""
+"""Draws random weights for deep networks, with which the size of the activations hardly changes from layer to layer."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -71,7 +71,7 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Returns the description of a file of weights that Facebook published for Kinetics-400, a data set of videos of
+    """Returns the WeightSource of a file of weights that Facebook published for Kinetics-400, a data set of videos of
     400 classes.
 
     `url` is the path of the file on dl.fbaipublicfiles.com, and `licence` its licence in words. The network was trained
@@ -104,10 +104,12 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) ->
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
-    """Returns the description of a SlowOnly file of the package pytorchvideo. The network was trained on a data set of
-    JPEG frames.
+    """Returns the WeightSource of a SlowOnly network of the package pytorchvideo, trained on JPEG frames of a data set.
 
-    The network expects BGR. It was trained with the code base SlowFast, which reads JPEG frames as BGR.
+    `dataset` is the name of the data set in the URL of the file, and `licence_name` the name that the licence text
+    mentions. The data set has `classes` classes. A clip took `fps` frames from each second of video, or frames spread
+    over the whole video if `fps` is None. The network expects BGR, because the code base SlowFast read JPEG frames as
+    BGR.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",

@@ -32,8 +32,8 @@ class Pixels:
 class Sampling:
     """Describes the clips that a network was trained on. A clip has `num_frames` frames.
 
-    fps: how many frames of the clip were taken from each second of video. None if the frames were spread over the whole
-    video.
+    `fps` is how many of these frames were taken from each second of video. It is None if they were spread over the
+    whole video.
     """
 
     num_frames: int

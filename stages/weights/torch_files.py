@@ -50,7 +50,7 @@ def require_sound(path: Path) -> None:
 
 
 def _pickles(file: io.BufferedReader) -> list[Any]:
-    """Returns the pickles in an archive of torch.save as open files. Usually there is one.
+    """Returns the pickles in `file`, an archive of torch.save, as open files. Usually there is one.
 
     Raises WeightsError for a TorchScript archive, ArrayFileError for an archive that unpacks to too many bytes.
     """

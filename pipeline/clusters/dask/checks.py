@@ -74,7 +74,8 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """Raises ClusterError if a worker has another version of kinegraph or torch than this process.
+    """Raises ClusterError if a worker of the cluster of `client` has another version of kinegraph or torch than this
+    process.
 
     Only workers that are present now are checked. A worker that joins later checks itself.
     """
@@ -92,7 +93,9 @@ def _check_versions(client: Client) -> None:
 
 
 def check_cache(client: Client, cache: Cache) -> None:
-    """Raises ClusterError if a worker does not see the cache at its path, or sees another cache there."""
+    """Raises ClusterError if a Dask worker of `client` does not see `cache` at its path, or sees another cache
+    there.
+    """
     _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
 
 
@@ -133,9 +136,9 @@ def _unseen(root: str, probe: str, content: bytes) -> str:
 
 
 def _check_video(client: Client, video: str) -> None:
-    """Raises ClusterError if a worker does not see the video at the path where this process sees the video.
+    """Raises ClusterError if a worker does not see the file `video` at the path where this process sees it.
 
-    Does nothing if this process sees no such file, for example for a video at a URL.
+    Does nothing if this process sees no such file, for example if `video` is a URL.
     """
     if not Path(video).exists():
         return

@@ -29,7 +29,8 @@ def needs_gpu(run: RunOptions) -> bool:
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """Returns the amounts of Dask resources that `tasks` tasks need, or {} if the config asks for no GPU.
+    """Returns the amounts of Dask resources that `tasks` tasks need, or {} if `run`, the section of the config, asks
+    for no GPU.
 
     `tasks_at_once` tasks share the GPU of a worker. If 4 tasks share it, one task needs a quarter of it, {"GPU": 0.25}.
     """
@@ -71,7 +72,8 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """Yields a client of the Dask cluster of the config. Closes the client at the end of the `with` block.
+    """Yields a client of the Dask cluster that `run`, the section of the config, describes. Closes the client at the
+    end of the `with` block.
 
     A cluster that was started for this block is also ended, but a cluster that ran before goes on. Each worker takes
     `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster cannot be started.
@@ -115,7 +117,7 @@ def _address_in(file: Path) -> str:
 
 
 def _started(run: RunOptions, tasks_at_once: int) -> Any:
-    """Returns a new cluster whose workers run at most `tasks_at_once` tasks at a time. Raises ClusterError if Dask
+    """Returns a new Dask cluster whose workers run at most `tasks_at_once` tasks at a time. Raises ClusterError if Dask
     cannot start the cluster that `run.dask` describes.
     """
     options = run.dask

@@ -66,7 +66,7 @@ def _cluster_classes() -> dict[str, Any]:
 
 
 def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
-    """Returns a cluster that submits jobs to a batch system while there is work.
+    """Returns a cluster of dask-jobqueue, which submits jobs to a batch system while there is work.
 
     Each job runs one worker, which takes `tasks_at_once` tasks at a time. `gpu` says that each worker declares a GPU.
     Raises ClusterError if dask-jobqueue refuses the values in `options.options`.
@@ -142,7 +142,8 @@ def walltime_of(kind: str, seconds: float) -> str:
 
 
 class JobWatch:
-    """Watches the batch jobs of a Dask cluster and replaces jobs that were refused or that ended without a worker.
+    """Watches the batch jobs of the Dask cluster `cluster` and replaces jobs that were refused or that ended without a
+    worker. `options` are the options of these jobs.
 
     A job may wait in the queue for any time. If `had_worker` is true, the cluster has had a worker before. A refusal
     may then be temporary, so it is an error only if several jobs in a row are refused.
@@ -207,7 +208,8 @@ class JobWatch:
 
 
 def is_over(kind: str, job_id: str) -> bool:
-    """Returns whether the batch system `kind` says that a job has ended, or does not know the job any more.
+    """Returns whether the batch system `kind` ("slurm", "pbs", "lsf" or "sge") says that a job has ended, or does not
+    know the job any more.
 
     Returns False if the batch system does not answer, or if its program is missing.
     """

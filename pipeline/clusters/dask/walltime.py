@@ -45,7 +45,7 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
     """Returns a WorkerTime, the time limit of a Dask worker that begins its first work unit now.
 
     `command` is the time limit of the whole command. `own` is the time limit of the worker's own batch job. None means
-    no limit. The result is the limit that ends first, and whether that limit is `own`.
+    no limit. The WorkerTime has the limit that ends first, and whether that limit is `own`.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
@@ -78,7 +78,11 @@ async def leave(worker: DaskWorker) -> None:
 
 
 class LeaveInTime(WorkerPlugin):
-    """A plugin of Dask workers. It makes each worker leave the cluster before the worker's own batch job ends."""
+    """A plugin of Dask workers. It makes each worker leave the cluster before the worker's own batch job ends.
+
+    A job ends `walltime_seconds` after its start, or when SLURM ends it. If `walltime_seconds` is None and SLURM sets
+    no end, the worker stays.
+    """
 
     def __init__(self, walltime_seconds: float | None) -> None:
         self.name, self.walltime_seconds = f"kinegraph-leave-{uuid.uuid4().hex[:12]}", walltime_seconds

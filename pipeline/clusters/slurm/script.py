@@ -11,7 +11,8 @@ LOG = "log-{index}.txt"
 
 
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
-    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
+    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the job array whose task files lie
+    in `folder`.
 
     `run` has the options of SLURM. The tasks start in `working_folder`, with the Python interpreter `python`. A task
     that SLURM runs again appends to its log.

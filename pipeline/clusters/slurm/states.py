@@ -69,8 +69,8 @@ class ArrayState:
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """Returns the state of a task. `word` is SLURM's word for the state (`COMPLETED`), and `exit_code` is the exit code
-    of the task.
+    """Returns the TaskState of a task. `word` is SLURM's word for the state (`COMPLETED`), and `exit_code` is the exit
+    code of the task.
     """
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
@@ -85,7 +85,9 @@ def state_of(word: str, exit_code: int) -> TaskState:
 
 
 def exited(exit_code: int) -> TaskState:
-    """Returns the state of a task that ended by itself with `exit_code`."""
+    """Returns the TaskState of a task that ended by itself with `exit_code`. It is "done" for 0, and "stopped" for the
+    codes of a clean stop with work left. For all other codes it is "failed".
+    """
     if exit_code == 0:
         return TaskState(state="done")
     state: StateWord = "stopped" if exit_code in STOPS else "failed"
@@ -141,8 +143,8 @@ def _squeue(job_id: str) -> Said | None:
 
 
 def _queued(job_id: str) -> Container[int]:
-    """Returns the indexes of those tasks of the job array `job_id` that are in SLURM's queue. If SLURM does not answer,
-    the result contains every index.
+    """Returns the index in the array of each task of the job array `job_id` that is in SLURM's queue. If SLURM does not
+    answer, the result contains every index.
     """
     try:
         said = _squeue(job_id)
@@ -185,7 +187,7 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in a text of SLURM such as `1:0` (exit code, number of a signal). Returns 0 if the text has
+    """Returns the exit code in a text of SLURM such as `1:0` (exit code, number of a signal). Returns 0 if `text` has
     no exit code.
     """
     code = text.partition(":")[0]

@@ -76,7 +76,7 @@ class Completion(BaseModel):
 
 
 class Submission(BaseModel):
-    """The record of a job array that was submitted: `num_tasks` tasks with SLURM's number `job_id`.
+    """The record of a job array that was submitted to SLURM: `num_tasks` tasks under SLURM's job number `job_id`.
 
     `name` is its name in the cache, `kind` is "extract" or "train", and `folder` is the folder that its tasks read.
     `submitted_at` is the date and time.
@@ -99,7 +99,7 @@ class Submission(BaseModel):
         return Work.read(self.folder)
 
     def state(self) -> ArrayState:
-        """Returns the current state of all tasks of this submission."""
+        """Returns an ArrayState, the current states of all tasks of this submission."""
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
@@ -238,7 +238,8 @@ def _sbatch(script: Path) -> str:
 
 
 def _job_id(said: str, script: Path) -> str:
-    """Returns the job id in `said`, the output of sbatch. Some sites print other lines around the id.
+    """Returns the job id in `said`, the output of sbatch for the job script `script`. Some sites print other lines
+    around the id.
 
     Raises SlurmError if the output does not have exactly one job id.
     """
@@ -267,8 +268,8 @@ def cancel_pending(submission: Submission) -> None:
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
-    """Returns the last log lines of tasks of a job array that failed, were stopped or have an unknown state, for an
-    error message. The lines of at most `most` tasks are returned.
+    """Returns the last log lines of up to `most` tasks of the job array `submission`, for an error message. The tasks
+    are those that failed, were stopped or have an unknown state, as `state` says.
     """
     told = []
     for index, task in state.tasks.items():

@@ -1,4 +1,5 @@
-"""`kinegraph bench` compares the extraction of a config with its parts and with a plain loop. Needs torch.
+"""`kinegraph bench` measures an extraction as a whole, its decoding alone, its networks alone, and a plain loop without
+a cache. Needs torch.
 
 A few clips of the user's videos are extracted again and again into temporary caches. The user's cache is only read.
 """
@@ -49,9 +50,12 @@ IN_PLAIN_LOOP = {CLIPS, FEATURES.rstrip("/"), Proposals.kind, Regions.kind}  # k
 class SpeedComparison:
     """The times of several ways to work on the same clips.
 
+    `clips` is the number of clips, and `videos` and `frames` the numbers of their videos and frames. `failed` is the
+    number of clips that were left out, because they could not be extracted.
+
     `seconds` maps the name of each way to its seconds in each round. `left_out` maps the name of each way that could
-    not be measured to the reason. `failed` is the number of clips that were left out, because they could not be
-    extracted. `run` has the machine, the versions and the date.
+    not be measured to the reason. `run` has the machine, the versions and the date. `stages`, `device`, `threads` and
+    `batch_size` say how the clips were computed.
     """
 
     clips: int
@@ -73,7 +77,7 @@ class SpeedComparison:
 
 
 class Extraction:
-    """Extracts the clips `rows` as a whole, each time into a new cache in `folder`. The networks are loaded once."""
+    """Extracts the clips `rows` again and again, each time into a new cache in `folder`. Networks are loaded once."""
 
     def __init__(self, config: Config, cache: Cache, folder: Path, rows: Sequence[ClipRow]) -> None:
         self.config, self.cache, self.folder, self.rows = config, cache, folder, rows
@@ -85,7 +89,7 @@ class Extraction:
         self.prepare()
 
     def without(self, clip_ids: set[str]) -> None:
-        """Leaves the clips `clip_ids` out from now on."""
+        """Removes the clips with the ids `clip_ids` from this extraction, whose cache is then empty again."""
         self.rows = [row for row in self.rows if row.clip_id not in clip_ids]
         self.made = self._new_cache()
         self.units = make_plan(self.config, self.made).units
@@ -104,13 +108,13 @@ class Extraction:
         self.worker.run(self.units, decode_threads=self.decode_threads)
 
     def failures(self) -> dict[str, str]:
-        """Returns the id of each clip that failed in the last run, with the reason in words."""
+        """Returns clip id -> reason in words, for each clip that failed in the last run."""
         keys = {key for unit in self.units for key in unit.keys}
         records = [record for key in sorted(keys) for record in self.made.ledger.records(key)]
         return {failure.clip_id: failure.detail for record in records for failure in record.failures}
 
     def decode(self) -> None:
-        """Decodes all clips ahead as in an extraction, and drops the pixels."""
+        """Decodes all clips, with as many threads as an extraction has, and drops the pixels."""
         run = self.config.run
         feed = Feed(
             lambda unit: self.made.rows(unit.shard),
@@ -137,11 +141,14 @@ def compare(
     rounds: int,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> SpeedComparison:
-    """Measures the extraction of `clips` clips of `cache` as `config` says, its parts, and the plain loop.
+    """Measures how long `clips` clips of `cache` take in several ways, and returns a SpeedComparison. The ways are the
+    whole extraction that `config` describes, its decoding alone, its networks alone, and plain loops.
 
-    Each way runs once in each of `rounds` rounds. Raises UsageError if no clip can be extracted, if the config reads
-    imported stages, and if the config or its device does not fit the cache or the machine. Raises WeightsError if
-    weights cannot be read.
+    A plain loop computes the same arrays one video at a time and writes .npy files. Each way runs once in each of
+    `rounds` rounds. `on_progress` is called with (name of the way, number of runs done, number of all runs).
+
+    Raises UsageError if no clip can be extracted, or if the config reads imported stages. Raises it also if the config
+    or its device does not fit the cache or the machine. Raises WeightsError if weights cannot be read.
     """
     _require_own_stages(config, cache)
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as name:
@@ -181,7 +188,8 @@ def compare(
 def spread_rows(cache: Cache, count: int, rows_per_video: int) -> list[ClipRow]:
     """Returns at most `count` rows of the cache, from shards that are spread evenly over the cache.
 
-    Rows of one video stay together, because they are decoded together.
+    Rows of one video stay together, because they are decoded together. `rows_per_video` is the number of rows that the
+    config makes for each video.
     """
     together = min(rows_per_video, cache.shard_clips)
     num_shards = min(cache.num_shards, -(-count // together))
@@ -205,8 +213,8 @@ def _require_own_stages(config: Config, cache: Cache) -> None:
 
 
 def _recorded(extraction: Extraction) -> list[Forward]:
-    """Runs the extraction once and returns the calls of its networks. Clips that fail are left out of the extraction,
-    which then runs once more.
+    """Runs the extraction once and returns one Forward for each call of a network. Clips that fail are left out of the
+    extraction, which then runs once more.
     """
     while True:
         with recorded(extraction.loaded.device) as forwards:
@@ -225,9 +233,9 @@ def _recorded(extraction: Extraction) -> list[Forward]:
 
 
 def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str, str]]:
-    """Returns (name of the way -> plain loop, name of the way -> why it is left out).
+    """Returns two dicts: name -> PlainLoop for each plain loop that works here, and name -> reason for each other one.
 
-    A loop decodes all videos once, and extracts one video, before it is returned.
+    Before a loop is returned, it has decoded all videos of `extraction` once and has extracted the first video.
     """
     loops: dict[str, PlainLoop] = {}
     loop: PlainLoop | None = None
@@ -257,7 +265,9 @@ def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str
 
 
 def _why_no_loop(extraction: Extraction) -> str:
-    """Returns why the plain loop cannot do the work of the extraction, or "" if it can."""
+    """Returns the reason why the plain loop cannot do the work of `extraction`, for example because videos lie at URLs.
+    Returns "" if the loop can do it.
+    """
     proposals = extraction.config.proposals
     kinds = {key.partition("/")[0] for key in extraction.loaded.declared.stages}
     if others := sorted(kinds - IN_PLAIN_LOOP):
@@ -284,7 +294,7 @@ def _ways_of_loops(loops: dict[str, PlainLoop], rows: Sequence[ClipRow], folder:
 
 @torch.inference_mode()
 def _decode(loop: PlainLoop, rows: Sequence[ClipRow]) -> None:
-    """Decodes and resizes all frames as the loop does, and drops them."""
+    """Decodes the clips `rows` and resizes their frames for all networks of `loop`. The pixels are dropped."""
     for path, of_video in groupby(rows, key=lambda row: row.path):
         video = list(of_video)
         for row, frames in zip(video, loop.frames.of_clips(path, video), strict=True):

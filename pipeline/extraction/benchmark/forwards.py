@@ -43,7 +43,8 @@ class _Recorder:
 
 @contextmanager
 def recorded(device: torch.device) -> Iterator[list[Forward]]:
-    """Yields a list to which each call of a network in the `with` block is added. The networks compute on `device`.
+    """Yields a list to which a Forward is added for each call of a network in the `with` block. The networks compute on
+    `device`.
 
     A layer that a network calls is not recorded by itself. One thread alone may call networks in the block.
     """
@@ -61,7 +62,9 @@ def recorded(device: torch.device) -> Iterator[list[Forward]]:
 
 @torch.inference_mode()
 def run_again(forwards: Sequence[Forward], device: torch.device) -> None:
-    """Runs the recorded calls one after the other, and waits until `device` has finished them. Drops the results."""
+    """Runs the recorded calls `forwards` one after the other, and waits until `device` has finished them. Drops the
+    results.
+    """
     for forward in stopping.checked(forwards):
         dtype = forward.autocast_dtype
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

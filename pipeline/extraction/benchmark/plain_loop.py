@@ -31,20 +31,28 @@ SLACK_SECONDS = 1e-6  # by which times of frames are rounded
 
 
 class FrameSource(Protocol):
-    """Decodes the frames of clips, and cuts and resizes them. A frame may have any type."""
+    """Decodes the frames of clips, and cuts and resizes them. Frames may have any type: only the methods of the same
+    object use them.
+    """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Any]]:
-        """Returns the frames of each clip in `rows`. All clips belong to the video at `path`."""
+        """Returns the frames of each clip in `rows`, in the order of `rows`. All clips belong to the video at `path`. A
+        frame has the type that `square` and `whole` of this source take.
+        """
 
     def square(self, frame: Any, rectangle: Rectangle, size: int) -> Tensor:
-        """Returns the part `rectangle` (x1, y1, x2, y2) of a frame as float32 [3, size, size] in 0..1."""
+        """Returns the part `rectangle` of `frame`, resized to `size` x `size` px: float32 RGB [3, size, size] in 0..1.
+        `rectangle` is x1, y1, x2, y2 in pixels of the frame.
+        """
 
     def whole(self, frame: Any, height: int, width: int) -> Tensor:
-        """Returns the frame as uint8 [3, height, width]."""
+        """Returns `frame`, resized to `height` x `width` px, as uint8 [3, height, width]."""
 
 
 class PillowFrames:
-    """Decodes with PyAV from the first frame on, and resizes with Pillow."""
+    """The FrameSource of this loop: decodes with PyAV, always from the first frame of the video on, and resizes with
+    Pillow.
+    """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Image.Image]]:
         by_number = rows[0].target_frames is not None
@@ -75,9 +83,11 @@ class PillowFrames:
 
 
 class PlainLoop:
-    """The loop over the videos of some clips, with the networks of a config on one device.
+    """Extracts clips in a plain loop over their videos, with the networks of `recipe` on one device. `frames` decodes
+    the frames of the clips.
 
-    Raises WeightsError if weights cannot be read.
+    `backbones` maps the name of each entry to its network. `proposer` is the proposal network, or None if the config
+    has none. Raises WeightsError if weights cannot be read.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, frames: FrameSource) -> None:
@@ -120,7 +130,9 @@ class PlainLoop:
                     _save(folder / f"{stem}_{name}_{tap}_regions.npy", self._regions(name, tap, maps, boxes, row))
 
     def squares(self, name: str, row: ClipRow, frames: Sequence[Any]) -> list[Tensor]:
-        """Returns the frames that the backbone `name` sees, each as float32 RGB [3, S, S] in 0..1, on the CPU."""
+        """Returns the frames that the backbone `name` sees of the clip `row`, each as float32 RGB [3, S, S] in 0..1, on
+        the CPU. S is the side of the network's input in px. `frames` has all decoded frames of the clip.
+        """
         options, framing = self.recipe.backbones[name], self.recipe.framing_of(name)
         x1, y1, x2, y2 = row.seen(framing)
         rectangle = (min(x1, x2), y1, max(x1, x2), y2)
@@ -128,14 +140,18 @@ class PlainLoop:
         return [square.flip(-1) for square in squares] if row.mirrored else squares
 
     def wholes(self, row: ClipRow, frames: Sequence[Any]) -> list[Tensor]:
-        """Returns the frames that the proposal network sees, each as uint8 RGB [3, h, w], on the CPU."""
+        """Returns the frames that the proposal network sees, each as uint8 RGB [3, h, w], on the CPU. `frames` are the
+        decoded frames of the clip `row`. Returns [] if no proposal network is needed.
+        """
         if self.proposer is None or (options := self.recipe.proposals) is None:
             return []
         height, width = options.input_size(row.frame_height, row.frame_width)
         return [self.frames.whole(frame, height, width) for frame in frames[:: options.every]]
 
     def _input(self, name: str, row: ClipRow, frames: Sequence[Any]) -> Tensor:
-        """Returns the input [1, 3, T, S, S] of the backbone `name`, on the device."""
+        """Returns the input [1, 3, T, S, S] of the backbone `name`, on the device: T frames of S x S px. `frames` are
+        the decoded frames of the clip `row`.
+        """
         pixels = pixels_of(self.recipe.backbones[name])
         squares = self.squares(name, row, frames)
         if pixels.channel_order == "BGR":
@@ -144,7 +160,11 @@ class PlainLoop:
         return torch.stack(squares, 1)[None].to(self.device)
 
     def _proposed(self, row: ClipRow, frames: Sequence[Any], folder: Path, stem: str) -> list[Tensor]:
-        """Returns the boxes [N, 4] of each frame in pixels of the video. The network runs frame by frame."""
+        """Returns the boxes of each frame, float32 [N, 4] (x1, y1, x2, y2) in pixels of the video. Also saves them in
+        `folder`, in a file whose name begins with `stem`.
+
+        The network takes the frames one by one. `frames` are the decoded frames of the clip `row`.
+        """
         options = self.recipe.proposals
         assert options is not None
         assert self.proposer is not None
@@ -157,7 +177,12 @@ class PlainLoop:
         return boxes
 
     def _regions(self, name: str, tap: str, maps: Tensor, boxes: Sequence[Tensor], row: ClipRow) -> Tensor:
-        """Returns the region features [number of boxes of all maps, C]."""
+        """Returns the features [R, C] of the regions in `maps`, for R boxes of all maps and C channels.
+
+        `maps` are the maps of the backbone `name` at the tap `tap` for the clip `row`. `boxes` has the boxes (x1, y1,
+        x2, y2) of each frame of the clip, in pixels of the video. The boxes of evenly spaced frames are used, one frame
+        for each map.
+        """
         options, framing = self.recipe.regions, self.recipe.framing_of(name)
         assert options is not None
         x1, y1, x2, y2 = row.seen(framing)  # x1 > x2 if the row is mirrored

@@ -38,7 +38,11 @@ class TorchcodecFrames:
         return [[frame_at[place] for place in places] for places in clips]
 
     def _places(self, metadata: Any, row: ClipRow) -> list[Any]:
-        """Returns the numbers of the wanted frames, or their times in seconds on the clock of the file."""
+        """Returns the frames to decode for the clip `row`: their numbers in the file if the clip is defined by frame
+        numbers, else their times in seconds on the clock of the file.
+
+        `metadata` is what torchcodec knows about the video stream.
+        """
         if row.target_frames is not None:
             return [min(number, metadata.num_frames - 1) for number in row.target_frames]
         begin, end = metadata.begin_stream_seconds, metadata.end_stream_seconds

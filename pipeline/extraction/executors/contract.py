@@ -34,9 +34,10 @@ class Job:
 
 
 class Executor(Protocol):
-    """Runs the units of a job. `run` returns once every unit is sealed. No process of the executor outlives the call.
+    """Computes the work units of a job. `run` computes all units of `job`, and calls `report` with each Event, which
+    says what has become of a unit. It returns once every unit is sealed. No process of the executor outlives the call.
 
-    `run` raises SetAsideError if units were not sealed because they killed every worker that tried them. `run` raises
+    `run` raises SetAsideError if units were not sealed because they killed every worker that tried them. It raises
     OutOfTimeError if the allotted time ends first, and WalltimeError if not even one unit fits into that time.
     """
 

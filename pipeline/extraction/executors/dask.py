@@ -84,10 +84,10 @@ def _scheduler_ahead_seconds(client: Client) -> float:
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
-    """Runs a unit that killed several workers once more, with nothing else on the cluster. Calls `report` with its
-    events.
+    """Runs `unit`, which killed several workers, once more, with nothing else on the cluster. Calls `report` with each
+    event of the unit.
 
-    Returns the units that killed their worker again: a list with this unit, or an empty list.
+    Returns the units that killed their worker again: a list with `unit`, or an empty list.
     """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
@@ -111,11 +111,12 @@ class DaskSubmission:
         self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
+        """Runs all `units` and returns the suspects: the units that killed `max_deaths` workers.
 
         Units that another run has leased are tried again after the other units, until they are sealed or that run is
-        dead. If the time is up, raises OutOfTimeError or WalltimeError once every unit that began is done. Raises
-        ClusterLost if the cluster is gone.
+        dead. If the time limit of the run is over, raises OutOfTimeError once every unit that began is done. In place
+        of it, raises WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is
+        gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:
@@ -128,8 +129,8 @@ class DaskSubmission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs each unit once. Returns the units that must be tried again: those that another run has leased, and those
-        whose worker died.
+        """Runs each of `units` once. Returns the units that must be tried again: those that another run has leased, and
+        those whose worker died.
 
         A unit that may have killed `max_deaths` workers is added to `suspects`. It is not returned.
         """
@@ -163,8 +164,8 @@ class DaskSubmission:
         future.add_done_callback(self._settled.put)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
-        """Returns whether the unit may have killed `max_deaths` workers, by the deaths in the lease of its shard.
-        Returns True if the storage of the cache keeps no leases.
+        """Returns whether `unit` may have killed `max_deaths` workers or more. The lease of its shard counts the
+        deaths. Returns True if the storage of the cache keeps no leases.
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
@@ -173,10 +174,10 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the end of the Dask task `future`.
+        """Handles the end of the Dask task `future`, which had one work unit.
 
-        If the task killed its workers, its unit runs again. If it may have killed `max_deaths` workers, it runs again
-        only at the end. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
+        If the task killed its workers, the unit runs again. It runs again only at the end if it may have killed
+        `max_deaths` workers. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
@@ -236,9 +237,10 @@ class DaskSubmission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Notes the end of a Dask worker. If the worker died, reports its shards as lost.
+        """Handles a message of Dask. `event` is (time, message).
 
-        `event` is (time, message of Dask). Dask calls this method in a thread of its client. Other events are ignored.
+        If a worker ended, notes whether that was in order. If the worker died, reports its shards as lost. All other
+        messages are ignored. Dask calls this method in a thread of its client.
         """
         message = event[1]
         if message.get("action") != "remove-worker":

@@ -40,8 +40,8 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Runs `unit` with the `Station` that is registered with this Dask worker under the name `station`. This is the
-    function of a Dask task.
+    """Runs `unit` with a `Station`, the object that keeps the networks of this Dask worker loaded. The Station is
+    registered with the worker under the name `station`. This is the function of a Dask task.
 
     Returns the events of the unit. The last event says what became of the unit. If `max_deaths` workers may have died
     of the unit, it is not run, and its event says so. An error that needs no traceback is returned, because Dask would
@@ -71,8 +71,9 @@ class Station(WorkerPlugin):
     """A plugin of a Dask worker that runs one `Worker` of kinegraph per process. So networks are loaded once, and the
     videos of waiting tasks are decoded ahead.
 
-    The `Worker` starts with the first unit. It ends if the client removes the plugin, if the Dask worker closes, or if
-    no unit came for `IDLE_SECONDS`. Networks and leases are then released.
+    The `Worker` computes the stages `keys`. It starts with the first unit. It ends if the client removes the plugin, if
+    the Dask worker closes, or if no unit came for `IDLE_SECONDS`. Networks and leases are then released. `versions` are
+    the versions of packages on the client, which the worker must have too.
 
     `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
     share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command, by the clock of
@@ -113,7 +114,7 @@ class Station(WorkerPlugin):
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
         """Passes a work unit to the thread that computes, and waits until the unit is sealed or is left to another run.
 
-        Returns the events of the unit. A unit that has killed `max_deaths` workers is not computed. Raises the error
+        Returns the Events of the unit. A unit that has killed `max_deaths` workers is not computed. Raises the error
         that stopped the computing thread, if any.
         """
         answer: Future[tuple[Event, ...]] = Future()
@@ -180,8 +181,8 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule, begun=begun)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the WorkerTime, the time limit of this process. The first call starts the timer for its end. Later
-        calls return the same object, even if the station ended and started again.
+        """Returns the time limit of this process as a WorkerTime. The first call also starts a timer, which stops the
+        work at this limit. Later calls return the same object, even if the station ended and started again.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -205,7 +206,7 @@ class Station(WorkerPlugin):
         """Makes the Dask worker leave its cluster near the end of its batch job. `time_of_worker` has the end of that
         job.
 
-        If the job was too short for even one unit, the waiting tasks end with a WalltimeError instead.
+        If the job was too short for even one unit, the worker stays, and all waiting tasks end with a WalltimeError.
         """
         error = time_of_worker.schedule.first_cut_off() if self._answers else None
         if error is not None:
@@ -220,8 +221,8 @@ class Station(WorkerPlugin):
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """Waits for the next task and returns it. Returns None if the work has to end, because the station was stopped
-        or because no task came for IDLE_SECONDS.
+        """Waits for the next task and returns its _Errand, which has a work unit. Returns None if the work has to end,
+        because the station was stopped or because no task came for IDLE_SECONDS.
         """
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
@@ -234,7 +235,6 @@ class Station(WorkerPlugin):
         return errand or self._next()
 
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
-        """Yields the unit of `first`, then the units of all tasks in the queue. Ends when the queue is empty."""
         yield first.unit
         while True:
             try:
@@ -278,8 +278,8 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns where the user asked for a GPU, for a message: `--resources GPU of Dask worker <address>`. Returns "" if
-    the worker declares no GPU.
+    """Returns a text that says where the user asked for a GPU, for a message: `--resources GPU of Dask worker
+    <address>`. Returns "" if `worker` declares no GPU.
     """
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""

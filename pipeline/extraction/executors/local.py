@@ -31,8 +31,8 @@ class LocalExecutor:
     """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
     A unit that killed three workers runs at the end in a new process of its own. If the unit kills the new process too,
-    the unit is not tried again, and `run` raises SetAsideError. If a single worker dies, the whole command dies, so a
-    single worker counts deaths in earlier commands.
+    the unit is not tried again, and `run` raises SetAsideError. The death of a single worker is the end of the command.
+    So with one worker, deaths in earlier commands are counted.
     """
 
     def __init__(self, workers: int) -> None:
@@ -47,8 +47,10 @@ class LocalExecutor:
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     """Runs `units` with one worker in this process. Takes a unit from `units` only when the worker can begin that unit.
+    `report` is called with each event.
 
-    Raises the errors of `Executor.run`.
+    Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the allotted time of
+    `job` ends before all units are done. Raises WalltimeError if not even one unit fits into that time.
     """
     worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
     _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
@@ -91,8 +93,8 @@ class _Member:
 class _Pool:
     """Starts worker processes, sends them units and collects their events.
 
-    A unit whose worker died runs again. After `max_deaths` deaths the unit becomes a suspect and is not run again by
-    this pool.
+    A unit whose worker died runs again. After `max_deaths` deaths the unit counts as a suspect. The pool does not run
+    it any more, and `run` returns it.
     """
 
     def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
@@ -105,7 +107,8 @@ class _Pool:
         self.members: list[_Member] = []
 
     def run(self, workers: int) -> list[WorkUnit]:
-        """Runs the units in `workers` processes and returns the suspects: the units that killed `max_deaths` workers.
+        """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed as many workers
+        as `max_deaths` of the constructor.
 
         Raises the error of the first worker that fails. A worker whose time is up leaves the remaining units to the
         other workers. In that case the method raises OutOfTimeError or WalltimeError at the end.
@@ -196,8 +199,8 @@ class _Pool:
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Returns whether work on `shard` may have killed the worker process of `member`, which is dead.
 
-        The result is True if the process held the lease of the shard and had begun to compute it. Without leases it is
-        always True.
+        The result is True if the process held the lease of the shard and had begun to compute it. On a storage that
+        cannot hold leases it is always True.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True
@@ -215,7 +218,8 @@ def _work(
     begun: float,
 ) -> None:
     """Runs worker number `worker_index` in a child process. It asks the parent through `connection` for units until no
-    unit is left, or `allotted` ends. A unit has some of the stage keys `keys`.
+    unit is left, or until the time `allotted` has passed. A unit has some of the stage keys `keys`. `cache` is the path
+    of the cache.
 
     `begun` is the time at which the parent started this process, by time.monotonic, which all processes share.
     """

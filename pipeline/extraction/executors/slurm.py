@@ -68,8 +68,8 @@ def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | No
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """Loads the networks in this process. Raises CacheMismatch if the weights of the config are not those of the cache.
-    `report` is called with an event for each network.
+    """Loads the networks that `job` needs in this process. Raises CacheMismatch if the weights of the config are not
+    those of the cache. `report` is called with an event for each network.
 
     The executor calls this function in place of submitting a job to SLURM, if no shard is left to compute.
     """
@@ -90,10 +90,8 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
 
 
 def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
-    """Returns the submission of a job array that works on some of `units` and has not ended. An earlier command
-    submitted it.
-
-    Returns None if there is no such job array.
+    """Returns the Submission of an earlier command whose job array works on some of `units` and has not ended. Returns
+    None if there is no such job array.
     """
     asked = {(unit.shard, key) for unit in units for key in unit.keys}
     for submission in under_way(job.cache.storage, "extract"):

@@ -46,8 +46,8 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """Adds a mean and a variance for each norm to `state` and returns the result. If the file has means and variances
-    already, returns `state` unchanged.
+    """Adds a mean and a variance for each norm to the state dict `state` and returns the result. If the file has means
+    and variances already, returns `state` unchanged.
 
     In files without them, norms have only a scale and a shift: scale * x + shift. With a mean of 0 and a variance of 1
     - epsilon, a batch norm computes the same.
@@ -63,8 +63,8 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Returns `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such a norm
-    changes nothing. If the file has norms there already, returns `state` unchanged.
+    """Returns the tensors `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such
+    a norm changes nothing. If the file has norms there already, returns `state` unchanged.
 
     A file has no norms there if video-nonlocal-net trained the network without NONLOCAL.USE_BN. It calls such networks
     `affine`.

@@ -37,9 +37,10 @@ class Converted:
 
 
 def convert(state: State) -> Converted:
-    """Returns the checkpoint `state` with kinegraph's names in place of the names of the file.
+    """Returns the checkpoint `state` as a Converted, with kinegraph's names in place of the names of the file.
 
-    Each tensor is renamed, left out for a known reason (such as the classifier), or listed as unknown.
+    Each tensor of the file is either renamed, or ignored for a known reason (such as the classifier), or listed as
+    unknown.
     """
     format_ = next((candidate for candidate in FORMATS if candidate.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}

@@ -19,13 +19,14 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 class Format:
     """Describes the names that another code base uses for the tensors of networks that kinegraph has too.
 
-    sign: regular expression. A file in which one name matches it has this format.
-    pairs: (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If
-    several pairs match, the first is used.
-    ignored: regular expression -> reason. Tensors of the file with a matching name are not used, for this reason.
-    adapt: a function that returns a state dict with kinegraph's names after changes other than renaming.
-    only_for: a prefix of names of networks. Only these networks may take the weights, even if others have tensors of
-    the same names.
+    `name` is the name of the format. `sign` is a regular expression: a file in which one name matches it has this
+    format. `pairs` are (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both
+    names. If several pairs match, the first is used.
+
+    `ignored` maps regular expressions to reasons. Tensors of the file with a matching name are not used, for this
+    reason. `adapt` is a function that returns a state dict with kinegraph's names after changes other than renaming.
+    `only_for` is a prefix of names of networks. Only these networks may take the weights, even if others have tensors
+    of the same names.
     """
 
     name: str
@@ -40,8 +41,8 @@ class Format:
         return any(re.fullmatch(self.sign, key) for key in keys)
 
     def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name for a name in the file (`res_conv1_bn_s` -> `bn1.weight`). Returns None if kinegraph
-        has no name for it.
+        """Returns kinegraph's name of the tensor with a given name in the file (`res_conv1_bn_s` -> `bn1.weight`).
+        Returns None if kinegraph has no name for it.
         """
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
@@ -52,8 +53,8 @@ class Format:
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns why the tensor with this name in the file is not used, for example "classifier". Returns None if it
-        must be used.
+        """Returns why a tensor in the file is not used, for example "classifier". Returns None if the tensor must be
+        used. The function is called with the name of the tensor in the file.
         """
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
@@ -76,7 +77,7 @@ def _translated(name: str, pairs: Iterable[Pair]) -> str | None:
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
-    r"""Returns a regular expression that matches the names of a template. `res{stage}.weight` becomes
+    r"""Returns a regular expression that matches the names that `template` describes. `res{stage}.weight` becomes
     `res(?P<stage>\d+)\.weight`.
     """
     literal = re.split(r"\{(\w+)\}", template)
