@@ -4,34 +4,42 @@ Without this comparison, a better score after fine-tuning may come from the long
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.documents import parsed
+from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.regular import read_regular
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.finetuning import finetune, score_from_pixels
+from kinegraph.pipeline.training.results import read_results
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs, wanted_runs
+from kinegraph.pipeline.training.tuned_run import TunedRun
+from kinegraph.pipeline.training.tuning_start import identity_of, start_of
 from kinegraph.stages.device import pick_device
-from kinegraph.stages.training.checkpoint import is_trained, load_run
+from kinegraph.stages.training.checkpoint import EXTRACT_FILE, is_trained, load_record, load_run
 from kinegraph.stages.training.evaluation import evaluate
 from kinegraph.stages.training.train import seeded, train
 
 CONVERGED = "converged"  # folder below `train.run`
+COMPARISON_FILE = "comparison.json"  # in the folder of a tuned run
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointComparison:
+class JointComparison(BaseModel):
     """Test scores of one seed, from 0 to 1, after different trainings. All of them start from one trained run.
 
     `start` is the score of that run itself. `joint` is the score after fine-tuning of head and backbone, which took
     `joint_seconds` and is scored from pixels. `head_alone` is the score after the head alone was trained on the cache
     for as many epochs as fine-tuning. `head_at_cost` is the score after the head alone was trained for `epochs_at_cost`
-    epochs, which take about as many seconds as fine-tuning.
+    epochs, which take about as many seconds as fine-tuning. `tuned_sha256` is the digest of the head after fine-tuning.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     seed: int
     start: float
@@ -40,6 +48,7 @@ class JointComparison:
     head_at_cost: float
     epochs_at_cost: int
     joint_seconds: float
+    tuned_sha256: str
 
 
 def compare(
@@ -49,7 +58,7 @@ def compare(
     these runs further in several ways, with the options in `finetune` of the config. Returns one JointComparison of the
     scores per seed.
 
-    Runs that are finished are kept. `note` is called with a line of text at each step.
+    Runs and comparisons that are finished are kept. `note` is called with a line of text at each step.
     """
     keys = config.train.variants[variant] | {"epochs": epochs}
     section = {"run": f"{config.train.run}/{CONVERGED}", "variants": {variant: keys}}
@@ -61,11 +70,14 @@ def compare(
 
 
 def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None]) -> JointComparison:
-    run = f"{start}-tuned"
-    section = config.finetune.model_copy(update={"start": str(start), "seed": seed, "run": run})
+    run = Path(f"{start}-tuned")
+    section = config.finetune.model_copy(update={"start": str(start), "seed": seed, "run": str(run)})
     tuning = config.model_copy(update={"finetune": section})
-    tuned = finetune(tuning, overwrite=is_trained(Path(run)))
+    tuned = _finished(tuning, run) or finetune(tuning, overwrite=is_trained(run))
     note(f"      seed {seed}: fine-tuned in {tuned.results.seconds:.0f} s")
+    digest, file = load_record(run).weights_sha256, run / COMPARISON_FILE
+    if file.exists() and (kept := parsed(str(file), read_regular(file), JointComparison)).tuned_sha256 == digest:
+        return kept
     split = section.test_split
     before = evaluate_run(start, split=split).result
     metric = next(iter(before.metrics))
@@ -73,7 +85,7 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
     epochs = max(section.epochs, round(tuned.results.seconds / seconds * section.epochs))
     head_at_cost, _ = _head_alone(tuning, start, epochs, metric)
     note(f"      seed {seed}: head alone, {section.epochs} and {epochs} epochs")
-    return JointComparison(
+    comparison = JointComparison(
         seed=seed,
         start=before.metrics[metric],
         joint=score_from_pixels(tuned, split).metrics[metric],
@@ -81,7 +93,21 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
         head_at_cost=head_at_cost,
         epochs_at_cost=epochs,
         joint_seconds=tuned.results.seconds,
+        tuned_sha256=digest,
     )
+    write_whole(file, [comparison.model_dump_json(indent=1).encode()])
+    return comparison
+
+
+def _finished(config: Config, folder: Path) -> TunedRun | None:
+    """Returns the tuned run in `folder` if fine-tuning with `config` would make the same run again, else None."""
+    if not is_trained(folder):
+        return None
+    start = start_of(config, Cache(config.cache), allow_code=False)
+    identity = {"start": str(start.folder)} | identity_of(config, start)
+    if load_record(folder).finetune != identity:
+        return None
+    return TunedRun(folder=folder, results=read_results(folder), config_file=folder / EXTRACT_FILE)
 
 
 def _head_alone(config: Config, start: Path, epochs: int, metric: str) -> tuple[float, float]:

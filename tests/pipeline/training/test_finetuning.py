@@ -364,8 +364,10 @@ def test_the_command(home: Home, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, command).exit_code == 2, "the folder holds a run already"
 
 
-def test_joint_training_is_compared_with_the_head_alone(home: Home, tmp_path: Path) -> None:
-    """All ways start from one run, and the head alone trains as long as backbone and head together."""
+def test_joint_training_is_compared_with_the_head_alone(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ways start from one run, and the head alone trains as long as both together. What is finished is kept."""
     document = home.document | {"train": home.document["train"] | {"run": str(tmp_path / "runs")}}
     config = check_config(document | {"finetune": {"epochs": 1, "batch_size": 4, "threads": 1}}, "test")
     notes: list[str] = []
@@ -377,6 +379,14 @@ def test_joint_training_is_compared_with_the_head_alone(home: Home, tmp_path: Pa
     assert tuned.finetune["start"] == str(tmp_path / "runs" / "converged")
     assert {found.joint, found.head_alone, found.head_at_cost} <= {0.0, 0.5, 1.0}
     assert any("converged trained" in note for note in notes)
+    (tmp_path / "runs" / "converged-tuned" / "comparison.json").unlink()
+    monkeypatch.setattr(joint_comparison, "finetune", None)
+    (again,) = compare(config, "regions", 2, 1, notes.append)
+    assert again.model_copy(update={"epochs_at_cost": 0, "head_at_cost": 0}) == found.model_copy(
+        update={"epochs_at_cost": 0, "head_at_cost": 0}
+    )
+    monkeypatch.setattr(joint_comparison, "train", None)
+    assert compare(config, "regions", 2, 1, notes.append) == [again]
 
 
 def test_the_head_alone_is_validated_on_the_split_of_fine_tuning_or_not_at_all(
