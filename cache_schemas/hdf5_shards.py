@@ -153,8 +153,8 @@ def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
 
 
 class Hdf5Store:
-    """Stores the arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path. A shard has `shard_clips`
-    rows.
+    """Stores the arrays of a cache in files shards/<key>/<nnnnnn>.h5 on a POSIX path. The file data.h5 shows all shards
+    as one array each. A shard has `shard_clips` rows.
 
     Raises CacheError for a cache at a URL.
     """

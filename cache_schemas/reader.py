@@ -187,7 +187,7 @@ class CachedClips:
         return sealed, ok & sealed
 
     def _in_memory(self) -> dict[str, np.ndarray] | None:
-        """Returns array name -> values of all clips of the data set where `preload` is true, else None.
+        """Returns None, or array name -> values of all clips of the data set if `preload` is true.
 
         Raises CacheError where the free memory cannot hold the values.
         """

@@ -17,7 +17,8 @@ from kinegraph.stages.remote.urls import is_url, located
 
 
 def listed_videos(videos: Sequence[str | Path]) -> list[str]:
-    """Returns the given files and URLs, and all videos below the given folders, in order. Each is listed once.
+    """Returns the given files and URLs, and all videos below the given folders, in the order of `videos`. The videos of
+    a folder are sorted. Each is listed once.
 
     Raises DatasetError for a folder without a video.
     """

@@ -205,8 +205,8 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
 
 def _begin(folder: Path, start: TuningStart) -> None:
-    """Prepares the folder of a tuned run. Removes temporary files of dead processes. If the run to start from has a
-    user's own head, copies its code to `folder`.
+    """Prepares `folder` for a tuned run. Removes temporary files of dead processes. If `start`, the run to start from,
+    has a user's own head, copies its code to `folder`.
     """
     sweep(folder)
     if (start.folder / CODE_FILE).exists():

@@ -128,10 +128,10 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns a dict that must be equal if a fine-tuning is to be continued.
+    """Returns a dict that a fine-tuning records. A later call continues it only if its dict is equal.
 
-    It has the options that only the section `finetune` of `config` has. It also has digests of the run `start`, from
-    which the fine-tuning begins, and of its backbones.
+    It has those options in `finetune` of `config` that the section `train` lacks. It also has digests of the run
+    `start`, from which the fine-tuning begins, and of its backbones.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)

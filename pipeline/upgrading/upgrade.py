@@ -353,8 +353,8 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Writes the shard of the stage `clips` again and seals it. The new frame times, by the latest rules, are
-    `verdict.frame_times`. `stage` is the stage `clips` as it is after the upgrade.
+    """Writes the shard `verdict.shard` of the stage `clips` again and seals it. The new frame times, by the latest
+    rules, are `verdict.frame_times`. `stage` is the stage `clips` as it is after the upgrade.
 
     Does nothing if the shard was already written by an upgrade that was stopped.
     """

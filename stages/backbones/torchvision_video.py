@@ -34,7 +34,7 @@ class S3D(Backbone):
 
 class R2Plus1D(Backbone):
     """R(2+1)D-18, which is a ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248). `stages`
-    maps the name of each tap to torchvision's submodules that compute it.
+    maps each tap to the names of torchvision's submodules between the tap before and this tap.
     """
 
     stages: ClassVar = {

@@ -112,8 +112,8 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch
 def directions(velocities: Tensor) -> Tensor:
     """Returns the class of each velocity, int64 [...]. `velocities` [..., 2] are (x, y) in pixels per frame.
 
-    The class is the number of the nearest of NUM_DIRECTIONS evenly spaced directions. Direction 0 is that of x. It is
-    STILL for speeds below STILL_PX pixels per frame.
+    The class is the number of the nearest of NUM_DIRECTIONS evenly spaced directions. Direction 0 is that of x, and
+    the numbers rise from x towards y. For speeds below STILL_PX pixels per frame the class is STILL.
     """
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS

@@ -60,8 +60,9 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG, which has V nodes with D channels in
-    each frame. There are B clips of T frames. C is `channels`, H is `height` and W is `width`.
+    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG. There are B clips of T frames. C is
+    `channels`, H is `height` and W is `width`. By the options, the graph has V nodes in each frame (`scales`), with D
+    channels each (`dim`).
 
     The vector is the sum over the V nodes, [B, D]. The option `readout` says whether the nodes are those of the last
     frame or the means over the frames. With the option `residual`, a `ScaledResidual` maps the vector to [B, C]. The

@@ -36,8 +36,8 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 class AtHand:
     """The file of a video on this machine. `file` is the path of the video itself, or of a copy of it.
 
-    For a copy, `original` is (URL, RemoteInfo of the store), and `fetch_seconds` is the time that the copying took. For
-    a local file they are None and 0.
+    For a copy, `original` is (URL of the video, RemoteInfo of its server or bucket), and `fetch_seconds` is the time
+    that the copying took. For a local file they are None and 0.
     """
 
     file: str

@@ -77,7 +77,11 @@ class SpeedComparison:
 
 
 class Extraction:
-    """Extracts the clips `rows` again and again, each time into a new cache in `folder`. Networks are loaded once."""
+    """A whole extraction of the clips `rows` that can be measured several times. Networks are loaded once.
+
+    One call of `run` is one extraction. `prepare` must be called before the next `run`: it deletes `folder`, which
+    belongs to this object alone, and makes a new cache there.
+    """
 
     def __init__(self, config: Config, cache: Cache, folder: Path, rows: Sequence[ClipRow]) -> None:
         self.config, self.cache, self.folder, self.rows = config, cache, folder, rows

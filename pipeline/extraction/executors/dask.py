@@ -95,7 +95,9 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 
 class DaskSubmission:
-    """Submits units to the scheduler, as many at a time as keep all workers busy, and collects their events."""
+    """Submits units to the scheduler, as many at a time as keep all workers busy. Calls `report` with each
+    event (`extraction/events.py`), for example that a unit was sealed.
+    """
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
