@@ -43,8 +43,8 @@ lint: .venv/installed
 # shows in two minutes that it runs, and OPTIONS='--device cuda --clips 256' measures a GPU.
 bench: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt torchcodec || echo "torchcodec is left out"
-	$(BIN)/python -m benchmarks.extraction --json benchmarks/results/extraction.json $(OPTIONS)
-	$(BIN)/python -m benchmarks.stores --json benchmarks/results/stores.json $(filter --quick,$(OPTIONS))
+	$(BIN)/python -m benchmarks.extraction --json benchmarks/measured/extraction.json $(OPTIONS)
+	$(BIN)/python -m benchmarks.stores --json benchmarks/measured/stores.json $(filter --quick,$(OPTIONS))
 	$(BIN)/python -m benchmarks.render
 
 # All other scripts, which print the ratios behind the claims about speed.

@@ -1,4 +1,4 @@
-"""Writes the measured tables of docs/benchmarks.md from benchmarks/results/*.json: `python -m benchmarks.render`.
+"""Writes the measured tables of docs/benchmarks.md from benchmarks/measured/*.json: `python -m benchmarks.render`.
 
 The text outside of the two marks stays. `make bench` measures, and then runs this script. A test fails where the page
 is not what the files say.
@@ -12,7 +12,7 @@ from typing import Any
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.machine.alternation import Spread, ratios
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "measured"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- `python -m benchmarks.render` writes from here -->", "<!-- to here -->"
 NONE_YET = "No figures are recorded yet. `make bench` measures them and writes them here."
