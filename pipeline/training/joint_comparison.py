@@ -103,9 +103,10 @@ def _finished(config: Config, folder: Path) -> TunedRun | None:
     """Returns the tuned run in `folder` if fine-tuning with `config` would make the same run again, else None."""
     if not is_trained(folder):
         return None
-    start = start_of(config, Cache(config.cache), allow_code=False)
+    start, record = start_of(config, Cache(config.cache), allow_code=False), load_record(folder)
+    options = config.finetune.model_copy(update={"head": start.record.head}).shared_with_train
     identity = {"start": str(start.folder)} | identity_of(config, start)
-    if load_record(folder).finetune != identity:
+    if (record.train, record.finetune) != (options, identity):
         return None
     return TunedRun(folder=folder, results=read_results(folder), config_file=folder / EXTRACT_FILE)
 

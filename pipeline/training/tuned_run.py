@@ -19,7 +19,7 @@ from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.heads.online import OnlineEntry
 from kinegraph.stages.training.checkpoint import EXTRACT_FILE, describe_run, save_run
-from kinegraph.stages.training.options import HEAD, TrainOptions
+from kinegraph.stages.training.options import HEAD
 from kinegraph.stages.training.state import remove_state
 
 
@@ -67,10 +67,9 @@ def save_tuned(
     recipe = tuned.document()
     for entry in start.entries:  # a run may be moved with its weights
         recipe["backbones"][entry.name]["weights"] = f"{entry.name}.safetensors"
-    options = TrainOptions(**config.finetune.model_dump(include={*TrainOptions.model_fields}))
     record = describe_run(
-        start.head, clips, options, tuple(cache.classes), metrics, cache=cache.location, features=features,
-        trained_on=results.trained_on, recipe=recipe,
+        start.head, clips, config.finetune.shared_with_train, tuple(cache.classes), metrics, cache=cache.location,
+        features=features, trained_on=results.trained_on, recipe=recipe,
     )  # fmt: skip
     added = {"cache_fingerprint": fingerprint, "finetune": {"start": str(start.folder)} | identity_of(config, start)}
     save_run(folder, start.head, record.model_copy(update=added))

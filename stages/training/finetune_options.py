@@ -60,6 +60,11 @@ class FinetuneOptions(TrainOptions):
     )
     views: ViewOptions = Field(ViewOptions(), description="random views of the training clips, see below")
 
+    @property
+    def shared_with_train(self) -> TrainOptions:
+        """Returns those of the options that the section `train` has too. A tuned run records them."""
+        return TrainOptions(**self.model_dump(include={*TrainOptions.model_fields}))
+
     @field_validator("unfreeze", mode="before")
     @classmethod
     def _one_tap_is_a_list(cls, value: object) -> object:

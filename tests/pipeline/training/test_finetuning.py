@@ -387,6 +387,10 @@ def test_joint_training_is_compared_with_the_head_alone(
     )
     monkeypatch.setattr(joint_comparison, "train", None)
     assert compare(config, "regions", 2, 1, notes.append) == [again]
+    for other in ({"epochs": 2}, {"batch_norm": "train"}):
+        section = config.finetune.model_copy(update=other)
+        with pytest.raises(TypeError, match="'NoneType' object is not callable"):  # it would be tuned anew
+            compare(config.model_copy(update={"finetune": section}), "regions", 2, 1, notes.append)
 
 
 def test_the_head_alone_is_validated_on_the_split_of_fine_tuning_or_not_at_all(
