@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -124,8 +124,8 @@ class CachedClips:
         in_split = self._in_split(split, clips.column("split").to_pylist())
         sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))
         self.rows: np.ndarray = np.flatnonzero(in_split & ok)
-        self.num_unsealed = int((in_split & ~sealed).sum())
-        self.unsealed_videos = frozenset(self._videos[row] for row in np.flatnonzero(in_split & ~sealed))
+        self._unsealed_rows = np.flatnonzero(in_split & ~sealed)
+        self.num_unsealed = len(self._unsealed_rows)
         failed = {str(self._videos[row]): int(row) for row in np.flatnonzero(in_split & sealed & ~ok)}
         for row in self.rows:
             failed.pop(str(self._videos[row]), None)
@@ -135,6 +135,11 @@ class CachedClips:
         self._of_video: dict[str, list[int]] = {}  # video_id -> clip numbers in the order of time; made when needed
         self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
+
+    @cached_property
+    def unsealed_videos(self) -> frozenset[str]:
+        """Returns the ids of the videos of the split of which a clip is not extracted yet."""
+        return frozenset(self._videos[row] for row in self._unsealed_rows)
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
         """Returns the rectangle (x1, y1, x2, y2) of the video that each row of the cache shows: float64 [rows, 4], in

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.reader import CachedClips
@@ -58,16 +59,11 @@ class VideoSequences:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
+        padded = partial(pad_sequence, batch_first=True)
         batch = {
-            name: (torch.stack if name in PER_VIDEO else _padded)([sample[name] for sample in samples])
+            name: (torch.stack if name in PER_VIDEO else padded)([sample[name] for sample in samples])
             for name in samples[0]
         }
         lengths = [len(sample["clip_index"]) for sample in samples]
-        batch["mask"] = pad_sequence([torch.ones(length, dtype=torch.bool) for length in lengths], batch_first=True)
+        batch["mask"] = padded([torch.ones(length, dtype=torch.bool) for length in lengths])
         return batch
-
-
-def _padded(sequences: "list[Tensor]") -> "Tensor":
-    from torch.nn.utils.rnn import pad_sequence
-
-    return pad_sequence(sequences, batch_first=True)

@@ -116,6 +116,11 @@ class RunOptions(StageOptions):
         return 1 if self.executor in ("dask", "slurm") else max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
+    def decode_threads(self) -> int:
+        """Returns the number of threads of one worker that decode ahead. With the executor `inline` it is 0."""
+        return 0 if self.executor == "inline" else self.worker_threads
+
+    @property
     def jobs_walltime_seconds(self) -> float | None:
         """Returns the time limit in seconds of the batch jobs that run Dask workers. Returns None if no such jobs are
         used, or if the config sets no limit.

@@ -75,7 +75,6 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
     if not plan.units:
         return None
     unit = _typical(plan.units)
-    inline = config.run.executor == "inline"
     progress = Progress(clips_of(cache, [unit]), "calibrate")
     progress(Preparing(doing=f"running shard {unit.shard} in a temporary folder"))
     with closing(progress), tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
@@ -87,14 +86,15 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
         _copy_sealed(cache, temporary, read, unit.shard)
         begun = time.monotonic()
-        worker.run([unit], decode_threads=0 if inline else worker.threads)
+        worker.run([unit], decode_threads=config.run.decode_threads)
         seconds = time.monotonic() - begun
         records = [temporary.ledger.read(key, unit.shard) for key in unit.keys]
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     last = records[-1].seconds if records[-1] else {}
     computing, beside, on_device = of_computing(last), of_prefix(THREADS, last), of_prefix(DEVICE, last)
     failed = len({failure.clip_id for record in records if record for failure in record.failures})
-    clips, workers = len(cache.shard_rows(unit.shard)), 1 if inline else config.run.workers
+    workers = 1 if config.run.executor == "inline" else config.run.workers
+    clips = len(cache.shard_rows(unit.shard))
     missing = sum(len(cache.shard_rows(other.shard)) for other in plan.units)
     return Calibration(
         clips=clips,
@@ -108,7 +108,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         device_seconds=on_device,
         limit=limit(
             config,
-            _machine(worker, inline),
+            _machine(worker),
             computing,
             beside,
             on_device,
@@ -133,7 +133,7 @@ def _keep_batches(worker: Worker) -> dict[str, KeepingRunner]:
     return keeping
 
 
-def _machine(worker: Worker, inline: bool) -> Machine:
+def _machine(worker: Worker) -> Machine:
     device = worker.loaded.device
     try:
         require_precision("bf16", device, "precision")
@@ -143,7 +143,7 @@ def _machine(worker: Worker, inline: bool) -> Machine:
     return Machine(
         is_cpu=device.type == "cpu",
         cores=os.cpu_count() or 1,
-        decoders=0 if inline else worker.threads,
+        decoders=worker.config.run.decode_threads,
         has_fast_bf16=has_fast_bf16,
     )
 

@@ -85,10 +85,9 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     keys = {key for unit in plan.units for key in unit.keys}
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
     shards = 2 * cache.shard_clips * row_bytes  # one being filled, one being written
-    threads = 0 if config.run.executor == "inline" else config.run.worker_threads
     # 2: decoded ahead, and the video that exceeds that; 1: being assembled; 2: waiting for the queue, in the network
     batches = 2 + 1 + BATCHES_AHEAD + 2
-    clips = batches * config.run.batch_size + threads + _most_rows_of_a_video(cache)
+    clips = batches * config.run.batch_size + config.run.decode_threads + _most_rows_of_a_video(cache)
     return shards + clips * _clip_bytes(plan.declared, cache, keys)
 
 

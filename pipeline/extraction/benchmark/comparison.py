@@ -30,7 +30,6 @@ from kinegraph.pipeline.extraction.benchmark.plain_loop import FrameSource, Pill
 from kinegraph.pipeline.extraction.benchmark.torchcodec_frames import TorchcodecFrames
 from kinegraph.pipeline.extraction.events import Event
 from kinegraph.pipeline.extraction.feed import Feed
-from kinegraph.pipeline.extraction.networks import load
 from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.worker import Worker
 from kinegraph.pipeline.machine import hardware
@@ -88,14 +87,13 @@ class Extraction:
         self.made = self._new_cache()
         self.units = make_plan(config, self.made).units
         keys = {key for unit in self.units for key in unit.keys}
-        self.loaded = load(config, self.made, keys, _say_nothing)
-        self.decode_threads = 0 if config.run.executor == "inline" else config.run.worker_threads
-        self.prepare()
+        self.worker = Worker(config, self.made, keys, _say_nothing, UnitSchedule(None))
+        self.loaded = self.worker.loaded
 
     def without(self, clip_ids: set[str]) -> None:
         """Removes the clips with the ids `clip_ids` from this extraction, whose cache is then empty again."""
         self.rows = [row for row in self.rows if row.clip_id not in clip_ids]
-        self.made = self._new_cache()
+        self.prepare()
         self.units = make_plan(self.config, self.made).units
 
     def _new_cache(self) -> Cache:
@@ -109,7 +107,7 @@ class Extraction:
         self.worker = Worker(self.config, self.made, (), _say_nothing, UnitSchedule(None), loaded)
 
     def run(self) -> None:
-        self.worker.run(self.units, decode_threads=self.decode_threads)
+        self.worker.run(self.units, decode_threads=self.config.run.decode_threads)
 
     def failures(self) -> dict[str, str]:
         """Returns clip id -> reason in words, for each clip that failed in the last run."""
@@ -125,7 +123,7 @@ class Extraction:
             self.loaded.wanted,
             batch_size=run.batch_size,
             timeout_seconds=run.video_timeout_seconds,
-            threads=self.decode_threads,
+            threads=run.decode_threads,
             staging=run.staging,
         )
         with closing(feed.batches(self.units)) as batches:
@@ -233,7 +231,6 @@ def _recorded(extraction: Extraction) -> list[Forward]:
                 f"{clip_id}: {detail}"
             )
         extraction.without({*failures})
-        extraction.prepare()
 
 
 def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str, str]]:
