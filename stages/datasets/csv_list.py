@@ -4,9 +4,13 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.remote.urls import is_url
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "split", "start", "end")  # columns that are read; other columns are ignored
@@ -27,6 +31,25 @@ def decoded(path: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path}: line {line}: not UTF-8: {sentence(error)} Save it as UTF-8.") from error
+
+
+def text_of(key: str, path: str, tries: int = 1) -> str:
+    """Returns the text of the file or URL `path`. Raises DatasetError where it cannot be read.
+
+    `key` is the option that states the path, for messages. `tries` is how often a URL is requested.
+    """
+    try:
+        if is_url(path):
+            from kinegraph.stages.remote.remote import Remote  # imported here, because files do not need it
+
+            return decoded(path, Remote(tries).read(path, TABLE_BYTES))
+        return decoded(path, read_regular(path, TABLE_BYTES))
+    except FileNotFoundError:
+        raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
+    except OSError as error:
+        raise DatasetError(f"{key}: {sentence(error)}") from error
+    except DecodeError as error:
+        raise DatasetError(f"{key}: {sentence(error.detail)}") from error
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:

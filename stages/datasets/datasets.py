@@ -7,12 +7,15 @@ from kinegraph.stages.datasets.folder import list_folder
 from kinegraph.stages.datasets.interactions import list_interactions
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from kinegraph.stages.datasets.owners_options import Ucf101Options
 from kinegraph.stages.datasets.sync_mnist import list_sync_mnist
+from kinegraph.stages.datasets.ucf101 import list_ucf101
 
 LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
     FolderOptions: list_folder,
     InteractionsOptions: list_interactions,
     SyncMnistOptions: list_sync_mnist,
+    Ucf101Options: list_ucf101,
 }
 
 

@@ -1,31 +1,19 @@
 """Lists videos in class folders, at a URL, or in a csv. Torch-free."""
 
-import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.clips_table import Interval
-from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
-from kinegraph.cache_schemas.words import counted, sentence
-from kinegraph.stages.datasets.csv_list import csv_lines, decoded
+from kinegraph.stages.datasets.csv_list import csv_lines, text_of
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
+from kinegraph.stages.datasets.folders import SET_RATE, VIDEO_SUFFIXES, require_folder, split_and_label, videos_below
 from kinegraph.stages.datasets.listing import Entry, Listing, OnVideosMade, listing_of
 from kinegraph.stages.datasets.options import FolderOptions
-from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.opening import on_disk, printable
 from kinegraph.stages.remote.urls import FILE, UrlError, is_url, located
-
-if TYPE_CHECKING:
-    from kinegraph.stages.remote.remote import Remote
-
-SET_RATE = "For folders of images set dataset.frame_rate: how many images a second they are."
-log = logging.getLogger("kinegraph")
 
 
 def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
@@ -36,8 +24,7 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
     made. Raises DatasetError where a folder or file is missing, where there is no video, or where the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
-    if not is_url(root) and not Path(root).is_dir():
-        raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
+    require_folder(root)
     left_out: Mapping[str, int] = {}
     if options.annotations:
         entries = entries_of_csv(root, options.annotations.removeprefix(FILE), tries)
@@ -64,7 +51,7 @@ def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
         names = options.classes or ()
     else:
         path = options.classes.removeprefix(FILE)
-        names = tuple(filter(None, map(str.strip, _text("dataset.classes", path, tries).splitlines())))
+        names = tuple(filter(None, map(str.strip, text_of("dataset.classes", path, tries).splitlines())))
         if not names:
             raise DatasetError(f"dataset.classes: {path} is empty; expected one class a line.")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -72,31 +59,12 @@ def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
     return names
 
 
-def _remote(tries: int) -> "Remote":
-    from kinegraph.stages.remote.remote import Remote  # imported here, because folders do not need it
-
-    return Remote(tries)
-
-
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
     """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
 
-    `root` is a folder, or the URL of a server that lists its files. `tries` is how often a URL is requested. If
-    `frame_rate` is set, folders of numbered images are videos too. Raises DatasetError where the server lists no files.
-    Raises DatasetError if there are only folders of images and `frame_rate` is None.
+    See `videos_below` for the parameters and the errors.
     """
-    try:
-        below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
-    except DecodeError as error:
-        told = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
-        raise DatasetError(told) from error
-    if frame_rate is not None:
-        below.take_folders()
-    elif below.folders:
-        words = f"{counted(len(below.folders), 'folder')} of numbered images below {root}, as {below.folders[0][1]}"
-        if not below.videos:
-            raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
-        log.warning("left out, as dataset.frame_rate is not set: %s", words)
+    below = videos_below(root, frame_rate, tries)
     images = {path: images for _, path, images in below.folders}
     places = split_and_label(video_id for video_id, _ in below.videos)
     entries = [
@@ -129,23 +97,7 @@ def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
 
     Raises DatasetError where a line is wrong.
     """
-    return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
-
-
-def _text(key: str, path: str, tries: int) -> str:
-    """Returns the text of the file or URL `path`. Raises DatasetError where it cannot be read.
-
-    `key` is the option that states the path, for messages. `tries` is how often a URL is requested.
-    """
-    try:
-        read = _remote(tries).read if is_url(path) else read_regular
-        return decoded(path, read(path, TABLE_BYTES))
-    except FileNotFoundError:
-        raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
-    except OSError as error:
-        raise DatasetError(f"{key}: {sentence(error)}") from error
-    except DecodeError as error:
-        raise DatasetError(f"{key}: {sentence(error.detail)}") from error
+    return list(_csv_entries(root, annotations, text_of("dataset.annotations", annotations, tries)))
 
 
 def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:

@@ -5,11 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import NumberedImages, numbered_images, numbered_name
 from kinegraph.stages.decode.opening import printable
+from kinegraph.stages.remote.urls import is_url
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2ts .m2v .m4v .mjpeg "
@@ -21,6 +24,7 @@ SPLIT_OF = {
 }  # fmt: skip
 NO_ENDING, MAX_ENDING = "(no ending)", 16  # characters
 MAX_SAID = 10
+SET_RATE = "For folders of images set dataset.frame_rate: how many images a second they are."
 log = logging.getLogger("kinegraph")
 
 
@@ -45,7 +49,7 @@ class Below:
         A file with the ending of a video, such as `.mp4`, is added to `videos`. Any other file is counted in
         `left_out`.
         """
-        if is_video(below):
+        if is_video(below) and not _is_macos_twin(below):
             self.videos.append((printable(below), printable(path)))
         else:
             self.left_out[_ending(below)] += 1
@@ -81,6 +85,11 @@ class Below:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
             log.warning("... and %d more are not listed.", len(self.skipped) - MAX_SAID)
+
+
+def _is_macos_twin(below: str) -> bool:
+    """Returns whether a file holds what macOS knows about another file. `._push.mp4` is no video."""
+    return below.rpartition("/")[2].startswith("._")
 
 
 def is_video(name: str) -> bool:
@@ -142,6 +151,39 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
         contents.add(below, url)
     contents.videos.sort()
     return contents
+
+
+def require_folder(root: str) -> None:
+    """Raises DatasetError if `root`, a path without `file://`, is neither a folder nor a URL."""
+    if not is_url(root) and not Path(root).is_dir():
+        raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
+
+
+def videos_below(root: str, frame_rate: float | None, tries: int) -> Below:
+    """Returns a Below with the videos below `root`, which is a folder, or the URL of a server that lists its files.
+
+    With `frame_rate`, folders of numbered images are videos, too. `tries` is how often a URL is requested while the
+    network fails. Raises DatasetError where the server lists no files, and where there are only folders of images and
+    `frame_rate` is None.
+    """
+    try:
+        if is_url(root):
+            from kinegraph.stages.remote.remote import Remote  # imported here, because folders do not need it
+
+            below = below_url(Remote(tries).listed(root))
+        else:
+            below = below_folder(root)
+    except DecodeError as error:
+        told = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
+        raise DatasetError(told) from error
+    if frame_rate is not None:
+        below.take_folders()
+    elif below.folders:
+        words = f"{counted(len(below.folders), 'folder')} of numbered images below {root}, as {below.folders[0][1]}"
+        if not below.videos:
+            raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
+        log.warning("left out, as dataset.frame_rate is not set: %s", words)
+    return below
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

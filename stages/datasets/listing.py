@@ -43,6 +43,11 @@ class Listing:
     `multi_label` says whether videos may have several labels. None means yes if some video has several labels, else no.
     `left_out` maps an ending to the number of files below the root that are no videos ({".txt": 3}). `dealt` is true if
     at least one video was listed without a split. Such videos get a split by the shares of the option `splits`.
+
+    The other fields are set for data sets as their owners ship them. `missing` maps the name of a listed video
+    without a file to words about what was looked for. Such a video is not in `videos`. `listed` maps a split to the
+    number of videos in the label files, and `published` to the number that the owners publish. `classes_from` says
+    which file or rule gave the order of the classes. `notes` are sentences about what was dropped or changed.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +55,11 @@ class Listing:
     multi_label: bool | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     dealt: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
+    classes_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

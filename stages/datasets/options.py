@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from kinegraph.stages.datasets.owners_options import OwnersDatasetOptions
 from kinegraph.stages.options import MAX_SEED, SplitName, StageOptions
 from kinegraph.stages.remote.urls import UrlError, checked, is_url
 
@@ -134,4 +135,6 @@ class SyncMnistOptions(StageOptions):
         return self
 
 
-DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]
+DatasetOptions = Annotated[
+    FolderOptions | InteractionsOptions | SyncMnistOptions | OwnersDatasetOptions, Field(discriminator="kind")
+]

@@ -1,0 +1,156 @@
+"""Matches the label files of a data set, as its owners ship them, with the videos that are at hand. Torch-free.
+
+An adapter is one file of this folder. Its lister reads the label files into a `Release` and returns
+`listing_of_release`. Its options are in owners_options.py.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.datasets.csv_list import text_of
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.folders import require_folder, videos_below
+from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
+from kinegraph.stages.datasets.owners_options import OwnersOptions
+from kinegraph.stages.remote.urls import FILE
+
+SHOWN = 3
+NO_NAME = re.compile(r"[/\\\0]|^\.*$")  # what no owner's name of a video contains or is
+
+
+def label_text(options: OwnersOptions, name: str) -> str:
+    """Returns the text of the label file `name` in the folder `options.annotations`.
+
+    Raises DatasetError where there is no such file, or where the file is not UTF-8.
+    """
+    return text_of("dataset.annotations", str(Path(options.annotations.removeprefix(FILE)) / name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One video, or one interval of a video, as a label file lists it.
+
+    `name` is the owners' name of the video, without folder and ending. `where` is the file and line, for messages.
+    `interval` is (start, end) in seconds, or None for the whole video. `stems` are other names that the file of the
+    video may have, the best first.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    split: str
+    where: str
+    interval: Interval | None = None
+    stems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """The label files of one release of a data set.
+
+    `title` names the release, for messages. `classes` are the class names in order, and `classes_from` says which file
+    or rule gave the order. `published` maps a split to the number of its videos that the owners publish. `notes` are
+    sentences about lines that were dropped or changed. With `multi_label`, a video may have several labels or none.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    classes_from: str
+    samples: Sequence[Sample]
+    published: Mapping[str, int]
+    multi_label: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
+    """Returns a Listing of the videos of `release` that are below the folder or URL `root`. The id of a video is its
+    path below `root`.
+
+    A listed video without a file becomes one of the `missing` of the Listing, and gets no row. With `frame_rate`, a
+    folder of numbered images is a video, too. `tries` is how often a URL is requested while the network fails.
+
+    Raises DatasetError for a name with a folder in it, and for a label that is no class of the release. Raises it for a
+    video that is listed twice with different labels, unless the release has several labels per video. Raises it where
+    two files have the name of one video, and where no listed video is below `root`.
+    """
+    root = root.removeprefix(FILE)
+    require_folder(root)
+    found = videos_below(root, frame_rate, tries)
+    images = {path: numbered for _, path, numbered in found.folders}
+    files: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for below, path in found.videos:
+        place = PurePosixPath(below)
+        files[place.name if path in images else place.stem].append((below, path))
+    entries, missing, listed = list[Entry](), dict[str, str](), defaultdict[str, set[str]](set)
+    for sample in _checked(release):
+        listed[sample.split].add(sample.name)
+        stems = sample.stems or (sample.name,)
+        of_name = next((files[stem] for stem in stems if stem in files), [])
+        if len(of_name) > 1:
+            raise DatasetError(
+                f"{sample.where}: {counted(len(of_name), 'file')} below {root} could be {sample.name}: "
+                f"{_examples(of_name)}. Move all but one elsewhere."
+            )
+        if not of_name:
+            missing[sample.name] = f"{sample.split}: no file {' or '.join(stems)} with the ending of a video"
+            continue
+        [(below, path)] = of_name
+        rate = frame_rate if path in images else None
+        entries.append(
+            Entry(below, path, sample.label_names, sample.split, sample.interval, rate, images.get(path))
+        )  # fmt: skip
+    if not entries:
+        examples = f" Videos there: {_examples(found.videos)}." if found.videos else ""
+        raise DatasetError(
+            f"dataset.root: none of the {counted(len(missing), 'video')} of {release.title} is below {root}. "
+            f"Looked for a file {next(iter(missing), '')!r}, with the ending of a video, in all folders.{examples}"
+        )
+    unlisted = len(found.videos) - len({entry.name for entry in entries})
+    said = f"{counted(unlisted, 'video')} below {root} that {release.title} does not list: left out."
+    return replace(
+        listing_of(entries, {"train": 1.0}, release.classes, release.multi_label),
+        left_out=dict(found.left_out.most_common()),
+        missing=missing,
+        listed={split: len(names) for split, names in listed.items()},
+        published=release.published,
+        classes_from=release.classes_from,
+        notes=(*release.notes, said) if unlisted else release.notes,
+    )
+
+
+def _examples(files: Sequence[tuple[str, str]]) -> str:
+    """Returns the first names of `files`, which are pairs (path below the root, full path)."""
+    return ", ".join(below for below, _ in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
+
+
+def _checked(release: Release) -> Iterator[Sample]:
+    """Yields the samples of `release`, each video and interval once, with all its labels.
+
+    Raises DatasetError where a name is no name of a video, where a label is no class, and where a video is listed twice
+    with different labels though each video has one.
+    """
+    classes = frozenset(release.classes)
+    merged: dict[tuple[str, Interval | None, str], Sample] = {}
+    for sample in release.samples:
+        if NO_NAME.search(sample.name):
+            raise DatasetError(f"{sample.where}: {sample.name!r} is no name of a video.")
+        if unknown := [name for name in sample.label_names if name not in classes]:
+            raise DatasetError(
+                f"{sample.where}: {unknown[0]!r} is none of the {counted(len(classes), 'class')} of "
+                f"{release.classes_from}. Is one of the files of another release?"
+            )
+        key = sample.name, sample.interval, sample.split
+        if (first := merged.get(key)) is None:
+            merged[key] = sample
+        elif set(sample.label_names) != set(first.label_names):
+            if not release.multi_label:
+                raise DatasetError(
+                    f"{sample.where}: {sample.name} has the label {sample.label_names[0]!r}, and "
+                    f"{first.label_names[0]!r} in {first.where}. Expected one label per video."
+                )
+            merged[key] = replace(first, label_names=tuple(dict.fromkeys((*first.label_names, *sample.label_names))))
+    yield from merged.values()
