@@ -80,6 +80,11 @@ class RunOptions(StageOptions):
         description="run backbones through torch.compile. Each worker then needs minutes at its start (again for a "
         "second batch size) and a C++ compiler. benchmarks/compiling.py measures whether it is faster on your device",
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="on a GPU, record the kernels of each backbone once and start them by one call. This saves time "
+        "with small batches. Networks that cannot be recorded run as without it, see docs/gpu.md",
+    )
     batch_size: int = Field(8, ge=1, le=100_000, description="number of clips in one pass through a backbone")
     video_timeout_seconds: float = Field(
         600.0,

@@ -7,7 +7,7 @@ tests/stages/stage_contract.py tests the contract.
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -136,6 +136,14 @@ class Runner(Protocol):
 
         A clip that cannot be computed is marked with `batch.fail`. No exception is raised for it.
         """
+
+
+@runtime_checkable
+class GraphableRunner(Protocol):
+    """A `Runner` whose network can run through CUDA graphs."""
+
+    def use_graphs(self) -> None:
+        """Runs the network through CUDA graphs from now on. The device of the runner must be a GPU."""
 
 
 class StageKind(Protocol):

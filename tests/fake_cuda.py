@@ -3,7 +3,8 @@
 It runs the same Python code as a GPU. It counts what a GPU would be waited for (`waits`). It is as slow as a GPU may
 be: a copy in a stream is made only when somebody waits for it. What was not waited for is GARBAGE. It raises
 AssertionError where the host writes to pinned memory that may still be copied, and where an operation mixes tensors of
-the host and of the device.
+the host and of the device. A recorded graph computes nothing until it is replayed, and then from the same buffers into
+the same buffers.
 """
 
 from collections import Counter, deque
@@ -125,6 +126,50 @@ class FakeStream:
         self.checks = [(at, check) for at, check in self.checks if at > number]
 
 
+Step = tuple[Any, Any, dict[str, Any], Any]  # function, arguments, keyword arguments, result
+
+
+class FakeGraph:
+    """Recorded operations, which `replay` runs again on the same memory."""
+
+    def __init__(self, gpu: "FakeGpu") -> None:
+        self._gpu = gpu
+        self.steps: list[Step] = []
+
+    def replay(self) -> None:
+        self._gpu.replays += 1
+        for func, args, kwargs, made in self.steps:
+            again = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+            for old, new in zip(tree_flatten(tree_map(_held, made))[0], tree_flatten(again)[0], strict=True):
+                if isinstance(new, Tensor) and new.data_ptr() != old.data_ptr():  # neither a view nor in place
+                    _copy(old, new)
+
+    def forget(self) -> None:
+        """What was made while recording was never computed."""
+        for _, args, kwargs, made in self.steps:
+            given = {storage.data_ptr() for storage in _storages((args, kwargs))}
+            for storage in _storages(made):
+                if storage.data_ptr() not in given:
+                    storage.fill_(GARBAGE)
+
+
+class FakeCapture:
+    """Takes the place of `stages.cuda_graphs.CudaCapture`."""
+
+    def __init__(self, gpu: "FakeGpu") -> None:
+        self._gpu = gpu
+
+    def __call__(self, work: Callable[[], dict[str, Tensor]]) -> tuple[FakeGraph, dict[str, Tensor]]:
+        work()
+        self._gpu.recording = graph = FakeGraph(self._gpu)
+        try:
+            maps = work()
+        finally:
+            self._gpu.recording = None
+        graph.forget()
+        return graph, maps
+
+
 class FakeGpu(TorchDispatchMode):
     """A context in which "cuda" is the fake device. Implements the protocol `stages.transfers.Streams`.
 
@@ -139,6 +184,8 @@ class FakeGpu(TorchDispatchMode):
         self.uploads: Any = FakeStream(self, "uploads")
         self.downloads: Any = FakeStream(self, "downloads")
         self.current = self.computing
+        self.recording: FakeGraph | None = None
+        self.replays = 0
 
     @contextmanager
     def on(self, stream: Any) -> Iterator[None]:
@@ -177,10 +224,16 @@ class FakeGpu(TorchDispatchMode):
             return func(*args, **kwargs)
         if on_device and len(on_device) < len(tensors) and any(value.dim() for value in self._of_host(tensors)):
             raise AssertionError(f"{func} of tensors of the host and of the device")
+        waits = self.waits.total()
         self._count(name, args, on_device, tensors, target)
+        if self.recording and self.waits.total() > waits:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}\nmore lines")
         held = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         with torch.inference_mode(False):  # plain tensors: views of them may be taken anywhere
-            return self._on_device(name, held, on_device, target)
+            made = self._on_device(name, held, on_device, target)
+        if self.recording:
+            self.recording.steps.append((func, args, kwargs, made))
+        return made
 
     def _on_device(self, name: str, held: Any, on_device: list[Any], target: str | None) -> Any:
         if name in ("empty", "empty_like", "new_empty", "empty_strided"):
@@ -243,6 +296,10 @@ def _held(value: Any) -> Any:
     return value.held if isinstance(value, DeviceTensor) else value
 
 
+def _storages(values: Any) -> list[Any]:
+    return [value.held.untyped_storage() for value in tree_flatten(values)[0] if isinstance(value, DeviceTensor)]
+
+
 @contextmanager
 def fake_gpu() -> Iterator[FakeGpu]:
     """In this context torch has one GPU, which is fake."""
@@ -258,6 +315,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "fake GPU")
         patch.setattr("kinegraph.stages.transfers.CudaStreams", lambda device: gpu)
+        patch.setattr("kinegraph.stages.cuda_graphs.CudaCapture", lambda device: FakeCapture(gpu))
         before = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         try:

@@ -1,5 +1,6 @@
 """Loads the networks of a worker and declares the stages whose values these networks compute."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,8 +21,10 @@ from kinegraph.pipeline.shards.sealing import Provenance
 from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.kinds import kind_of
-from kinegraph.stages.stage import Runner
+from kinegraph.stages.stage import GraphableRunner, Runner
 from kinegraph.stages.transfers import Transfers, transfers_on
+
+log = logging.getLogger("kinegraph")
 
 Report = Callable[[Event], None]
 
@@ -66,6 +69,18 @@ class Loaded:
         return self.declared.wanted(self.running(unit))
 
 
+def opened(config: Config, key: str, device: torch.device) -> Runner | None:
+    """Returns the runner of the stage `key` on `device`, or None for a stage without a runner. Its network runs as the
+    section `run` says: through torch.compile, through CUDA graphs, or neither.
+
+    Raises WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network.
+    """
+    runner = kind_of(key).open(config, key, device, compiled=config.run.compile)
+    if config.run.cuda_graphs and device.type == "cuda" and isinstance(runner, GraphableRunner):
+        runner.use_graphs()
+    return runner
+
+
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
     """Loads the networks of the stages `keys` and of the stages that they read, and returns them as a Loaded. Writes
     the descriptions of the stages `keys` to `cache`.
@@ -76,6 +91,8 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)
+    if config.run.cuda_graphs and device.type != "cuda":
+        log.warning("run.cuda_graphs: true has no effect on the device %s, only on a GPU", device)
     declared = declare(config, digests, cache)
     runs = declared.running(keys, lambda key: False)
     found = {}
@@ -85,7 +102,7 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
         kind = kind_of(key)
         if network := kind.network(config, key):
             report(Preparing(doing=f"loading networks: {key.rpartition('/')[2]} ({network})"))
-        found[key] = kind.open(config, key, device, compiled=config.run.compile)
+        found[key] = opened(config, key, device)
     runners = {key: runner for key, runner in found.items() if runner is not None}
     declared = declare(config, digests | {key: runner.digest for key, runner in runners.items()}, cache)
     declared = replace(declared, stages={key: declared.stages[key] for key in declared.with_read({*keys, CLIPS})})

@@ -11,9 +11,9 @@ from torch import Tensor
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason
 from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.networks import opened
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.wanted import Square
-from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.stage import Runner, StageBatch
 
 
@@ -110,7 +110,7 @@ def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str
     """
     if keeping.kept is None:
         return None
-    other = kind_of(key).open(in_precision(config, key, precision), key, device, compiled=config.run.compile)
+    other = opened(in_precision(config, key, precision), key, device)
     assert other is not None
     return 1 - _seconds(other, keeping.kept) / _seconds(keeping.runner, keeping.kept)
 

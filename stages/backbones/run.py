@@ -30,6 +30,10 @@ class BackboneRunner:
         self._extractor = FeatureExtractor(options, device, compiled=compiled)
         self.digest = self._extractor.digest
 
+    def use_graphs(self) -> None:
+        """Runs the network through CUDA graphs from now on. The device must be a GPU."""
+        self._extractor.use_graphs()
+
     def run(self, batch: StageBatch) -> None:
         maps = self._extractor.maps(batch.upload(batch.pixels(self.square)))
         for tap, tap_maps in maps.items():

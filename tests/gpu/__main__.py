@@ -16,6 +16,7 @@ PARTS = {
     "networks": "tests.gpu.networks:part",
     "boxes": "tests.gpu.boxes:part",
     "gradients": "tests.gpu.boxes:gradients",
+    "graphs": "tests.gpu.graphs:part",
     "copies": "tests.gpu.copies:part",
     "loop": "tests.gpu.loop:part",
     "training": "tests.gpu.training:part",

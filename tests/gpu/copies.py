@@ -33,10 +33,18 @@ def no_waits() -> Iterator[None]:
 
 
 def run(
-    options: BackboneOptions, device: torch.device, batches: int, clips: int, *, waits_refused: bool = False
+    options: BackboneOptions,
+    device: torch.device,
+    batches: int,
+    clips: int,
+    *,
+    waits_refused: bool = False,
+    graphs: bool = False,
 ) -> tuple[list[list[np.ndarray]], float]:
     """Maps, finite flags and region features of each batch, and the clips a second of all batches but the first."""
     extractor, transfers = FeatureExtractor(options, device), transfers_on(device)
+    if graphs:
+        extractor.use_graphs()
     side, stride = entry(options.model).size, entry(options.model).tap("res4").stride
     rng, results, begun = np.random.default_rng(0), list[list[np.ndarray]](), 0.0
     in_flight: list[list[Pending]] = []
@@ -72,6 +80,9 @@ def part(device: torch.device, small: bool) -> Iterator[Check]:
     options = options_of("tiny_i3d" if small else "i3d_r50", "fp32")
     expected, _ = run(options, torch.device("cpu"), 4, clips=2)
     found, _ = run(options, device, 4, clips=2, waits_refused=device.type == "cuda")
+    if device.type == "cuda":  # again, each batch from the buffers of one graph
+        graphed, _ = run(options, device, 4, clips=2, waits_refused=True, graphs=True)
+        found, expected = [*found, *graphed], [*expected, *expected]
     for place, what in enumerate(("maps", "flags", "region features")):
         pairs = [(torch.from_numpy(a[place]), torch.from_numpy(b[place])) for a, b in zip(found, expected, strict=True)]
         if what == "flags":

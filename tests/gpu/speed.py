@@ -22,6 +22,9 @@ def part(device: torch.device, small: bool) -> Iterator[Check]:
         yield Check(what=f"{model}, {precision}: forward alone", found=forward, unit="clips/s")
         _, loop = run(options, device, batches, clips)
         yield Check(what=f"{model}, {precision}: with copies and regions", found=loop, unit="clips/s")
+        if device.type == "cuda":
+            _, loop = run(options, device, batches, clips, graphs=True)
+            yield Check(what=f"{model}, {precision}: the same with a CUDA graph", found=loop, unit="clips/s")
 
 
 def _forward_alone(options: BackboneOptions, device: torch.device, batches: int, clips: int) -> float:

@@ -25,7 +25,7 @@ def test_on_a_gpu(name: str) -> None:
     assert [check for check in part_of(name)(torch.device("cuda"), False) if not check.is_ok] == []
 
 
-@pytest.mark.parametrize("name", ["networks", "boxes", "copies", "loop"])
+@pytest.mark.parametrize("name", ["networks", "boxes", "graphs", "copies", "loop"])
 def test_on_a_fake_gpu(name: str) -> None:
     with fake_gpu() as gpu:
         checks = [*part_of(name)(CUDA, True)]

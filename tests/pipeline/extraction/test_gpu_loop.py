@@ -22,7 +22,7 @@ from kinegraph.stages.kinds import KINDS
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import StageBatch, StageKind
 from tests.caches import same_bytes
-from tests.fake_cuda import FakeEvent, fake_gpu
+from tests.fake_cuda import FakeEvent, FakeGraph, fake_gpu
 
 Load = Callable[..., Config]
 CLIPS, BATCHES = 6, 3  # in one shard
@@ -31,9 +31,9 @@ ANCHORS = 2  # levels of the pyramid, whose anchors are copied once
 GRID = "proposals={source: grid, cells: [1, 2], every: 2}"
 
 
-def extracted(load: Load, device: str, *overrides: str) -> tuple[Cache, Counter[str]]:
+def extracted(load: Load, device: str, *overrides: str, name: str = "") -> tuple[Cache, Counter[str]]:
     """A cache that was computed on `device`, and what the loop waited for there."""
-    config = load("store.shard_clips=6", f"run.device={device}", *overrides, name=device)
+    config = load("store.shard_clips=6", f"run.device={device}", *overrides, name=name or device)
     with fake_gpu() as gpu:
         cache = index(config).cache
         plan = make_plan(config, cache)
@@ -52,9 +52,25 @@ def contents(cache: Cache) -> dict[str, Any]:
     return found
 
 
-def test_the_bytes_of_a_cpu_without_a_wait_but_for_results(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_cpu, waits = extracted(load, "cpu", GRID)
+def counted_replays(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
+    """The graphs that are replayed from now on, one for each replay."""
+    replays: list[FakeGraph] = []
+    replay = FakeGraph.replay
+
+    def noted(graph: FakeGraph) -> None:
+        replays.append(graph)
+        replay(graph)
+
+    monkeypatch.setattr(FakeGraph, "replay", noted)
+    return replays
+
+
+def test_the_bytes_of_a_cpu_without_a_wait_but_for_results(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_cpu, waits = extracted(load, "cpu", GRID, "run.cuda_graphs=true")
     assert not waits
+    assert caplog.messages == ["run.cuda_graphs: true has no effect on the device cpu, only on a GPU"]
     events: list[str] = []
     maps, synchronize = FeatureExtractor.maps, FakeEvent.synchronize
 
@@ -79,6 +95,11 @@ def test_the_bytes_of_a_cpu_without_a_wait_but_for_results(load: Load, monkeypat
     record = on_gpu.ledger.read("regions/tiny", 0)
     assert record is not None
     assert record.seconds["device: regions/tiny"] == BATCHES
+    replays = counted_replays(monkeypatch)
+    through_graphs, waits = extracted(load, "cuda", GRID, "run.cuda_graphs=true", name="graphs")
+    assert contents(through_graphs) == contents(on_cpu)
+    assert waits == {"event": 5 * BATCHES}
+    assert len(replays) == BATCHES
 
 
 class MeanRunner:
