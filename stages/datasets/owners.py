@@ -4,14 +4,16 @@ An adapter is one file of this folder. Its lister reads the label files into a `
 `listing_of_release`. Its options are in owners_options.py.
 """
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kinegraph.cache_schemas.clips_table import Interval
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import require_folder, videos_below
@@ -20,7 +22,7 @@ from kinegraph.stages.datasets.owners_options import OwnersOptions
 from kinegraph.stages.remote.urls import FILE
 
 SHOWN = 3
-NO_NAME = re.compile(r"[/\\\0]|^\.*$")  # what no owner's name of a video contains or is
+NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of a video contains or is
 
 
 def label_text(options: OwnersOptions, name: str) -> str:
@@ -28,7 +30,27 @@ def label_text(options: OwnersOptions, name: str) -> str:
 
     Raises DatasetError where there is no such file, or where the file is not UTF-8.
     """
-    return text_of("dataset.annotations", str(Path(options.annotations.removeprefix(FILE)) / name))
+    folder = Path(options.annotations.removeprefix(FILE))
+    if folder.is_dir() and not (folder / name).exists():
+        there = sorted(path.name for path in folder.iterdir() if path.is_file())
+        raise DatasetError(f"dataset.annotations: no file {name} in {folder}. Files there: {_first(there) or 'none'}.")
+    return text_of("dataset.annotations", str(folder / name))
+
+
+def label_json(options: OwnersOptions, name: str) -> Any:
+    """Returns the content of the JSON file `name` in the folder `options.annotations`.
+
+    Raises DatasetError as `label_text` does, and where the file is not JSON, for example because its end is missing.
+    """
+    try:
+        return json.loads(label_text(options, name))
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{name}: line {error.lineno}: not JSON: {sentence(error.msg)} Is the end of the file missing, or is it "
+            "of another release? Get it again."
+        ) from error
+    except RecursionError as error:
+        raise DatasetError(f"{name}: JSON nested too deeply. Is it the file of the owners?") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +75,12 @@ class Release:
     """The label files of one release of a data set.
 
     `title` names the release, for messages. `classes` are the class names in order, and `classes_from` says which file
-    or rule gave the order. `published` maps a split to the number of its videos that the owners publish. `notes` are
-    sentences about lines that were dropped or changed. With `multi_label`, a video may have several labels or none.
+    or rule gave the order. `published` maps a split to the number of its videos that the owners publish, and
+    `num_classes` is the number of classes that they publish, or 0. `notes` are sentences about lines that were dropped
+    or changed. With `multi_label`, a video may have several labels or none.
+
+    `replaces` gets the path of a video below the root. Where the video lies in a folder of the owners' replacements,
+    `replaces` returns the stem of the video that it replaces. It returns None for all other videos.
     """
 
     title: str
@@ -62,8 +88,10 @@ class Release:
     classes_from: str
     samples: Sequence[Sample]
     published: Mapping[str, int]
+    num_classes: int = 0
     multi_label: bool = False
     notes: tuple[str, ...] = ()
+    replaces: Callable[[PurePosixPath], str | None] = lambda _: None
 
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
@@ -75,25 +103,29 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
 
     Raises DatasetError for a name with a folder in it, and for a label that is no class of the release. Raises it for a
     video that is listed twice with different labels, unless the release has several labels per video. Raises it where
-    two files have the name of one video, and where no listed video is below `root`.
+    two files have the name of one video, where a video is in two splits, and where no listed video is below `root`.
     """
     root = root.removeprefix(FILE)
     require_folder(root)
     found = videos_below(root, frame_rate, tries)
     images = {path: numbered for _, path, numbered in found.folders}
-    files: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    files = defaultdict[str, list[tuple[str, str]]](list)
+    replacements = defaultdict[str, list[tuple[str, str]]](list)
     for below, path in found.videos:
         place = PurePosixPath(below)
-        files[place.name if path in images else place.stem].append((below, path))
+        if (replaced := release.replaces(place)) is not None:
+            replacements[replaced].append((below, path))
+        else:
+            files[place.name if path in images else place.stem].append((below, path))
     entries, missing, listed = list[Entry](), dict[str, str](), defaultdict[str, set[str]](set)
     for sample in _checked(release):
         listed[sample.split].add(sample.name)
         stems = sample.stems or (sample.name,)
-        of_name = next((files[stem] for stem in stems if stem in files), [])
+        of_name = next((group[stem] for group in (replacements, files) for stem in stems if stem in group), [])
         if len(of_name) > 1:
             raise DatasetError(
                 f"{sample.where}: {counted(len(of_name), 'file')} below {root} could be {sample.name}: "
-                f"{_examples(of_name)}. Move all but one elsewhere."
+                f"{_first([name for name, _ in of_name])}. Move all but one elsewhere."
             )
         if not of_name:
             missing[sample.name] = f"{sample.split}: no file {' or '.join(stems)} with the ending of a video"
@@ -104,13 +136,15 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
             Entry(below, path, sample.label_names, sample.split, sample.interval, rate, images.get(path))
         )  # fmt: skip
     if not entries:
-        examples = f" Videos there: {_examples(found.videos)}." if found.videos else ""
+        examples = f" Videos there: {_first([name for name, _ in found.videos])}." if found.videos else ""
         raise DatasetError(
             f"dataset.root: none of the {counted(len(missing), 'video')} of {release.title} is below {root}. "
             f"Looked for a file {next(iter(missing), '')!r}, with the ending of a video, in all folders.{examples}"
         )
     unlisted = len(found.videos) - len({entry.name for entry in entries})
-    said = f"{counted(unlisted, 'video')} below {root} that {release.title} does not list: left out."
+    notes = [*release.notes, *_about_classes(release)]
+    if unlisted:
+        notes.append(f"{counted(unlisted, 'video')} below {root} that {release.title} does not use: left out.")
     return replace(
         listing_of(entries, {"train": 1.0}, release.classes, release.multi_label),
         left_out=dict(found.left_out.most_common()),
@@ -118,23 +152,32 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
         listed={split: len(names) for split, names in listed.items()},
         published=release.published,
         classes_from=release.classes_from,
-        notes=(*release.notes, said) if unlisted else release.notes,
+        notes=tuple(notes),
     )
 
 
-def _examples(files: Sequence[tuple[str, str]]) -> str:
-    """Returns the first names of `files`, which are pairs (path below the root, full path)."""
-    return ", ".join(below for below, _ in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
+def _first(names: Sequence[str]) -> str:
+    """Returns the first of `names`, with commas."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _about_classes(release: Release) -> Iterator[str]:
+    """Yields a sentence where the number of classes is not the published one."""
+    if release.num_classes not in (0, len(release.classes)):
+        yield (
+            f"{counted(len(release.classes), 'class')} from {release.classes_from}, and {release.title} has "
+            f"{release.num_classes}. Label numbers differ from those of other people's networks."
+        )
 
 
 def _checked(release: Release) -> Iterator[Sample]:
     """Yields the samples of `release`, each video and interval once, with all its labels.
 
     Raises DatasetError where a name is no name of a video, where a label is no class, and where a video is listed twice
-    with different labels though each video has one.
+    with different labels though each video has one, or in two splits.
     """
     classes = frozenset(release.classes)
-    merged: dict[tuple[str, Interval | None, str], Sample] = {}
+    merged: dict[tuple[str, Interval | None], Sample] = {}
     for sample in release.samples:
         if NO_NAME.search(sample.name):
             raise DatasetError(f"{sample.where}: {sample.name!r} is no name of a video.")
@@ -143,9 +186,14 @@ def _checked(release: Release) -> Iterator[Sample]:
                 f"{sample.where}: {unknown[0]!r} is none of the {counted(len(classes), 'class')} of "
                 f"{release.classes_from}. Is one of the files of another release?"
             )
-        key = sample.name, sample.interval, sample.split
+        key = sample.name, sample.interval
         if (first := merged.get(key)) is None:
             merged[key] = sample
+        elif sample.split != first.split:
+            raise DatasetError(
+                f"{sample.where}: {sample.name} is in the split {sample.split!r}, and in {first.split!r} in "
+                f"{first.where}. Expected one split per video. Is one file a copy of another?"
+            )
         elif set(sample.label_names) != set(first.label_names):
             if not release.multi_label:
                 raise DatasetError(

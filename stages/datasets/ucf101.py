@@ -33,6 +33,7 @@ def list_ucf101(options: Ucf101Options, progress: OnVideosMade | None = None, tr
         classes_from=CLASSES,
         samples=samples,
         published={"train": train, "test": test},
+        num_classes=101,
     )
     return listing_of_release(release, options.root, tries=tries)
 

@@ -47,6 +47,7 @@ class TestUcf101(OwnersContract):
             ("trainlist01", "Skiing/v_Skiing_g01_c01.avi 1\n", "'Skiing' is none of the 4 classes of classInd.txt"),
             ("trainlist01", "JumpRope/..avi 1\n", "is no name of a video"),
             ("trainlist01", "JumpRope/v.avi 4\nHammering/v.avi 2\n", "'Hammering', and 'JumpRope' in trainlist01.txt"),
+            ("testlist01", "Hammering/v_Hammering_g08_c01.avi\n", "in the split 'test', and in 'train' in trainlist01"),
             ("trainlist01", "v.avi 4\n", "expected `<class>/<video>.avi`"),
         ],
     )
@@ -67,7 +68,11 @@ class TestUcf101(OwnersContract):
         touch(tmp_path, "videos/holiday.mp4", "videos/UCF-101/JumpRope/._v_JumpRope_g01_c01.avi")
         listing = listed(tmp_path, **self.options)
         assert len(listing.videos) == 4
-        assert listing.notes == (f"1 video below {tmp_path / 'videos'} that UCF101, split 1 does not list: left out.",)
+        assert listing.notes == (
+            "4 classes from classInd.txt, and UCF101, split 1 has 101. "
+            "Label numbers differ from those of other people's networks.",
+            f"1 video below {tmp_path / 'videos'} that UCF101, split 1 does not use: left out.",
+        )
 
     @pytest.mark.shared
     def test_the_real_lists(self, tmp_path: Path) -> None:
