@@ -11,6 +11,7 @@ from kinegraph.cache_schemas.documents import shortened
 MAX_SECONDS = 366 * 86_400.0
 MAX_SEED = (1 << 63) - 1
 SplitName = Annotated[str, StringConstraints(min_length=1)]
+ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class StageOptions(BaseModel):

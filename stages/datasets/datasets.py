@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kinegraph.stages.datasets.activitynet import list_activitynet
 from kinegraph.stages.datasets.folder import list_folder
 from kinegraph.stages.datasets.interactions import list_interactions
+from kinegraph.stages.datasets.json_list import list_json
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
-from kinegraph.stages.datasets.owners_options import Ucf101Options
+from kinegraph.stages.datasets.owners_options import ActivityNetOptions, JsonOptions, Thumos14Options, Ucf101Options
 from kinegraph.stages.datasets.sync_mnist import list_sync_mnist
+from kinegraph.stages.datasets.thumos14 import list_thumos14
 from kinegraph.stages.datasets.ucf101 import list_ucf101
 
 LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
@@ -16,6 +19,9 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
     InteractionsOptions: list_interactions,
     SyncMnistOptions: list_sync_mnist,
     Ucf101Options: list_ucf101,
+    ActivityNetOptions: list_activitynet,
+    Thumos14Options: list_thumos14,
+    JsonOptions: list_json,
 }
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from kinegraph.cache_schemas.clips_table import Interval
@@ -36,21 +36,21 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
         endings = ", ".join(sorted(VIDEO_SUFFIXES))
         at_url = " Folders of images at URLs are not supported: copy them to a disk." if is_url(root) else ""
         raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {endings}.{at_url}")
-    listing = listing_of(entries, options.splits, _classes(options, tries), options.multi_label)
+    listing = listing_of(entries, options.splits, class_names(options.classes, tries), options.multi_label)
     return replace(listing, left_out=left_out)
 
 
-def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
-    """Returns the class names of the option `classes`, which is a list of names or the path of a file with one name per
-    line. Returns an empty tuple where the option is not set.
+def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
+    """Returns the class names of the option `classes`. `given` is its value: a list of names, or the path of a file
+    with one name per line. Returns an empty tuple where the option is not set.
 
     `tries` is how often a file at a URL is requested. Raises DatasetError for an empty file and for a name that is
     listed twice.
     """
-    if not isinstance(options.classes, str):
-        names = options.classes or ()
+    if not isinstance(given, str):
+        names = tuple(given or ())
     else:
-        path = options.classes.removeprefix(FILE)
+        path = given.removeprefix(FILE)
         names = tuple(filter(None, map(str.strip, text_of("dataset.classes", path, tries).splitlines())))
         if not names:
             raise DatasetError(f"dataset.classes: {path} is empty; expected one class a line.")

@@ -2,14 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from kinegraph.stages.datasets.owners_options import OwnersDatasetOptions
-from kinegraph.stages.options import MAX_SEED, SplitName, StageOptions
+from kinegraph.stages.options import MAX_SEED, ClassName, SplitName, StageOptions
 from kinegraph.stages.remote.urls import UrlError, checked, is_url
 
 MAX_VIDEOS = 10_000_000  # most videos of one split
-ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class FolderOptions(StageOptions):

@@ -1,0 +1,129 @@
+"""Turns the labelled segments of untrimmed videos into the samples of a release. Torch-free."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kinegraph.cache_schemas.words import counted, sentence
+from kinegraph.stages.datasets.csv_list import text_of
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.owners import Release, Sample
+from kinegraph.stages.remote.urls import FILE
+
+SHORT_SECONDS = 0.1
+SHORT = f"Segments shorter than {SHORT_SECONDS} s: {{}}, kept as listed."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One labelled part of a video, as a label file lists it. `start` and `end` are seconds from the first frame.
+    `where` is the place in the file, for messages.
+    """
+
+    start: float
+    end: float
+    label: str
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untrimmed:
+    """One untrimmed video, as a label file lists it.
+
+    `name` is the owners' name, without folder and ending, and `stems` are other names that its file may have.
+    `duration` is in seconds, or None if the label file does not state it. `where` is the place in the file.
+    """
+
+    name: str
+    split: str
+    where: str
+    duration: float | None = None
+    segments: list[Segment] = field(default_factory=list)
+    stems: tuple[str, ...] = ()
+
+
+def release_of(
+    videos: Sequence[Untrimmed],
+    leave_out: Sequence[str] | str,
+    *,
+    title: str,
+    classes: tuple[str, ...],
+    classes_from: str,
+    published: Mapping[str, int],
+    num_classes: int = 0,
+    notes: Sequence[str] = (),
+) -> Release:
+    """Returns the Release of untrimmed `videos`, without those that `leave_out` names. A segment is a sample, and a
+    video without a segment is one sample without a label.
+
+    `leave_out` has names of videos, or is a file of names. The other parameters are those of Release. A segment that is
+    listed twice counts once. A segment that does not end after its start is dropped. A start before 0 becomes 0. All
+    other segments stay as listed. The notes of the Release say how many there were of each kind.
+    """
+    names = _names(leave_out)
+    kept = [video for video in videos if video.name not in names]
+    removed = Counter(video.split for video in videos if video.name in names)
+    notes = [*notes]
+    if removed:
+        notes.append(f"{counted(removed.total(), 'video')} of dataset.leave_out: left out.")
+    if unlisted := len(names) - removed.total():
+        notes.append(f"{counted(unlisted, 'name')} of dataset.leave_out: not in {title}.")
+    faults = defaultdict[str, list[str]](list)
+    samples = [sample for video in kept for sample in _samples(video, faults)]
+    notes += [f"{words.format(f'{len(places):,}')} The first: {places[0]}." for words, places in faults.items()]
+    return Release(
+        title=title,
+        classes=classes,
+        classes_from=classes_from,
+        samples=samples,
+        published={split: number - removed[split] for split, number in published.items()},
+        num_classes=num_classes,
+        multi_label=True,
+        notes=tuple(notes),
+    )
+
+
+def _samples(video: Untrimmed, faults: dict[str, list[str]]) -> Iterator[Sample]:
+    """Yields the samples of one video. Adds the place of each fault to `faults`, under words about the fault."""
+    seen = set[tuple[float, float, str]]()
+    for segment in video.segments:
+        start, end = max(0.0, segment.start) + 0.0, segment.end  # -0 becomes 0
+        if not start < end:
+            faults["Segments that do not end after their start: {}, dropped."].append(segment.where)
+            continue
+        if (start, end, segment.label) in seen:
+            faults["Segments listed again with the same label: {}, dropped."].append(segment.where)
+            continue
+        seen.add((start, end, segment.label))
+        if segment.start < 0:
+            faults["Segments that start before 0 s: {}, start set to 0."].append(segment.where)
+        if video.duration is not None and end > video.duration:
+            faults["Segments that end after the duration in the label file: {}, kept as listed."].append(segment.where)
+        if end - start < SHORT_SECONDS:
+            faults[SHORT].append(segment.where)
+        yield Sample(
+            name=video.name, label_names=(segment.label,), split=video.split, where=segment.where,
+            interval=(start, end), stems=video.stems,
+        )  # fmt: skip
+    if not seen:
+        faults["Videos without a segment: {}, kept without a label."].append(video.where)
+        yield Sample(name=video.name, label_names=(), split=video.split, where=video.where, stems=video.stems)
+
+
+def _names(leave_out: Sequence[str] | str) -> frozenset[str]:
+    """Returns the names in the option `leave_out`, a list of names or the path of a file. The file is a JSON list, or
+    has one name a line. Raises DatasetError where the file cannot be read.
+    """
+    if not isinstance(leave_out, str):
+        return frozenset(leave_out)
+    text = text_of("dataset.leave_out", leave_out.removeprefix(FILE)).strip()
+    if not text.startswith(("[", "{")):
+        return frozenset(filter(None, map(str.strip, text.splitlines())))
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"dataset.leave_out: {leave_out}: no JSON: {sentence(str(error))} Is it cut off?") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DatasetError(f"dataset.leave_out: {leave_out}: expected a list of names of videos.")
+    return frozenset(names)
