@@ -21,12 +21,18 @@ OverlayOut = Annotated[
 OverlayHeight = Annotated[
     int, typer.Option(min=160, metavar="PX", help="Largest height of an overlay, with the band of scores.")
 ]
+Edges = Annotated[
+    bool, typer.Option("--edges", help="Draw on overlays the three strongest edges of the head's graph in each frame.")
+]
 CurveOut = Annotated[
     Path | None,
     typer.Option(
         metavar="OUT",
         help="Draw the scores of the windows over time: an .svg, .png or .pdf, or a folder for several videos.",
     ),
+]
+CacheConfig = Annotated[
+    Path | None, typer.Option(metavar="CONFIG", help="Config of the run's cache, for a run of an earlier version.")
 ]
 
 
@@ -43,12 +49,10 @@ def predict(
     ] = None,
     overlay: OverlayOut = None,
     overlay_height: OverlayHeight = 720,
+    edges: Edges = False,
     curve: CurveOut = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace overlays and curves that exist.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="CONFIG", help="Config of the run's cache, for a run of an earlier version."),
-    ] = None,
+    config: CacheConfig = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
     overrides: Annotated[
@@ -67,15 +71,19 @@ def predict(
     check_output("--csv", as_csv)
     if curve is not None and intervals is None:
         raise UsageError(f"--curve {curve}: goes with --intervals SECONDS alone")
+    if edges and overlay is None:
+        raise UsageError("--edges: goes with --overlay OUT alone")
     pictures = Pictures(videos, overlay, curve, top=top, max_height=overlay_height, overwrite=overwrite)
     for flag, files in (("--overlay", pictures.overlays), ("--curve", pictures.curves)):
         for file in files.values():
             check_output(flag, file)
     recipe = None if config is None else load(config, [])
     predictor = Predictor(run, recipe, overrides, allow_code=allow_code)
+    if edges:
+        predictor.edge_graph()  # refuses a head without edges before any work
     with counting() as progress:
         predictions = predictor.predict(
-            videos, window_seconds=intervals, keep_boxes=overlay is not None, on_progress=progress
+            videos, window_seconds=intervals, keep_boxes=overlay is not None, keep_edges=edges, on_progress=progress
         )
         found = [*pictures.drawn(predictor, predictions, progress)]
     if as_csv is not None:

@@ -247,7 +247,8 @@ PYTHON_HEAD = """# Python
 
 Made by `python docs/generate.py` from the package `kinegraph`. `help(kinegraph.decode)` prints the same.
 `import kinegraph` is quick, because each name is imported when it is first used. `train`, `evaluate`, `build_head`,
-`build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. Names that this page does not list are internal.
+`build_backbone`, `metrics`, `Head`, `HeadOptions` and `ClipGraph` import torch. Names that this page does not list are
+internal.
 
 ## A training loop of your own
 
@@ -275,7 +276,10 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
         "load_config": (), "Config": (), "train": (), "evaluate": (), "load_run": (),
         "metrics": ("topk", "class_accuracy", "confusion", "charades_map"),
     },
-    "Networks": {"build_head": (), "Head": ("learning_rate_factor_of",), "HeadOptions": (), "build_backbone": ()},
+    "Networks": {
+        "build_head": (), "Head": ("graph_links", "clip_graphs", "learning_rate_factor_of"), "HeadOptions": (),
+        "ClipGraph": ("matrix", "within_frames"), "build_backbone": (),
+    },
     "Frames of single videos": {"probe": (), "VideoFacts": (), "decode": (), "Frames": ()},
     "Check a cache": {"verify": (), "Verification": ("ok",)},
     "Errors": dict.fromkeys(("CacheError", "CacheNotFound", "CacheMismatch", "ConfigError", "DecodeError"), ()),

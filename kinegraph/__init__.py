@@ -14,8 +14,8 @@
     (frames,) = kinegraph.decode("video.mp4", times=[0.0, 0.5, 1.0])
 
 Names outside `__all__` are internal. A public name is imported when it is first used. The names `train`, `evaluate`,
-`build_head`, `build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. The other public names do not import
-torch.
+`build_head`, `build_backbone`, `metrics`, `Head`, `HeadOptions` and `ClipGraph` import torch. The other public names
+do not import torch.
 """
 
 import importlib
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
     from kinegraph.stages.decode.errors import DecodeError
+    from kinegraph.stages.heads.clip_graphs import ClipGraph
     from kinegraph.stages.heads.head import Head, HeadOptions, Spec
     from kinegraph.stages.training import metrics
 
@@ -47,6 +48,7 @@ __all__ = [
     "CacheMismatch",
     "CacheNotFound",
     "CachedClips",
+    "ClipGraph",
     "Config",
     "ConfigError",
     "DecodeError",
@@ -79,6 +81,7 @@ _MODULES = {
     "pipeline.errors": ("ConfigError",),
     "pipeline.caches.verification": ("Verification", "verify"),
     "stages.decode.errors": ("DecodeError",),
+    "stages.heads.clip_graphs": ("ClipGraph",),
     "stages.heads.head": ("Head", "HeadOptions"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

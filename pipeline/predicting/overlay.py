@@ -12,10 +12,10 @@ from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, Sc
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, open_video
 from kinegraph.stages.pictures.film import Film, writing_film
-from kinegraph.stages.pictures.overlay import Band, OverlayLayout
+from kinegraph.stages.pictures.overlay import Band, Edge, OverlayLayout
 from kinegraph.stages.remote.staging import Staging
 
-NUM_BARS = 5
+NUM_BARS, NUM_EDGES = 5, 3
 SAME_SECONDS = 1e-6  # the times of one frame, decoded twice, are equal up to the rounding of floats
 NO_BOXES = np.empty((0, 4))
 
@@ -48,7 +48,9 @@ def write_overlay(
     The overlay has every frame of the video once, at its own time, upright. A band below the frame shows the classes
     with the best scores, by their names in `class_names`. Frame and band together are at most `max_height` px high. The
     boxes that the head read at a frame are drawn on this frame. They are drawn dashed on the frames that follow, until
-    the head read boxes again. `on_frame` is called with the number of frames so far.
+    the head read boxes again. If the boxes have edges, the three strongest edges of each frame are drawn as lines
+    between the middles of boxes. The strongest edge of a span is the brightest and widest. `on_frame` is called with
+    the number of frames so far.
 
     If the call raises an error, no file is written and an existing file stays. `staging` copies a video at a URL.
     Raises DecodeError if the video cannot be read, UsageError where PyAV has no encoder, and CacheNotWritable where
@@ -76,8 +78,8 @@ def _written(
                 height, width = pixels.shape[:2]
                 layout = OverlayLayout.fitted(width, height, max_height, timetable.num_bars)
                 film: Film = stack.enter_context(writing_film(target, layout.size, 1 / video.frame_period))
-            boxes, band, is_read_now = timetable.at(shown.seconds)
-            film.add(layout.drawn(pixels, boxes, band, dashed=not is_read_now), shown.seconds)
+            boxes, edges, band, is_read_now = timetable.at(shown.seconds)
+            film.add(layout.drawn(pixels, boxes, band, dashed=not is_read_now, edges=edges), shown.seconds)
             on_frame(film.num_frames)
         if layout is None:
             raise DecodeError("truncated", video.complaints or "not one frame could be decoded")
@@ -109,14 +111,15 @@ class _Timetable:
     _number: int = -1  # of the last span that has begun
     _next_boxes: int = 0  # number of the first FrameBoxes of the span whose time is not reached
     _bands: dict[int, Band] = field(default_factory=dict)
+    _largest: dict[int, float] = field(default_factory=dict)  # weight of an edge in a span
 
     @property
     def num_bars(self) -> int:
         return min(NUM_BARS, len(self.class_names))
 
-    def at(self, seconds: float) -> tuple[np.ndarray, Band, bool]:
-        """Returns what to draw at the time `seconds`: N boxes [N, 4], the Band below the frame, and whether the boxes
-        belong to exactly this time.
+    def at(self, seconds: float) -> tuple[np.ndarray, Sequence[Edge], Band, bool]:
+        """Returns what to draw at the time `seconds`: N boxes [N, 4], edges between them, the Band below the frame, and
+        whether the boxes belong to exactly this time.
 
         The boxes are those of the last frame that the head read, x1, y1, x2, y2 in pixels of the video. `seconds` must
         not be smaller than in the call before.
@@ -125,12 +128,22 @@ class _Timetable:
         while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:
             self._number, self._next_boxes = self._number + 1, 0
         if self._number < 0 or seconds + SAME_SECONDS >= spans[self._number].end:
-            return NO_BOXES, Band("no clip at this time"), False
+            return NO_BOXES, (), Band("no clip at this time"), False
         boxes = spans[self._number].boxes
         while self._next_boxes < len(boxes) and boxes[self._next_boxes].seconds <= seconds + SAME_SECONDS:
             self._next_boxes += 1
         last = boxes[self._next_boxes - 1] if self._next_boxes else FrameBoxes(seconds=-1.0, boxes=NO_BOXES)
-        return last.boxes, self._band(spans[self._number]), abs(last.seconds - seconds) <= SAME_SECONDS
+        is_now = abs(last.seconds - seconds) <= SAME_SECONDS
+        return last.boxes, self._edges(last), self._band(spans[self._number]), is_now
+
+    def _edges(self, frame: FrameBoxes) -> list[Edge]:
+        """Returns the edges to draw between the boxes of `frame`, a frame of the present span. Their strengths are
+        relative to the strongest edge of the span.
+        """
+        if self._number not in self._largest:
+            edges = (edge for each in self.prediction.spans[self._number].boxes for edge in each.strongest_edges(1))
+            self._largest[self._number] = max((weight for _, _, weight in edges), default=1.0)
+        return [Edge(i, j, weight / self._largest[self._number]) for i, j, weight in frame.strongest_edges(NUM_EDGES)]
 
     def _band(self, span: ScoredSpan) -> Band:
         if self._number not in self._bands:

@@ -25,11 +25,53 @@ class ClipScores:
 class FrameBoxes:
     """The N boxes [N, 4] that the head read in one frame. The frame is shown at `seconds` in the video.
 
-    A box is x1, y1, x2, y2 in pixels of the upright frame.
+    A box is x1, y1, x2, y2 in pixels of the upright frame. `edges` [N, N] has the weights of the head's graph between
+    the boxes. Entry (i, j) is the weight of box j in the sum for box i. The diagonal is 0. `edges` is None unless the
+    caller of `predict` asked for edges.
     """
 
     seconds: float
     boxes: np.ndarray
+    edges: np.ndarray | None = None
+
+    def strongest_edges(self, most: int) -> list[tuple[int, int, float]]:
+        """Returns the strongest edges as (i, j, weight) with i < j, strongest first, at most `most` of them.
+
+        i and j are numbers of boxes. The weight of an edge is the larger one of its two directions. Edges of weight 0
+        are left out.
+        """
+        if self.edges is None:
+            return []
+        i, j = np.triu_indices(len(self.boxes), 1)
+        weights = np.maximum(self.edges[i, j], self.edges[j, i])
+        order = np.argsort(-weights, kind="stable")[:most]
+        return [(int(i[pair]), int(j[pair]), float(weights[pair])) for pair in order if weights[pair] > 0]
+
+
+def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
+    """Returns one FrameBoxes for each time in `frames`, in the order of time. `frames` come from several clips, which
+    may have the same frames.
+
+    Boxes with the same coordinates become one box. Of several weights of one edge, the largest counts.
+    """
+    by_time: dict[float, list[FrameBoxes]] = {}
+    for frame in frames:
+        by_time.setdefault(frame.seconds, []).append(frame)
+    return tuple(_joined(by_time[seconds]) for seconds in sorted(by_time))
+
+
+def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
+    boxes, number_of = np.unique(np.concatenate([frame.boxes for frame in frames]), axis=0, return_inverse=True)
+    edges, first = None, 0
+    for frame in frames:
+        numbers = number_of.reshape(-1)[first : first + len(frame.boxes)]
+        first += len(frame.boxes)
+        if frame.edges is not None:
+            edges = np.zeros((len(boxes), len(boxes)), np.float32) if edges is None else edges
+            np.maximum.at(edges, np.ix_(numbers, numbers), frame.edges)
+    if edges is not None:
+        np.fill_diagonal(edges, 0)  # two boxes of a clip may have the same coordinates
+    return FrameBoxes(seconds=frames[0].seconds, boxes=boxes, edges=edges)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,9 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +24,11 @@ from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.run import failures
 from kinegraph.pipeline.extraction.worker import Worker
-from kinegraph.pipeline.predicting.predictions import ClipScores, FrameBoxes, Prediction, ScoredSpan
+from kinegraph.pipeline.predicting.predictions import ClipScores, FrameBoxes, Prediction, ScoredSpan, joined_boxes
 from kinegraph.pipeline.predicting.videos import id_of, listed_videos, windows
 from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.device import pick_device
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.stage import BOXES, COUNT, Proposals
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.remote.staging import Staging
@@ -40,6 +40,7 @@ WITHOUT_WINDOW = "too_short: the video is shorter than a window of the run"  # i
 VIDEOS_AT_ONCE = 64  # whose features lie in the temporary folder at a time
 SPLIT = "predict"
 FILES = ("graphs.files", "proposals.files")  # where a user's own graphs and boxes lie; no fingerprint covers it
+WITH_EDGES = "strg with `graphs: joint`, `similarity` or `fused`"  # the heads that link boxes of one frame
 OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
@@ -74,6 +75,7 @@ class Predictor:
         *,
         window_seconds: float | None = None,
         keep_boxes: bool = False,
+        keep_edges: bool = False,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> Iterator[Prediction]:
         """Yields one Prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
@@ -83,17 +85,36 @@ class Predictor:
         for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
         1.5 times that length is not cut. Frames are sampled from each window as from a whole video. Features are made
         in a temporary folder, for 64 videos at a time. With `keep_boxes`, the spans of a prediction have the boxes that
-        the head read. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
+        the head read. With `keep_edges`, they have the weights of the head's graph between these boxes too.
+        `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
-        Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read. Raises RunError if
-        the weights, or the rules for decoding, are not those that the run was trained with.
+        Raises UsageError if `keep_edges` is set and the head has no edges. Raises DatasetError for a folder without a
+        video, and WeightsError if weights cannot be read. Raises RunError if the weights, or the rules for decoding,
+        are not those that the run was trained with.
         """
+        graph = self.edge_graph() if keep_edges else None
         files = listed_videos(videos)
         for first in range(0, len(files), VIDEOS_AT_ONCE):
             group = files[first : first + VIDEOS_AT_ONCE]
             with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
                 cache, plan = self._extracted(group, Path(folder), window_seconds, on_progress)
-                yield from self._predicted(group, cache, plan, keep_boxes=keep_boxes)
+                yield from self._predicted(group, cache, plan, keep_boxes=keep_boxes or keep_edges, graph=graph)
+
+    def edge_graph(self) -> str:
+        """Returns the name of the graph whose edges `predict` keeps. It is the first graph in the head's `graph_links`
+        that links boxes of one frame.
+
+        Raises UsageError if the head has no such graph.
+        """
+        links = self.head.graph_links
+        for name, kind in links.items():
+            if kind == "boxes":
+                return name
+        its_graph = f", only between {' and '.join(dict.fromkeys(links.values()))}" if links else ""
+        raise UsageError(
+            f"Head {self.head.name} of {self.folder} has no edges between boxes of one frame{its_graph}. Heads that "
+            f"have them: {WITH_EDGES}, and heads of your own that name such a graph in `graph_links`."
+        )
 
     @property
     def files(self) -> dict[str, str]:
@@ -104,7 +125,9 @@ class Predictor:
         told = {f"{name}.files": getattr(section, "files", None) for name, section in sections.items()}
         return {key: pattern for key, pattern in told.items() if pattern is not None}
 
-    def _predicted(self, videos: Sequence[str], cache: Cache, plan: Plan, *, keep_boxes: bool) -> Iterator[Prediction]:
+    def _predicted(
+        self, videos: Sequence[str], cache: Cache, plan: Plan, *, keep_boxes: bool, graph: str | None
+    ) -> Iterator[Prediction]:
         with_boxes = (BOXES, COUNT, FRAME_TIMES) if keep_boxes and self.head.reads_boxes else ()
         clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
         device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
@@ -118,24 +141,39 @@ class Predictor:
             scored = [
                 _Scored(row=row, failure=reasons.get(row.clip_id, ""))
                 if place is None
-                else _Scored(row=row, logits=logits[place], boxes=self._boxes(clips, place) if with_boxes else {})
+                else _Scored(
+                    row=row, logits=logits[place], boxes=self._boxes(clips, place, graph) if with_boxes else ()
+                )
                 for row, place in of_video.get(id_of(video), [])
             ]
             yield self._prediction(video, scored)
 
-    def _boxes(self, clips: CachedClips, place: int) -> dict[float, np.ndarray]:
-        """Returns time of a frame in seconds -> boxes [N, 4]. These are the N boxes that the head reads in the frame,
-        for clip number `place` of `clips`.
-
-        A box is x1, y1, x2, y2 in pixels of the video.
+    def _boxes(self, clips: CachedClips, place: int, graph: str | None) -> list[FrameBoxes]:
+        """Returns the boxes that the head reads in each frame of clip number `place` of `clips`. They have the edges of
+        the head's graph with the name `graph`, or no edges if `graph` is None.
         """
-        batch = clips.batch([place], [name for name in clips.specs if not name.startswith(("features/", "regions/"))])
+        needed = [name for name in clips.specs if graph or not name.startswith(("features/", "regions/"))]
+        batch = clips.batch([place], needed)
         (is_read,) = self.head.boxes_read(batch)  # [T, N]
         times = batch[FRAME_TIMES][0, :: clips.specs[BOXES].frame_step].tolist()
-        return {
-            seconds: boxes[chosen].float().numpy()
-            for seconds, boxes, chosen in zip(times, batch[BOXES][0], is_read, strict=True)
-        }
+        edges = {} if graph is None else self._edges(batch, graph)
+        frames = []
+        for number, (seconds, boxes, chosen) in enumerate(zip(times, batch[BOXES][0], is_read, strict=True)):
+            of_frame = None
+            if number in edges:
+                kept = chosen[: len(edges[number])]
+                of_frame = edges[number][kept][:, kept].numpy()
+            frames.append(FrameBoxes(seconds=seconds, boxes=boxes[chosen].float().numpy(), edges=of_frame))
+        return frames
+
+    def _edges(self, batch: Mapping[str, Tensor], graph: str) -> dict[int, Tensor]:
+        """Returns number of a frame with boxes -> weights [N, N] between its N best boxes, for the only clip of
+        `batch`. They are the weights of the head's graph with the name `graph`.
+        """
+        device = next(self.head.parameters()).device
+        with torch.inference_mode():
+            clip_graph = self.head.clip_graphs({name: x.to(device) for name, x in batch.items()})[graph]
+        return {step * clip_graph.frame_step: weights for step, weights in enumerate(clip_graph.within_frames[0].cpu())}
 
     def _prediction(self, video: str, scored: Sequence["_Scored"]) -> Prediction:
         reasons = [clip.failure for clip in scored if clip.logits is None]
@@ -164,17 +202,12 @@ class Predictor:
 
     def _span(self, start: float, end: float, clips: Sequence["_Scored"]) -> ScoredSpan:
         ok = [clip.logits for clip in clips if clip.logits is not None]
-        boxes: dict[float, np.ndarray] = {}
-        for clip in clips:
-            for seconds, of_clip in clip.boxes.items():
-                both = [boxes[seconds], of_clip] if seconds in boxes else [of_clip]
-                boxes[seconds] = np.unique(np.concatenate(both), axis=0)
         return ScoredSpan(
             start=start,
             end=end,
             probabilities=self._shares(self._joined(ok)) if ok else None,
             failure=next((clip.failure for clip in clips if clip.logits is None), ""),
-            boxes=tuple(FrameBoxes(seconds=seconds, boxes=boxes[seconds]) for seconds in sorted(boxes)),
+            boxes=joined_boxes([boxes for clip in clips for boxes in clip.boxes]),
         )
 
     def _joined(self, logits: Sequence[Tensor]) -> Tensor:
@@ -242,14 +275,13 @@ class _Scored:
     """One clip under one crop, with its logits [num_classes]. If the clip failed, `logits` is None and `failure` is the
     reason. `row` is the row of the clip in the cache.
 
-    `boxes` maps the time of a frame, in seconds from the start of the video, to the boxes [N, 4] that the head read
-    there. They are (x1, y1, x2, y2) in pixels of the video.
+    `boxes` has the boxes that the head read in each frame, if they were asked for.
     """
 
     row: ClipRow
     logits: Tensor | None = None
     failure: str = ""
-    boxes: Mapping[float, np.ndarray] = field(default_factory=dict)
+    boxes: Sequence[FrameBoxes] = ()
 
     @property
     def span(self) -> Interval:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kinegraph.stages.heads.clip_graphs import FrameGraphs
 from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
 from kinegraph.stages.options import StageOptions
 
@@ -212,6 +213,7 @@ class GraphReasoner(nn.Module):
     def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
         super().__init__()
         self.theta, self.phi, self.g = theta, phi, g
+        self.graphs = FrameGraphs(1)
 
     def forward(self, s: Tensor) -> Tensor:
         collected: Tensor = self.weights(s) @ self.g(s)
@@ -222,7 +224,8 @@ class GraphReasoner(nn.Module):
         clips, with C channels.
         """
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
-        return affinity.softmax(2)
+        weights: Tensor = self.graphs(affinity.softmax(2)[:, None])
+        return weights[:, 0]
 
 
 class ChannelFactors(nn.Module):

@@ -5,6 +5,8 @@ A graph is a matrix G. It is applied as Z = G X, so row i of G holds the weights
 Shapes: B clips, T frames, N regions a frame, V = T * N nodes of a clip, C channels.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,6 +79,19 @@ def collect_previous(back: Tensor, nodes: Tensor) -> Tensor:
     frame get 0.
     """
     return F.pad(back @ nodes[:, :-1], (0, 0, 0, 0, 1, 0))
+
+
+def between_all(graphs: Tensor, offset: Literal[1, -1]) -> Tensor:
+    """Returns a graph between neighbouring frames as one matrix over all nodes of a clip, [B, V, V], with V = T * N.
+    There are B clips, T frames and N nodes of a frame.
+
+    `graphs` is [B, T - 1, N, N], one of the results of `iou_graphs`. `offset` is 1 if its columns are nodes of the
+    next frame (`front`), and -1 if they are nodes of the previous frame (`back`).
+    """
+    num_clips, pairs, nodes, _ = graphs.shape
+    dense = graphs.new_zeros(num_clips, pairs + 1, nodes, pairs + 1, nodes)
+    dense.diagonal(offset, 1, 3).copy_(graphs.movedim(1, 3))
+    return dense.flatten(3).flatten(1, 2)
 
 
 def _area(boxes: Tensor) -> Tensor:

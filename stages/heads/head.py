@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
 from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
@@ -120,6 +121,21 @@ class Head(nn.Module):
         """
         boxes, count = batch["proposals/boxes"], batch["proposals/count"]  # [B, T, N, 4], [B, T]
         return torch.arange(boxes.shape[2], device=count.device) < count[..., None]
+
+    @property
+    def graph_links(self) -> Mapping[str, Links]:
+        """Returns the graphs that `clip_graphs` returns, as name of the graph -> what it links. A head without a graph
+        returns an empty dictionary, as this base class does.
+        """
+        return {}
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        """Returns the graphs that the head computes for B clips, as name -> ClipGraph. `batch` is as in `forward`.
+
+        The names are those of `graph_links`, in the same order. The head must be in evaluation mode. Call it under
+        `torch.inference_mode()` where no gradient is needed.
+        """
+        return {}
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies its learning rate for the parameter with the name

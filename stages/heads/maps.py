@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kinegraph.stages.heads.clip_graphs import ClipGraph, FrameGraphs, Links, recorded
 from kinegraph.stages.heads.head import Classifier, FeatureSource, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source, project_maps
 
@@ -68,6 +69,32 @@ class MapHead(Head):
         maps = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
         logits: Tensor = self.classifier(maps.mean((1, 3, 4)))
         return logits
+
+    @property
+    def graph_links(self) -> Mapping[str, Links]:
+        """Returns graph name -> "frames", for each graph over frames in the blocks. The first graph of the first block
+        is "block1_graph1".
+        """
+        counts = [sum(graphs.num_graphs for graphs in _frame_graphs(block)) for block in self.blocks]
+        return {
+            f"block{block}_graph{number}": "frames"
+            for block, count in enumerate(counts, 1)
+            for number in range(1, count + 1)
+        }
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        with recorded(*_frame_graphs(self.blocks)) as outputs:
+            self(batch)
+        matrices = [matrix for graphs in outputs for matrix in graphs.unbind(1)]  # [B, T, T] each
+        return {
+            name: ClipGraph(weights=matrix.float()[:, :, None, :, None], links="frames")
+            for name, matrix in zip(self.graph_links, matrices, strict=True)
+        }
+
+
+def _frame_graphs(blocks: nn.Module) -> list[FrameGraphs]:
+    """Returns the modules in `blocks` through which graphs over frames pass, in the order in which they run."""
+    return [module for module in blocks.modules() if isinstance(module, FrameGraphs)]
 
 
 class TimeFirst(nn.Module):

@@ -16,6 +16,7 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.norms import frozen_norms, norms_of
 from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
 from kinegraph.stages.heads.head import Head, HeadError
 from kinegraph.stages.heads.inputs import BOXES, COUNT
 from kinegraph.stages.regions.extract import regions_of_clips
@@ -80,13 +81,24 @@ class OnlineHead(Head):
         self.factors: dict[str, float] = {}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = self.head(self._computed(batch))
+        return logits
+
+    def _computed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the arrays that the head reads, and the other arrays of `batch` except the pixels."""
         arrays = dict(batch)
         for entry, network in zip(self.entries, self.networks, strict=True):
             maps_of = self._maps(network, arrays.pop(f"{PIXELS}{entry.name}"))
             for tap in entry.taps:
                 arrays |= self._arrays(entry, tap, maps_of[tap.name], batch)
-        logits: Tensor = self.head(arrays)
-        return logits
+        return arrays
+
+    @property
+    def graph_links(self) -> Mapping[str, Links]:
+        return self.head.graph_links
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        return self.head.clip_graphs(self._computed(batch))
 
     def _maps(self, network: Maps, pixels: Tensor) -> dict[str, Tensor]:
         if not torch.is_grad_enabled() or self.clips_per_pass is None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from kinegraph.cache_schemas.arrays import every_array
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
 from kinegraph.cache_schemas.words import counted, sentence
+from kinegraph.stages.heads.clip_graphs import ClipGraph
 from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
 
 DIGEST = "@"
@@ -115,9 +116,8 @@ class _Guarded(Head):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns logits [B, num_classes]. Raises HeadError if the user's code fails or returns something else."""
         kind, clips = _user_class(self), len(batch[self.reads[0]])
-        widened = {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
         try:
-            logits: Any = super().forward(widened)
+            logits: Any = super().forward(_widened(batch))
         except (HeadError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:
@@ -136,6 +136,29 @@ class _Guarded(Head):
                 "from parameters of the head, without detach, argmax or no_grad."
             )
         return logits
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        """Returns the graphs of the user's head. Raises HeadError if the user's code fails or returns other graphs than
+        `graph_links` names.
+        """
+        kind = _user_class(self)
+        try:
+            graphs: Any = super().clip_graphs(_widened(batch))
+        except (HeadError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            _blame(kind, ".clip_graphs raised", error, [*batch], "clip_graphs gets")
+        if not isinstance(graphs, dict) or [*graphs] != [*self.graph_links]:
+            shown = [*graphs] if isinstance(graphs, dict) else type(graphs).__name__
+            raise HeadError(
+                f"{_named(kind)}.clip_graphs returns {shown}; {[*self.graph_links]} are needed, as in `graph_links`."
+            )
+        return graphs
+
+
+def _widened(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns `batch` with its float16 arrays as float32, because layers have float32 weights."""
+    return {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
 
 
 def _user_class(head: Head) -> type[Head]:

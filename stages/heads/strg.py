@@ -11,7 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links, masked_graph, recorded
+from kinegraph.stages.heads.graphs import (
+    between_all,
+    collect_all,
+    collect_next,
+    collect_previous,
+    iou_graphs,
+    similarity_graph,
+)
 from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec
 from kinegraph.stages.heads.inputs import Regions, masked_mean
 from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
@@ -86,6 +94,23 @@ class Strg(Head):
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.read_regions.proposals.read(batch)
 
+    @property
+    def graph_links(self) -> Mapping[str, Links]:
+        """Returns graph name -> what the graph links: "similarity" any boxes, "front" and "back" boxes of neighbouring
+        frames. With `similarity_of: each`, "similarity" is the graph of the first layer and "similarity_2" that of the
+        second.
+        """
+        return self.graph.links
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        regions, _ = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project, self.activate)
+        graphs, step = self.graph.matrices(regions.features, regions), self.read_regions.proposals.step
+        links = self.graph_links.items()
+        return {
+            name: masked_graph(matrix, regions.valid, kind, step)
+            for (name, kind), matrix in zip(links, graphs, strict=True)
+        }
+
 
 class RegionGraph(nn.Module):
     """Runs one or two branches on the features of regions and adds up the results: x [B, T, N, C] -> [B, T, N, C].
@@ -107,6 +132,24 @@ class RegionGraph(nn.Module):
         self.affinity = Affinity(dim, options.scale_similarity) if options.graphs != "spatial_temporal" else None
         self.g = nn.ModuleList(_small_linear(dim) for _ in branches[: 1 if options.share_g else None])
         self.branches = nn.ModuleList(Branch(dim, graphs, options) for graphs in branches)
+        self.links: dict[str, Links] = {}
+        if self.affinity is not None:
+            later = range(2, options.num_layers + 1) if self.anew else ()
+            self.links |= dict.fromkeys(["similarity", *(f"similarity_{layer}" for layer in later)], "boxes")
+        if self.follows_boxes:
+            self.links |= dict.fromkeys(["front", "back"], "boxes of neighbouring frames")
+
+    def matrices(self, x: Tensor, regions: Regions) -> list[Tensor]:
+        """Returns the matrix [B, V, V] of each graph, in the order of `self.links`. V = T * N is the number of nodes of
+        a clip. `x` [B, T, N, C] and `regions` are as in `forward`.
+        """
+        with recorded(*([] if self.affinity is None else [self.affinity])) as matrices:
+            self(x, regions)
+        if self.follows_boxes:
+            assert regions.boxes is not None
+            front, back = iou_graphs(regions.boxes, regions.valid)
+            matrices += [between_all(front, 1), between_all(back, -1)]
+        return matrices
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
         collect = self._graphs(x, regions)

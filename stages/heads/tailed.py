@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
 from kinegraph.stages.heads.head import Head, HeadError, Spec
 from kinegraph.stages.heads.insertion import is_inserted
 from kinegraph.stages.heads.tail import Tail
@@ -34,10 +35,20 @@ class TailedHead(Head):
         self.options = head.options | {"tail": complete.model_dump(by_alias=True)}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = self.head(self._above(batch))
+        return logits
+
+    def _above(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = self.tail(batch[self.tail.read.maps])  # [B, T, C, H, W]
         given = self.tail.given
-        logits: Tensor = self.head({**batch, given.maps: maps, given.pooled: maps.mean((3, 4))})
-        return logits
+        return {**batch, given.maps: maps, given.pooled: maps.mean((3, 4))}
+
+    @property
+    def graph_links(self) -> Mapping[str, Links]:
+        return self.head.graph_links
+
+    def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
+        return self.head.clip_graphs(self._above(batch))
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.boxes_read(batch)

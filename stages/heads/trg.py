@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.device import without_autocast
+from kinegraph.stages.heads.clip_graphs import FrameGraphs
 from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
 from kinegraph.stages.options import StageOptions
 
@@ -68,6 +69,7 @@ class TrgBlock(nn.Module):
         wide = options.num_heads * channels
         self.embed = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU())
         self.relation = RELATIONS[options.relation](options.num_heads, channels)
+        self.graphs = FrameGraphs(options.num_heads)
         self.convolution = nn.Conv2d(channels, wide, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(wide)
         self.aggregate = AGGREGATORS[options.aggregator](options.num_heads, channels)
@@ -91,7 +93,8 @@ class TrgBlock(nn.Module):
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
         if self.scale_relation:
             relations = relations * u[0, 0, 0].numel() ** -0.5
-        return relations.softmax(3)
+        weights: Tensor = self.graphs(relations.softmax(3))
+        return weights
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
         """Sums the frames of each clip with the weights in each graph: x [B, T, C, H, W] -> z [B, T, N, C, H, W]. The

@@ -1,11 +1,12 @@
-"""Draws boxes on a frame of a video, and a band with the scores of classes below the frame. Torch-free.
+"""Draws boxes and edges on a frame of a video, and a band with the scores of classes below the frame. Torch-free.
 
 Boxes are x1, y1, x2, y2 in pixels of the frame. The centre of pixel i lies at i + 0.5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,8 +19,17 @@ LINE_SPACE_PX, MARGIN_PX = 5, 4
 DASH_PX, GAP_PX = 6, 5
 GROUND, BAR = (24, 24, 24), (32, 96, 168)
 LINE, EDGE = (255, 255, 255, 255), (0, 0, 0, 150)
+LINK, FAINTEST_LINK = (255, 176, 0), 110  # the colour of an edge, and the opacity of the weakest one of 255
 Size = tuple[int, int]
 Corners = tuple[int, int, int, int]  # x1, y1, x2, y2 of the first and the last pixel
+
+
+class Edge(NamedTuple):
+    """An edge between the boxes with the numbers `first` and `second`. `strength` is from 0 to 1."""
+
+    first: int
+    second: int
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,15 @@ class OverlayLayout:
         picture = _even(width * scale), _even(height * scale)
         return cls(picture=picture, size=(picture[0], picture[1] + band), font_px=font_px)
 
-    def drawn(self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool) -> np.ndarray:
+    def drawn(
+        self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool, edges: Sequence[Edge] = ()
+    ) -> np.ndarray:
         """Returns a frame of the overlay, uint8 RGB [height, width, 3].
 
         `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes (x1, y1, x2,
         y2) in pixels of that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not
-        drawn. `band` is the text below the picture.
+        drawn. `edges` are edges between the boxes. An edge is a line between the middles of two boxes, wider and less
+        transparent if it is stronger. With `dashed`, it is thin. `band` is the text below the picture.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:
@@ -68,9 +81,15 @@ class OverlayLayout:
         draw = ImageDraw.Draw(image, "RGBA")  # draws what is translucent over what is there
         height, width = pixels.shape[:2]
         inside = np.clip(boxes, 0, (width, height, width, height))
-        for box in inside[(inside[:, 2:] > inside[:, :2]).all(1)]:
-            corners = self._corners(box * np.tile((self.picture[0] / width, self.picture[1] / height), 2))
-            (_draw_dashed if dashed else _draw_whole)(draw, corners, self._line_px)
+        has_area = (inside[:, 2:] > inside[:, :2]).all(1)
+        scaled = inside * np.tile((self.picture[0] / width, self.picture[1] / height), 2)
+        for box in scaled[has_area]:
+            (_draw_dashed if dashed else _draw_whole)(draw, self._corners(box), self._line_px)
+        middles = (scaled[:, :2] + scaled[:, 2:]) / 2
+        for edge in reversed(edges):  # the strongest one on top
+            if has_area[[edge.first, edge.second]].all():
+                width_px = self._line_px if dashed else round(self._line_px * (1 + 2 * edge.strength))
+                _draw_edge(draw, middles[edge.first], middles[edge.second], width_px, edge.strength)
         return np.concatenate([np.asarray(image), _band_pixels(self, band)])
 
     @property
@@ -115,6 +134,18 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> N
     for start, end in _dashes(y1, y2):
         draw.line((x1, start, x1, end), fill=LINE)
         draw.line((x2, start, x2, end), fill=LINE)
+
+
+def _draw_edge(draw: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, width_px: int, strength: float) -> None:
+    """Draws a line from `start` to `end`, each (x, y) in the picture of `draw`, with a point at either end. The line is
+    `width_px` px wide and more transparent if `strength` is small. Translucent black lines run along it.
+    """
+    opacity = round(FAINTEST_LINK + (255 - FAINTEST_LINK) * strength)
+    line = [(float(x), float(y)) for x, y in (start, end)]
+    for more_px, colour in ((2, EDGE), (0, (*LINK, opacity))):
+        draw.line(line, fill=colour, width=width_px + more_px)
+        for point in line:
+            draw.circle(point, width_px + more_px / 2, fill=colour)
 
 
 def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:

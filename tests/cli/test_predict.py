@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kinegraph.cli.printing.predicting import failures
 from kinegraph.pipeline.caches.indexing import index
@@ -20,13 +21,15 @@ from kinegraph.pipeline.predicting.predictions import ClipScores, Prediction
 from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
-from kinegraph.stages.decode.stream import probe
+from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.clip_graphs import ClipGraph, masked_graph
 from kinegraph.stages.training.evaluation import VideoScores
 from tests.caches import write_config
 from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 
 Command = Callable[..., Any]
-NAMES = ("avg_pool", "lstm", "proposal_pool")
+NAMES = ("avg_pool", "lstm", "proposal_pool", "strg")
 
 
 @dataclass
@@ -186,6 +189,55 @@ def test_boxes_are_those_of_the_head_at_their_times(trained: Trained) -> None:
     assert found.without_boxes().spans[0].boxes == ()
     (none,) = Predictor(trained.runs["avg_pool"]).predict([video], keep_boxes=True)
     assert none.spans[0].boxes == ()
+
+
+def test_edges_are_those_of_the_graph_between_the_boxes_of_a_frame(
+    kinegraph: Command, trained: Trained, tmp_path: Path
+) -> None:
+    """In each frame of each clip, box 1 collects from box 3. A frame of the overlay has orange lines."""
+    video, run, out = trained.videos / "left" / "v1.mp4", trained.runs["strg"], tmp_path / "out.mp4"
+    matrix = torch.full((1, 16, 16), 0.01)  # 4 frames with 4 boxes each
+    matrix[0, range(1, 16, 4), range(3, 16, 4)] = 0.5
+    planted = masked_graph(matrix, torch.ones(1, 4, 4, dtype=torch.bool), "boxes")
+    linked: list[frozenset[tuple[float, ...]]] = []
+
+    def clip_graphs(batch: dict[str, Tensor]) -> dict[str, ClipGraph]:
+        linked.extend(frozenset(map(tuple, frame[[1, 3]].tolist())) for frame in batch["proposals/boxes"][0])
+        return {"similarity": planted}
+
+    predictor = Predictor(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor.head, "clip_graphs", clip_graphs)
+        (found,) = predictor.predict([video], keep_edges=True)
+    assert len(linked) == 4 * 4
+    for frame in found.spans[0].boxes:
+        ((first, second, weight), *others) = frame.strongest_edges(3)
+        assert (weight, [edge[2] for edge in others]) == (0.5, pytest.approx([0.01] * 2))
+        assert frozenset(map(tuple, frame.boxes[[first, second]].tolist())) in linked
+
+    told = kinegraph("predict", video, "--run", run, "--overlay", out, "--edges")
+    assert told.exit_code == 0
+    with open_video(str(out)) as written:
+        pictures = [written.rgb(shown.frame)[:80].astype(int) for shown in written.frames()]
+    num_orange = [
+        int(((each[..., 0] - each[..., 2] > 60) & (each[..., 1] > each[..., 2] + 20)).sum()) for each in pictures
+    ]
+    assert max(num_orange) > 20
+
+
+def test_edges_are_refused_where_there_are_none(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:
+    asked = ("predict", trained.videos / "left" / "v1.mp4", "--edges", "--run")
+    told = kinegraph(*asked, trained.runs["proposal_pool"], "--overlay", tmp_path / "out.mp4")
+    assert (told.exit_code, told.stdout, [*tmp_path.iterdir()]) == (2, "", [])
+    words = " ".join(told.stderr.split())
+    assert "Head proposal_pool of " in words
+    assert "has no edges between boxes of one frame. Heads that have them: strg with `graphs: joint`" in words
+    told = kinegraph(*asked, trained.runs["strg"])
+    assert (told.exit_code, "--edges: goes with --overlay OUT alone" in told.stderr) == (2, True)
+    predictor = Predictor(trained.runs["strg"])
+    predictor.head.graph.links = {"front": "boxes of neighbouring frames", "back": "boxes of neighbouring frames"}
+    with pytest.raises(UsageError, match="of one frame, only between boxes of neighbouring frames"):
+        [*predictor.predict([asked[1]], keep_edges=True)]
 
 
 def test_a_video_at_a_url(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:

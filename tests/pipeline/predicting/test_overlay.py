@@ -12,7 +12,7 @@ import torch
 
 from kinegraph.pipeline.predicting.overlay import write_overlay
 from kinegraph.pipeline.predicting.pictures import Pictures
-from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan
+from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan, joined_boxes
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import open_video, probe
 from kinegraph.stages.remote.options import StagingOptions
@@ -121,6 +121,55 @@ def test_boxes_are_those_that_the_head_read_and_never_between(tmp_path: Path) ->
             num_whole = num_white
         else:
             assert num_white < 0.8 * num_whole
+
+
+def orange(frame: np.ndarray) -> np.ndarray:
+    """Where the picture has lines of edges."""
+    return np.asarray((frame[:100, :, 0] > 150) & (frame[:100, :, 2] < 110) & (frame[:100, :, 1] > 60))
+
+
+def test_a_planted_edge_is_drawn_between_its_boxes(tmp_path: Path) -> None:
+    """Four boxes at the corners. At second 2, box 3 (below right) collects from box 0, and at second 5 from box 1."""
+    corners = [(5, 5), (5, 75), (135, 5), (135, 75)]
+    boxes = np.array([[x, y, x + 20, y + 20] for x, y in corners], np.float64)
+    frames = []
+    for second, neighbour in ((2, 0), (5, 1)):
+        edges = np.zeros((4, 4), np.float32)
+        edges[3, neighbour] = 0.8
+        frames.append(FrameBoxes(seconds=second, boxes=boxes, edges=edges))
+    shown = overlaid(moving_mark(tmp_path / "a.mp4"), tmp_path / "out.mp4", span(0, 10, *frames))
+    num_orange = [int(orange(frame).sum()) for frame in shown]
+    assert [bool(number) for number in num_orange] == [2 <= second < 10 for second in range(12)]
+    assert num_orange[3] < num_orange[2] / 2, "thin where the boxes are those of an earlier frame"
+    ys, xs = np.nonzero(orange(shown[2]))
+    assert (xs.min(), ys.min(), xs.max(), ys.max()) == pytest.approx((15, 15, 145, 85), abs=6)
+    assert np.corrcoef(xs, ys)[0, 1] > 0.95, "from above left to below right"
+    ys, xs = np.nonzero(orange(shown[5]))
+    assert (xs.min(), ys.min(), xs.max(), ys.max()) == pytest.approx((15, 85, 145, 85), abs=6)
+
+
+def test_the_three_strongest_edges_of_a_frame() -> None:
+    """An edge counts with its larger direction, and edges without weight are none."""
+    edges = np.zeros((5, 5), np.float32)
+    edges[0, 1], edges[1, 0], edges[4, 2], edges[3, 1], edges[2, 3] = 0.1, 0.5, 0.9, 0.2, 0.3
+    frame = FrameBoxes(seconds=0, boxes=np.zeros((5, 4)), edges=edges)
+    assert [edge[:2] for edge in frame.strongest_edges(3)] == [(2, 4), (0, 1), (2, 3)]
+    assert [edge[2] for edge in frame.strongest_edges(9)] == pytest.approx([0.9, 0.5, 0.3, 0.2])
+    assert FrameBoxes(seconds=0, boxes=np.zeros((5, 4))).strongest_edges(3) == []
+    assert FrameBoxes(seconds=0, boxes=np.zeros((0, 4)), edges=np.zeros((0, 0))).strongest_edges(3) == []
+
+
+def test_boxes_of_two_clips_are_joined_with_their_edges() -> None:
+    """The second clip reads the boxes in another order, and one more. The third has no boxes."""
+    a, b, c = [1.0, 1, 2, 2], [0.0, 0, 1, 1], [5.0, 5, 6, 6]
+    first = FrameBoxes(seconds=1.0, boxes=np.array([a, b]), edges=np.array([[0, 0.4], [0.1, 0]]))
+    second = FrameBoxes(seconds=1.0, boxes=np.array([b, c, a, a]), edges=np.full((4, 4), 0.3) * (1 - np.eye(4)))
+    other = FrameBoxes(seconds=0.5, boxes=np.array([c]))
+    earlier, joined = joined_boxes([first, second, other])
+    assert (earlier.seconds, earlier.edges, joined.seconds) == (0.5, None, 1.0)
+    assert joined.boxes.tolist() == [b, a, c]
+    assert joined.edges is not None
+    np.testing.assert_allclose(joined.edges, [[0, 0.3, 0.3], [0.4, 0, 0.3], [0.3, 0.3, 0]], rtol=1e-6)
 
 
 def test_the_band_is_that_of_the_clip_under_way(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinegraph.stages.pictures.lettering import fitted, width_px
-from kinegraph.stages.pictures.overlay import BAR, Band, OverlayLayout
+from kinegraph.stages.pictures.overlay import BAR, LINK, Band, Edge, OverlayLayout
 
 NO_BOXES = np.empty((0, 4))
 BAND = Band("clip 1 of 2", (("left", 0.75), ("right", 0.25)))
@@ -66,6 +66,45 @@ def test_a_box_beyond_the_frame_is_drawn_at_its_edge() -> None:
     )
     assert is_white(picture[0, :64]).all()
     assert is_white(picture[:64, 63]).all()
+
+
+FOUR = np.array([[10.0, 10, 50, 50], [150, 10, 190, 50], [10, 150, 50, 190], [150, 150, 190, 190]])
+
+
+def is_link(pixels: np.ndarray) -> np.ndarray:
+    """Orange pixels, also where the ground shines through."""
+    return np.asarray((pixels[..., 0] > 120) & (pixels[..., 2] < 60))
+
+
+@pytest.mark.parametrize("max_height", [720, 160])
+def test_an_edge_leads_from_middle_to_middle(max_height: int) -> None:
+    layout = OverlayLayout.fitted(200, 200, max_height, 2)
+    frame = layout.drawn(ground(200, 200), FOUR, BAND, dashed=False, edges=[Edge(0, 1, 1.0)])
+    scale, picture = layout.picture[0] / 200, frame[: layout.picture[1]]
+    ys, xs = np.nonzero(is_link(picture))
+    assert (xs.min(), xs.max()) == pytest.approx((30 * scale, 170 * scale), abs=5)
+    assert (ys.min() + ys.max()) / 2 == pytest.approx(30 * scale, abs=1.5)
+    assert ys.max() - ys.min() < 10
+    assert (picture[round(30 * scale), round(100 * scale)] == LINK).all(), "the strongest edge is not transparent"
+
+
+def test_weaker_edges_are_narrower_and_more_transparent() -> None:
+    layout = OverlayLayout.fitted(200, 200, 720, 2)
+    edges = [Edge(0, 1, 1.0), Edge(2, 3, 0.1)]
+    whole, dashed = (layout.drawn(ground(200, 200), FOUR, BAND, dashed=it, edges=edges)[:200] for it in (False, True))
+    strong, weak = (is_link(whole[:, 100])[rows].sum() for rows in (slice(100), slice(100, 200)))
+    assert strong > weak >= 1
+    assert whole[30, 100, 0] > whole[170, 100, 0] > ground(1, 1)[0, 0, 0]
+    assert is_link(dashed[:, 100])[:100].sum() == 1, "thin where the boxes are older"
+
+
+def test_edges_of_boxes_beyond_the_frame_are_left_out() -> None:
+    layout = OverlayLayout.fitted(64, 64, 720, 2)
+    boxes = np.array([[4.0, 4, 30, 30], [70, 70, 90, 90]])
+    plain, linked = (
+        layout.drawn(ground(64, 64), boxes, BAND, dashed=False, edges=edges) for edges in ([], [Edge(0, 1, 1.0)])
+    )
+    assert np.array_equal(plain, linked)
 
 
 def test_bars_are_as_long_as_their_scores() -> None:

@@ -1,0 +1,89 @@
+"""Defines in which form a head returns the graphs that it computes over the nodes of a clip.
+
+A node is a box, or a whole frame. A graph is a matrix of weights. The head multiplies the nodes j by row i of the
+matrix and adds them up for node i.
+
+Shapes: B clips, T time steps, N nodes of a time step, G graphs.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Links = Literal["boxes", "boxes of neighbouring frames", "frames"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipGraph:
+    """One graph of a head, for B clips. `links` says what the nodes are, and which of them can have an edge.
+
+    With `links` "boxes", each two boxes of a clip can have an edge. With "boxes of neighbouring frames", only boxes of
+    consecutive time steps can have one. With "frames", a node is a whole frame, and N is 1.
+
+    `weights` [B, T, N, T, N] is float32 and at least 0. Entry (b, t, i, u, j) is the weight of node j of time step u in
+    the sum for node i of time step t. The weights of a sum add up to 1, or are all 0. Places without a box have the
+    weight 0 in all sums, and their own sums are 0. The weight of a node in its own sum is included.
+
+    Time step t belongs to frame t * `frame_step` of the cached boxes. Node i is box i of that frame.
+    """
+
+    weights: Tensor
+    links: Links
+    frame_step: int = 1
+
+    @property
+    def matrix(self) -> Tensor:
+        """Returns the weights as one matrix per clip, [B, T * N, T * N]. The node with the number t * N + i is node i
+        of time step t.
+        """
+        return self.weights.flatten(3).flatten(1, 2)
+
+    @property
+    def within_frames(self) -> Tensor:
+        """Returns the weights between the nodes of one time step, [B, T, N, N], for each time step. The weight of a
+        node in its own sum is left out and is 0 here.
+        """
+        weights = self.weights.diagonal(dim1=1, dim2=3).movedim(3, 1)  # a view
+        itself = torch.eye(weights.shape[2], dtype=torch.bool, device=weights.device)
+        return weights.masked_fill(itself, 0.0)
+
+
+def masked_graph(matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 1) -> ClipGraph:
+    """Returns the ClipGraph with the weights `matrix` [B, T * N, T * N]. Weights of nodes that are false in `valid`
+    bool [B, T, N] become 0. `links` and `frame_step` are as in `ClipGraph`.
+    """
+    nodes = valid.flatten(1, 2)
+    weights = torch.where(nodes[:, :, None] & nodes[:, None, :], matrix.float(), 0.0)
+    return ClipGraph(weights=weights.view(*valid.shape, *valid.shape[1:]), links=links, frame_step=frame_step)
+
+
+class FrameGraphs(nn.Module):
+    """Returns its input unchanged: the weights [B, G, T, T] of `num_graphs` graphs over the T frames of B clips.
+
+    A block that computes such graphs calls this module with them, so that `recorded` finds them.
+    """
+
+    def __init__(self, num_graphs: int) -> None:
+        super().__init__()
+        self.num_graphs = num_graphs
+
+    def forward(self, weights: Tensor) -> Tensor:
+        return weights
+
+
+@contextmanager
+def recorded(*modules: nn.Module) -> Iterator[list[Tensor]]:
+    """Yields a list that gets each output of each of `modules`, in the order in which they are called."""
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        outputs.append(output)
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(keep).remove)
+        yield outputs
