@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
@@ -14,6 +14,7 @@ from kinegraph.stages.remote.urls import is_url
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "split", "start", "end")  # columns that are read; other columns are ignored
+EXPECTED = "path,label[,split][,start,end]"
 UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 LOOKED_AT_BYTES = 4096
 
@@ -52,16 +53,20 @@ def text_of(key: str, path: str, tries: int = 1) -> str:
         raise DatasetError(f"{key}: {sentence(error.detail)}") from error
 
 
-def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+def csv_lines(
+    annotations: str, text: str, required: Sequence[str] = REQUIRED, *, delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields (place, fields) for each line of the csv `text`. `annotations` is its path, for messages. One line is one
     video, or one interval of a video. Empty lines are skipped.
 
-    The place is the file and line number, for messages. The fields map each column to its text. Raises DatasetError for
-    a header that lacks a column or has one twice. Raises it also for a damaged line, for example with too few fields.
+    The place is the file and line number, for messages. The fields map each column to its text. `required` are the
+    columns that the header must have. Raises DatasetError for a header that lacks a column or has one twice. Raises it
+    also for a damaged line, for example with too few fields.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header = _next_line(annotations, reader, 1) or []
-    _check_header(annotations, header)
+    _check_header(annotations, header, required)
+    read = COLUMNS if required is REQUIRED else required
     while True:
         line = reader.line_num + 1
         fields = _next_line(annotations, reader, line)
@@ -73,7 +78,7 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
         if len(fields) != len(header):
             raise DatasetError(f"{where}: {len(fields)} fields, but the header has {len(header)}: {','.join(header)}")
         row = dict(zip(header, fields, strict=True))
-        for column in COLUMNS:
+        for column in read:
             value = row.get(column, "")
             if "\n" in value or "\r" in value:
                 raise DatasetError(f"{where}: a line break in {column}. Close the quote that begins there.")
@@ -101,11 +106,11 @@ def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list
         raise DatasetError(f"{annotations}: line {line}: {explanations.get(str(error), error)}") from None
 
 
-def _check_header(annotations: str, header: list[str]) -> None:
-    if missing := set(REQUIRED) - set(header):
+def _check_header(annotations: str, header: list[str], required: Sequence[str]) -> None:
+    if missing := set(required) - set(header):
         raise DatasetError(
             f"{annotations}: no column {', '.join(sorted(missing))} in its header {header}; "
-            "expected path,label[,split][,start,end]."
+            f"expected {EXPECTED if required is REQUIRED else ','.join(required)}."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise DatasetError(f"{annotations}: column {twice[0]!r} stands twice in its header {header}")

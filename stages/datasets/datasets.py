@@ -4,17 +4,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kinegraph.stages.datasets.activitynet import list_activitynet
+from kinegraph.stages.datasets.charades import list_charades
 from kinegraph.stages.datasets.folder import list_folder
 from kinegraph.stages.datasets.interactions import list_interactions
 from kinegraph.stages.datasets.json_list import list_json
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
-from kinegraph.stages.datasets.owners_options import ActivityNetOptions, JsonOptions, Thumos14Options, Ucf101Options
+from kinegraph.stages.datasets.owners_options import (
+    ActivityNetOptions,
+    CharadesOptions,
+    JsonOptions,
+    Thumos14Options,
+    Ucf101Options,
+)
 from kinegraph.stages.datasets.sync_mnist import list_sync_mnist
 from kinegraph.stages.datasets.thumos14 import list_thumos14
 from kinegraph.stages.datasets.ucf101 import list_ucf101
 
 LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
+    CharadesOptions: list_charades,
     FolderOptions: list_folder,
     InteractionsOptions: list_interactions,
     SyncMnistOptions: list_sync_mnist,

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,20 +17,24 @@ from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import require_folder, videos_below
+from kinegraph.stages.datasets.folders import Below, require_folder, videos_below
 from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
 from kinegraph.stages.datasets.owners_options import OwnersOptions
-from kinegraph.stages.remote.urls import FILE
+from kinegraph.stages.remote.urls import FILE, is_url
 
 SHOWN = 3
+Files = defaultdict[str, list[tuple[str, str]]]  # name -> (path below the root, full path) of each video
 NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of a video contains or is
 
 
-def label_text(options: OwnersOptions, name: str) -> str:
-    """Returns the text of the label file `name` in the folder `options.annotations`.
+def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
+    """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. `tries` is how
+    often a URL is requested while the network fails.
 
     Raises DatasetError where there is no such file, or where the file is not UTF-8.
     """
+    if is_url(options.annotations.removeprefix(FILE)):
+        return text_of("dataset.annotations", f"{options.annotations.rstrip('/')}/{name}", tries)
     folder = Path(options.annotations.removeprefix(FILE))
     if folder.is_dir() and not (folder / name).exists():
         there = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -81,6 +86,8 @@ class Release:
 
     `replaces` gets the path of a video below the root. Where the video lies in a folder of the owners' replacements,
     `replaces` returns the stem of the video that it replaces. It returns None for all other videos.
+
+    `without_rows` are videos that the label files list and that get no row, for example for lack of a label.
     """
 
     title: str
@@ -92,6 +99,7 @@ class Release:
     multi_label: bool = False
     notes: tuple[str, ...] = ()
     replaces: Callable[[PurePosixPath], str | None] = lambda _: None
+    without_rows: Sequence[Sample] = ()
 
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
@@ -108,29 +116,20 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
     root = root.removeprefix(FILE)
     require_folder(root)
     found = videos_below(root, frame_rate, tries)
-    images = {path: numbered for _, path, numbered in found.folders}
-    files = defaultdict[str, list[tuple[str, str]]](list)
-    replacements = defaultdict[str, list[tuple[str, str]]](list)
-    for below, path in found.videos:
-        place = PurePosixPath(below)
-        if (replaced := release.replaces(place)) is not None:
-            replacements[replaced].append((below, path))
-        else:
-            files[place.name if path in images else place.stem].append((below, path))
-    entries, missing, listed = list[Entry](), dict[str, str](), defaultdict[str, set[str]](set)
-    for sample in _checked(release):
+    files = _files_by_name(release, found)
+    samples = _checked(release)
+    listed: defaultdict[str, set[str]] = defaultdict(set)
+    for sample in (*samples, *release.without_rows):
         listed[sample.split].add(sample.name)
-        stems = sample.stems or (sample.name,)
-        of_name = next((group[stem] for group in (replacements, files) for stem in stems if stem in group), [])
-        if len(of_name) > 1:
-            raise DatasetError(
-                f"{sample.where}: {counted(len(of_name), 'file')} below {root} could be {sample.name}: "
-                f"{_first([name for name, _ in of_name])}. Move all but one elsewhere."
-            )
-        if not of_name:
-            missing[sample.name] = f"{sample.split}: no file {' or '.join(stems)} with the ending of a video"
+    num_listed = {split: len(names) for split, names in listed.items()}
+    _check_not_swapped(release, num_listed)
+    images = {path: numbered for _, path, numbered in found.folders}
+    entries, missing = list[Entry](), dict[str, str]()
+    for sample in samples:
+        if (file := _file_of(sample, files, root)) is None:
+            missing[sample.name] = f"{sample.split}: no file {' or '.join(_stems(sample))} with the ending of a video"
             continue
-        [(below, path)] = of_name
+        below, path = file
         rate = frame_rate if path in images else None
         entries.append(
             Entry(below, path, sample.label_names, sample.split, sample.interval, rate, images.get(path))
@@ -141,19 +140,55 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
             f"dataset.root: none of the {counted(len(missing), 'video')} of {release.title} is below {root}. "
             f"Looked for a file {next(iter(missing), '')!r}, with the ending of a video, in all folders.{examples}"
         )
-    unlisted = len(found.videos) - len({entry.name for entry in entries})
+    known = {file[0] for sample in release.without_rows if (file := _file_of(sample, files, root))}
     notes = [*release.notes, *_about_classes(release)]
-    if unlisted:
+    if unlisted := len(found.videos) - len(known | {entry.name for entry in entries}):
         notes.append(f"{counted(unlisted, 'video')} below {root} that {release.title} does not use: left out.")
     return replace(
         listing_of(entries, {"train": 1.0}, release.classes, release.multi_label),
         left_out=dict(found.left_out.most_common()),
         missing=missing,
-        listed={split: len(names) for split, names in listed.items()},
+        listed=num_listed,
         published=release.published,
         classes_from=release.classes_from,
         notes=tuple(notes),
     )
+
+
+def _stems(sample: Sample) -> tuple[str, ...]:
+    """Returns the names that the file of a video may have, without the ending, the best first."""
+    return sample.stems or (sample.name,)
+
+
+def _files_by_name(release: Release, found: Below) -> tuple[Files, Files]:
+    """Returns (files of the owners' replacements, all other files). Each maps a name without ending to the videos with
+    this name, as (path below the root, full path).
+    """
+    folders = {path for _, path, _ in found.folders}
+    files: Files = defaultdict(list)
+    replacements: Files = defaultdict(list)
+    for below, path in found.videos:
+        place = PurePosixPath(below)
+        if (replaced := release.replaces(place)) is not None:
+            replacements[replaced].append((below, path))
+        else:
+            files[place.name if path in folders else place.stem].append((below, path))
+    return replacements, files
+
+
+def _file_of(sample: Sample, files: tuple[Files, Files], root: str) -> tuple[str, str] | None:
+    """Returns (path below the root, full path) of the video `sample`, or None where `files` has none.
+
+    Raises DatasetError where several files below `root` have its name.
+    """
+    of_name = next((group[stem] for group in files for stem in _stems(sample) if stem in group), [])
+    if len(of_name) > 1:
+        raise DatasetError(
+            f"{sample.where}: {counted(len(of_name), 'file')} below {root} could be {sample.name}: "
+            f"{_first([name for name, _ in of_name])}. Move all but one elsewhere, or let dataset.root be the folder "
+            "of one of them."
+        )
+    return of_name[0] if of_name else None
 
 
 def _first(names: Sequence[str]) -> str:
@@ -170,8 +205,8 @@ def _about_classes(release: Release) -> Iterator[str]:
         )
 
 
-def _checked(release: Release) -> Iterator[Sample]:
-    """Yields the samples of `release`, each video and interval once, with all its labels.
+def _checked(release: Release) -> list[Sample]:
+    """Returns the samples of `release`, each video and interval once, with all its labels.
 
     Raises DatasetError where a name is no name of a video, where a label is no class, and where a video is listed twice
     with different labels though each video has one, or in two splits.
@@ -201,4 +236,17 @@ def _checked(release: Release) -> Iterator[Sample]:
                     f"{first.label_names[0]!r} in {first.where}. Expected one label per video."
                 )
             merged[key] = replace(first, label_names=tuple(dict.fromkeys((*first.label_names, *sample.label_names))))
-    yield from merged.values()
+    return [*merged.values()]
+
+
+def _check_not_swapped(release: Release, listed: Mapping[str, int]) -> None:
+    """Raises DatasetError where two splits have each other's number of videos, as `release.published` states them.
+    `listed` maps a split to the number of its videos in the label files.
+    """
+    for first, second in combinations(release.published, 2):
+        swapped = release.published[second], release.published[first]
+        if swapped[0] != swapped[1] and (listed.get(first), listed.get(second)) == swapped:
+            raise DatasetError(
+                f"dataset.annotations: {release.title} has {swapped[1]:,} videos of {first} and {swapped[0]:,} of "
+                f"{second}. The label files have them the other way round. Are the two files swapped?"
+            )

@@ -1,17 +1,27 @@
 """Defines the config section `dataset` for data sets as their owners ship them, one class for each. Torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kinegraph.stages.options import ClassName, SplitName, StageOptions
+from kinegraph.stages.remote.urls import UrlError, checked
 
 
 class OwnersOptions(StageOptions):
     """The options that all data sets in their owners' layout have."""
 
     root: str = Field(description="folder of the videos; they may lie in folders below it; or a URL that lists files")
-    annotations: str = Field(description="folder of the owners' label files")
+    annotations: str = Field(description="folder of the owners' label files, or a URL below which they lie")
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> Self:
+        for key, given in (("root", self.root), ("annotations", self.annotations)):
+            try:
+                checked(given)
+            except UrlError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return self
 
 
 class Ucf101Options(OwnersOptions):
@@ -84,4 +94,28 @@ class JsonOptions(StageOptions):
     leave_out: LeaveOut = ()
 
 
-OwnersDatasetOptions = Ucf101Options | ActivityNetOptions | Thumos14Options | JsonOptions
+class CharadesOptions(OwnersOptions):
+    """Charades (Sigurdsson et al. 2016). `annotations` has Charades_v1_classes.txt, Charades_v1_train.csv and
+    Charades_v1_test.csv. The classes are in the order of the class file. Charades_v1_test.csv is the split `val`,
+    because papers call it validation.
+
+    Videos are `<id>.mp4` of any size, or the folders of the 24 fps images of Charades_v1_rgb. docs/datasets.md
+    describes the data set.
+    """
+
+    kind: Literal["charades"]
+    labels: Literal["video", "interval"] = Field(
+        "video",
+        description="video: each video has the classes of all its actions, or none. interval: each action is a clip of "
+        "its own, or an annotation of its video with `clips.sampling: windows`",
+    )
+    without_actions: bool = Field(
+        False,
+        description="with labels: interval, whether videos without an action stay, as whole videos without a label",
+    )
+    frame_rate: float = Field(
+        24.0, gt=0, le=1000, description="images per second where the videos are folders of numbered images"
+    )
+
+
+OwnersDatasetOptions = Ucf101Options | ActivityNetOptions | CharadesOptions | Thumos14Options | JsonOptions

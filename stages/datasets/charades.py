@@ -1,0 +1,157 @@
+"""Lists Charades, with labels for each video or for each action of a video. Torch-free."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.datasets.csv_list import csv_lines
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.listing import Listing, OnVideosMade
+from kinegraph.stages.datasets.owners import Release, Sample, label_text, listing_of_release
+from kinegraph.stages.datasets.owners_options import CharadesOptions
+
+CLASSES = "Charades_v1_classes.txt"
+FILES = {"train": "Charades_v1_train.csv", "val": "Charades_v1_test.csv"}  # papers call test.csv validation
+COLUMNS = ("id", "actions", "length")  # the columns that are read; releases differ in the others
+PUBLISHED = {"train": 7985, "val": 1863}
+NUM_CLASSES = 157
+CODED = re.compile(r"([cov])(\d{3}) (\S.*)")  # a line of a list of classes, objects or verbs
+ACTION = re.compile(r"(c\d{3}) (\S+) (\S+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a csv of Charades. `actions` has (class name, start, end) of each action, in seconds as listed.
+    `length` is the length of the video in seconds. `where` is the file and line, for messages.
+    """
+
+    name: str
+    split: str
+    where: str
+    actions: tuple[tuple[str, float, float], ...]
+    length: float
+
+
+def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
+    """Returns a Listing of the videos of Charades, or of their actions, with the splits train and val.
+
+    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
+    where a label file is missing or is not of Charades, and where no listed video is below `options.root`.
+    """
+    class_of = _coded(options, CLASSES, "c", tries)
+    rows = [row for split in FILES for row in _rows(options, split, class_of, tries)]
+    changed: Counter[str] = Counter()
+    without: list[Sample] = []
+    if options.labels == "video":
+        samples = [_whole(row) for row in rows]
+    else:
+        samples = [sample for row in rows for sample in _intervals(row, changed)]
+        names = {sample.name for sample in samples}
+        without = [replace(_whole(row), label_names=()) for row in rows if row.name not in names]
+    if options.without_actions:
+        samples, without = [*samples, *without], []
+    release = Release(
+        title="Charades",
+        classes=tuple(class_of.values()),
+        classes_from=CLASSES,
+        samples=samples,
+        published=PUBLISHED,
+        num_classes=NUM_CLASSES,
+        multi_label=True,
+        notes=tuple(_notes(changed, len(without))),
+        without_rows=without,
+    )
+    return listing_of_release(release, options.root, frame_rate=options.frame_rate, tries=tries)
+
+
+def _coded(options: CharadesOptions, name: str, letter: str, tries: int) -> dict[str, str]:
+    """Returns code -> whole line, such as "c000" -> "c000 Holding some clothes", for each line of a list of names.
+
+    Raises DatasetError where the codes are not `letter` with the numbers 000, 001 and so on.
+    """
+    lines = [line for line in map(str.strip, label_text(options, name, tries).splitlines()) if line]
+    for number, line in enumerate(lines):
+        match = CODED.fullmatch(line)
+        if match is None or match[1] != letter or int(match[2]) != number:
+            raise DatasetError(
+                f"{name}: line {number + 1}: {line!r}; expected `{letter}{number:03d} <name>`. Is the file whole, and "
+                "of Charades?"
+            )
+    if not lines:
+        raise DatasetError(f"{name}: it is empty; expected `{letter}000 <name>` in its first line.")
+    return {line[:4]: line for line in lines}
+
+
+def _rows(options: CharadesOptions, split: str, class_of: Mapping[str, str], tries: int) -> Iterator[Row]:
+    """Yields a Row for each line of the csv of `split`. Raises DatasetError where a field is not of Charades."""
+    name = FILES[split]
+    for where, fields in csv_lines(name, label_text(options, name, tries), COLUMNS):
+        actions = tuple(
+            _action(where, text, class_of) for text in filter(None, map(str.strip, fields["actions"].split(";")))
+        )
+        length = _seconds(where, "length", fields["length"])
+        yield Row(name=fields["id"].strip(), split=split, where=where, actions=actions, length=length)
+
+
+def _action(where: str, text: str, class_of: Mapping[str, str]) -> tuple[str, float, float]:
+    """Returns (class name, start, end) of one action, such as `c092 11.90 21.20`."""
+    match = ACTION.fullmatch(text)
+    if match is None:
+        raise DatasetError(f"{where}: the action {text!r}; expected `c<number> <start> <end>`, in seconds.")
+    if match[1] not in class_of:
+        raise DatasetError(
+            f"{where}: {match[1]} is none of the {counted(len(class_of), 'class')} of {CLASSES}. Is one of the files "
+            "of another release, or cut off?"
+        )
+    return class_of[match[1]], _seconds(where, text, match[2]), _seconds(where, text, match[3])
+
+
+def _seconds(where: str, what: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise DatasetError(f"{where}: {what}: {text!r}; expected seconds, 0 or more.")
+    return seconds
+
+
+def _whole(row: Row) -> Sample:
+    """Returns the video with the classes of all its actions. No class is left out, because the official scorer for
+    videos does not look at times.
+    """
+    names = tuple(dict.fromkeys(name for name, _, _ in row.actions))
+    return Sample(name=row.name, label_names=names, split=row.split, where=row.where)
+
+
+def _intervals(row: Row, changed: Counter[str]) -> Iterator[Sample]:
+    """Yields the actions of `row` as intervals that end with the video at the latest. Actions of one interval are one
+    Sample with several labels. An action that is empty after the clipping is dropped. `changed` counts the actions that
+    are clipped or dropped.
+    """
+    names: dict[Interval, list[str]] = {}
+    for name, start, end in row.actions:
+        clipped = start, min(end, row.length)
+        if clipped[0] >= clipped[1]:
+            changed["empty"] += 1
+            continue
+        changed["clipped"] += clipped[1] < end
+        names.setdefault(clipped, []).append(name)
+    for interval, of_interval in names.items():
+        labels = tuple(dict.fromkeys(of_interval))
+        yield Sample(name=row.name, label_names=labels, split=row.split, where=row.where, interval=interval)
+
+
+def _notes(changed: Counter[str], without: int) -> Iterator[str]:
+    """Yields a sentence for each count of `_intervals`, and one about the videos without an action, if there are."""
+    if count := changed["clipped"]:
+        yield f"{counted(count, 'action ends', 'actions end')} after the video: clipped to the length in the csv."
+    if count := changed["empty"]:
+        yield f"{counted(count, 'action is', 'actions are')} empty within the length of the video: left out."
+    if without:
+        has = counted(without, "video has", "videos have")
+        yield f"{has} no action: left out. `dataset.without_actions: true` keeps them."
