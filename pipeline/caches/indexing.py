@@ -37,6 +37,7 @@ from kinegraph.stages.remote.staging import Staging
 from kinegraph.stages.remote.urls import is_url
 
 NAN = float("nan")
+OnProgress = Callable[[str, int, int], None]  # name of the step, number done, number of all or 0 if unknown
 REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it computes
 
 
@@ -97,28 +98,26 @@ class Indexed:
         }
 
 
-def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
+def _unheard(what: str, done: int, total: int) -> None:
+    """Ignores the progress. This function is the default of `on_progress`."""
+
+
+def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: bool = False) -> Indexed:
     """Lists the data set, probes the videos and writes clips.parquet. Returns an Indexed, which has the counts and the
     faults. Existing rows keep their row number.
 
     A video that cannot be opened gets rows without times, which extraction marks as failed. A later index fills in the
     times. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
-    Raises ConfigError if the config has no `dataset`, and DatasetError if the data set cannot be listed. Raises
-    CacheMismatch if the cache was made with other options. Raises VideosHangError if 64 videos hang at the same time.
+    Raises ConfigError if the config has no `dataset`, or if every video is shorter than a window and `may_be_empty` is
+    false. Raises DatasetError if the data set cannot be listed, CacheMismatch if the cache was made with other options,
+    and VideosHangError if 64 videos hang at the same time.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
         raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
     cache_before = _existing(config, storage)
-    made = 0
-
-    def count(new: int) -> None:
-        nonlocal made
-        made += new
-        on_progress("generating videos", made, 0)
-
-    listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
+    listing = list_videos(config.dataset, _counting(on_progress), tries=config.run.staging.tries)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
     slides = config.clips.has_windows
@@ -127,7 +126,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     probes = _probe_all(listing, config, on_progress)
     short: list[str] = []
     if slides:
-        listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips)
+        listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips, may_be_empty=may_be_empty)
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     old = list(cache.clips.rows()) if storage.exists(TABLE) else []
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
@@ -156,6 +155,20 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def _counting(on_progress: OnProgress) -> Callable[[int], None]:
+    """Returns a function that takes the number of videos that were just generated, and tells `on_progress` how many
+    there are by now.
+    """
+    made = 0
+
+    def count(new: int) -> None:
+        nonlocal made
+        made += new
+        on_progress("generating videos", made, 0)
+
+    return count
 
 
 def _existing(config: Config, storage: Storage) -> Cache | None:

@@ -19,7 +19,7 @@ Probes = Mapping[str, Probe | DecodeError]
 
 
 def of_whole_videos(
-    listing: Listing, probes: Probes, options: ClipOptions
+    listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
     """Returns three things for a data set whose rows are windows. They are a Listing with one entry for each whole
     video, a dict of path -> probe, and the ids of the videos without a window.
@@ -28,12 +28,20 @@ def of_whole_videos(
     cut into windows. In the returned dict, a video of more than MAX_WINDOWS windows has a DecodeError in place of its
     probe. The cause is a damaged header or a hop that is too short for the video.
 
-    Raises DatasetError if intervals of a video are in several splits. Raises ConfigError if every video is shorter than
-    a window.
+    Raises DatasetError if intervals of a video are in several splits. Raises ConfigError if all videos that can be
+    opened are shorter than a window, unless `may_be_empty` is true.
     """
     whole = listing_of_whole_videos(listing)
     checked = {path: _checked(probe, options) for path, probe in probes.items()}
-    return whole, checked, _without_window(whole, checked, options)
+    windows = {
+        video.video_id: windows_of(probe, options)
+        for video in whole.videos
+        if isinstance(probe := checked[video.path], Probe)
+    }
+    short = [video for video, of_video in windows.items() if not of_video.count]
+    if short and len(short) == len(windows) and not may_be_empty:
+        raise _no_window(windows)
+    return whole, checked, short
 
 
 def _checked(probe: Probe | DecodeError, options: ClipOptions) -> Probe | DecodeError:
@@ -48,25 +56,16 @@ def windows_of(probe: Probe, options: ClipOptions) -> Windows:
     return Windows.of(options, probe.duration, probe.frames)
 
 
-def _without_window(listing: Listing, probes: Probes, options: ClipOptions) -> list[str]:
-    """Returns the ids of the videos in `listing` that are shorter than a window. They get no rows. `probes` maps the
-    path of a video to its facts, or to the error if it cannot be opened.
-
-    Raises ConfigError if all videos that can be opened are shorter than a window.
+def _no_window(windows: Mapping[str, Windows]) -> ConfigError:
+    """Returns the error for a data set whose videos are all shorter than a window. `windows` maps the id of each video
+    to its Windows.
     """
-    probed = {video.video_id: probe for video in listing.videos if isinstance(probe := probes[video.path], Probe)}
-    windows = {video: windows_of(probe, options) for video, probe in probed.items()}
-    short = [video for video, of_video in windows.items() if not of_video.count]
-    if short and len(short) == len(probed):
-        longest = max(short, key=lambda video: windows[video].num_frames)
-        has = (
-            f"a window has {counted(windows[longest].size, 'frame')}, and the longest of {counted(len(short), 'video')}"
-        )
-        raise ConfigError(
-            f"clips.num_frames: {has} has {windows[longest].num_frames} at {float(windows[longest].rate):g} a second "
-            f"({longest}). Take fewer frames, or `tail: pad`, which repeats the last frame."
-        )
-    return short
+    longest = max(windows, key=lambda video: windows[video].num_frames)
+    has = f"a window has {counted(windows[longest].size, 'frame')}, and the longest of {counted(len(windows), 'video')}"
+    return ConfigError(
+        f"clips.num_frames: {has} has {windows[longest].num_frames} at {float(windows[longest].rate):g} a second "
+        f"({longest}). Take fewer frames, or `tail: pad`, which repeats the last frame."
+    )
 
 
 def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: Iterable[str]) -> Iterator[ClipRow]:

@@ -244,7 +244,7 @@ class Predictor:
             multi_label=self.record.multi_label,
         )  # fmt: skip
         config = self.config.model_copy(update={"cache": str(folder / "cache"), "dataset": dataset})
-        cache = index(config, on_progress).cache
+        cache = index(config, on_progress, may_be_empty=True).cache  # each video is answered, also a short one
         keys = self._keys()
         boxes = {Proposals.kind} if self.head.reads_boxes else set()  # an overlay shows them
         plan = make_plan(config, cache, stages=sorted({*keys, *boxes}))

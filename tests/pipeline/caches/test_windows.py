@@ -79,6 +79,10 @@ def test_a_window_longer_than_every_video(windows_config: Config, tmp_path: Path
         index(config)
     with pytest.raises(CacheNotFound):
         Cache(config.cache)
+    empty = index(config, may_be_empty=True)
+    assert [row.clip_id for row in empty.cache.clips.rows()] == ["words.mp4:0:center"]
+    assert empty.without_window == ["long.mp4", "mid.mp4", "short.mp4"]
+    shutil.rmtree(config.cache)
     assert len(index(changed(windows_config, tmp_path, num_frames=40)).cache.clips) == 2, "the other options are kept"
 
 
