@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kinegraph.cache_schemas.arrays import SCHEMA_VERSION
 from kinegraph.cache_schemas.cache import INDEX_AGAIN, Cache
+from kinegraph.cache_schemas.crops import crops_of
 from kinegraph.cache_schemas.documents import Document, read_document
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.storage import Storage
@@ -57,6 +58,18 @@ class Annotations(Document):
 def has_windows(cache: Cache) -> bool:
     """Returns whether the rows of `cache` are windows. Such a cache has annotations.json."""
     return bool(cache.manifest["clips"].get("sampling") == WINDOWS)
+
+
+def why_no_sequences(cache: Cache) -> str:
+    """Returns the reason why the rows of a video in `cache` are not one sequence of windows, or "" if they are. They
+    are if the rows are windows with one crop.
+    """
+    options = cache.manifest["clips"]
+    if not has_windows(cache):
+        given = options.get("sampling", "an import")
+        return f"rows are from {given}; `clips.sampling: windows` is needed"
+    crops = [crop for name in options["crops"] for crop in crops_of(name)]
+    return f"each window has the crops {', '.join(crops)}; one crop is needed" if len(crops) > 1 else ""
 
 
 def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) -> None:

@@ -70,7 +70,7 @@ class CachedClips:
     stages failed on the clip.
 
     The data set covers the shards that were sealed when it was opened, also if the cache grows later. A video whose
-    clips all failed is not in the data set, but is listed in `failed_videos`.
+    clips all failed is in `failed_videos` alone. `num_failed_of_videos` counts the failed clips of the other videos.
 
     A sample is a dict. It contains each array under its full name, `labels` and `clip_index`, the row in the cache
     (int64 []). `labels` is int64 [], or float32 [num_classes] with 0 and 1 if `multi_label` is true. torch's
@@ -126,10 +126,12 @@ class CachedClips:
         self.rows: np.ndarray = np.flatnonzero(in_split & ok)
         self._unsealed_rows = np.flatnonzero(in_split & ~sealed)
         self.num_unsealed = len(self._unsealed_rows)
-        failed = {str(self._videos[row]): int(row) for row in np.flatnonzero(in_split & sealed & ~ok)}
+        failed_rows = np.flatnonzero(in_split & sealed & ~ok).tolist()
+        failed = {self._videos[row]: row for row in failed_rows}
         for row in self.rows:
             failed.pop(str(self._videos[row]), None)
         self.failed_videos: list[str] = sorted(failed)
+        self.num_failed_of_videos = sum(self._videos[row] not in failed for row in failed_rows)
         self._failed_rows = [failed[video] for video in self.failed_videos]
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._of_video: dict[str, list[int]] = {}  # video_id -> clip numbers in the order of time; made when needed
@@ -307,6 +309,12 @@ class CachedClips:
         """
         import torch
 
+        clips = self.clips_of(video_id)
+        times = torch.from_numpy(self._spans[self.rows[clips]])
+        return self.batch(clips) | {"start_seconds": times[:, 0], "end_seconds": times[:, 1]}
+
+    def clips_of(self, video_id: str) -> np.ndarray:
+        """Returns the numbers of the clips of one video in the order of time, int64 [N]. Raises errors as `video`."""
         if not self._of_video:
             spans = ClipsTable.read_columns(self.cache.storage, ["start_seconds", "end_seconds"])
             self._spans = np.stack([spans.column(name).to_numpy() for name in spans.column_names], 1)
@@ -318,9 +326,7 @@ class CachedClips:
             is_known = video_id in self.failed_videos
             reason = "every clip of it failed; `kinegraph status CACHE --failed` says why" if is_known else "unknown"
             raise CacheError(f"{self!r} has no clip of the video {video_id!r}: {reason}.")
-        clips = self._of_video[video_id]
-        times = torch.from_numpy(self._spans[self.rows[clips]])
-        return self.batch(clips) | {"start_seconds": times[:, 0], "end_seconds": times[:, 1]}
+        return np.array(self._of_video[video_id])
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
         """Returns the numbers of the clips that `index` chooses, as an int64 array: [n], or without an axis for a

@@ -53,8 +53,7 @@ def _in_part(one: "Prediction") -> str:
     """
     if not one.clips:
         return ""
-    clips = one.num_failed + len(one.clips)
-    return f"{one.num_failed:,} of {clips:,} clips failed and are left out of the scores, the first as "
+    return f"{one.num_failed:,} of {one.num_clips:,} clips failed and are left out of the scores, the first as "
 
 
 def pictures(drawn: "Pictures", *, boxes: bool) -> None:

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.annotations import AnnotatedVideo, has_windows, read_annotations
+from kinegraph.cache_schemas.annotations import AnnotatedVideo, read_annotations, why_no_sequences
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import FEATURES, Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
-from kinegraph.cache_schemas.crops import crops_of
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_records
 from kinegraph.cache_schemas.storages import open_storage
@@ -109,13 +108,8 @@ def _chosen(source: Cache, names: Sequence[str]) -> ArraySpec:
 
 
 def _require_windows(source: Cache) -> None:
-    options = source.manifest["clips"]
-    if not has_windows(source):
-        given = options.get("sampling", "an import")
-        raise ExchangeError(f"{source.root}: rows are from {given}; --to tad needs `clips.sampling: windows`")
-    crops = [crop for name in options["crops"] for crop in crops_of(name)]
-    if len(crops) > 1:
-        raise ExchangeError(f"{source.root}: each window has the crops {', '.join(crops)}; --to tad needs one crop")
+    if reason := why_no_sequences(source):
+        raise ExchangeError(f"{source.root}: {reason} for --to tad")
 
 
 def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:

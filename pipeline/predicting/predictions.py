@@ -103,7 +103,10 @@ class Prediction:
     the same clips cover. Both are in the order of time. If some clips failed, `scores` are computed from the other
     clips. If all clips failed, `scores` and `probabilities` are None, and `clips` is empty. `spans` covers failed clips
     too, but is empty for a video that could not be opened. `failure` is the reason of the first failed clip, or "" if
-    no clip failed. `num_failed` is the number of failed clips.
+    no clip failed. `num_failed` of the `num_clips` clips failed.
+
+    For a run over whole videos (`train.over: videos`), `clips` and `spans` have one entry, from the first window to the
+    last. `num_failed` and `num_clips` count windows.
     """
 
     video: str
@@ -113,6 +116,7 @@ class Prediction:
     probabilities: Tensor | None = None
     failure: str = ""
     num_failed: int = 0
+    num_clips: int = 0
 
     def without_boxes(self) -> "Prediction":
         """Returns a copy without boxes, which take most of the memory."""

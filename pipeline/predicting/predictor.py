@@ -1,9 +1,10 @@
 """`kinegraph predict` scores videos with a trained run. The videos need not be in a cache."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,12 +36,14 @@ from kinegraph.stages.remote.staging import Staging
 from kinegraph.stages.training.checkpoint import RunError, RunRecord, load_head, load_record, require_same_features
 from kinegraph.stages.training.evaluation import clip_logits, joined, probabilities
 from kinegraph.stages.training.records import RECORD_FILE
+from kinegraph.stages.training.videos import CachedVideos, samples_of
 
 WITHOUT_WINDOW = "too_short: the video is shorter than a window of the run"  # it has no row
 VIDEOS_AT_ONCE = 64  # whose features lie in the temporary folder at a time
 SPLIT = "predict"
 FILES = ("graphs.files", "proposals.files")  # where a user's own graphs and boxes lie; no fingerprint covers it
 WITH_EDGES = "strg with `graphs: joint`, `similarity` or `fused`"  # the heads that link boxes of one frame
+log = logging.getLogger("kinegraph")
 OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
@@ -88,12 +91,21 @@ class Predictor:
         the head read. With `keep_edges`, they have the weights of the head's graph between these boxes too.
         `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
-        Raises UsageError if `keep_edges` is set and the head has no edges. Raises DatasetError for a folder without a
-        video, and WeightsError if weights cannot be read. Raises RunError if the weights, or the rules for decoding,
-        are not those that the run was trained with.
+        A run on windows (`clips.sampling: windows`) cuts videos into its own windows, and `window_seconds` is ignored.
+        A log line says so. A run over whole videos (`train.over: videos`) joins them to one clip.
+
+        Raises UsageError if `keep_edges` is set and the head has no edges, and if `window_seconds` is given for a run
+        over whole videos. Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read.
+        Raises RunError if the weights, or the rules for decoding, are not those that the run was trained with.
         """
         graph = self.edge_graph() if keep_edges else None
         files = listed_videos(videos)
+        if window_seconds is not None and self.record.train.over == "videos":
+            raise UsageError(
+                "--intervals: this run has one score for a whole video (train.over: videos). Leave it out."
+            )
+        if window_seconds is not None and self.config.clips.has_windows:
+            log.warning("--intervals %g: ignored, because the run has windows of its own (`clips`)", window_seconds)
         for first in range(0, len(files), VIDEOS_AT_ONCE):
             group = files[first : first + VIDEOS_AT_ONCE]
             with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
@@ -130,23 +142,44 @@ class Predictor:
     ) -> Iterator[Prediction]:
         with_boxes = (BOXES, COUNT, FRAME_TIMES) if keep_boxes and self.head.reads_boxes else ()
         clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
+        samples = samples_of(clips, self.record.train.over, self.record.train.max_windows)
         device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
-        logits = clip_logits(self.head.to(device), clips, batch_size, device) if len(clips) else torch.empty(0)
+        logits = clip_logits(self.head.to(device), samples, batch_size, device) if len(samples) else torch.empty(0)
         reasons = {failure.clip_id: f"{failure.reason}: {failure.detail}" for failure in failures(cache, plan)}
         place_of = {row: place for place, row in enumerate(clips.rows.tolist())}  # among the clips that did not fail
         of_video: dict[str, list[tuple[ClipRow, int | None]]] = {}
         for number, row in enumerate(cache.clips.rows()):
             of_video.setdefault(row.video_name, []).append((row, place_of.get(number)))
+        logits_of = dict(zip(samples.video_ids, logits, strict=True)) if isinstance(samples, CachedVideos) else None
         for video in videos:
+            clips_of_video = of_video.get(id_of(video), [])
+            if logits_of is not None:
+                rows = [row for row, _ in clips_of_video]
+                yield self._whole(video, rows, reasons, logits_of.get(id_of(video)))
+                continue
             scored = [
                 _Scored(row=row, failure=reasons.get(row.clip_id, ""))
                 if place is None
                 else _Scored(
                     row=row, logits=logits[place], boxes=self._boxes(clips, place, graph) if with_boxes else ()
                 )
-                for row, place in of_video.get(id_of(video), [])
+                for row, place in clips_of_video
             ]
             yield self._prediction(video, scored)
+
+    def _whole(
+        self, video: str, rows: Sequence[ClipRow], reasons: Mapping[str, str], logits: Tensor | None
+    ) -> Prediction:
+        """Returns the Prediction of a run over whole videos. `logits` [num_classes] are those of the whole video, or
+        None if each of its windows failed. `rows` are its windows. `reasons` maps the id of a failed window to the
+        reason.
+        """
+        failed = [reasons[row.clip_id] for row in rows if row.clip_id in reasons]
+        if logits is None:
+            return self._prediction(video, [_Scored(row=row, failure=reasons.get(row.clip_id, "")) for row in rows])
+        spanning = replace(rows[0], end_seconds=max(row.end_seconds for row in rows))
+        told = self._prediction(video, [_Scored(row=spanning, logits=logits)])
+        return replace(told, failure=next(iter(failed), ""), num_failed=len(failed), num_clips=len(rows))
 
     def _boxes(self, clips: CachedClips, place: int, graph: str | None) -> list[FrameBoxes]:
         """Returns the boxes that the head reads in each frame of clip number `place` of `clips`. They have the edges of
@@ -185,7 +218,10 @@ class Predictor:
         told = tuple(self._span(*span, clips) for span, clips in spans.items())
         ok = [(clip, clip.logits) for clips in spans.values() for clip in clips if clip.logits is not None]
         if not ok:
-            return Prediction(video=video, clips=(), spans=told, failure=failure, num_failed=len(reasons))
+            count = len(scored)
+            return Prediction(
+                video=video, clips=(), spans=told, failure=failure, num_failed=len(reasons), num_clips=count
+            )
         scores = self._joined([clip.logits for clip in scored if clip.logits is not None])  # in evaluate's order
         clips = [
             ClipScores(
@@ -197,7 +233,7 @@ class Predictor:
         ]
         return Prediction(
             video=video, clips=tuple(clips), spans=told, scores=scores, probabilities=self._shares(scores),
-            failure=failure, num_failed=len(reasons),
+            failure=failure, num_failed=len(reasons), num_clips=len(scored),
         )  # fmt: skip
 
     def _span(self, start: float, end: float, clips: Sequence["_Scored"]) -> ScoredSpan:

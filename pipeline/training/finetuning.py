@@ -23,10 +23,10 @@ from kinegraph.pipeline.training.one_run import (
     results_of,
     run_training,
     tell_of_absent_classes,
-    tell_of_gaps,
     unheard,
 )
 from kinegraph.pipeline.training.recipes import short
+from kinegraph.pipeline.training.samples import tell_of_gaps
 from kinegraph.pipeline.training.tuned_run import TunedRun, save_tuned
 from kinegraph.pipeline.training.tuning_start import TuningStart, online_head, start_of
 from kinegraph.pipeline.wanted_run import RunPlace

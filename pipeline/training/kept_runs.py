@@ -15,6 +15,7 @@ from kinegraph.pipeline.training.results import comparable
 from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
 from kinegraph.stages.training.clips import identified
+from kinegraph.stages.training.videos import Samples, samples_of
 
 WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other seeds of its head."
 
@@ -30,9 +31,9 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
     readable = cache.readable()
 
     @cached
-    def now(reads: tuple[str, ...], train_split: str, val_split: str | None) -> dict[str, Any]:
-        splits = [CachedClips(cache, reads, split) if split else None for split in (train_split, val_split)]
-        return trained_on(cache, *splits)
+    def now(reads: tuple[str, ...], over: str, max_windows: int | None, *splits: str | None) -> dict[str, Any]:
+        clips = [CachedClips(cache, reads, split) if split else None for split in splits]
+        return trained_on(cache, *(None if split is None else samples_of(split, over, max_windows) for split in clips))
 
     own = {run.folder: run for run in wanted}
     beside = {folder: run for run in wanted for folder in _other_seeds(run) if folder not in own}
@@ -44,7 +45,9 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
             raise RunExists(f"{folder} holds a run on {absent}, which {config.cache} does not have: {WAYS_OUT}")
         if folder in beside:
             options = options.model_copy(update={"seed": record.train.seed})
-        learnt = now(record.reads, options.train_split, options.val_split) if record.trained_on else {}
+        learnt = {}
+        if record.trained_on:
+            learnt = now(record.reads, options.over, options.max_windows, options.train_split, options.val_split)
         features = features_fingerprint(cache, record.reads)
         if record.cache_fingerprint == features_fingerprint(cache, record.reads, before_upgrade=True):
             features = record.cache_fingerprint  # it was trained before the cache was upgraded
@@ -62,7 +65,7 @@ def _other_seeds(run: WantedRun) -> list[Path]:
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
 
-def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
+def trained_on(cache: Cache, clips: Samples | None, val_clips: Samples | None) -> dict[str, Any]:
     """Returns a dict that identifies the clips and classes of a run. It has the keys `train`, `val` and `classes`.
 
     `train` and `val` have counts and a digest of the clips in `clips` and `val_clips`, or None without such clips.

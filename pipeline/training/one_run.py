@@ -11,9 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.files import remove_durably
-from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.machine.versions import versions
@@ -29,6 +27,7 @@ from kinegraph.stages.training.schedules import Schedule
 from kinegraph.stages.training.state import STATE_FILE
 from kinegraph.stages.training.tensorboard import scalar_log
 from kinegraph.stages.training.train import train
+from kinegraph.stages.training.videos import Samples
 
 LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")
@@ -40,33 +39,7 @@ def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
     """Ignores the record. This function is the default of the callbacks `on_epoch` and `on_step`."""
 
 
-def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """Returns the CachedClips of the split `split`, with the arrays that `head` reads. If `preload` is true, all arrays
-    are read into memory now. Logs how many clips of the split are missing.
-    """
-    clips = CachedClips(cache, head.reads, split, preload=preload)
-    tell_of_gaps(clips, split)
-    return clips
-
-
-def tell_of_gaps(clips: CachedClips, split: str) -> None:
-    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed. `clips` has the
-    extracted clips of the split, and `split` is its name.
-    """
-    if clips.num_unsealed:
-        log.warning(
-            "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
-            clips.cache.root,
-            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
-        )
-    if clips.failed_videos:
-        log.warning(
-            "%s no ok clip: left out of training, counted in scores",
-            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
-        )
-
-
-def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
+def tell_of_absent_classes(clips: Samples, split: str) -> None:
     """Logs the classes that no video of the split has. `clips` are the clips of the split, and `split` is its name. The
     metric mAP leaves these classes out.
 
@@ -88,8 +61,8 @@ def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
 def run_training(
     folder: Path,
     head: Head,
-    clips: CachedClips,
-    val_clips: CachedClips | None,
+    clips: Samples,
+    val_clips: Samples | None,
     options: TrainOptions,
     device: torch.device,
     place: RunPlace,
@@ -129,8 +102,8 @@ def results_of(
     name: str,
     options: TrainOptions,
     result: TrainResult,
-    clips: CachedClips,
-    val_clips: CachedClips | None,
+    clips: Samples,
+    val_clips: Samples | None,
     device: torch.device,
 ) -> RunResults:
     """Returns the results of a run that has ended, as a RunResults for results.json. `result` is what the training

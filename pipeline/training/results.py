@@ -2,18 +2,20 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kinegraph.cache_schemas.documents import RESTORE, parsed
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import write_whole
-from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cache_schemas.regular import NotRegularError, read_regular
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training.options import FREE, TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE
+
+if TYPE_CHECKING:
+    from kinegraph.stages.training.videos import Samples
 
 RESULTS_FILE = "results.json"
 OLDER = (
@@ -43,7 +45,7 @@ class SplitCounts(BaseModel):
     digest: str = ""
 
     @classmethod
-    def of(cls, clips: CachedClips, digest: str) -> Self:
+    def of(cls, clips: "Samples", digest: str) -> Self:
         return cls(
             num_videos=len(clips.videos),
             num_failed=len(clips.failed_videos),

@@ -17,8 +17,8 @@ from kinegraph.cache_schemas.reader import features_fingerprint, features_option
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.pipeline.training.one_run import opened_clips
 from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
+from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.trainable import spec_of
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.device import pick_device
@@ -117,7 +117,7 @@ def evaluate_run(
     options, device = settings.train.recipe, pick_device(settings.run.device)
     opened, split = _cache_of(record, folder, cache), split or record.train.test_split
     require_fit(record, spec_of(opened), tuple(opened.classes))
-    clips = opened_clips(opened, head, split)
+    clips = opened_samples(opened, head, split, options)
     before = features_fingerprint(opened, head.reads, before_upgrade=True)
     require_same_features(record, features_options(opened, head.reads), clips.cache_fingerprint, before)
     require_same_kind_of_labels(record, clips)

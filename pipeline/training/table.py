@@ -20,7 +20,6 @@ from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
     OnRunStep,
     discard,
-    opened_clips,
     results_of,
     run_training,
     tell_of_absent_classes,
@@ -28,6 +27,7 @@ from kinegraph.pipeline.training.one_run import (
 )
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import RunResults, read_results, write_results
+from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.trainable import build_for, require_trainable
 from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
 from kinegraph.stages.device import pick_device
@@ -290,10 +290,10 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
     device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):
         head = build_for(cache, options, job.wanted.code)
-    clips = opened_clips(cache, head, options.train_split, preload=options.preload)
+    clips = opened_samples(cache, head, options.train_split, options, preload=options.preload)
     val_clips = None
     if options.val_split:
-        val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
+        val_clips = opened_samples(cache, head, options.val_split, options, preload=options.preload)
         tell_of_absent_classes(val_clips, options.val_split)
     place, on_step = job.place, job.on_step
     result = run_training(

@@ -13,10 +13,11 @@ from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.indexed_dataset import check_for_training
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.training.samples import require_sequences
 from kinegraph.pipeline.training.tails import require_whole_maps, with_tail_of
 from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.heads.build import build_head, rebuild_head
-from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.head import Head, HeadError, Spec, spec_of_videos
 from kinegraph.stages.heads.own import OwnHead
 from kinegraph.stages.heads.tail import parse_tail, tail_source
 from kinegraph.stages.training import together
@@ -50,6 +51,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
             raise ConfigError(
                 f"{run.name}: train.patience: given {options.patience}, allowed: null, without a val_split"
             )
+        require_sequences(cache, options)
         try:
             head = build_for(cache, options, run.code)
         except HeadError as error:
@@ -97,7 +99,7 @@ def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
         return (tail_source(spec, tail).maps,)
     name = options.head if run.code is None else OwnHead.of(options.head, run.code)
     with torch.random.fork_rng([]):
-        return rebuild_head(name, spec, num_classes, options.options).reads
+        return rebuild_head(name, sample_spec(spec, options), num_classes, options.options).reads
 
 
 def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
@@ -108,9 +110,18 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
     """
     spec = spec_of(cache)
     name = options.head if code is None else OwnHead.of(options.head, code)
-    head = build_head(name, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    head = build_head(
+        name, sample_spec(spec, options), len(cache.classes), **with_tail_of(cache, spec, options.options)
+    )
     require_whole_maps(cache, head)
     return head
+
+
+def sample_spec(spec: Spec, options: TrainOptions) -> Spec:
+    """Returns array name -> shape of one sample of a training with `options`, a clip or a whole video. `spec` has the
+    shapes of one clip.
+    """
+    return spec_of_videos(spec) if options.over == "videos" else spec
 
 
 def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:

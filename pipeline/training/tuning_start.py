@@ -65,6 +65,8 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
     features = {key: options for key, options in (record.features or {}).items() if key.startswith(FEATURES)}
     if any(map(are_imported, features.values())):
         raise RunError(f"{folder} was trained on imported features. There is no network of theirs to tune.")
+    if record.train.over == "videos":
+        raise RunError(f"{folder} was trained over whole videos. Only heads that were trained over clips can be tuned.")
     spec = spec_of(cache)
     entries = tuple(entry for name in config.backbones if (entry := _entry(config, name, record.reads, spec)).taps)
     if not entries:

@@ -4,13 +4,14 @@ Shapes: B clips, T frames, C channels, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from kinegraph.stages.heads.head import Classifier, Head, Spec, TapOptions
+from kinegraph.stages.heads.head import MASK, Classifier, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.padded import max_over_time, mean_over_time
 
 
 class AvgPoolOptions(TapOptions):
@@ -30,6 +31,7 @@ class AvgPool(Head):
     """
 
     option_model = AvgPoolOptions
+    reads_sequences: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, num_classes: int, options: AvgPoolOptions) -> None:
         super().__init__()
@@ -40,8 +42,9 @@ class AvgPool(Head):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)  # [B, T, C]
+        mask = batch.get(MASK)
         if self.consensus == "features":
-            logits: Tensor = self.classifier(frames.mean(1))
+            logits: Tensor = self.classifier(mean_over_time(frames, mask))
             return logits
         scores: Tensor = self.classifier(frames)  # [B, T, K]
-        return scores.mean(1) if self.consensus == "logits" else scores.amax(1)
+        return mean_over_time(scores, mask) if self.consensus == "logits" else max_over_time(scores, mask)

@@ -8,9 +8,10 @@ from kinegraph.stages.heads.atr import Atr
 from kinegraph.stages.heads.avg_pool import AvgPool
 from kinegraph.stages.heads.conv3d import Conv3dHead
 from kinegraph.stages.heads.conv_lstm import ConvLstm
-from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
+from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions, are_videos
 from kinegraph.stages.heads.inputs import TapMissing
 from kinegraph.stages.heads.lstm import Lstm
+from kinegraph.stages.heads.mlp import Mlp
 from kinegraph.stages.heads.non_local import NonLocalHead
 from kinegraph.stages.heads.own import OwnHead, built, is_own
 from kinegraph.stages.heads.proposal_pool import ProposalPool
@@ -25,6 +26,7 @@ from kinegraph.stages.heads.trn import Trn
 HEADS: dict[str, type[Head]] = {
     "avg_pool": AvgPool,
     "proposal_pool": ProposalPool,
+    "mlp": Mlp,
     "lstm": Lstm,
     "conv_lstm": ConvLstm,
     "conv3d": Conv3dHead,
@@ -44,8 +46,9 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
 
     `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`, a head of the user's own. The code of that file
     is run. `spec` maps the full name of each available array to the shape of one clip, for example
-    {"features/i3d/res5_pooled": (16, 2048)}. If several taps fit, the options `backbone` and `tap` choose one. The
-    weights come from torch's global generator.
+    {"features/i3d/res5_pooled": (16, 2048)}. For a head that reads whole videos, `spec` is `spec_of_videos` of these
+    shapes. If several taps fit, the options `backbone` and `tap` choose one. The weights come from torch's global
+    generator.
 
     Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's part above a cached
     tap. It runs before the head and starts with the weights of the backbone's checkpoint.
@@ -75,6 +78,8 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
         raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}, and yours as `file.py:Class`.")
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}; a head needs at least 1 class.")
+    if are_videos(spec):
+        _require_sequences(name, options)
     tail_options, others = parse_tail(options), {key: value for key, value in options.items() if key != "tail"}
     if tail_options is None:
         return _plain(name, spec, num_classes, others)
@@ -84,6 +89,18 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
     except TapMissing as error:  # a tail hides the tap, or the tap is not cached; extracting it would not help
         raise HeadError(f"Head {name} does not read what the tail makes. {gives(tail)}") from error
     return TailedHead(tail, head, tail_options)
+
+
+def _require_sequences(name: str | OwnHead, options: dict[str, Any]) -> None:
+    """Raises HeadError if the head `name` with `options` cannot read the windows of a whole video as one sequence."""
+    if options.get("tail") is not None:
+        raise HeadError("tail: allowed: none with train.over: videos, because a tail reads maps of frames.")
+    kind = HEADS[name] if isinstance(name, str) else name.head_class()
+    if not kind.reads_sequences:
+        told = f"Head {name} reads clips of one length, not whole videos of any length (train.over: videos)."
+        able = [other for other, of_other in HEADS.items() if of_other.reads_sequences]
+        own = " A head of your own can if its class says `reads_sequences = True`." if isinstance(name, OwnHead) else ""
+        raise HeadError(f"{told} These heads read videos: {', '.join(able)}.{own}")
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:

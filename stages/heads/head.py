@@ -13,6 +13,8 @@ from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
 from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
+ANY_LENGTH = 0  # in a Spec, an axis whose length differs from sample to sample
+MASK = "mask"  # entry of a batch of whole videos: bool [B, N], true for windows, false for places after the last
 # kind of array -> prefix and suffix of its name, rank of one clip
 KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "regions": ("regions/", "", 3)}
 
@@ -80,6 +82,20 @@ class FeatureSource:
         return self.array("regions")
 
 
+def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of one sample if samples are whole videos: name -> (ANY_LENGTH, C), for each array of pooled
+    features. `spec` has the shapes (T, C) of one window, of which the mean over T is read.
+    """
+    prefix, suffix, rank = KINDS["pooled"]
+    pooled = {name: shape for name, shape in spec.items() if name.startswith(prefix) and name.endswith(suffix)}
+    return {name: (ANY_LENGTH, shape[-1]) for name, shape in pooled.items() if len(shape) == rank}
+
+
+def are_videos(spec: Spec) -> bool:
+    """Returns whether `spec` has the shapes of whole videos, with an axis of any length."""
+    return any(shape[:1] == (ANY_LENGTH,) for shape in spec.values())
+
+
 class Head(nn.Module):
     """The base class of all heads. A head computes logits from a batch of cached arrays. docs/own_head.md shows how to
     write a head of your own.
@@ -92,8 +108,13 @@ class Head(nn.Module):
     float16 or float32. `forward` returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and
     `options`. These options are complete, so `build_head(name, spec, num_classes, **options)` builds a network with the
     same layers again.
+
+    A head whose `reads_sequences` is true can classify whole videos of any number of windows. The arrays of its batch
+    are then [B, N, C], for the N windows of the longest video, with the entry `mask`. Places where the mask is false
+    must have no influence on the logits.
     """
 
+    reads_sequences: ClassVar[bool] = False
     option_model: ClassVar[type[HeadOptions]] = HeadOptions
     name: str
     num_classes: int

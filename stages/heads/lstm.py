@@ -4,14 +4,16 @@ Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.device import through_lstm
-from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from kinegraph.stages.heads.head import MASK, Classifier, Head, HeadError, Spec, TapOptions, are_videos
 from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.heads.maps import each_frame
+from kinegraph.stages.heads.padded import last_of
 
 
 class LstmOptions(TapOptions):
@@ -36,11 +38,15 @@ class Lstm(Head):
     """
 
     option_model = LstmOptions
+    reads_sequences: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, num_classes: int, options: LstmOptions) -> None:
         super().__init__()
         if not options.convolutions and options.dim != LstmOptions.model_fields["dim"].default:
             raise HeadError(f"dim: given {options.dim}, allowed: only with `convolutions`, which have dim channels.")
+        if options.convolutions and are_videos(spec):
+            words = "0 over whole videos, because they read maps of frames"
+            raise HeadError(f"convolutions: given {options.convolutions}, allowed: {words}.")
         kind = "maps" if options.convolutions else "pooled"
         self.source = choose_source(spec, [kind], options)
         self.array = self.source.array(kind)
@@ -58,8 +64,9 @@ class Lstm(Head):
         frames = batch[self.array].to(self.classifier.fc.weight.dtype)  # [B, T, C], or [B, T, C, H, W]
         if self.convolve is not None:
             frames = each_frame(self.convolve, frames)  # [B, T, C]
-        _, (last, _) = through_lstm(self.lstm, frames)  # last [1, B, H]
-        logits: Tensor = self.classifier(last[0])
+        states, (last, _) = through_lstm(self.lstm, frames)  # states [B, T, H], last [1, B, H]
+        mask = batch.get(MASK)
+        logits: Tensor = self.classifier(last[0] if mask is None else last_of(states, mask))
         return logits
 
 

@@ -19,7 +19,7 @@ from kinegraph.cache_schemas.arrays import every_array
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
 from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.heads.clip_graphs import ClipGraph
-from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
+from kinegraph.stages.heads.head import MASK, Head, HeadError, HeadOptions, Spec, are_videos
 
 DIGEST = "@"
 NAME_IT = "Name it in train.head as `file.py:Class`; the file is relative to the config."
@@ -198,8 +198,13 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
     """Raises HeadError unless the method `forward` of `head` returns logits [2, num_classes] for a batch of two clips
     of zeros.
     """
+    masked = {}
+    if are_videos(spec):  # one video of two windows, and one of one
+        spec = {name: (2, *shape[1:]) for name, shape in spec.items()}
+        masked = {MASK: torch.tensor([[True, True], [True, False]])}
     whole = {spec.name: spec.dtype for spec in every_array() if spec.dtype.startswith(("int", "uint"))}
     batch = {name: torch.zeros(2, *spec[name], dtype=getattr(torch, whole.get(name, "float32"))) for name in head.reads}
+    batch |= masked
     training = head.training
     with torch.no_grad():
         head.eval()(batch)

@@ -115,6 +115,7 @@ SIZES = (
         published="about 10.57 M by the released config, with a backbone of 4.72 M; no GMACs: re-derived they "
         "are 6.36, with the first layer of messages for every pair, which is applied once a node here",
     ),
+    PaperSize(head="mlp", about="I3D-R50 res5, Charades", spec=_I3D, num_classes=_CHARADES),
     PaperSize(head="lstm", about="I3D-R50 res5, Charades", spec=_I3D, num_classes=_CHARADES),
     PaperSize(head="conv_lstm", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),
     PaperSize(head="conv3d", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),

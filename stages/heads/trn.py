@@ -7,19 +7,30 @@ Shapes: B clips, T frames, C = `dim` channels, n frames of a tuple, K tuples of 
 from collections.abc import Mapping
 from itertools import combinations
 from math import comb
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.device import upload
-from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from kinegraph.stages.heads.head import ANY_LENGTH, MASK, Classifier, Head, HeadError, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.padded import evenly
+
+VIDEO_SEGMENTS = 8  # of a whole video, as the authors use of a clip
 
 
 class TrnOptions(TapOptions):
     dim: int = Field(256, gt=0, description="width of a linear layer on the frame features")
     hidden: int = Field(256, gt=0, description="width of a relation")
+    num_segments: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="frames of a clip, or windows of a whole video, that are taken evenly and related; null: all "
+        f"frames of a clip, {VIDEO_SEGMENTS} windows of a video",
+    )
     num_tuples: int = Field(3, gt=0, description="most tuples of n frames, for each n")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
@@ -31,26 +42,35 @@ class Trn(Head):
     all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn at
     random in training only, so that in evaluation a clip always has the same logits.
 
+    With the option `num_segments`, T frames are taken evenly from the clip, as the authors take segments of a video. Of
+    a whole video, T windows are taken.
+
     With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters, 34 M for 32 frames.
     """
 
     option_model = TrnOptions
+    reads_sequences: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, num_classes: int, options: TrnOptions) -> None:
         super().__init__()
         self.source = choose_source(spec, ["pooled"], options)
         self.reads = (self.source.pooled,)
-        num_frames, channels = spec[self.source.pooled]
-        if num_frames < 2:
-            words = f"{self.source.pooled} has {num_frames} in a clip, and at least 2 are needed"
+        cached, channels = spec[self.source.pooled]
+        num_frames = options.num_segments or cached or VIDEO_SEGMENTS
+        if cached != ANY_LENGTH and not 2 <= num_frames <= cached:
+            words = f"{self.source.pooled} has {cached} in a clip, and at least {max(2, num_frames)} are needed"
             raise HeadError(f"Head trn relates frames. {words}.")
+        self.takes_all = num_frames == cached
         self.num_frames, self.num_tuples = num_frames, options.num_tuples
         self.project = nn.Sequential(nn.Linear(channels, options.dim), nn.ReLU())
         self.relations = nn.ModuleList(Relation(num_frames, n, options) for n in range(2, num_frames + 1))
         self.classifier = Classifier(len(self.relations) * options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = self.project(batch[self.source.pooled].to(self.classifier.fc.weight.dtype))  # [B, T, C]
+        frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)
+        if not self.takes_all:
+            frames = evenly(frames, batch.get(MASK), self.num_frames)
+        frames = self.project(frames)  # [B, T, C]
         drawn = self._draw(frames.device) if self.training else [None] * len(self.relations)
         sums = [relation(frames, tuples) for relation, tuples in zip(self.relations, drawn, strict=True)]
         logits: Tensor = self.classifier(torch.cat(sums, 1))  # of [B, (T - 1) H]

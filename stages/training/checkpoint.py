@@ -25,7 +25,7 @@ from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.clips.options import without_views
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head
-from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.head import Head, HeadError, Spec, spec_of_videos
 from kinegraph.stages.heads.own import OwnHead, is_own
 from kinegraph.stages.training.clips import Clips
 from kinegraph.stages.training.options import TrainOptions
@@ -175,7 +175,8 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
         with torch.random.fork_rng([]):  # the first weights are drawn at random, and replaced
-            head = rebuild_head(name, record.spec, record.num_classes, record.options)
+            spec = spec_of_videos(record.spec) if record.train.over == "videos" else record.spec
+            head = rebuild_head(name, spec, record.num_classes, record.options)
     except HeadError as error:
         raise RunError(f"{folder / RECORD_FILE}: {error}") from error
     path = folder / MODEL_FILE

@@ -16,6 +16,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import MAY_HOLD_NAN
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.head import MASK
 
 Batch = dict[str, Tensor]
 
@@ -111,9 +112,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields the clips with the indices `order` in batches of `batch_size` clips. The last batch may be smaller.
 
-    A batch is a dictionary of the arrays `names`, on `device`. While the caller uses a batch, threads read the next
-    `clips.batches_ahead` batches, or one batch if `clips` has no such attribute. A stop by a signal raises
-    KeyboardInterrupt between two batches.
+    A batch is a dictionary of the arrays `names`, on `device`. If samples are whole videos, it has their mask, too.
+    While the caller uses a batch, threads read the next `clips.batches_ahead` batches, or one batch if `clips` has no
+    such attribute. A stop by a signal raises KeyboardInterrupt between two batches.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
     # data sets that were written for earlier versions have no `batch`
@@ -121,7 +122,7 @@ def read_batches(
 
     def read(indices: Tensor) -> Batch:
         batch = read_together(indices.tolist())
-        chosen = {name: batch[name] for name in names}
+        chosen = {name: batch[name] for name in (*names, *([MASK] if MASK in batch else []))}
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 
     def move(reading: Future[Batch]) -> Batch:
@@ -141,7 +142,8 @@ def identified(clips: Clips) -> dict[str, Any]:
     """Returns a dictionary by which splits with different videos or labels differ. It has the number of clips, the
     number of failed videos, and a digest of videos and labels.
     """
-    seen = xxhash.xxh3_64("\n".join([*clips.video_ids, "", *clips.failed_videos]).encode())
+    ids = getattr(clips, "counted_ids", clips.video_ids)  # whole videos also differ by their windows
+    seen = xxhash.xxh3_64("\n".join([*ids, "", *clips.failed_videos]).encode())
     for labels in (clips.labels, clips.failed_labels):
         seen.update(labels.numpy().tobytes())
     return {"clips": len(clips), "failed_videos": len(clips.failed_videos), "digest": seen.hexdigest()}

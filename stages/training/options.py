@@ -34,7 +34,20 @@ class TrainOptions(StageOptions):
         le=1_000_000_000,
         description="number of steps, in place of epochs; milestones and warmup then count steps too",
     )
-    batch_size: int = Field(64, gt=0, le=1_000_000, description="clips of one step, in training and evaluation")
+    over: Literal["clips", "videos"] = Field(
+        "clips",
+        description="what a sample is. clips: one clip; videos: a whole video as the sequence of its windows, for "
+        "caches of `clips.sampling: windows` and the heads avg_pool, lstm, mlp and trn",
+    )
+    max_windows: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="with over: videos, a longer video is read as this many of its windows, taken evenly; null: all",
+    )
+    batch_size: int = Field(
+        64, gt=0, le=1_000_000, description="clips, or videos, of one step, in training and evaluation"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1e6, description="the highest learning rate of the run")
     schedule: Literal["cosine", "constant", "step", "plateau"] = Field(
         "cosine",
@@ -124,6 +137,8 @@ class TrainOptions(StageOptions):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.max_windows is not None and self.over == "clips":
+            raise ValueError(f"max_windows: given {self.max_windows}, allowed: null, without over: videos")
         stepwise = self.schedule == "step"
         if stepwise != bool(self.milestones):
             raise ValueError(

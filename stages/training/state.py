@@ -51,7 +51,9 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
     also identifies the clips and labels of the training split and the validation split. Options that do not change the
     result of training, such as the folder of the run, are not included.
     """
-    recipe = options.model_dump(mode="json", exclude=FREE)
+    # states of earlier versions lack these keys
+    later = {"over", "max_windows"} if options.over == "clips" else set()
+    recipe = options.model_dump(mode="json", exclude=FREE | later)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
     return recipe | {"train": identified(clips), "val": None if val_clips is None else identified(val_clips)}
 

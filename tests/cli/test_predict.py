@@ -267,7 +267,7 @@ def test_windows_that_failed_are_counted(capsys: pytest.CaptureFixture[str]) -> 
     scores = torch.tensor([0.4, 0.6])
     clip = ClipScores(start=1.0, end=2.0, probabilities=scores)
     some = Prediction(
-        video="a", clips=(clip,), scores=scores, probabilities=scores, failure="too_short: x", num_failed=2
+        video="a", clips=(clip,), scores=scores, probabilities=scores, failure="too_short: x", num_failed=2, num_clips=3
     )
     none = Prediction(video="b", clips=(), failure="too_short: y", num_failed=3)
     failures([some, none], {})

@@ -103,7 +103,7 @@ def test_a_second_call_writes_the_same_and_removes_what_failed(windows_cache: Ca
 def test_what_cannot_be_exported(windows_cache: Cache, load: Callable[..., Config], tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match=r"--array clips/frame_times: expected one array of vectors.*res4_pooled"):
         export_tad(windows_cache, str(tmp_path / "out"), ["clips/frame_times"])
-    with pytest.raises(ExchangeError, match=r"rows are from uniform; --to tad needs `clips.sampling: windows`"):
+    with pytest.raises(ExchangeError, match=r"rows are from uniform; `clips.sampling: windows` is needed for --to tad"):
         export_tad(index(load()).cache, str(tmp_path / "out"), [POOLED])
     export_npy(windows_cache, str(tmp_path / "npy"), [POOLED])
     with pytest.raises(ExchangeError, match="holds an export of other features"):

@@ -20,7 +20,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.training import one_run
+from kinegraph.pipeline.training import samples
 from kinegraph.pipeline.training import table as training
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import read_results
@@ -354,14 +354,15 @@ def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None
 def test_classes_that_validation_cannot_judge_are_named(
     config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened_clips = one_run.opened_clips
+    opened = samples.opened_samples
 
     def with_many_labels(*arguments: Any, **options: Any) -> CachedClips:
-        clips = opened_clips(*arguments, **options)
+        clips = opened(*arguments, **options)
+        assert isinstance(clips, CachedClips)
         clips.multi_label, clips._labels = True, [(0,) for _ in clips._labels]
         return clips
 
-    monkeypatch.setattr(training, "opened_clips", with_many_labels)
+    monkeypatch.setattr(training, "opened_samples", with_many_labels)
     train_runs(config, ["pool"])
     told = [record.getMessage() for record in caplog.records]
     assert "split val has no positive of 1 of 2 classes, and its mAP leaves out: right" in told

@@ -1,0 +1,90 @@
+"""Opens the samples of a training: the clips of a split, or its whole videos. Logs what is left out."""
+
+import logging
+from collections.abc import Sequence
+
+from kinegraph.cache_schemas.annotations import read_annotations, why_no_sequences
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.videos import CachedVideos, Samples, samples_of
+
+NAMED = 10  # videos in a message
+log = logging.getLogger("kinegraph")
+
+
+def opened_samples(cache: Cache, head: Head, split: str, options: TrainOptions, *, preload: bool = False) -> Samples:
+    """Returns the samples of the split `split`, with the arrays that `head` reads: clips, or whole videos if
+    `options.over` says so. If `preload` is true, all arrays are read into memory now. Logs what is missing.
+
+    Raises ConfigError if whole videos are asked for and the cache has no windows.
+    """
+    require_sequences(cache, options)
+    clips = CachedClips(cache, head.reads, split, preload=preload)
+    samples = samples_of(clips, options.over, options.max_windows)
+    if isinstance(samples, CachedVideos):
+        _tell_of_videos(samples, split)
+    else:
+        tell_of_gaps(clips, split)
+    return samples
+
+
+def require_sequences(cache: Cache, options: TrainOptions) -> None:
+    """Raises ConfigError if `options` ask for whole videos, and the rows of a video in `cache` are no sequence of
+    windows.
+    """
+    if options.over == "videos" and (reason := why_no_sequences(cache)):
+        raise ConfigError(f"train.over: given videos, but in {cache.root} {reason}. Else use over: clips.")
+
+
+def tell_of_gaps(clips: CachedClips, split: str) -> None:
+    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed. `clips` has the
+    extracted clips of the split, and `split` is its name.
+    """
+    if clips.num_unsealed:
+        log.warning(
+            "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
+            clips.cache.root,
+            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
+        )
+    if clips.failed_videos:
+        log.warning(
+            "%s no ok clip: left out of training, counted in scores",
+            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
+        )
+
+
+def _tell_of_videos(videos: CachedVideos, split: str) -> None:
+    """Logs which videos of the split have no sample, how many windows are masked out, and how many videos are
+    shortened. `videos` has the samples of the split, and `split` is its name.
+    """
+    clips, cache = videos.clips, videos.cache
+    if unsealed := sorted(clips.unsealed_videos):
+        told = counted(len(unsealed), f"video of split {split} is", f"videos of split {split} are")
+        words = "not extracted to the end, without sample and score. `kinegraph extract CONFIG` goes on"
+        log.warning("%s %s: %s", told, words, _named(unsealed))
+    if clips.num_failed_of_videos:
+        told = counted(clips.num_failed_of_videos, f"window of split {split}", f"windows of split {split}")
+        log.warning("%s failed and are masked out. `kinegraph status CACHE --failed` says why", told)
+    if failed := videos.failed_videos:
+        told = counted(len(failed), f"video of split {split} has", f"videos of split {split} have")
+        log.warning("%s no ok window: left out of training, counted in scores: %s", told, _named(failed))
+    without = [
+        video
+        for video, facts in read_annotations(cache).items()
+        if facts.subset == split and facts.duration is not None and not facts.num_windows
+    ]
+    if without:
+        told = counted(len(without), f"video of split {split} is", f"videos of split {split} are")
+        log.warning("%s shorter than a window, without sample and score: %s", told, _named(without))
+    if videos.num_shortened:
+        told = counted(videos.num_shortened, f"video of split {split} has", f"videos of split {split} have")
+        log.warning("%s more than %s windows, of which these many are taken evenly", told, f"{videos.max_windows:,}")
+
+
+def _named(videos: Sequence[str]) -> str:
+    more = f" and {len(videos) - NAMED:,} more" if len(videos) > NAMED else ""
+    return f"{', '.join(videos[:NAMED])}{more}"
