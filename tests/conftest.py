@@ -1,5 +1,6 @@
 """What tests share: small videos made with PyAV, a config on them that needs no weights, and a fresh machine's PATH."""
 
+import gc
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ MACHINE_PATH, FRESH_PATH = pytest.StashKey[str](), pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process the environment of a fresh machine; workers of pytest-xdist inherit it."""
+    gc.disable()  # until all is imported and collected, which is no garbage; passes over it take seconds
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a job in a shell's background; what tests start would inherit it
@@ -81,6 +83,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # the others. pytest-xdist by itself begins with the files of most tests.
     folders = {item: [*item.nodeid.split("/"), ""][1] for item in items}
     items.sort(key=lambda item: ORDER.index(folders[item]) if folders[item] in ORDER else -1)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:

@@ -18,6 +18,7 @@ Reads requests from stdin, a JSON document per line, and answers each with two: 
 
 import encodings.utf_8_sig  # noqa: F401  (as pydoc below: configs are read by it)
 import fnmatch
+import gc
 import itertools
 import json
 import os
@@ -147,6 +148,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def end(request: dict[str, Any], stdout: IO[bytes], stderr: IO[bytes]) -> NoReturn:
     """Run what is asked for, and end this process."""
+    gc.freeze()
+    gc.enable()
+    del sys.modules["__main__"].__file__  # processes that a command spawns would import all that is imported here
     code = 0
     try:
         child(request, stdout, stderr)
