@@ -4,6 +4,7 @@ A process gets its call pickled and this process's environment, as by spawn, and
 Commands in processes of their own, such as those of the fixture `run`, spawn their workers anew.
 """
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from unittest.mock import patch
 import fsspec
 
 LOADED = (
+    "tests.without_collection",
     "distributed",
     "kinegraph.cli.app",
     "kinegraph.pipeline.extraction.executors.inline",
@@ -40,6 +42,8 @@ def _forked(process: Any) -> popen_forkserver.Popen:
 def _call(
     environment: dict[str, str], target: Callable[..., object], arguments: tuple[Any, ...], **keywords: Any
 ) -> None:
+    gc.freeze()
+    gc.enable()
     os.environ.clear()
     os.environ.update(environment)
     fsspec.config.conf.clear()

@@ -1,9 +1,8 @@
-"""A run of a head with all that has a state; `python -m` it to have it killed at given moments, one after the other."""
+"""A run of a head with all that has a state, and one that is killed at given moments, one after the other."""
 
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -76,18 +75,13 @@ def die_at(moment: str) -> None:
         setattr(engine, name, counted(getattr(engine, name), before=what == "evaluate"))
 
 
-def main() -> None:
-    folder, *moments = sys.argv[1:]
+def run_killed(folder: Path, moments: Sequence[str]) -> None:
     for moment in moments:
         child = os.fork()
         if child == 0:
             die_at(moment)
-            run(Path(folder))
+            run(folder)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"{moment}: training ended before"
         assert os.WTERMSIG(status) == signal.SIGKILL
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,6 @@
 """Under torchrun: a head trained in several processes, cut off and resumed; the first writes what came of it."""
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,9 @@ def tuned() -> Tensor:
     return flat(online.state_dict())
 
 
-def main() -> None:
-    folder, found = Path(sys.argv[1]), dict[str, Any]()
+def share(folder: Path) -> None:
+    """The main function of each process."""
+    found = dict[str, Any]()
     with together.acquainted(CPU):
         found["weights"], found["losses"] = plain()
         found["tuned"] = tuned()
@@ -84,7 +84,3 @@ def main() -> None:
         found_by_rank = together.gathered(found)
         if together.rank() == 0:
             torch.save(found_by_rank, folder / "found.pt")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
 """Killed and resumed training is training."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +16,8 @@ from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
 from kinegraph.stages.training.records import EpochRecord, TrainResult
 from kinegraph.stages.training.state import STATE_FILE, StateError, generators, set_generators
 from tests.stages.training import resuming
-from tests.stages.training.resuming import OPTIONS, clips, run
+from tests.stages.training.resuming import OPTIONS, clips, run, run_killed
 
-ROOT = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "clips_per_second", "waited"}
 
 
@@ -31,8 +29,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path: Path) -> N
     """SIGKILL in steps before and after a state was written, in validation at an epoch's end, and after a state."""
     undisturbed, expected = run(None)
     moments = ["step:1", "step:4", "save:1", "evaluate:1", "step:3", "save:3", "evaluate:2", "step:1"]
-    command = [sys.executable, "-m", "tests.stages.training.resuming", str(tmp_path), *moments]
-    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = multiprocessing.get_context("spawn").Process(target=run_killed, args=(tmp_path, moments))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     before = (tmp_path / STATE_FILE).stat().st_mtime_ns
     weights, result = run(tmp_path)
     assert (tmp_path / STATE_FILE).stat().st_mtime_ns > before, "there was something left to do"

@@ -1,28 +1,31 @@
-"""Two processes on the CPU, started by torchrun, train as one does."""
+"""Two processes on the CPU, started by the launcher of torchrun, train as one does."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training import together
+from tests.stages.training import sharing
 from tests.stages.training.resuming import CPU, run
 from tests.stages.training.sharing import flat, plain, tuned
 
-ROOT = Path(__file__).resolve().parents[3]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# As `torchrun --standalone --nproc-per-node 2`, but its processes have loaded torch (tests/warm_processes.py).
+STANDALONE = LaunchConfig(
+    min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+    start_method="spawn",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """On a thread: on the main one, the launcher would set handlers of signals for good."""
     folder = tmp_path_factory.mktemp("together")
-    command = [*TORCHRUN, "-m", "tests.stages.training.sharing", str(folder)]
-    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(elastic_launch(STANDALONE, sharing.share), folder).result()
     found: list[dict[str, Any]] = torch.load(folder / "found.pt", weights_only=True)
     return found
 
