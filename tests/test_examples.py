@@ -93,8 +93,9 @@ def _affine(x: Tensor, mean: object, variance: object, weight: Tensor, bias: Ten
 def _lstm(lstm: nn.LSTM, sequences: Tensor, state: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One layer for shapes and gradients alone. torch's own goes through the frames one by one on `meta`."""
     assert (lstm.num_layers, lstm.bidirectional, lstm.batch_first) == (1, False, True)
-    hidden = functional.linear(sequences, lstm.weight_ih_l0, lstm.bias_ih_l0)[..., : lstm.hidden_size]
-    hidden = functional.linear(hidden, lstm.weight_hh_l0, lstm.bias_hh_l0)[..., : lstm.hidden_size]
+    ((of_inputs, of_states, bias_of_inputs, bias_of_states),) = lstm.all_weights
+    hidden = functional.linear(sequences, of_inputs, bias_of_inputs)[..., : lstm.hidden_size]
+    hidden = functional.linear(hidden, of_states, bias_of_states)[..., : lstm.hidden_size]
     last = hidden[:, -1][None]
     assert state is None or all(x.shape == last.shape for x in state)
     return hidden, (last, last)
