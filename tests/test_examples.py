@@ -52,6 +52,20 @@ def test_it_loads(name: str) -> None:
         assert _are_known(config, entry), f"{name}: {config.backbones[entry].weights}"
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("finetune/")])
+def test_a_recipe_of_finetuning_says_where_it_is_from_and_what_it_lacks(name: str) -> None:
+    header = (EXAMPLES / name).read_text().partition("cache: ")[0]
+    assert "# Source: " in header
+    assert "# What these keys cannot say:" in header
+    config = load_config(EXAMPLES / name)
+    assert config.finetune.unfreeze == "all"
+    assert config.finetune.run == f"{config.train.run}-tuned"
+    assert config.finetune.decay_all is False
+    short_side, size = config.finetune.views.short_side, {entry.size for entry in config.backbones.values()}
+    assert short_side is not None
+    assert {min(short_side[0], *size)} == size, "squares are not larger than the frame"
+
+
 def _are_known(config: Config, name: str) -> bool:
     """Whether the weights of a backbone entry are named ones, random, inflated from them, or what a command makes."""
     weights, known = config.backbones[name].weights, config.entry_of(name)
