@@ -6,17 +6,23 @@ from typing import Any
 from kinegraph.stages.datasets.activitynet import list_activitynet
 from kinegraph.stages.datasets.charades import list_charades
 from kinegraph.stages.datasets.folder import list_folder
+from kinegraph.stages.datasets.hmdb51 import list_hmdb51
 from kinegraph.stages.datasets.interactions import list_interactions
 from kinegraph.stages.datasets.json_list import list_json
+from kinegraph.stages.datasets.kinetics import list_kinetics
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from kinegraph.stages.datasets.owners_options import (
     ActivityNetOptions,
     CharadesOptions,
+    Hmdb51Options,
     JsonOptions,
+    KineticsOptions,
+    SomethingSomethingOptions,
     Thumos14Options,
     Ucf101Options,
 )
+from kinegraph.stages.datasets.something_something import list_something_something
 from kinegraph.stages.datasets.sync_mnist import list_sync_mnist
 from kinegraph.stages.datasets.thumos14 import list_thumos14
 from kinegraph.stages.datasets.ucf101 import list_ucf101
@@ -30,6 +36,9 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
     ActivityNetOptions: list_activitynet,
     Thumos14Options: list_thumos14,
     JsonOptions: list_json,
+    SomethingSomethingOptions: list_something_something,
+    KineticsOptions: list_kinetics,
+    Hmdb51Options: list_hmdb51,
 }
 
 

@@ -42,13 +42,13 @@ def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
     return text_of("dataset.annotations", str(folder / name))
 
 
-def label_json(options: OwnersOptions, name: str) -> Any:
-    """Returns the content of the JSON file `name` in the folder `options.annotations`.
+def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
+    """Returns the content of the JSON label file `name`. See `label_text` for the parameters.
 
     Raises DatasetError as `label_text` does, and where the file is not JSON, for example because its end is missing.
     """
     try:
-        return json.loads(label_text(options, name))
+        return json.loads(label_text(options, name, tries))
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{name}: line {error.lineno}: not JSON: {sentence(error.msg)} Is the end of the file missing, or is it "
@@ -215,7 +215,9 @@ def _checked(release: Release) -> list[Sample]:
     merged: dict[tuple[str, Interval | None], Sample] = {}
     for sample in release.samples:
         if NO_NAME.search(sample.name):
-            raise DatasetError(f"{sample.where}: {sample.name!r} is no name of a video.")
+            raise DatasetError(
+                f"{sample.where}: {sample.name!r} is no name of a video. Correct the line, or get the file again."
+            )
         if unknown := [name for name in sample.label_names if name not in classes]:
             raise DatasetError(
                 f"{sample.where}: {unknown[0]!r} is none of the {counted(len(classes), 'class')} of "
@@ -233,7 +235,7 @@ def _checked(release: Release) -> list[Sample]:
             if not release.multi_label:
                 raise DatasetError(
                     f"{sample.where}: {sample.name} has the label {sample.label_names[0]!r}, and "
-                    f"{first.label_names[0]!r} in {first.where}. Expected one label per video."
+                    f"{first.label_names[0]!r} in {first.where}. Expected one label per video: remove one of the two."
                 )
             merged[key] = replace(first, label_names=tuple(dict.fromkeys((*first.label_names, *sample.label_names))))
     return [*merged.values()]

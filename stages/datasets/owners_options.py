@@ -118,4 +118,76 @@ class CharadesOptions(OwnersOptions):
     )
 
 
-OwnersDatasetOptions = Ucf101Options | ActivityNetOptions | CharadesOptions | Thumos14Options | JsonOptions
+class SomethingSomethingOptions(OwnersOptions):
+    """Something-Something V1 or V2 (Goyal et al. 2017). `annotations` has something-something-v1-labels.csv, -train.csv
+    and -validation.csv, or the json files of V2, also as labels.json, train.json and validation.json. The videos of V1
+    are folders of images, named after the id. Those of V2 are `<id>.webm`.
+
+    Both versions have the same 174 class names, in different orders. Networks of TRN and TSM have them sorted, and
+    those of mmaction2 have the order of the owners. In V2 both orders are the same. docs/datasets.md describes the data
+    set.
+
+    A mirrored video of a class such as `Pushing something from left to right` shows another class. Leave
+    `finetune.views.mirror` at false, and use no crops that end in `_flip`.
+    """
+
+    kind: Literal["something_something"]
+    version: Literal[1, 2] = Field(description="1: folders of images and csv files; 2: webm videos and json files")
+    class_order: Literal["owner", "sorted"] = Field(
+        "owner", description="owner: the order of the owners' labels file. sorted: by name, as in TRN and TSM"
+    )
+    test: bool = Field(False, description="whether to list the split test, too. Its videos have no labels")
+    frame_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="images per second where the videos are folders of numbered images; null: 12 in V1, as the owners "
+        "made them, and no such folders in V2",
+    )
+
+
+class KineticsOptions(OwnersOptions):
+    """Kinetics-400, 600 or 700 (Kay et al. 2017, Carreira et al. 2018 and 2019). `annotations` has the owners' csv
+    files.
+
+    The file of a clip is `<youtube_id>_<start>_<end>` with 6 digits for each time, or `<youtube_id>` if the video has
+    only this clip. It may lie in any folder, because the csv says the class. Videos in a folder
+    `replacement_for_corrupted_k400` replace those of the same id. The classes are sorted by name. docs/datasets.md
+    describes the data set.
+    """
+
+    kind: Literal["kinetics"]
+    version: Literal[400, 600, 700] = Field(description="number of classes")
+    files: dict[Literal["train", "val", "test"], str] = Field(
+        {"train": "train.csv", "val": "val.csv"},
+        min_length=1,
+        description="name of the csv of each split; a split that you do not have is left out; the csv of test has no "
+        "labels",
+    )
+    classes: str | None = Field(
+        None,
+        description="file or URL with all classes in order, one per line; null: the labels of the csv files, sorted",
+    )
+
+
+class Hmdb51Options(OwnersOptions):
+    """HMDB51 (Kuehne et al. 2011) by one of the official splits. `annotations` is the folder
+    testTrainMulti_7030_splits. The classes are sorted by name.
+
+    A list that comes with TSN has two pairs of classes the other way round. docs/datasets.md describes the data set.
+    """
+
+    kind: Literal["hmdb51"]
+    official_split: Literal[1, 2, 3] = Field(1, description="number of the official split")
+
+
+OwnersDatasetOptions = (
+    Ucf101Options
+    | ActivityNetOptions
+    | CharadesOptions
+    | Thumos14Options
+    | JsonOptions
+    | SomethingSomethingOptions
+    | KineticsOptions
+    | Hmdb51Options
+)
