@@ -33,11 +33,18 @@ class StageBatch(Protocol):
     A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
     slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out a row
     that is stored already for this stage and for all stages that wait for its arrays. `is_last` is True for the last
-    batch of a shard.
+    batch of a shard. `shard_rows` has all rows of the shard. It is the same list object for all batches of a work unit.
+    `offset` is the position of the first row of the batch in `shard_rows`.
     """
 
     @property
     def rows(self) -> Sequence[ClipRow]: ...
+
+    @property
+    def shard_rows(self) -> Sequence[ClipRow]: ...
+
+    @property
+    def offset(self) -> int: ...
 
     @property
     def slots(self) -> list[int]: ...

@@ -38,7 +38,7 @@ class PixelBatch:
     """Holds `batch_size` consecutive `rows` of the shard of `unit`, from row `offset` on. The last batch of a shard
     (`is_last`) may hold fewer rows.
 
-    `clip_ids` are the ids of all clips of the unit, not only of this batch. `clips` has the decoded clip of each row,
+    `shard_rows` are all rows of the shard, not only of this batch. `clips` has the decoded clip of each row,
     or its error. `pixels` maps each kind of square crop to an array [batch_size, T, S, S, 3] uint8, with T frames of S
     x S RGB pixels. The pixels of failed clips, and of places without a row, are 0. `sources` maps a video_id to the
     identity of the video that was read. `thread_seconds` are the seconds that the threads of the feed spent on this
@@ -46,7 +46,7 @@ class PixelBatch:
     """
 
     unit: WorkUnit
-    clip_ids: list[str]
+    shard_rows: list[ClipRow]
     offset: int
     rows: list[ClipRow]
     is_last: bool
@@ -55,19 +55,24 @@ class PixelBatch:
     sources: dict[str, Source] = field(default_factory=dict)
     thread_seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def clip_ids(self) -> list[str]:
+        """Returns the ids of all clips of the shard."""
+        return [row.clip_id for row in self.shard_rows]
+
 
 @dataclass(frozen=True)
 class _UnitVideo:
     """Neighbouring rows `rows` of the work unit `unit` that are cut from the same video file. They are decoded
     together.
 
-    `numbers` are the positions of `rows` in the shard, from 0. `clip_ids` are the ids of all clips of the unit.
+    `numbers` are the positions of `rows` in the shard, from 0. `shard_rows` are all rows of the shard.
     `is_last` is true for the last rows of the unit. `undecoded` is a list that all videos of a unit share. It has one
     item for each video that is not decoded yet.
     """
 
     unit: WorkUnit
-    clip_ids: list[str]
+    shard_rows: list[ClipRow]
     rows: list[ClipRow]
     numbers: list[int]
     is_last: bool
@@ -135,16 +140,14 @@ class Feed:
     def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_UnitVideo]:
         for unit in units:
             rows = self._rows_of(unit)
-            clip_ids, row_indexes = [row.clip_id for row in rows], self._numbers(unit, rows)
+            row_indexes = self._numbers(unit, rows)
             groups = [
                 list(group) for _, group in itertools.groupby(row_indexes, key=lambda row_index: rows[row_index].path)
             ]
             undecoded = [None] * len(groups)
             for of_video in groups:
                 is_last = of_video is groups[-1]
-                yield _UnitVideo(
-                    unit, clip_ids, [rows[row_index] for row_index in of_video], of_video, is_last, undecoded
-                )
+                yield _UnitVideo(unit, rows, [rows[row_index] for row_index in of_video], of_video, is_last, undecoded)
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
         """Returns the indices in `rows`, the rows of `unit`, of the rows to compute. Usually these are all rows.
@@ -242,7 +245,7 @@ class Feed:
                 is_last = video.is_last and len(rows) <= size
                 batch = PixelBatch(
                     unit=video.unit,
-                    clip_ids=video.clip_ids,
+                    shard_rows=video.shard_rows,
                     offset=numbers[0],
                     rows=rows[:size],
                     is_last=is_last,

@@ -40,6 +40,14 @@ class KeptBatch:
     def rows(self) -> Sequence[ClipRow]:
         return self.batch.rows
 
+    @property
+    def shard_rows(self) -> Sequence[ClipRow]:
+        return self.batch.shard_rows
+
+    @property
+    def offset(self) -> int:
+        return self.batch.offset
+
     def pixels(self, square: Square) -> np.ndarray:
         return self.batch.pixels(square)
 

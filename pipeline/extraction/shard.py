@@ -269,6 +269,14 @@ class _KeyBatch:
     def is_last(self) -> bool:
         return self.batch.is_last
 
+    @property
+    def shard_rows(self) -> Sequence[ClipRow]:
+        return self.batch.shard_rows
+
+    @property
+    def offset(self) -> int:
+        return self.batch.offset
+
     def pixels(self, square: Square) -> np.ndarray:
         return self.batch.pixels[square]
 

@@ -40,6 +40,7 @@ def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> B
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=1, size=224, num_classes=1000),
+        sees_single_frames=True,
     )
 
 
@@ -163,6 +164,7 @@ _ENTRIES = (
         mean=(0.5, 0.5, 0.5),  # torchvision reaches the same by its `transform_input`
         std=(0.5, 0.5, 0.5),
         counts=Counts(num_params=23_834_568, gmacs=5.713, num_frames=1, size=299, num_classes=1000),
+        sees_single_frames=True,
     ),
     _image("bn_inception", 11_295_240, 2.033, _BN_INCEPTION_TAPS),
     BackboneEntry(

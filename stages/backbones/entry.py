@@ -36,6 +36,7 @@ class BackboneEntry:
     `min_frames` frames or more. `options` maps each option of the network to its allowed values, first the value of the
     paper. `chosen` maps an option to its value in this entry, if the paper has another value. `inflates` is the name of
     a 2D backbone, or None. The weights of that backbone can be turned into weights of this network (inflation).
+    `sees_single_frames` is true if the maps of a frame depend on this frame alone.
     """
 
     name: str
@@ -49,6 +50,7 @@ class BackboneEntry:
     chosen: ModelOptions = field(default_factory=dict)
     min_frames: int = 1
     inflates: str | None = None
+    sees_single_frames: bool = False
 
     @property
     def other_words(self) -> list[str]:

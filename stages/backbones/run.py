@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.sharing import SharedFrames
 from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.device import DTYPES_STORED
 from kinegraph.stages.stage import StageBatch
@@ -20,22 +21,35 @@ class BackboneRunner:
     name the network, its weights and its taps. `square` says which pixels of a clip the network takes. With `compiled`,
     the network runs through torch.compile.
 
-    The network always runs on the whole batch, even if only a few rows of the batch are wanted.
+    The network runs on the whole batch, even if only a few rows of the batch are wanted. If `new_frames` is set, clips
+    share frames, and the network runs on the distinct frames of the wanted rows. `new_frames` is the number of frames
+    that a clip adds to those before it.
     """
 
     def __init__(
-        self, key: str, options: BackboneOptions, square: Square, device: torch.device, *, compiled: bool
+        self,
+        key: str,
+        options: BackboneOptions,
+        square: Square,
+        device: torch.device,
+        *,
+        compiled: bool,
+        new_frames: int | None = None,
     ) -> None:
         self.key, self.options, self.square = key, options, square
         self._extractor = FeatureExtractor(options, device, compiled=compiled)
         self.digest = self._extractor.digest
+        self._shared = None if new_frames is None else SharedFrames(self._extractor.maps, square, new_frames)
 
     def use_graphs(self) -> None:
         """Runs the network through CUDA graphs from now on. The device must be a GPU."""
         self._extractor.use_graphs()
 
     def run(self, batch: StageBatch) -> None:
-        maps = self._extractor.maps(batch.upload(batch.pixels(self.square)))
+        if self._shared is None:
+            maps = self._extractor.maps(batch.upload(batch.pixels(self.square)))
+        else:
+            maps = self._shared.of(batch)
         for tap, tap_maps in maps.items():
             self._keep(tap, tap_maps, batch)
 

@@ -15,6 +15,7 @@ from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.clips.windows import new_frames
 from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.options import need, under
 from kinegraph.stages.recipe import Recipe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kinegraph.stages.backbones.run import BackboneRunner
 
 VERSION = 1  # raised when the output changes beyond rounding
+SHARED_FRAMES = 1  # the rule by which shared frames are computed once; it changes the rounding
 NOT_AS_GIVEN = {  # options that are recorded as they are used, not as the config states them
     "weights",
     "options",
@@ -59,6 +61,8 @@ class Backbones(StageKind):
         if (pixels := pixels_of(options)) != own_pixels(backbone):
             recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
         recorded |= recipe.framing_of(name).options
+        if _new_frames(recipe, name) is not None:
+            recorded["shared_frames"] = SHARED_FRAMES
         reads = {CLIPS: declared[CLIPS].fingerprint}
         recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads}
         return Stage(key=key, options=recorded, arrays=tuple(arrays), weights=options.weights)
@@ -83,7 +87,8 @@ class Backbones(StageKind):
         from kinegraph.stages.backbones.run import BackboneRunner
 
         name = _name(key)
-        return BackboneRunner(key, recipe.backbones[name], recipe.square_of(name), device, compiled=compiled)
+        square, new_frames = recipe.square_of(name), _new_frames(recipe, name)
+        return BackboneRunner(key, recipe.backbones[name], square, device, compiled=compiled, new_frames=new_frames)
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
         if "size" not in cached.options or "size" not in asked.options:
@@ -101,6 +106,14 @@ class Backbones(StageKind):
 
 def _name(key: str) -> str:
     return key.removeprefix(FEATURES)
+
+
+def _new_frames(recipe: Recipe, name: str) -> int | None:
+    """Returns the number of frames that a window adds to those before it, if the backbone `name` computes frames that
+    windows share once. Returns None if it runs on whole clips.
+    """
+    sees_single_frames = recipe.entry_of(name).sees_single_frames
+    return new_frames(recipe.clips, recipe.backbones[name].every) if sees_single_frames else None
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:

@@ -185,4 +185,5 @@ def timm_entry(model: str) -> BackboneEntry:
         size=expected["input_size"][-1],
         mean=tuple(expected["mean"]),
         std=tuple(expected["std"]),
+        sees_single_frames=True,
     )

@@ -17,6 +17,22 @@ MAX_WINDOWS = 500_000  # of one video
 MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 
 
+def new_frames(options: ClipOptions, every: int) -> int | None:
+    """Returns the number of frames that a window has and no earlier window has. Returns None if windows share no frame,
+    or if `options` have no windows. `every` says that every k-th frame of a window counts.
+
+    With `hop_seconds` and `fps: native` the number depends on the video. Then the result is 1.
+    """
+    if not options.has_windows:
+        return None
+    if options.hop_frames is None and options.by_number:
+        return 1
+    hop = options.hop_frames or Fraction(repr(options.hop_seconds)) * Fraction(repr(options.fps))
+    # the first later window that begins at a frame of this one begins `numerator` of its frames later
+    number = Fraction(hop, options.frame_step * every).numerator
+    return number if number < options.num_frames // every else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Windows:
     """The windows of one video, numbered from 0 in the order of time.

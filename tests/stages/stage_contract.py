@@ -52,11 +52,16 @@ class BatchInMemory:
     whole: np.ndarray | None = None
     rows: Sequence[ClipRow] = field(default_factory=lambda: [clip_row(number) for number in range(4)])
     slots: list[int] = field(default_factory=lambda: [0, 3])
+    offset: int = 0
     is_last: bool = True
     written: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     handed_on: dict[str, Tensor] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def shard_rows(self) -> Sequence[ClipRow]:
+        return self.rows
 
     def pixels(self, square: Square) -> np.ndarray:
         shape = (len(self.rows), self.num_frames // square.every, square.size, square.size, 3)
