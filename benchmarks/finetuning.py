@@ -64,7 +64,7 @@ def by_threads(config: Config, workers: int) -> float:
     """Seconds to decode all training clips in batches, as fine-tuning does."""
     section = config.finetune.model_copy(update={"decode_threads": workers})
     squares, cache = {"tiny": config.square_of("tiny")}, Cache(config.cache)
-    with decoding(config.model_copy(update={"finetune": section})) as decoder:
+    with decoding(config.model_copy(update={"finetune": section}), torch.device("cpu")) as decoder:
         clips = DecodedClips(cache, [], "train", names=[], squares=squares, wanted=config.wanted(), decoding=decoder)
         begun = time.perf_counter()
         for at in range(0, len(clips), BATCH):

@@ -95,7 +95,12 @@ class Recipe(StageOptions):
         """
         clips, has_windows = self.clips, self.clips.has_windows
         return Wanted(
-            num_frames=clips.num_frames, short=clips.short, may_repeat=has_windows, overlapping=has_windows, **more
+            num_frames=clips.num_frames,
+            short=clips.short,
+            may_repeat=has_windows,
+            overlapping=has_windows,
+            torchcodec_device=clips.torchcodec_device,
+            **more,
         )
 
     def check_every(self, key: str, every: int) -> None:

@@ -113,6 +113,7 @@ def decode(
         whole=None if square else WholeFrame(network_size=lambda height, width: (height, width), every=1),
         short=options.short,
         may_repeat=times is not None or options.has_windows,
+        torchcodec_device=options.torchcodec_device,
     )
     decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, LATEST_RULES, OpenVideos())
     return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]

@@ -18,6 +18,7 @@ from kinegraph.pipeline.extraction.events import Event, Preparing
 from kinegraph.pipeline.machine.devices import described
 from kinegraph.pipeline.machine.versions import versions
 from kinegraph.pipeline.shards.sealing import Provenance
+from kinegraph.stages.decode.torchcodec_check import require_decoder
 from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.kinds import kind_of
@@ -66,7 +67,8 @@ class Loaded:
         """Returns a Wanted: the frames and pixels that a work unit needs of each clip. Returns None if the unit reads
         no video, only the cache.
         """
-        return self.declared.wanted(self.running(unit))
+        wanted = self.declared.wanted(self.running(unit))
+        return None if wanted is None else wanted.on_device(str(self.device))
 
 
 def opened(config: Config, key: str, device: torch.device) -> Runner | None:
@@ -85,12 +87,15 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     """Loads the networks of the stages `keys` and of the stages that they read, and returns them as a Loaded. Writes
     the descriptions of the stages `keys` to `cache`.
 
+    Raises UsageError if this machine cannot decode as `clips.decoder` says.
+
     `report` is called with a `Preparing` event before each network is loaded. A network is not loaded if its stage is
     only read and the cache has the digest of its weights. Raises WeightsError if weights cannot be read, and
     CacheMismatch if the cache was made with other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)
+    require_decoder(config.clips.decoder, config.clips.torchcodec_device, device)
     if config.run.cuda_graphs and device.type != "cuda":
         log.warning("run.cuda_graphs: true has no effect on the device %s, only on a GPU", device)
     declared = declare(config, digests, cache)

@@ -31,6 +31,7 @@ from kinegraph.stages.decode.clips import ClipResults
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.torchcodec_check import require_decoder
 from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.inputs import BOXES, COUNT
@@ -53,27 +54,34 @@ class Decoding:
     """The threads and limits of the decoding, shared by the splits of a run.
 
     `pool` has the threads that decode. `staging` copies videos at URLs to this machine. A video that takes longer than
-    `timeout_seconds` is given up. A thread holds the lock `order` while it begins copies, because copies must be used
-    in the order in which they were begun.
+    `timeout_seconds` is given up. `device` is the device of the networks.
+    A thread holds the lock `order` while it begins copies, because copies must be used in the order in which they were
+    begun.
     """
 
     pool: ThreadPoolExecutor
     staging: Staging
     timeout_seconds: float
+    device: torch.device
     order: threading.Lock  # copies of videos at URLs must be used in the order in which they were begun
 
 
 @contextmanager
-def decoding(config: Config) -> Iterator[Decoding]:
+def decoding(config: Config, device: torch.device) -> Iterator[Decoding]:
     """Starts the threads that decode. Yields a `Decoding` with the threads, the place for copies of videos and the time
     limit of a video. Stops the threads at the end of the `with` block.
+
+    If `clips.decoder` asks for a GPU, the threads decode on `device`. Raises UsageError if this machine cannot decode
+    as `clips.decoder` says.
     """
+    require_decoder(config.clips.decoder, config.clips.torchcodec_device, device)
     count = config.finetune.decode_threads or config.run.worker_threads
     with stopping.threads(count, "decode") as pool, Staging(config.run.staging) as staging:
         yield Decoding(
             pool=pool,
             staging=staging,
             timeout_seconds=config.run.video_timeout_seconds,
+            device=device,
             order=threading.Lock(),
         )
 

@@ -106,7 +106,7 @@ def finetune(
     with together.acquainted(device), ExitStack() as opened:
         device, is_first = together.own_device(device), together.rank() == 0
         online = online_head(config, start, device)
-        clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config)))
+        clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config, device)))
         if is_first:
             if overwrite:
                 discard(folder)
@@ -134,7 +134,7 @@ def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
     config = config.model_copy(update={"cache": cache.location, "finetune": options})
     start, device = start_of(config, cache, allow_code=True), pick_device(config.run.device)
     online = online_head(config, start, device).to(device)
-    with decoding(config) as decoder:
+    with decoding(config, device) as decoder:
         clips = _split(config, cache, start, online, decoder, split)
         return evaluate(online, clips, options, device=device)
 
@@ -180,7 +180,7 @@ def _split(
         split,
         names=online.cached_reads,
         squares={entry.name: config.square_of(entry.name) for entry in start.entries},
-        wanted=config.wanted(),
+        wanted=config.wanted().on_device(str(decoder.device)),
         decoding=decoder,
         views=views,
         seed=config.finetune.seed,

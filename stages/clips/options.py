@@ -66,6 +66,18 @@ class ClipOptions(StageOptions):
         "repeat_last", description="what happens to a video that is shorter than a clip"
     )
 
+    decoder: Literal["pyav", "torchcodec", "torchcodec_cuda"] = Field(
+        "pyav",
+        description="pyav; torchcodec (an extra) on the CPU; torchcodec_cuda: torchcodec on the worker's GPU. The "
+        "frames are the same, their pixels nearly. Files that torchcodec may decode otherwise are left to PyAV, see "
+        "docs/gpu.md",
+    )
+
+    @property
+    def torchcodec_device(self) -> str | None:
+        """Returns the device on which torchcodec decodes, "cpu" or "cuda", or None if PyAV decodes."""
+        return {"pyav": None, "torchcodec": "cpu", "torchcodec_cuda": "cuda"}[self.decoder]
+
     @property
     def rows_per_video(self) -> int:
         """Returns the number of rows of one video: the number of clips times the number of crops."""

@@ -36,6 +36,8 @@ def clips_options(options: ClipOptions) -> Options:
     recorded = options.model_dump(mode="json")
     if options.sampling == "uniform" and not options.by_number:
         del recorded["fps"]
+    if options.decoder == "pyav":
+        del recorded["decoder"]
     if options.frame_step == 1:
         del recorded["frame_step"]
     for key in HOPS if options.has_windows else (*HOPS, "tail"):

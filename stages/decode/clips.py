@@ -25,6 +25,7 @@ from kinegraph.stages.decode.overlap import OverlappingFrames
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, TimedFrame, open_video
+from kinegraph.stages.decode.torchcodec_video import LeftToPyAVError, TorchcodecVideo
 from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 
@@ -97,13 +98,20 @@ def decode_clips(
     without frame numbers never gets a frame that begins at or after the end of its interval.
 
     `rules` is the version of the rules for choosing frames. With `open_videos`, parts of the video without a wanted
-    frame are skipped where this changes no result. A second pass, which reads the whole video, may then be needed. Each
-    pass may take `timeout_seconds`. `clock` measures the work of this thread. It counts the conversion of frames as
+    frame are skipped where this changes no result. A second pass, which reads the whole video, may then be needed. It
+    may also be needed if `wanted` asks for torchcodec, which decodes plain videos only. Each pass may take
+    `timeout_seconds`. `clock` measures the work of this thread. It counts the conversion of frames as
     `stages.clock.CONVERT`, and other time as its present kind.
     """
     clock = clock or Clock(DECODE)
     try:
         rate = rows[0].frame_rate
+        if rate is None and wanted.torchcodec_device is not None and rules == LATEST_RULES:
+            try:
+                plain_video = TorchcodecVideo(path, wanted.torchcodec_device)
+                return _Pass(plain_video, rows, wanted, clock).run(time.monotonic() + timeout_seconds)
+            except LeftToPyAVError as left:
+                left.log_once()
         are_counted = wanted.numbered or rows[0].target_frames is not None
         if rate is None and open_videos is not None and not are_counted and rules == LATEST_RULES:
             skipping = _skipping(path, rows, wanted, timeout_seconds, open_videos, clock)
@@ -173,7 +181,7 @@ class _Pass:
 
     def __init__(
         self,
-        video: OpenVideo | OpenImages,
+        video: OpenVideo | OpenImages | TorchcodecVideo,
         rows: Sequence[ClipRow],
         wanted: Wanted,
         clock: Clock,
@@ -292,7 +300,7 @@ class _Pass:
         All rows in `rows` are then marked as failed.
         """
         try:
-            with self.clock.during(DECODE if isinstance(self.video, OpenImages) else CONVERT):
+            with self.clock.during(CONVERT if isinstance(self.video, OpenVideo) else DECODE):
                 image = Image.fromarray(self.video.rgb(shown.frame))
         except DecodeError as error:  # one image of a folder cannot be read
             failed = error

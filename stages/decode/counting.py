@@ -49,7 +49,7 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
     whole pictures. Returns None also if the number of frames in the index does not fit the duration in `told`.
     """
     stamps = _indexed(video)
-    if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
+    if not has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
         return None
     frames = _placed(video, rate, stamps)
     return frames if frames.times is None else None
@@ -82,14 +82,15 @@ def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
         return None
     base = float(video.stream.time_base or 0)
     frames = _placed(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
-    return frames if frames.times is None or _has_whole_pictures(video) else None
+    return frames if frames.times is None or has_whole_pictures(video) else None
 
 
 def _has_one_picture_a_packet(video: OpenVideo) -> bool:
     return video.stream.codec_context.codec.canonical_name in ONE_PICTURE_A_PACKET
 
 
-def _has_whole_pictures(video: OpenVideo) -> bool:
+def has_whole_pictures(video: OpenVideo) -> bool:
+    """Returns whether each packet of the video stream is one whole picture, by the container and the codec."""
     return bool(formats(video.container) & WHOLE_PICTURES) and _has_one_picture_a_packet(video)
 
 

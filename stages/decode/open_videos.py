@@ -57,7 +57,7 @@ class OpenVideos:
         """Opens the video at `path` and lends it for a `with` block. Raises DecodeError where the video cannot be
         opened.
         """
-        identity = _identity(path)
+        identity = file_identity(path)
         with self._noted(path, first_wanted), self._lent(_Left(path, identity, begin_video(path))) as video:
             yield video
 
@@ -119,7 +119,7 @@ class OpenVideos:
         """
         if not self._left and not waits:
             return None
-        identity, first = _identity(path), first_wanted(0.0)
+        identity, first = file_identity(path), first_wanted(0.0)
         with self._changed:
             while waits and any(of == path and seconds < first for of, seconds in self._under_way):
                 self._changed.wait(WAIT_SECONDS)
@@ -147,7 +147,7 @@ def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
     return _position(video) - slack <= first_wanted(slack)
 
 
-def _identity(path: str) -> Identity | None:
+def file_identity(path: str) -> Identity | None:
     """Returns the Identity of the file at `path`: device, inode, size and time of the last change. One of these values
     differs if the file was replaced by another file.
 

@@ -44,6 +44,9 @@ class Wanted:
     video, so the video is read to its end. A clip that shows one frame at all its times fails, unless `may_repeat` is
     true.
 
+    `torchcodec_device` is the device on which torchcodec decodes: "cpu", "cuda" or "cuda:<index>". If it is None, PyAV
+    decodes.
+
     If `overlapping` is true, clips that follow each other share frames, as windows do. A decoder then keeps the frames
     that the next clips may need again.
     """
@@ -55,6 +58,13 @@ class Wanted:
     short: str = "repeat_last"
     may_repeat: bool = False
     overlapping: bool = False
+    torchcodec_device: str | None = None
+
+    def on_device(self, device: str) -> "Wanted":
+        """Returns the same Wanted for a worker on `device`, such as "cuda:1". If torchcodec decodes on a GPU, it is
+        this one.
+        """
+        return replace(self, torchcodec_device=device) if self.torchcodec_device == "cuda" else self
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """Returns a Wanted with the frames that `self` and `other` together need of a clip.

@@ -21,6 +21,7 @@ PARTS = {
     "loop": "tests.gpu.loop:part",
     "training": "tests.gpu.training:part",
     "extraction": "tests.gpu.extraction:part",
+    "decoding": "tests.gpu.decoding:part",
     "speed": "tests.gpu.speed:part",
     "whole": "tests.gpu.whole:part",
 }

@@ -35,8 +35,11 @@ def test_on_a_fake_gpu(name: str) -> None:
         assert gpu.waits.keys() == {"event", "copy of memory that is not pinned"}
 
 
-@pytest.mark.parametrize("name", ["gradients", "training", "speed"])
+@pytest.mark.parametrize("name", ["gradients", "training", "decoding", "speed"])
 def test_on_a_cpu(name: str) -> None:
-    checks = [*part_of(name)(torch.device("cpu"), True)]
+    try:
+        checks = [*part_of(name)(torch.device("cpu"), True)]
+    except ModuleNotFoundError as missing:
+        pytest.skip(f"{missing.name} is missing: {missing}")
     assert checks
     assert [check for check in checks if not check.is_ok] == []

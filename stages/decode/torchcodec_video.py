@@ -1,0 +1,254 @@
+"""Decodes whole and plain videos with torchcodec, on the CPU or on a GPU. Torch is imported at the first use.
+
+PyAV reads the packets of the file and decides which frame is shown at which time, without decoding. torchcodec decodes
+the chosen frames. A file about which anything is uncertain is left to PyAV, as `read_table` says.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from itertools import pairwise
+from threading import get_ident
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from kinegraph.stages.decode.counting import has_whole_pictures
+from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.open_videos import Identity, file_identity
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.seeking import CODECS, codec_name, starts_anew
+from kinegraph.stages.decode.stream import OpenVideo, TimedFrame, open_video
+from kinegraph.stages.errors import UsageError
+
+log = logging.getLogger("kinegraph")
+
+FORMATS = frozenset({"yuv420p", "yuvj420p"})  # 8 bits. torchcodec converts others to other colours than PyAV
+THREADS_KEPT = 64
+TABLES_KEPT = 16  # tables of videos that are read again soon, as by the next shard
+
+
+class LeftToPyAVError(Exception):
+    """Raised if torchcodec does not decode the video `path` as PyAV does, because of `reason`. The caller then decodes
+    the video with PyAV.
+
+    `detail` is the message of torchcodec, or "".
+    """
+
+    def __init__(self, path: str, reason: str, detail: str = "") -> None:
+        self._path, self._reason, self._detail = path, reason, detail.strip().partition("\n")[0]
+        super().__init__(f"{path}: {reason} {detail}".strip())
+
+    def log_once(self) -> None:
+        """Logs the error, unless this process has logged one with the same reason."""
+        if self._reason in _logged:
+            return
+        _logged.add(self._reason)
+        log.warning(
+            "PyAV decodes %s, because %s%s. Other such videos are not named",
+            self._path,
+            self._reason,
+            f": {self._detail}" if self._detail else "",
+        )
+
+
+_logged: set[str] = set()  # reasons
+
+
+def decoders() -> Any:
+    """Imports `torchcodec.decoders` and returns the module.
+
+    Raises UsageError if torchcodec is not installed, or if it does not find the libraries of FFmpeg.
+    """
+    try:
+        return import_module("torchcodec.decoders")
+    except ModuleNotFoundError as missing:
+        if not (missing.name or "").startswith("torchcodec"):
+            raise
+        words = "clips.decoder: torchcodec is not installed. Run pip install 'kinegraph[torchcodec]', with the release"
+        raise UsageError(f"{words} of torchcodec that belongs to your torch, or use clips.decoder: pyav") from None
+    except (RuntimeError, OSError) as error:
+        words = "clips.decoder: torchcodec cannot be loaded. It needs the shared libraries of FFmpeg (Debian's package"
+        told = f"{words} ffmpeg, conda's ffmpeg) and the release that belongs to your torch"
+        raise UsageError(f"{told}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameTable:
+    """The frames of one video file in the order in which they are shown.
+
+    `times` are in seconds from the first frame, and `stamps` are the same times in ticks of `tick_seconds` on the clock
+    of the file. `mapping` is the table in torchcodec's form (JSON). `size` is (width, height) of a frame as a player
+    shows it, in px. `stream` is the index of the video stream.
+    """
+
+    times: list[float]
+    stamps: list[int]
+    tick_seconds: float
+    mapping: str
+    size: tuple[int, int]
+    stream: int
+    frame_period: float
+    slack_seconds: float
+    promised_duration: float | None
+
+
+@lru_cache(TABLES_KEPT)
+def read_table(path: str, identity: Identity | None) -> FrameTable | None:
+    """Reads all packets of the video at `path` and returns its FrameTable. `identity` makes a replaced file another
+    one.
+
+    Returns None for a file that is left to PyAV. That is every file but those with all of these properties: the
+    container is mp4, mov, mkv or webm, and each packet holds one picture. The pictures have 8 bits in 4:2:0 and even
+    sides. Each packet has a time of its own, none is marked as damaged, and FFmpeg does not complain. The file is as
+    long as it promises. Decoding begins at the first frame, which is a key frame. The picture is turned or not, but not
+    mirrored. Raises DecodeError where the video cannot be opened.
+    """
+    with open_video(path) as video:
+        first = next(video.frames(), None)
+        if first is None or not _is_plain(video, first):
+            return None
+    with open_video(path) as video:
+        codec, extradata = codec_name(video.stream), bytes(video.stream.codec_context.extradata or b"")
+        packets: list[tuple[int, int, bool]] = []
+        for packet in video.later_packets():
+            if packet.pts is None or packet.is_corrupt:
+                return None
+            is_first = packet.pts == first.frame.pts
+            is_key = packet.is_keyframe and (
+                is_first or (codec in CODECS and starts_anew(codec, extradata, bytes(packet)))
+            )
+            packets.append((packet.pts, packet.duration or 1, is_key))
+        packets.sort()
+        stamps = [pts for pts, _, _ in packets]
+        is_straight = not video.complaints and not video.packets.jumps and all(a < b for a, b in pairwise(stamps))
+        if not is_straight or not stamps or stamps[0] != first.frame.pts or not packets[0][2]:
+            return None
+        zero = float(stamps[0] * first.frame.time_base)
+        times = [float(pts * first.frame.time_base) - zero for pts in stamps]
+        promised = video.promised_duration
+        if promised is not None and promised - (times[-1] + video.frame_period) > TRUNCATED_SECONDS:
+            return None
+        return FrameTable(
+            times=times,
+            stamps=stamps,
+            tick_seconds=float(first.frame.time_base),
+            mapping=_mapping(packets),
+            size=video.size(first.frame),
+            stream=video.stream.index,
+            frame_period=video.frame_period,
+            slack_seconds=video.slack_seconds,
+            promised_duration=promised,
+        )
+
+
+def _is_plain(video: OpenVideo, first: TimedFrame) -> bool:
+    """Returns whether a video has the properties that its header and its first frame show."""
+    frame, timeline = first.frame, video.timeline
+    turn = video.rules.orientation(frame)
+    is_mirrored = turn.is_transposed ^ turn.flips_x ^ turn.flips_y
+    is_even = frame.width % 2 == 0 and frame.height % 2 == 0
+    has_stamps = frame.pts is not None and not timeline.is_raw and not timeline.has_decode_times
+    return (
+        has_whole_pictures(video)
+        and has_stamps
+        and is_even
+        and not is_mirrored
+        and frame.format.name in FORMATS
+        and not video.complaints
+    )
+
+
+def _mapping(packets: list[tuple[int, int, bool]]) -> str:
+    """Returns the frames, (time stamp, duration, is key frame) in order of time, in the form that torchcodec reads."""
+    frames = [{"pts": pts, "duration": duration, "key_frame": int(is_key)} for pts, duration, is_key in packets]
+    return json.dumps({"frames": frames})
+
+
+class TorchcodecVideo:
+    """A video that torchcodec decodes on `device` ("cpu", "cuda" or "cuda:<index>"), with the methods of
+    `stream.OpenVideo` that decoding of clips needs.
+
+    A frame is the number of a frame in the video, an int from 0. `rgb` decodes it. The fields `complaints`, `latest`
+    and `sizes` exist only because code that takes an `OpenVideo` reads them. Raises DecodeError where the video cannot
+    be opened, and LeftToPyAVError where PyAV has to decode it.
+    """
+
+    complaints = ""
+    latest: TimedFrame | None = None
+    sizes: tuple[tuple[float, tuple[int, int]], ...] = ()
+
+    def __init__(self, path: str, device: str) -> None:
+        open_decoder, self.path = decoders().VideoDecoder, path
+        table = read_table(path, file_identity(path))
+        if table is None:
+            raise LeftToPyAVError(path, "torchcodec may show other pictures of such a file (docs/gpu.md)")
+        self._table, self._stream = table, _stream_on(device)
+        self.frame_period, self.slack_seconds = table.frame_period, table.slack_seconds
+        self.promised_duration = table.promised_duration
+        try:
+            self._decoder = open_decoder(
+                on_disk(path),
+                stream_index=table.stream,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=1,
+                device=device,
+                custom_frame_mappings=table.mapping,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise LeftToPyAVError(path, "torchcodec cannot open it", str(error)) from error
+
+    def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
+        """Yields one TimedFrame for each frame of the video, without decoding it.
+
+        Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
+        """
+        reached = 0.0
+        for number, seconds in enumerate(self._table.times):
+            if monotonic() > deadline:
+                raise DecodeError("timeout", f"decoding had reached {reached:.1f} s of the video when its time was up")
+            yield TimedFrame(seconds, number, number, number)
+            reached = seconds
+
+    def rgb(self, number: Any) -> np.ndarray:
+        """Returns frame `number` as RGB pixels on the host, uint8 [height, width, 3], turned as its metadata says.
+
+        Raises LeftToPyAVError if torchcodec returns another frame, a frame of another size, or none.
+        """
+        table = self._table
+        try:
+            with self._stream:
+                decoded = self._decoder.get_frame_at(number)
+                pixels: np.ndarray = decoded.data.cpu().numpy()
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise LeftToPyAVError(self.path, "torchcodec cannot decode it", f"frame {number}: {error}") from error
+        if round(decoded.pts_seconds / table.tick_seconds) != table.stamps[number]:
+            raise LeftToPyAVError(self.path, "torchcodec returned another frame", f"not frame {number}")
+        if pixels.shape != (table.size[1], table.size[0], 3):
+            raise LeftToPyAVError(self.path, "its frame size changes", f"at frame {number}")
+        return np.ascontiguousarray(pixels)
+
+
+def _stream_on(device: str) -> AbstractContextManager[object]:
+    """Returns a context in which work on a GPU `device` has a stream of its own, so that it need not wait for the
+    networks. On the CPU the context does nothing. It may be entered any number of times.
+    """
+    if device == "cpu":
+        return nullcontext()
+    import torch
+
+    return torch.cuda.stream(_stream_of(device, get_ident()))
+
+
+@lru_cache(THREADS_KEPT)
+def _stream_of(device: str, thread: int) -> Any:
+    """Returns the stream in which the thread with the number `thread` decodes on the GPU `device`."""
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
