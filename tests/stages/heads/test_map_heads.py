@@ -7,7 +7,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +16,7 @@ from kinegraph.stages.heads.conv_lstm import ConvLstmLayer
 from kinegraph.stages.heads.head import Head, HeadError
 from kinegraph.stages.heads.maps import each_frame
 from kinegraph.stages.heads.trn import draw_tuples
-from tests.stages.heads.conftest import Lively
+from tests.stages.heads.conftest import Lively, learns_by_heart
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]
@@ -90,13 +89,7 @@ def test_a_head_learns_32_random_clips_by_heart(
     batch = {key: x.float() for key, x in make_batch(num_clips=32, channels=48).items()}
     labels = torch.arange(32) % 4
     head = build_head(name, wide, 4, dropout=0.0, **options)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
-    for _ in range(60):
-        loss = F.cross_entropy(head(batch), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert (head.eval()(batch).argmax(1) == labels).all()
+    assert learns_by_heart(head, batch, labels, 1e-2, steps=60)
 
 
 @pytest.mark.parametrize(("name", "options"), CONFIGS)

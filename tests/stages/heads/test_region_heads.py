@@ -13,6 +13,7 @@ from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Head, HeadError
 from kinegraph.stages.regions.extract import regions_of_clips
 from kinegraph.stages.regions.options import RegionOptions
+from tests.stages.heads.conftest import learns_by_heart
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]
@@ -106,15 +107,7 @@ def test_a_head_learns_32_random_clips_by_heart(
     batch = {key: x.float() for key, x in make_batch(num_clips=32, channels=48).items()}
     labels = torch.arange(32) % 4
     head = build_head(name, wide, 4, dropout=0.0, **options)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss = F.cross_entropy(head(batch), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss < 0.01:
-            break
-    assert (head.eval()(batch).argmax(1) == labels).all()
+    assert learns_by_heart(head, batch, labels, 1e-2, steps=150)
 
 
 def test_pools_are_masked_means(spec: Spec, make_batch: MakeBatch) -> None:

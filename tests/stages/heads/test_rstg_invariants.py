@@ -13,6 +13,7 @@ from kinegraph.stages.heads.grid_graph import links, pooling, positions, upsampl
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.heads.rstg import GridNodes, RstgOptions, RstgToMap, RstgToVec
 from kinegraph.stages.heads.rstg_graph import Attention, Send, SpaceTimeGraph
+from tests.stages.heads.conftest import learns_by_heart
 
 SCALES = (3, 2, 1)
 B, T, D, C, SIZE = 2, 4, 6, 5, 7
@@ -330,9 +331,4 @@ def test_it_learns_32_random_clips_by_heart(output: str) -> None:
     clips = {"features/i3d/res5": torch.randn(32, 3, 48, 4, 4)}
     labels = torch.arange(32) % 4
     head = build_head("rstg", {"features/i3d/res5": (3, 48, 4, 4)}, 4, dim=16, output=output, dropout=0.0)
-    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
-    for _ in range(200):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(head(clips), labels).backward()
-        optimizer.step()
-    assert (head(clips).argmax(1) == labels).all()
+    assert learns_by_heart(head, clips, labels, 3e-3, steps=200)
