@@ -11,9 +11,9 @@ from kinegraph.cli.printing import exchange as printing
 from kinegraph.cli.printing.text import counting
 from kinegraph.stages.errors import UsageError
 
-TARGETS, CODECS = ("zarr", "hdf5", "npy", "tad"), ("none", "lz4", "zstd")  # of export
-FILES = ("npy", "tad")  # targets that are no caches
-FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
+TARGETS, CODECS = ("zarr", "hdf5", "npy", "tad", "webdataset"), ("none", "lz4", "zstd")  # of export
+FILES = ("npy", "tad", "webdataset")  # targets that are no caches
+FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames", "pt", "webdataset")  # of import
 
 
 def export(
@@ -24,29 +24,35 @@ def export(
         typer.Option(
             metavar="|".join(TARGETS),
             help="zarr and hdf5 are caches. npy is a file per array and video. tad is a sequence of windows per video, "
-            "for ActionFormer and OpenTAD.",
+            "for ActionFormer and OpenTAD. webdataset is a tar file per 1000 clips.",
         ),
     ],
     compression: Annotated[
         str | None, typer.Option(metavar="|".join(CODECS), help="Codec with --to zarr. The default is that of CACHE.")
     ] = None,
     array: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy or tad.")
+        list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy, tad or webdataset.")
     ] = [],
     prefix: Annotated[str, typer.Option(help="With --to tad, begins each file name, as v_ for ActivityNet.")] = "",
+    tar_clips: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --to webdataset, clips of a tar file. Default 1000.")
+    ] = None,
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.exchange import to_npy as exporting_npy
     from kinegraph.pipeline.exchange import to_store as exporting
     from kinegraph.pipeline.exchange.to_tad import export_tad
+    from kinegraph.pipeline.exchange.to_webdataset import TAR_CLIPS, export_webdataset
 
     check_choice("--to", to, TARGETS)
     check_choice("--compression", compression, CODECS)
     if compression and to != "zarr":
         raise UsageError(f"--compression {compression}: goes with --to zarr alone")
     if array and to not in FILES:
-        raise UsageError(f"--array {array[0]}: goes with --to npy or tad; an exported cache has all arrays")
+        raise UsageError(f"--array {array[0]}: goes with --to npy, tad or webdataset; an exported cache has all arrays")
+    if tar_clips and to != "webdataset":
+        raise UsageError(f"--tar-clips {tar_clips}: goes with --to webdataset alone")
     if prefix and to != "tad":
         raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
     if "/" in prefix or not prefix.isprintable():
@@ -54,6 +60,9 @@ def export(
     with counting() as progress:
         if to == "tad":
             sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)
+        elif to == "webdataset":
+            size = tar_clips or TAR_CLIPS
+            clips = export_webdataset(Cache(cache), out, array, tar_clips=size, on_progress=progress)
         elif to == "npy":
             files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
         else:
@@ -61,6 +70,9 @@ def export(
     if to == "tad":
         printing.exported_sequences(sequences, out)
         return EXIT_FAILED if sequences.damaged else 0
+    if to == "webdataset":
+        printing.exported_clips(clips, out)
+        return EXIT_FAILED if clips.damaged else 0
     if to == "npy":
         printing.exported_files(files, out)
         return EXIT_FAILED if files.damaged else 0
@@ -69,7 +81,9 @@ def export(
 
 
 def import_(
-    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz, or an HDF5 file.")],
+    features: Annotated[
+        Path, typer.Argument(metavar="FEATURES", help="Folder of .npy, .npz, .pt or .tar, or an HDF5 file.")
+    ],
     into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of the cache. A new cache is created.")],
     name: Annotated[str, typer.Option(help="Name of the stages: features/NAME, regions/NAME.")] = "imported",
     tap: Annotated[str, typer.Option(help="Name of the layer that the features are from.")] = "last",
@@ -82,7 +96,10 @@ def import_(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Dataset in each group of an HDF5 file. With . each dataset is a video."),
+        typer.Option(
+            metavar="NAME",
+            help="Dataset in each group of an HDF5 file (. if each is a video), tensor of .pt, or member of .tar.",
+        ),
     ] = None,
     annotations: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Rows of a new cache, with the columns path,label[,split].")

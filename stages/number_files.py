@@ -3,6 +3,7 @@
 The size that the header of an array states is compared with the size of the file before memory is allocated.
 """
 
+import io
 import math
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,12 @@ def read_npy(path: Path) -> np.ndarray:
         size = file.seek(0, 2)
         file.seek(0)
         return _array(file, size)
+
+
+def array_in(content: bytes) -> np.ndarray:
+    """Returns the array in `content`, the bytes of a .npy file. Raises ArrayFileError as `read_npy` does."""
+    with _damage_named():
+        return _array(io.BytesIO(content), len(content))
 
 
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.exchange.to_npy import ExportedFiles
     from kinegraph.pipeline.exchange.to_store import ExportedCache
     from kinegraph.pipeline.exchange.to_tad import ExportedSequences
+    from kinegraph.pipeline.exchange.to_webdataset import ExportedClips
 
 
 def exported_cache(export: "ExportedCache") -> None:
@@ -37,6 +38,16 @@ def exported_sequences(export: "ExportedSequences", out: str) -> None:
     note_listed(
         f"listed in missing_files.txt: {counted(len(export.missing), 'video')}:",
         [f"{video}: {reason}" for video, reason in export.missing.items()],
+    )
+    _damaged(export.damaged)
+
+
+def exported_clips(export: "ExportedClips", out: str) -> None:
+    tars = counted(export.num_tars, "tar file")
+    say(f"{out}: {counted(export.num_clips, 'clip')} in {tars}. clips.csv says which clip is where")
+    note_listed(
+        f"left out, clips.csv says why: {counted(len(export.left_out), 'clip')}:",
+        [f"{clip}: {reason}" for clip, reason in export.left_out.items()],
     )
     _damaged(export.damaged)
 

@@ -62,7 +62,7 @@ def export_npy(
     `on_progress` is called with (what is done, number done, number of all). Raises ExchangeError for an array that does
     not exist, and if `out` holds anything but an export of these arrays.
     """
-    specs = _chosen(source, names)
+    specs = chosen_arrays(source, names)
     require_rows(source)
     source.require_labels_of_classes()
     storage = open_storage(out)
@@ -92,7 +92,7 @@ def export_npy(
     return exported
 
 
-def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
+def chosen_arrays(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
     """Returns the ArraySpec of each array in `names`, or of each array of the cache if `names` is empty. Arrays of the
     same stage follow each other directly.
 
@@ -132,7 +132,9 @@ def claim(storage: Storage, manifest: dict[str, Any]) -> None:
         advice = "Remove the file and what was exported beside it, or name an empty folder."
         there = read_document(storage, MANIFEST, JsonObject, advice).root
         same = json.loads(json.dumps(manifest))
-        if any(there.get(key) != same.get(key) for key in ("clips", "stages", "arrays", "format", "prefix")):
+        if any(
+            there.get(key) != same.get(key) for key in ("clips", "stages", "arrays", "format", "prefix", "tar_clips")
+        ):
             raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")
     elif any(storage.names(".")):
         raise ExchangeError(f"{storage.root} is neither empty nor such an export; name an empty folder")
@@ -203,9 +205,14 @@ def file_name(video_id: str) -> str:
 
 def put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
     """Writes the contiguous array `rows` as the .npy file `name`. An existing file is replaced as a whole."""
+    storage.put(name, [npy_header(rows), rows.data])
+
+
+def npy_header(rows: np.ndarray) -> bytes:
+    """Returns the bytes that stand before the values of the contiguous array `rows` in a .npy file."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
-    storage.put(name, [header.getvalue(), rows.data])
+    return header.getvalue()
 
 
 def _clips_csv(

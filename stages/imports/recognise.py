@@ -10,22 +10,27 @@ from kinegraph.stages.imports.bottom_up import BottomUpFiles, BottomUpFrames, ar
 from kinegraph.stages.imports.features import FeatureFileError, FeatureFiles
 from kinegraph.stages.imports.hdf5_file import Hdf5File
 from kinegraph.stages.imports.npy_files import NpyFiles
+from kinegraph.stages.imports.pt_files import SUFFIXES, PtFiles
+from kinegraph.stages.imports.tar_files import TAR, TarFiles
 
 KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
     "npy": lambda path, dataset: NpyFiles(path),
     "hdf5": Hdf5File,
     "bottom_up": lambda path, dataset: BottomUpFiles(path),
     "bottom_up_frames": lambda path, dataset: BottomUpFrames(path),
+    "pt": PtFiles,
+    "webdataset": TarFiles,
 }
+OF_FILES, OF_DATASETS = ("hdf5", "webdataset"), ("hdf5", "pt", "webdataset")  # kinds of one file; kinds with --dataset
 
 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
-    """Returns a FeatureFiles for the features at `path`, which is a folder or an HDF5 file.
+    """Returns a FeatureFiles for the features at `path`, which is a folder, an HDF5 file or a tar file.
 
     `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last part of the
-    name of each video's dataset in an HDF5 file (`features` in `walk/1/features`). Raises FeatureFileError if there is
-    nothing to read, or if `kind` or `dataset` does not fit the path. Raises it also if the files show several kinds and
-    `kind` is None.
+    name of each video's dataset in an HDF5 file (`features` in `walk/1/features`), the key of a tensor in a .pt file,
+    or a member of a tar file. Raises FeatureFileError if there is nothing to read, or if `kind` or `dataset` does not
+    fit the path. Raises it also if the files show several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
@@ -35,11 +40,11 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
         except NotRegularError as error:
             raise FeatureFileError(str(error)) from error
     kind = kind or recognised(path)
-    if (kind == "hdf5") != path.is_file():
+    if (kind == "hdf5" and path.is_dir()) or (kind not in OF_FILES and path.is_file()):
         is_a, needed = ("file", "folder") if path.is_file() else ("folder", "file")
         raise FeatureFileError(f"{path} is a {is_a}, and --kind {kind} needs a {needed}")
-    if dataset is not None and kind != "hdf5":
-        raise FeatureFileError(f"--dataset {dataset}: {path} is {kind}, not hdf5")
+    if dataset is not None and kind not in OF_DATASETS:
+        raise FeatureFileError(f"--dataset {dataset}: {path} is {kind}, not {', '.join(OF_DATASETS)}")
     files = KINDS[kind](path, dataset)
     if not files.videos():
         raise FeatureFileError(f"{path} has nothing to import as {kind}")
@@ -47,19 +52,26 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
 
 
 def recognised(path: Path) -> str:
-    """Returns the kind of the feature files at `path`: "hdf5", "npy", "bottom_up" or "bottom_up_frames".
+    """Returns the kind of the feature files at `path`, a key of KINDS.
 
     Raises FeatureFileError if the files are of no known kind, or of more than one.
     """
     if path.is_file():
         if h5py.is_hdf5(path):
             return "hdf5"
-        raise FeatureFileError(f"{path} is not an HDF5 file; name a folder of .npy or .npz files, or an HDF5 file")
-    npy, npz = (next(path.rglob(f"*.{ending}"), None) for ending in ("npy", "npz"))
-    if npy and npz:
-        raise FeatureFileError(f"{path} has .npy files ({npy}) and .npz files ({npz}); choose by --kind")
-    if npz:
+        if path.suffix == TAR:
+            return "webdataset"
+        raise FeatureFileError(
+            f"{path} is not an HDF5 file and not .tar; name a folder of .npy, .npz, .pt or .tar files, or an HDF5 file"
+        )
+    found = {ending: next(path.rglob(f"*{ending}"), None) for ending in (".npy", ".npz", *SUFFIXES, TAR)}
+    kinds = {".npy": "npy", ".npz": "npz", TAR: "webdataset"} | dict.fromkeys(SUFFIXES, "pt")
+    files = {kinds[ending]: file for ending, file in found.items() if file}
+    if len(files) > 1:
+        told = " and ".join(f"{file.suffix} files ({file})" for file in files.values())
+        raise FeatureFileError(f"{path} has {told}; choose by --kind")
+    if not files:
+        raise FeatureFileError(f"{path} has no .npy, .npz, .pt, .pth or .tar files; an HDF5 file is named itself")
+    if "npz" in files:
         return "bottom_up_frames" if are_frames(path) else "bottom_up"
-    if npy:
-        return "npy"
-    raise FeatureFileError(f"{path} has neither .npy nor .npz files; an HDF5 file is named itself")
+    return next(iter(files))

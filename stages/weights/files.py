@@ -79,6 +79,21 @@ def _content(path: Path) -> Any:
     return _read_torch(path)
 
 
+def read_torch(path: Path) -> Any:
+    """Reads a file that torch.save has written, as `_read_torch` does. Raises WeightsError for every fault of the file,
+    and the message begins with `path`.
+    """
+    try:
+        require_regular(path)
+        return _read_torch(path)
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    except NotRegularError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as error:  # torch raises errors of any type for a damaged file
+        raise WeightsError(f"{path}: cannot be read as a file of tensors: {_words(error)}") from error
+
+
 def _read_torch(path: Path) -> Any:
     """Reads a file that torch.save has written. Returns its content, usually a dict with tensors.
 

@@ -171,7 +171,7 @@ def test_npz_files_of_other_things_and_damaged_ones(tmp_path: Path) -> None:
 def test_what_is_no_set_of_features(tmp_path: Path) -> None:
     with pytest.raises(FeatureFileError, match=r"no .*nowhere"):
         open_features(tmp_path / "nowhere")
-    with pytest.raises(FeatureFileError, match=r"neither .npy nor .npz"):
+    with pytest.raises(FeatureFileError, match=r"has no .npy, .npz, .pt, .pth or .tar files"):
         open_features(tmp_path)
     words = tmp_path / "words.h5"
     words.write_text("words")

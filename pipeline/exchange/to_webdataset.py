@@ -1,0 +1,227 @@
+"""`kinegraph export --to webdataset` writes tar files with one sample per clip. Torch-free.
+
+The package `webdataset` reads them, and any program that reads tar files.
+"""
+
+import json
+import math
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from urllib.parse import quote
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import Buffer, shortened
+from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_records
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.store import Shard
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exchange.to_npy import (
+    CLIPS,
+    chosen_arrays,
+    claim,
+    manifest_of,
+    npy_header,
+    open_checked,
+    put_manifest,
+)
+from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
+
+TAR, TAR_CLIPS = ".tar", 1000
+HEADER = "row,clip_id,video_id,split,tar,key,left_out"
+UNSEALED, DAMAGED = "not sealed yet", "damaged"
+MAX_KEY_BYTES = 120  # so that a key and the name of an array are a name of a file
+
+
+@dataclass(kw_only=True)
+class ExportedClips:
+    """The result of an export to tar files. `num_clips` counts the clips, and `num_tars` the tar files.
+
+    `left_out` maps the id of each clip that was left out to the reason. `damaged` has a sentence for each damaged shard
+    of the cache.
+    """
+
+    num_clips: int = 0
+    num_tars: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+
+def export_webdataset(
+    source: Cache,
+    out: str,
+    names: Sequence[str] = (),
+    *,
+    tar_clips: int = TAR_CLIPS,
+    on_progress: OnProgress = unheard,
+) -> ExportedClips:
+    """Writes the clips of `source` as samples into <out>/<split>-000000.tar and so on. Returns an ExportedClips.
+
+    A sample has the members `<key>.json` and, for each array in `names`, `<key>.<array>.npy`, with `.` for `/`. The
+    json has the labels, the times and the names of the clip. `<key>` is the clip id with special characters as `%2E`.
+    Without `names`, all arrays are written. A tar file has `tar_clips` rows of one split, in the order of the rows. A
+    clip that failed or is not sealed in a stage of the arrays is left out. clips.csv lists all clips.
+
+    Equal values make equal bytes. A tar file is never half written. Every call writes all files again. At the end it
+    sets `complete` in manifest.json. Raises ExchangeError for an array that does not exist, and if `out` holds anything
+    but such an export.
+    """
+    specs = chosen_arrays(source, names)
+    require_rows(source)
+    source.require_labels_of_classes()
+    member_of = _members(specs)
+    storage = open_storage(out)
+    storage.sweep()
+    manifest = manifest_of(source, specs) | {"format": "webdataset", "tar_clips": tar_clips, "members": member_of}
+    claim(storage, manifest)
+    samples = _Samples(source, specs, member_of)
+    rows = list(source.clips.rows())
+    exported = ExportedClips(damaged=samples.damaged)
+    lines: list[Sequence[object]] = []
+    tars = dict(_tars(rows, tar_clips))
+    for stale in {name.removeprefix("./") for name in storage.names(".") if name.endswith(TAR)} - tars.keys():
+        storage.delete(stale)
+    for name, numbers in tars.items():
+        kept = [number for number in numbers if not _is_left_out(samples, rows[number], number, exported)]
+        if kept:
+            storage.put(name, _tar(member for number in kept for member in samples.members(number, rows[number])))
+            exported.num_tars += 1
+        else:
+            storage.delete(name)
+        exported.num_clips += len(kept)
+        lines += (_line(number, rows[number], name, exported) for number in numbers)
+        on_progress("writing clips", len(lines), len(rows))
+    listed = sorted(lines, key=lambda line: int(str(line[0])))
+    storage.put(CLIPS, [csv_text([HEADER.split(","), *listed]).encode()])
+    put_manifest(storage, manifest | {"complete": True, "damaged": exported.damaged})
+    return exported
+
+
+def _is_left_out(samples: "_Samples", row: ClipRow, number: int, exported: ExportedClips) -> bool:
+    """Returns whether the clip of the row `number` is not exported. Then adds the reason to `exported`."""
+    if reason := samples.missing(number, row.clip_id):
+        exported.left_out[row.clip_id] = reason
+    return bool(reason)
+
+
+def _line(number: int, row: ClipRow, tar: str, exported: ExportedClips) -> Sequence[object]:
+    """Returns the fields of clips.csv for one row. A clip that was left out has no tar file and no key."""
+    reason = exported.left_out.get(row.clip_id, "")
+    place = ("", "") if reason else (tar, key_of(row.clip_id))
+    return (number, row.clip_id, row.video_id, row.split, *place, reason)
+
+
+def _members(specs: Sequence[ArraySpec]) -> dict[str, str]:
+    """Returns name of each array -> the part of its members' names after the key. Raises ExchangeError where two arrays
+    would have one name. `webdataset` reads these parts in small letters.
+    """
+    member_of = {spec.name: f"{spec.name.replace('/', '.')}.npy" for spec in specs}
+    seen: dict[str, str] = {}
+    for array, member in member_of.items():
+        if (other := seen.setdefault(member.lower(), array)) != array:
+            raise ExchangeError(f"--array: {other} and {array} would have one name in a sample. Export one of them.")
+    return member_of
+
+
+def _tars(rows: Sequence[ClipRow], tar_clips: int) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yields (name of the tar file, numbers of its rows) for each tar file."""
+    of_split: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        of_split.setdefault(row.split, []).append(number)
+    for split, numbers in of_split.items():
+        for place, start in enumerate(range(0, len(numbers), tar_clips)):
+            yield f"{key_of(split)}-{place:06}{TAR}", numbers[start : start + tar_clips]
+
+
+def key_of(clip_id: str) -> str:
+    """Returns `clip_id` as the key of a sample: a file name without `.`, at which `webdataset` would end the key.
+
+    Characters other than letters, digits and some signs become `%` and two digits, as in a URL. A key that is too long
+    is shortened, and a digest is added.
+    """
+    return shortened(quote(clip_id, safe=":@+=, ").replace(".", "%2E"), MAX_KEY_BYTES)
+
+
+class _Samples:
+    """Reads the samples of the arrays `specs` from the cache `source`. `damaged` has a sentence for each damaged shard.
+
+    `member_of` maps the name of an array to the part of its member's name after the key.
+    """
+
+    def __init__(self, source: Cache, specs: Sequence[ArraySpec], member_of: Mapping[str, str]) -> None:
+        self.source, self.member_of = source, member_of
+        self.specs = {key: list(group) for key, group in groupby(specs, key=lambda spec: spec.stage)}
+        self.records = {key: {record.shard: record for record in sealed_records(source, key)} for key in self.specs}
+        self.failed = {
+            failure.clip_id: f"{key}: {failure.reason}"
+            for key, records in self.records.items()
+            for record in records.values()
+            for failure in record.failures
+        }
+        self.damaged: list[str] = []
+        self.opened = lru_cache(maxsize=2 * len(self.specs))(self._opened)  # rows of a split come in their order
+        self.classes = source.classes
+
+    def _opened(self, key: str, shard: int) -> dict[str, Shard] | None:
+        try:
+            return open_checked(self.source, self.specs[key], self.records[key][shard])
+        except CacheError as error:
+            if str(error) not in self.damaged:
+                self.damaged.append(str(error))
+            return None
+
+    def missing(self, number: int, clip_id: str) -> str:
+        """Returns why the clip of the row `number` has no sample, or "" if it has one."""
+        shard = number // self.source.shard_clips
+        if any(shard not in records for records in self.records.values()):
+            return UNSEALED
+        if clip_id in self.failed:
+            return self.failed[clip_id]
+        return DAMAGED if any(self.opened(key, shard) is None for key in self.specs) else ""
+
+    def members(self, number: int, row: ClipRow) -> Iterator[tuple[str, list[Buffer]]]:
+        """Yields (name, content) of each member of the sample of the row `number`."""
+        key = key_of(row.clip_id)
+        facts = {
+            "clip_id": row.clip_id,
+            "video_id": row.video_id,
+            "split": row.split,
+            "labels": [self.classes[label] for label in row.labels],
+            "label_ids": [*row.labels],
+            "start_seconds": _known(row.start_seconds),
+            "end_seconds": _known(row.end_seconds),
+            "times": [*row.target_times],
+        }
+        yield f"{key}.json", [json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass")]
+        shard, place = divmod(number, self.source.shard_clips)
+        for stage in self.specs:
+            for name, view in (self.opened(stage, shard) or {}).items():
+                values = np.ascontiguousarray(view.row(place))
+                yield f"{key}.{self.member_of[name]}", [npy_header(values), values.reshape(-1).view(np.uint8).data]
+
+
+def _known(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
+
+
+def _tar(members: Iterator[tuple[str, list[Buffer]]]) -> Iterator[Buffer]:
+    """Yields the bytes of a tar file with `members`, pairs (name, content). All have the time 0 and no owner."""
+    total = 0
+    for name, parts in stopping.checked(members):
+        entry = tarfile.TarInfo(name)
+        entry.size = sum(memoryview(part).nbytes for part in parts)
+        header = entry.tobuf(tarfile.PAX_FORMAT)
+        padding = bytes(-entry.size % tarfile.BLOCKSIZE)
+        total += len(header) + entry.size + len(padding)
+        yield from (header, *parts, padding)
+    end = 2 * tarfile.BLOCKSIZE
+    yield bytes(end + -(total + end) % tarfile.RECORDSIZE)
