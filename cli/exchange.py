@@ -45,18 +45,7 @@ def export(
     from kinegraph.pipeline.exchange.to_tad import export_tad
     from kinegraph.pipeline.exchange.to_webdataset import TAR_CLIPS, export_webdataset
 
-    check_choice("--to", to, TARGETS)
-    check_choice("--compression", compression, CODECS)
-    if compression and to != "zarr":
-        raise UsageError(f"--compression {compression}: goes with --to zarr alone")
-    if array and to not in FILES:
-        raise UsageError(f"--array {array[0]}: goes with --to npy, tad or webdataset; an exported cache has all arrays")
-    if tar_clips and to != "webdataset":
-        raise UsageError(f"--tar-clips {tar_clips}: goes with --to webdataset alone")
-    if prefix and to != "tad":
-        raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
-    if "/" in prefix or not prefix.isprintable():
-        raise UsageError(f"--prefix {prefix!r}: expected the first letters of file names, without /")
+    _check_export(to, compression, array, prefix, tar_clips)
     with counting() as progress:
         if to == "tad":
             sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)
@@ -78,6 +67,22 @@ def export(
         return EXIT_FAILED if files.damaged else 0
     printing.exported_cache(copied)
     return EXIT_FAILED if copied.damaged else 0
+
+
+def _check_export(to: str, compression: str | None, array: list[str], prefix: str, tar_clips: int | None) -> None:
+    """Raises UsageError for options of `export` that do not go together."""
+    check_choice("--to", to, TARGETS)
+    check_choice("--compression", compression, CODECS)
+    if compression and to != "zarr":
+        raise UsageError(f"--compression {compression}: goes with --to zarr alone")
+    if array and to not in FILES:
+        raise UsageError(f"--array {array[0]}: goes with --to npy, tad or webdataset; an exported cache has all arrays")
+    if tar_clips and to != "webdataset":
+        raise UsageError(f"--tar-clips {tar_clips}: goes with --to webdataset alone")
+    if prefix and to != "tad":
+        raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
+    if "/" in prefix or not prefix.isprintable():
+        raise UsageError(f"--prefix {prefix!r}: expected the first letters of file names, without /")
 
 
 def import_(

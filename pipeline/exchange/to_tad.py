@@ -6,8 +6,9 @@ windows of W frames and a hop of h frames.
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -31,6 +32,7 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 FOLDER, ANNOTATIONS, CATEGORIES = "features", "annotations.json", "category_idx.txt"
 MISSING = f"{FOLDER}/missing_files.txt"  # OpenTAD looks for it beside the features
+WRITERS = 16  # threads: each waits for the disk, which makes many files durable at once
 NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed", "not sealed yet", "damaged"
 
 
@@ -73,14 +75,20 @@ def export_tad(
     manifest = manifest_of(source, [spec]) | {"format": "tad", "prefix": prefix}
     claim(storage, manifest)
     exported = ExportedSequences()
-    for done, (video, sequence) in enumerate(_sequences(source, spec, videos, exported), 1):
-        name = f"{FOLDER}/{prefix}{name_of[video]}.npy"
-        if sequence is None:
-            storage.delete(name)
-        else:
-            put_npy(storage, name, sequence)
-            exported.num_files += 1
-        on_progress("writing features", done, len(videos))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writing = deque[Future[None]]()
+        for done, (video, sequence) in enumerate(_sequences(source, spec, videos, exported), 1):
+            name = f"{FOLDER}/{prefix}{name_of[video]}.npy"
+            if sequence is None:
+                storage.delete(name)
+            else:
+                writing.append(pool.submit(put_npy, storage, name, sequence))
+                exported.num_files += 1
+            if len(writing) > 2 * WRITERS:
+                writing.popleft().result()
+            on_progress("writing features", done, len(videos))
+        for written in writing:
+            written.result()
     document = {"version": f"kinegraph {manifest['kinegraph']}", "database": _database(source, videos, name_of)}
     storage.put(ANNOTATIONS, [json.dumps(document, indent=1, ensure_ascii=False).encode()])
     storage.put(CATEGORIES, ["\n".join(source.classes).encode()])
@@ -117,7 +125,8 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
     folders and ending. `prefix` is a text that the caller will put before each name.
 
     If two videos have the same name, the names of all videos get the folders too, with `_` for `/`. If two names are
-    still equal, all names get the ending too. Characters that no file name may have are replaced. Raises ExchangeError
+    still equal, all names get the ending too. If all names begin with `prefix`, they lose it, so that it does not stand
+    there twice. Characters that no file name may have are replaced. Raises ExchangeError
     if two names are equal even so.
     """
 
@@ -132,7 +141,10 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
         str,
     ]
     for rule in rules:
-        names = {video: safe(rule(path)) for video, path in paths.items()}
+        names = {video: rule(path) for video, path in paths.items()}
+        if all(name.startswith(prefix) and name != prefix for name in names.values()):
+            names = {video: name.removeprefix(prefix) for video, name in names.items()}
+        names = {video: safe(name) for video, name in names.items()}
         if len({*names.values()}) == len(names):
             return names
     twice = next(name for name, count in Counter(names.values()).items() if count > 1)

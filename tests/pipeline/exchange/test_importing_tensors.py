@@ -87,7 +87,7 @@ def test_exported_samples_come_back(whole: Cache, tmp_path: Path) -> None:
 class Runs:
     """Would run code if it was unpickled."""
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
         return Path.touch, (Path("ran"),)
 
 

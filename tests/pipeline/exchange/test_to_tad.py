@@ -16,6 +16,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.exchange.to_npy import export_npy
 from kinegraph.pipeline.exchange.to_tad import export_tad, names_of
+from tests.conftest import SHARED
 
 POOLED = "features/tiny/res4_pooled"
 
@@ -46,23 +47,65 @@ def test_files(exported: Path, windows_cache: Cache) -> None:
     assert json.loads((exported / "manifest.json").read_text())["complete"] is True
 
 
+Video = dict[str, Any]  # an entry of `database`
+
+
+def actionformer_grid(video: Video, window: int, hop: int) -> list[list[float]]:
+    """Places of the segments on the grid of the features: (t fps - num_frames / 2) / stride."""
+    return [
+        [(t * video["fps"] - 0.5 * window) / hop for t in annotation["segment"]] for annotation in video["annotations"]
+    ]
+
+
+def opentad_grid(video: Video, categories: list[str], offset: int, hop: int) -> list[list[float]]:
+    """Places of the segments of known classes: (int(t / duration * frame) - offset_frames) / snippet_stride."""
+    return [
+        [(int(t / video["duration"] * video["frame"]) - offset) / hop for t in annotation["segment"]]
+        for annotation in video["annotations"]
+        if annotation["label"] in categories
+    ]
+
+
+def centres(video: Video, window: int, hop: int, count: int) -> list[float]:
+    return [(k * hop + window / 2) / video["fps"] for k in range(count)]
+
+
+@pytest.mark.shared
+def test_the_rules_of_both_give_the_known_places() -> None:
+    made = SHARED / "datasets/features_layout/made"
+    expected = json.loads((made / "expected.json").read_text())
+    database = json.loads((made / "annotations/thumos14.json").read_text())["database"]
+    categories = (made / "annotations/category_idx.txt").read_text().split("\n")
+    missing = (made / "i3d_features/missing_files.txt").read_text().split("\n")
+    assert database.keys() == expected.keys()
+    for name, known in expected.items():
+        video, path = database[name], made / f"i3d_features/{name}.npy"
+        assert (name in missing) == (not path.exists()) == (known["features"] is None)
+        assert name in missing or len(np.load(path)) == known["features"]
+        np.testing.assert_allclose(actionformer_grid(video, 16, 4), known["actionformer_grid"])
+        np.testing.assert_allclose(opentad_grid(video, categories, 8, 4), known["opentad_grid"])
+        known_centres = known["feature_k_centre_s"]
+        np.testing.assert_allclose(centres(video, 16, 4, len(known_centres)), known_centres)
+        assert (video["fps"], video["frame"] / video["duration"], -(-video["frame"] // 4)) == (
+            known["fps_from_json"], pytest.approx(known["fps_as_frame_over_duration"]), known["opentad_snippet_count"],
+        )  # fmt: skip
+
+
 def test_read_as_actionformer_does(exported: Path) -> None:
-    """Grid position of t: (t fps - num_frames / 2) / stride. Feature k has its centre at position k."""
-    database = json.loads((exported / "annotations.json").read_text())["database"]
-    long = database["long"]
-    fps, duration, stride, num_frames = long["fps"], long["duration"], long["hop"], long["window"]
-    assert (fps, duration, stride, num_frames) == (8.0, 5.0, 2, 8)
+    """Feature k has its centre at place k of the grid."""
+    long = json.loads((exported / "annotations.json").read_text())["database"]["long"]
+    window, hop = long["window"], long["hop"]
+    assert (long["fps"], long["duration"], hop, window) == (8.0, 5.0, 2, 8)
     features = np.load(exported / "features/v_long.npy").astype(np.float32)
-    assert len(features) == long["N"] == (round(duration * fps) - num_frames) // stride + 1
-    segments = np.array([part["segment"] for part in long["annotations"]])
+    assert len(features) == long["N"] == (round(long["duration"] * long["fps"]) - window) // hop + 1
     assert [part["label_id"] for part in long["annotations"]] == [0, 1]
-    np.testing.assert_allclose(segments * fps / stride - 0.5 * num_frames / stride, [[0.0, 4.0], [2.0, 34.0]])
-    centres = (np.arange(len(features)) * stride + num_frames / 2) / fps
-    np.testing.assert_allclose(centres * fps / stride - 0.5 * num_frames / stride, np.arange(len(features)))
+    np.testing.assert_allclose(actionformer_grid(long, window, hop), [[0.0, 4.0], [2.0, 34.0]])
+    at = {"fps": long["fps"], "annotations": [{"segment": centres(long, window, hop, len(features))}]}
+    np.testing.assert_allclose(actionformer_grid(at, window, hop), [range(len(features))])
 
 
 def test_read_as_opentad_does(exported: Path) -> None:
-    """Grid position of t: (int(t / duration * frame) - offset_frames) / snippet_stride; missing videos are passed."""
+    """Missing videos are passed over."""
     document = json.loads((exported / "annotations.json").read_text())
     missing = (exported / "features/missing_files.txt").read_text().split("\n")
     categories = (exported / "category_idx.txt").read_text().split("\n")
@@ -71,10 +114,7 @@ def test_read_as_opentad_does(exported: Path) -> None:
         if name in missing:
             continue
         features = np.load(exported / "features" / f"v_{name}.npy")
-        grid = [
-            [(int(t / video["duration"] * video["frame"]) - video["offset"]) / video["hop"] for t in part["segment"]]
-            for part in video["annotations"]
-        ]
+        grid = opentad_grid(video, categories, video["offset"], video["hop"])
         labels = [categories.index(part["label"]) for part in video["annotations"]]
         read[name] = (features.shape[0], video["subset"], grid, labels)
     assert read == {
@@ -123,6 +163,11 @@ def test_what_cannot_be_exported(windows_cache: Cache, load: Callable[..., Confi
 )
 def test_names(videos: tuple[str, ...], names: list[str]) -> None:
     assert [*names_of(videos).values()] == names
+
+
+def test_a_prefix_that_all_names_have_is_not_doubled() -> None:
+    assert names_of(["a/v_x.mp4", "v_v_y.mkv"], "v_") == {"a/v_x.mp4": "x", "v_v_y.mkv": "v_y"}
+    assert names_of(["v_x.mp4", "y.mp4"], "v_") == {"v_x.mp4": "v_x", "y.mp4": "y"}
 
 
 def test_equal_names_are_refused() -> None:

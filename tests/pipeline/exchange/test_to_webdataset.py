@@ -49,6 +49,7 @@ def test_tarfile_reads_it(exported: Path, windows_cache: Cache) -> None:
             for member in members:
                 key, _, rest = member.name.partition(".")
                 file = archive.extractfile(member)
+                assert file is not None
                 if rest == "json":
                     facts[key] = json.load(file)
                 else:
@@ -67,8 +68,8 @@ def test_tarfile_reads_it(exported: Path, windows_cache: Cache) -> None:
     first = facts["long%2Emp4:1:center"]
     assert (first["split"], first["labels"], first["label_ids"]) == ("train", ["left", "right"], [0, 1])
     assert (first["start_seconds"], len(first["times"])) == (0.25, 8)
-    with (exported / "clips.csv").open(newline="") as file:
-        listed = {entry["clip_id"]: entry for entry in csv.DictReader(file)}
+    with (exported / "clips.csv").open(newline="") as text:
+        listed = {entry["clip_id"]: entry for entry in csv.DictReader(text)}
     assert listed["long.mp4:16:center"]["tar"] == "train-000002.tar"
     assert (listed["words.mp4:0:center"]["key"], listed["words.mp4:0:center"]["left_out"]) == (
         "", "features/tiny: unreadable",
@@ -104,7 +105,7 @@ def test_what_is_not_sealed_or_damaged_is_left_out(windows_cache: Cache, tmp_pat
     part.ledger.unseal("features/tiny", 0)
     (Path(part.root) / "data.zarr/features/tiny/res4_pooled/c.1.0.0").write_bytes(b"damaged")
     found = export_webdataset(part, str(tmp_path / "out"))
-    reasons = [found.left_out.get(clip_id) for clip_id in part.clips.column("clip_id")]
+    reasons = [found.left_out.get(str(clip_id)) for clip_id in part.clips.column("clip_id")]
     assert reasons[:14] == ["not sealed yet"] * 7 + ["damaged"] * 7
     assert (found.num_clips, len(found.damaged)) == (21 - len(found.left_out), 1)
 
