@@ -30,7 +30,7 @@ PUBLISHED: Mapping[int, Mapping[str, int]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ListedClip:
     """One line of a csv: a clip of the video `youtube_id`. `label` is "" in a csv without labels."""
 
     youtube_id: str
@@ -67,8 +67,8 @@ def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None
     return listing_of_release(release, options.root, tries=tries)
 
 
-def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterator[Row]:
-    """Yields a Row for each line of the csv `name` of `split`."""
+def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterator[ListedClip]:
+    """Yields a ListedClip for each line of the csv `name` of `split`."""
     required = COLUMNS if split == "test" else ("label", *COLUMNS)
     for where, fields in csv_lines(name, label_text(options, name, tries), required):
         if not YOUTUBE_ID.fullmatch(fields["youtube_id"]):
@@ -85,13 +85,13 @@ def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterat
         if start is None or end is None:
             times = f"{fields['time_start']!r} and {fields['time_end']!r}"
             raise DatasetError(f"{where}: the times are {times}; expected whole seconds.")
-        yield Row(
+        yield ListedClip(
             youtube_id=fields["youtube_id"], start_seconds=int(start[1]), end_seconds=int(end[1]),
             label=fields.get("label", ""), split=split, where=where,
         )  # fmt: skip
 
 
-def _classes(options: KineticsOptions, rows: Sequence[Row], tries: int) -> tuple[tuple[str, ...], str]:
+def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -> tuple[tuple[str, ...], str]:
     """Returns (class names, where their order is from). They are those of `options.classes`, or the labels of `rows`,
     sorted.
 
@@ -117,7 +117,7 @@ def _plain(label: str) -> str:
     return SPELLED_AWAY.sub("", label.replace("_", " "))
 
 
-def _sample(row: Row, spelling: Mapping[str, str], *, is_only_clip: bool) -> Sample:
+def _sample(row: ListedClip, spelling: Mapping[str, str], *, is_only_clip: bool) -> Sample:
     """Returns the Sample of `row`. `spelling` maps a plain label to the name of its class.
 
     A clip is named after its video and its times, because a video may have several clips. The file of the only clip of
