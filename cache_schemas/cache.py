@@ -190,6 +190,17 @@ class Cache:
             return None
 
     @property
+    def classes_from(self) -> str:
+        """Returns the file or rule that gave the order of the classes, as labels.json says.
+
+        Returns "" where labels.json is missing or does not say.
+        """
+        try:
+            return read_document(self.storage, LABELS, Labels, self._indexed_advice).classes_from
+        except FileNotFoundError:
+            return ""
+
+    @property
     def dataset(self) -> dict[str, Any] | None:
         """Returns a dict with the options `dataset` of the config that `index` used, or None where dataset.json is
         missing.

@@ -69,10 +69,11 @@ class Manifest(Document):
 
 class Labels(Document):
     """The document labels.json. `multi_label` says whether a video may have several labels. None means yes if some
-    video has several labels, else no.
+    video has several labels, else no. `classes_from` is the file or rule that gave the order of the classes, or "".
     """
 
     multi_label: bool | None
+    classes_from: str = ""
 
 
 class Classes(RootModel[list[str]]):

@@ -26,7 +26,18 @@ from kinegraph.cli.printing.text import counting, note
 from kinegraph.stages.errors import UsageError
 
 
-def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
+def index(
+    config: ConfigPath,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="End with exit code 1 if videos are missing or unreadable, or differ from published numbers.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    overrides: Overrides = [],
+) -> int:
     """List the videos of a data set and choose the clips. Writes clips.parquet."""
     from kinegraph.pipeline.caches.indexing import index as run
 
@@ -35,7 +46,8 @@ def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []
     if as_json:
         print(json.dumps(result.to_json()))
     else:
-        printing.indexed(result)
+        printing.indexed(result, strict)
+    return EXIT_FAILED if strict and result.differences else 0
 
 
 def plan(

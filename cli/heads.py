@@ -118,7 +118,11 @@ def evaluate(
     ] = None,
     confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
     attributes: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Print means by attribute. Columns: class,<attribute>,...")
+        str | None,
+        typer.Option(
+            metavar="CSV|cache",
+            help="Print means by attribute. Columns: class,<attribute>,... cache: those of the data set.",
+        ),
     ] = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
@@ -149,7 +153,7 @@ def evaluate(
     record = load_record(run)
     if confusion:
         scoring.require_one_label(record)
-    table = read_attributes(attributes, record.class_names) if attributes else {}
+    table = read_attributes(attributes, record.class_names, cache or record.cache) if attributes else {}
     scores = scoring.evaluate_run(
         run, cache, split, overrides, needs_labels=bool(confusion or attributes), allow_code=allow_code
     )

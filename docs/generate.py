@@ -188,6 +188,7 @@ Made by `python docs/generate.py` from the commands themselves. `kinegraph COMMA
 | 143 | SIGTERM or SIGUSR1 stopped the command, likewise. |
 """
 EXITS = {  # what codes mean for one command, beyond the table
+    "index": f"{exits.EXIT_FAILED}: with `--strict`, videos lack or numbers differ. All is written.",
     "plan": f"{exits.EXIT_USAGE}: the disk has not the room or the inodes.",
     "extract": f"{exits.EXIT_CLIPS_FAILED}: clips failed. {exits.EXIT_OUT_OF_TIME}: the walltime is over.",
     "verify": f"{exits.EXIT_FAILED}: there are problems, repaired or not; with `--frames`, clips that differ.",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kinegraph.cache_schemas.data_set_documents import MISSING
 from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.cli.printing.failures import by_video
 from kinegraph.cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
@@ -23,7 +24,8 @@ CLIP_STATES = ("ok", "warned", "failed", "missing")
 TOLD_IF_ANY = ("running", "warned", "speed", "time left", "why")  # columns of status
 
 
-def indexed(result: "Indexed") -> None:
+def indexed(result: "Indexed", strict: bool) -> None:
+    """Prints the result of `index`. `strict` says that the command was called with `--strict`."""
     cache = result.cache
     intervals = f" {counted(result.num_intervals, 'interval')}," if result.num_intervals else ""
     say(
@@ -31,6 +33,7 @@ def indexed(result: "Indexed") -> None:
         f"({result.num_new_rows:,} new), {counted(cache.num_shards, 'shard')} of up to {cache.shard_clips}"
     )
     _splits(result.splits)
+    _files(result, strict)
     if result.left_out:
         endings = [f"{count} {ending}" for ending, count in result.left_out.items()]
         note(wrapped(f"left out, as they are no videos: {counted(sum(result.left_out.values()), 'file')}: ", endings))
@@ -55,6 +58,34 @@ def indexed(result: "Indexed") -> None:
         f"videos that are shorter than a window, and have no row without `tail: pad`: {len(result.without_window):,}",
         result.without_window,
     )
+
+
+def _files(result: "Indexed", strict: bool) -> None:
+    """Prints a table of the label files against the videos at hand and the published numbers, if the data set is in its
+    owners' layout. Prints what differs. `strict` says that differences end the command with an error.
+    """
+    header = ["split", "listed", "published", "present", "missing", "unreadable"]
+    rows = [
+        [
+            split,
+            *(
+                "-" if count is None else f"{count:,}"
+                for count in (files.listed, files.published, files.present, files.missing, files.unreadable)
+            ),
+        ]
+        for split, files in result.files.items()
+    ]
+    if rows:
+        say()
+        say_table(header, rows)
+    if result.classes_from:
+        say(f"{counted(len(result.cache.classes), 'class')}, in the order of {result.classes_from}")
+    for sentence in result.notes:
+        note(sentence)
+    if result.missing:
+        note(f"missing videos are listed in {result.cache.root}/{MISSING}: name, split, what was looked for")
+    if strict:
+        note_listed("error: --strict: the data set is not whole as published:", result.differences)
 
 
 def _splits(splits: "dict[str, SplitSummary]") -> None:

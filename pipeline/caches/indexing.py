@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kinegraph.cache_schemas.annotations import has_windows, write_annotations
@@ -13,6 +13,7 @@ from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Ca
 from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, merged, name_of_video, row_order
 from kinegraph.cache_schemas.closure import stages_in_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
+from kinegraph.cache_schemas.data_set_documents import write_attributes, write_missing
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
@@ -20,15 +21,17 @@ from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches import windowed
 from kinegraph.pipeline.caches.declared import auto_shard_clips
 from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
+from kinegraph.pipeline.caches.kept_probes import KeptProbes, stamp_of
 from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
+from kinegraph.pipeline.caches.release_report import SplitFiles, differences, files_of_splits
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import Sampled, clips_of
 from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.datasets.datasets import list_videos
-from kinegraph.stages.datasets.listing import Listing, Video
+from kinegraph.stages.datasets.listing import Listing, MissingVideo, Video
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import probe_images
@@ -56,6 +59,12 @@ class Indexed:
     splits: name of each split -> its numbers of videos, clips, hours and classes.
     left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
     warnings: sentences about labels that look like mistakes.
+    files: name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty
+        unless the data set is in its owners' layout.
+    missing: name of each listed video without a file -> what was looked for.
+    classes_from: the file or rule that gave the order of the classes, or "".
+    notes: sentences about what the data set dropped or changed.
+    differences: sentences about missing and unreadable videos and about other numbers than the owners publish.
     """
 
     cache: Cache
@@ -70,6 +79,11 @@ class Indexed:
     splits: dict[str, SplitSummary]
     left_out: dict[str, int]
     warnings: list[str]
+    files: dict[str, SplitFiles]
+    missing: dict[str, MissingVideo]
+    classes_from: str
+    notes: list[str]
+    differences: list[str]
 
     @property
     def has_windows(self) -> bool:
@@ -95,6 +109,11 @@ class Indexed:
             "after_end": self.after_end,
             "without_window": self.without_window,
             "warnings": self.warnings,
+            "files": {split: asdict(files) for split, files in self.files.items()},
+            "missing": {name: asdict(absent) for name, absent in self.missing.items()},
+            "classes_from": self.classes_from,
+            "notes": self.notes,
+            "differences": self.differences,
         }
 
 
@@ -123,7 +142,7 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
     slides = config.clips.has_windows
     if not slides:
         Cache.create(config.cache, clips_options(config.clips), layout)
-    probes = _probe_all(listing, config, on_progress)
+    probes = _probe_all(listing, config, storage, on_progress)
     short: list[str] = []
     if slides:
         listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips, may_be_empty=may_be_empty)
@@ -140,13 +159,15 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         write_annotations(storage, windowed.annotated(listing, probes, config.clips))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)
+    unreadable = _unreadable(listing, probes)
+    files = files_of_splits(listing, probes)
     intervals = [(name, *interval, _duration(probes[path])) for name, interval, path in _intervals(listing)]
     return Indexed(
         cache=Cache(config.cache),
         num_videos=len(probes),
         num_intervals=len(intervals),
         num_new_rows=len(table) - len(old),
-        unreadable=_unreadable(listing, probes),
+        unreadable=unreadable,
         complaints=_complaints(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
@@ -154,6 +175,11 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         splits=summaries(listing, probes, Counter(row.split for row in table)),
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
+        files=files,
+        missing=dict(listing.missing),
+        classes_from=listing.classes_from,
+        notes=[*listing.notes],
+        differences=differences(listing, files, len(unreadable)),
     )
 
 
@@ -207,7 +233,10 @@ def require_begun(cache: Cache) -> None:
 
 def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None:
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
-    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
+    source = {"classes_from": listing.classes_from} if listing.classes_from else {}
+    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label} | source, ensure_ascii=False).encode()])
+    write_missing(storage, {name: (absent.split, absent.words) for name, absent in listing.missing.items()})
+    write_attributes(storage, listing.attributes)
     ClipsTable.from_rows(table).write(storage)
 
 
@@ -263,10 +292,10 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 
 
 def _probe_all(
-    listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
+    listing: Listing, config: Config, storage: Storage, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
     """Returns path -> probe of each video in `listing`, or path -> error if the video cannot be opened. All intervals
-    of a video share one probe.
+    of a video share one probe. Probes that an earlier `index` kept in `storage` are used for files that did not change.
 
     `on_progress` is called with ("reading headers", videos done, number of videos). Each video on a disk has a time
     limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
@@ -275,16 +304,34 @@ def _probe_all(
     probe_of: dict[str, Probe | DecodeError] = {}
     videos = {video.path: video for video in listing.videos}
     threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count() or 1
+    by_number = config.clips.by_number
+    kept = KeptProbes(storage, f"clips {clips_options(config.clips)['version']}{', by number' if by_number else ''}")
+    num_kept = sum(path in kept for path in videos)
 
     def limit_seconds(path: str) -> float:
         return math.inf if is_url(path) else run.video_timeout_seconds
 
-    with Staging(run.staging) as staging:
-        by_number = config.clips.by_number
-        answers = probe_all([*videos], lambda path: probed(videos[path], staging, by_number), threads, limit_seconds)
-        for done, (path, result) in enumerate(answers, 1):
-            probe_of[path] = result
-            on_progress("reading headers", done, len(videos))
+    def look(path: str) -> Probe:
+        if videos[path].frame_rate is not None:  # its images are listed already
+            return probed(videos[path], staging, by_number)
+        stamp = stamp_of(path)
+        if (probe := kept.find(path, stamp)) is None:
+            probe = probed(videos[path], staging, by_number)
+            kept.add(path, stamp, probe)
+        return probe
+
+    try:
+        with Staging(run.staging) as staging:
+            paths = sorted(videos, key=lambda path: path not in kept)
+            for done, (path, result) in enumerate(probe_all(paths, look, threads, limit_seconds), 1):
+                probe_of[path] = result
+                kept.write_if_due()
+                if done >= num_kept:  # the speed of reading says how much time is left
+                    on_progress("reading headers", done, len(videos))
+    except BaseException:
+        kept.write()
+        raise
+    kept.close(videos)
     return probe_of
 
 

@@ -11,6 +11,7 @@ from kinegraph.cache_schemas.annotations import ANNOTATIONS, has_windows, read_a
 from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
+from kinegraph.cache_schemas.data_set_documents import OF_DATA_SET, check_document
 from kinegraph.cache_schemas.errors import (
     CacheError,
     CacheMismatch,
@@ -119,6 +120,7 @@ def _document_problems(cache: Cache) -> Iterator[Problem]:
         LABELS: lambda: cache.multi_label,
         DATASET: lambda: cache.dataset,
     }
+    readers |= {name: partial(check_document, cache.storage, name) for name in OF_DATA_SET}
     if has_windows(cache):
         readers[ANNOTATIONS] = lambda: read_annotations(cache)
     readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}

@@ -12,6 +12,7 @@ from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
 from kinegraph.cache_schemas.compression import NONE
+from kinegraph.cache_schemas.data_set_documents import OF_DATA_SET
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Exported, Record
 from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_shards
@@ -107,7 +108,7 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
         raise ExchangeError(f"{out} holds other rows than {source.root}: not a copy of it. Choose another folder.")
     if len(there) < len(clip_ids) and len(there) % copy.shard_clips:
         reopen_partial(copy, len(there) // copy.shard_clips)
-    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, ANNOTATIONS, DATASET)):
+    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, ANNOTATIONS, *OF_DATA_SET, DATASET)):
         copy.storage.put(name, [source.storage.get(name)])
     return copy
 

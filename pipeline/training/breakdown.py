@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from kinegraph.cache_schemas.cache import open_cache
+from kinegraph.cache_schemas.data_set_documents import ATTRIBUTES, CLASS_COLUMN
 from kinegraph.cache_schemas.regular import read_regular
 from kinegraph.stages.errors import UsageError
 
-CLASS_COLUMN = "class"
+OF_CACHE = "cache"
 Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 
@@ -51,15 +53,27 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
     return sorted(scores_of_groups, key=lambda score: (score.attribute, score.value))
 
 
-def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
+def _of_cache(root: str) -> bytes:
+    """Returns class_attributes.csv of the cache at `root`. Raises UsageError where the cache has none."""
+    try:
+        return open_cache(root).storage.get(ATTRIBUTES)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"--attributes cache: {root}/{ATTRIBUTES} does not exist. `kinegraph index` writes it where the label "
+            "files of the data set have attributes, as Charades_v1_mapping.txt. Else give a csv."
+        ) from error
+
+
+def read_attributes(table: Path | str, class_names: Sequence[str], cache: str = "") -> Attributes:
     """Returns class -> attribute -> value, read from the csv file `table`. Its columns are `class` and one or more
-    attributes.
+    attributes. If `table` is the word "cache", the csv is class_attributes.csv of the cache at `cache`.
 
     Raises UsageError if the csv lacks these columns, names a class that is not in `class_names`, or names a class
     twice.
     """
     try:
-        text = read_regular(table).decode("utf-8-sig")
+        content = _of_cache(cache) if str(table) == OF_CACHE else read_regular(Path(table))
+        text = content.decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--attributes {table}: cannot be read: {error}") from error

@@ -305,7 +305,7 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
         record = describe_run(
             head, clips, options, tuple(cache.classes), result.kept_metrics, cache=cache.location,
             features=features_options(cache, head.reads), trained_on=results.trained_on,
-            recipe=job.config.document(),
+            recipe=job.config.document(), classes_from=cache.classes_from,
         )  # fmt: skip
         save_run(job.folder, head, record)
         remove_state(job.folder)

@@ -70,6 +70,7 @@ def save_tuned(
     record = describe_run(
         start.head, clips, config.finetune.shared_with_train, tuple(cache.classes), metrics, cache=cache.location,
         features=features, trained_on=results.trained_on, recipe=recipe,
+        classes_from=cache.classes_from,
     )  # fmt: skip
     added = {"cache_fingerprint": fingerprint, "finetune": {"start": str(start.folder)} | identity_of(config, start)}
     save_run(folder, start.head, record.model_copy(update=added))

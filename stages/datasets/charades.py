@@ -11,10 +11,12 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.csv_list import csv_lines
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
-from kinegraph.stages.datasets.owners import Release, Sample, label_text, listing_of_release
+from kinegraph.stages.datasets.owners import Release, Sample, has_label_file, label_text, listing_of_release
 from kinegraph.stages.datasets.owners_options import CharadesOptions
 
 CLASSES = "Charades_v1_classes.txt"
+MAPPING = "Charades_v1_mapping.txt"  # the object and the verb of each class
+NAMES = {"object": ("o", "Charades_v1_objectclasses.txt"), "verb": ("v", "Charades_v1_verbclasses.txt")}
 FILES = {"train": "Charades_v1_train.csv", "val": "Charades_v1_test.csv"}  # papers call test.csv validation
 COLUMNS = ("id", "actions", "length")  # the columns that are read; releases differ in the others
 PUBLISHED = {"train": 7985, "val": 1863}
@@ -64,6 +66,7 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
         multi_label=True,
         notes=tuple(_notes(changed, len(without))),
         without_rows=without,
+        attributes=_attributes(options, class_of, tries),
     )
     return listing_of_release(release, options.root, frame_rate=options.frame_rate, tries=tries)
 
@@ -84,6 +87,31 @@ def _coded(options: CharadesOptions, name: str, letter: str, tries: int) -> dict
     if not lines:
         raise DatasetError(f"{name}: it is empty; expected `{letter}000 <name>` in its first line.")
     return {line[:4]: line for line in lines}
+
+
+def _attributes(options: CharadesOptions, class_of: Mapping[str, str], tries: int) -> dict[str, dict[str, str]]:
+    """Returns class -> {"object": ..., "verb": ...}, from the owners' mapping. Without the owners' lists of objects and
+    verbs the values are codes, such as `o009`. Returns an empty dict where there is no mapping.
+
+    Raises DatasetError where a line of a file is not of Charades.
+    """
+    if not has_label_file(options, MAPPING):
+        return {}
+    names = {
+        attribute: _coded(options, name, letter, tries) if has_label_file(options, name) else {}
+        for attribute, (letter, name) in NAMES.items()
+    }
+    attributes = {}
+    for number, line in enumerate(label_text(options, MAPPING, tries).splitlines(), 1):
+        codes = line.split()
+        if codes and (len(codes) != 3 or codes[0] not in class_of):
+            raise DatasetError(
+                f"{MAPPING}: line {number}: {line!r}; expected `<class> <object> <verb>`, as c000 o009 v008"
+            )
+        if codes:
+            of_class = zip(names, codes[1:], strict=True)
+            attributes[class_of[codes[0]]] = {key: names[key].get(code, code)[5:] or code for key, code in of_class}
+    return attributes
 
 
 def _rows(options: CharadesOptions, split: str, class_of: Mapping[str, str], tries: int) -> Iterator[Row]:

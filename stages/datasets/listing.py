@@ -37,6 +37,16 @@ class Video:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingVideo:
+    """A video that a label file lists and that has no file. `split` is its split, and `words` say what was looked
+    for.
+    """
+
+    split: str
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listing:
     """Holds a data set: `videos` are its Videos, sorted by id, and `classes` are the names of the classes.
 
@@ -45,9 +55,11 @@ class Listing:
     at least one video was listed without a split. Such videos get a split by the shares of the option `splits`.
 
     The other fields are set for data sets as their owners ship them. `missing` maps the name of a listed video
-    without a file to words about what was looked for. Such a video is not in `videos`. `listed` maps a split to the
-    number of videos in the label files, and `published` to the number that the owners publish. `classes_from` says
-    which file or rule gave the order of the classes. `notes` are sentences about what was dropped or changed.
+    without a file to its MissingVideo. Such a video is not in `videos`. `listed` maps a split to the number of videos
+    in the label files, and `published` to the number that the owners publish. `classes_from` says which file or rule
+    gave the order of the classes. `num_published_classes` is the number of classes that the owners publish, or 0.
+    `attributes` maps a class to attribute -> value ({"c000 Holding a cup": {"object": "cup"}}). `notes` are sentences
+    about what was dropped or changed.
     """
 
     classes: tuple[str, ...]
@@ -55,10 +67,12 @@ class Listing:
     multi_label: bool | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     dealt: bool = False
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, MissingVideo] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     classes_from: str = ""
+    num_published_classes: int = 0
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +18,7 @@ from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import Below, require_folder, videos_below
-from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
+from kinegraph.stages.datasets.listing import Entry, Listing, MissingVideo, listing_of
 from kinegraph.stages.datasets.owners_options import OwnersOptions
 from kinegraph.stages.remote.urls import FILE, is_url
 
@@ -40,6 +40,11 @@ def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
         there = sorted(path.name for path in folder.iterdir() if path.is_file())
         raise DatasetError(f"dataset.annotations: no file {name} in {folder}. Files there: {_first(there) or 'none'}.")
     return text_of("dataset.annotations", str(folder / name))
+
+
+def has_label_file(options: OwnersOptions, name: str) -> bool:
+    """Returns whether the folder `options.annotations` has the file `name`. Returns False for a URL."""
+    return (Path(options.annotations.removeprefix(FILE)) / name).is_file()
 
 
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
@@ -82,7 +87,8 @@ class Release:
     `title` names the release, for messages. `classes` are the class names in order, and `classes_from` says which file
     or rule gave the order. `published` maps a split to the number of its videos that the owners publish, and
     `num_classes` is the number of classes that they publish, or 0. `notes` are sentences about lines that were dropped
-    or changed. With `multi_label`, a video may have several labels or none.
+    or changed. With `multi_label`, a video may have several labels or none. `attributes` maps a class to attribute ->
+    value.
 
     `replaces` gets the path of a video below the root. Where the video lies in a folder of the owners' replacements,
     `replaces` returns the stem of the video that it replaces. It returns None for all other videos.
@@ -100,6 +106,7 @@ class Release:
     notes: tuple[str, ...] = ()
     replaces: Callable[[PurePosixPath], str | None] = lambda _: None
     without_rows: Sequence[Sample] = ()
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
@@ -124,10 +131,10 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
     num_listed = {split: len(names) for split, names in listed.items()}
     _check_not_swapped(release, num_listed)
     images = {path: numbered for _, path, numbered in found.folders}
-    entries, missing = list[Entry](), dict[str, str]()
+    entries, missing = list[Entry](), dict[str, MissingVideo]()
     for sample in samples:
         if (file := _file_of(sample, files, root)) is None:
-            missing[sample.name] = f"{sample.split}: no file {' or '.join(_stems(sample))} with the ending of a video"
+            missing[sample.name] = _missing(sample)
             continue
         below, path = file
         rate = frame_rate if path in images else None
@@ -140,7 +147,12 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
             f"dataset.root: none of the {counted(len(missing), 'video')} of {release.title} is below {root}. "
             f"Looked for a file {next(iter(missing), '')!r}, with the ending of a video, in all folders.{examples}"
         )
-    known = {file[0] for sample in release.without_rows if (file := _file_of(sample, files, root))}
+    known = set()
+    for sample in release.without_rows:
+        if (file := _file_of(sample, files, root)) is None:
+            missing[sample.name] = _missing(sample)
+        else:
+            known.add(file[0])
     notes = [*release.notes, *_about_classes(release)]
     if unlisted := len(found.videos) - len(known | {entry.name for entry in entries}):
         notes.append(f"{counted(unlisted, 'video')} below {root} that {release.title} does not use: left out.")
@@ -151,8 +163,15 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
         listed=num_listed,
         published=release.published,
         classes_from=release.classes_from,
+        num_published_classes=release.num_classes,
+        attributes=release.attributes,
         notes=tuple(notes),
     )
+
+
+def _missing(sample: Sample) -> MissingVideo:
+    words = f"no file {' or '.join(_stems(sample))} with the ending of a video"
+    return MissingVideo(split=sample.split, words=words)
 
 
 def _stems(sample: Sample) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class RunRecord(BaseModel):
     and the digest of the run from which it started, or None for a run of `train`. `weights_sha256` is the digest of
     model.safetensors.
 
+    `classes_from` is the file or rule that gave the order of the classes, or "".
+
     Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`.
     """
 
@@ -72,6 +74,7 @@ class RunRecord(BaseModel):
     spec: dict[ObjectName, tuple[Count, ...]]
     num_classes: int
     class_names: tuple[str, ...]
+    classes_from: str = ""
     multi_label: bool
     cache_fingerprint: str
     features: dict[str, dict[str, Any]] | None = None
@@ -101,12 +104,14 @@ def describe_run(
     features: Features,
     trained_on: dict[str, Any],
     recipe: dict[str, Any] | None = None,
+    classes_from: str = "",
 ) -> RunRecord:
     """Returns the RunRecord of `head`, which was trained on `clips` of the cache at the path `cache`.
 
     `metrics` has the validation metrics of the run by name. `features` maps the key of each stage that made the head's
     arrays to the options of the stage. `trained_on` identifies the clips, labels and classes of the run's splits.
-    `recipe` has the sections of the config that make the arrays, or is None if they are not recorded.
+    `recipe` has the sections of the config that make the arrays, or is None if they are not recorded. `classes_from` is
+    the file or rule that gave the order of the classes, or "".
     """
     return RunRecord(
         cache=cache,
@@ -116,6 +121,7 @@ def describe_run(
         spec={name: clips.spec[name] for name in head.reads},
         num_classes=head.num_classes,
         class_names=class_names,
+        classes_from=classes_from,
         multi_label=clips.multi_label,
         cache_fingerprint=clips.cache_fingerprint,
         features={key: dict(options) for key, options in features.items()},

@@ -145,7 +145,7 @@ main()
         ("verify --repair", "The same command does the rest."),
         ("verify --frames", "Nothing was changed."),
         ("evaluate --json", "The same command begins anew."),
-        ("index", "The same command begins anew."),
+        ("index", "Headers that were read are kept. The same command reads the others."),
         *((name, "Nothing was changed.") for name in ("plan", "status", "results", "models")),
     ],
 )

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.data_set_documents import write_attributes
 from kinegraph.pipeline.training.breakdown import AttributeScore, by_attribute, read_attributes
 from kinegraph.stages.errors import UsageError
 
@@ -38,3 +40,10 @@ def test_wrong_tables_are_refused(text: str, said: str, tmp_path: Path) -> None:
         read_attributes(table, CLASSES)
     with pytest.raises(UsageError, match="cannot be read"):
         read_attributes(tmp_path / "none.csv", CLASSES)
+
+
+def test_attributes_of_the_cache(whole: Cache, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"class_attributes.csv does not exist.*Else give a csv"):
+        read_attributes("cache", CLASSES, whole.root)
+    write_attributes(whole.storage, {"open": {"object": "a door, or a box", "verb": "open"}})
+    assert read_attributes("cache", CLASSES, whole.root) == {"open": {"object": "a door, or a box", "verb": "open"}}

@@ -1,0 +1,56 @@
+"""Reads and writes two documents about a data set: missing.txt, and class_attributes.csv.
+
+`index` writes missing.txt where listed videos have no file. It writes class_attributes.csv where the owners of the data
+set give attributes of the classes, such as the object of an action.
+"""
+
+from collections.abc import Mapping
+
+from kinegraph.cache_schemas.cache import INDEX_AGAIN
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.storage import Storage
+
+MISSING, ATTRIBUTES = "missing.txt", "class_attributes.csv"
+CLASS_COLUMN = "class"
+OF_DATA_SET = (MISSING, ATTRIBUTES)
+MISSING_FIELDS = 3  # name, split, words
+
+
+def write_missing(storage: Storage, missing: Mapping[str, tuple[str, str]]) -> None:
+    """Writes missing.txt, with a line for each video: name, split and words, with tabs between. `missing` maps the name
+    of a video to (split, words). Removes the document if `missing` is empty.
+    """
+    if missing:
+        lines = ("\t".join((name, *of_video)) + "\n" for name, of_video in missing.items())
+        storage.put(MISSING, ["".join(lines).encode()])
+    else:
+        storage.delete(MISSING)
+
+
+def write_attributes(storage: Storage, attributes: Mapping[str, Mapping[str, str]]) -> None:
+    """Writes class_attributes.csv, with a line for each class. `attributes` maps a class to attribute -> value, and all
+    classes have the same attributes. Removes the document if `attributes` is empty.
+    """
+    if attributes:
+        columns = [*next(iter(attributes.values()))]
+        lines = ([name, *(of_class[column] for column in columns)] for name, of_class in attributes.items())
+        storage.put(ATTRIBUTES, [csv_text([[CLASS_COLUMN, *columns], *lines]).encode()])
+    else:
+        storage.delete(ATTRIBUTES)
+
+
+def check_document(storage: Storage, name: str) -> None:
+    """Raises CacheError where missing.txt or class_attributes.csv (`name`) is damaged. Does nothing where it does not
+    exist.
+    """
+    try:
+        lines = storage.get(name).decode().splitlines()
+    except FileNotFoundError:
+        return
+    except UnicodeDecodeError as error:
+        raise CacheError(f"{storage.root}/{name} is damaged: not UTF-8. {INDEX_AGAIN}") from error
+    if name == MISSING and any(line.count("\t") != MISSING_FIELDS - 1 for line in lines):
+        raise CacheError(f"{storage.root}/{name} is damaged: a line has not {MISSING_FIELDS} fields. {INDEX_AGAIN}")
+    if name == ATTRIBUTES and not "".join(lines[:1]).startswith(f"{CLASS_COLUMN},"):
+        raise CacheError(f"{storage.root}/{name} is damaged: no column {CLASS_COLUMN}. {INDEX_AGAIN}")

@@ -1,0 +1,164 @@
+"""Keeps what `kinegraph index` has read from the headers of videos, so that the next `index` reads only new and changed
+videos. Torch-free.
+
+A cache keeps the probes in objects `probed/<random>.jsonl`, one probe a line. A cache without them is whole.
+"""
+
+import os
+import secrets
+import threading
+import time
+from array import array
+from collections.abc import Collection, Iterator
+
+import av
+from pydantic import Field, ValidationError
+
+from kinegraph.cache_schemas.documents import Document
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.timeline import PresentedFrames
+from kinegraph.stages.remote.urls import is_url
+
+FOLDER = "probed"
+EVERY_SECONDS = 10.0  # an `index` that ends sooner keeps nothing
+Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a file
+
+
+class KeptFrames(Document):
+    """The number and times of the frames of a video, as `PresentedFrames` has them."""
+
+    number: int = Field(ge=0)
+    rate: float
+    slack_seconds: float
+    times: list[float] | None
+
+    def frames(self) -> PresentedFrames:
+        times = None if self.times is None else array("d", self.times)
+        return PresentedFrames(number=self.number, rate=self.rate, slack_seconds=self.slack_seconds, times=times)
+
+
+class KeptProbe(Document):
+    """One line: what was read from the file `path` while it had the size `size` and the time `mtime_ns`. `reader` says
+    by which rules and by which version of PyAV. The other fields are those of `Probe`.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    reader: str
+    duration: float
+    frame_width: int
+    frame_height: int
+    rate: float
+    warning: str
+    frames: KeptFrames | None
+
+    @classmethod
+    def of(cls, path: str, stamp: Stamp, reader: str, probe: Probe) -> "KeptProbe":
+        seen = None
+        if (frames := probe.frames) is not None:
+            times = None if frames.times is None else [*frames.times]
+            seen = KeptFrames(number=frames.number, rate=frames.rate, slack_seconds=frames.slack_seconds, times=times)
+        return cls(
+            path=path, size=stamp[0], mtime_ns=stamp[1], reader=reader, duration=probe.duration,
+            frame_width=probe.frame_width, frame_height=probe.frame_height, rate=probe.rate, warning=probe.warning,
+            frames=seen,
+        )  # fmt: skip
+
+    def probe(self) -> Probe:
+        return Probe(
+            duration=self.duration, frame_width=self.frame_width, frame_height=self.frame_height, rate=self.rate,
+            warning=self.warning, frames=None if self.frames is None else self.frames.frames(),
+        )  # fmt: skip
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Returns the Stamp of the file `path`. Returns None for a URL and for a path that is no file."""
+    if is_url(path):
+        return None
+    try:
+        status = os.stat(on_disk(path))  # noqa: PTH116 -- Path raises for long names
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+class KeptProbes:
+    """The probes that the cache in `storage` keeps. `rules` names the rules by which `index` reads videos now. Probes
+    by other rules, or by another version of PyAV, are not used.
+
+    The methods `find` and `add` may be called by several threads.
+    """
+
+    def __init__(self, storage: Storage, rules: str) -> None:
+        self._storage, self._reader = storage, f"{rules}, PyAV {av.__version__}"
+        self._parts = [name for name in storage.names(FOLDER) if name.endswith(".jsonl")]
+        self._kept = {kept.path: kept for name in sorted(self._parts) for kept in self._read(name)}
+        self._new: list[KeptProbe] = []
+        self._lock, self._written_at = threading.Lock(), time.monotonic()
+
+    def _read(self, name: str) -> Iterator[KeptProbe]:
+        """Yields the probes of one object that can be used. A torn or damaged line is skipped, because its video is
+        then read again.
+        """
+        try:
+            content = self._storage.get(name)
+        except FileNotFoundError:  # another `index` has just put it together with others
+            return
+        for line in content.splitlines():
+            try:
+                kept = KeptProbe.model_validate_json(line)
+            except (ValidationError, RecursionError):
+                continue
+            if kept.reader == self._reader:
+                yield kept
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._kept
+
+    def find(self, path: str, stamp: Stamp | None) -> Probe | None:
+        """Returns the kept Probe of the file `path`. Returns None where there is none, or where the file has another
+        size or time than before.
+        """
+        kept = self._kept.get(path)
+        return kept.probe() if kept is not None and (kept.size, kept.mtime_ns) == stamp else None
+
+    def add(self, path: str, stamp: Stamp | None, probe: Probe) -> None:
+        """Keeps `probe` of the file `path`. `stamp` was taken before the file was read."""
+        if stamp is not None:
+            with self._lock:
+                self._new.append(KeptProbe.of(path, stamp, self._reader, probe))
+
+    def write_if_due(self) -> None:
+        """Writes the new probes if EVERY_SECONDS have passed since the last writing."""
+        if time.monotonic() - self._written_at >= EVERY_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the new probes as one object."""
+        with self._lock:
+            new, self._new = self._new, []
+        if new:
+            self._kept |= {kept.path: kept for kept in new}
+            self._parts.append(self._put(new))
+        self._written_at = time.monotonic()
+
+    def close(self, paths: Collection[str]) -> None:
+        """Puts the probes of the videos `paths` together in one object, and removes all others. Call this method when
+        all videos are probed. Does nothing if nothing was written so far.
+        """
+        if not self._parts or (not self._new and len(self._parts) == 1 and self._kept.keys() <= {*paths}):
+            return
+        self._kept |= {kept.path: kept for kept in self._new}
+        self._new = []
+        part = self._put([self._kept[path] for path in paths if path in self._kept])
+        for name in self._parts:
+            self._storage.delete(name)
+        self._parts = [part]
+
+    def _put(self, probes: Collection[KeptProbe]) -> str:
+        name = f"{FOLDER}/{secrets.token_hex(8)}.jsonl"
+        self._storage.put(name, [b"".join(kept.model_dump_json().encode() + b"\n" for kept in probes)])
+        return name
