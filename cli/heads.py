@@ -118,11 +118,7 @@ def evaluate(
     ] = None,
     confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
     attributes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CSV|cache",
-            help="Print means by attribute. Columns: class,<attribute>,... cache: those of the data set.",
-        ),
+        str | None, typer.Option(metavar="CSV|cache", help="Print means by attribute. Columns: class,<attribute>,...")
     ] = None,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
