@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torchvision import models
+from torchvision.models import video
 
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
@@ -23,7 +24,7 @@ from kinegraph.stages.backbones.sync_cnn import SyncCnn
 from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
-from kinegraph.stages.backbones.torchvision_video import S3D, R2Plus1D
+from kinegraph.stages.backbones.torchvision_video import S3D, VideoResNet, VideoSwin
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
@@ -37,7 +38,12 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "bn_inception": BNInception,
     "tsm_r50": lambda: ShiftedResNet(models.resnet50()),
     "s3d": S3D,
-    "r2plus1d_18": R2Plus1D,
+    "r2plus1d_18": lambda: VideoResNet(video.r2plus1d_18()),
+    "r3d_18": lambda: VideoResNet(video.r3d_18()),
+    "mc3_18": lambda: VideoResNet(video.mc3_18()),
+    "swin3d_t": lambda: VideoSwin(video.swin3d_t),
+    "swin3d_s": lambda: VideoSwin(video.swin3d_s),
+    "swin3d_b": lambda: VideoSwin(video.swin3d_b),
     "tiny_i3d": TinyI3D,
     "sync_cnn": lambda: SyncCnn("sync_cnn"),
     "tiny_sync_cnn": lambda: SyncCnn("tiny_sync_cnn"),

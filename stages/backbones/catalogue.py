@@ -86,13 +86,49 @@ _S3D_TAPS = taps_of(
     Level("mixed_5c", 1024),
 )
 
-_R2PLUS1D_TAPS = taps_of(
-    Level("stem", 64, (HALF_UP,)),
-    Level("res2", 64),
-    Level("res3", 128, (HALF_UP,), (HALF_UP,)),
-    Level("res4", 256, (HALF_UP,), (HALF_UP,)),
-    Level("res5", 512, (HALF_UP,), (HALF_UP,)),
-)
+
+def _resnet18_video(name: str, num_params: int, gmacs: float, time: tuple[Window, ...] = (HALF_UP,)) -> BackboneEntry:
+    """Returns the BackboneEntry of a ResNet of 18 layers for video. `time` has (kernel, stride) in time of the first
+    block of res3, res4 and res5. `time` is empty if all maps are kept.
+
+    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of 16 frames of 112 px.
+    """
+    return BackboneEntry(
+        name=name,
+        taps=taps_of(
+            Level("stem", 64, (HALF_UP,)),
+            Level("res2", 64),
+            Level("res3", 128, (HALF_UP,), time),
+            Level("res4", 256, (HALF_UP,), time),
+            Level("res5", 512, (HALF_UP,), time),
+        ),
+        size=112,
+        mean=TORCHVISION_VIDEO_MEAN,
+        std=TORCHVISION_VIDEO_STD,
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=16, size=112, num_classes=400),
+    )
+
+
+def _video_swin(name: str, width: int, num_params: int, gmacs: float) -> BackboneEntry:
+    """Returns the BackboneEntry of a Video Swin Transformer with `width` channels in its first stage.
+
+    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of 32 frames of 224 px.
+    """
+    return BackboneEntry(
+        name=name,
+        taps=taps_of(
+            Level("stage1", width, ((1, 4),), (HALF_UP,)),
+            Level("stage2", 2 * width, (HALF_UP,)),
+            Level("stage3", 4 * width, (HALF_UP,)),
+            Level("stage4", 8 * width, (HALF_UP,)),
+            Level("norm", 8 * width),
+        ),
+        size=224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=32, size=224, num_classes=400),
+    )
+
 
 _TINY_I3D_TAPS = taps_of(
     Level("stem", 16, (HALF_UP,)),
@@ -191,14 +227,12 @@ _ENTRIES = (
         std=TORCHVISION_VIDEO_STD,
         counts=Counts(num_params=8_320_048, gmacs=17.979, num_frames=16, size=224, num_classes=400),
     ),
-    BackboneEntry(
-        name="r2plus1d_18",
-        taps=_R2PLUS1D_TAPS,
-        size=112,
-        mean=TORCHVISION_VIDEO_MEAN,
-        std=TORCHVISION_VIDEO_STD,
-        counts=Counts(num_params=31_505_325, gmacs=40.519, num_frames=16, size=112, num_classes=400),
-    ),
+    _resnet18_video("r2plus1d_18", 31_505_325, 40.519),
+    _resnet18_video("r3d_18", 33_371_472, 40.697),
+    _resnet18_video("mc3_18", 11_695_440, 43.343, time=()),
+    _video_swin("swin3d_t", 96, 28_158_070, 87.764),
+    _video_swin("swin3d_s", 96, 49_816_678, 165.682),
+    _video_swin("swin3d_b", 128, 88_048_984, 281.333),
     BackboneEntry(
         name="tiny_i3d",
         taps=_TINY_I3D_TAPS,

@@ -1,8 +1,11 @@
-"""Torchvision's S3D and R(2+1)D-18, with torchvision's parameter names."""
+"""Torchvision's networks for video, with torchvision's parameter names."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
-from torchvision.models.video import r2plus1d_18, s3d
+import torch
+from torch import Tensor, nn
+from torchvision.models.video import s3d
 
 from kinegraph.stages.backbones.backbone import Backbone
 
@@ -32,9 +35,10 @@ class S3D(Backbone):
         self.adopt(s3d())
 
 
-class R2Plus1D(Backbone):
-    """R(2+1)D-18, which is a ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248). `stages`
-    maps each tap to the names of torchvision's submodules between the tap before and this tap.
+class VideoResNet(Backbone):
+    """One of torchvision's ResNets of 18 layers for video: R(2+1)D, R3D or MC3 (Tran et al. 2018, arXiv 1711.11248).
+    `network` is torchvision's network. `stages` maps each tap to the names of torchvision's submodules between the tap
+    before and this tap.
     """
 
     stages: ClassVar = {
@@ -45,6 +49,48 @@ class R2Plus1D(Backbone):
         "res5": ("layer4",),
     }
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.adopt(r2plus1d_18())
+        self.adopt(network)
+
+
+class VideoSwin(Backbone):
+    """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230). `build` is torchvision's builder of the network.
+
+    A tap `stage<n>` is the output of a stage before the merging of patches. The tap `norm` is the last stage after the
+    final norm, whose mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a number of frames
+    that the patches do not divide is padded at its end.
+    """
+
+    stages: ClassVar = {
+        "stage1": ("patch_embed", "features.0"),
+        "stage2": ("features.1", "features.2"),
+        "stage3": ("features.3", "features.4"),
+        "stage4": ("features.5", "features.6"),
+        "norm": ("norm",),
+    }
+
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self._build = build
+        self.adopt(build())
+
+    def draw(self, seed: int) -> None:
+        """Fills the network with random weights, as torchvision initialises it. The weights depend on `seed` alone.
+
+        torch's global generator stays unchanged.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = self._build().state_dict()
+        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
+
+    def step(self, tap: str, x: Tensor) -> Tensor:
+        """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips
+        [B, 3, T, H, W] if `tap` is the lowest.
+
+        Torchvision's modules have the channels last, except for the input of the first one.
+        """
+        if tap != "stage1":
+            x = x.permute(0, 2, 3, 4, 1)
+        return super().step(tap, x).permute(0, 4, 1, 2, 3)

@@ -42,13 +42,19 @@ _KINETICS_FPS, _CHARADES_FPS = 30, 24
 
 
 def _torchvision(
-    file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
+    file_name: str,
+    pixels: Pixels,
+    short_side_px: int,
+    crop_px: int,
+    sampling: Sampling | None = None,
+    resize: Resize | None = None,
 ) -> WeightSource:
     """Returns the WeightSource of a file of torchvision. `file_name` contains the first eight digits of the sha256.
     `pixels`, `short_side_px` and `crop_px` describe the input with which the network was tested.
 
     `sampling` is None for a network of images (ImageNet), and describes the clips for a network of videos
-    (Kinetics-400).
+    (Kinetics-400). `resize` is None for networks of videos that were tested on frames of a fixed size, whatever their
+    aspect ratio.
     """
     return WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
@@ -59,13 +65,17 @@ def _torchvision(
         sampling=sampling,
         short_side_px=short_side_px,
         crop_px=crop_px,
-        resize=None if sampling else "pillow",  # videos are resized to a fixed size, whatever their aspect ratio
+        resize=resize,
         classes=400 if sampling else 1000,
     )
 
 
 def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
-    return _torchvision(file_name, _IMAGENET, short_side_px, 224)
+    return _torchvision(file_name, _IMAGENET, short_side_px, 224, resize="pillow")
+
+
+def _video_swin(file_name: str) -> WeightSource:
+    return _torchvision(file_name, _IMAGENET, 256, 224, Sampling(num_frames=32, fps=15), resize="torch")
 
 
 def _kinetics(
@@ -185,7 +195,9 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "imagenet1k_v1": _imagenet("resnet101-63fe2227.pth"),
         "imagenet1k_v2": _imagenet("resnet101-cd907fc2.pth", 232),
     },
-    "inception_v3": {"imagenet1k_v1": _torchvision("inception_v3_google-0cc3c7bd.pth", _INCEPTION_V3, 342, 299)},
+    "inception_v3": {
+        "imagenet1k_v1": _torchvision("inception_v3_google-0cc3c7bd.pth", _INCEPTION_V3, 342, 299, resize="pillow")
+    },
     "bn_inception": {
         "imagenet1k": WeightSource(
             url="http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
@@ -248,6 +260,22 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "kinetics400_v1": _torchvision(
             "r2plus1d_18-91a641e6.pth", _TORCHVISION_VIDEO, 128, 112, Sampling(num_frames=16, fps=15)
         )
+    },
+    "r3d_18": {
+        "kinetics400_v1": _torchvision(
+            "r3d_18-b3b3357e.pth", _TORCHVISION_VIDEO, 128, 112, Sampling(num_frames=16, fps=15)
+        )
+    },
+    "mc3_18": {
+        "kinetics400_v1": _torchvision(
+            "mc3_18-a90a0ba3.pth", _TORCHVISION_VIDEO, 128, 112, Sampling(num_frames=16, fps=15)
+        )
+    },
+    "swin3d_t": {"kinetics400_v1": _video_swin("swin3d_t-7615ae03.pth")},
+    "swin3d_s": {"kinetics400_v1": _video_swin("swin3d_s-da41c237.pth")},
+    "swin3d_b": {
+        "kinetics400_v1": _video_swin("swin3d_b_1k-24f7c7c6.pth"),
+        "kinetics400_imagenet22k_v1": _video_swin("swin3d_b_22k-7c6ae6fa.pth"),
     },
     "tiny_i3d": {
         "shipped": WeightSource(

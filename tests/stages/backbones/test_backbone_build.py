@@ -26,6 +26,7 @@ NETWORKS = [
     "slowonly_r50",
     "s3d",
     "r2plus1d_18",
+    "swin3d_t",
     "tiny_i3d",
 ]
 # Non-local blocks' `norm`; norms after the pair of convolutions of R(2+1)D, which is a module.

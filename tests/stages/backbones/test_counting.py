@@ -61,11 +61,22 @@ def test_counts_are_the_published(model: str, changes: dict[str, Any], millions:
         assert ours == pytest.approx(gmacs, rel=0.005)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet50", "resnet101", "s3d", "r2plus1d_18"])
+RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "r2plus1d_18", "r3d_18", "mc3_18"]
+
+
+@pytest.mark.parametrize("model", [*RESNETS, "s3d"])
 def test_counts_are_torchvisions(model: str) -> None:
     counts, meta = CATALOGUE[model].counts, get_model_weights(model).DEFAULT.meta
     assert counts is not None
     assert (counts.num_params, counts.gmacs) == (meta["num_params"], meta["_ops"])
+
+
+@pytest.mark.parametrize("model", ["swin3d_t", "swin3d_s", "swin3d_b"])
+def test_torchvision_counts_half_a_clip_of_video_swin(model: str) -> None:
+    """The paper and the weights have clips of 32 frames. `_ops` is of 16."""
+    meta = get_model_weights(model).DEFAULT.meta
+    num_params, gmacs = differing(model, {"num_frames": 16})
+    assert (num_params, round(gmacs, 3)) == (meta["num_params"], meta["_ops"])
 
 
 def test_inception_v3_differs_from_torchvision_by_the_auxiliary_classifier() -> None:

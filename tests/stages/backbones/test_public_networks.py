@@ -1,10 +1,12 @@
 """Networks that are public elsewhere give what their public definitions give, under the same parameter names."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import Inception3
-from torchvision.models.video import r2plus1d_18, s3d
+from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18, s3d, swin3d_t
 
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
@@ -40,13 +42,34 @@ def test_s3d_is_torchvisions() -> None:
     torch.testing.assert_close(ours(clip)["mixed_5c"], theirs.features(clip))
 
 
+@pytest.mark.parametrize("build", [r2plus1d_18, r3d_18, mc3_18])
 @torch.inference_mode()
-def test_r2plus1d_is_torchvisions() -> None:
-    ours, theirs = build_backbone("r2plus1d_18", "random:0", ["res5"]), r2plus1d_18().eval()
+def test_resnets_for_video_are_torchvisions(build: Callable[[], nn.Module]) -> None:
+    model = build.__name__
+    ours, theirs = build_backbone(model, "random:0", ["res5"]), build().eval()
     theirs.fc = nn.Identity()
     theirs.load_state_dict(ours.state_dict())
     clip = noise(1, 3, 8, 32, 32)
-    torch.testing.assert_close(ours(clip)["res5"].mean((2, 3, 4)), theirs(clip))
+    maps = ours(clip)["res5"]
+    assert maps.shape[1:] == (512, *entry(model).tap("res5").shape(8, 32)[::2], 2)
+    torch.testing.assert_close(maps.mean((2, 3, 4)), theirs(clip))
+
+
+@torch.inference_mode()
+def test_video_swin_is_torchvisions() -> None:
+    """An odd number of frames and a side that the patches do not divide are padded, as in torchvision."""
+    taps = ["stage1", "stage2", "stage3", "stage4", "norm"]
+    ours, theirs = build_backbone("swin3d_t", "random:0", taps), swin3d_t().eval()
+    theirs.head = nn.Identity()
+    assert theirs.load_state_dict(ours.state_dict()).missing_keys == []
+    clip = noise(1, 3, 5, 70, 70)
+    maps = ours(clip)
+    for tap in taps:
+        frames, *others = entry("swin3d_t").tap(tap).shape(5, 70)
+        assert maps[tap].shape[1:] == (others[0], frames, *others[1:])
+    torch.testing.assert_close(maps["norm"].mean((2, 3, 4)), theirs(clip))
+    assert maps["stage1"].std() > 0.1
+    assert not torch.equal(ours(clip.flip(2))["norm"], maps["norm"].flip(2))
 
 
 def test_cutting_inside_a_sequence_drops_what_is_above() -> None:

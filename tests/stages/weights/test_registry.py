@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.models import get_model_weights
 
-from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.crops import Framing, Resize
 from kinegraph.stages.backbones.build import untrained
 from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
 from kinegraph.stages.backbones.non_local import NonLocal
@@ -20,6 +20,7 @@ from kinegraph.stages.weights.sources import WeightSource, known_source
 
 SOURCES = [(model, name, source) for model, named in BACKBONE_WEIGHTS.items() for name, source in named.items()]
 TORCHVISION = ["resnet18", "resnet34", "resnet50", "resnet101", "inception_v3", "s3d", "r2plus1d_18"]
+TORCHVISION += ["r3d_18", "mc3_18", "swin3d_t", "swin3d_s", "swin3d_b"]
 
 
 def test_file_names_are_unique_and_models_exist() -> None:
@@ -52,8 +53,9 @@ def test_torchvisions_files_are_as_torchvision_says(model: str) -> None:
         assert source.short_side_px == transforms.resize_size[0]
         keeps_aspect = len(transforms.resize_size) == 1
         assert source.crop_px is not None
-        framing = Framing(size=source.crop_px, resize_short=source.short_side_px) if keeps_aspect else None
-        assert source.framing == framing
+        resize: Resize = "torch" if source.sampling else "pillow"  # torchvision's videos are resized without antialias
+        framing = Framing(size=source.crop_px, resize_short=source.short_side_px, resize=resize)
+        assert source.framing == (framing if keeps_aspect else None)
         assert source.url.endswith(f"-{source.sha256}.pth")
         pixels = torch.rand(3, generator=torch.Generator().manual_seed(0))
         theirs = (pixels - torch.tensor(transforms.mean)) / torch.tensor(transforms.std)
@@ -133,8 +135,9 @@ def test_files_of_tsn_and_tsm_say_in_their_name_how_many_frames_they_saw() -> No
 
 
 def test_networks_without_antialias() -> None:
-    """Video networks of PySlowFast and PyTorchVideo: both resize tensors."""
-    theirs = [s for _, _, s in SOURCES if s.sampling and ("pyslowfast" in str(s.url) or "pytorchvideo" in str(s.url))]
+    """Video networks of PySlowFast and PyTorchVideo, which resize tensors, and torchvision's that keep the aspect."""
+    public = ("pyslowfast", "pytorchvideo", "swin3d")
+    theirs = [s for _, _, s in SOURCES if s.sampling and any(name in str(s.url) for name in public)]
     assert [source for _, _, source in SOURCES if source.resize == "torch"] == theirs
 
 

@@ -21,6 +21,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "inception_v3": (lambda: models.inception_v3(init_weights=False), {"fc", "AuxLogits"}),
     "s3d": (video.s3d, {"classifier"}),
     "r2plus1d_18": (video.r2plus1d_18, {"fc"}),
+    "swin3d_t": (video.swin3d_t, {"head"}),
 }
 
 
