@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow, Interval
 from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.fingerprint import are_imported
 from kinegraph.cache_schemas.reader import CROP, CachedClips
+from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import Plan, make_plan
@@ -143,6 +144,9 @@ class Predictor:
         with_boxes = (BOXES, COUNT, FRAME_TIMES) if keep_boxes and self.head.reads_boxes else ()
         clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
         samples = samples_of(clips, self.record.train.over, self.record.train.max_windows)
+        if isinstance(samples, CachedVideos) and samples.num_shortened:
+            most, told = samples.max_windows, counted(samples.num_shortened, "video has", "videos have")
+            log.warning("%s more than %s windows. %s of them are taken evenly, as in training", told, most, most)
         device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
         logits = clip_logits(self.head.to(device), samples, batch_size, device) if len(samples) else torch.empty(0)
         reasons = {failure.clip_id: f"{failure.reason}: {failure.detail}" for failure in failures(cache, plan)}

@@ -67,8 +67,10 @@ def _tell_of_videos(videos: CachedVideos, split: str) -> None:
         words = "not extracted to the end, without sample and score. `kinegraph extract CONFIG` goes on"
         log.warning("%s %s: %s", told, words, _named(unsealed))
     if clips.num_failed_of_videos:
-        told = counted(clips.num_failed_of_videos, f"window of split {split}", f"windows of split {split}")
-        log.warning("%s failed and are masked out. `kinegraph status CACHE --failed` says why", told)
+        told = counted(
+            clips.num_failed_of_videos, f"failed window of split {split} is", f"failed windows of split {split} are"
+        )
+        log.warning("%s masked out. `kinegraph status CACHE --failed` says why", told)
     if failed := videos.failed_videos:
         told = counted(len(failed), f"video of split {split} has", f"videos of split {split} have")
         log.warning("%s no ok window: left out of training, counted in scores: %s", told, _named(failed))
@@ -82,7 +84,9 @@ def _tell_of_videos(videos: CachedVideos, split: str) -> None:
         log.warning("%s shorter than a window, without sample and score: %s", told, _named(without))
     if videos.num_shortened:
         told = counted(videos.num_shortened, f"video of split {split} has", f"videos of split {split} have")
-        log.warning("%s more than %s windows, of which these many are taken evenly", told, f"{videos.max_windows:,}")
+        log.warning(
+            "%s more than %s windows. %s of them are taken evenly", told, videos.max_windows, videos.max_windows
+        )
 
 
 def _named(videos: Sequence[str]) -> str:

@@ -121,9 +121,9 @@ def test_what_is_left_out_is_told_once(own_cache: Config, tmp_path: Path, caplog
     assert whole.batch([0])[MASK].sum().item() == 16
     opened_samples(cache, head, "test", options)
     assert [record.getMessage() for record in caplog.records] == [
-        "1 window of split train failed and are masked out. `kinegraph status CACHE --failed` says why",
+        "1 failed window of split train is masked out. `kinegraph status CACHE --failed` says why",
         "1 video of split train has no ok window: left out of training, counted in scores: words.mp4",
-        "1 video of split train has more than 10 windows, of which these many are taken evenly",
+        "1 video of split train has more than 10 windows. 10 of them are taken evenly",
         "1 video of split test is shorter than a window, without sample and score: short.mp4",
     ]
 
