@@ -84,7 +84,7 @@ class _ProbeThreads:
         The thread that probes such a video is not waited for, and a new thread takes its place. Raises VideosHangError
         if MOST_HANGING threads hang at such videos.
         """
-        for path, begun in [*self._begun.items()]:
+        for path, begun in self._begun.copy().items():  # threads change it; the copy is one step for them
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):
                 continue
             self._hanging.add(path)

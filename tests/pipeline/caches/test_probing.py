@@ -1,9 +1,11 @@
 """A video that gives no answer costs its time limit, and nothing else."""
 
+import gc
 import math
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,25 @@ def test_when_all_hang_the_file_system_is_named(release: threading.Event, monkey
 
     with pytest.raises(VideosHangError, match=r"3 videos gave no answer .* Does their file system answer"):
         list(probe_all([*"abcdef"], hanging, 2, lambda path: 0.01))
+
+
+def test_threads_may_begin_videos_while_the_overdue_are_looked_for() -> None:
+    """A collection of garbage, at which Python changes threads, is where another video begins here."""
+    pool = probing._ProbeThreads([], lambda path: FOUND)
+    pool._begun.update((str(number), time.monotonic()) for number in range(1000))
+
+    def begin(phase: str, info: object) -> None:
+        pool._begun[f"new {len(pool._begun)}"] = time.monotonic()
+
+    usual = gc.get_threshold()
+    gc.callbacks.append(begin)
+    gc.set_threshold(1)
+    try:
+        assert [*pool.overdue(lambda path: math.inf)] == []
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(begin)
+    assert len(pool._begun) > 1000
 
 
 def test_what_is_wrong_with_more_than_a_video_stops_all() -> None:
