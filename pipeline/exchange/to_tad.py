@@ -33,6 +33,7 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 FOLDER, ANNOTATIONS, CATEGORIES = "features", "annotations.json", "category_idx.txt"
 MISSING = f"{FOLDER}/missing_files.txt"  # OpenTAD looks for it beside the features
 WRITERS = 16  # threads: each waits for the disk, which makes many files durable at once
+WAITING_BYTES = 256 << 20  # of the sequences that wait for the disk
 NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed", "not sealed yet", "damaged"
 
 
@@ -76,18 +77,18 @@ def export_tad(
     claim(storage, manifest)
     exported = ExportedSequences()
     with ThreadPoolExecutor(WRITERS) as pool:
-        writing = deque[Future[None]]()
+        writing = deque[tuple[Future[None], int]]()
         for done, (video, sequence) in enumerate(_sequences(source, spec, videos, exported), 1):
             name = f"{FOLDER}/{prefix}{name_of[video]}.npy"
             if sequence is None:
                 storage.delete(name)
             else:
-                writing.append(pool.submit(put_npy, storage, name, sequence))
+                writing.append((pool.submit(put_npy, storage, name, sequence), sequence.nbytes))
                 exported.num_files += 1
-            if len(writing) > 2 * WRITERS:
-                writing.popleft().result()
+            while len(writing) > 2 * WRITERS or sum(size for _, size in writing) > WAITING_BYTES:
+                writing.popleft()[0].result()
             on_progress("writing features", done, len(videos))
-        for written in writing:
+        for written, _ in writing:
             written.result()
     document = {"version": f"kinegraph {manifest['kinegraph']}", "database": _database(source, videos, name_of)}
     storage.put(ANNOTATIONS, [json.dumps(document, indent=1, ensure_ascii=False).encode()])
