@@ -1,12 +1,9 @@
 """The examples load; those of the papers are what their table makes, and each of their heads takes a step."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as shapes
 from torch.nn import functional
 
+from examples.papers.generate import rows
 from kinegraph.cache_schemas.arrays import crop_array
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config, load_config
@@ -32,16 +30,6 @@ CONFIGS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglo
 PAPERS = [name for name in CONFIGS if name.startswith("papers/")]
 NUM_CLASSES = 5
 FEW = 3
-
-
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_papers", EXAMPLES / "papers" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -77,10 +65,10 @@ def _are_known(config: Config, name: str) -> bool:
 
 
 def test_the_configs_of_the_papers_are_those_of_the_table() -> None:
-    texts = {row.path.relative_to(EXAMPLES).as_posix(): row.text for row in _generator().rows()}
+    texts = {row.path.relative_to(EXAMPLES).as_posix(): row.text for row in rows()}
     assert sorted(texts) == PAPERS
     for name, text in texts.items():
-        assert (EXAMPLES / name).read_text() == text, f"{name}: run `python examples/papers/generate.py`"
+        assert (EXAMPLES / name).read_text() == text, f"{name}: run `python -m examples.papers.generate`"
 
 
 BUILT: set[str] = set()

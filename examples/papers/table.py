@@ -1,0 +1,160 @@
+"""What the rows of all papers share: a row becomes one config. `generate.py` writes the configs."""
+
+import copy
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.backbones.catalogue import entry
+
+HERE = Path(__file__).parent
+Keys = dict[str, Any]  # "section.key" -> value
+TITLES = {
+    "trg": "Temporal Reasoning Graph",
+    "strg": "Videos as Space-Time Region Graphs",
+    "atr": "Action-centric Temporal-relational Reasoning",
+    "st_sgn": "Spatio-Temporal Scene Graph Network",
+    "rstg": "Recurrent Space-time Graph Neural Networks",
+}
+TOP1_TOP5, MEAN_AP = "Something-Something V2 top-1/top-5", "Charades mAP"
+TOP1_TOP5_V1 = "Something-Something V1 top-1/top-5"
+NUM_VIDEOS = {  # of train and val, as published
+    "charades": 9_848,
+    "something_v1": 97_539,
+    "something_v2": 193_690,
+    "kinetics400": 266_440,
+}
+LARGE_BYTES = 20e12  # maps of which a config says more
+# The networks of STRG and RSTG halve 32 frames once; those that the weights came from three times.
+OWN = {"options": {"geometry": "paper"}}
+BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One config: `<paper>/<name>.yaml`, its base with `keys` changed, and what the paper reports for it.
+
+    `also` has (what, published figure) of further rows of the papers that are the same config.
+    """
+
+    paper: str
+    name: str
+    about: str
+    published: str
+    base: Keys
+    keys: Keys = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return HERE / self.paper / f"{self.name}.yaml"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config without the folders of its runs, which alone depend on the row's name."""
+        document: dict[str, Any] = {}
+        for key, value in {**self.base, **self.keys}.items():
+            *sections, last = key.split(".")
+            place = document
+            for section in sections:
+                place = place.setdefault(section, {})
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = copy.deepcopy(value)
+        return document
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document, run = self.config, f"runs/papers/{self.paper}/{self.name}"
+        document["train"]["run"] = run
+        if "finetune" in document:
+            document["finetune"]["run"] = f"{run}-tuned"
+        return document
+
+    @property
+    def text(self) -> str:
+        lines = [
+            f"{TITLES[self.paper]}: {self.about}.",
+            f"Published: {self.published}.",
+            *(f"The same config is {about}: {figure}." for about, figure in self.also),
+            *_protocol(self.document),
+            *self.notes,
+            *_disk(self.document),
+            "Made by `python -m examples.papers.generate`.",
+        ]
+        body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
+        return "".join(f"# {line}\n" for line in lines) + body
+
+
+def merged(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yields each config once. A row with the config of an earlier row becomes one of its `also`."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        config = json.dumps([row.paper, row.config], sort_keys=True)
+        earlier = first.get(config)
+        if earlier is None:
+            first[config] = row
+        else:
+            notes = tuple(dict.fromkeys((*earlier.notes, *row.notes)))
+            first[config] = replace(earlier, also=(*earlier.also, (row.about, row.published)), notes=notes)
+    yield from first.values()
+
+
+def _protocol(document: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines about split, aggregation and views."""
+    train, clips = document["train"], document["clips"]
+    views = clips["per_video"] * sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    of_views = {"max": "the largest score of", "mean": "the mean score of"}[train["aggregate"]]
+    scored = f"{of_views} {counted(views, 'view')} of a video" if views > 1 else "one view of a video"
+    yield f"Scored on the split {train['test_split']}, as the paper's tables are: {scored}."
+    if train["val_split"] is None:
+        yield "No score on it chooses an epoch: the last epoch is kept."
+    elif train.get("schedule") == "plateau":
+        yield "The rate falls by the score on val, and the best epoch on val is kept: the protocol looks at val."
+    else:
+        yield "The loss on val ends the training and chooses the epoch: the protocol looks at val."
+
+
+def _disk(document: dict[str, Any]) -> Iterator[str]:
+    """Yields a line about the bytes of the cached maps, and a proposal where they are too many for most disks."""
+    num_videos = NUM_VIDEOS.get(document.get("dataset", {}).get("root", "").rpartition("/")[2])
+    if num_videos is None or "backbones" not in document:
+        return
+    clips, total = document["clips"], 0.0
+    views = clips["per_video"] * sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    for options in document["backbones"].values():
+        backbone = entry(options["model"], options.get("options", {}), options["weights"])
+        for tap in options["taps"] if "maps" in options["store"] else ():
+            shape = backbone.tap(tap).shape(clips["num_frames"], options.get("size") or backbone.size)
+            total += 2 * prod(shape) * views * num_videos
+    if total:
+        yield f"Cached maps: {total / 1e12:,.1f} TB in float16, for {num_videos:,} videos of {counted(views, 'view')}."
+    if total > LARGE_BYTES:
+        yield (
+            f"With one view (`clips: {{per_video: 1, crops: [center]}}`) they are {total / views / 1e12:,.1f} TB. "
+            "That is enough to train."
+        )
+
+
+def dataset(name: str, annotations: str = "") -> Keys:
+    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations or name}.csv"}}
+
+
+def clips_of(num_frames: int, per_video: int, **more: Any) -> Keys:
+    return {"clips": {"num_frames": num_frames, "per_video": per_video, **more}}
+
+
+def training(head: str, *, aggregate: str, val_split: str | None = None, **more: Any) -> Keys:
+    """Returns the section `train`. Tables of all papers are of the validation split.
+
+    A score on this split chooses the epoch only where `val_split` is given.
+    """
+    return {"train": {"head": head, "aggregate": aggregate, "val_split": val_split, "test_split": "val", **more}}
