@@ -1,5 +1,8 @@
 """`kinegraph predict` of one video of 10 s: CPU seconds of the command, and what of them is start-up.
 
+`avg_pool` reads pooled features. `strg` reads regions, whose RoIAlign needs torchvision. What importing torch and
+torchvision takes alone is printed too, because no command is faster than that.
+
 The command is a process of its own. Decoding, network and head are measured in this process, by a second call of
 `predict` with the same networks. The rest is start-up: Python, imports, the record of the run, weights.
 """
@@ -23,14 +26,13 @@ from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.generated.generating import encode
 
 RUNS, SECONDS, FPS = 5, 10, 25
+HEADS = ("avg_pool", "strg")
 
 
-def command_seconds(video: Path, run: Path) -> float:
-    """CPU seconds of the command and of all its threads."""
+def cpu_seconds(*arguments: str) -> float:
+    """CPU seconds of Python with these arguments, in a process of its own, and of all its threads."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "kinegraph", "predict", str(video), "--run", str(run)], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -51,7 +53,7 @@ def document(root: Path) -> dict[str, Any]:
         "proposals": {"source": "grid", "every": 2, "cells": [2, 2]},
         "regions": {"backbones": ["tiny"]},
         "run": {"device": "cpu"},
-        "train": {"head": "strg", "options": {"dim": 64}, "epochs": 1, "run": str(root / "run")},
+        "train": {"head": "strg", "options": {"dim": 64}, "epochs": 1, "run": str(root / "runs")},
     }
 
 
@@ -61,16 +63,26 @@ def main() -> None:
         config = check_config(document(root), "benchmark")
         index(config)
         extract(config)
-        train_runs(config)
-        video, predictor = root / "video.mp4", Predictor(root / "run")
+        runs = {run.results.name: run.folder for run in train_runs(config, HEADS)}
+        video = root / "video.mp4"
         frames = np.random.default_rng(0).integers(0, 256, (SECONDS * FPS, 15, 20, 3), np.uint8)
         video.write_bytes(encode(frames.repeat(16, 1).repeat(16, 2), FPS))
-        work_seconds(predictor, video)  # loads the networks
-        pairs = [(command_seconds(video, root / "run"), work_seconds(predictor, video)) for _ in range(RUNS)]
+        for head, run in runs.items():
+            measure(head, run, video)
+    for code in ("import torch", "import torch, torchvision"):
+        print(f"{code}: {statistics.median(cpu_seconds('-c', code) for _ in range(RUNS)):.1f} CPU s")
+
+
+def measure(head: str, run: Path, video: Path) -> None:
+    predictor, asked = Predictor(run), ("-m", "kinegraph", "predict", str(video), "--run", str(run))
+    work_seconds(predictor, video)  # loads the networks
+    pairs = [(cpu_seconds(*asked), work_seconds(predictor, video)) for _ in range(RUNS)]
     whole, work = (statistics.median(times) for times in zip(*pairs, strict=True))
     start = statistics.median(whole - work for whole, work in pairs)
-    print(f"predict of one video of {SECONDS} s: {whole:.1f} CPU s, of them {work:.1f} s decoding and networks")
-    print(f"start-up: {start:.1f} CPU s")
+    print(
+        f"{head}: predict of one video of {SECONDS} s: {whole:.1f} CPU s, of them {work:.1f} s decoding and networks, "
+        f"and {start:.1f} s start-up"
+    )
 
 
 if __name__ == "__main__":

@@ -148,15 +148,17 @@ def test_packages_say_nothing_in_their_init() -> None:
 
 
 def test_what_starts_at_once_imports_no_torch() -> None:
-    """One process: each module in turn, with torch forbidden, and fsspec, which only a URL needs. Then heads, which
-    start without torchvision."""
+    """One process: each module in turn, with torch forbidden, and fsspec, which only a URL needs. Then heads
+    and a network of ours, which start without torchvision."""
     lines = [
         "import gc, importlib, os, sys",
         "gc.disable()",  # what is imported is no garbage; with it and without taking apart it takes half the time
         "sys.modules.update(torch=None, torchvision=None, fsspec=None)",
         *(f"importlib.import_module({module!r})" for module in WITHOUT_TORCH),
         "del sys.modules['torch']",
-        "import kinegraph.pipeline.training.table",
+        "import kinegraph.pipeline.training.table, kinegraph.pipeline.predicting.predictor",
+        "from kinegraph.stages.backbones.build import build_backbone",
+        "build_backbone('tiny_i3d', 'random:0', ['res4'])",
         "os._exit(0)",
     ]
     program = "\n".join(lines)

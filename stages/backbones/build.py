@@ -1,15 +1,15 @@
 """Builds the frozen network of a backbone from its name.
 
-BUILDERS has one line per backbone. `catalogue.py` has the facts that need no torch.
+BUILDERS has one line per backbone. `catalogue.py` has the facts that need no torch. torchvision takes nearly as long to
+import as torch, so it is imported only where a network of torchvision is built.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torchvision import models
-from torchvision.models import video
 
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
@@ -29,21 +29,28 @@ from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
 
+
+def _torchvision(name: str, **options: Any) -> Any:
+    from torchvision import models
+
+    return models.get_model(name, **options)
+
+
 BUILDERS: dict[str, Callable[[], Backbone]] = {
-    "resnet18": lambda: ResNet2D(models.resnet18()),
-    "resnet34": lambda: ResNet2D(models.resnet34()),
-    "resnet50": lambda: ResNet2D(models.resnet50()),
-    "resnet101": lambda: ResNet2D(models.resnet101()),
+    "resnet18": lambda: ResNet2D(_torchvision("resnet18")),
+    "resnet34": lambda: ResNet2D(_torchvision("resnet34")),
+    "resnet50": lambda: ResNet2D(_torchvision("resnet50")),
+    "resnet101": lambda: ResNet2D(_torchvision("resnet101")),
     "inception_v3": InceptionV3,
     "bn_inception": BNInception,
-    "tsm_r50": lambda: ShiftedResNet(models.resnet50()),
+    "tsm_r50": lambda: ShiftedResNet(_torchvision("resnet50")),
     "s3d": S3D,
-    "r2plus1d_18": lambda: VideoResNet(video.r2plus1d_18()),
-    "r3d_18": lambda: VideoResNet(video.r3d_18()),
-    "mc3_18": lambda: VideoResNet(video.mc3_18()),
-    "swin3d_t": lambda: VideoSwin(video.swin3d_t),
-    "swin3d_s": lambda: VideoSwin(video.swin3d_s),
-    "swin3d_b": lambda: VideoSwin(video.swin3d_b),
+    "r2plus1d_18": lambda: VideoResNet(_torchvision("r2plus1d_18")),
+    "r3d_18": lambda: VideoResNet(_torchvision("r3d_18")),
+    "mc3_18": lambda: VideoResNet(_torchvision("mc3_18")),
+    "swin3d_t": lambda: VideoSwin(partial(_torchvision, "swin3d_t")),
+    "swin3d_s": lambda: VideoSwin(partial(_torchvision, "swin3d_s")),
+    "swin3d_b": lambda: VideoSwin(partial(_torchvision, "swin3d_b")),
     "tiny_i3d": TinyI3D,
     "sync_cnn": lambda: SyncCnn("sync_cnn"),
     "tiny_sync_cnn": lambda: SyncCnn("tiny_sync_cnn"),

@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-from torch import Tensor
-from torchvision.models import ResNet
+from torch import Tensor, nn
 
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
@@ -24,7 +23,7 @@ class ResNet2D(Backbone):
         "res5": ("layer4",),
     }
 
-    def __init__(self, resnet: ResNet) -> None:
+    def __init__(self, resnet: nn.Module) -> None:
         super().__init__()
         self.adopt(resnet)
 

@@ -8,8 +8,6 @@ Shapes: B clips, T frames (segments in the paper), C channels, H rows and W colu
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torchvision.models import ResNet
-from torchvision.models.resnet import Bottleneck
 
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.resnet2d import ResNet2D
@@ -60,7 +58,9 @@ class ShiftedResNet(Backbone):
 
     stages: ClassVar = ResNet2D.stages
 
-    def __init__(self, resnet: ResNet) -> None:
+    def __init__(self, resnet: nn.Module) -> None:
+        from torchvision.models.resnet import Bottleneck  # takes as long to import as torch
+
         super().__init__()
         self.adopt(resnet)
         for block in self.modules():

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.video import s3d
 
 from kinegraph.stages.backbones.backbone import Backbone
 
@@ -31,6 +30,8 @@ class S3D(Backbone):
     }
 
     def __init__(self) -> None:
+        from torchvision.models.video import s3d  # takes as long to import as torch
+
         super().__init__()
         self.adopt(s3d())
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.mobilenetv3 import InvertedResidual
 
 from kinegraph.stages.backbones.non_local import NonLocal
 
@@ -52,7 +51,7 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
             yield _last_norm(module), BRANCH_GAIN
             if module.downsample is not None:
                 yield module.downsample[1], LINEAR_GAIN
-        elif isinstance(module, InvertedResidual):
+        elif hasattr(module, "use_res_connect"):  # torchvision's InvertedResidual of MobileNetV3
             yield module.block[-1][1], BRANCH_GAIN if module.use_res_connect else LINEAR_GAIN
 
 
