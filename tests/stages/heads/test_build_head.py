@@ -154,7 +154,7 @@ def test_of_several_backbones_and_taps_none_is_guessed(spec: Spec) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gcn", {}, "no head 'gcn'; there are: avg_pool, proposal_pool, lstm, .*strg"),
+        ("gcn", {}, "no head 'gcn'; there are: avg_pool, proposal_pool, mlp, lstm, .*strg"),
         ("lstm", {"width": 3}, "no option 'width'; there are: backbone, tap, hidden, convolutions, dim, dropout"),
         ("strg", {"graphs": "front"}, "option graphs is 'front': .*'joint', 'similarity', 'spatial_temporal'"),
         ("atr", {"num_reasoners": 4}, "option num_reasoners is 4: .*less than or equal to 3"),
