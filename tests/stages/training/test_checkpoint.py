@@ -39,8 +39,9 @@ def _saved(folder: Path, clips: Any) -> Head:
     options = TrainOptions(head="lstm", seed=4)
     trained_on = {"train": None}
     record = describe_run(
-        head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES, trained_on=trained_on
-    )
+        head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES, trained_on=trained_on,
+        classes_from="classes.txt",
+    )  # fmt: skip
     save_run(folder, head, record)
     return head
 
@@ -81,6 +82,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "spec": {POOLED: [4, 8]},
         "num_classes": 3,
         "class_names": list(NAMES),
+        "classes_from": "classes.txt",
         "multi_label": False,
         "cache_fingerprint": "f00d",
         "features": FEATURES,
@@ -89,6 +91,14 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "trained_on": {"train": None},
         "finetune": None,
     }
+
+
+def test_a_record_of_before_has_no_source_of_its_classes(tmp_path: Path, clips: Any) -> None:
+    _saved(tmp_path, clips)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["classes_from"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert load_run(tmp_path)[1].classes_from == ""
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path, clips: Any) -> None:
