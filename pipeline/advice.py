@@ -104,7 +104,7 @@ def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
 
     The rate is None if the frames are spread evenly over the clip. Returns None if the rate depends on the video.
     """
-    if clips.sampling != "uniform" and isinstance(clips.fps, str):
+    if clips.is_annotated or (clips.sampling != "uniform" and isinstance(clips.fps, str)):
         return None
     fps = None if clips.sampling == "uniform" or isinstance(clips.fps, str) else clips.fps / every
     return Sampling(num_frames=clips.num_frames // every, fps=fps)

@@ -14,6 +14,7 @@ from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.options import DatasetOptions
+from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
 from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.options import StageOptions, need
 from kinegraph.stages.proposals.options import ProposalOptions
@@ -96,12 +97,19 @@ class Recipe(StageOptions):
         clips, has_windows = self.clips, self.clips.has_windows
         return Wanted(
             num_frames=clips.num_frames,
-            short=clips.short,
-            may_repeat=has_windows,
+            short="fail" if clips.is_annotated else clips.short,  # the last frame is none that was annotated
+            may_repeat=has_windows or clips.is_annotated,
             overlapping=has_windows,
             torchcodec_device=clips.torchcodec_device,
             **more,
         )
+
+    def check_annotated(self, key: str) -> None:
+        """Raises ValueError unless clips have the annotated frames of Action Genome. `key` is the option of the config
+        that needs them.
+        """
+        has_frames = self.clips.is_annotated and isinstance(self.dataset, ActionGenomeOptions)
+        need(has_frames, key, "action_genome", "only with dataset.kind action_genome and clips.sampling annotated")
 
     def check_every(self, key: str, every: int) -> None:
         """Raises ValueError if the number of frames of a clip is not a multiple of `every`.

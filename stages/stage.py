@@ -215,6 +215,10 @@ class StageKind(Protocol):
         """
         return None
 
+    def shares_file(self, recipe: Recipe, key: str) -> bool:
+        """Returns whether `file_of` maps all videos to one file. Otherwise two videos may not have the same file."""
+        return False
+
     def network(self, recipe: Recipe, key: str) -> str:
         """Returns the name of the network that `open` loads for the stage `key`, or "" where it loads no network."""
         return ""

@@ -58,6 +58,10 @@ def indexed(result: "Indexed", strict: bool) -> None:
         f"videos that are shorter than a window, and have no row without `tail: pad`: {len(result.without_window):,}",
         result.without_window,
     )
+    note_listed(
+        f"videos and intervals without an annotated frame, which have no row: {len(result.without_frame):,}",
+        result.without_frame,
+    )
 
 
 def _files(result: "Indexed", strict: bool) -> None:

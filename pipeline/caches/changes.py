@@ -181,7 +181,7 @@ def _check_fits(rows: list[ClipRow], config: Config, staging: Staging) -> None:
     row = rows[0]
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
-        interval=row.interval, frame_rate=row.frame_rate,
+        interval=row.interval, frame_rate=row.frame_rate, annotated_frames=(*dict.fromkeys(row.target_frames or ()),),
     )  # fmt: skip
     try:
         probe = probed(video, staging, config.clips.by_number)

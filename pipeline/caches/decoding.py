@@ -129,9 +129,12 @@ def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptio
             raise ConfigError(f"decode: times: given {odd[0]}, allowed: finite numbers of seconds")
         return ClipOptions(num_frames=1, crops=("full",))
     try:
-        return ClipOptions.model_validate({} if clips is None else clips)
+        options = ClipOptions.model_validate({} if clips is None else clips)
     except ValidationError as error:
         raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error, section="clips"))) from error
+    if options.is_annotated:
+        raise ConfigError("decode: clips.sampling: given 'annotated', which needs a data set; give the times instead")
+    return options
 
 
 def _interval(pair: Interval) -> Interval:

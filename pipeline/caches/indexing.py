@@ -19,6 +19,7 @@ from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches import windowed
+from kinegraph.pipeline.caches.annotated_frames import with_clips
 from kinegraph.pipeline.caches.declared import auto_shard_clips
 from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
 from kinegraph.pipeline.caches.kept_probes import KeptProbes, stamp_of
@@ -56,6 +57,8 @@ class Indexed:
     beyond_end: ids of intervals that begin before and end after the end of their video.
     after_end: ids of intervals that begin at or after the end of their video.
     without_window: ids of videos that are shorter than a window. They have no row.
+    without_frame: ids of videos and intervals without an annotated frame. With clips of annotated frames, they have no
+        row.
     splits: name of each split -> its numbers of videos, clips, hours and classes.
     left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
     warnings: sentences about labels that look like mistakes.
@@ -76,6 +79,7 @@ class Indexed:
     beyond_end: list[str]
     after_end: list[str]
     without_window: list[str]
+    without_frame: list[str]
     splits: dict[str, SplitSummary]
     left_out: dict[str, int]
     warnings: list[str]
@@ -108,6 +112,7 @@ class Indexed:
             "beyond_end": self.beyond_end,
             "after_end": self.after_end,
             "without_window": self.without_window,
+            "without_frame": self.without_frame,
             "warnings": self.warnings,
             "files": {split: asdict(files) for split, files in self.files.items()},
             "missing": {name: asdict(absent) for name, absent in self.missing.items()},
@@ -139,23 +144,21 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
     listing = list_videos(config.dataset, _counting(on_progress), tries=config.run.staging.tries)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
-    slides = config.clips.has_windows
-    if not slides:
+    if not config.clips.has_windows:
         Cache.create(config.cache, clips_options(config.clips), layout)
     probes = _probe_all(listing, config, storage, on_progress)
-    short: list[str] = []
-    if slides:
-        listing, probes, short = windowed.of_whole_videos(listing, probes, config.clips, may_be_empty=may_be_empty)
+    chosen = with_clips(listing, probes, config.clips, may_be_empty=may_be_empty)
+    listing, probes = chosen.listing, chosen.probes
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     old = list(cache.clips.rows()) if storage.exists(TABLE) else []
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
-    if slides:
-        rows += windowed.kept_rows(old, listing, probes, short)
+    if config.clips.has_windows or chosen.without_clip:
+        rows += windowed.kept_rows(old, chosen.listed, probes, chosen.without_clip)
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     _write(storage, listing, table)
-    if slides:
+    if config.clips.has_windows:
         write_annotations(storage, windowed.annotated(listing, probes, config.clips))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)
@@ -171,10 +174,12 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         complaints=_complaints(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
-        without_window=short,
+        without_window=chosen.without_clip if config.clips.has_windows else [],
+        without_frame=[] if config.clips.has_windows else chosen.without_clip,
         splits=summaries(listing, probes, Counter(row.split for row in table)),
         left_out=dict(listing.left_out),
-        warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
+        warnings=chosen.warnings
+        + label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
         files=files,
         missing=dict(listing.missing),
         classes_from=listing.classes_from,
@@ -358,7 +363,7 @@ def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -
     if isinstance(probe, DecodeError):
         clips: Iterable[Sampled | None] = [None] * options.per_video
     else:
-        clips = clips_of(options, probe.duration, video.interval, probe.frames)
+        clips = clips_of(options, probe.duration, video.interval, probe.frames, video.annotated_frames)
     for clip, taken in enumerate(clips):
         for crop in options.crop_names:
             shared: dict[str, Any] = {

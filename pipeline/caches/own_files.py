@@ -22,6 +22,8 @@ def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
     """Raises ConfigError if two of the videos named in `videos` would read the same file of boxes or scene graphs."""
     names = list(dict.fromkeys(videos))
     for key, file_of in files_of(recipe).items():
+        if kind_of(key).shares_file(recipe, key):
+            continue
         owner: dict[str, str] = {}
         for name in names:
             path = file_of(name)

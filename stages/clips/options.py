@@ -12,6 +12,7 @@ from kinegraph.stages.options import StageOptions, need
 
 MAX_ROWS = 10_000  # of one video
 HOPS = ("hop_frames", "hop_seconds")
+ANNOTATED = "annotated"  # the value of sampling for frames that a data set annotates
 NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
@@ -28,6 +29,10 @@ class ClipOptions(StageOptions):
 
     `sampling: windows` slides a window of `num_frames` frames over the whole video, so each video has its own number of
     clips. Intervals of a csv are then annotations of the video, and get no clips of their own.
+
+    `sampling: annotated` takes the frames that the owners of the data set annotated. It needs `dataset.kind:
+    action_genome`. Of n annotated frames of a video or interval, a clip has frame floor((i + 0.5) n / num_frames) for i
+    from 0, if n is at least `num_frames`. If there are fewer, the clip has all of them and repeats the last.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -37,11 +42,11 @@ class ClipOptions(StageOptions):
     frame_step: int = Field(
         1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every k-th frame"
     )
-    sampling: Literal["uniform", "dense", "centre", "windows"] = Field(
+    sampling: Literal["uniform", "dense", "centre", "windows", "annotated"] = Field(
         "dense",
         description="uniform: frames spread over the whole video; dense: frames at fps from the start, or "
         "from evenly spaced starts of several clips; centre: one clip at fps in the middle; windows: a clip every "
-        "hop_frames or hop_seconds",
+        "hop_frames or hop_seconds; annotated: the frames that the data set annotates",
     )
     hop_frames: int | None = Field(
         None, ge=1, le=1_000_000, description="of windows: frames at fps from one start to the next"
@@ -53,6 +58,11 @@ class ClipOptions(StageOptions):
         "drop",
         description="of windows, the end of the video. drop: only windows that fit; pad: a window begins at every hop, "
         "and the last frame is repeated; shift: drop, and one window more that ends with the video",
+    )
+    beyond_end: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="of annotated, what happens to a video with fewer frames than the annotations number, which shows "
+        "that the file is another encoding. refuse: its clips fail; leave_out: these frames are left out",
     )
     per_video: int = Field(1, ge=1, le=MAX_ROWS, description="clips per video, evenly spaced")
     crops: tuple[str, ...] = Field(
@@ -92,8 +102,15 @@ class ClipOptions(StageOptions):
 
     @property
     def by_number(self) -> bool:
-        """Returns whether frames are chosen by number (`fps: native`) in place of by time."""
-        return self.fps == NATIVE
+        """Returns whether frames are chosen by number in place of by time. That is so with `fps: native` and with
+        `sampling: annotated`.
+        """
+        return self.fps == NATIVE or self.is_annotated
+
+    @property
+    def is_annotated(self) -> bool:
+        """Returns whether a clip has the frames that the owners of the data set annotated."""
+        return self.sampling == ANNOTATED
 
     @property
     def has_windows(self) -> bool:
@@ -112,6 +129,17 @@ class ClipOptions(StageOptions):
         need(self.per_video == 1, "per_video", self.per_video, "1 with windows; the hop decides how many there are")
         allowed = "repeat_last with windows; tail says what happens at the end of a video"
         need(self.short == "repeat_last", "short", self.short, allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _annotated_frames_make_one_clip(self) -> "ClipOptions":
+        if not self.is_annotated:
+            with_what = f"refuse with sampling: {self.sampling}; leave_out needs {ANNOTATED}"
+            need(self.beyond_end == "refuse", "beyond_end", self.beyond_end, with_what)
+            return self
+        need(self.per_video == 1, "per_video", self.per_video, f"1 with sampling: {ANNOTATED}")
+        need(self.frame_step == 1, "frame_step", self.frame_step, f"1 with sampling: {ANNOTATED}")
+        need(self.short == "repeat_last", "short", self.short, f"repeat_last with sampling: {ANNOTATED}")
         return self
 
     @model_validator(mode="after")
@@ -143,7 +171,7 @@ def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
     number of clips per video nor the step between windows. The samplings `centre` and `windows` become `dense`, and
     every crop becomes `square`. Only the crop `full` is kept, because it changes the aspect ratio.
     """
-    kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", *HOPS)}
+    kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", "beyond_end", *HOPS)}
     if "crops" in kept:
         kept["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in kept["crops"]})
     if kept.get("sampling") in ("centre", WINDOWS):

@@ -5,7 +5,7 @@ with the numbers i = 0 to T - 1. A video or interval has n frames.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -31,14 +31,23 @@ class Sampled:
 
 
 def clips_of(
-    options: ClipOptions, duration: float, interval: Interval | None, frames: PresentedFrames | None
+    options: ClipOptions,
+    duration: float,
+    interval: Interval | None,
+    frames: PresentedFrames | None,
+    annotated: Sequence[int] = (),
 ) -> Iterator[Sampled]:
     """Yields a Sampled, the sampled frames, for each clip of a video, in the order of the clips.
 
     The video has `duration` seconds. The clips are taken from `interval`, or from the whole video if it is None.
     `frames` has the number and the times of the frames of the video, and is needed with `fps: native`. With the
-    sampling `windows`, the number of clips depends on the video, and `interval` has no effect.
+    sampling `windows`, the number of clips depends on the video, and `interval` has no effect. With the sampling
+    `annotated`, `annotated` are the numbers of the annotated frames of the video, from 0.
     """
+    if options.is_annotated:
+        assert frames is not None
+        yield annotated_clip(options, duration, interval, frames, annotated)
+        return
     if options.has_windows:
         windows = Windows.of(options, duration, frames)
         for window in range(windows.count):
@@ -69,6 +78,41 @@ def sampled(
     return Sampled(
         times=tuple(map(frames.seconds, frame_numbers)), interval=(start, max(start, end)), frames=frame_numbers
     )
+
+
+def annotated_clip(
+    options: ClipOptions,
+    duration: float,
+    interval: Interval | None,
+    frames: PresentedFrames,
+    annotated: Sequence[int],
+) -> Sampled:
+    """Returns the Sampled of the annotated frames of a video or interval, of which there must be at least one.
+
+    `annotated` are the numbers of the annotated frames of the video, from 0, ascending. Of n frames in the interval,
+    frame i of the clip is floor((i + 0.5) n / T) if n is at least T. If n is less, the clip has all n frames and
+    repeats the last. `duration` is that of the video in seconds, and `frames` has its frames.
+    """
+    T, within = options.num_frames, annotated_within(annotated, frames, interval)
+    n = len(within)
+    places = [(2 * i + 1) * n // (2 * T) for i in range(T)] if n >= T else [min(i, n - 1) for i in range(T)]
+    numbers = tuple(within[place] for place in places)
+    return Sampled(
+        times=tuple(map(frames.seconds, numbers)), interval=whole_or_part(duration, interval), frames=numbers
+    )
+
+
+def annotated_within(annotated: Sequence[int], frames: PresentedFrames, interval: Interval | None) -> list[int]:
+    """Returns those of the frame numbers `annotated` that are in `interval`, or all of them if it is None. Numbers
+    count from 0.
+
+    A frame that is shown when the interval starts, but began before it, is not in the interval. `frames` has the times
+    of the frames.
+    """
+    if interval is None:
+        return [*annotated]
+    start, end = (seconds - frames.slack_seconds for seconds in interval)
+    return [number for number in annotated if start <= frames.seconds(number) < end]
 
 
 def clip_frames(

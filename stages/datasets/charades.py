@@ -44,8 +44,7 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
     `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
     where a label file is missing or is not of Charades, and where no listed video is below `options.root`.
     """
-    class_of = _coded(options, CLASSES, "c", tries)
-    rows = [row for split in FILES for row in _rows(options, split, class_of, tries)]
+    class_of, rows = charades_rows(options, tries)
     changed: Counter[str] = Counter()
     without: list[Sample] = []
     if options.labels == "video":
@@ -69,6 +68,16 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
         attributes=_attributes(options, class_of, tries),
     )
     return listing_of_release(release, options.root, frame_rate=options.frame_rate, tries=tries)
+
+
+def charades_rows(options: CharadesOptions, tries: int = 1) -> tuple[dict[str, str], list[Row]]:
+    """Returns (code -> class, such as "c000" -> "c000 Holding some clothes", a Row for each line of the two csv files).
+
+    `tries` is how often a URL is requested while the network fails. Raises DatasetError where a file is missing or is
+    not of Charades.
+    """
+    class_of = _coded(options, CLASSES, "c", tries)
+    return class_of, [row for split in FILES for row in _rows(options, split, class_of, tries)]
 
 
 def _coded(options: CharadesOptions, name: str, letter: str, tries: int) -> dict[str, str]:

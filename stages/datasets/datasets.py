@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kinegraph.stages.datasets.action_genome import list_action_genome
 from kinegraph.stages.datasets.activitynet import list_activitynet
 from kinegraph.stages.datasets.charades import list_charades
 from kinegraph.stages.datasets.folder import list_folder
@@ -13,6 +14,7 @@ from kinegraph.stages.datasets.kinetics import list_kinetics
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from kinegraph.stages.datasets.owners_options import (
+    ActionGenomeOptions,
     ActivityNetOptions,
     CharadesOptions,
     Hmdb51Options,
@@ -39,6 +41,7 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
     SomethingSomethingOptions: list_something_something,
     KineticsOptions: list_kinetics,
     Hmdb51Options: list_hmdb51,
+    ActionGenomeOptions: list_action_genome,
 }
 
 

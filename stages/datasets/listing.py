@@ -22,7 +22,8 @@ class Video:
     place in the data set's list, from 0. `path` is a path or URL. `labels` are indices into `Listing.classes`.
     `interval` is (start, end) in seconds, or None for a whole video. `frame_rate` is set only for a video that is a
     folder of images. `images` describes these images, if the folder was listed already. `segments` are the labelled
-    parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them.
+    parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them. `annotated_frames` are the
+    numbers of the frames that the owners annotated, from 0, for the sampling `annotated`.
     """
 
     video_id: str
@@ -34,6 +35,7 @@ class Video:
     frame_rate: float | None = None
     images: NumberedImages | None = None
     segments: tuple[tuple[Interval, tuple[int, ...]], ...] = ()
+    annotated_frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from kinegraph.stages.options import ClassName, SplitName, StageOptions
-from kinegraph.stages.remote.urls import UrlError, checked
+from kinegraph.stages.remote.urls import FILE, UrlError, checked
 
 
 class OwnersOptions(StageOptions):
@@ -33,6 +33,37 @@ class Ucf101Options(OwnersOptions):
 
     kind: Literal["ucf101"]
     official_split: Literal[1, 2, 3] = Field(1, description="number of the official split")
+
+
+class ActionGenomeOptions(OwnersOptions):
+    """Action Genome (Ji et al. 2020), which annotates frames of Charades' videos. `annotations` has
+    object_bbox_and_relationship.pkl, person_bbox.pkl, object_classes.txt and relationship_classes.txt. The videos are
+    Charades' mp4 files, in any size, at their own frame rate.
+
+    The classes are Charades' 157 actions, in the order of Charades_v1_classes.txt. With `labels: interval`, each action
+    of a video is an interval with one label. With `labels: video`, a video has the labels of all its actions. Videos
+    without an annotated frame are left out.
+    """
+
+    kind: Literal["action_genome"]
+    charades: str | None = Field(
+        None,
+        description="folder of Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt; null: "
+        "`annotations`",
+    )
+    labels: Literal["video", "interval"] = Field(
+        "video", description="what has labels: a video, or each interval of it"
+    )
+
+    @property
+    def objects_file(self) -> str:
+        """Returns the path of the pickle with the objects and relations of all frames."""
+        return f"{self.annotations.removeprefix(FILE)}/object_bbox_and_relationship.pkl"
+
+    @property
+    def persons_file(self) -> str:
+        """Returns the path of the pickle with the persons of all frames."""
+        return f"{self.annotations.removeprefix(FILE)}/person_bbox.pkl"
 
 
 LeaveOut = Annotated[
@@ -183,6 +214,7 @@ class Hmdb51Options(OwnersOptions):
 
 OwnersDatasetOptions = (
     Ucf101Options
+    | ActionGenomeOptions
     | ActivityNetOptions
     | CharadesOptions
     | Thumos14Options

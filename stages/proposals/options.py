@@ -236,7 +236,25 @@ class GridOptions(SourceOptions):
         return self.cells[0] * self.cells[1]
 
 
+class ActionGenomeBoxOptions(SourceOptions):
+    """The boxes of Action Genome, from the annotations of the data set (`dataset.kind: action_genome`). They belong to
+    the frames of a clip, so `clips.sampling` must be `annotated`.
+
+    The visible objects of a frame come first, in the order of the file, with the score 1. Then come the persons, with
+    the score of the owners' detector. A frame with more than `top` boxes loses its last ones. A frame may have none.
+    """
+
+    source: Literal["action_genome"]
+    top: Top = 16
+
+
 ProposalOptions = Annotated[
-    TorchvisionOptions | TinyOptions | CheckpointOptions | Detectron2Options | FileOptions | GridOptions,
+    TorchvisionOptions
+    | TinyOptions
+    | CheckpointOptions
+    | Detectron2Options
+    | FileOptions
+    | GridOptions
+    | ActionGenomeBoxOptions,
     Field(discriminator="source"),
 ]

@@ -3,9 +3,12 @@
 The source runs once on the whole frames of a clip. Then each crop of the clip keeps the boxes that overlap the crop.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
@@ -19,16 +22,25 @@ class ProposalRunner:
     The runner keeps the proposals of the last clip, because the next rows may be further crops of the same clip.
     """
 
-    def __init__(self, options: ProposalOptions, device: torch.device) -> None:
-        self.options = options
-        self._source = build_source(options, device)
+    def __init__(
+        self,
+        options: ProposalOptions,
+        device: torch.device,
+        dataset: DatasetOptions | None = None,
+        file_of: Callable[[str], str] | None = None,
+    ) -> None:
+        """Loads the source. `dataset` has the options of the data set. `file_of` maps the id of a video to the file
+        that the source reads for it.
+        """
+        self.options, self._file_of = options, file_of
+        self._source = build_source(options, device, dataset)
         self.digest = self._source.digest
         self._last: tuple[str, ClipProposals | ProposalError] | None = None
 
     def run(self, batch: StageBatch) -> None:
         for slot in batch.slots:
             row, clip = batch.rows[slot], batch.clip(slot)
-            batch.note_file(slot, self.options.file_of(row.video_name))
+            batch.note_file(slot, self._file_of(row.video_name) if self._file_of else None)
             proposals = self._of_clip(row, clip)
             clip.whole = None  # the largest thing in memory
             if isinstance(proposals, ProposalError):
@@ -58,6 +70,7 @@ class ProposalRunner:
             pixels=clip.whole,
             numbers=clip.frame_numbers[::every],
             video_frames=clip.video_frames,
+            annotated=None if row.target_frames is None else row.target_frames[::every],
         )
         try:
             return self._source.propose(frames)

@@ -22,6 +22,9 @@ class ClipFrames:
 
     `numbers` [T] int64 are the numbers of the frames, counted from the start of the video, which has `video_frames`
     frames. They are right only if `takes_numbers` of the source's options is true.
+
+    `annotated` are the numbers of the frames, from 0, if the clip has frames that the data set annotates. Otherwise it
+    is None.
     """
 
     video_id: str
@@ -31,6 +34,7 @@ class ClipFrames:
     pixels: np.ndarray | None = None
     numbers: np.ndarray | None = None
     video_frames: int = 0
+    annotated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,15 @@ from typing import Any
 
 import torch
 
+from kinegraph.stages.datasets.options import DatasetOptions
+from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
+from kinegraph.stages.proposals.from_action_genome import GenomeBoxes
 from kinegraph.stages.proposals.from_detectron2 import Detectron2Source
 from kinegraph.stages.proposals.from_files import FileSource
 from kinegraph.stages.proposals.from_networks import NetworkSource
 from kinegraph.stages.proposals.grid import GridSource
 from kinegraph.stages.proposals.options import (
+    ActionGenomeBoxOptions,
     CheckpointOptions,
     Detectron2Options,
     FileOptions,
@@ -30,11 +34,16 @@ SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
 }
 
 
-def build_source(options: ProposalOptions, device: torch.device) -> ProposalSource:
+def build_source(
+    options: ProposalOptions, device: torch.device, dataset: DatasetOptions | None = None
+) -> ProposalSource:
     """Returns the ProposalSource that `options` name, with its network loaded. A worker process calls this function
-    once.
+    once. `dataset` has the options of the data set. The source `action_genome` needs them.
 
     Raises WeightsError if weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing, or if the source cannot run with these options on `device`.
     """
+    if isinstance(options, ActionGenomeBoxOptions):
+        assert isinstance(dataset, ActionGenomeOptions)
+        return GenomeBoxes(options, dataset.annotations)
     return SOURCES[type(options)](options, device)

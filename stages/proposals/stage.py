@@ -11,10 +11,11 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import CLIPS, proposal_arrays
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.stage import Stage
+from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
 from kinegraph.stages.decode.wanted import Wanted, WholeFrame
 from kinegraph.stages.options import under
 from kinegraph.stages.proposals.catalogue import entry
-from kinegraph.stages.proposals.options import FileOptions, ProposalOptions
+from kinegraph.stages.proposals.options import ActionGenomeBoxOptions, FileOptions, ProposalOptions
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Facts, Rows, StageKind
 from kinegraph.stages.weights.sources import check_word
@@ -46,6 +47,8 @@ class Proposals(StageKind):
         if recipe.proposals is None:
             return
         recipe.check_every("proposals.every", recipe.proposals.every)
+        if isinstance(recipe.proposals, ActionGenomeBoxOptions):
+            recipe.check_annotated("proposals.source")
         if recipe.proposals.network is not None:
             with under("proposals.weights"):
                 check_word(recipe.proposals.weights_word, entry(recipe.proposals.network).weights)
@@ -58,8 +61,13 @@ class Proposals(StageKind):
         return recipe.wanted(whole=whole, numbered=options.takes_numbers)
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        options = _options(recipe)
+        options, dataset = _options(recipe), recipe.dataset
+        if isinstance(options, ActionGenomeBoxOptions) and isinstance(dataset, ActionGenomeOptions):
+            return lambda _: dataset.persons_file
         return options.file_of if isinstance(options, FileOptions) else None
+
+    def shares_file(self, recipe: Recipe, key: str) -> bool:
+        return isinstance(recipe.proposals, ActionGenomeBoxOptions)
 
     def network(self, recipe: Recipe, key: str) -> str:
         options = _options(recipe)
@@ -68,7 +76,7 @@ class Proposals(StageKind):
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "ProposalRunner":
         from kinegraph.stages.proposals.run import ProposalRunner
 
-        return ProposalRunner(_options(recipe), device)
+        return ProposalRunner(_options(recipe), device, recipe.dataset, self.file_of(recipe, key))
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
         """Yields (array name, kind of problem) for each array with an impossible value, such as a count above N or
@@ -99,6 +107,8 @@ class Proposals(StageKind):
         return (SCORES,) if has_none else ()
 
     def depends_on(self, stage: Stage) -> tuple[Facts, ...]:
+        if stage.options.get("source") == "action_genome":
+            return ("numbers",)
         if stage.options.get("source") != "file":
             return ()
         return ("times", "numbers") if stage.options.get("frames") == "index" else ("times",)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kinegraph.stages.options import StageOptions
-from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, resolved
+from kinegraph.stages.scene_graphs.vocabulary import NAMED, Vocabulary, resolved
 from kinegraph.stages.video_files import check_pattern, path_for
 
 INTERACTION_RELATIONS = (
@@ -112,4 +112,38 @@ class InteractionGraphOptions(StageOptions):
         return self.model_dump(mode="json") | {"vocabulary": self.vocabulary.model_dump(mode="json")}
 
 
-GraphOptions = Annotated[GraphFileOptions | InteractionGraphOptions, Field(discriminator="source")]
+class ActionGenomeGraphOptions(StageOptions):
+    """The scene graphs of Action Genome, from the annotations of the data set (`dataset.kind: action_genome`). They
+    belong to the frames of a clip, so `clips.sampling` must be `annotated`.
+
+    The objects of a graph are those that the frame shows, in the order of the file. Objects that the file lists as not
+    visible are left out. A frame that a clip repeats has one graph.
+    """
+
+    source: Literal["action_genome"]
+    num_relations: Literal[25, 26] = Field(25, description="26: with otherrelationship, which papers do not count")
+    max_objects: int = Field(
+        16, ge=1, le=10_000, description="most objects of a graph; a frame with more fails its clips"
+    )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return NAMED["action_genome_26" if self.num_relations == 26 else "action_genome"]
+
+    @property
+    def frame_step(self) -> int | None:
+        return 1
+
+    def shape(self, clip_frames: int) -> tuple[int, int, int]:
+        return clip_frames, self.max_objects, self.num_relations
+
+    def file_of(self, video_id: str) -> str | None:
+        return None
+
+    def recorded(self) -> dict[str, Any]:
+        return self.model_dump(mode="json") | {"vocabulary": self.vocabulary.model_dump(mode="json")}
+
+
+GraphOptions = Annotated[
+    GraphFileOptions | InteractionGraphOptions | ActionGenomeGraphOptions, Field(discriminator="source")
+]

@@ -1,5 +1,7 @@
 """Takes the scene graphs of each clip from their source. Imports no torch."""
 
+from collections.abc import Callable
+
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.scene_graphs.options import GraphOptions
 from kinegraph.stages.scene_graphs.source import GraphError
@@ -12,13 +14,18 @@ class GraphRunner:
 
     digest = ""
 
-    def __init__(self, options: GraphOptions, dataset: DatasetOptions | None) -> None:
-        self.options, self._source = options, build_graph_source(options, dataset)
+    def __init__(
+        self, options: GraphOptions, dataset: DatasetOptions | None, file_of: Callable[[str], str] | None
+    ) -> None:
+        """Builds the source that `options` and `dataset` describe. `file_of` maps the id of a video to the file that
+        the source reads for it.
+        """
+        self._file_of, self._source = file_of, build_graph_source(options, dataset)
 
     def run(self, batch: StageBatch) -> None:
         for slot in batch.slots:
             row = batch.rows[slot]
-            batch.note_file(slot, self.options.file_of(row.video_name))
+            batch.note_file(slot, self._file_of(row.video_name) if self._file_of else None)
             try:
                 graphs = self._source.graphs(row, batch.clip(slot).frame_times)
             except GraphError as error:

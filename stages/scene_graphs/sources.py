@@ -1,19 +1,24 @@
 """Builds the source of scene graphs that a config names. Imports no torch."""
 
 from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
+from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
+from kinegraph.stages.scene_graphs.from_action_genome import GenomeGraphs
 from kinegraph.stages.scene_graphs.from_files import FileGraphs
 from kinegraph.stages.scene_graphs.from_interactions import InteractionGraphs
-from kinegraph.stages.scene_graphs.options import GraphFileOptions, GraphOptions
+from kinegraph.stages.scene_graphs.options import ActionGenomeGraphOptions, GraphFileOptions, GraphOptions
 from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
     """Returns the GraphSource (the source of scene graphs) that `options` describe.
 
-    `dataset` has the options of the data set. It is needed only for scene graphs with `source: interactions`, and must
-    then be an InteractionsOptions.
+    `dataset` has the options of the data set. It is not needed for graphs from files. With `source: interactions` it
+    must be an InteractionsOptions, and with `source: action_genome` an ActionGenomeOptions.
     """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)
+    if isinstance(options, ActionGenomeGraphOptions):
+        assert isinstance(dataset, ActionGenomeOptions)
+        return GenomeGraphs(options, dataset.annotations)
     assert isinstance(dataset, InteractionsOptions)
     return InteractionGraphs(options, dataset.seed)

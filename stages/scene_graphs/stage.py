@@ -10,9 +10,15 @@ import numpy as np
 from kinegraph.cache_schemas.arrays import CLIPS, graph_arrays
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.datasets.options import InteractionsOptions
+from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
 from kinegraph.stages.generated.interactions import GENERATOR_VERSION
 from kinegraph.stages.recipe import Recipe
-from kinegraph.stages.scene_graphs.options import GraphFileOptions, GraphOptions, InteractionGraphOptions
+from kinegraph.stages.scene_graphs.options import (
+    ActionGenomeGraphOptions,
+    GraphFileOptions,
+    GraphOptions,
+    InteractionGraphOptions,
+)
 from kinegraph.stages.stage import Facts, Rows, StageKind
 
 if TYPE_CHECKING:
@@ -43,15 +49,22 @@ class SceneGraphs(StageKind):
             recipe.check_every("graphs.every", recipe.graphs.every)
             if not isinstance(recipe.dataset, InteractionsOptions):
                 raise ValueError("graphs.source: given 'interactions', allowed: only with dataset.kind interactions")
+        if isinstance(recipe.graphs, ActionGenomeGraphOptions):
+            recipe.check_annotated("graphs.source")
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        options = _options(recipe)
+        options, dataset = _options(recipe), recipe.dataset
+        if isinstance(options, ActionGenomeGraphOptions) and isinstance(dataset, ActionGenomeOptions):
+            return lambda _: dataset.objects_file
         return options.file_of if isinstance(options, GraphFileOptions) else None
+
+    def shares_file(self, recipe: Recipe, key: str) -> bool:
+        return isinstance(recipe.graphs, ActionGenomeGraphOptions)
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "GraphRunner":
         from kinegraph.stages.scene_graphs.run import GraphRunner
 
-        return GraphRunner(_options(recipe), recipe.dataset)
+        return GraphRunner(_options(recipe), recipe.dataset, self.file_of(recipe, key))
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
         """Yields (array name, kind of problem) for each array with an impossible value. An example is a relation of an
@@ -77,7 +90,7 @@ class SceneGraphs(StageKind):
             yield "graphs/relations", "relations"
 
     def depends_on(self, stage: Stage) -> tuple[Facts, ...]:
-        return "times", "span"
+        return ("times", "span", "numbers") if stage.options.get("source") == "action_genome" else ("times", "span")
 
 
 def _options(recipe: Recipe) -> GraphOptions:

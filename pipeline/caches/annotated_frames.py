@@ -1,0 +1,126 @@
+"""The part of `kinegraph index` that finds the videos with a clip, by windows or by annotated frames. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches import windowed
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.clips.sampling import annotated_within
+from kinegraph.stages.datasets.listing import Listing, Video
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.timeline import PresentedFrames
+
+Probes = Mapping[str, Probe | DecodeError]
+MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none of its intervals
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithClips:
+    """The videos and intervals that have a clip. `listing` has them, and `listed` also has those without. With windows,
+    both have whole videos. `probes` maps the path of each video to its facts or to an error.
+
+    `without_clip` are the ids of the videos and intervals that have none. They get no row. `warnings` are sentences
+    about files that seem to be other encodings than the owners'.
+    """
+
+    listing: Listing
+    listed: Listing
+    probes: dict[str, Probe | DecodeError]
+    without_clip: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool) -> WithClips:
+    """Returns the WithClips of the data set `listing`. `probes` maps the path of each video to its facts, or to the
+    error if it cannot be opened.
+
+    Raises ConfigError if every video is shorter than a window and `may_be_empty` is false, and if annotated frames are
+    asked of a data set that has none.
+    """
+    if options.has_windows:
+        whole, checked, short = windowed.of_whole_videos(listing, probes, options, may_be_empty=may_be_empty)
+        return WithClips(listing=whole, listed=whole, probes=checked, without_clip=short)
+    if options.is_annotated:
+        return with_frames(listing, probes, options)
+    return WithClips(listing=listing, listed=listing, probes={**probes})
+
+
+def with_frames(listing: Listing, probes: Probes, options: ClipOptions) -> WithClips:
+    """Returns the WithClips of the data set `listing`. `probes` maps the path of a video to its facts.
+
+    A file with fewer frames than an annotation numbers gets an error in place of its facts. With `clips.beyond_end:
+    leave_out`, the video loses these annotations instead. Raises ConfigError if the data set has no annotated frames.
+    """
+    if not any(video.annotated_frames for video in listing.videos):
+        raise ConfigError("clips.sampling: given 'annotated', allowed: only with dataset.kind action_genome")
+    leaves_out = options.beyond_end == "leave_out"
+    checked = {**probes}
+    kept, without, left_out = list[Video](), list[str](), dict[str, int]()
+    for video in listing.videos:
+        frames = _frames(probes[video.path])
+        if frames is None:
+            kept.append(video)
+            continue
+        there = tuple(number for number in video.annotated_frames if number < frames.number)
+        if num_beyond := len(video.annotated_frames) - len(there):
+            left_out[video.path] = num_beyond
+            if not leaves_out:
+                checked[video.path] = _other_encoding(video, frames)
+        if there and not annotated_within(there, frames, video.interval):
+            without.append(video.video_id)
+        elif there or not leaves_out:
+            kept.append(replace(video, annotated_frames=there))
+        else:
+            without.append(video.video_id)
+    warnings = []
+    if leaves_out and left_out:
+        warnings.append(
+            f"{counted(sum(left_out.values()), 'annotated frame')} beyond the end of {counted(len(left_out), 'file')} "
+            f"left out (clips.beyond_end), first {next(iter(left_out))}. These files are other encodings."
+        )
+    return WithClips(
+        listing=replace(listing, videos=tuple(kept)), listed=listing, probes=checked, without_clip=without,
+        warnings=[*warnings, *_about_rates(listing, checked)],
+    )  # fmt: skip
+
+
+def _frames(probe: Probe | DecodeError) -> PresentedFrames | None:
+    return None if isinstance(probe, DecodeError) else probe.frames
+
+
+def _other_encoding(video: Video, frames: PresentedFrames) -> DecodeError:
+    return DecodeError(
+        "unreadable",
+        f"frame {video.annotated_frames[-1] + 1} is annotated, and the file has {counted(frames.number, 'frame')} at "
+        f"{frames.rate:g} a second. It is another encoding of the video: get the owners' file, or set "
+        "clips.beyond_end: leave_out",
+    )
+
+
+def _about_rates(listing: Listing, probes: Probes) -> list[str]:
+    """Returns a sentence if some videos have most of their annotated frames outside all of their intervals. The list is
+    empty if there is no such video, and if the data set lists whole videos.
+
+    Action Genome's frames come from the intervals of actions. So the file then has another frame rate than the owners'.
+    """
+    of_path: dict[str, list[Video]] = {}
+    for video in listing.videos:
+        if video.interval is not None:
+            of_path.setdefault(video.path, []).append(video)
+    strange = []
+    for path, videos in of_path.items():
+        if (frames := _frames(probes[path])) is None:
+            continue
+        numbers = videos[0].annotated_frames
+        inside = {number for video in videos for number in annotated_within(numbers, frames, video.interval)}
+        if len(numbers) - len(inside) > MOST_OUTSIDE * len(numbers):
+            strange.append(path)
+    if not strange:
+        return []
+    return [
+        f"{counted(len(strange), 'video has', 'videos have')} most of the annotated frames outside of all intervals, "
+        f"first {strange[0]}. Has the file another frame rate than the owners'?"
+    ]

@@ -1,0 +1,141 @@
+"""Defines the annotated frames of Action Genome as columns of numbers, so that all of them fit into memory. Torch-free.
+
+Shapes: V videos, F frames of all videos, K objects of all frames, P persons of all frames.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from kinegraph.stages.scene_graphs.vocabulary import NAMED
+
+VOCABULARY = NAMED["action_genome_26"]
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenomeObject:
+    """An object in an annotated frame. `class_number` counts the lines of object_classes.txt from 0, and `relations`
+    are line numbers of relationship_classes.txt.
+
+    An object that the frame does not show has `is_visible` False, no box and no relations. `box_xyxy` is in pixels of
+    the frame from which the annotations were made.
+    """
+
+    class_number: int
+    is_visible: bool
+    box_xyxy: tuple[float, float, float, float] | None
+    relations: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenomeFrame:
+    """An annotated frame. `number` counts the frames of the video from 1. `size` is (width, height) in pixels.
+
+    `persons_xyxy` [n, 4] float32 are the boxes of the persons that a detector found, in the unit of `size`.
+    `person_scores` [n] float32 belong to them. The frame may show no person, and no object.
+    """
+
+    number: int
+    size: tuple[int, int]
+    persons_xyxy: np.ndarray
+    person_scores: np.ndarray
+    objects: tuple[GenomeObject, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenomeFrames:
+    """All annotated frames of Action Genome.
+
+    `videos` [V] are the names of the videos without the ending .mp4, sorted. `is_test` [V] bool is true for the videos
+    of the split test. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1, in the
+    order of time. `numbers` [F] int32 are their numbers in the video, from 1, and `sizes` [F, 2] int32 are (width,
+    height) in pixels.
+
+    The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` - 1, in the order of the file.
+    `classes` [K] int16 are class numbers. `visible` is [K] bool. `boxes_xywh` [K, 4] float64 is NaN for an object that
+    is not visible. Bit r of `relations` [K] uint32 says whether the object has the relation r.
+
+    The persons of frame f have the indices `person_starts[f]` to `person_starts[f + 1]` - 1. `persons_xyxy` is [P, 4]
+    float32 and `person_scores` [P] float32.
+    """
+
+    videos: np.ndarray
+    is_test: np.ndarray
+    frame_starts: np.ndarray
+    numbers: np.ndarray
+    sizes: np.ndarray
+    object_starts: np.ndarray
+    classes: np.ndarray
+    visible: np.ndarray
+    boxes_xywh: np.ndarray
+    relations: np.ndarray
+    person_starts: np.ndarray
+    persons_xyxy: np.ndarray
+    person_scores: np.ndarray
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {str(name): place for place, name in enumerate(self.videos)}
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._place
+
+    def split_of(self, video: str) -> str:
+        """Returns the split of the video with the name `video`: train or test."""
+        return SPLITS[int(self.is_test[self._place[video]])]
+
+    def numbers_of(self, video: str) -> np.ndarray:
+        """Returns the numbers of the annotated frames of the video `video`, ascending, from 1."""
+        return self.numbers[self._range(video)]
+
+    def frame(self, video: str, number: int) -> GenomeFrame | None:
+        """Returns the frame `number`, from 1, of the video `video`, or None if it is not annotated."""
+        if video not in self:
+            return None
+        rows = self._range(video)
+        place = rows.start + int(np.searchsorted(self.numbers[rows], number))
+        if place == rows.stop or self.numbers[place] != number:
+            return None
+        persons = slice(self.person_starts[place], self.person_starts[place + 1])
+        width, height = self.sizes[place].tolist()
+        return GenomeFrame(
+            number=number,
+            size=(width, height),
+            persons_xyxy=self.persons_xyxy[persons],
+            person_scores=self.person_scores[persons],
+            objects=tuple(map(self._object, range(self.object_starts[place], self.object_starts[place + 1]))),
+        )
+
+    def _range(self, video: str) -> slice:
+        place = self._place[video]
+        return slice(int(self.frame_starts[place]), int(self.frame_starts[place + 1]))
+
+    def _object(self, place: int) -> GenomeObject:
+        x, y, width, height = self.boxes_xywh[place].tolist()
+        is_visible, bits = bool(self.visible[place]), int(self.relations[place])
+        return GenomeObject(
+            class_number=int(self.classes[place]),
+            is_visible=is_visible,
+            box_xyxy=(x, y, x + width, y + height) if is_visible else None,
+            relations=tuple(number for number in range(len(VOCABULARY.relations)) if bits >> number & 1),
+        )
+
+    def usual_counts(self) -> Iterator[tuple[str, int, int]]:
+        """Yields (split, number of videos, number of frames) for each split, as papers count.
+
+        They count frames with a person and a visible object, in videos with more than two such frames.
+        """
+        has_person = np.diff(self.person_starts) > 0
+        num_visible = np.concatenate([[0], np.cumsum(self.visible)])
+        counts = has_person & (num_visible[self.object_starts[1:]] > num_visible[self.object_starts[:-1]])
+        so_far = np.concatenate([[0], np.cumsum(counts)])
+        of_video = so_far[self.frame_starts[1:]] - so_far[self.frame_starts[:-1]]
+        for split, is_test in zip(SPLITS, (False, True), strict=True):
+            kept = of_video[(self.is_test == is_test) & (of_video > 2)]
+            yield split, len(kept), int(kept.sum())
+
+
+COLUMNS = tuple(field.name for field in fields(GenomeFrames))

@@ -1,0 +1,61 @@
+"""Takes the scene graphs of clips from the annotations of Action Genome. Imports no torch."""
+
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.action_genome.errors import ReleaseError
+from kinegraph.stages.action_genome.frames import VOCABULARY, GenomeFrame, GenomeFrames
+from kinegraph.stages.action_genome.release import open_release
+from kinegraph.stages.scene_graphs.options import ActionGenomeGraphOptions
+from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
+
+
+class GenomeGraphs:
+    """A source of scene graphs for clips of annotated frames. Frame i of a clip has graph i, and a repeated frame has
+    none. `folder` has the two pickles, which are read for the first clip.
+    """
+
+    def __init__(self, options: ActionGenomeGraphOptions, folder: str) -> None:
+        self.options, self.folder = options, folder
+        kept = options.vocabulary.relations
+        self._kept = {number: kept.index(name) for number, name in enumerate(VOCABULARY.relations) if name in kept}
+
+    def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
+        try:
+            frames = open_release(self.folder)
+        except ReleaseError as error:
+            raise GraphError("unreadable", str(error)) from error
+        out = ClipGraphs.empty(self.options.shape(len(frame_times)))
+        for t, number in enumerate(dict.fromkeys(row.target_frames or ())):
+            out.times[t] = max(0.0, frame_times[t] - row.start_seconds)
+            self._fill(out, t, annotated_frame(frames, row, number))
+        return out
+
+    def _fill(self, out: ClipGraphs, t: int, frame: GenomeFrame) -> None:
+        """Sets graph number `t` of `out` to the visible objects of `frame`. Raises GraphError if they are too many."""
+        visible = [listed for listed in frame.objects if listed.is_visible]
+        if len(visible) > self.options.max_objects:
+            raise GraphError(
+                "unreadable",
+                f"frame {frame.number} shows {counted(len(visible), 'object')}, graphs.max_objects is "
+                f"{self.options.max_objects}: raise it",
+            )
+        out.count[t] = len(visible)
+        for place, listed in enumerate(visible):
+            out.objects[t, place] = listed.class_number
+            out.linked[t, place] = bool(listed.relations)
+            out.relations[t, place, [self._kept[r] for r in listed.relations if r in self._kept]] = 1
+
+
+def annotated_frame(frames: GenomeFrames, row: ClipRow, number: int) -> GenomeFrame:
+    """Returns the annotated frame `number`, from 0, of the video of `row`.
+
+    Raises GraphError if it is not annotated, because the annotations have changed since `index` ran.
+    """
+    frame = frames.frame(PurePosixPath(row.video_name).stem, number + 1)
+    if frame is None:
+        raise GraphError("missing", f"frame {number + 1} of {row.video_name} is not annotated now, as it was for index")
+    return frame
