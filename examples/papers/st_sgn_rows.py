@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from examples.papers.table import Keys, Row, clips_of, dataset, training
+from examples.papers.table import Keys, Row, clips_of, listed, training
 
 ST_SGN_ADAMW: Keys = {  # stops after more than three epochs without a lower validation loss
     "optimizer": "adamw",
@@ -67,7 +67,7 @@ def st_sgn_rows() -> Iterator[Row]:
             graphs = {"source": "file", "files": "graphs/{stem}.json", "vocabulary": "action_genome"}
             base = {
                 "cache": f"out/papers/action_genome/{task}",
-                **dataset("action_genome", annotations),
+                **listed("action_genome", annotations),
                 "dataset.multi_label": task == "videos",
                 **clips_of(1, 1, sampling="uniform"),
                 "graphs": graphs | {"max_frames": max_frames},

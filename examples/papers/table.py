@@ -144,8 +144,22 @@ def _disk(document: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def dataset(name: str, annotations: str = "") -> Keys:
-    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations or name}.csv"}}
+OWNERS: dict[str, Keys] = {  # name of a data set -> its adapter
+    "charades": {"kind": "charades"},
+    "something_v1": {"kind": "something_something", "version": 1},
+    "something_v2": {"kind": "something_something", "version": 2},
+    "kinetics400": {"kind": "kinetics", "version": 400},
+}
+
+
+def dataset(name: str) -> Keys:
+    """Returns the section `dataset` of a data set in its owners' layout."""
+    return {"dataset": {**OWNERS[name], "root": f"videos/{name}", "annotations": f"annotations/{name}"}}
+
+
+def listed(name: str, annotations: str) -> Keys:
+    """Returns the section `dataset` of a data set that a csv lists."""
+    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations}.csv"}}
 
 
 def clips_of(num_frames: int, per_video: int, **more: Any) -> Keys:
