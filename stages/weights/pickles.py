@@ -39,7 +39,8 @@ def read_pickle(path: Path) -> Any:
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
     except Exception as error:  # the unpickler raises errors of any type for a damaged stream
-        raise WeightsError(f"{path}: is no pickle of numpy arrays, or a damaged one: {error}") from error
+        words = str(error) or "it ends too early"
+        raise WeightsError(f"{path}: is no pickle of numpy arrays, or a damaged one: {words}") from error
 
 
 class NumberType:
