@@ -108,6 +108,7 @@ class _ProbeThreads:
                 answer: ProbeAnswer | BaseException = self._probe(path)
             except BaseException as error:
                 answer = error
+            self._begun.pop(path, None)  # here: answers may wait in thousands, and each look goes over all that began
             gives_way = path in self._hanging  # another thread has replaced this one
             self._done.put((path, answer))
             if gives_way:
