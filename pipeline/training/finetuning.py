@@ -42,6 +42,7 @@ from kinegraph.stages.training.checkpoint import (
     load_record,
     require_free,
 )
+from kinegraph.stages.training.epoch_clips import with_views_per_epoch
 from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.options import HEAD
 from kinegraph.stages.training.state import STATE_FILE
@@ -107,6 +108,7 @@ def finetune(
         device, is_first = together.own_device(device), together.rank() == 0
         online = online_head(config, start, device)
         clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config, device)))
+        options = with_views_per_epoch(options, clips)
         if is_first:
             if overwrite:
                 discard(folder)

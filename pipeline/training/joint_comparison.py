@@ -105,6 +105,8 @@ def _finished(config: Config, folder: Path) -> TunedRun | None:
         return None
     start, record = start_of(config, Cache(config.cache), allow_code=False), load_record(folder)
     options = config.finetune.model_copy(update={"head": start.record.head}).shared_with_train
+    if options.views_per_epoch is None:  # the record has what it means for the clips
+        options = options.model_copy(update={"views_per_epoch": record.train.views_per_epoch})
     identity = {"start": str(start.folder)} | identity_of(config, start)
     if (record.train, record.finetune) != (options, identity):
         return None

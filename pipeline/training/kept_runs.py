@@ -12,9 +12,11 @@ from kinegraph.cache_schemas.fingerprint import differences
 from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.results import comparable
+from kinegraph.pipeline.training.starting_weights import with_digest
 from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
 from kinegraph.stages.training.clips import identified
+from kinegraph.stages.training.epoch_clips import with_views_per_epoch
 from kinegraph.stages.training.videos import Samples, samples_of
 
 WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other seeds of its head."
@@ -31,9 +33,12 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
     readable = cache.readable()
 
     @cached
+    def samples(reads: tuple[str, ...], over: str, max_windows: int | None, split: str) -> Samples:
+        return samples_of(CachedClips(cache, reads, split), over, max_windows)
+
+    @cached
     def now(reads: tuple[str, ...], over: str, max_windows: int | None, *splits: str | None) -> dict[str, Any]:
-        clips = [CachedClips(cache, reads, split) if split else None for split in splits]
-        return trained_on(cache, *(None if split is None else samples_of(split, over, max_windows) for split in clips))
+        return trained_on(cache, *(samples(reads, over, max_windows, split) if split else None for split in splits))
 
     own = {run.folder: run for run in wanted}
     beside = {folder: run for run in wanted for folder in _other_seeds(run) if folder not in own}
@@ -45,9 +50,9 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
             raise RunExists(f"{folder} holds a run on {absent}, which {config.cache} does not have: {WAYS_OUT}")
         if folder in beside:
             options = options.model_copy(update={"seed": record.train.seed})
-        learnt = {}
-        if record.trained_on:
-            learnt = now(record.reads, options.over, options.max_windows, options.train_split, options.val_split)
+        learning = record.reads, options.over, options.max_windows
+        options = with_views_per_epoch(with_digest(options), samples(*learning, options.train_split))
+        learnt = now(*learning, options.train_split, options.val_split) if record.trained_on else {}
         features = features_fingerprint(cache, record.reads)
         if record.cache_fingerprint == features_fingerprint(cache, record.reads, before_upgrade=True):
             features = record.cache_fingerprint  # it was trained before the cache was upgraded

@@ -21,6 +21,7 @@ from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
 from kinegraph.stages.training.checkpoint import CODE_FILE
+from kinegraph.stages.training.epoch_clips import EpochClips
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
 from kinegraph.stages.training.schedules import Schedule
@@ -75,9 +76,17 @@ def run_training(
     The state of the training is written to `folder`, the folder of the run. A run that was interrupted continues from
     this state. A TensorBoard log is written there too, if `options` ask for one. `place` is the place of the run in the
     table of runs. `on_epoch` is called with (`place`, EpochRecord) after each epoch. `on_step` is called with (`place`,
-    StepRecord) during an epoch.
+    StepRecord) during an epoch. `options` must be those that `with_views_per_epoch` returns.
     """
-    schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+    num_clips = len(EpochClips(clips, options))
+    if num_clips < len(clips):
+        log.info(
+            "each epoch sees one clip of each video, drawn anew: %d of %d clips. `%s.views_per_epoch: all` shows all",
+            num_clips,
+            len(clips),
+            options.section,
+        )
+    schedule = Schedule(options=options, steps_per_epoch=math.ceil(num_clips / options.batch_size))
     place = replace(place, num_epochs=schedule.num_epochs)
     logs = options.tensorboard and together.rank() == 0
     with scalar_log(folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:

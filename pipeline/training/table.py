@@ -28,6 +28,7 @@ from kinegraph.pipeline.training.one_run import (
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import RunResults, read_results, write_results
 from kinegraph.pipeline.training.samples import opened_samples
+from kinegraph.pipeline.training.starting_weights import start_from, with_digest
 from kinegraph.pipeline.training.trainable import build_for, require_trainable
 from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
 from kinegraph.stages.device import pick_device
@@ -42,6 +43,7 @@ from kinegraph.stages.training.checkpoint import (
     save_run,
 )
 from kinegraph.stages.training.engine import TrainingDiverged
+from kinegraph.stages.training.epoch_clips import with_views_per_epoch
 from kinegraph.stages.training.options import HEAD, TrainOptions
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.state import remove_state
@@ -290,7 +292,11 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
     device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):
         head = build_for(cache, options, job.wanted.code)
+    if options.start_from is not None:
+        start_from(head, Path(options.start_from), cache)
+        options = with_digest(options)
     clips = opened_samples(cache, head, options.train_split, options, preload=options.preload)
+    options = with_views_per_epoch(options, clips)
     val_clips = None
     if options.val_split:
         val_clips = opened_samples(cache, head, options.val_split, options, preload=options.preload)

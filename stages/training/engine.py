@@ -25,6 +25,7 @@ from kinegraph.stages.training.clips import (
     read_batches,
     require_finite,
 )
+from kinegraph.stages.training.epoch_clips import EpochClips, with_views_per_epoch
 from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
 from kinegraph.stages.training.losses import class_weights, clip_loss, clip_weights
 from kinegraph.stages.training.optimizers import build_ema, build_optimizer
@@ -73,8 +74,10 @@ class Training:
     def __init__(
         self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
     ) -> None:
-        self.head, self.clips, self.val_clips, self.options, self.device = head, clips, val_clips, options, device
-        self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+        self.head, self.clips, self.val_clips, self.device = head, clips, val_clips, device
+        self.options = options = with_views_per_epoch(options, clips)
+        self.epoch_clips = EpochClips(clips, options)
+        self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(self.epoch_clips) / options.batch_size))
         self.network = together.in_step(head, device)
         self.optimizer, self.ema = build_optimizer(head, options), build_ema(head, options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
@@ -199,7 +202,8 @@ class Training:
         If the run ends within this epoch, only the clips of the remaining steps are returned.
         """
         self.order.set_state(self.epoch_order)
-        order = torch.randperm(len(self.clips), generator=self.order)
+        indices = self.epoch_clips.indices(len(self.history) + 1)
+        order = indices[torch.randperm(len(indices), generator=self.order)]
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
@@ -252,7 +256,7 @@ class Training:
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None
-        clips = min(self.step_of_epoch * self.options.batch_size, len(self.clips))
+        clips = min(self.step_of_epoch * self.options.batch_size, len(self.epoch_clips))
         return StepRecord(
             epoch=len(self.history) + 1,
             step=self.step,
@@ -272,7 +276,9 @@ class Training:
             group["lr"] = self.options.learning_rate * factor * group["factor"]
         with computing_in(self.options.precision, self.device):
             logits = self._logits(batch)
-        loss = clip_loss(logits.float(), batch["labels"], self.class_weights) * self._share(indices)
+        reduction = self.options.loss_reduction
+        loss = clip_loss(logits.float(), batch["labels"], self.class_weights, reduction)
+        loss *= self._share(indices) if reduction == "mean" else self._part(indices, len(logits))
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_grad_norm is not None:
@@ -283,7 +289,8 @@ class Training:
         if self.ema is not None:
             self.ema.update(self.head)
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
-        self.loss += loss.detach() * len(indices) / together.num_processes()
+        num_clips = len(indices) if reduction == "mean" else 1
+        self.loss += loss.detach() * num_clips / together.num_processes()
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         try:
@@ -305,6 +312,15 @@ class Training:
         """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
+
+    def _part(self, indices: Tensor, num_clips: int) -> float:
+        """Returns the factor by which this process multiplies the sum of the losses of its `num_clips` clips. With the
+        factor, the mean over the processes is the sum over all clips of the batch, which have the numbers `indices`.
+
+        Clips that only fill up the batch of this process have no part in it.
+        """
+        count = together.num_processes()
+        return count * len(indices[together.rank() :: count]) / num_clips
 
     def _state_is_due(self, now: float) -> bool:
         if self.state_file is None:

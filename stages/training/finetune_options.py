@@ -16,7 +16,8 @@ class FinetuneOptions(TrainOptions):
 
     Its keys have the same meanings as in the section `train`, but may have other defaults. The keys `head` and
     `options` of `train` are refused, because the head is that of the trained run from which the fine-tuning starts.
-    `preload`, `over` and `max_windows` are refused too, because clips are decoded from the videos.
+    `preload`, `over` and `max_windows` are refused too, because clips are decoded from the videos. `start_from` is
+    refused, because `start` names the run.
     """
 
     section: ClassVar[str] = "finetune"
@@ -72,7 +73,7 @@ class FinetuneOptions(TrainOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for key in sorted(self.model_fields_set & {"head", "options", "preload", "over", "max_windows"}):
+        for key in sorted(self.model_fields_set & {"head", "options", "preload", "over", "max_windows", "start_from"}):
             need(False, key, getattr(self, key), "no value, because the run of `finetune.start` has the head")
         passes = self.clips_per_pass is None or self.batch_norm in ("frozen", "statistics")
         need(passes, "clips_per_pass", self.clips_per_pass, "null, with batch_norm partial or train")

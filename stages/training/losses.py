@@ -3,6 +3,8 @@
 Shapes: B clips, K classes.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,17 +15,20 @@ from kinegraph.stages.training.clips import Clips
 from kinegraph.stages.training.options import TrainOptions
 
 
-def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def clip_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
     """Returns the mean loss over B clips, a scalar. `logits` [B, K] has one number for each of K classes.
 
     If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. `weights` [K] then has the weight of each
     class, and the result is the weighted mean over the clips. If `labels` is multi-hot [B, K], the loss of a clip is
     the mean over K binary cross-entropies. `weights` [K] then multiplies only the terms of the labels that are 1. If
-    `weights` is None, all weights are 1.
+    `weights` is None, all weights are 1. With the reduction `sum`, all terms are added: over the clips, and over the K
+    cross-entropies of a clip (Zhang et al. 2019, eq. 13).
     """
     if labels.ndim == 1:
-        return F.cross_entropy(logits, labels, weights)
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights)
+        return F.cross_entropy(logits, labels, weights, reduction=reduction)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights, reduction=reduction)
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:

@@ -26,6 +26,12 @@ class TrainOptions(StageOptions):
         default_factory=dict,
         description="options of the head; other heads that `train --head` names take those that they have too",
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of a trained run of the same head, whose weights the head starts from; the layers of other "
+        "classes start fresh; null: fresh weights",
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the first weights, the order of clips and dropout")
     epochs: int = Field(20, gt=0, le=1_000_000, description="passes over the training split")
     iterations: int | None = Field(
@@ -44,6 +50,11 @@ class TrainOptions(StageOptions):
         ge=1,
         le=1_000_000,
         description="with over: videos, a longer video is read as this many of its windows, taken evenly; null: all",
+    )
+    views_per_epoch: Literal["one", "all"] | None = Field(
+        None,
+        description="clips of a video that an epoch sees. one: one clip, drawn anew in each epoch; all: all clips; "
+        "null: one, where a video has several clips",
     )
     batch_size: int = Field(
         64, gt=0, le=1_000_000, description="clips, or videos, of one step, in training and evaluation"
@@ -86,6 +97,11 @@ class TrainOptions(StageOptions):
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="precision of training; fp16 needs CUDA; evaluation is always in fp32"
+    )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        description="mean: the loss of a step is the mean over clips and, where videos may have several labels, over "
+        "classes; sum: their sum, so that the rate depends on batch_size and on the number of classes",
     )
     class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0, le=1e9)], ...] = Field(
         "none",

@@ -35,6 +35,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "best": dict,
     "seconds": float,
 }
+# Options that states of earlier versions lack -> the value that is as before.
+LATER = {"over": "clips", "max_windows": None, "start_from": None, "views_per_epoch": None, "loss_reduction": "mean"}
 # Errors that torch raises for other contents.
 MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -51,9 +53,10 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
     also identifies the clips and labels of the training split and the validation split. Options that do not change the
     result of training, such as the folder of the run, are not included.
     """
-    # states of earlier versions lack these keys
-    later = {"over", "max_windows"} if options.over == "clips" else set()
-    recipe = options.model_dump(mode="json", exclude=FREE | later)
+    recipe = options.model_dump(mode="json", exclude=FREE)
+    for key, before in LATER.items():
+        if recipe[key] == before:
+            del recipe[key]
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
     return recipe | {"train": identified(clips), "val": None if val_clips is None else identified(val_clips)}
 

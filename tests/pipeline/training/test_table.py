@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
@@ -22,15 +23,17 @@ from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training import samples
 from kinegraph.pipeline.training import table as training
+from kinegraph.pipeline.training.kept_runs import require_same_recipes
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import read_results
 from kinegraph.pipeline.training.scoring import evaluate_run
-from kinegraph.pipeline.training.table import train_runs
+from kinegraph.pipeline.training.table import train_runs, wanted_runs
 from kinegraph.pipeline.training.trainable import build_for
 from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages import processes
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
-from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists
+from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists, load_record
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.state import STATE_FILE
 from tests.conftest import moving_square, tiny_stages, write_video
@@ -70,6 +73,50 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
     for name, keys in sections.items():
         document[name] = document[name] | keys
     return check_config(document, "test")
+
+
+def test_a_run_starts_from_the_weights_of_another(config: Config) -> None:
+    """With a rate of almost 0, the weights stay. Other weights behind the same folder make another run."""
+    (first,) = train_runs(config)
+    still = {"start_from": str(first.folder), "run": f"{config.train.run}-2", "epochs": 1, "learning_rate": 1e-12}
+    asked = changed(config, train=still)
+    (second,) = train_runs(asked)
+    weights, started = (safetensors.torch.load_file(run.folder / MODEL_FILE) for run in (first, second))
+    torch.testing.assert_close(started, weights, atol=1e-8, rtol=0)
+    assert second.results.recipe.start_from == f"{first.folder}@{load_record(first.folder).weights_sha256[:12]}"
+    require_same_recipes(asked, wanted_runs(asked, [], 1), overwrite=False)
+    train_runs(changed(config, train={"seed": 5}), overwrite=True)
+    with pytest.raises(RunExists, match=r"another recipe or other clips \(start_from: "):
+        require_same_recipes(asked, wanted_runs(asked, [], 1), overwrite=False)
+
+
+def test_only_the_classifier_is_fresh_for_other_classes(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    (first,) = train_runs(config)
+    classes = Path(config.cache) / "classes.json"
+    classes.write_text(json.dumps([*json.loads(classes.read_text()), "up"]))
+    still = {"start_from": str(first.folder), "run": f"{config.train.run}-2", "epochs": 1, "learning_rate": 1e-12}
+    with caplog.at_level("INFO"):
+        (second,) = train_runs(changed(config, train=still))
+    weights, started = (safetensors.torch.load_file(run.folder / MODEL_FILE) for run in (first, second))
+    fresh = {name for name in weights if weights[name].shape != started[name].shape}
+    assert fresh == {"classifier.fc.weight", "classifier.fc.bias"}
+    assert "these layers are fresh: classifier.fc.weight, classifier.fc.bias" in caplog.text
+    for name in weights.keys() - fresh:
+        torch.testing.assert_close(started[name], weights[name], atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"head": "avg_pool", "options": {}}, "has the head strg, and this run trains avg_pool"),
+        ({"options": {"dim": 16}}, "has other layers .* Give it the options that the run has"),
+    ],
+)
+def test_a_run_of_another_head_is_no_start(config: Config, keys: dict[str, Any], words: str) -> None:
+    (first,) = train_runs(config)
+    start = {"start_from": str(first.folder), "run": f"{config.train.run}-2"}
+    with pytest.raises(UsageError, match=words):
+        train_runs(changed(config, train=start | keys))
 
 
 def test_one_run_is_trained_and_scored(config: Config) -> None:

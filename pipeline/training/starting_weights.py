@@ -1,0 +1,74 @@
+"""Gives a new head the weights of a trained run: the later stages of a training, and transfer to another data set."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import features_fingerprint, features_options
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.build import rebuild_head
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.checkpoint import RunRecord, load_head, load_record, require_same_features
+from kinegraph.stages.training.options import TrainOptions
+
+DIGITS = 12  # of the digest of the weights, in the record of a run that started from them
+log = logging.getLogger("kinegraph")
+
+
+def with_digest(options: TrainOptions) -> TrainOptions:
+    """Returns `options` with the digest of the weights behind the folder in `start_from`: `<folder>@<digest>`. So runs
+    that started from other weights differ. Returns `options` unchanged if they have no `start_from`.
+
+    Raises RunNotFound or RunError if the folder has no run.
+    """
+    if options.start_from is None:
+        return options
+    digest = load_record(Path(options.start_from)).weights_sha256 or ""
+    return options.model_copy(update={"start_from": f"{options.start_from}@{digest[:DIGITS]}"})
+
+
+def start_from(head: Head, folder: Path, cache: Cache) -> None:
+    """Copies the weights of the trained run in `folder` to `head`, in place.
+
+    If the classes of `cache` are not those of the run, the layers whose shape depends on the number of classes keep
+    their fresh weights. A line in the log names them.
+
+    Raises UsageError if the run has another head, or a head with other options. Raises RunNotFound or RunError if the
+    run cannot be read, or if its features were made with other options than those of `cache`.
+    """
+    record = load_record(folder)
+    if record.head != head.name:
+        raise UsageError(f"train.start_from: {folder} has the head {record.head}, and this run trains {head.name}.")
+    fingerprint = features_fingerprint(cache, head.reads)
+    before = features_fingerprint(cache, head.reads, before_upgrade=True)
+    require_same_features(record, features_options(cache, head.reads), fingerprint, before)
+    weights, own = load_head(folder, record).state_dict(), head.state_dict()
+    fresh = [] if record.class_names == tuple(cache.classes) else _of_classes(record)
+    kept = {name: tensor for name, tensor in weights.items() if name not in fresh}
+    others = [name for name in own.keys() ^ weights.keys() if name not in fresh]
+    others += [name for name, tensor in kept.items() if name in own and own[name].shape != tensor.shape]
+    if others:
+        raise UsageError(
+            f"train.start_from: the {record.head} of {folder} has other layers ({_listed(sorted(others))}). "
+            "Give it the options that the run has."
+        )
+    head.load_state_dict(own | kept)
+    if fresh:
+        log.info("start_from %s: its classes are others, so these layers are fresh: %s", folder, ", ".join(fresh))
+
+
+def _of_classes(record: RunRecord) -> list[str]:
+    """Returns the names of the tensors whose shape depends on the number of classes, for the head of a run."""
+    with torch.device("meta"):
+        heads = [rebuild_head(record.head, record.spec, record.num_classes + more, record.options) for more in (0, 1)]
+    first, second = (head.state_dict() for head in heads)
+    return [name for name, tensor in first.items() if second[name].shape != tensor.shape]
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {counted(len(names) - most, 'more', 'more')}" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
