@@ -169,6 +169,8 @@ def evaluated(scores: "RunScores", groups: Sequence["AttributeScore"]) -> None:
         return
     say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     say(_counted(scores.counts, result.metrics))
+    per_video = result.seconds / max(1, result.num_videos)
+    note(f"{result.seconds:.1f} s from cached features to scores, {1000 * per_video:.1f} ms a video")
     if absent := scores.absent_classes:
         classes = counted(len(absent), "class has no positive and is", "classes have no positive and are")
         say(f"{classes} left out of means over classes: {few(absent)}")

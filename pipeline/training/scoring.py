@@ -85,6 +85,7 @@ class RunScores:
             "metrics": self.result.metrics,
             "loss": self.result.loss if self.is_labelled else None,
             **self.counts.model_dump(),
+            "seconds": round(self.result.seconds, 3),
             "random_weights": [*self.random_weights],
             "per_class": self.per_class(),
             "classes_without_positives": self.absent_classes,

@@ -4,6 +4,7 @@ Shapes: V videos, K classes.
 """
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +52,8 @@ class EvaluationResult:
     `classes_without_positives`.
 
     `loss` is the mean over clips, without class weights. `num_videos` includes the failed videos, and `num_failed` is
-    their number. A failed video is a video of which every clip failed. `videos` has the scores. If no video has a
-    label, `metrics` is empty, and `loss` and `per_class` are NaN.
+    their number. A failed video is a video of which every clip failed. `videos` has the scores. `seconds` is the time
+    from cached features to scores. If no video has a label, `metrics` is empty, and `loss` and `per_class` are NaN.
     """
 
     metrics: dict[str, float]
@@ -61,6 +62,7 @@ class EvaluationResult:
     num_failed: int
     per_class: tuple[float, ...]
     videos: VideoScores
+    seconds: float
 
     @property
     def classes_without_positives(self) -> tuple[int, ...]:
@@ -91,8 +93,10 @@ def evaluate(
         require_usable(clips, purpose, failed_too=True)
     else:
         require_clips(clips, purpose)
+    started = time.perf_counter()
     logits = clip_logits(head, clips, options.batch_size, device)
     videos = aggregated(logits, clips, options)
+    seconds = time.perf_counter() - started
     metrics, per_class = _measured(videos) if labelled else ({}, videos.scores.new_full((clips.num_classes,), math.nan))
     return EvaluationResult(
         metrics=metrics,
@@ -101,6 +105,7 @@ def evaluate(
         num_failed=len(clips.failed_videos),
         per_class=tuple(per_class.tolist()),
         videos=videos,
+        seconds=seconds,
     )
 
 

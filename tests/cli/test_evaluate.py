@@ -79,6 +79,7 @@ def test_a_split_without_labels_gets_scores_and_no_metrics(
     unknown = kinegraph("evaluate", run, "--split", "nothing")
     assert (unknown.exit_code, "has no clip in split 'nothing'" in unknown.stderr) == (2, True)
     assert (found["metrics"], found["loss"], found["num_videos"], found["num_failed"]) == ({}, None, 3, 1)
+    assert found["seconds"] > 0
     assert kinegraph("results", run).exit_code == 0
 
 

@@ -106,7 +106,9 @@ def test_runs_of_before_patience_wanted_a_validation_are_still_read(config: Conf
 def _scores(labels: Tensor, scores: list[list[float]], videos: tuple[str, ...]) -> RunScores:
     found = VideoScores(video_ids=videos, scores=torch.tensor(scores, dtype=torch.float64), labels=labels)
     nan = float("nan")
-    result = EvaluationResult(metrics={}, loss=0, num_videos=3, num_failed=1, per_class=(0.5, nan), videos=found)
+    result = EvaluationResult(
+        metrics={}, loss=0, num_videos=3, num_failed=1, per_class=(0.5, nan), videos=found, seconds=1
+    )
     counts = SplitCounts(num_videos=len(labels), num_failed=0, num_unsealed_clips=0)
     return RunScores(result=result, class_names=("jump", "run"), split="test", counts=counts, num_parameters=1)
 

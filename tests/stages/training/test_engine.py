@@ -45,7 +45,9 @@ def _scripted_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -
         seen.append(_weights(head))
         none = VideoScores(video_ids=(), scores=torch.zeros(0), labels=torch.zeros(0))
         metrics = {"top1": values[len(seen) - 1]}
-        return EvaluationResult(metrics=metrics, loss=0.0, num_videos=1, num_failed=0, per_class=(), videos=none)
+        return EvaluationResult(
+            metrics=metrics, loss=0.0, num_videos=1, num_failed=0, per_class=(), videos=none, seconds=1
+        )
 
     monkeypatch.setattr(engine, "evaluate", scripted)
     return seen
@@ -274,7 +276,9 @@ def test_the_named_metric_chooses_the_epoch(
     def scripted(*_: Any, **__: Any) -> EvaluationResult:
         top1, top5, loss = next(scores)
         metrics = {"top1": top1, "top5": top5}
-        return EvaluationResult(metrics=metrics, loss=loss, num_videos=1, num_failed=0, per_class=(), videos=none)
+        return EvaluationResult(
+            metrics=metrics, loss=loss, num_videos=1, num_failed=0, per_class=(), videos=none, seconds=1
+        )
 
     monkeypatch.setattr(engine, "evaluate", scripted)
     _, result = _run(make_clips(), make_clips(), _options(metric=metric, patience=3))
