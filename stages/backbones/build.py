@@ -15,6 +15,7 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
 from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
 from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry
+from kinegraph.stages.backbones.inception_i3d import InceptionI3D
 from kinegraph.stages.backbones.inception_v3 import InceptionV3
 from kinegraph.stages.backbones.inflation import inflate
 from kinegraph.stages.backbones.resnet2d import ResNet2D
@@ -45,6 +46,7 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "bn_inception": BNInception,
     "tsm_r50": lambda: ShiftedResNet(_torchvision("resnet50")),
     "s3d": S3D,
+    "inception_i3d": InceptionI3D,
     "r2plus1d_18": lambda: VideoResNet(_torchvision("r2plus1d_18")),
     "r3d_18": lambda: VideoResNet(_torchvision("r3d_18")),
     "mc3_18": lambda: VideoResNet(_torchvision("mc3_18")),

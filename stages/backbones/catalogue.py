@@ -86,6 +86,21 @@ _S3D_TAPS = taps_of(
     Level("mixed_5c", 1024),
 )
 
+_INCEPTION_I3D_TAPS = taps_of(  # TensorFlow's padding "SAME": all sizes are rounded up
+    Level("conv3d_1a", 64, (HALF_UP,), (HALF_UP,)),
+    Level("conv3d_2b", 64, (HALF_UP,)),
+    Level("conv3d_2c", 192),
+    Level("mixed_3b", 256, (HALF_UP,)),
+    Level("mixed_3c", 480),
+    Level("mixed_4b", 512, (HALF_UP,), (HALF_UP,)),
+    Level("mixed_4c", 512),
+    Level("mixed_4d", 512),
+    Level("mixed_4e", 528),
+    Level("mixed_4f", 832),
+    Level("mixed_5b", 832, (HALF_UP,), (HALF_UP,)),
+    Level("mixed_5c", 1024),
+)
+
 
 def _resnet18_video(name: str, num_params: int, gmacs: float, time: tuple[Window, ...] = (HALF_UP,)) -> BackboneEntry:
     """Returns the BackboneEntry of a ResNet of 18 layers for video. `time` has (kernel, stride) in time of the first
@@ -226,6 +241,14 @@ _ENTRIES = (
         mean=TORCHVISION_VIDEO_MEAN,
         std=TORCHVISION_VIDEO_STD,
         counts=Counts(num_params=8_320_048, gmacs=17.979, num_frames=16, size=224, num_classes=400),
+    ),
+    BackboneEntry(
+        name="inception_i3d",
+        taps=_INCEPTION_I3D_TAPS,
+        size=224,
+        mean=(0.5, 0.5, 0.5),  # x / 127.5 - 1 for bytes x
+        std=(0.5, 0.5, 0.5),
+        counts=Counts(num_params=12_697_264, gmacs=111.151, num_frames=64, size=224, num_classes=400),
     ),
     _resnet18_video("r2plus1d_18", 31_505_325, 40.519),
     _resnet18_video("r3d_18", 33_371_472, 40.697),

@@ -74,11 +74,14 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns a list with one sentence if the first convolution of a weights file does not fit a 3D ResNet. The
-    sentence says why: the kernels span another number of frames, or have no time axis. Otherwise returns an empty list.
+    """Returns a list with one sentence if the first convolution of a weights file does not fit a 3D network. The
+    sentence says why: the kernels see optical flow, span another number of frames, or have no time axis. Otherwise
+    returns an empty list.
 
     `state` has the tensors of the file by name. `shapes` has the shapes of the network's tensors by name.
     """
+    if any(x.shape[1:2] == (2,) and shapes.get(name, x.shape)[1:2] == (3,) for name, x in state.items()):
+        return ["its first convolution sees the 2 channels of optical flow, and this network sees RGB"]
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []
     theirs = state["conv1.weight"].shape

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from kinegraph.stages.weights.formats.caffe2 import CAFFE2
 from kinegraph.stages.weights.formats.format import Format, State
+from kinegraph.stages.weights.formats.inception_i3d import KINETICS_I3D, PYTORCH_I3D
 from kinegraph.stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
 from kinegraph.stages.weights.formats.slowfast import SLOWFAST
 from kinegraph.stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
 
-FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION)
+FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION, PYTORCH_I3D, KINETICS_I3D)
 
 PLAIN = Format(
     name="torchvision's names, our own, or those of no known format",

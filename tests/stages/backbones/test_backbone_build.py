@@ -25,6 +25,7 @@ NETWORKS = [
     "nonlocal_i3d_r50",
     "slowonly_r50",
     "s3d",
+    "inception_i3d",
     "r2plus1d_18",
     "swin3d_t",
     "tiny_i3d",
