@@ -107,9 +107,10 @@ def decode_clips(
     try:
         rate = rows[0].frame_rate
         if rate is None and wanted.torchcodec_device is not None and rules == LATEST_RULES:
+            deadline = time.monotonic() + timeout_seconds
             try:
-                plain_video = TorchcodecVideo(path, wanted.torchcodec_device)
-                return _Pass(plain_video, rows, wanted, clock).run(time.monotonic() + timeout_seconds)
+                plain_video = TorchcodecVideo(path, wanted.torchcodec_device, deadline)
+                return _Pass(plain_video, rows, wanted, clock).run(deadline)
             except LeftToPyAVError as left:
                 left.log_once()
         are_counted = wanted.numbered or rows[0].target_frames is not None

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import av
 import av.error
@@ -20,6 +21,8 @@ from kinegraph.stages.decode.errors import DecodeError
 FOLLOWING = frozenset("concat concatf dash hls imf image2 lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
 REFUSED = "Format not on whitelist"
 PLAYLIST = "Not detecting m3u8/hls"  # FFmpeg's words where a playlist's name does not end in .m3u8
+# Metadata that is no UTF-8: PyAV 19 keeps the bytes as surrogates and has no option. Older releases raise without it.
+METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
@@ -68,7 +71,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
     `av.open` for any other file that FFmpeg cannot open.
     """
     try:
-        return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
+        container: InputContainer = av.open(file, "r", options={"format_whitelist": _own_formats()}, **METADATA)
     except (av.error.FFmpegError, ValueError):
         for _, name, message in logs:
             if message.startswith((REFUSED, PLAYLIST)):
@@ -76,6 +79,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
                 words = f"the file names other files (format {what}), which are not opened: list those instead"
                 raise DecodeError("unreadable", words) from None
         raise
+    return container
 
 
 @functools.cache

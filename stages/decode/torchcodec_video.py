@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode.counting import has_whole_pictures
 from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
@@ -100,24 +101,34 @@ class FrameTable:
 
 
 @lru_cache(TABLES_KEPT)
-def read_table(path: str, identity: Identity | None) -> FrameTable | None:
-    """Reads all packets of the video at `path` and returns its FrameTable. `identity` makes a replaced file another
-    one.
+def _kept_table(path: str, identity: Identity | None) -> list[FrameTable | None]:
+    """Returns a list that keeps the result of `read_table` for the video at `path`. The list is empty until the table
+    was read. `identity` makes a replaced file another one.
+    """
+    return []
+
+
+def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
+    """Reads all packets of the video at `path` and returns its FrameTable.
 
     Returns None for a file that is left to PyAV. That is every file but those with all of these properties: the
     container is mp4, mov, mkv or webm, and each packet holds one picture. The pictures have 8 bits in 4:2:0 and even
     sides. Each packet has a time of its own, none is marked as damaged, and FFmpeg does not complain. The file is as
     long as it promises. Decoding begins at the first frame, which is a key frame. The picture is turned or not, but not
-    mirrored. Raises DecodeError where the video cannot be opened.
+    mirrored. Raises DecodeError where the video cannot be opened, and DecodeError (`timeout`) once time.monotonic() is
+    past `deadline`.
     """
     with open_video(path) as video:
-        first = next(video.frames(), None)
+        first = next(video.frames(deadline), None)
         if first is None or not _is_plain(video, first):
             return None
     with open_video(path) as video:
         codec, extradata = codec_name(video.stream), bytes(video.stream.codec_context.extradata or b"")
         packets: list[tuple[int, int, bool]] = []
         for packet in video.later_packets():
+            if monotonic() > deadline:
+                read = counted(len(packets), "frame")
+                raise DecodeError("timeout", f"the table of its frames had {read} when the time for the video was up")
             if packet.pts is None or packet.is_corrupt:
                 return None
             is_first = packet.pts == first.frame.pts
@@ -177,16 +188,20 @@ class TorchcodecVideo:
 
     A frame is the number of a frame in the video, an int from 0. `rgb` decodes it. The fields `complaints`, `latest`
     and `sizes` exist only because code that takes an `OpenVideo` reads them. Raises DecodeError where the video cannot
-    be opened, and LeftToPyAVError where PyAV has to decode it.
+    be opened, or if time.monotonic() passes `deadline` before all its packets were read (`timeout`). Raises
+    LeftToPyAVError where PyAV has to decode it.
     """
 
     complaints = ""
     latest: TimedFrame | None = None
     sizes: tuple[tuple[float, tuple[int, int]], ...] = ()
 
-    def __init__(self, path: str, device: str) -> None:
+    def __init__(self, path: str, device: str, deadline: float = float("inf")) -> None:
         open_decoder, self.path = decoders().VideoDecoder, path
-        table = read_table(path, file_identity(path))
+        kept = _kept_table(path, file_identity(path))
+        if not kept:
+            kept.append(read_table(path, deadline))
+        table = kept[0]
         if table is None:
             raise LeftToPyAVError(path, "torchcodec may show other pictures of such a file (docs/gpu.md)")
         self._table, self._stream = table, _stream_on(device)

@@ -1,8 +1,10 @@
 """torchcodec on the CPU gives the frames that PyAV gives, and leaves to PyAV what it may decode otherwise."""
 
+import itertools
 import shutil
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from fractions import Fraction
@@ -206,6 +208,28 @@ def test_faults_are_those_of_pyav(tmp_path: Path, left: Left) -> None:
     assert reasons == [
         ["timeout"] * 2, ["", "truncated"], ["unreadable"] * 2, ["no_video_stream"] * 2, ["missing"] * 2,
     ]  # fmt: skip
+
+
+def test_the_table_of_frames_is_read_within_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose packets arrive slowly fails with `timeout`. A later attempt with more time reads its table anew."""
+    path, seconds = write(tmp_path / "v.mp4", NUM_FRAMES, key_every=30), itertools.count(1)
+    soon = time.monotonic() + 1e6  # after the first frame, each packet takes a second
+    monkeypatch.setattr(torchcodec_video, "monotonic", lambda: soon + next(seconds))
+    with pytest.raises(DecodeError, match=r"timeout: the table of its frames had 20 frames when the time for the"):
+        TorchcodecVideo(str(path), "cpu", soon + 20.5)
+    assert len([*TorchcodecVideo(str(path), "cpu", soon + 1e4).frames()]) == NUM_FRAMES
+
+
+def test_a_packet_that_is_cut_is_left_to_pyav(tmp_path: Path, left: Left) -> None:
+    """FFmpeg marks a packet as corrupt if its end is missing."""
+    whole = write(tmp_path / "whole.mp4", 30, key_every=10, container_options={"movflags": "faststart"})
+    path = tmp_path / "v.mp4"
+    path.write_bytes(whole.read_bytes()[:-4])
+    with open_video(str(path)) as video:
+        assert [packet.is_corrupt for packet in video.later_packets()] == [False] * 29 + [True]
+    found, expected = both(path, rows_at(path, (0.2, 0.9)))
+    assert left() == ["torchcodec may show other pictures of such a file (docs/gpu.md)"]
+    assert_same(found, expected)
 
 
 def test_a_wrong_index_and_a_replaced_file(tmp_path: Path, left: Left) -> None:
