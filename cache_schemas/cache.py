@@ -184,21 +184,19 @@ class Cache:
         Returns None where labels.json is missing or does not say. The caller then decides by the rows: yes if some row
         has several labels.
         """
-        try:
-            return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
-        except FileNotFoundError:
-            return None
+        return self._labels.multi_label
 
     @property
     def classes_from(self) -> str:
-        """Returns the file or rule that gave the order of the classes, as labels.json says.
+        """Returns the file or rule that gave the order of the classes, or "" where labels.json does not say."""
+        return self._labels.classes_from
 
-        Returns "" where labels.json is missing or does not say.
-        """
+    @property
+    def _labels(self) -> Labels:
         try:
-            return read_document(self.storage, LABELS, Labels, self._indexed_advice).classes_from
+            return read_document(self.storage, LABELS, Labels, self._indexed_advice)
         except FileNotFoundError:
-            return ""
+            return Labels(multi_label=None)
 
     @property
     def dataset(self) -> dict[str, Any] | None:

@@ -36,6 +36,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "table 2, MFNet, ECO-Lite, S3D-G": OTHERS_NETWORK,
         "table 2, I3D (Inception)": INCEPTION_I3D,
         "table 2, NL I3D + GCN": f"{ANOTHERS_FIGURE}: STRG's s6 on V1",
-        "figure, 3SyncMNIST to 5SyncMNIST": "training cannot start from another run yet",
     },
 }
