@@ -45,8 +45,8 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
     Returns (1, 0, 0, 1), which changes nothing, where `frame` has no display matrix.
     """
-    sides: Any = frame.side_data  # Any, because PyAV's types hide that it iterates over values
-    matrix = next((data for data in sides if data.type == Type.DISPLAYMATRIX), None)
+    sides: Any = frame.side_data  # looked up by its key, as PyAV 18 iterates over values and PyAV 19 over keys
+    matrix = sides.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return 1, 0, 0, 1
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
