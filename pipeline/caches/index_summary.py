@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from kinegraph.cache_schemas.crops import is_mirrored
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.listing import Listing, Video
+from kinegraph.stages.datasets.sides import sided_classes
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe
 
@@ -105,3 +107,16 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
             "Are they misspelt? dataset.classes says which are allowed."
         )
     return warnings
+
+
+def mirror_warnings(classes: Sequence[str], crop_names: Sequence[str]) -> list[str]:
+    """Returns a sentence about classes that depend on the side, such as `Pushing something from left to right`, if a
+    crop of `crop_names` mirrors the frames. Otherwise the result is empty.
+    """
+    mirrored, sided = list(filter(is_mirrored, crop_names)), sided_classes(classes)
+    if not mirrored or not sided:
+        return []
+    return [
+        f"clips.crops: {mirrored[0]} mirrors the frames, and {counted(len(sided), 'class tells', 'classes tell')} left "
+        f"from right, such as {sided[0]!r}. A mirrored video may show another class. Leave out crops that end in _flip."
+    ]

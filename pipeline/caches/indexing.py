@@ -21,7 +21,7 @@ from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches import windowed
 from kinegraph.pipeline.caches.annotated_frames import with_clips
 from kinegraph.pipeline.caches.declared import auto_shard_clips
-from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
+from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, mirror_warnings, summaries
 from kinegraph.pipeline.caches.kept_probes import KeptProbes, stamp_of
 from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
@@ -178,8 +178,7 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         without_frame=[] if config.clips.has_windows else chosen.without_clip,
         splits=summaries(listing, probes, Counter(row.split for row in table)),
         left_out=dict(listing.left_out),
-        warnings=chosen.warnings
-        + label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
+        warnings=chosen.warnings + _warnings(listing, config),
         files=files,
         missing=dict(listing.missing),
         classes_from=listing.classes_from,
@@ -200,6 +199,11 @@ def _counting(on_progress: OnProgress) -> Callable[[int], None]:
         on_progress("generating videos", made, 0)
 
     return count
+
+
+def _warnings(listing: Listing, config: Config) -> list[str]:
+    are_named = getattr(config.dataset, "classes", None) is not None
+    return label_warnings(listing, are_named=are_named) + mirror_warnings(listing.classes, config.clips.crop_names)
 
 
 def _existing(config: Config, storage: Storage) -> Cache | None:

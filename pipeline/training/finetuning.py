@@ -3,7 +3,6 @@ the videos.
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from kinegraph.pipeline.training.tuning_start import TuningStart, online_head, s
 from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.clips.views import ViewOptions, check_views
+from kinegraph.stages.datasets.sides import sided_classes
 from kinegraph.stages.device import DTYPES_STORED, pick_device
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.online import OnlineHead
@@ -47,7 +47,6 @@ from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.options import HEAD
 from kinegraph.stages.training.state import STATE_FILE
 
-SIDED = re.compile(r"(?<![a-z])(left|right)(?!over)")
 log = logging.getLogger("kinegraph")
 
 
@@ -198,7 +197,7 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
     A mirrored video of such a class may show another class. With `mirror: always` no error is raised.
     """
-    sided = [name for name in cache.classes if SIDED.search(name.lower())]
+    sided = sided_classes(cache.classes)
     if config.finetune.views.mirror is True and sided:
         raise UsageError(
             f"finetune.views.mirror: given true, allowed for classes such as {sided[0]!r}: false, because a mirrored "

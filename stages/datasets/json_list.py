@@ -1,15 +1,14 @@
 """Lists videos and their labelled segments from a JSON file in ActivityNet's form. Torch-free."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folder import class_names
 from kinegraph.stages.datasets.folders import SPLIT_OF
+from kinegraph.stages.datasets.json_text import parsed_json
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.owners import listing_of_release
 from kinegraph.stages.datasets.owners_options import JsonOptions
@@ -49,26 +48,9 @@ def sorted_labels(videos: list[Untrimmed]) -> tuple[str, ...]:
 def json_document(path: str, text: str) -> dict[str, Any]:
     """Returns the JSON object `text`, the content of the file `path`.
 
-    Raises DatasetError where the text is no JSON object, and where a key stands twice in an object.
+    Raises DatasetError as `parsed_json` does, and where the text is no JSON object.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in entries if keys.count(key) > 1)
-            raise DatasetError(f"{path}: {twice!r} stands there twice. Keep one entry.")
-        return entries
-
-    try:
-        document = json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise DatasetError(
-            f"{path}: {place}: no JSON: {sentence(error.msg)} Is the file cut off, or another one?"
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 100,000 brackets
-        raise DatasetError(f"{path}: no JSON that can be read: {sentence(str(error))}") from error
+    document = parsed_json(path, text)
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: it holds a {type(document).__name__}; expected {FORM}")
     return document

@@ -4,7 +4,6 @@ An adapter is one file of this folder. Its lister reads the label files into a `
 `listing_of_release`. Its options are in owners_options.py.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kinegraph.cache_schemas.clips_table import Interval
-from kinegraph.cache_schemas.words import counted, sentence
+from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import Below, require_folder, videos_below
+from kinegraph.stages.datasets.json_text import parsed_json
 from kinegraph.stages.datasets.listing import Entry, Listing, MissingVideo, listing_of
 from kinegraph.stages.datasets.owners_options import OwnersOptions
 from kinegraph.stages.remote.urls import FILE, is_url
@@ -50,17 +50,9 @@ def has_label_file(options: OwnersOptions, name: str) -> bool:
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
     """Returns the content of the JSON label file `name`. See `label_text` for the parameters.
 
-    Raises DatasetError as `label_text` does, and where the file is not JSON, for example because its end is missing.
+    Raises DatasetError as `label_text` and `parsed_json` do.
     """
-    try:
-        return json.loads(label_text(options, name, tries))
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{name}: line {error.lineno}: not JSON: {sentence(error.msg)} Is the end of the file missing, or is it "
-            "of another release? Get it again."
-        ) from error
-    except RecursionError as error:
-        raise DatasetError(f"{name}: JSON nested too deeply. Is it the file of the owners?") from error
+    return parsed_json(name, label_text(options, name, tries))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.words import shown
 from kinegraph.cli.printing.text import note, note_listed, say, table
-from kinegraph.pipeline.caches.index_summary import label_warnings
+from kinegraph.pipeline.caches.index_summary import label_warnings, mirror_warnings
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.config import Config
@@ -117,3 +117,12 @@ def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture
     assert table(["name"], [[name]]) == f"name\n{told}\\nb"
     assert shown("चलना é 走\u200d") == "चलना é 走\u200d"
     assert shown("\udce9") == r"\udce9"
+
+
+def test_mirrored_crops_of_classes_that_tell_left_from_right() -> None:
+    """`right` in `upright` and `left` in `leftover` say nothing of a side."""
+    classes = ["Holding something upright", "Pushing something from left to right", "Eating leftovers"]
+    (warning,) = mirror_warnings(classes, ["center", "left_flip"])
+    assert "left_flip mirrors the frames, and 1 class tells left from right, such as 'Pushing" in warning
+    assert mirror_warnings(classes, ["center", "left"]) == []
+    assert mirror_warnings(classes[::2], ["left_flip"]) == []

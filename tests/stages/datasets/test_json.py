@@ -48,7 +48,7 @@ class TestJson(OwnersContract):
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda text: text[:-30], r"line 1, column \d+: no JSON: .* Is the file cut off"),
+            (lambda text: text[:-30], r"line 1, column \d+: not JSON: .* Is the end of the file missing"),
             (lambda text: text.replace('"two"', '"one"'), "'one' stands there twice"),
             (lambda text: text.replace('"two"', '"../two"'), r"'\.\./two' is no name of a video"),
             (lambda text: text.replace("calibration", "none"), "subset 'none'; expected training"),

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kinegraph.pipeline.training.finetuning import SIDED
 from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.sides import sided_classes
 from tests.conftest import SHARED
 from tests.stages.datasets.owners_contract import OwnersContract, listed, touch
 
@@ -166,9 +166,9 @@ class TestV2(OwnersContract):
             ("labels", '{"A":"0","B":"2"}', "expected the numbers from 0 to 1"),
             ("labels", '{"A":"zero"}', "expected the numbers from 0 to 0"),
             ("labels", '[{"id":"7"}]', "a list; expected"),
-            ("train", '[\n{"id":"7","label":"a","templ', "line 2: not JSON: .* Get it again"),
-            ("train", "[" * 100_000, "nested too deeply"),
-            ("train", f"7;{HOLDING}\n", "line 1: not JSON"),
+            ("train", '[\n{"id":"7","label":"a","templ', "line 2, .*: not JSON: .* Get it again"),
+            ("train", "[" * 100_000, "no JSON that can be read"),
+            ("train", f"7;{HOLDING}\n", "line 1, column 2: not JSON"),
             ("train", '{"Holding something":"0"}', "no list; expected"),
             ("train", '[{"id":7,"template":"Holding [something]"}]', "entry 1: expected an object with"),
             ("train", '["7"]', "entry 1: expected an object with"),
@@ -210,7 +210,7 @@ class TestV2(OwnersContract):
 
 
 def test_finetune_knows_the_classes_with_a_side() -> None:
-    assert [name for name in CLASSES if SIDED.search(name)] == [PUSHING]
+    assert sided_classes(CLASSES) == [PUSHING]
 
 
 @pytest.mark.shared
