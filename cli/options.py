@@ -50,6 +50,8 @@ def check_output(flag: str, file: Path | None) -> None:
     folder = next(folder for folder in file.absolute().parents if folder.exists())
     if file.is_dir():
         raise UsageError(f"{flag} {file}: is a folder. Name a file.")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{flag} {file}: is a device or a pipe, and it would be replaced. Name a file.")
     if not folder.is_dir():
         raise UsageError(f"{flag} {file}: {folder} is no folder. Name a file in a folder.")
     if not os.access(folder, os.W_OK):

@@ -67,8 +67,10 @@ def predict(
     """Score videos with a trained run, without a cache. Exits with 3 if some videos failed."""
     from kinegraph.pipeline.predicting.pictures import Pictures
     from kinegraph.pipeline.predicting.predictor import Predictor
+    from kinegraph.pipeline.predicting.videos import require_no_video
 
     check_output("--csv", as_csv)
+    require_no_video("--csv", as_csv, videos)
     if curve is not None and intervals is None:
         raise UsageError(f"--curve {curve}: goes with --intervals SECONDS alone")
     if edges and overlay is None:
@@ -81,10 +83,9 @@ def predict(
     predictor = Predictor(run, recipe, overrides, allow_code=allow_code)
     if edges:
         predictor.edge_graph()  # refuses a head without edges before any work
+    kept = {"keep_boxes": overlay is not None, "keep_edges": edges}
     with counting() as progress:
-        predictions = predictor.predict(
-            videos, window_seconds=intervals, keep_boxes=overlay is not None, keep_edges=edges, on_progress=progress
-        )
+        predictions = predictor.predict(videos, window_seconds=intervals, on_progress=progress, **kept)
         found = [*pictures.drawn(predictor, predictions, progress)]
     if as_csv is not None:
         write_whole(as_csv, [csv_text(printing.lines(found, predictor.class_names)).encode()])

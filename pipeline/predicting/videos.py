@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import below_folder
+from kinegraph.stages.datasets.folders import below_folder, is_video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.remote.staging import Staging
@@ -18,11 +18,16 @@ from kinegraph.stages.remote.urls import is_url, located
 
 def listed_videos(videos: Sequence[str | Path]) -> list[str]:
     """Returns the given files and URLs, and all videos below the given folders, in the order of `videos`. The videos of
-    a folder are sorted. Each is listed once.
+    a folder are sorted. Each is listed once, also if it is given as `a.mp4` and as `./a.mp4`.
 
-    Raises DatasetError for a folder without a video.
+    Raises DatasetError for a folder without a video, and UsageError for a name that is not UTF-8.
     """
-    return [*dict.fromkeys(_files(videos))]
+    listed: dict[str, str] = {}
+    for video in _files(videos):
+        if any("\ud800" <= letter <= "\udfff" for letter in video):
+            raise UsageError(f"{video!r}: this name is not UTF-8, and no table can hold it. Rename the file.")
+        listed.setdefault(id_of(video), video)
+    return [*listed.values()]
 
 
 def _files(videos: Sequence[str | Path]) -> Iterator[str]:
@@ -87,6 +92,19 @@ def picture_files(
         files = [out / name for name in _names(videos, endings[0])]
     _require_free(option, files, videos, overwrite=overwrite)
     return dict(zip(videos, files, strict=True))
+
+
+def require_no_video(option: str, file: Path | None, videos: Sequence[str]) -> None:
+    """Raises UsageError if `file`, to which a table will be written, is one of `videos` or has the ending of a video.
+
+    `videos` are files, folders and URLs. The message begins with `option`, the option of the command line. `None` is
+    accepted.
+    """
+    if file is None:
+        return
+    originals = {_identity(Path(video)) for video in videos if not is_url(video)} - {None}
+    if is_video(file.name) or _identity(file) in originals:
+        raise UsageError(f"{option} {file}: this is a video, and it would be replaced. Name another file, as out.csv.")
 
 
 def _names(videos: Sequence[str], ending: str) -> list[str]:

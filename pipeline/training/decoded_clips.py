@@ -273,13 +273,14 @@ def require_same_videos(clips: Sequence[DecodedClips]) -> None:
     gone = [
         path for path in stopping.checked(path_of.values()) if not is_url(path) and not Path(on_disk(path)).exists()
     ]
-    for videos, how in (
-        (gone, "gone"),
-        (sorted(path_of[video] for video in changed), "not those of the cache any more"),
+    for videos, has, have, how in (
+        (gone, "is", "are", "gone"),
+        (sorted(path_of[video] for video in changed), "has", "have", "changed since the cache was made"),
     ):
         if videos:
             named = ", ".join(videos[:NUM_NAMED]) + (", ..." if len(videos) > NUM_NAMED else "")
             raise VideosChanged(
-                f"{counted(len(videos), 'video is', 'videos are')} {how}: {named}. Paths are relative to the folder in "
-                "which `kinegraph index` ran. Put them back, or run `kinegraph index` and `kinegraph extract` again."
+                f"{counted(len(videos), f'video {has}', f'videos {have}')} {how}: {named}. Paths are relative to "
+                "the folder in which `kinegraph index` ran. Put them back, or run `kinegraph index` and `kinegraph "
+                "extract` again."
             )

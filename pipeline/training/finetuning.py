@@ -19,6 +19,7 @@ from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
     OnRunStep,
     discard,
+    held,
     results_of,
     run_training,
     tell_of_absent_classes,
@@ -108,6 +109,7 @@ def finetune(
         online = online_head(config, start, device)
         clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config, device)))
         options = with_views_per_epoch(options, clips)
+        opened.enter_context(held(folder))
         if is_first:
             if overwrite:
                 discard(folder)

@@ -1,10 +1,12 @@
 """The parts of a training run that do not depend on where its clips come from: clips, training with logs, results."""
 
+import fcntl
 import logging
 import math
+import os
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitC
 from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
-from kinegraph.stages.training.checkpoint import CODE_FILE
+from kinegraph.stages.training.checkpoint import CODE_FILE, RunError
 from kinegraph.stages.training.epoch_clips import EpochClips
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
@@ -146,6 +148,29 @@ def results_of(
         scores=validated,
         counts=counts,
     )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds the folder of a run for the time of a `with` block, so that no other command of this machine trains it. The
+    system releases the folder when the process ends, also after kill -9.
+
+    Raises RunError if another command holds the folder. Under torchrun only process 0 holds it. A file system without
+    such locks for folders, as NFS, gets none, and commands of other machines are never seen.
+    """
+    with ExitStack() as opened:
+        if together.rank() == 0:
+            with suppress(OSError):  # a folder that cannot be made is told by what is written into it
+                folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RunError(
+                        f"{folder} is being trained by another command now. Wait until it ends, or name another folder."
+                    ) from None
+        yield
 
 
 def discard(folder: Path) -> None:

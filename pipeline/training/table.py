@@ -20,6 +20,7 @@ from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
     OnRunStep,
     discard,
+    held,
     results_of,
     run_training,
     tell_of_absent_classes,
@@ -140,7 +141,8 @@ def train_runs(
         together.meet()
         if overwrite and together.rank() == 0:
             for run in wanted:  # before any run is trained: after a stop, every run on disk has this recipe
-                discard(run.folder)
+                with held(run.folder):
+                    discard(run.folder)
         together.meet()
         return _all(jobs, config.run.workers, on_run)
 
@@ -266,7 +268,8 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
     runs go on.
     """
     try:
-        return _train_one(job)
+        with held(job.folder):
+            return _train_one(job)
     except TrainingDiverged as error:
         return error
 

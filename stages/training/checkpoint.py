@@ -315,5 +315,9 @@ def load_record(folder: Path) -> RunRecord:
             f"{path.parent} holds no complete run: {RECORD_FILE} is missing there and in all folders below. "
             "Name a run, or a folder of runs, or train one."
         ) from error
+    except NotADirectoryError as error:
+        raise RunError(f"{folder} is a file. Name the folder of a run, in which {RECORD_FILE} lies.") from error
     except (NotRegularError, CacheError) as error:
         raise RunError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {sentence(error)}") from error

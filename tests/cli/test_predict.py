@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -331,6 +332,20 @@ def test_wrong_use_is_refused(kinegraph: Command, trained: Trained, tmp_path: Pa
         assert (told.exit_code, told.stdout) == (2, "")
         assert words in " ".join(told.stderr.split())
         assert words in " ".join(kinegraph("evaluate", run, "--confusion", file).stderr.split())
+    video = trained.videos / "left" / "v1.mp4"
+    content = video.read_bytes()
+    (odd := tmp_path / "odd.txt").hardlink_to(video)
+    for file in (video, tmp_path / "another.MP4", odd):
+        told = kinegraph("predict", video, "--run", run, "--csv", file)
+        assert (told.exit_code, told.stdout, video.read_bytes()) == (2, "", content)
+        assert "this is a video, and it would be replaced" in " ".join(told.stderr.split())
+    odd.unlink()
+    os.mkfifo(pipe := tmp_path / "pipe")
+    told = kinegraph("predict", video, "--run", run, "--csv", pipe)
+    assert (told.exit_code, pipe.is_fifo(), "is a device or a pipe" in " ".join(told.stderr.split())) == (2, True, True)
+    pipe.unlink()
+    told = kinegraph("predict", video, "--run", trained.config)
+    assert (told.exit_code, "my.yaml is a file. Name the folder of a run" in " ".join(told.stderr.split())) == (2, True)
     two = ("predict", "a.mp4", "b.mp4", "--run", run)
     assert "Name a folder, in which each video" in kinegraph(*two, "--overlay", tmp_path / "out.mp4").stderr
     one = ("predict", trained.videos / "left" / "v1.mp4", "--run", run)

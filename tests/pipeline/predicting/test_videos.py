@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kinegraph.pipeline.predicting.predictor import Predictor
-from kinegraph.pipeline.predicting.videos import picture_files
+from kinegraph.pipeline.predicting.videos import listed_videos, picture_files
 from kinegraph.stages.errors import UsageError
 
 ENDINGS = (".mp4",)
@@ -55,3 +55,17 @@ def test_a_video_without_a_row_has_a_reason() -> None:
     """A run on windows makes no row of a video that is shorter than a window."""
     told = Predictor.__new__(Predictor)._prediction("v.mp4", [])
     assert (told.scores, told.failure) == (None, "too_short: the video is shorter than a window of the run")
+
+
+def test_a_video_is_listed_once_however_its_path_is_written(tmp_path: Path) -> None:
+    """Two rows of one id would be refused, in words about labels."""
+    (tmp_path / "a.mp4").touch()
+    videos = ["x/b.mp4", "./x/b.mp4", "x//b.mp4", str(tmp_path), f"{tmp_path}/./a.mp4"]
+    assert listed_videos(videos) == ["x/b.mp4", str(tmp_path / "a.mp4")]
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """A list of videos cannot hold it. Python reads its bytes as surrogates."""
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(UsageError, match=r"b\\udcff\.mp4': this name is not UTF-8"):
+        listed_videos([tmp_path, "b\udcff.mp4"])

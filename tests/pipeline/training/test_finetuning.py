@@ -25,6 +25,7 @@ from kinegraph.pipeline.training import finetuning, joint_comparison
 from kinegraph.pipeline.training.decoded_clips import VideosChanged
 from kinegraph.pipeline.training.finetuning import StepZero, finetune
 from kinegraph.pipeline.training.joint_comparison import compare
+from kinegraph.pipeline.training.one_run import held
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.pipeline.training.tuned_run import TunedRun
@@ -262,7 +263,7 @@ def test_videos_that_are_gone_or_changed_are_named_before_the_first_step(moved: 
     with pytest.raises(VideosChanged, match=r"1 video is gone: .*up/1.mp4"):
         finetune(config)
     video.write_bytes(content + b"more")
-    with pytest.raises(VideosChanged, match=r"1 video is not those|1 video is not that of the cache"):
+    with pytest.raises(VideosChanged, match=r"1 video has changed since the cache was made: .*up/1.mp4"):
         finetune(config)
     assert not (tmp_path / "run" / "state.pt").exists()
 
@@ -350,6 +351,21 @@ def test_overwrite_keeps_the_old_run_until_everything_is_checked(moved: Home, tm
     with pytest.raises(VideosChanged):
         finetune(config, overwrite=True)
     assert (run / "run.json").exists()
+
+
+def test_two_commands_never_train_one_run(home: Home, tmp_path: Path) -> None:
+    """The second one is refused before it touches the state of the first, and goes on once the first has ended."""
+    run = tmp_path / "run"
+    document = home.document | {"train": home.document["train"] | {"run": str(run)}}
+    with held(run):
+        (run / "state.pt").write_bytes(b"of the first")
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match="run is being trained by another command now"):
+                finetune(home.config(run=str(run)), overwrite=overwrite)
+            with pytest.raises(RunError, match="run is being trained by another command now"):
+                train_runs(check_config(document, "test"), ["pooled"], overwrite=overwrite)
+        assert (run / "state.pt").read_bytes() == b"of the first"
+    assert train_runs(check_config(document, "test"), ["pooled"], overwrite=True)[0].folder == run
 
 
 def test_the_command(home: Home, tmp_path: Path) -> None:
