@@ -99,11 +99,12 @@ class Prediction:
 
     `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
     `probabilities` [num_classes] are the softmax of `scores`, or the sigmoids if a video may have several labels.
-    `clips` has the ClipScores of each clip that did not fail. `spans` has the ScoredSpans, the parts of the video that
-    the same clips cover. Both are in the order of time. If some clips failed, `scores` are computed from the other
-    clips. If all clips failed, `scores` and `probabilities` are None, and `clips` is empty. `spans` covers failed clips
-    too, but is empty for a video that could not be opened. `failure` is the reason of the first failed clip, or "" if
-    no clip failed. `num_failed` of the `num_clips` clips failed.
+    If all clips failed, both are None.
+
+    `clips` has the ClipScores of each clip that did not fail, in the order of time. `spans` has the ScoredSpans: the
+    parts of the video that its clips cover, failed clips included, in the order of time. It is empty only for a video
+    that could not be opened. `num_clips` is the number of clips, and `num_failed` the number of clips that failed.
+    `failure` is the reason of the first failed clip, or "" if no clip failed.
 
     For a run over whole videos (`train.over: videos`), `clips` and `spans` have one entry, from the first window to the
     last. `num_failed` and `num_clips` count windows.

@@ -34,9 +34,9 @@ def train_on_slurm(
     the table.
 
     If a job of an earlier command is training some of these runs, the function waits for that job first. Raises
-    SlurmError if a run was not trained. If the training of all missing runs diverged, raises RunsDiverged. Before the
-    job starts, raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished
-    run had other options or clips than `config` now has.
+    RunsDiverged if some runs diverged and all others are trained. Raises SlurmError if a run is not trained for another
+    reason, for example because its task was killed. Before the job starts, raises ConfigError, CacheError or HeadError
+    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config` now has.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()

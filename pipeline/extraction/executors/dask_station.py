@@ -167,8 +167,9 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Loads the networks and returns a new `Worker`.
 
-        Checks this Dask worker first, because it may have joined the cluster late. Raises ClusterError if it has other
-        versions, CacheNotFound if it does not see the cache, and UsageError if it lacks the GPU that it declares.
+        Checks this Dask worker first, because it may have joined the cluster late. Raises ClusterError if the packages
+        of this worker have other versions than those of the process that started the job. Raises CacheNotFound if this
+        worker does not see the cache, and UsageError if it lacks the GPU that it declares.
         """
         begun, schedule = time.monotonic(), self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker

@@ -111,7 +111,8 @@ class _Pool:
         as `max_deaths` of the constructor.
 
         Raises the error of the first worker that fails. A worker whose time is up leaves the remaining units to the
-        other workers. In that case the method raises OutOfTimeError or WalltimeError at the end.
+        other workers. When all workers have ended, the method raises the error of the last such worker, even if all
+        units are done. The error is WalltimeError if not even one unit fits into the time, else OutOfTimeError.
         """
         try:
             self.members = [self._start(worker_index) for worker_index in range(workers)]
