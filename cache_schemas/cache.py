@@ -281,8 +281,8 @@ class Cache:
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
         """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. With
-        `renew`, the labels, splits and other texts of the rows in the metadata are written again where they differ
-        from the rows.
+        `renew`, the labels, splits and other texts that the metadata has for each row are replaced where they differ
+        from the present rows of the cache.
 
         A document that exists already is kept. Raises CacheMismatch if the cache has a stage with the same key but
         other options. All stages are compared with the cache before the first document is written.

@@ -1,4 +1,4 @@
-"""Loads the networks of a worker and declares the stages whose values these networks compute."""
+"""Loads the networks of a worker, and writes to the cache which stages these networks compute."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping

@@ -63,7 +63,7 @@ def alternate(
 
 
 def ratios(seconds: Seconds, way: str, other: str) -> Spread:
-    """Returns how many times as long `way` took as `other`: a Spread of the ratios of the rounds. `seconds` maps the
-    name of each way to its seconds in each round.
+    """Divides, in each round, the seconds of `way` by the seconds of `other`. Returns the Spread of these ratios.
+    `seconds` maps the name of each way to its seconds in each round.
     """
     return Spread.of([a / b for a, b in zip(seconds[way], seconds[other], strict=True)])

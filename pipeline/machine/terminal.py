@@ -122,8 +122,8 @@ def log_to_stderr() -> None:
 class Pace:
     """Estimates the time that is left for a job of many parts, from its speed so far.
 
-    The measurement began `seconds_ago` seconds before this object was made. At that moment, `done` parts of the job
-    were done.
+    The measurement began `seconds_ago` seconds before this object was made. When it began, `done` parts of the job
+    were done already.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:

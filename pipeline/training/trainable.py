@@ -118,8 +118,8 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
 
 
 def sample_spec(spec: Spec, options: TrainOptions) -> Spec:
-    """Returns array name -> shape of one sample of a training with `options`, a clip or a whole video. `spec` has the
-    shapes of one clip.
+    """Returns array name -> shape of one sample of a training. `options` decide whether a sample is a clip or a whole
+    video. `spec` has the shapes of one clip.
     """
     return spec_of_videos(spec) if options.over == "videos" else spec
 

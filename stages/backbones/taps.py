@@ -90,8 +90,8 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """A tap, with the layers between it and the next lower tap. Below the lowest tap, these are all layers from the
-    input on.
+    """A tap, with the layers between the next lower tap and this one. For the lowest tap, these are all layers from the
+    input up to it.
 
     `space` and `time` have (kernel, stride) of each of these layers that changes the size of the maps, in space or in
     time. The number of maps of a clip at this tap must be a multiple of `frames_multiple`.

@@ -10,19 +10,25 @@ from torch import Tensor
 
 
 def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the mean of each sequence, [B, C]. `x` is [B, N, C]."""
+    """Returns the mean of each sequence, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the vectors of a sequence,
+    or None if all N vectors belong to it.
+    """
     if mask is None:
         return x.mean(1)
     return torch.where(mask[..., None], x, 0.0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def max_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the maximum of each sequence for each channel, [B, C]. `x` is [B, N, C]."""
+    """Returns the maximum of each sequence for each channel, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the
+    vectors of a sequence, or None if all N vectors belong to it.
+    """
     return x.amax(1) if mask is None else x.masked_fill(~mask[..., None], -torch.inf).amax(1)
 
 
 def last_of(x: Tensor, mask: Tensor) -> Tensor:
-    """Returns the last vector of each sequence, [B, C]. `x` is [B, N, C]."""
+    """Returns the last vector of each sequence, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the vectors of a
+    sequence.
+    """
     return x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
 
 

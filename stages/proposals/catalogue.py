@@ -1,5 +1,5 @@
-"""Lists the proposal networks, with their inputs and weights. Imports no torch, because plans are made
-from the list.
+"""Lists the proposal networks, with their inputs and weights. Imports no torch, so that a plan
+can be made without it.
 """
 
 import math

@@ -45,7 +45,8 @@ class Executor(Protocol):
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raises SetAsideError with the shards of `units`. Does nothing if there are no units.
+    """Raises SetAsideError, which names the shards of `units`. Each of these units killed several workers and is given
+    up. Does nothing if there are no units.
 
     `num_shards` counts all shards of the cache. `hint` is a sentence for the end of the message, which says where else
     the user can look for the cause.
