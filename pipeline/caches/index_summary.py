@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -47,25 +47,30 @@ class SplitSummary:
         return asdict(self) | {"hours": round(self.hours, 3), "labels_per_class": told}
 
 
-def summaries(listing: Listing, probes: Probes, rows_of_split: Mapping[str, int]) -> dict[str, SplitSummary]:
+def summaries(
+    listing: Listing, probes: Probes, rows_of_split: Mapping[str, int], absent: Collection[str] = ()
+) -> dict[str, SplitSummary]:
     """Returns name of the split -> SplitSummary (the numbers of videos, clips, hours and classes) for the videos of
     `listing`.
 
     `probes` maps the path of each video to its duration and other facts, or to the error of reading it. `rows_of_split`
-    has the number of rows that `index` made for the videos of each split. Splits without a video are left out. The
-    splits train, val and test come first.
+    has the number of rows that `index` made for the videos of each split. `absent` has the paths of
+    videos without a file, which do not count as unreadable. Splits without a video are left out. The splits train, val
+    and test come first.
     """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)
     return {
-        split: _summary(videos, len(listing.classes), probes, rows_of_split.get(split, 0))
+        split: _summary(videos, len(listing.classes), probes, rows_of_split.get(split, 0), absent)
         for split, videos in of_split.items()
         if videos
     }
 
 
-def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, num_rows: int) -> SplitSummary:
+def _summary(
+    videos: Sequence[Video], num_classes: int, probes: Probes, num_rows: int, absent: Collection[str]
+) -> SplitSummary:
     labels = Counter(label for video in videos for label in video.labels)
     counts = [labels[label] for label in range(num_classes)]
     probes_of_split = [probes[path] for path in dict.fromkeys(video.path for video in videos)]
@@ -77,7 +82,7 @@ def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, num_rows
         classes=len(labels),
         labels_per_class=(min(counts), median(counts), max(counts)) if labels else None,
         unlabelled=sum(not video.labels for video in videos),
-        unreadable=sum(isinstance(probes[video.path], DecodeError) for video in videos),
+        unreadable=sum(isinstance(probes[video.path], DecodeError) and video.path not in absent for video in videos),
     )
 
 

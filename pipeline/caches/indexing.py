@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches import windowed
+from kinegraph.pipeline.caches.absent_videos import with_absent
 from kinegraph.pipeline.caches.annotated_frames import with_clips
 from kinegraph.pipeline.caches.declared import auto_shard_clips
 from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, mirror_warnings, summaries
@@ -64,7 +65,7 @@ class Indexed:
     warnings: sentences about labels that look like mistakes.
     files: name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty
         unless the data set is in its owners' layout.
-    missing: name of each listed video without a file -> what was looked for.
+    missing: name of each listed video without a file -> what was looked for. Such a video keeps the rows that it has.
     classes_from: the file or rule that gave the order of the classes, or "".
     notes: sentences about what the data set dropped or changed.
     differences: sentences about missing and unreadable videos and about other numbers than the owners publish.
@@ -142,6 +143,7 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
     cache_before = _existing(config, storage)
     listing = list_videos(config.dataset, _counting(on_progress), tries=config.run.staging.tries)
+    listing, absent = with_absent(listing, cache_before)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
     if not config.clips.has_windows:
@@ -159,11 +161,11 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         reopen_partial(cache, len(old) // cache.shard_clips)
     _write(storage, listing, table)
     if config.clips.has_windows:
-        write_annotations(storage, windowed.annotated(listing, probes, config.clips))
+        write_annotations(storage, windowed.annotated(listing, probes, config.clips, cache))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)
-    unreadable = _unreadable(listing, probes)
-    files = files_of_splits(listing, probes)
+    unreadable = _unreadable(listing, probes, absent)
+    files = files_of_splits(listing, probes, absent)
     intervals = [(name, *interval, _duration(probes[path])) for name, interval, path in _intervals(listing)]
     return Indexed(
         cache=Cache(config.cache),
@@ -176,7 +178,7 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
         after_end=[name for name, start, _, duration in intervals if duration <= start],
         without_window=chosen.without_clip if config.clips.has_windows else [],
         without_frame=[] if config.clips.has_windows else chosen.without_clip,
-        splits=summaries(listing, probes, Counter(row.split for row in table)),
+        splits=summaries(listing, probes, Counter(row.split for row in table), absent),
         left_out=dict(listing.left_out),
         warnings=chosen.warnings + _warnings(listing, config),
         files=files,
@@ -269,14 +271,16 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
     return entered
 
 
-def _unreadable(listing: Listing, probes: Mapping[str, Probe | DecodeError]) -> dict[str, DecodeError]:
+def _unreadable(
+    listing: Listing, probes: Mapping[str, Probe | DecodeError], absent: Collection[str]
+) -> dict[str, DecodeError]:
     """Returns id of the whole video -> error, for each video of `listing` that could not be opened. `probes` maps the
-    path of each video to the result of opening it.
+    path of each video to the result of opening it. `absent` has the paths without a file, which count as missing.
     """
     return {
         name_of_video(video.video_id, video.interval): probe
         for video in listing.videos
-        if isinstance(probe := probes[video.path], DecodeError)
+        if isinstance(probe := probes[video.path], DecodeError) and video.path not in absent
     }
 
 

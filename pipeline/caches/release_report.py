@@ -1,7 +1,7 @@
 """Compares a data set in its owners' layout with the videos at hand and with the published numbers. Torch-free."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from kinegraph.cache_schemas.words import counted
@@ -36,14 +36,18 @@ class SplitFiles:
         return words
 
 
-def files_of_splits(listing: Listing, probes: Mapping[str, Probe | DecodeError]) -> dict[str, SplitFiles]:
+def files_of_splits(
+    listing: Listing, probes: Mapping[str, Probe | DecodeError], absent: Collection[str] = ()
+) -> dict[str, SplitFiles]:
     """Returns name of the split -> SplitFiles, for a data set in its owners' layout. Returns an empty dict for others.
 
-    `probes` maps the path of each video of `listing` to its facts, or to the error of opening it.
+    `probes` maps the path of each video of `listing` to its facts, or to the error of opening it. `absent` has
+    the paths without a file, which count as missing.
     """
     missing = Counter(absent.split for absent in listing.missing.values())
     split_of = {video.path: video.split for video in listing.videos}
-    unreadable = Counter(split for path, split in split_of.items() if isinstance(probes[path], DecodeError))
+    failed = (path for path in split_of if path not in absent and isinstance(probes[path], DecodeError))
+    unreadable = Counter(split_of[path] for path in failed)
     return {
         split: SplitFiles(
             listed=(num_listed := listing.listed.get(split, 0)),

@@ -5,8 +5,10 @@ Torch-free.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from kinegraph.cache_schemas.annotations import AnnotatedVideo, Annotation
+from kinegraph.cache_schemas.annotations import AnnotatedVideo, Annotation, read_annotations
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, Interval, interval_id
+from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
@@ -16,6 +18,7 @@ from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe
 
 Probes = Mapping[str, Probe | DecodeError]
+UNKNOWN = AnnotatedVideo(subset="", duration=None, fps=None, frame=None, num_windows=0, annotations=())
 
 
 def of_whole_videos(
@@ -87,29 +90,44 @@ def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: I
         yield replace(row, path=video.path, split=video.split, labels=video.labels, list_index=video.list_index)
 
 
-def annotated(listing: Listing, probes: Probes, options: ClipOptions) -> dict[str, AnnotatedVideo]:
+def annotated(listing: Listing, probes: Probes, options: ClipOptions, cache: Cache) -> dict[str, AnnotatedVideo]:
     """Returns id of each video -> AnnotatedVideo, with the facts and labelled parts of the video, for annotations.json.
 
     `probes` maps the path of each video of `listing` to the facts that `index` found, or to the error of opening it.
-    `options` says how videos are cut into windows.
+    `options` says how videos are cut into windows. A video that can no longer be opened keeps the facts that `cache`
+    has, as it keeps its rows.
     """
+    before = _annotated_before(cache)
     database = {}
     for video in listing.videos:
         probe = probes[video.path]
-        windows = windows_of(probe, options) if isinstance(probe, Probe) else None
-        database[video.video_id] = AnnotatedVideo(
-            subset=video.split,
-            duration=probe.duration if isinstance(probe, Probe) else None,
-            fps=None if windows is None else float(windows.rate),
-            frame=None if windows is None else windows.num_frames,
-            num_windows=0 if windows is None else windows.count,
-            annotations=tuple(
-                Annotation(segment=segment, label=listing.classes[label], label_id=label)
-                for segment, labels in video.segments
-                for label in labels
-            ),
+        facts = _facts(probe, options) if isinstance(probe, Probe) else before.get(video.video_id, UNKNOWN)
+        annotations = tuple(
+            Annotation(segment=segment, label=listing.classes[label], label_id=label)
+            for segment, labels in video.segments
+            for label in labels
         )
+        database[video.video_id] = facts.model_copy(update={"subset": video.split, "annotations": annotations})
     return database
+
+
+def _facts(probe: Probe, options: ClipOptions) -> AnnotatedVideo:
+    """Returns the AnnotatedVideo of a video with the facts `probe`, without its split and its labelled parts."""
+    windows = windows_of(probe, options)
+    return AnnotatedVideo(
+        subset="", duration=probe.duration, fps=float(windows.rate), frame=windows.num_frames,
+        num_windows=windows.count, annotations=(),
+    )  # fmt: skip
+
+
+def _annotated_before(cache: Cache) -> dict[str, AnnotatedVideo]:
+    """Returns what annotations.json of `cache` says. Returns an empty dict where there is none or where it is damaged,
+    because `index` writes it again.
+    """
+    try:
+        return read_annotations(cache)
+    except CacheError:
+        return {}
 
 
 def segments_of(listing: Listing) -> Iterator[tuple[str, Interval, str]]:

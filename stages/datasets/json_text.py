@@ -25,10 +25,9 @@ def parsed_json(path: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
+        place, words = f"line {error.lineno}, column {error.colno}", sentence(error.msg.removesuffix(" starting at"))
         raise DatasetError(
-            f"{path}: {place}: not JSON: {sentence(error.msg)} Is the end of the file missing, or is it another file? "
-            "Get it again."
+            f"{path}: {place}: not JSON: {words} Is the end of the file missing, or is it another file? Get it again."
         ) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 100,000 brackets
         raise DatasetError(f"{path}: no JSON that can be read: {sentence(str(error))}") from error

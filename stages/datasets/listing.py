@@ -1,7 +1,7 @@
 """Defines the listing of a data set: its videos, labels and splits. Torch-free."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import xxhash
@@ -61,7 +61,8 @@ class Listing:
     in the label files, and `published` to the number that the owners publish. `classes_from` says which file or rule
     gave the order of the classes. `num_published_classes` is the number of classes that the owners publish, or 0.
     `attributes` maps a class to attribute -> value ({"c000 Holding a cup": {"object": "cup"}}). `notes` are sentences
-    about what was dropped or changed.
+    about what was dropped or changed. `absent` maps each name that the file of a missing video may have, without
+    ending, to the entries of the video. Their `name` and `path` are "".
     """
 
     classes: tuple[str, ...]
@@ -76,6 +77,7 @@ class Listing:
     num_published_classes: int = 0
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    absent: Mapping[str, Sequence["Entry"]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ An adapter is one file of this folder. Its lister reads the label files into a `
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -158,7 +158,17 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
         num_published_classes=release.num_classes,
         attributes=release.attributes,
         notes=tuple(notes),
+        absent=_absent(sample for sample in samples if sample.name in missing),
     )
+
+
+def _absent(samples: Iterable[Sample]) -> Mapping[str, Sequence[Entry]]:
+    """Returns each name that the file of a missing video may have, without ending -> the entries of `samples`."""
+    absent: defaultdict[str, list[Entry]] = defaultdict(list)
+    for sample in samples:
+        for stem in _stems(sample):
+            absent[stem].append(Entry("", "", sample.label_names, sample.split, sample.interval))
+    return absent
 
 
 def _missing(sample: Sample) -> MissingVideo:

@@ -65,6 +65,29 @@ def test_strict(kinegraph: Command, config: Path, cache: Path, clip: bytes) -> N
     assert not (cache / "missing.txt").exists()
 
 
+def test_a_video_that_is_deleted_keeps_its_rows(kinegraph: Command, config: Path, cache: Path, clip: bytes) -> None:
+    """It is missing, not unreadable. A video that comes back has its rows, and a new video gets new ones."""
+    assert kinegraph("index", config).exit_code == 0
+    before = [*Cache(cache).clips.rows()]
+    video = config.parent / "videos/Charades_v1_480" / Path(before[-1].path).name
+    content = video.read_bytes()
+    video.unlink()
+    (video.parent / "07E49.mp4").write_bytes(clip)
+    said = json.loads(kinegraph("index", config, "--json").stdout)
+    rows = [*Cache(cache).clips.rows()]
+    assert [row.clip_id for row in rows] == [*(row.clip_id for row in before), "Charades_v1_480/07E49.mp4:0:center"]
+    assert [(row.labels, row.target_times) for row in rows[:-1]] == [(row.labels, row.target_times) for row in before]
+    split = before[-1].split
+    assert said["files"][split]["missing"] == 1
+    assert [*said["unreadable"]] == ["Charades_v1_480/00012.mp4"]
+    assert sum(of_split["unreadable"] for of_split in said["splits"].values()) == 1
+    assert f"1 missing video keeps its rows in the cache: {before[-1].video_id}." in " ".join(said["notes"])
+    assert [*said["missing"]] == [video.stem]
+    video.write_bytes(content)
+    assert json.loads(kinegraph("index", config, "--json").stdout)["missing"] == {}
+    assert [row.clip_id for row in Cache(cache).clips.rows()] == [row.clip_id for row in rows]
+
+
 def test_documents_of_the_cache(kinegraph: Command, config: Path, cache: Path, tmp_path: Path) -> None:
     assert kinegraph("index", config).exit_code == 0
     assert Cache(cache).classes == [*CLASSES]

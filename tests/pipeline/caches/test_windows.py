@@ -122,6 +122,8 @@ def test_videos_that_change_between_two_calls_of_index(windows_config: Config, t
     rows = [*found.cache.clips.rows()]
     assert [*found.unreadable] == ["long.mp4"]
     assert rows[:20] == before[:20]
+    long = read_annotations(found.cache)["long.mp4"]
+    assert (long.duration, long.frame, long.num_windows) == (5.0, 40, 17), "as its rows, so it can be exported"
     assert [row.clip_id for row in rows[20:]] == [f"words.mp4:{k}:center" for k in range(3)]
     assert all(row.is_probed for row in rows)
     write_video(videos / "words.mp4", moving_square(5, 96, 80))

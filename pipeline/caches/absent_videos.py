@@ -1,0 +1,49 @@
+"""The part of `kinegraph index` for videos that are in the cache and whose files are gone. Torch-free."""
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import TABLE, name_of_video
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
+
+SHOWN = 3
+
+
+def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
+    """Returns (a copy of `listing` that also has these videos, their paths). `cache` is the cache before, or None.
+
+    The videos have rows in `cache`, the label files list them, and they have no file. So they keep their rows, with the
+    labels and the split that the label files have now. They stay in the `missing` of the listing. A note names them.
+    """
+    if cache is None or not listing.absent or not cache.storage.exists(TABLE):
+        return listing, frozenset()
+    present = {name_of_video(video.video_id, video.interval) for video in listing.videos}
+    rows = {name_of_video(row.video_id, row.interval): row for row in cache.clips.rows()}
+    entries = list[Entry]()
+    for name, row in rows.items():
+        place = PurePosixPath(name)
+        stem = place.stem if row.frame_rate is None else place.name
+        if name not in present:
+            entries += (
+                replace(entry, name=name, path=row.path, frame_rate=row.frame_rate)
+                for entry in listing.absent.get(stem, ())
+            )
+    if not entries:
+        return listing, frozenset()
+    again = listing_of(entries, {}, listing.classes, listing.multi_label)
+    first = max(video.list_index for video in listing.videos) + 1
+    videos = (*listing.videos, *(replace(video, list_index=first + video.list_index) for video in again.videos))
+    names = [*dict.fromkeys(entry.name for entry in entries)]
+    told = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    note = (
+        f"{counted(len(names), 'missing video keeps its', 'missing videos keep their')} rows in the cache: {told}. "
+        "Features of sealed shards stay. In other shards these clips fail (missing)."
+    )
+    listing = replace(
+        listing,
+        videos=tuple(sorted(videos, key=lambda video: video.video_id)),
+        notes=(*listing.notes, note),
+    )
+    return listing, frozenset(entry.path for entry in entries)
