@@ -21,7 +21,7 @@ from fsspec.callbacks import Callback
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.file_systems import open_file_system
-from kinegraph.cache_schemas.words import sentence
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.source import sampled_digest
 from kinegraph.stages.decode.stream import Probe, Seekable, probe
@@ -221,7 +221,7 @@ class Remote:
             ) from error
 
     def _given_up(self, url: str, error: Exception) -> DecodeError | NetworkError:
-        tried = f"{self.tries} tries, the last: {in_words(error)}"
+        tried = f"{counted(self.tries, 'try', 'tries')}, the last: {in_words(error)}"
         with suppress(Exception):
             if self._witness not in (None, url):
                 system, path = self._at(str(self._witness))
