@@ -38,8 +38,8 @@ def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozens
     names = [*dict.fromkeys(entry.name for entry in entries)]
     told = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     note = (
-        f"{counted(len(names), 'missing video keeps its', 'missing videos keep their')} rows in the cache: {told}. "
-        "Features of sealed shards stay. In other shards these clips fail (missing)."
+        f"{counted(len(names), 'missing video keeps its rows', 'missing videos keep their rows')}: {told}. Features of "
+        "sealed shards stay. In other shards these clips fail (missing)."
     )
     listing = replace(
         listing,

@@ -129,7 +129,9 @@ def _notes(options: ActionGenomeOptions, frames: GenomeFrames, without: int, cha
         yield f"{counted(changed['apart'], 'action')} with the bounds of another action {ends} 1 ms later."
     counts = {split: (videos, num_frames) for split, videos, num_frames in frames.usual_counts()}
     if counts != USUAL:
-        told = ", ".join(f"{split} {videos:,} videos and {n:,} frames" for split, (videos, n) in counts.items())
+        told = ", ".join(
+            f"{split} {counted(videos, 'video')} and {counted(n, 'frame')}" for split, (videos, n) in counts.items()
+        )
         usual = ", ".join(f"{split} {videos:,} and {n:,}" for split, (videos, n) in USUAL.items())
         yield f"With a person and a visible object, in videos with over two such frames: {told}. Published: {usual}."
     try:

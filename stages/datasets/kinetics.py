@@ -106,8 +106,8 @@ def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -
         raise DatasetError("dataset.classes: not given, and no csv has labels. Give a file with one class per line.")
     if len(classes) > options.version or len(classes) in PUBLISHED.keys() - {options.version}:
         raise DatasetError(
-            f"dataset.version: given {options.version}, but there are {len(classes)} classes from {origin}. Set the "
-            "version of these files, or get the files of this version."
+            f"dataset.version: given {options.version}, but there are {counted(len(classes), 'class')} from {origin}. "
+            "Set the version of these files, or get the files of this version."
         )
     return classes, origin
 

@@ -270,6 +270,6 @@ def _check_not_swapped(release: Release, listed: Mapping[str, int]) -> None:
         swapped = release.published[second], release.published[first]
         if swapped[0] != swapped[1] and (listed.get(first), listed.get(second)) == swapped:
             raise DatasetError(
-                f"dataset.annotations: {release.title} has {swapped[1]:,} videos of {first} and {swapped[0]:,} of "
-                f"{second}. The label files have them the other way round. Are the two files swapped?"
+                f"dataset.annotations: {release.title} has {counted(swapped[1], 'video')} of {first} and "
+                f"{swapped[0]:,} of {second}. The label files have them the other way round. Are the two files swapped?"
             )

@@ -68,7 +68,7 @@ def recognised(path: Path) -> str:
     kinds = {".npy": "npy", ".npz": "npz", TAR: "webdataset"} | dict.fromkeys(SUFFIXES, "pt")
     files = {kinds[ending]: file for ending, file in found.items() if file}
     if len(files) > 1:
-        told = " and ".join(f"{file.suffix} files ({file})" for file in files.values())
+        told = " and ".join(f"files of {file.suffix} ({file})" for file in files.values())
         raise FeatureFileError(f"{path} has {told}; choose by --kind")
     if not files:
         raise FeatureFileError(f"{path} has no .npy, .npz, .pt, .pth or .tar files; an HDF5 file is named itself")

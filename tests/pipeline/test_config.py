@@ -205,6 +205,7 @@ def test_defaults_of_the_contract() -> None:
     assert config.clips.model_dump() == {
         "num_frames": 32, "fps": 6.0, "frame_step": 1, "sampling": "dense", "per_video": 1, "crops": ("center",),
         "short": "repeat_last", "hop_frames": None, "hop_seconds": None, "tail": "drop",
+        "beyond_end": "refuse", "decoder": "pyav",
     }  # fmt: skip
     assert config.store.model_dump() == {"kind": "zarr", "shard_clips": "auto", "compression": "none"}
     assert (config.run.executor, config.run.workers, config.run.threads, config.run.batch_size) == (

@@ -105,7 +105,7 @@ class TestCharades(OwnersContract):
         self.write(tmp_path)
         with (
             patch.dict(charades.PUBLISHED, {"train": 1, "val": 3}),
-            pytest.raises(DatasetError, match=r"1 videos of train and 3 of val.* Are the two files swapped"),
+            pytest.raises(DatasetError, match=r"1 video of train and 3 of val.* Are the two files swapped"),
         ):
             listed(tmp_path, **self.options)
 
