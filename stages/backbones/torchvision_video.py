@@ -86,6 +86,10 @@ class VideoSwin(Backbone):
             drawn = self._build().state_dict()
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
+    def is_classifier(self, name: str) -> bool:
+        """Returns whether the tensor `name` of a weights file belongs to torchvision's classifier."""
+        return name in ("head.weight", "head.bias")
+
     def step(self, tap: str, x: Tensor) -> Tensor:
         """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips
         [B, 3, T, H, W] if `tap` is the lowest.

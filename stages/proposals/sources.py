@@ -24,13 +24,20 @@ from kinegraph.stages.proposals.options import (
 )
 from kinegraph.stages.proposals.source import ProposalSource
 
-SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
-    TorchvisionOptions: NetworkSource,
-    TinyOptions: NetworkSource,
-    CheckpointOptions: NetworkSource,
-    Detectron2Options: Detectron2Source,
-    FileOptions: lambda options, device: FileSource(options),
-    GridOptions: lambda options, device: GridSource(options),
+
+def _genome_boxes(options: ActionGenomeBoxOptions, device: torch.device, dataset: DatasetOptions | None) -> GenomeBoxes:
+    assert isinstance(dataset, ActionGenomeOptions)
+    return GenomeBoxes(options, dataset.annotations)
+
+
+SOURCES: dict[type, Callable[[Any, torch.device, DatasetOptions | None], ProposalSource]] = {
+    TorchvisionOptions: lambda options, device, dataset: NetworkSource(options, device),
+    TinyOptions: lambda options, device, dataset: NetworkSource(options, device),
+    CheckpointOptions: lambda options, device, dataset: NetworkSource(options, device),
+    Detectron2Options: lambda options, device, dataset: Detectron2Source(options, device),
+    FileOptions: lambda options, device, dataset: FileSource(options),
+    GridOptions: lambda options, device, dataset: GridSource(options),
+    ActionGenomeBoxOptions: _genome_boxes,
 }
 
 
@@ -43,7 +50,4 @@ def build_source(
     Raises WeightsError if weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing, or if the source cannot run with these options on `device`.
     """
-    if isinstance(options, ActionGenomeBoxOptions):
-        assert isinstance(dataset, ActionGenomeOptions)
-        return GenomeBoxes(options, dataset.annotations)
-    return SOURCES[type(options)](options, device)
+    return SOURCES[type(options)](options, device, dataset)

@@ -17,7 +17,7 @@ PLAIN = Format(
     name="torchvision's names, our own, or those of no known format",
     sign=".+",
     pairs=(("{name}", "{name}"),),
-    ignored={r"fc\..+": "classifier", r"(classifier|head)\..+": "classifier", r"AuxLogits\..+": "auxiliary classifier"},
+    ignored={r"fc\..+": "classifier", r"classifier\..+": "classifier", r"AuxLogits\..+": "auxiliary classifier"},
 )
 
 
