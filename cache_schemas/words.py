@@ -1,5 +1,7 @@
 """Formats counts and names for messages that people read, on a terminal or in a log."""
 
+from collections.abc import Sequence
+
 STOPS = ". \n"
 KEPT = "\n\u200c\u200d"  # line end, and two joiners that scripts of India and Iran need
 
@@ -13,6 +15,16 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def _plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Returns at most `most` of `names`, with commas between them. `, ...` follows if there are more names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def few_of(names: Sequence[str], most: int) -> str:
+    """Returns at most `most` of `names`, with commas between them. `and 3 more` follows if there are 3 more names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def sentence(words: object) -> str:

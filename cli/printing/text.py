@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tqdm.utils import disp_len
 
-from kinegraph.cache_schemas.words import on_one_line, shown
+from kinegraph.cache_schemas.words import few_of, on_one_line, shown
 from kinegraph.pipeline.machine.terminal import (
     TIME_OF_DAY,
     USUAL_COLUMNS,
@@ -182,8 +182,7 @@ def note_listed(title: str, lines: Sequence[str]) -> None:
 
 
 def few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(map(on_one_line, names[:MAX_LISTED])) + more
+    return few_of([*map(on_one_line, names)], MAX_LISTED)
 
 
 def say_page(text: str) -> None:

@@ -5,10 +5,8 @@ from pathlib import PurePosixPath
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import TABLE, name_of_video
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
-
-SHOWN = 3
 
 
 def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
@@ -36,10 +34,9 @@ def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozens
     first = max(video.list_index for video in listing.videos) + 1
     videos = (*listing.videos, *(replace(video, list_index=first + video.list_index) for video in again.videos))
     names = [*dict.fromkeys(entry.name for entry in entries)]
-    told = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     note = (
-        f"{counted(len(names), 'missing video keeps its rows', 'missing videos keep their rows')}: {told}. Features of "
-        "sealed shards stay. In other shards these clips fail (missing)."
+        f"{counted(len(names), 'missing video keeps its rows', 'missing videos keep their rows')}: {first_of(names)}. "
+        "Features of sealed shards stay. In other shards these clips fail (missing)."
     )
     listing = replace(
         listing,

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from kinegraph.cache_schemas.crops import is_mirrored
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.datasets.sides import sided_classes
 from kinegraph.stages.decode.errors import DecodeError
@@ -105,10 +105,9 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
     once = [listing.classes[label] for label, count in sorted(counts.items()) if count == 1]
     once = [name for name in once if not TRIPLE.fullmatch(name)]
     if once and num_labelled >= MANY_VIDEOS:
-        more = ", ..." if once[SHOWN:] else ""
         warnings.append(
             f"found once among {counted(num_labelled, 'labelled video')}: {len(once):,} of "
-            f"{counted(len(listing.classes), 'class')}, {', '.join(once[:SHOWN])}{more}. "
+            f"{counted(len(listing.classes), 'class')}, {first_of(once, SHOWN)}. "
             "Are they misspelt? dataset.classes says which are allowed."
         )
     return warnings

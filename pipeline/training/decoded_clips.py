@@ -22,7 +22,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import directed
 from kinegraph.cache_schemas.reader import CROP, CachedClips, Indices
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.pipeline.caches.changes import changed_videos
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.feed import decode_at_hand
@@ -278,7 +278,7 @@ def require_same_videos(clips: Sequence[DecodedClips]) -> None:
         (sorted(path_of[video] for video in changed), "has", "have", "changed since the cache was made"),
     ):
         if videos:
-            named = ", ".join(videos[:NUM_NAMED]) + (", ..." if len(videos) > NUM_NAMED else "")
+            named = first_of(videos, NUM_NAMED)
             raise VideosChanged(
                 f"{counted(len(videos), f'video {has}', f'videos {have}')} {how}: {named}. Paths are relative to "
                 "the folder in which `kinegraph index` ran. Put them back, or run `kinegraph index` and `kinegraph "

@@ -1,12 +1,11 @@
 """Opens the samples of a training: the clips of a split, or its whole videos. Logs what is left out."""
 
 import logging
-from collections.abc import Sequence
 
 from kinegraph.cache_schemas.annotations import read_annotations, why_no_sequences
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.options import TrainOptions
@@ -65,7 +64,7 @@ def _tell_of_videos(videos: CachedVideos, split: str) -> None:
     if unsealed := sorted(clips.unsealed_videos):
         told = counted(len(unsealed), f"video of split {split} is", f"videos of split {split} are")
         words = "not extracted to the end, without sample and score. `kinegraph extract CONFIG` goes on"
-        log.warning("%s %s: %s", told, words, _named(unsealed))
+        log.warning("%s %s: %s", told, words, few_of(unsealed, NAMED))
     if clips.num_failed_of_videos:
         told = counted(
             clips.num_failed_of_videos, f"failed window of split {split} is", f"failed windows of split {split} are"
@@ -73,7 +72,7 @@ def _tell_of_videos(videos: CachedVideos, split: str) -> None:
         log.warning("%s masked out. `kinegraph status CACHE --failed` says why", told)
     if failed := videos.failed_videos:
         told = counted(len(failed), f"video of split {split} has", f"videos of split {split} have")
-        log.warning("%s no ok window: left out of training, counted in scores: %s", told, _named(failed))
+        log.warning("%s no ok window: left out of training, counted in scores: %s", told, few_of(failed, NAMED))
     without = [
         video
         for video, facts in read_annotations(cache).items()
@@ -81,14 +80,9 @@ def _tell_of_videos(videos: CachedVideos, split: str) -> None:
     ]
     if without:
         told = counted(len(without), f"video of split {split} is", f"videos of split {split} are")
-        log.warning("%s shorter than a window, without sample and score: %s", told, _named(without))
+        log.warning("%s shorter than a window, without sample and score: %s", told, few_of(without, NAMED))
     if videos.num_shortened:
         told = counted(videos.num_shortened, f"video of split {split} has", f"videos of split {split} have")
         log.warning(
             "%s more than %s windows. %s of them are taken evenly", told, videos.max_windows, videos.max_windows
         )
-
-
-def _named(videos: Sequence[str]) -> str:
-    more = f" and {len(videos) - NAMED:,} more" if len(videos) > NAMED else ""
-    return f"{', '.join(videos[:NAMED])}{more}"

@@ -1,14 +1,13 @@
 """Gives a new head the weights of a trained run: the later stages of a training, and transfer to another data set."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import features_fingerprint, features_options
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import few_of
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head
 from kinegraph.stages.heads.head import Head
@@ -16,6 +15,7 @@ from kinegraph.stages.training.checkpoint import RunRecord, load_head, load_reco
 from kinegraph.stages.training.options import TrainOptions
 
 DIGITS = 12  # of the digest of the weights, in the record of a run that started from them
+SHOWN = 3  # names of layers in a message
 log = logging.getLogger("kinegraph")
 
 
@@ -53,7 +53,7 @@ def start_from(head: Head, folder: Path, cache: Cache) -> None:
     others += [name for name, tensor in kept.items() if name in own and own[name].shape != tensor.shape]
     if others:
         raise UsageError(
-            f"train.start_from: the {record.head} of {folder} has other layers ({_listed(sorted(others))}). "
+            f"train.start_from: the {record.head} of {folder} has other layers ({few_of(sorted(others), SHOWN)}). "
             "Give it the options that the run has."
         )
     head.load_state_dict(own | kept)
@@ -67,8 +67,3 @@ def _of_classes(record: RunRecord) -> list[str]:
         heads = [rebuild_head(record.head, record.spec, record.num_classes + more, record.options) for more in (0, 1)]
     first, second = (head.state_dict() for head in heads)
     return [name for name, tensor in first.items() if second[name].shape != tensor.shape]
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {counted(len(names) - most, 'more', 'more')}" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

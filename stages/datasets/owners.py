@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kinegraph.cache_schemas.clips_table import Interval
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import Below, require_folder, videos_below
@@ -22,7 +22,6 @@ from kinegraph.stages.datasets.listing import Entry, Listing, MissingVideo, list
 from kinegraph.stages.datasets.owners_options import OwnersOptions
 from kinegraph.stages.remote.urls import FILE, is_url
 
-SHOWN = 3
 Files = defaultdict[str, list[tuple[str, str]]]  # name -> (path below the root, full path) of each video
 NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of a video contains or is
 
@@ -38,7 +37,9 @@ def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
     folder = Path(options.annotations.removeprefix(FILE))
     if folder.is_dir() and not (folder / name).exists():
         there = sorted(path.name for path in folder.iterdir() if path.is_file())
-        raise DatasetError(f"dataset.annotations: no file {name} in {folder}. Files there: {_first(there) or 'none'}.")
+        raise DatasetError(
+            f"dataset.annotations: no file {name} in {folder}. Files there: {first_of(there) or 'none'}."
+        )
     return text_of("dataset.annotations", str(folder / name))
 
 
@@ -134,7 +135,7 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
             Entry(below, path, sample.label_names, sample.split, sample.interval, rate, images.get(path))
         )  # fmt: skip
     if not entries:
-        examples = f" Videos there: {_first([name for name, _ in found.videos])}." if found.videos else ""
+        examples = f" Videos there: {first_of([name for name, _ in found.videos])}." if found.videos else ""
         raise DatasetError(
             f"dataset.root: none of the {counted(len(missing), 'video')} of {release.title} is below {root}. "
             f"Looked for a file {next(iter(missing), '')!r}, with the ending of a video, in all folders.{examples}"
@@ -206,15 +207,10 @@ def _file_of(sample: Sample, files: tuple[Files, Files], root: str) -> tuple[str
     if len(of_name) > 1:
         raise DatasetError(
             f"{sample.where}: {counted(len(of_name), 'file')} below {root} could be {sample.name}: "
-            f"{_first([name for name, _ in of_name])}. Move all but one elsewhere, or let dataset.root be the folder "
+            f"{first_of([name for name, _ in of_name])}. Move all but one elsewhere, or let dataset.root be the folder "
             "of one of them."
         )
     return of_name[0] if of_name else None
-
-
-def _first(names: Sequence[str]) -> str:
-    """Returns the first of `names`, with commas."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _about_classes(release: Release) -> Iterator[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.words import first_of
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
 from kinegraph.stages.number_files import ArrayFileError, require_expansion, require_plain
@@ -129,5 +130,4 @@ def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
 
 
 def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+    return first_of(sorted(names), 8)
