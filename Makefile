@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
-# In one process more than there are cores, up to four, each on one thread; the tests of one file share what they set up.
+# In two processes more than there are cores, up to four, each on one thread; the tests of one file share what they set up.
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 

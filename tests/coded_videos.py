@@ -50,7 +50,9 @@ def write(
     **how: Any,
 ) -> Path:
     """Frames that show the numbers from `first` on, at `rate`, the first at `start` seconds, perhaps with sound."""
-    options = {"g": str(key_every), **({"bf": str(b_frames)} if codec != "libvpx" else {}), **how.pop("options", {})}
+    is_vpx = codec.startswith("libvpx")
+    options = {"g": str(key_every)} | ({} if is_vpx else {"bf": str(b_frames)})
+    options |= how.pop("options", {"deadline": "realtime", "cpu-used": "8"} if is_vpx else {})
     with av.open(str(path), "w", **how) as out:
         stream: Any = out.add_stream(codec, rate=Fraction(rate), options=options)
         sound: Any = out.add_stream("libopus" if codec == "libvpx" else "aac", rate=48000) if sound_seconds else None

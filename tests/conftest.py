@@ -62,8 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Returns one process more than there are cores, up to 4: tests wait for processes, timers and disks."""
-    return min(4, len(os.sched_getaffinity(0)) + 1)
+    """Returns two processes more than there are cores, up to 4: tests wait for processes, timers and disks."""
+    return min(4, len(os.sched_getaffinity(0)) + 2)
 
 
 @pytest.hookimpl(optionalhook=True)
