@@ -82,7 +82,7 @@ def _draw(figure: Any, curves: Curves) -> None:
     for number, scores in enumerate(curves.scores.T):
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
         axes.plot(edges.mean(1), scores, color=colour, linestyle=dash, marker=marker, markersize=3, linewidth=1.4)
-    for number, place in enumerate(_label_places(curves.scores)):
+    for number, place in enumerate(label_places([_end(column) for column in curves.scores.T])):
         name = on_one_line(curves.names[number])
         shown = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 3]}..."
         axes.annotate(shown, (1.01, place), xycoords="axes fraction", va="center", color=COLOURS[number % len(COLOURS)])
@@ -93,23 +93,24 @@ def _draw(figure: Any, curves: Curves) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label_places(scores: np.ndarray) -> list[float]:
-    """Returns the height of each curve's label, as a share of the axis. `scores` [S, K] has S scores of each of K
-    curves.
+def _end(scores: np.ndarray) -> float:
+    """Returns the last of the `scores` [S] of a curve that is not NaN, or 0 if all are."""
+    told = scores[~np.isnan(scores)]
+    return float(told[-1]) if len(told) else 0.0
 
-    A label stands beside the last score of its curve. Labels that would overlap are moved apart.
+
+def label_places(ends: Sequence[float], share: float = LABEL_SHARE) -> list[float]:
+    """Returns the height of each line's label, as a share of the axis. `ends` are the ends of the lines, from 0 to 1.
+
+    A label stands beside the end of its line. Labels that would be closer than `share` are moved apart.
     """
-    ends = []
-    for column in scores.T:
-        told = column[~np.isnan(column)]
-        ends.append(float(told[-1]) if len(told) else 0.0)
     order = sorted(range(len(ends)), key=lambda number: (ends[number], -number))
     places, least = dict.fromkeys(order, 0.0), 0.0
     for number in order:
         places[number] = max(ends[number], least)
-        least = places[number] + LABEL_SHARE
+        least = places[number] + share
     most = 1.0
     for number in reversed(order):
         places[number] = min(places[number], most)
-        most = places[number] - LABEL_SHARE
+        most = places[number] - share
     return [places[number] for number in range(len(ends))]

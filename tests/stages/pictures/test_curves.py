@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kinegraph.stages.errors import UsageError
-from kinegraph.stages.pictures.curves import Curves, _label_places, curves_file
+from kinegraph.stages.pictures.curves import Curves, curves_file, label_places
 
 CURVES = Curves(
     title="a $x^2$ video.mp4",
@@ -42,7 +42,7 @@ def test_a_failed_span_is_shaded_and_breaks_the_lines() -> None:
 
 
 def test_labels_do_not_overlap() -> None:
-    places = _label_places(np.array([[0.5, 0.5, 0.99, 1.0, 0.0, 0.51]]))
+    places = label_places([0.5, 0.5, 0.99, 1.0, 0.0, 0.51])
     assert np.diff(sorted(places)).min() > 0.07
     assert max(places) <= 1
     assert places[3] > places[2] > places[5] > places[4]

@@ -1,0 +1,13 @@
+"""Checks the optional packages that figures and pages need. Imports none of them."""
+
+from importlib.util import find_spec
+
+from kinegraph.stages.errors import UsageError
+
+PACKAGES = {"matplotlib": "matplotlib", "jinja2": "Jinja2"}
+
+
+def require_look() -> None:
+    """Raises UsageError if a package of the extra `look` is missing. The message says how to install it."""
+    if missing := [name for module, name in PACKAGES.items() if find_spec(module) is None]:
+        raise UsageError(f"Figures need {' and '.join(missing)}: pip install 'kinegraph[look]'")

@@ -1,0 +1,87 @@
+"""A matplotlib figure that knows its numbers and its description. Imports matplotlib, and no pyplot. Torch-free."""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kinegraph.stages.pictures.theme import STYLE, themed
+
+Values = Sequence[float] | np.ndarray
+WIDE, NARROW = 7.0, 3.4  # inches; two narrow figures fit beside each other
+WITHOUT_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+@contextmanager
+def styled(**more: Any) -> Iterator[None]:
+    """Sets the style of all figures for a `with` block. `more` are further settings of matplotlib, with `_` for a dot.
+
+    matplotlib warns of characters that its font lacks. An SVG has them as text, so the warning is left out.
+    """
+    settings = STYLE | {key.replace("_", "."): value for key, value in more.items()}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+class Picture(Figure):
+    """A matplotlib figure with its numbers in `data`, and with a description in words.
+
+    `name` is a short name for a file, and `title` a line above the figure. `description` says in a sentence what the
+    figure shows, with its main numbers. `data` maps names to arrays. `height` and `width` are in inches.
+
+    A notebook shows a Picture. `savefig("norms.pdf")` writes a file for a paper, without a date in it.
+    """
+
+    def __init__(self, name: str, title: str, height: float = 2.2, width: float = NARROW) -> None:
+        with styled():
+            super().__init__(figsize=(width, height), layout="constrained", facecolor="none")
+        self.name, self.title = name, title
+        self.description = ""
+        self.data: Mapping[str, np.ndarray] = {}
+
+    def told(self, description: str, **data: Any) -> "Picture":
+        """Sets the description and the numbers, and returns the Picture itself."""
+        self.description = description
+        self.data = {key: np.asarray(values) for key, values in data.items()}
+        return self
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Writes the figure as a file. The ending of `fname` is the format. `options` are those of matplotlib."""
+        ending = f".{options.get('format') or Path(str(fname)).suffix.lstrip('.')}"
+        self._lay_out()
+        with styled():
+            super().savefig(fname, **{"metadata": WITHOUT_DATE.get(ending), "dpi": 200} | options)
+
+    def svg(self) -> str:
+        """Returns the figure as an SVG element for an HTML page. Its colours follow the theme of the page."""
+        self._lay_out()
+        content = io.BytesIO()
+        with styled(svg_hashsalt=self.name, svg_id=self.name):
+            super().savefig(content, format="svg", metadata={"Date": None})
+        return themed(content.getvalue().decode(), self.name, f"{self.title}. {self.description}")
+
+    def _lay_out(self) -> None:
+        """Finds the places of axes and texts once. A second pass would move them a little, so files would differ."""
+        if self.get_layout_engine() is not None:
+            with styled():
+                self.draw_without_rendering()
+            self.set_layout_engine("none")
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+
+def plain_axes(picture: Picture, grid: str | None = "y") -> Axes:
+    """Returns the only axes of `picture`, with a thin grid along the axis `grid`: "x", "y", "both" or None."""
+    axes = picture.add_subplot()
+    if grid:
+        axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
+    return axes

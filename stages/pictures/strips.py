@@ -1,0 +1,165 @@
+"""Draws strips: frames of a clip side by side, with boxes, as one SVG for an HTML page. Imports no matplotlib or torch.
+
+Boxes are x1, y1, x2, y2 in pixels of the video's frame, whatever the size of the picture is.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kinegraph.stages.pictures.theme import escaped
+
+SHORT_PX, QUALITY = 224, 80  # of the pictures in a page: 5 to 13 kB each
+GAP_PX, CAPTION_PX = 6, 20
+LINE, EDGE, CHOSEN = "#ffffff", "#000000", "#ffb000"
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripFrame:
+    """One frame of a strip.
+
+    `image` is the address of the picture: a data URI of `data_uri`, or a URL. `width` and `height` are those of the
+    video's frame in px, in which the N `boxes` [N, 4] are given. `caption` stands below the frame. `names` has a text
+    for each box, which a browser shows beside the pointer. With `links`, each box is a link to an address. `chosen` is
+    the number of the box that is drawn in another colour, or None. `path` are points (x, y) of a line over the frame.
+    """
+
+    image: str
+    width: float
+    height: float
+    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+    caption: str = ""
+    names: Sequence[str] = ()
+    links: Sequence[str] = ()
+    chosen: int | None = None
+    path: Sequence[Point] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Several frames as one picture. `columns` is the number of frames in a row.
+
+    `name`, `title`, `description` and `data` are as in a Picture. A notebook shows a Strip. `savefig("strip.svg")`
+    writes an SVG file.
+    """
+
+    name: str
+    title: str
+    description: str
+    frames: Sequence[StripFrame]
+    columns: int = 4
+    data: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def svg(self) -> str:
+        """Returns the strip as an SVG element for an HTML page."""
+        return strip_svg(self.frames, f"{self.title}. {self.description}", columns=self.columns)
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Writes the strip as an SVG file. `options` are ignored. Raises ValueError for a name that does not end with
+        .svg.
+        """
+        if Path(str(fname)).suffix.lower() != ".svg":
+            raise ValueError(f"{fname}: a strip of frames is written as .svg alone")
+        Path(fname).write_text(self.svg(), encoding="utf-8")
+
+
+def webp(pixels: np.ndarray, short_px: int = SHORT_PX) -> bytes:
+    """Returns a WebP picture of `pixels` [H, W, 3] uint8 RGB, whose short side has at most `short_px` px."""
+    image = Image.fromarray(pixels)
+    scale = min(1.0, short_px / min(image.size))
+    if scale < 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    content = io.BytesIO()
+    image.save(content, "WEBP", quality=QUALITY, method=4)
+    return content.getvalue()
+
+
+def data_uri(pixels: np.ndarray, short_px: int = SHORT_PX) -> str:
+    """Returns a data URI with a WebP picture of `pixels` [H, W, 3] uint8 RGB, for `StripFrame.image`."""
+    return "data:image/webp;base64," + base64.b64encode(webp(pixels, short_px)).decode()
+
+
+def strip_svg(frames: Sequence[StripFrame], words: str, *, columns: int = 4) -> str:
+    """Returns an SVG element with `frames`, `columns` of them in a row. `words` describe the strip for readers who do
+    not see it.
+
+    All frames are drawn as high as the first one. The SVG has no ids, so a page may have any number of strips. A strip
+    with links is a group of links for screen readers. A strip without links is an image.
+    """
+    if not frames:
+        return (
+            f'<svg class="strip" role="img" aria-label="{escaped(words)}" viewBox="0 0 1 1" width="1" height="1"></svg>'
+        )
+    columns = max(1, min(columns, len(frames)))
+    height = SHORT_PX
+    widths = [max(1.0, height * frame.width / max(frame.height, 1)) for frame in frames]
+    cell, rows = max(widths) + GAP_PX, -(-len(frames) // columns)
+    total = cell * columns - GAP_PX, rows * (height + CAPTION_PX)
+    role = "group" if any(frame.links for frame in frames) else "img"
+    parts = [
+        f'<svg class="strip" xmlns="http://www.w3.org/2000/svg" role="{role}" aria-label="{escaped(words)}" '
+        f'viewBox="0 0 {_px(total[0])} {_px(total[1])}" width="{_px(total[0])}" height="{_px(total[1])}">'
+    ]
+    for place, (frame, width) in enumerate(zip(frames, widths, strict=True)):
+        row, column = divmod(place, columns)
+        parts.append(_frame(frame, column * cell, row * (height + CAPTION_PX), width, height))
+    return "".join([*parts, "</svg>"])
+
+
+def _frame(frame: StripFrame, left: float, top: float, width: float, height: float) -> str:
+    scale_x, scale_y = width / max(frame.width, 1e-9), height / max(frame.height, 1e-9)
+    parts = [
+        f'<svg x="{_px(left)}" y="{_px(top)}" width="{_px(width)}" height="{_px(height)}" '
+        f'viewBox="0 0 {_px(width)} {_px(height)}">'
+        f'<image href="{escaped(frame.image)}" width="{_px(width)}" height="{_px(height)}" preserveAspectRatio="none"/>'
+    ]
+    scale = np.array([scale_x, scale_y, scale_x, scale_y])
+    for number, box in enumerate(np.asarray(frame.boxes, float).reshape(-1, 4)):
+        parts.append(_box(frame, number, box * scale))
+    if len(frame.path) > 1:
+        points = " ".join(f"{_px(x * scale_x)},{_px(y * scale_y)}" for x, y in frame.path)
+        for colour, px, opacity in ((EDGE, 5, 0.6), (CHOSEN, 2, 1)):
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{px}" opacity="{opacity}"/>'
+            )
+    parts.append("</svg>")
+    if frame.caption:
+        parts.append(
+            f'<text x="{_px(left + 1)}" y="{_px(top + height + 14)}" font-size="12" '
+            f'font-family="sans-serif" fill="var(--muted, #56606b)">{escaped(frame.caption)}</text>'
+        )
+    return "".join(parts)
+
+
+def _box(frame: StripFrame, number: int, box: np.ndarray) -> str:
+    """Returns a box as a thin line over a wider translucent dark line, so that it shows on any frame."""
+    x, y, width, height = (_px(value) for value in (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)))
+    is_chosen = number == frame.chosen
+    rectangle = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none"'
+    colour, px = (CHOSEN, 3) if is_chosen else (LINE, 1.5)
+    name = f"<title>{escaped(frame.names[number])}</title>" if number < len(frame.names) else ""
+    drawn = (
+        f'{rectangle} stroke="{EDGE}" stroke-opacity="0.55" stroke-width="{px + 2.5}"/>'
+        f'{rectangle} stroke="{colour}" stroke-width="{px}"/>'
+    )
+    if number < len(frame.links):
+        told = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
+        face = f'<rect class="face" x="{x}" y="{y}" width="{width}" height="{height}" fill="transparent"/>'
+        return f'<a href="{escaped(frame.links[number])}" aria-label="{told}">{name}{drawn}{face}</a>'
+    return f"<g>{name}{drawn}</g>"
+
+
+def _px(value: float) -> str:
+    """Returns a length with at most one digit after the point. NaN and infinity become 0."""
+    rounded = round(float(value), 1) if np.isfinite(value) else 0.0
+    return f"{rounded:g}" if abs(rounded) < 1e5 else f"{rounded:.1f}"

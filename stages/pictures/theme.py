@@ -1,0 +1,93 @@
+"""The colours, fonts and texts of all figures. Imports no matplotlib and no torch.
+
+A figure is drawn in the colours LIGHT. In the SVG of a page, `themed` replaces each of these colours by a CSS variable
+of the same name, so the figure follows the light or dark theme of the page.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kinegraph.cache_schemas.words import on_one_line
+
+# Each of c1 to c8 has a contrast of 4.5 or more to its ground, because some are colours of text too.
+LIGHT: Mapping[str, str] = {
+    "ground": "#fefefe", "ink": "#1c2530", "muted": "#56606b", "grid": "#d6dbe1", "panel": "#f3f5f8",
+    "c1": "#1f6fb4", "c2": "#b4540a", "c3": "#1b7a55", "c4": "#a63d79", "c5": "#80640a", "c6": "#6a52b3",
+    "c7": "#5c6670", "c8": "#b5372c",
+}  # fmt: skip
+DARK: Mapping[str, str] = {
+    "ground": "#14181d", "ink": "#e7eaee", "muted": "#a3adb8", "grid": "#39424c", "panel": "#1d232a",
+    "c1": "#6cb4f4", "c2": "#f3a65c", "c3": "#5ed0a3", "c4": "#e993c2", "c5": "#d9b64c", "c6": "#b9a7f2",
+    "c7": "#a8b2bc", "c8": "#f18c81",
+}  # fmt: skip
+SERIES = tuple(LIGHT[f"c{number}"] for number in range(1, 9))
+INK, MUTED, GRID = LIGHT["ink"], LIGHT["muted"], LIGHT["grid"]
+RASTER = "#3d8fd1"  # of heat maps, which do not follow the theme: it can be seen on both grounds
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X", "*"), ("-", "--", "-.", ":")
+STYLE: Any = {  # of matplotlib
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kinegraph",
+    "pdf.fonttype": 42,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "text.color": INK, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
+    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.facecolor": "none", "figure.facecolor": "none", "axes.unicode_minus": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "image.interpolation": "nearest",
+}  # fmt: skip
+MOST_LETTERS = 32
+COLOUR_NAMES = {colour: name for name, colour in LIGHT.items()}
+TAG, COLOUR = re.compile(r"<[^>]*>"), re.compile(r"#[0-9a-f]{6}\b")
+REFERENCE = re.compile(r'(\sid="|url\(#|href="#)')
+
+
+def css() -> str:
+    """Returns the CSS that defines a variable for each colour, for a light and a dark screen. Paper gets the light
+    colours.
+    """
+    light, dark = ("".join(f"--{name}:{value};" for name, value in colours.items()) for colours in (LIGHT, DARK))
+    return f":root{{color-scheme:light dark;{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+
+
+def label(text: str, most: int = MOST_LETTERS) -> str:
+    """Returns `text` as one line of at most `most` characters. Control characters are replaced by escapes."""
+    line = on_one_line(text)
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def escaped(text: str) -> str:
+    """Returns `text` for the content or an attribute of XML or HTML. Control characters become visible escapes, and
+    characters that XML does not allow are replaced.
+    """
+    return html.escape("".join(c if c.isprintable() or c in "\u200c\u200d" else _visible(c) for c in text))
+
+
+def _visible(character: str) -> str:
+    return " " if character in "\n\t" else character.encode("unicode_escape", "backslashreplace").decode()
+
+
+def themed(svg: str, name: str, words: str) -> str:
+    """Returns the SVG of a figure as an element for an HTML page.
+
+    Each colour of LIGHT becomes a CSS variable, with the colour itself for pages that do not define the variable. Each
+    id begins with `name`, so that ids of several figures on a page differ. `words` describe the figure for readers who
+    do not see it. The prolog and the metadata are removed.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"(?s)\s*<metadata>.*?</metadata>", "", body)
+
+    def of_tag(match: re.Match[str]) -> str:
+        tag = REFERENCE.sub(rf"\g<1>{name}-", match[0])
+        return COLOUR.sub(lambda found: _variable(found[0]), tag)
+
+    body = TAG.sub(of_tag, body)
+    return body.replace("<svg", f'<svg role="img" aria-label="{escaped(words)}"', 1).rstrip()
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{COLOUR_NAMES[colour]}, {colour})" if colour in COLOUR_NAMES else colour
