@@ -1,4 +1,5 @@
-"""Reads and writes annotations.json: the labelled parts of the videos of a cache whose rows are windows.
+"""Reads and writes annotations.json, which lists the labelled parts of each video. A cache has this file only if its
+rows are windows, which means equal spans of time that cover the whole video.
 
 The document has the form of ActivityNet's annotations. Times are seconds from the first presented frame of the video,
 as the data set lists them.
@@ -32,10 +33,12 @@ class Annotation(Document):
 
 
 class AnnotatedVideo(Document):
-    """The facts of one video. `subset` is its split. `annotations` are its labelled parts. Windows count frames at
-    `fps` frames per second, and `frame` is the number of these frames. `num_windows` is the number of windows.
+    """The facts of one video. `subset` is its split, and `annotations` are its labelled parts. `num_windows` is the
+    number of windows into which the video is cut.
 
-    `duration` (in seconds), `fps` and `frame` are None, and `num_windows` is 0, if `index` could not open the video.
+    `duration` is in seconds. `fps` is the frame rate that windows use, in frames per second. `frame` is the number of
+    frames of the whole video at this rate. If `index` could not open the video, these three are None and `num_windows`
+    is 0.
     """
 
     subset: str
@@ -61,8 +64,10 @@ def has_windows(cache: Cache) -> bool:
 
 
 def why_no_sequences(cache: Cache) -> str:
-    """Returns the reason why the rows of a video in `cache` are not one sequence of windows, or "" if they are. They
-    are if the rows are windows with one crop.
+    """Returns "" if the rows of each video form one sequence of windows (equal spans of time, one after the other).
+    This is the case if the cache was made with `clips.sampling: windows` and one crop.
+
+    Otherwise returns the reason as text.
     """
     options = cache.manifest["clips"]
     if not has_windows(cache):
@@ -79,11 +84,10 @@ def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) ->
 
 
 def read_annotations(cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns id of the video -> AnnotatedVideo, its facts and labelled parts. They come from the document that
-    `kinegraph index` writes for `clips.sampling: windows`.
+    """Returns video id -> AnnotatedVideo (facts and labelled parts), read from annotations.json. `kinegraph index`
+    writes this document if `clips.sampling` is `windows`.
 
-    Raises CacheError where the document is damaged. Raises it also where it is missing, because the cache has another
-    sampling.
+    Raises CacheError if the document is damaged, or if it is missing because the cache has another sampling.
     """
     try:
         return read_document(cache.storage, ANNOTATIONS, Annotations, INDEX_AGAIN).database

@@ -97,8 +97,8 @@ class ArraySpec:
 
 
 def frame_dim(frame_step: int) -> str:
-    """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames. The name is
-    `frame` for 1 and `frame_by_4` for 4. So axes of different lengths have different names, as xarray needs it.
+    """Returns the name of the time axis of an array with one step per `frame_step` sampled frames: `frame` for 1,
+    `frame_by_4` for 4. So axes of different lengths have different names, which xarray needs.
     """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
@@ -139,12 +139,12 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the ArraySpec of an array that holds the crop of every row: the rectangle of the frame that a network
-    sees. Such an array is not stored. Readers compute its values from clips.parquet.
+    """Returns the ArraySpec of an array that holds the crop of every row. A crop is the rectangle of the frame that a
+    network sees. The array is not stored: readers compute its values from clips.parquet.
 
-    entry: "" for the array `clips/crop`, which has the crops as they are in clips.parquet. Some backbones resize the
-    whole frame first and then cut the crop out of it, so they see another rectangle. For such a backbone, `entry` is
-    the name of the backbone, and the array is `clips/crop/<entry>`.
+    With `entry` "", the array is `clips/crop`, which has the crops of clips.parquet. Some backbones see another
+    rectangle, because they resize the whole frame before they cut the crop. For such a backbone, `entry` is its name in
+    the config, and the array is `clips/crop/<entry>`.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -207,8 +207,8 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array of a stage, without its sizes. `fill` is the value of rows without data. `about` describes
-    the array in words.
+    """Describes one array of a stage by its `name`, its `dtype` and its number of axes `rank`. `fill` is the value of
+    rows without data. `about` describes the array in words.
 
     The shape of the array is the first `rank` sizes of the stage's axes. For example, for the axes T, N, 4 and rank 2,
     the shape is (T, N).

@@ -280,12 +280,14 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. With
-        `renew`, the labels, splits and other texts that the metadata has for each row are replaced where they differ
-        from the present rows of the cache.
+        """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. A document
+        that exists already is kept.
 
-        A document that exists already is kept. Raises CacheMismatch if the cache has a stage with the same key but
-        other options. All stages are compared with the cache before the first document is written.
+        The metadata has texts for each row, such as its label and split. If `renew` is true, texts that differ from the
+        present rows of the cache are replaced.
+
+        Raises CacheMismatch if the cache has a stage with the same key but other options. This is checked for all
+        stages before the first document is written.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -360,10 +362,10 @@ class Cache:
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
         """Returns name -> ArraySpec of every array that a training can read with `CachedClips`. These are the stored
-        arrays, and the rectangles that the rows show of their frames.
+        arrays and the crop of each row (`clips/crop`), which is the rectangle of the frame that a network sees.
 
-        The rectangles are `clips/crop`, and `clips/crop/<entry>` for each backbone `entry` that cuts its crops out of
-        resized frames. A cache without the stage `clips`, for example after an import, has no such arrays.
+        A backbone `entry` that resizes whole frames first sees another rectangle: `clips/crop/<entry>`. A cache without
+        the stage `clips`, for example after an import, has no arrays of crops.
 
         `planned` are further stages, which the cache may not have yet. If the cache has a stage of the same key, the
         arrays of the cache's stage are returned.

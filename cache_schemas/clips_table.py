@@ -306,8 +306,8 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """Returns the rows of a cache after a new run of `index`. The rows `old` come first and keep their numbers. Rows
-    that are only in `new` follow, sorted. Two rows are the same row if their clip_id is equal.
+    """Returns the rows of a cache after another run of `index`: first the rows `old` with their numbers, then the rows
+    that are only in `new`, sorted. Two rows are the same row if their clip_id is equal.
 
     An old row takes labels, split, path and `list_index` from the same row in `new`. An old row whose video could not
     be opened before takes all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or
@@ -345,9 +345,8 @@ def interval_id(video: str, interval: Interval) -> str:
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """Returns the id of the whole video that `video_id` belongs to. If `video_id` is an interval, `interval` holds its
-    start and end (`film@3-7` and (3.0, 7.0) -> `film`). If `interval` is None, `video_id` is already a whole video and
-    is returned.
+    """Returns the id of the whole video: `film` for the interval `film@3-7` of it. `interval` is (start, end) of the
+    interval in seconds, for example (3.0, 7.0). If `interval` is None, `video_id` is a whole video and is returned.
     """
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 

@@ -38,8 +38,9 @@ def by_kind(compression: Compression) -> dict[str, str]:
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns the codecs that compress an array, as a list of dicts for zarr.json. The list is empty if `codec` is
-    `none`. Otherwise it has one dict. It does not have the codec `bytes`, which comes first in zarr.json.
+    """Returns the entries that describe the compression `codec` in the list `codecs` of a zarr.json. The result is an
+    empty list if `codec` is `none`, else a list with one dict. The entry `bytes`, which every zarr.json needs before
+    it, is not included.
 
     `dtype` is the type of the array's numbers.
     """

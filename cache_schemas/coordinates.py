@@ -75,8 +75,8 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
     """Returns the content of the file zarr.json for a group of a zarr store with `num_rows` rows.
 
-    If there are coordinates (arrays of texts by which xarray labels the rows), the content has their names and a digest
-    of them.
+    `coordinates` are arrays of texts by which xarray labels the rows. If there are any, the content lists their names
+    and has one digest of all their texts.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
@@ -149,8 +149,8 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
-    """Yields the chunks of a coordinate, one for every CHUNK_ROWS rows, encoded by zarr's codec for texts, vlen-utf8.
-    The last chunk is filled up with empty texts.
+    """Yields the chunks of a coordinate as bytes. Each chunk holds the texts of CHUNK_ROWS rows. The last chunk is
+    filled up with empty texts. The bytes are in the format `vlen-utf8`, zarr's format for texts.
     """
     # Full chunks stay readable under a zarr.json that states more or fewer rows.
     for start in range(0, len(values), CHUNK_ROWS):

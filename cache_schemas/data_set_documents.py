@@ -18,8 +18,10 @@ MISSING_FIELDS = 3  # name, split, words
 
 
 def write_missing(storage: Storage, missing: Mapping[str, tuple[str, str]]) -> None:
-    """Writes missing.txt, with a line for each video: name, split and words, with tabs between. `missing` maps the name
-    of a video to (split, words). Removes the document if `missing` is empty.
+    """Writes missing.txt, which lists the videos of the data set without a file. Each line has the name of a video, its
+    split, and the words that say which file was looked for, with tabs between.
+
+    `missing` maps the name of a video to (split, words). Removes the document if `missing` is empty.
     """
     if missing:
         lines = ("\t".join((name, *of_video)) + "\n" for name, of_video in missing.items())
@@ -29,8 +31,9 @@ def write_missing(storage: Storage, missing: Mapping[str, tuple[str, str]]) -> N
 
 
 def write_attributes(storage: Storage, attributes: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes class_attributes.csv, with a line for each class. `attributes` maps a class to attribute -> value, and all
-    classes have the same attributes. Removes the document if `attributes` is empty.
+    """Writes class_attributes.csv, with a line for each class and a column for each attribute. `attributes` maps the
+    name of a class to a dict, for example {"object": "cup"}. All classes have the same attributes. Removes the document
+    if `attributes` is empty.
     """
     if attributes:
         columns = [*next(iter(attributes.values()))]

@@ -24,11 +24,12 @@ Buffer = bytes | bytearray | memoryview
 
 
 def _host(proc: Path = Path("/proc")) -> str:
-    """Returns a short digest of the machine, its present boot and its namespace of process numbers. `proc` is the
-    folder /proc.
+    """Returns a short text that identifies this machine until its next start. Processes of two machines, or of two
+    containers on one machine, get different texts. So the same process number with the same text means the same
+    process.
 
-    Two processes with the same digest see the same process numbers. Containers on one machine have different namespaces
-    of process numbers, although they often share one host name. Outside Linux the digest covers the host name alone.
+    The text is a digest of the host name, the id of the present boot and the namespace of process numbers. Outside
+    Linux it covers the host name alone. `proc` is the folder /proc.
     """
     seen = [socket.gethostname()]
     with suppress(OSError):

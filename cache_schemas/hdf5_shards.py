@@ -137,8 +137,9 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches a dimension scale to each axis of `dataset`, as netCDF-4 does. A dimension scale is a dataset whose name
-    is the name of an axis. Datasets of one group that have an axis name in common share the scale of that name.
+    """Names the axes of `dataset` as netCDF-4 does, by attaching a dimension scale to each axis. A dimension scale is
+    an empty dataset whose name is the name of the axis, for example `frame`. Two datasets in one group with an axis
+    `frame` share one scale.
 
     `dims` are the names of the axes after the first, which is `row`.
     """

@@ -28,8 +28,8 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Returns one message for each document that is missing or damaged, of those that `index` writes beside
-    clips.parquet. The message says what to do. Sealed shards stay valid without these documents.
+    """Checks the documents that `index` writes beside clips.parquet, such as classes.json. Returns one message for each
+    document that is missing or damaged. The message says what to do. Sealed shards stay valid without these documents.
     """
     told = [*absent_documents(cache).values()]
     readers: list[Callable[[], object]] = [

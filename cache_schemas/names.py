@@ -14,10 +14,10 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 
 
 def checked_name(name: str) -> str:
-    """Returns `name`, the name of an object in the cache, unchanged. Raises UnsafeName for a name that could lead out
-    of the cache.
+    """Returns `name`, the name of an object in the cache, unchanged. Raises UnsafeName if the name could lead out of
+    the cache.
 
-    That is a name that is absolute, has a backslash or a NUL, or has a part that is empty, `.` or `..`.
+    This is so if the name is absolute, has a backslash or a NUL, or has a part that is empty, `.` or `..`.
     """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:
         return name

@@ -33,7 +33,8 @@ MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux 
 
 
 def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
-    """Returns one digest of all options that change the values of the arrays in `arrays`.
+    """Returns one digest of all options that change the values of the arrays named in `arrays`. Two caches with equal
+    digests have equal values for equal videos.
 
     If `before_upgrade` is true, returns the digest that the arrays had before the cache was upgraded.
     """
@@ -140,7 +141,9 @@ class CachedClips:
 
     @cached_property
     def unsealed_videos(self) -> frozenset[str]:
-        """Returns the ids of the videos of the split of which a clip is not extracted yet."""
+        """Returns the ids of those videos of the split that are not extracted to their end: at least one of their clips
+        lies in a shard that is not sealed.
+        """
         return frozenset(self._videos[row] for row in self._unsealed_rows)
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
@@ -314,7 +317,12 @@ class CachedClips:
         return self.batch(clips) | {"start_seconds": times[:, 0], "end_seconds": times[:, 1]}
 
     def clips_of(self, video_id: str) -> np.ndarray:
-        """Returns the numbers of the clips of one video in the order of time, int64 [N]. Raises errors as `video`."""
+        """Returns the numbers of the clips of one video in the order of time, int64 [N]. Clips of this data set are
+        numbered from 0.
+
+        Raises CacheError for a video that is not in the data set, that is not extracted to its end, or of which every
+        clip failed.
+        """
         if not self._of_video:
             spans = ClipsTable.read_columns(self.cache.storage, ["start_seconds", "end_seconds"])
             self._spans = np.stack([spans.column(name).to_numpy() for name in spans.column_names], 1)

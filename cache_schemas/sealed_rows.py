@@ -34,8 +34,9 @@ class RowsMismatch(CacheError):
 def sealed_shards(cache: Cache, key: str) -> list[int]:
     """Returns the numbers of the shards that are sealed (have a ledger record) for the stage `key`, in ascending order.
 
-    Shards of rows that another process has added since `cache` counted its rows are left out. Raises RowsMismatch if a
-    sealed shard lies beyond the rows that clips.parquet has now, and CacheError if its record is damaged.
+    If another process has added rows to the cache since `cache` counted them, the shards of the new rows are left out.
+    Raises RowsMismatch if a sealed shard lies beyond the rows that clips.parquet has now, and CacheError if its record
+    is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -76,10 +77,10 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns whether `cache` counts all rows of the sealed shard of `record`. False means that another process has
-    added rows to the cache since `cache` was opened.
+    """Returns True if all rows of the shard of `record` are among the rows that `cache` counted when it was opened.
+    Returns False if the shard has more rows, because another process has added rows to the cache meanwhile.
 
-    Raises RowsMismatch where the shard was sealed with other rows than the cache has.
+    Raises RowsMismatch if the shard was sealed with other rows than the cache has.
     """
     num_rows = len(cache.shard_rows(record.shard))
     if record.num_rows > num_rows:
@@ -92,10 +93,10 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless clips.parquet has more rows now than `cache` counted before. If it has more, another
-    process has added rows, and the record of the shard may be about the new rows.
+    """Raises RowsMismatch if clips.parquet has no more rows now than `cache` counted when it was opened. If it has more
+    rows, another process has added them, and the record of the shard `shard` may be about the new rows.
 
-    `seen` is the part of the error's message that says what the record of the shard states.
+    `seen` is the part of the error's message that says what this record states.
     """
     _require_same_layout(cache, key, shard)
     num_rows = ClipsTable.count(cache.storage)

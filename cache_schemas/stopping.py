@@ -125,10 +125,11 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Ends the process if it has not ended by itself `limit_seconds` after the first signal in `signals`.
+    """Ends the process by force if it still runs `limit_seconds` after the first signal in `signals`. This function
+    runs in the thread of the watchdog. `pipe` is the descriptor from which it reads the numbers of signals.
 
-    Runs in the thread of the watchdog, and reads signal numbers from the descriptor `pipe`. The process ends at once if
-    the first signal comes again before the main thread has noted it, unless `obey` was called with `second_ends=False`.
+    If the main thread does not even notice the first signal, a second signal of the same kind ends the process at once.
+    With `second_ends=False` in `obey`, it does not.
     """
     first = 0
     while first not in signals:
@@ -158,8 +159,8 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Stores `words`, the text that is printed when a signal has stopped this process. The text tells the user what
-    becomes of the work of the process.
+    """Stores the text `words`, which is printed after a signal has stopped this process. For example, the text says
+    that sealed shards are kept.
     """
     _noted.words = words
 

@@ -99,7 +99,7 @@ class Store(Protocol):
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a store layout in which config and cache must agree: `kind` and `compression`. The number
-    of rows per shard may differ, because the cache alone decides it.
+    """Returns the entries of a store layout that must be equal in the config and in the cache: `kind` and
+    `compression`. The number of rows per shard may differ, because the cache alone decides it.
     """
     return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

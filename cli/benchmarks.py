@@ -17,8 +17,8 @@ def bench(
     as_json: AsJson = False,
     overrides: Overrides = [],
 ) -> None:
-    """Measure the extraction on a few of your clips against its networks alone, decoding alone, and a plain loop. Works
-    in a temporary folder and writes nothing to the cache.
+    """Measure how fast a few of your clips are extracted. Compares the extraction with its networks alone, its decoding
+    alone, and a plain loop. Works in a temporary folder and writes nothing to the cache.
     """
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import advice

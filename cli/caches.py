@@ -208,9 +208,11 @@ def verify(
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
-    """Compares the frames that a cache of an earlier version recorded with the frames that the latest rules take from
-    its videos. With `repair`, also upgrades the cache to the latest rules. With `drop_unread`, clips whose video cannot
-    be read count as clips with other frames. With `as_json`, prints a JSON document.
+    """Checks whether the latest rules would take the same frames from the videos as an earlier version recorded in the
+    cache. Prints the result, as a JSON document if `as_json` is true.
+
+    With `repair`, also upgrades the cache to the latest rules. With `drop_unread`, clips whose video cannot be read
+    count as clips with other frames.
 
     Returns exit code 0 if the cache was upgraded, or if no clip shows other frames and every video can be read.
     Otherwise returns 1.

@@ -9,7 +9,8 @@ import sys
 def open_standard_streams() -> None:
     """Opens /dev/null in place of every closed stream among stdin, stdout and stderr.
 
-    Otherwise the next file that is opened would take the number of the closed stream, and would get its output.
+    Without this, the next file that the process opens would take the place of the closed stream, and printed output
+    would go into that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -20,21 +20,21 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Returns a list of sentences. Each sentence names a difference between a backbone in the config and the training
-    of its weights.
+    """Compares each backbone in the config with the training of its weights. Returns one sentence for each difference
+    that may harm the features, for example for clips of 8 frames where the weights were trained on 32.
 
-    Numbers of frames, frame rates and frame sizes are named if one is at least twice the other. Other options are named
-    if they are not equal.
+    For numbers of frames, frame rates and frame sizes, a factor of 2 or more counts as a difference. For all other
+    options, every difference counts.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns a list with one sentence of advice if an HDF5 cache has too many shard files for this process to open at
-    a time. Otherwise returns an empty list.
+    """Returns a list with one sentence of advice if an HDF5 cache has more shard files than this process may open at a
+    time. Otherwise returns an empty list.
 
-    The file data.h5 of such a cache joins all shard files. h5py reads fill values for each shard file that it cannot
-    open.
+    The advice is for users who read data.h5 with h5py. data.h5 joins all shard files, and h5py silently returns fill
+    values for each shard file that it cannot open.
     """
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:

@@ -139,7 +139,7 @@ class RunOptions(StageOptions):
         """Returns the time limit of this command in seconds, or with SLURM the time limit of each task of the job
         array. Returns None if the config sets no limit.
 
-        A limit that is meant for batch jobs with Dask workers does not count.
+        Returns None also if the limit in the config is that of batch jobs with Dask workers.
         """
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
@@ -349,8 +349,8 @@ def _meant(given: str, allowed_keys: Iterable[str]) -> str:
 
 
 def _tag(context: dict[str, Any]) -> str:
-    """Returns the key whose value chooses one of several types of a section: `kind` for data sets, `source` for
-    proposals.
+    """Returns the name of the key by which the config chooses a type for a section: `kind` for data sets (`kind:
+    kinetics`), `source` for proposals.
 
     `context` is the entry `ctx` of an error of pydantic.
     """

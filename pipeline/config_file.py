@@ -57,8 +57,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _cause(node: yaml.Node, error: Exception) -> str:
-    """Returns why the YAML value at `node` cannot be made into a Python value, for a message. This is the text of
-    `error`, except for an integer with too many digits.
+    """Returns the reason why the YAML value at `node` cannot be made into a Python value, for a message. This is the
+    text of `error`. An integer with too many digits has a message of kinegraph instead.
     """
     if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
         # Python's own message advises to change a setting of Python

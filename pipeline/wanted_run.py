@@ -10,8 +10,8 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """A head to train: its name in the table `name`, its recipe `options` (the training options, seed included), and
-    the folder of the run, `folder`.
+    """One training run that is to be done. `name` is the name of the head or variant in the table of results. `options`
+    are the training options, seed included. `folder` is the folder of the run.
 
     `code` is the Python source of a user's own head, so that the head can be sent to other machines. It is None for the
     heads of kinegraph.
@@ -27,11 +27,11 @@ class WantedRun(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """The place of a run in the table of runs that are trained together: run `number` of `num_runs`, counted from 1.
-    `name` is the name of the trained head or variant.
+    """The place of a run in a table of runs: number `number` of `num_runs` runs, counted from 1. The table has the runs
+    that one command trains. `name` is the name of the trained head or variant.
 
-    `runs_after` is how many runs the same process will train after this run, on average. `num_epochs` is 0 until the
-    clips of the run are known.
+    `runs_after` helps to estimate the time left. It is the number of later runs in the table, divided by the number of
+    worker processes. `num_epochs` is 0 until the clips of the run are known.
     """
 
     name: str
@@ -49,10 +49,10 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns a RunPlace for each run. It says the number of the run in the table, and how many runs its process will
-    train after it, on average.
+    """Returns a RunPlace for each run in `runs`, in the same order.
 
-    The runs in `trained` are finished and are not trained again. The other runs are divided among `workers` processes.
+    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. If 4 runs come
+    after a run and there are 2 workers, `runs_after` of this run is 2.
     """
     takes_time = [run not in trained for run in runs]
     return [

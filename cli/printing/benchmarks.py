@@ -13,8 +13,8 @@ HEADER = ("way", "seconds", "least", "most", "clips/s", "ratio", "least", "most"
 
 
 def compared(comparison: "SpeedComparison") -> None:
-    """Prints a table with one line for each way in `comparison`, such as an extraction or a plain loop. The ratio of a
-    way is its time, divided by the time of the whole extraction in the same round.
+    """Prints a table with one line for each way of working that was measured, such as the whole extraction or a plain
+    loop. The column `ratio` is the time of this way, divided by the time of the whole extraction in the same round.
     """
     whole = next(iter(comparison.seconds))
     rounds = counted(len(comparison.seconds[whole]), "round")

@@ -65,8 +65,10 @@ def indexed(result: "Indexed", strict: bool) -> None:
 
 
 def _files(result: "Indexed", strict: bool) -> None:
-    """Prints a table of the label files against the videos at hand and the published numbers, if the data set is in its
-    owners' layout. Prints what differs. `strict` says that differences end the command with an error.
+    """Prints a table for a data set in its owners' layout, with one line per split. The columns compare the videos in
+    the label files with the published numbers and with the video files at hand. Also prints notes about the data set.
+
+    If `strict` is true, also prints the differences as an error.
     """
     header = ["split", "listed", "published", "present", "missing", "unreadable"]
     rows = [

@@ -14,11 +14,10 @@ FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays
 
 
 def step_zero(step: "StepZero") -> None:
-    """Prints `step`, the comparison of a fine-tuning's scores with the scores on cached features, before the first step
-    of training.
+    """Prints `step`, a check before the first step of a fine-tuning. It compares the scores on features from pixels
+    with the scores on cached features.
 
-    Fine-tuning computes the features anew from pixels. Before the first step no weight has changed, so the scores
-    should be equal except for rounding.
+    No weight has changed yet, so both scores should be equal except for rounding.
     """
     equal = (
         "equal those from the cache bit for bit"

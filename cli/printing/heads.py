@@ -131,9 +131,8 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns one row of the table of results, as a list of cells.
-
-    `runs` has (folder, results) of each run of this row. The runs differ only in their seeds.
+    """Returns one row of the table of results, as a list of cells. `runs` has (folder, results) of each run of this
+    row. These runs differ only in their seeds.
     """
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"

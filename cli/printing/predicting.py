@@ -35,11 +35,11 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
-    """Prints to stderr the first 10 videos with a failed clip, each with the reason of the failure. If other clips of
-    such a video have scores, its line says how many clips failed.
+    """Prints to stderr the first 10 videos of which a clip failed, with the reason of the failure. If other clips of
+    the video have scores, the line says how many clips failed.
 
-    `files` maps keys of the config, such as `graphs.files`, to patterns of the files that the run reads for each video.
-    If a video failed, the patterns are printed too, because such a file may be missing.
+    `files` maps keys of the config, such as `graphs.files`, to the pattern of the files that the run reads for each
+    video. If a video failed, these patterns are printed too, because such a file may be missing.
     """
     for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failed(found)]):
         note(line)
@@ -48,8 +48,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
 
 
 def _in_part(one: "Prediction") -> str:
-    """Returns the first half of a message about the clips of a prediction: `2 of 5 clips failed and are left out of the
-    scores, the first as `. The caller adds the reason of the first failure. Returns "" if all clips failed.
+    """Returns the beginning of a message about a video of which some clips failed: `2 of 5 clips failed and are left
+    out of the scores, the first as `. The caller adds the reason of the first failure. Returns "" if all clips failed.
     """
     if not one.clips:
         return ""

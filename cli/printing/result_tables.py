@@ -30,10 +30,11 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split`, in groups. Scores may be averaged within a group only.
+    """Returns the runs that have scores on `split`, in groups. The runs of a group were scored on the same clips and
+    labels, so their scores may be averaged.
 
-    The runs of a group were scored on the same clips and labels. Runs of earlier versions of kinegraph did not record
-    their clips. If all other runs are one group, these runs belong to it, else they form a group of their own.
+    Runs of earlier versions of kinegraph did not record their clips. If all other runs are one group, these runs belong
+    to it, else they form a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]

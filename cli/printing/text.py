@@ -101,12 +101,11 @@ def table(
 
 
 def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
-    """Yields the lines of a table that is at most `columns` characters wide. `cells` has the table column by column,
-    each a list of texts with its header first.
+    """Yields the lines of a table that is at most `columns` characters wide. The first cell of each row is a line of
+    its own, if it is not empty. The other cells follow on the next line, indented.
 
-    The first cell of each row is a line of its own, above the rest of the row, which is indented. An empty first cell
-    has no line. `words` are the headers of columns of long texts. If the last column is one of these, its texts may go
-    over several lines.
+    `cells` has the table column by column. Each column is a list of texts with its header first. `words` are the
+    headers of columns with long texts. If the last column is one of these, its texts may go over several lines.
     """
     for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
         if first:

@@ -10,10 +10,12 @@ from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
 
 
 def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
-    """Returns (a copy of `listing` that also has these videos, their paths). `cache` is the cache before, or None.
+    """Adds videos to `listing` whose files are gone, so that `index` keeps their rows. These are the videos that have
+    rows in `cache`, that the label files list, and that have no file. `cache` is the cache before this `index`, or
+    None.
 
-    The videos have rows in `cache`, the label files list them, and they have no file. So they keep their rows, with the
-    labels and the split that the label files have now. They stay in the `missing` of the listing. A note names them.
+    Returns (a copy of `listing` with these videos, their paths). They get the labels and the split that the label files
+    have now. They also stay in `listing.missing`, and a note names them.
     """
     if cache is None or not listing.absent or not cache.storage.exists(TABLE):
         return listing, frozenset()

@@ -19,11 +19,12 @@ MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none o
 
 @dataclass(frozen=True, kw_only=True)
 class WithClips:
-    """The videos and intervals that have a clip. `listing` has them, and `listed` also has those without. With windows,
-    both have whole videos. `probes` maps the path of each video to its facts or to an error.
+    """The result of looking for videos and intervals from which a clip can be made. `listing` has those with a clip.
+    `listed` has all of them. If clips are windows, both have whole videos instead of intervals.
 
-    `without_clip` are the ids of the videos and intervals that have none. They get no row. `warnings` are sentences
-    about files that seem to be other encodings than the owners'.
+    `probes` maps the path of each video to its facts or to an error. `without_clip` are the ids of the videos and
+    intervals without a clip, which get no row. `warnings` are sentences about files that seem to be other encodings
+    than the owners' files.
     """
 
     listing: Listing
@@ -34,11 +35,11 @@ class WithClips:
 
 
 def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool) -> WithClips:
-    """Returns the WithClips of the data set `listing`. `probes` maps the path of each video to its facts, or to the
-    error if it cannot be opened.
+    """Returns a WithClips: the videos and intervals of the data set `listing` that have a clip, and those that have
+    none. `probes` maps the path of each video to its facts, or to the error if it cannot be opened.
 
-    Raises ConfigError if every video is shorter than a window and `may_be_empty` is false, and if annotated frames are
-    asked of a data set that has none.
+    Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises it also if `options`
+    ask for annotated frames and the data set has none.
     """
     if options.has_windows:
         whole, checked, short = windowed.of_whole_videos(listing, probes, options, may_be_empty=may_be_empty)
@@ -49,10 +50,12 @@ def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be
 
 
 def with_frames(listing: Listing, probes: Probes, options: ClipOptions) -> WithClips:
-    """Returns the WithClips of the data set `listing`. `probes` maps the path of a video to its facts.
+    """Returns the WithClips of the data set `listing`, for clips that consist of annotated frames. `probes` maps the
+    path of a video to its facts.
 
-    A file with fewer frames than an annotation numbers gets an error in place of its facts. With `clips.beyond_end:
-    leave_out`, the video loses these annotations instead. Raises ConfigError if the data set has no annotated frames.
+    An annotation may name frame 300 of a file that has only 250 frames. Such a file gets an error in place of its
+    facts. With `clips.beyond_end: leave_out`, only these annotations are left out. Raises ConfigError if the data set
+    has no annotated frames.
     """
     if not any(video.annotated_frames for video in listing.videos):
         raise ConfigError("clips.sampling: given 'annotated', allowed: only with dataset.kind action_genome")
@@ -101,10 +104,11 @@ def _other_encoding(video: Video, frames: PresentedFrames) -> DecodeError:
 
 
 def _about_rates(listing: Listing, probes: Probes) -> list[str]:
-    """Returns a sentence if some videos have most of their annotated frames outside all of their intervals. The list is
-    empty if there is no such video, and if the data set lists whole videos.
+    """Returns a list with one warning if, in some videos, most annotated frames lie outside all intervals of the video.
+    Otherwise, and for a data set of whole videos, the list is empty.
 
-    Action Genome's frames come from the intervals of actions. So the file then has another frame rate than the owners'.
+    Action Genome took its annotated frames from the intervals of actions. If they lie outside, the file probably has
+    another frame rate than the owners' file.
     """
     of_path: dict[str, list[Video]] = {}
     for video in listing.videos:

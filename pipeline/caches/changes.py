@@ -35,13 +35,12 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Returns shard -> ids of the videos whose content has changed since the frames of the shard were decoded. Only
-    shards in `shards` are checked.
+    """Finds videos whose file has changed since their frames were decoded. Returns shard -> ids of the changed videos
+    of the shard, for the shards in `shards`. The check of a video usually costs one stat call or one request.
 
-    A missing video counts as unchanged. A video with a failed clip in the shard counts as unchanged, too. With
-    `retry_failed`, such a video counts as unchanged only if all its clips in the shard have failed. If the network or
-    the credentials fail, all videos at URLs count as unchanged, and a warning is logged. The check of a video usually
-    costs one stat call or one request.
+    A missing video counts as unchanged. So does a video with a failed clip in the shard. With `retry_failed`, a video
+    counts as unchanged only if all its clips in the shard have failed. If the network or the credentials fail, all
+    videos at URLs count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -175,8 +174,8 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(rows: list[ClipRow], config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if the times or the frame size of a video do not fit `rows`, the video's rows in the cache.
-    Does nothing if the video cannot be read.
+    """Raises CacheMismatch if a video does not fit its rows in the cache any more: if its times or its frame size
+    differ from those in `rows`. Does nothing if the video cannot be read. A video at a URL is read through `staging`.
     """
     row = rows[0]
     video = Video(

@@ -47,9 +47,10 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Returns whether the digests of all weights that enter the fingerprint of the stage `key` are known.
+        """Returns whether the fingerprint of the stage `key` is known. It covers the digests of weights, of this stage
+        and of the stages that it reads.
 
-        If not, the networks must be built before the fingerprint is known.
+        If a digest is not known, the networks must be built first.
         """
         stage = self.stages[key]
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
@@ -74,15 +75,15 @@ class Declared:
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """Returns the keys of all stages that run in a work unit, in the order in which they run. The unit has to write
-        the stages `keys` of one shard.
+        """Returns the keys of all stages that run in a work unit, in the order in which they run. `keys` are the stages
+        that the unit has to write for one shard.
 
-        Some stages hand arrays, such as maps, on in memory to their readers. Such a stage runs, also if it is not in
-        `keys`, when a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the
-        cache has the stage `key` for this shard.
+        More stages may run. Some stages pass arrays, such as feature maps, to other stages in memory. Such a stage also
+        runs if a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the cache
+        has the stage `key` for this shard.
 
-        Stages without handed-on arrays run first. Then each stage that hands arrays on runs, directly followed by its
-        readers.
+        Stages that pass no arrays on run first. Then come the stages that pass arrays on. Each of them is directly
+        followed by the stages that read it.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -197,9 +198,9 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the number of rows per shard that `store.shard_clips` of `config` asks for.
 
-    For `auto`, it is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. If this
-    is more than the rows of one video, it is rounded down to a multiple of them. The arrays of stages that were
-    imported into `cache` count too.
+    For `auto`, this is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. It is
+    rounded down to whole videos where that is possible: with 10 rows per video, 64 becomes 60. The arrays of stages
+    that were imported into `cache` count too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -33,11 +33,11 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """Yields a FailedClip for each failed clip and reason, shard by shard. The clips of a shard are sorted by id. The
-    FailedClip lists all stages in which the clip failed with this reason and message.
+    """Yields a FailedClip for each failed clip and reason, shard by shard. Clips of one shard are sorted by id. If a
+    clip failed in several stages with the same reason and message, one FailedClip lists all these stages.
 
-    The reason `upstream` means that the clip failed in a stage that the listed stage reads. It is left out if the clip
-    also failed with another reason.
+    The reason `upstream` means that the clip failed in an earlier stage, which this stage reads. It is left out if the
+    clip also has another reason.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])

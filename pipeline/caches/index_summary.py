@@ -22,12 +22,14 @@ Probes = Mapping[str, Probe | DecodeError]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """The numbers of videos, clips (`clips`), hours and classes of one split.
+    """The numbers of `videos`, `clips`, `hours` and `classes` of one split.
 
-    `unlabelled` videos have no label, and `unreadable` videos could not be opened. If intervals of a video are listed,
-    each interval counts as a video in these two numbers and in `videos`. `hours` counts each whole video once.
-    `classes` is the number of classes with a label in the split. `labels_per_class` is (fewest, median, most) labels of
-    a class, over all classes of the data set. It is None if no video of the split has a label.
+    `unlabelled` videos have no label, and `unreadable` videos could not be opened. If the data set lists intervals of
+    videos, these two numbers and `videos` count intervals. `hours` counts each whole video once. `classes` is the
+    number of classes that occur in the split.
+
+    `labels_per_class` says how often classes occur in the split: (rarest class, median, most frequent class), over all
+    classes of the data set. It is None if no video of the split has a label.
     """
 
     videos: int

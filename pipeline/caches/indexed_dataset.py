@@ -23,11 +23,11 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the dataset options in which the config differs from the cache: option -> (value in the cache, value in
-    the config). `kinegraph index` recorded the value in the cache. If the option `kind` differs, only `kind` is in the
-    result.
+    """Returns the options of the section `dataset` that were changed in the config since `kinegraph index` recorded
+    them in the cache: option -> (value in the cache, value in the config). If the option `kind` was changed, the result
+    has only `kind`.
 
-    Returns an empty dict if the config has no `dataset`, or if the cache does not record how it was indexed.
+    Returns an empty dict if the config has no section `dataset`, or if the cache does not record how it was indexed.
     """
     indexed = cache.dataset
     if config.dataset is None or indexed is None:
@@ -136,8 +136,8 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Checks whether the videos below `root` are the indexed videos of `cache`. Returns "" if no difference is found,
-    else a text that names a video that is missing or has other content.
+    """Checks whether the videos below the new folder `root` are the videos that were indexed in `cache`. Returns "" if
+    no difference is found. Otherwise returns a text that names a video that is missing or has other content.
 
     If nothing can be compared, returns a text that says why: `root` is a URL, or nothing is extracted yet.
     """

@@ -223,8 +223,8 @@ def _existing(config: Config, storage: Storage) -> Cache | None:
 
 
 def _intervals(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
-    """Yields (id, interval, path of the video) for each interval that the data set `listing` lists, also where
-    intervals are annotations of windows.
+    """Yields (id, interval, path of the video) for each interval that the data set `listing` lists. If clips are
+    windows, these intervals are the labelled parts of the videos.
     """
     for video in listing.videos:
         if video.interval is not None:

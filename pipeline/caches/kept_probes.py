@@ -1,7 +1,8 @@
 """Keeps what `kinegraph index` has read from the headers of videos, so that the next `index` reads only new and changed
 videos. Torch-free.
 
-A cache keeps the probes in objects `probed/<random>.jsonl`, one probe a line. A cache without them is whole.
+A probe is what was read from one header. A cache keeps probes in objects `probed/<random>.jsonl`, one probe on each
+line. These objects only save time. A cache without them is complete.
 """
 
 import os
@@ -27,7 +28,9 @@ Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a
 
 
 class KeptFrames(Document):
-    """The number and times of the frames of a video, as `PresentedFrames` has them."""
+    """The number and the times of the frames of a video, as `PresentedFrames` has them. `times` are in seconds, or None
+    if they are not known. `slack_seconds` is the tolerance with which times are compared.
+    """
 
     number: int = Field(ge=0)
     rate: float
@@ -40,8 +43,11 @@ class KeptFrames(Document):
 
 
 class KeptProbe(Document):
-    """One line: what was read from the file `path` while it had the size `size` and the time `mtime_ns`. `reader` says
-    by which rules and by which version of PyAV. The other fields are those of `Probe`.
+    """One line of a kept file: the facts that were read from the header of the video `path`. They are valid as long as
+    the file has the size `size` and the time of change `mtime_ns`.
+
+    `reader` names the rules and the version of PyAV by which the header was read. The other fields are those of
+    `Probe`.
     """
 
     path: str
@@ -75,7 +81,9 @@ class KeptProbe(Document):
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Returns the Stamp of the file `path`. Returns None for a URL and for a path that is no file."""
+    """Returns (size in bytes, time of the last change in ns) of the file `path`. Returns None for a URL and for a path
+    that is no file. A file whose stamp differs from an earlier one has changed.
+    """
     if is_url(path):
         return None
     try:
@@ -119,8 +127,8 @@ class KeptProbes:
         return path in self._kept
 
     def find(self, path: str, stamp: Stamp | None) -> Probe | None:
-        """Returns the kept Probe of the file `path`. Returns None where there is none, or where the file has another
-        size or time than before.
+        """Returns the kept Probe of the file `path`. Returns None if there is none, or if the size or the time of
+        change in `stamp` is not that of the file when it was probed.
         """
         kept = self._kept.get(path)
         return kept.probe() if kept is not None and (kept.size, kept.mtime_ns) == stamp else None
@@ -146,8 +154,8 @@ class KeptProbes:
         self._written_at = time.monotonic()
 
     def close(self, paths: Collection[str]) -> None:
-        """Puts the probes of the videos `paths` together in one object, and removes all others. Call this method when
-        all videos are probed. Does nothing if nothing was written so far.
+        """Writes the kept probes of the videos `paths` into one object, and removes all older objects and the probes of
+        other videos. Call this method when all videos are probed. Does nothing if nothing has changed.
         """
         if not self._parts or (not self._new and len(self._parts) == 1 and self._kept.keys() <= {*paths}):
             return

@@ -165,11 +165,11 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns number of the shard -> ledger records with failed clips, for the stages `keys` and the shards with the
-    numbers `shards`.
+    """Returns number of the shard -> ledger records with failed clips. These are the records that `--retry-failed`
+    computes again. Only the shards in `shards` are read.
 
-    Records of a stage that is made from a stage in `keys` are included, too, if a clip failed in both stages.
-    `declared` has the stages of the config.
+    The result has the records of the stages `keys`. It also has the record of a stage that is made from one of `keys`,
+    if a clip failed in both stages. `declared` has the stages of the config.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -184,11 +184,11 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the stage keys that a plan has to cover: `keys`, and the keys of the stages in `declared` from which
-    these are made.
+    """Returns the stage keys that a plan has to cover: `keys`, and the keys of all stages in `declared` that they are
+    made from.
 
-    Imported stages are left out. So are stages that hand their arrays on in memory and are not in `keys`, because they
-    run together with their readers.
+    Two kinds of stages are left out. Imported stages are never computed. Stages that pass their arrays on in memory run
+    together with the stages that read them, so they are covered only if they are in `keys`.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]

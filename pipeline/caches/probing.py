@@ -16,8 +16,8 @@ ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """MOST_HANGING videos did not answer within their time limit at the same time. The fault must lie in the file
-    system.
+    """Too many videos (MOST_HANGING) hang at the same time: each of them did not answer within its time limit. The
+    fault must lie in the file system.
     """
 
 

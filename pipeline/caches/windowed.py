@@ -24,14 +24,14 @@ UNKNOWN = AnnotatedVideo(subset="", duration=None, fps=None, frame=None, num_win
 def of_whole_videos(
     listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
-    """Returns three things for a data set whose rows are windows. They are a Listing with one entry for each whole
-    video, a dict of path -> probe, and the ids of the videos without a window.
+    """Prepares a data set for clips that are windows. Returns three things: a Listing with one entry for each whole
+    video, a dict of path -> probe, and the ids of the videos that are shorter than a window.
 
-    `listing` has the videos or intervals of videos, and `probes` the probe of each path. `options` says how videos are
-    cut into windows. In the returned dict, a video of more than MAX_WINDOWS windows has a DecodeError in place of its
-    probe. The cause is a damaged header or a hop that is too short for the video.
+    `listing` has videos or intervals of videos. `probes` has the probe of each path, and `options` says how videos are
+    cut into windows. A video of more than MAX_WINDOWS windows has a DecodeError in the returned dict. The cause is a
+    damaged header, or a hop that is too short for the video.
 
-    Raises DatasetError if intervals of a video are in several splits. Raises ConfigError if all videos that can be
+    Raises DatasetError if intervals of one video are in several splits. Raises ConfigError if all videos that can be
     opened are shorter than a window, unless `may_be_empty` is true.
     """
     whole = listing_of_whole_videos(listing)
@@ -72,12 +72,12 @@ def _no_window(windows: Mapping[str, Windows]) -> ConfigError:
 
 
 def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: Iterable[str]) -> Iterator[ClipRow]:
-    """Yields the rows that stay in the cache although `index` makes no rows of their videos now. `old` are the rows in
-    the cache. The rows get the path, split and labels that the video has in `listing`.
+    """Yields those rows of `old`, the rows in the cache, that stay in the cache although `index` makes no rows of their
+    videos now. They get the path, split and labels that the video has in `listing`.
 
-    A row stays if its video cannot be opened, so that the video's path in `probes` has an error. The row of a video in
-    `short` stays, too, if no earlier `index` could open the video. `short` has the ids of videos that are shorter than
-    a window.
+    A row stays if its video cannot be opened now, which means that `probes` has an error for its path. A row also stays
+    if its video is in `short` and no earlier `index` could open the video. `short` has the ids of the videos that are
+    shorter than a window.
     """
     videos = {video.video_id: video for video in listing.videos}
     shorter = {*short}

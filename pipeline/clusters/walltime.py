@@ -39,8 +39,8 @@ class Allotment:
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns this Allotment in the time of another clock, which is `ahead_seconds` ahead of the clock of this
-        object.
+        """Returns this Allotment with its times converted to another clock, such as that of another machine. The other
+        clock is `ahead_seconds` ahead of the clock of this object.
 
         A difference of less than about a second is ignored, because clocks cannot be compared more exactly.
         """
@@ -102,11 +102,12 @@ class UnitSchedule:
     """Decides whether one worker may begin another work unit within the time `allotted`. If `allotted` is None, the
     time is not limited, and every unit may begin.
 
-    The first unit may always begin. A later unit may begin if it can be expected to end in time. Each unit is expected
-    to take as long as the slowest unit so far, and to wait for the units that have begun.
+    The first unit may always begin. For a later unit, the end is estimated. The unit and all units that have begun are
+    each expected to take as long as the slowest unit so far. If the estimated end is later than the limit, the unit may
+    not begin.
 
-    `idle_until` is for a process that waited long for its first unit. It is the time at which the unit came, in seconds
-    since 1970. The start-up time of the process counts from there.
+    `idle_until` is for a process that waited long for its first unit. It is the time at which this unit came, in
+    seconds since 1970.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -165,10 +166,11 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if the time limit was too short for even one work unit.
+        """Returns a WalltimeError if the time limit was too short for even one work unit. Returns None if a unit has
+        ended.
 
-        Returns None if a unit has ended. Returns None too if this process waited long for its first unit: then a new
-        job may have enough time.
+        Returns None also if this process spent most of its time waiting for its first unit. A new job may then have
+        enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

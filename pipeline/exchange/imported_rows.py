@@ -123,11 +123,12 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Finds the videos `videos` of a cache in imported files, which use the names `names`. Returns video id -> the name
-    that the files use for the video.
+    """Finds the videos `videos` of a cache in imported files. `names` are the names of the videos in these files.
+    Returns video id -> name in the files.
 
-    Id and name must be equal, or equal without the endings of video files (`a.mp4` -> `a`). A video that the files lack
-    is left out. Raises ExchangeError if endings alone would decide which name belongs to which video.
+    A video id belongs to a name if both are equal, or equal without the endings of video files (`a.mp4` and `a`). A
+    video that the files lack is left out. Raises ExchangeError if this is ambiguous, for example for the videos `a.mp4`
+    and `a.avi` and the name `a`.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

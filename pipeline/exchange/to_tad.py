@@ -1,8 +1,8 @@
 """`kinegraph export --to tad` writes one .npy per video, and the annotations, as programs for temporal action
 localisation read them. Torch-free.
 
-ActionFormer and OpenTAD read the files as they are. Feature k of a video covers the frames k h to k h + W - 1, for
-windows of W frames and a hop of h frames.
+ActionFormer and OpenTAD read the files as they are. Each feature vector stands for one window of frames. With windows
+of 16 frames and a hop of 8 frames, vector 0 covers the frames 0 to 15, and vector 1 the frames 8 to 23.
 """
 
 import json
@@ -99,9 +99,11 @@ def export_tad(
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> ArraySpec:
-    """Returns the ArraySpec of the array to write. It is the array that `names` names, or without `names` the only
-    array of feature vectors in `source`. Raises ExchangeError if `names` has several names or no array of vectors. If
-    `names` is empty, raises it if `source` has no such array or several.
+    """Returns the ArraySpec of the one array to export. `names` holds its name. It may be empty if `source` has only
+    one array of feature vectors.
+
+    Raises ExchangeError if `names` has several names, or a name that is no array of feature vectors. Raises it also if
+    `names` is empty and `source` has no such array or several.
     """
     fitting = {
         name: spec
@@ -123,12 +125,12 @@ def _require_windows(source: Cache) -> None:
 
 def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
     """Returns video id -> name in the export, for each of `video_ids`. The name is that of the video's file, without
-    folders and ending. `prefix` is a text that the caller will put before each name.
+    folders and ending (`walk/a.mp4` -> `a`). `prefix` is a text that the caller will put before each name.
 
-    If two videos have the same name, the names of all videos get the folders too, with `_` for `/`. If two names are
-    still equal, all names get the ending too. If all names begin with `prefix`, they lose it, so that it does not stand
-    there twice. Characters that no file name may have are replaced. Raises ExchangeError
-    if two names are equal even so.
+    If two videos would get the same name, all names get the folders too (`walk_a`). If two names are still equal, all
+    names get the ending too (`walk_a.mp4`). If all names begin with `prefix`, it is removed from them, so that it does
+    not stand there twice. Characters that no file name may have are replaced. Raises ExchangeError if two names are
+    equal even so.
     """
 
     def safe(name: str) -> str:
@@ -156,11 +158,10 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
 def _sequences(
     source: Cache, spec: ArraySpec, videos: Mapping[str, AnnotatedVideo], exported: ExportedSequences
 ) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Yields the id of each video in `videos` with its features [N, C] from the array `spec`, one vector for each of N
-    windows.
+    """Yields (video id, features [N, C]) for each video in `videos`: one vector of the array `spec` for each of N
+    windows, in the order of time.
 
-    Yields None in place of the features if a window of the video has no features. Then adds the reason to
-    `exported.missing`.
+    If a window of the video has no features, yields (video id, None) and adds the reason to `exported.missing`.
     """
     records = {record.shard: record for record in sealed_records(source, spec.stage)}
     failed = {failure.clip_id for record in records.values() for failure in record.failures}

@@ -107,7 +107,9 @@ def export_webdataset(
 
 
 def _is_left_out(samples: "_Samples", row: ClipRow, number: int, exported: ExportedClips) -> bool:
-    """Returns whether the clip of the row `number` is not exported. Then adds the reason to `exported`."""
+    """Returns whether the clip of row number `number` cannot be exported. If so, adds the reason to
+    `exported.left_out`.
+    """
     if reason := samples.missing(number, row.clip_id):
         exported.left_out[row.clip_id] = reason
     return bool(reason)
@@ -121,8 +123,11 @@ def _line(number: int, row: ClipRow, tar: str, exported: ExportedClips) -> Seque
 
 
 def _members(specs: Sequence[ArraySpec]) -> dict[str, str]:
-    """Returns name of each array -> the part of its members' names after the key. Raises ExchangeError where two arrays
-    would have one name. `webdataset` reads these parts in small letters.
+    """Returns array name -> ending of its files in the tar files (`features/i3d/res5` -> `features.i3d.res5.npy`). In a
+    tar file, the key of the clip stands before this ending.
+
+    Raises ExchangeError if two endings are equal. Capital and small letters count as equal, because `webdataset` reads
+    endings in small letters.
     """
     member_of = {spec.name: f"{spec.name.replace('/', '.')}.npy" for spec in specs}
     seen: dict[str, str] = {}
@@ -214,7 +219,9 @@ def _known(seconds: float) -> float | None:
 
 
 def _tar(members: Iterator[tuple[str, list[Buffer]]]) -> Iterator[Buffer]:
-    """Yields the bytes of a tar file with `members`, pairs (name, content). All have the time 0 and no owner."""
+    """Yields the bytes of a tar file. `members` has (name, content) of each file in it. Every file in it has the time 0
+    and no owner, so that equal contents make equal bytes.
+    """
     total = 0
     for name, parts in stopping.checked(members):
         entry = tarfile.TarInfo(name)

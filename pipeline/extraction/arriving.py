@@ -1,4 +1,4 @@
-"""Keeps the results that a device still computes or copies, so that the host can begin the next batch without them."""
+"""Keeps results that a GPU is still computing or copying. The CPU can begin the next batch before they arrive."""
 
 from collections import deque
 from collections.abc import Callable
@@ -32,17 +32,18 @@ class Arriving:
         self._batches.append(deque())
 
     def end_batch(self) -> None:
-        """Ends a batch of results that are copied to the host. If BATCHES_IN_FLIGHT batches are on their way then,
-        waits for the oldest batch.
+        """Ends the present batch. If BATCHES_IN_FLIGHT batches have results on their way to the host's memory, waits
+        for the results of the oldest of these batches.
         """
         if len(self._batches) >= BATCHES_IN_FLIGHT:
             _take(self._batches.popleft())
 
     def expect(self, array: str, pending: Pending, take: Callable[[np.ndarray], None]) -> None:
-        """Calls `take` with the values of `pending` once they are on the host. On a CPU this is at once.
+        """Arranges that `take` is called with the values of `pending`, once a GPU has copied these values to the host's
+        memory. On a CPU, `take` is called at once.
 
-        `array` is the name of the array that `take` fills, or "" if it fills none. The memory of the values is used
-        again after `take`.
+        `array` is the name of the array that `take` fills, or "" if it fills none. After `take` returns, the memory of
+        the values is used for other values.
         """
         result = _Result(array=array, pending=pending, take=take)
         if pending.is_here:

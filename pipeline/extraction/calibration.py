@@ -120,8 +120,10 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _keep_batches(worker: Worker) -> dict[str, KeepingRunner]:
-    """Makes each backbone and proposal network of `worker` keep a batch. Returns stage key -> KeepingRunner, which has
-    the kept batch.
+    """Prepares the `worker` so that each of its backbones and its proposal network remembers one batch of input. The
+    batch can then be run again in another precision.
+
+    Returns stage key -> KeepingRunner. A KeepingRunner runs the network and has the remembered batch.
     """
     loaded = worker.loaded
     keeping = {

@@ -38,10 +38,11 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the estimate as a document for `--json`.
+        """Returns the estimate as a dict for `--json`. Its key `inodes` is equal to `files`, the number of files to
+        write.
 
-        `inodes` is equal to `files`, the number of files to write. The number leaves out some small files: up to five
-        for each new array, and 16 for the coordinate arrays of a zarr group.
+        Some small files are not counted: up to five for each new array, and 16 for the coordinate arrays of a zarr
+        group.
         """
         return asdict(self) | {"inodes": self.files}
 

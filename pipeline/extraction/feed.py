@@ -161,8 +161,9 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager that yields `video` as an AtHand, a file of this machine. For a video at a URL,
-        `staging` begins to copy it at this call, and entering the context waits for the end of the copying.
+        """Returns a context manager that yields the file of `video` as an AtHand, which names a file on this machine. A
+        video at a URL is copied to this machine by `staging`. The copying begins at this call. Entering the context
+        waits for its end.
 
         If the unit needs no pixels, nothing is copied.
         """
@@ -279,12 +280,12 @@ def decode_at_hand(
     open_videos: OpenVideos,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes the `rows` of a video from its file on this machine. Returns for each row its clip or its error. Messages
-    of errors name the video, also if the file is a copy.
+    """Decodes the clips `rows` of a video from its file on this machine. Returns for each row its clip or its error.
+    Messages of errors name the video, also if the file is a copy of it.
 
-    `at_hand` names the file and the video. `wanted` says which frames and crops are decoded. A pass over the file may
-    take `timeout_seconds`. A file that is no copy may already be open in `open_videos`. `clock` is the clock of this
-    thread, to which the time of the conversion of frames is added.
+    `at_hand` names the file and the video. `wanted` says which frames and crops are decoded. `timeout_seconds` limits
+    the time of reading the file once. `open_videos` has files that are already open. A copy is not taken from there.
+    `clock` measures this thread, and the time of converting frames is added to it.
     """
     # a copy is removed after use, so it must be closed then
     lent_by = open_videos if at_hand.original is None else OpenVideos()

@@ -60,13 +60,13 @@ def limit(
 ) -> str:
     """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
 
-    `machine` describes the worker that was measured. The next three map kinds of work to seconds: `computing` of the
-    thread that computes, `beside` of the other threads, and `on_device` of stages on a CUDA device.
+    `machine` describes the worker that was measured. The three mappings map a kind of work to its seconds. `computing`
+    is about the thread that computes, `beside` about the other threads, and `on_device` about stages on a CUDA device.
 
-    Threads work side by side, so the slowest of them limits: decoders, copiers, the thread that computes, or the
-    writer. Waits do not count, because they follow from the slowest thread. If no batch came late, decoders are not the
-    limit, even if they took longest. Without decoder threads, decoding is work of the thread that computes. On a CUDA
-    device, a stage counts with its time there, and `copy` does not count, because it mostly waits for the device.
+    All threads work at the same time, so the slowest one limits the speed: decoders, copiers, the thread that computes,
+    or the writer. Seconds of waiting do not count. Decoders are not the limit if no batch came late, even if they took
+    longest. Without decoder threads, decoding is work of the thread that computes. On a CUDA device, a stage counts
+    with its time on the device. `copy` does not count there, because it mostly waits for the device.
 
     `saved` is called with (stage key, precision) if another precision may help. It returns the share of the stage's
     time that this precision saves, or None if nothing was measured.
@@ -103,11 +103,10 @@ def _named(kind: str) -> str:
 
 
 def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[str, float]) -> Iterator[str]:
-    """Yields sentences about what helps if the threads of the kind `kind`, beside the stages, are slower than the
-    stages.
+    """Yields advice if threads beside the thread that computes are the slowest part of an extraction. `kind`, a key of
+    THREADS_AT, says which threads, for example the decoders.
 
-    `kind` is a key of THREADS_AT. `machine` describes the worker. `beside` maps each kind of these threads to its
-    seconds.
+    `machine` describes the worker. `beside` maps each kind of these threads to its seconds.
     """
     if kind == DECODE:
         yield (

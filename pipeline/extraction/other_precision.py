@@ -19,11 +19,11 @@ from kinegraph.stages.stage import Runner, StageBatch
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """The first clip of the batch `batch`, kept so that it can be run again after the extraction. Implements
-    `stages.stage.StageBatch`.
+    """One clip of the batch `batch`, kept so that a network can run on it again after the extraction. It takes the
+    place of a batch: it implements `stages.stage.StageBatch`.
 
-    `slots` has the slot of the clip, and `kept` is the decoded clip. A backbone gets the pixels of the whole batch.
-    What a runner writes is copied to the host and dropped.
+    `slots` has the position of the clip in the batch, and `kept` is the decoded clip. A backbone gets the pixels of the
+    whole batch. All results of a runner are copied to the host and dropped.
     """
 
     batch: StageBatch

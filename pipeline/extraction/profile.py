@@ -82,10 +82,8 @@ def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: floa
 
 
 def _of_unit(cache: Cache, unit: WorkUnit) -> Iterator[Record]:
-    """Yields one ledger record for each worker that computed stage keys of the work unit `unit`. It is the record of
-    the last of the worker's keys.
-
-    All records of one worker have equal seconds of the thread that computes, so one of them is enough.
+    """Yields one ledger record for each worker that computed stages of the work unit `unit`. A worker writes one record
+    for each of its stages, with equal seconds of the thread that computes. Of these, the last is yielded.
     """
     latest: dict[object, Record] = {}
     for key in unit.keys:

@@ -134,8 +134,11 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns the slots in `usable` of `batch` whose rows have to be computed. A row has to be computed if it is
-        missing in the stage `key`, or in a stage that reads the output of `key` from memory.
+        """Returns those slots in `usable` of `batch` that the stage `key` has to compute. Slots are positions in the
+        batch.
+
+        A slot is computed if its row is missing in the stage. If the stage hands its output on in memory, a slot is
+        also computed if its row is missing in a stage that is made from this output.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -229,10 +232,10 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies failures and warnings to `output`, the output of one stage. They come from the ledger records of the
-        stages that this stage reads, if these were sealed before.
+        """Copies failures and warnings into `output`, the output of one stage. They come from stages that this stage
+        reads and that were sealed before this unit, as their ledger records say.
 
-        The ledger record is then the same as if all these stages had run together.
+        So the ledger record of this stage is the same as if all stages had run together.
         """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
@@ -304,8 +307,8 @@ class _KeyBatch:
         self._store(array, self.slots, self.slots, values)
 
     def _store(self, array: str, slots: Sequence[int], places: Sequence[int], values: np.ndarray | Tensor) -> None:
-        """Stores `values` in the array `array` of the shard. The row `places[i]` of `values` becomes the row of the
-        slot `slots[i]` of the batch. A row that is sealed in the cache is not replaced.
+        """Stores rows of `values` in the array `array` of the shard. Row `places[i]` of `values` belongs to the clip at
+        the position `slots[i]` of the batch. A row that is sealed in the cache is not replaced.
         """
         if (output := self.shard.outputs.get(self.key)) is None:
             return

@@ -22,9 +22,10 @@ LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Returns the number of characters in a line of the terminal `stream`, or None for a file or a pipe.
+    """Returns the number of characters in a line of the terminal `stream`. Returns None if `stream` is a file or a
+    pipe. The caller then breaks no lines.
 
-    None means that lines are not broken. If the environment variable COLUMNS is set, its number is returned instead.
+    If the environment variable COLUMNS is set, returns its number in all cases.
     """
     if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
         return int(told)
@@ -156,8 +157,8 @@ class LineTimer:
         self.begun = self.last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Returns whether it is time for the next progress line. If true, the caller must print the line now, because
-        the wait for the line after it begins.
+        """Returns whether a progress line is to be printed now. If it returns True, the time until the next line
+        begins, so the caller must print the line.
         """
         now = time.monotonic()
         if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):

@@ -76,10 +76,9 @@ def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSpan:
-    """A part of a video, with the scores of all clips that last from `start` to `end`, in seconds of the video.
-
-    `end` is not included. The clips may differ in their crops and frames. If the video is cut into windows, a span lies
-    within one window.
+    """A part of a video, from `start` to `end` in seconds, with its scores. `end` is not included. Several clips may
+    show the same part, for example under several crops. Their scores are joined here. If the video is cut into windows,
+    a span lies within one window.
 
     `probabilities` [num_classes] join the probabilities of the clips that did not fail. They are None if all clips
     failed. `failure` is the reason of the first failed clip, or "" if none failed. `boxes` has the frames with the

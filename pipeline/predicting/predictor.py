@@ -114,8 +114,8 @@ class Predictor:
                 yield from self._predicted(group, cache, plan, keep_boxes=keep_boxes or keep_edges, graph=graph)
 
     def edge_graph(self) -> str:
-        """Returns the name of the graph whose edges `predict` keeps. It is the first graph in the head's `graph_links`
-        that links boxes of one frame.
+        """Returns the name of the head's graph whose edges `predict` keeps. A head may have several graphs, named in
+        its `graph_links`. The first one that links boxes of the same frame is taken.
 
         Raises UsageError if the head has no such graph.
         """
@@ -204,8 +204,10 @@ class Predictor:
         return frames
 
     def _edges(self, batch: Mapping[str, Tensor], graph: str) -> dict[int, Tensor]:
-        """Returns number of a frame with boxes -> weights [N, N] between its N best boxes, for the only clip of
-        `batch`. They are the weights of the head's graph with the name `graph`.
+        """Returns frame number -> weights [N, N] of the edges between the N best boxes of this frame. Only frames with
+        boxes are in the result.
+
+        `batch` has the arrays of one clip. `graph` is the name of the head's graph that has these edges.
         """
         device = next(self.head.parameters()).device
         with torch.inference_mode():

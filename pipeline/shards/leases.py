@@ -120,7 +120,9 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """Writes an object and returns its time in seconds since 1970, or None if nothing can be written."""
+    """Returns the present time by the clock of the storage, in seconds since 1970. To find the time, writes a small
+    object and asks when it was written. Returns None if nothing can be written.
+    """
     probe = f"probes/{uuid.uuid4().hex}"
     try:
         storage.put(probe, [b""])
@@ -148,9 +150,10 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Returns the stored lease of the shard and the attempt of `nobodys`, which is a Lease without a holder.
+    """Reads the lease that the storage holds for one shard and one attempt. `nobodys` says which: it is a Lease with
+    this shard and attempt and without a holder.
 
-    Returns None if there is no such lease, and `nobodys` if the stored lease is damaged.
+    Returns None if there is no such lease. Returns `nobodys` if the stored lease is damaged.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -242,10 +245,11 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers may have died of the shard `shard`.
+        """Returns how many workers died while they worked on the shard number `shard`, so that the shard may have
+        killed them.
 
-        A worker counts if it began the shard and never gave the lease back. Its lease must be stale or taken over by
-        another worker.
+        A worker counts if it began the shard and never gave the lease back. Its lease must be stale, or another worker
+        must have taken it over.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
@@ -353,8 +357,8 @@ def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Takes every lease of the cache and holds it during the `with` block, so that no other run works on these shards.
-    Always takes the lease of shard 0, so that no two such blocks run on one cache at the same time.
+    """Keeps all other runs away from the cache during the `with` block, by taking and holding every lease. The lease of
+    shard 0 is always taken, so two such blocks never run on one cache at the same time.
 
     A lease is stale if it is not refreshed for `seconds`. Waits until the leases of dead runs are stale. Raises
     AnotherRunError if another run refreshes its lease meanwhile.

@@ -50,11 +50,11 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns the pace of one host: how many rows its latest records sealed, and how many seconds the host worked on
-    them. `sealed` has records of this host only.
+    """Returns the pace of one host: how many rows it sealed lately, and in how many seconds of work. `sealed` has the
+    records of this host.
 
-    A record counts with the time since the record before it, but at most with the duration of its work unit. So a pause
-    between runs does not count, and units that ran in parallel count once.
+    The time of a record is the time since the record before it, but at most the duration of its own work unit. So a
+    pause between runs does not count, and units that ran at the same time are not counted twice.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

@@ -21,10 +21,11 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """The score of one value of one attribute. A csv lists the attributes of classes. `score` is the mean score of all
-    scored classes whose attribute `attribute` has the value `value`.
+    """The mean score of all classes that have the same value of an attribute. For example, the value `ball` of the
+    attribute `object` stands for all classes with a ball.
 
-    `num_classes` is the number of these classes.
+    `attribute` and `value` are the two texts, `score` is the mean, and `num_classes` is the number of classes with a
+    score. A csv lists the attributes of classes.
     """
 
     attribute: str

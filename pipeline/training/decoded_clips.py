@@ -55,8 +55,9 @@ class Decoding:
 
     `pool` has the threads that decode. `staging` copies videos at URLs to this machine. A video that takes longer than
     `timeout_seconds` is given up. `device` is the device of the networks.
-    A thread holds the lock `order` while it begins copies, because copies must be used in the order in which they were
-    begun.
+
+    Copies must be used in the order in which they were begun. So a thread holds the lock `order` while it begins
+    several copies.
     """
 
     pool: ThreadPoolExecutor
@@ -87,14 +88,15 @@ def decoding(config: Config, device: torch.device) -> Iterator[Decoding]:
 
 
 class DecodedClips(CachedClips):
-    """The clips of a split, with decoded pixels and cached arrays. Several threads may call `batch`.
+    """The clips of a split for fine-tuning. A batch has pixels, decoded from the videos, and arrays from the cache.
+    Several threads may call `batch`.
 
-    A clip is left out if it failed in a stage of the cached arrays `arrays`. A batch has pixels, and those of `arrays`
-    that `names` lists. `squares` maps the name of each backbone in the config to a Square: how frames are cut and
-    resized for it. The resized frames are the array `pixels/<name of the backbone>` of a batch. `wanted` says which
-    frames of a clip are decoded. `decoding` has the threads that decode.
+    `names` are the cached arrays that a batch contains. `arrays` has these and others: a clip is left out if it failed
+    in a stage of any of them. `squares` maps the name of each backbone in the config to a Square, which says how frames
+    are cut and resized. The resized frames are the array `pixels/<name of the backbone>` of a batch. `wanted` says
+    which frames of a clip are decoded. `decoding` has the threads that decode.
 
-    With `views`, the network sees each clip in a random view: another part of the video, mirrored, or in other colours.
+    With `views`, the network sees each clip in a random view: another part of the frame, mirrored, or in other colours.
     The view depends on `seed` and is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from
     the batch.
     """

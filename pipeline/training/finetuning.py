@@ -53,13 +53,14 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """Says how much the scores of `num_clips` clips change if they are computed from pixels and not from cached
-    features. It is measured before the first step of a fine-tuning. The scores are logits, the outputs of the head.
+    """A check before the first step of a fine-tuning. It says how much the scores of `num_clips` clips differ between
+    features from pixels and cached features. The scores are logits, the outputs of the head.
 
-    `as_extracted` is the largest change of a score if the features are computed as in an extraction. An extraction has
-    its own precision and rounding, and merges batch norms into other layers. `as_trained` is for features from the
-    network in the form in which it is trained. It is the root mean square of the changes, divided by the standard
-    deviation of the scores from cached features.
+    `as_extracted` is the largest difference if the features are computed from pixels as in an extraction, with its
+    precision and its merged batch norms.
+
+    `as_trained` is about features from the network in the form in which it is trained. It is the root mean square of
+    the differences, divided by the standard deviation of the scores from cached features.
     """
 
     num_clips: int
@@ -145,8 +146,8 @@ def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
 def _clips(
     config: Config, cache: Cache, start: TuningStart, online: OnlineHead, decoder: Decoding
 ) -> tuple[DecodedClips, DecodedClips | None]:
-    """Returns the DecodedClips of the training split, and those of the validation split or None if there is no such
-    split.
+    """Returns the DecodedClips of the training split and those of the validation split. The second item is None if
+    there is no validation split.
 
     `decoder` decodes the clips from the videos, and `online` says which arrays they need. Training clips are changed at
     random, as the option `views` says. Raises UsageError if a changed clip could show a part of the frame for which the

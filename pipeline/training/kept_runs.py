@@ -1,4 +1,6 @@
-"""Checks the finished runs that a table keeps. They must have the recipe and the clips of the table."""
+"""Checks finished runs before they are kept in a table of results. All runs of a table must have the same recipe
+(training options) and the same clips.
+"""
 
 from collections.abc import Sequence
 from functools import cache as cached
@@ -62,10 +64,10 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders `seed<k>` that lie beside the folder of `run`, and this folder itself if it exists. They hold
-    the runs that differ from `run` only in the seed.
+    """Returns the folders of the runs that differ from `run` only in the seed, and the folder of `run` itself if it
+    exists. For a run in `out/lstm/seed0` these are all folders `out/lstm/seed*`.
 
-    The list is empty if the folder of `run` is not named `seed<k>`.
+    The list is empty if the folder of `run` is not named by its seed.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 

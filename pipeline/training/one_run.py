@@ -152,11 +152,12 @@ def results_of(
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds the folder of a run for the time of a `with` block, so that no other command of this machine trains it. The
-    system releases the folder when the process ends, also after kill -9.
+    """Holds the folder of a run for the time of a `with` block, so that no other command on this machine trains this
+    run. The system releases the folder when the process ends, also after kill -9.
 
-    Raises RunError if another command holds the folder. Under torchrun only process 0 holds it. A file system without
-    such locks for folders, as NFS, gets none, and commands of other machines are never seen.
+    Raises RunError if another command on this machine holds the folder. Under torchrun only process 0 holds it.
+    Commands on other machines are not noticed. A file system that cannot lock folders, such as NFS, gets no lock, and
+    no error is raised.
     """
     with ExitStack() as opened:
         if together.rank() == 0:

@@ -65,11 +65,11 @@ def short(head: str) -> str:
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Returns whether the option `key` of a recipe is passed to the head `head`. The recipe was written for the head
-    `other`.
+    """Returns whether the head `head` gets the option `key` from a recipe (training options) that was written for the
+    head `other`.
 
-    An option is passed if `head` has it, and `other` either lacks it or has it with the same description. If `other` is
-    a user's own head, only options in `TapOptions` are passed.
+    It does if `head` has this option with the same meaning as `other`, which means with the same description, or if
+    `other` lacks the option. If `other` is a user's own head, only options in `TapOptions` are passed.
     """
     model = HEADS[head].option_model
     if key == "tail":

@@ -32,8 +32,8 @@ def opened_samples(cache: Cache, head: Head, split: str, options: TrainOptions, 
 
 
 def require_sequences(cache: Cache, options: TrainOptions) -> None:
-    """Raises ConfigError if `options` ask for whole videos, and the rows of a video in `cache` are no sequence of
-    windows.
+    """Raises ConfigError if `options` ask for training on whole videos (`train.over: videos`), but the rows of each
+    video in `cache` do not form one sequence of windows.
     """
     if options.over == "videos" and (reason := why_no_sequences(cache)):
         raise ConfigError(f"train.over: given videos, but in {cache.root} {reason}. Else use over: clips.")

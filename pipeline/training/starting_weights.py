@@ -20,10 +20,11 @@ log = logging.getLogger("kinegraph")
 
 
 def with_digest(options: TrainOptions) -> TrainOptions:
-    """Returns `options` with the digest of the weights behind the folder in `start_from`: `<folder>@<digest>`. So runs
-    that started from other weights differ. Returns `options` unchanged if they have no `start_from`.
+    """Returns `options` with the digest of weights added to `start_from` (`runs/a` -> `runs/a@1f0c`). `start_from` is
+    the folder of the run whose weights the training starts from. With the digest, runs that started from other weights
+    have other options.
 
-    Raises RunNotFound or RunError if the folder has no run.
+    Returns `options` unchanged if `start_from` is None. Raises RunNotFound or RunError if the folder has no run.
     """
     if options.start_from is None:
         return options

@@ -17,12 +17,12 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the head's options `options` with the option `tail` completed. The tail gets the model, the options and
-    the weights of the backbone that made the cached maps. Options without a tail are returned unchanged.
+    """Completes the option `tail` in the options `options` of a head. A tail is the part of a backbone above the cached
+    maps, which is trained with the head. It gets the model, the options and the weights of the backbone that made the
+    cached maps. Returns the completed options. Options without a tail are returned unchanged.
 
-    A tail is the part of a backbone above the cached maps, which is trained with the head. `spec` maps the names of the
-    cached arrays to the shapes of one clip. If `options` already names weights for the tail, the name is kept. It must
-    name the same weights.
+    `spec` maps the names of the cached arrays to the shapes of one clip. If `options` already names weights for the
+    tail, this name is kept.
 
     Raises HeadError if `options` names another model, other options or other weights than those of this backbone.
     Raises it also if the backbone cannot be a tail.
@@ -61,10 +61,11 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 
 
 def require_whole_maps(cache: Cache, head: Head) -> None:
-    """Raises HeadError if a head cuts regions out of cached maps whose cells do not cover the whole crop evenly.
+    """Raises HeadError if the head `head` cuts regions out of cached feature maps, and the maps do not cover the crop
+    cell by cell. Boxes would lie at wrong places of such maps.
 
-    Such maps come from networks without padding, and from crops whose side is not a multiple of the stride. Boxes would
-    lie at wrong places of such maps. A head that reads cached regions is always accepted.
+    Networks without padding make such maps. So do crops whose side is not a multiple of the network's stride, for
+    example 225 px for stride 16. A head that reads cached regions is always accepted.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

@@ -69,9 +69,9 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
     """Returns the error message for the head of `run`, which cannot be built on the arrays of `cache`. `error` is the
     error of that attempt.
 
-    The head is tried again on all arrays that `config` declares. If this succeeds, the message names the arrays that
-    are not extracted yet. If it fails for another reason, the message has this reason. Otherwise the message of `error`
-    is returned.
+    The arrays may only be missing because they are not extracted yet. So the head is built once more, on all arrays
+    that `config` will make. If this succeeds, the message names the arrays that are not extracted yet. If it fails for
+    another reason, the message has this reason. Otherwise it is the message of `error`.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)

@@ -78,11 +78,11 @@ def save_tuned(
 
 
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
-    """Returns the BackboneOptions of the backbone `entry` after fine-tuning, with the weight file `file` as its
-    weights.
+    """Returns the BackboneOptions that extract with the backbone `entry` after fine-tuning. Its weights are in the file
+    `file`.
 
-    The name of published weights also determines options of the network, and how frames are resized, cut and
-    normalised. The name of a file does not, so the result states these options one by one.
+    With published weights, their name also decides how frames are resized, cut and normalised, and some options of the
+    network. The name of a file decides nothing. So the returned options state all this one by one.
     """
     options, backbone = config.backbones[entry.name], config.entry_of(entry.name)
     own = {GEOMETRY: PAPER} if GEOMETRY in backbone.options else {}

@@ -130,10 +130,11 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns a dict that a fine-tuning records. A later call continues it only if its dict is equal.
+    """Returns a dict that identifies a fine-tuning. A fine-tuning that was stopped is continued only if its recorded
+    dict is equal to this one.
 
-    It has those options in `finetune` of `config` that the section `train` lacks. It also has digests of the run
-    `start`, from which the fine-tuning begins, and of its backbones.
+    The dict has the options of the section `finetune` that ordinary training does not have. It also has the digests of
+    the weights of the run `start`, from which the fine-tuning begins, and of its backbones.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)

@@ -114,8 +114,8 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
-        """Returns a `Comparer` for the cache `cache`. `staging` copies videos at URLs. Raises CacheError if the clip
-        options of the cache are not understood.
+        """Returns a `Comparer` for the cache `cache`. If a video lies at a URL, `staging` copies it to this machine.
+        Raises CacheError if the clip options of the cache are not understood.
         """
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
@@ -268,11 +268,12 @@ def _times(contents: ShardContents) -> np.ndarray:
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Compares the cached times of a clip with `comparison.old_times`, the times that the older rules find in the video
-    now. If they differ, returns a copy of `comparison` whose `change` is "frames".
+    """Checks whether the frames of a clip in the cache are those that the older rules choose from its video now. If
+    not, returns a copy of `comparison` whose `change` is "frames".
 
-    `sealed_times` [T] are the cached times of the T frames in seconds. `is_ok` is False if the clip failed in the
-    cache. `comparison` is returned unchanged if the times are equal, if `is_ok` is False, or if there are no old times.
+    `sealed_times` [T] are the cached times of the T frames in seconds. They are compared with `comparison.old_times`,
+    the times by the older rules. `comparison` is returned unchanged if the times are equal, if `is_ok` is False because
+    the clip failed in the cache, or if there are no old times.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison

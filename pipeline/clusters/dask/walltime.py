@@ -56,8 +56,8 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
     """Returns an Allotment, the time limit of the batch job in which `worker` runs, or None if there is no limit.
 
-    The job ends `walltime_seconds` after its start, or when SLURM ends it. The job is taken to begin with the nanny of
-    the worker, the process that restarts a dead worker. Without a nanny, it is taken to begin with the worker. The
+    The job ends `walltime_seconds` after its start, or when SLURM ends it. Its start is estimated by the start of the
+    nanny, Dask's process that restarts a dead worker. Without a nanny, it is estimated by the start of the worker. The
     function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()

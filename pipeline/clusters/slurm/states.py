@@ -97,10 +97,12 @@ def exited(exit_code: int) -> TaskState:
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
     """Returns an ArrayState, the states of tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`.
 
-    The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known.
-    `completion` returns the state that a task itself wrote into a file at its end, or None without a file. This state
-    is used for a task that no program knows. It also replaces `pending` and `running` if it says success, or if the
-    task has left the queue.
+    The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known. SLURM may
+    forget tasks or miss their end. So each task also writes a file at its end, and `completion` returns the state in
+    this file, or None if there is no file.
+
+    The file counts if no program knows the task. If a program says `pending` or `running`, the file counts only if it
+    says success or if the task has left the queue.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}

@@ -103,10 +103,11 @@ class Submission(BaseModel):
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the ArrayState of this submission, the present states of all its tasks, for a command that waits for
-        their end.
+        """Returns the ArrayState of this submission: the present states of all its tasks. A command that waits for the
+        end of the tasks calls this method.
 
-        Raises ProgramMissing if a task may still run, and this machine has no program of SLURM to ask.
+        Raises ProgramMissing if a task may still run, but this machine has no program of SLURM to ask. The command
+        would wait for ever.
         """
         state = self.state()
         if state.missing and not state.is_over:
@@ -155,11 +156,11 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields those submissions of `kind` (`extract` or `train`) that are not over: a task waits, runs, or may still
-    run.
+    """Yields those submissions of `kind` (`extract` or `train`) that have not ended. At least one of their tasks waits
+    or runs, or its state is unknown.
 
-    Only the newest RECENT submissions of the cache are checked. Raises ProgramMissing if a task may still run, and no
-    program of SLURM is on this machine to find out.
+    Only the newest RECENT submissions of the cache are checked. Raises ProgramMissing if a task may still run, and this
+    machine has no program of SLURM to ask.
     """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 

@@ -91,7 +91,9 @@ class Extraction:
         self.loaded = self.worker.loaded
 
     def without(self, clip_ids: set[str]) -> None:
-        """Removes the clips with the ids `clip_ids` from this extraction, whose cache is then empty again."""
+        """Removes the clips with the ids `clip_ids` from this extraction. Then makes an empty cache for the remaining
+        clips.
+        """
         self.rows = [row for row in self.rows if row.clip_id not in clip_ids]
         self.prepare()
         self.units = make_plan(self.config, self.made).units

@@ -31,8 +31,8 @@ SLACK_SECONDS = 1e-6  # by which times of frames are rounded
 
 
 class FrameSource(Protocol):
-    """Decodes the frames of clips, and cuts and resizes them. Frames may have any type: only the methods of the same
-    object use them.
+    """Decodes the frames of clips, cuts them and resizes them. Each FrameSource chooses its own type of frames. Callers
+    only pass the frames from `of_clips` on to `square` and `whole` of the same object.
     """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Any]]:

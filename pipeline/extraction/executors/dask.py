@@ -116,9 +116,9 @@ class DaskSubmission:
         """Runs all `units` and returns the suspects: the units that killed `max_deaths` workers.
 
         Units that another run has leased are tried again after the other units, until they are sealed or that run is
-        dead. If the time limit of the run is over, raises OutOfTimeError once every unit that began is done. In place
-        of it, raises WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is
-        gone.
+        dead. If the time limit of the run is over, the units that began are finished first. Then the method raises
+        OutOfTimeError, or WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the
+        cluster is gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:
@@ -178,8 +178,9 @@ class DaskSubmission:
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
         """Handles the end of the Dask task `future`, which had one work unit.
 
-        If the task killed its workers, the unit runs again. It runs again only at the end if it may have killed
-        `max_deaths` workers. Raises any other error of the task. Raises ClusterLost if the scheduler went away.
+        If the task killed its workers, the unit is tried again. A unit that may have killed `max_deaths` workers
+        becomes a suspect and is tried again only after all other units. Any other error of the task is raised. Raises
+        ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":

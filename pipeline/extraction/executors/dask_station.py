@@ -40,13 +40,14 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Runs `unit` with a `Station`, the object that keeps the networks of this Dask worker loaded. The Station is
-    registered with the worker under the name `station`. This is the function of a Dask task.
+    """Computes `unit` on this Dask worker, with the networks that the worker keeps loaded. This is the function of a
+    Dask task. The networks belong to a `Station`, a plugin that is registered with the worker under the name `station`.
 
-    Returns the events of the unit. The last event says what became of the unit. If `max_deaths` workers may have died
-    of the unit, it is not run, and its event says so. An error that needs no traceback is returned, because Dask would
-    print the traceback of a raised error. If the station was closed, raises Reschedule, with which Dask puts the task
-    back into its queue.
+    Returns the events of the unit. The last event says what became of the unit. A unit that may have killed
+    `max_deaths` workers is not run, and its event says so.
+
+    Some errors are returned and not raised, because Dask would print their traceback. If the station was closed, raises
+    Reschedule. Dask then puts the task back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -68,17 +69,19 @@ class _StationEnds(Exception):
 
 
 class Station(WorkerPlugin):
-    """A plugin of a Dask worker that runs one `Worker` of kinegraph per process. So networks are loaded once, and the
-    videos of waiting tasks are decoded ahead.
+    """A plugin of a Dask worker that keeps one `Worker` of kinegraph in the process. So networks are loaded once, and
+    the videos of waiting tasks are decoded ahead.
 
     The `Worker` computes the stages `keys`. It starts with the first unit. It ends if the client removes the plugin, if
     the Dask worker closes, or if no unit came for `IDLE_SECONDS`. Networks and leases are then released. `versions` are
-    the versions of packages on the client, which the worker must have too.
+    the versions of packages on the client, which this worker must have too.
 
-    `of_client` says that the Dask workers are child processes of the client, with the names 0, 1, 2, ... Such workers
-    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time limit of the command, by the clock of
-    this machine if `of_client` is True, else by the clock of the scheduler. When it is reached, waiting tasks get an
-    OutOfTimeError. When only the batch job of one Dask worker ends, that worker leaves, and the others go on.
+    If `of_client` is true, the Dask workers are child processes of the client, with the names 0, 1, 2, ... They use the
+    CUDA devices of the client, and they ignore Ctrl-C.
+
+    `allotted` is the time limit of the whole command. It is a time by the clock of this machine if `of_client` is true,
+    else by the clock of the scheduler. When it is reached, all waiting tasks get an OutOfTimeError. A Dask worker whose
+    own batch job ends earlier leaves the cluster, and the others go on.
     """
 
     def __init__(

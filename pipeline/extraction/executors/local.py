@@ -30,9 +30,10 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 class LocalExecutor:
     """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
-    A unit that killed three workers runs at the end in a new process of its own. If the unit kills the new process too,
-    the unit is not tried again, and `run` raises SetAsideError. The death of a single worker is the end of the command.
-    So with one worker, deaths in earlier commands are counted.
+    If a unit kills three workers, it runs once more at the end, in a new process of its own. If it kills this process
+    too, it is not tried again, and `run` raises SetAsideError.
+
+    With one worker, the death of the worker ends the whole command. So deaths in earlier commands are counted too.
     """
 
     def __init__(self, workers: int) -> None:
@@ -107,12 +108,13 @@ class _Pool:
         self.members: list[_Member] = []
 
     def run(self, workers: int) -> list[WorkUnit]:
-        """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed as many workers
-        as `max_deaths` of the constructor.
+        """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed `max_deaths`
+        workers, a number that the constructor got.
 
-        Raises the error of the first worker that fails. A worker whose time is up leaves the remaining units to the
-        other workers. When all workers have ended, the method raises the error of the last such worker, even if all
-        units are done. The error is WalltimeError if not even one unit fits into the time, else OutOfTimeError.
+        Raises the error of the first worker that fails. A worker whose time is up is no failure: it leaves its
+        remaining units to the other workers. When all workers have ended, the method then raises OutOfTimeError, or
+        WalltimeError if not even one unit fits into the time. It does so even if the other workers have finished all
+        units.
         """
         try:
             self.members = [self._start(worker_index) for worker_index in range(workers)]
