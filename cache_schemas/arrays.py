@@ -23,6 +23,7 @@ ABOUT: dict[str, object] = {  # attributes of data.zarr, of the groups in data.z
     "split, labels (places in classes.json) and times.",
 }
 SMALL_ROW_BYTES = 4096  # rows below this size share one inner chunk; an index entry per row would cost more
+CLASS_SUFFIX, HEAD = "_class", "head"  # `features/<entry>/<tap>_class` and `features/<entry>/head`
 
 CLIPS, FRAME_TIMES = "clips", "clips/frame_times"  # all other keys are made from this key; this is its only array
 MAY_HOLD_NAN = frozenset({"graphs/times"})  # float arrays whose rows may hold NaN; NaN means "no graph here"
@@ -206,6 +207,44 @@ def feature_arrays(
     return tuple(arrays)
 
 
+def class_token_array(backbone: str, tap: str, shape: tuple[int, int], frame_step: int | None) -> ArraySpec:
+    """Returns the ArraySpec of the class token of the tap `tap`, a named layer of `backbone`. A class token is a vector
+    beside the map, which a transformer computes for the whole frame or the whole clip.
+
+    `shape` is (T, C): T time steps and C channels. `frame_step` is the number of sampled frames per time step. It is
+    None if the network has one class token for the whole clip. T is 1 then.
+    """
+    return ArraySpec(
+        name=f"features/{backbone}/{tap}{CLASS_SUFFIX}",
+        stage=f"features/{backbone}",
+        shape=shape,
+        dtype="float32",
+        dims=("clip_token" if frame_step is None else frame_dim(frame_step), f"{tap}_channel"),
+        fill=math.nan,
+        about=f"class token of {backbone} at {tap}",
+        frame_step=frame_step,
+    )
+
+
+def head_array(backbone: str, shape: tuple[int, ...], frame_step: int | None) -> ArraySpec:
+    """Returns the ArraySpec of the output `head` of `backbone`: what the network itself computes after its last tap,
+    such as a projection or a pooled vector.
+
+    `shape` is (T, C) for a network that sees each frame alone, with T frames and C channels, and (C,) for a network
+    that sees whole clips. `frame_step` is the number of sampled frames per time step, or None for a whole clip.
+    """
+    return ArraySpec(
+        name=f"features/{backbone}/{HEAD}",
+        stage=f"features/{backbone}",
+        shape=shape,
+        dtype="float32",
+        dims=(f"{HEAD}_channel",) if frame_step is None else (frame_dim(frame_step), f"{HEAD}_channel"),
+        fill=math.nan,
+        about=f"output of {backbone} after its last tap",
+        frame_step=frame_step,
+    )
+
+
 class _Column(NamedTuple):
     """Describes one array of a stage by its `name`, its `dtype` and its number of axes `rank`. `fill` is the value of
     rows without data. `about` describes the array in words.
@@ -345,6 +384,8 @@ def every_array() -> list[ArraySpec]:
     return [
         *clip_arrays(0),
         *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
+        class_token_array("<backbone>", "<tap>", (0, 0), 1),
+        head_array("<backbone>", (0, 0), 1),
         *proposal_arrays(0, 0, 1),
         *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
         *graph_arrays((0, 0, 0), None),

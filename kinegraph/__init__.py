@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
+    from kinegraph.stages.backbones.entry import Tokens
     from kinegraph.stages.decode.errors import DecodeError
     from kinegraph.stages.heads.clip_graphs import ClipGraph
     from kinegraph.stages.heads.head import Head, HeadOptions, Spec
@@ -184,18 +185,27 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
     return build(name, spec, num_classes, **options)
 
 
-def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: int | str) -> "Backbone":
+def build_backbone(
+    model: str,
+    weights: str,
+    taps: "Sequence[str]",
+    *,
+    tokens: "Tokens" = "patch",
+    head: bool = False,
+    **options: int | str,
+) -> "Backbone":
     """Builds a frozen backbone in eval mode, on the CPU in float32. Layers above the highest of `taps` are removed.
 
-    `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config. A tap is the name of a layer
-    whose output is returned.
+    The arguments are as in the section `backbones` of a config. A tap is the name of a layer whose output is returned.
 
     The backbone maps clips [B, 3, T, H, W] to a dict of tap -> map [B, C, T', H', W']. B is the number of clips. A clip
-    has T frames of H rows and W columns. A map has C channels, T' time steps, H' rows and W' columns.
+    has T frames of H rows and W columns. A map has C channels, T' time steps, H' rows and W' columns. If `tokens` is
+    "class" or "both", the dict also has `<tap>_class` -> class tokens [B, T' or 1, C]. With `head`, it has `head` ->
+    the output of the network after its last tap, [B, C], or [B, T, C] if the network sees each frame alone.
 
     Raises ValueError for a model, a tap or an option that does not exist. Raises WeightsError for weights that cannot
     be read or do not fit the model.
     """
     from kinegraph.stages.backbones.build import build_backbone as build
 
-    return build(model, weights, taps, **options)
+    return build(model, weights, taps, tokens=tokens, head=head, **options)

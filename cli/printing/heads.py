@@ -212,8 +212,8 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     say_page("source: the value of `proposals.source`. Detectors run without their second stage")
     say_page("timm/<model>: any image model of timm that returns its maps (pip install 'kinegraph[timm]')")
     say_page(
-        "timm's transformers: a tap is the map of a block's patch tokens, before the final norm and the projection and "
-        "without the class token. Features of DINOv2, CLIP and SigLIP are usually taken after the norm and projection."
+        "timm's transformers: a tap is the map of a block's patch tokens, the last one after the final norm. `tokens: "
+        "class` stores class tokens, and `head: true` the pooled vector or, of CLIP, the projection."
     )
 
 

@@ -76,7 +76,7 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
     if source is None or stage is None or "model" not in stage.options:
         return
     tap, size = entry(stage.options["model"], stage.options.get("options", {})).tap(source.tap), stage.options["size"]
-    side = tap.shape(tap.frames_multiple, size)[2]
+    side = tap.shape(tap.only_frames or tap.frames_multiple, size)[2]
     if side * tap.stride != size:  # a network whose cell 0 has an offset loses a border, so it differs too
         raise HeadError(
             f"regions_from: maps: given {source.maps}, whose {side} x {side} cells of {tap.stride} px lie from "

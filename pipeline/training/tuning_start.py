@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
 from kinegraph.cache_schemas.cache import FEATURES, Cache
 from kinegraph.cache_schemas.fingerprint import are_imported
 from kinegraph.pipeline.caches.declared import declare, known_digests
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.table import wanted_runs
 from kinegraph.pipeline.training.trainable import spec_of
-from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.build import backbone_digest, built
 from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import frozen_on
@@ -78,7 +79,7 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
     networks, digests = [], known_digests(config, cache)
     for entry in entries:
         options = config.backbones[entry.name]
-        network = build_backbone(options.model, options.weights, options.taps, **options.options)
+        network = built(options)
         digests[f"{FEATURES}{entry.name}"] = backbone_digest(network, config.entry_of(entry.name), options.weights)
         network.cut([tap.name for tap in entry.taps])
         networks.append(Normalised(network, pixels_of(options)))
@@ -107,8 +108,11 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
         config.regions if config.regions and name in config.regions.backbones else None,
     )
     entry = OnlineEntry(name=name, taps=(), size=size, seen=seen_by(FeatureSource(name, ""), spec), regions=regions)
-    read = {array.rpartition("/")[2].removesuffix("_pooled") for array in made_from(entry, reads)}
-    taps = tuple(config.tap_of(name, tap) for tap in config.backbones[name].taps if tap in read)
+    read, options = {array.rpartition("/")[2] for array in made_from(entry, reads)}, config.backbones[name]
+    read_taps = [tap for tap in options.taps if read & {tap, f"{tap}_pooled", f"{tap}{CLASS_SUFFIX}"}]
+    if HEAD in read and not read_taps:
+        read_taps = [options.taps[-1]]  # an entry has a tap; the output `head` keeps the layers above it
+    taps = tuple(config.tap_of(name, tap) for tap in read_taps)
     return OnlineEntry(**vars(entry) | {"taps": taps})
 
 

@@ -12,6 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+MAP_RANK = 5  # axes of maps: clip, channel, time, row, column; vectors have fewer
+
 
 class Backbone(nn.Module):
     """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer whose output is used.
@@ -19,6 +21,9 @@ class Backbone(nn.Module):
     A subclass sets `stages`: name of the tap -> dotted paths of the submodules that compute the tap, in running order.
     Taps go from bottom to top: the lowest tap takes the input of the network, every other tap the output of the tap
     below. A subclass whose submodules do not form such a chain overrides `step`.
+
+    A network may have a class token beside each map, and an output `head` after its last tap. Such a subclass returns
+    them from `forward` if `wants_class_tokens` or `wants_head` is true. The method `want` sets both.
 
     `taps` has the wanted taps, which are all taps until `cut` is called. `levels` has the taps whose submodules are
     still in the network.
@@ -29,6 +34,15 @@ class Backbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.levels = self.taps = tuple(self.stages)
+        self.wants_class_tokens = self.wants_head = False
+
+    def want(self, *, class_tokens: bool, head: bool) -> None:
+        """Chooses what `forward` returns beside the maps: the class token of each wanted tap, and the output `head`.
+
+        The network must have them. Call this method before `cut`, because layers above the highest tap are needed for
+        `head`.
+        """
+        self.wants_class_tokens, self.wants_head = class_tokens, head
 
     def cut(self, taps: Sequence[str]) -> None:
         """Makes `taps` the wanted taps, whose maps `forward` returns. Removes the submodules above the highest of them.
@@ -81,6 +95,10 @@ class Backbone(nn.Module):
 
         There are B clips of T frames with H rows and W columns. A tap has T' maps with C channels, H' rows and W'
         columns. After `cut_below(tap)`, `clips` are maps of `tap` in place of pixels, [B, C, T, H, W].
+
+        If class tokens are wanted, the result also has `<tap>_class` -> class tokens of the tap, [B, T', C], or [B, 1,
+        C] if the clip has one class token. If the output after the last tap is wanted, the result has `head` -> [B, C],
+        or [B, T, C] in a network that sees each frame alone.
         """
         return self.run(clips)
 
@@ -112,8 +130,10 @@ def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) ->
     Returns tap -> maps of the clips [B, C, T, H', W'], with C channels, H' rows and W' columns.
 
     `run` is the network. It takes the frames of all clips as one batch [B*T, 3, H, W] and returns tap -> maps [B*T, C,
-    H', W']. Clips whose memory layout is [B, T, H, W, 3] are not copied.
+    H', W']. Vectors [B*T, C] that it returns beside the maps become [B, T, C]. Clips whose memory layout is [B, T, H,
+    W, 3] are not copied.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))
-    return {tap: x.view(num_clips, -1, *x.shape[1:]).transpose(1, 2) for tap, x in maps.items()}
+    by_clip = {name: x.view(num_clips, -1, *x.shape[1:]) for name, x in maps.items()}
+    return {name: x.transpose(1, 2) if x.ndim == MAP_RANK else x for name, x in by_clip.items()}

@@ -14,10 +14,11 @@ import torch
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
 from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
-from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry
+from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry, Tokens
 from kinegraph.stages.backbones.inception_i3d import InceptionI3D
 from kinegraph.stages.backbones.inception_v3 import InceptionV3
 from kinegraph.stages.backbones.inflation import inflate
+from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.resnet2d import ResNet2D
 from kinegraph.stages.backbones.resnet3d import ResNet3D
 from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
@@ -25,7 +26,7 @@ from kinegraph.stages.backbones.sync_cnn import SyncCnn
 from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
-from kinegraph.stages.backbones.torchvision_video import S3D, VideoResNet, VideoSwin
+from kinegraph.stages.backbones.torchvision_video import S3D, MViT, VideoResNet, VideoSwin
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
@@ -53,28 +54,44 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "swin3d_t": lambda: VideoSwin(partial(_torchvision, "swin3d_t")),
     "swin3d_s": lambda: VideoSwin(partial(_torchvision, "swin3d_s")),
     "swin3d_b": lambda: VideoSwin(partial(_torchvision, "swin3d_b")),
+    "mvit_v1_b": lambda: MViT(partial(_torchvision, "mvit_v1_b")),
+    "mvit_v2_s": lambda: MViT(partial(_torchvision, "mvit_v2_s")),
     "tiny_i3d": TinyI3D,
     "sync_cnn": lambda: SyncCnn("sync_cnn"),
     "tiny_sync_cnn": lambda: SyncCnn("tiny_sync_cnn"),
 }
 
 
-def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
+def build_backbone(
+    model: str,
+    weights: str,
+    taps: Sequence[str],
+    *,
+    tokens: Tokens = "patch",
+    head: bool = False,
+    **options: int | str,
+) -> Backbone:
     """Returns the network `model` up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
     `weights` is a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes the
     weights of a 3D network from those of its 2D network. `options` are the options of the network, for example
     `pool1_padding=0`. They replace the options with which the weights were trained.
 
+    `tokens` and `head` are as in a config. If `tokens` is not "patch", the network also returns class tokens. If `head`
+    is true, it also returns its output after the last tap.
+
     A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
-    the file must belong to the network. Raises ValueError if there is no such backbone, tap or option. Raises
+    the file must belong to the network. Raises ValueError if there is no such backbone, tap or option. Raises it
+    also if the network lacks the class tokens or the output after the last tap that the caller asks for. Raises
     WeightsError if the weights cannot be read or do not belong to the network.
     """
     backbone = entry(model, options, weights)
     for tap in taps:
         backbone.tap(tap)
+    backbone.check_outputs(taps, tokens, head=head)
     with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
         network = untrained(model, **backbone.chosen)
+    network.want(class_tokens=tokens != "patch", head=head)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
     if weights.startswith(INFLATE):
@@ -85,6 +102,13 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
         ignored, words = network.is_classifier, backbone.other_words
         load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_words=words)
     return network.eval().requires_grad_(False)
+
+
+def built(options: BackboneOptions) -> Backbone:
+    """Returns the network that the backbone entry `options` of a config describes, as `build_backbone` returns it."""
+    return build_backbone(
+        options.model, options.weights, options.taps, tokens=options.tokens, head=options.head, **options.options
+    )
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
@@ -117,7 +141,7 @@ def untrained(model: str, **options: Any) -> Backbone:
     `options` are the values that differ from the paper, for example `pool1_padding=0`.
     """
     if model.startswith(TIMM_PREFIX):
-        return TimmImage(model.removeprefix(TIMM_PREFIX))
+        return TimmImage(model.removeprefix(TIMM_PREFIX), **options)
     if model in LAYOUTS:
         return ResNet3D(replace(LAYOUTS[model], **options))
     return BUILDERS[model]()

@@ -145,6 +145,32 @@ def _video_swin(name: str, width: int, num_params: int, gmacs: float) -> Backbon
     )
 
 
+def _mvit(name: str, widths: tuple[int, ...], num_params: int, gmacs: float) -> BackboneEntry:
+    """Returns the BackboneEntry of a Multiscale Vision Transformer. `widths` has the channels of its 16 blocks.
+
+    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of 16 frames of 224 px.
+    """
+    first, *others = (
+        Level(f"block{number}", width, (HALF_UP,) if number in (1, 3, 14) else ())
+        for number, width in enumerate(widths)
+    )
+    return BackboneEntry(
+        name=name,
+        taps=taps_of(
+            first._replace(space=((1, 4),), time=(HALF_UP,)),
+            *others,
+            Level("norm", widths[-1]),
+            only_size=224,
+            only_frames=16,
+            class_token="clip",
+        ),
+        size=224,
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=16, size=224, num_classes=400),
+    )
+
+
 _TINY_I3D_TAPS = taps_of(
     Level("stem", 16, (HALF_UP,)),
     Level("res2", 32, (HALF_UP,)),
@@ -256,6 +282,8 @@ _ENTRIES = (
     _video_swin("swin3d_t", 96, 28_158_070, 87.764),
     _video_swin("swin3d_s", 96, 49_816_678, 165.682),
     _video_swin("swin3d_b", 128, 88_048_984, 281.333),
+    _mvit("mvit_v1_b", (192, 192, *[384] * 11, *[768] * 3), 36_610_672, 70.599),
+    _mvit("mvit_v2_s", (96, 192, 192, *[384] * 11, *[768] * 2), 34_537_744, 64.224),
     BackboneEntry(
         name="tiny_i3d",
         taps=_TINY_I3D_TAPS,
@@ -291,6 +319,8 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
     chosen = backbone.choose(options, weights)
     if not chosen:
         return backbone
+    if name not in LAYOUTS:
+        return replace(backbone, chosen=chosen)
     return replace(backbone, chosen=chosen, taps=replace(LAYOUTS[name], **chosen).taps)  # type: ignore[arg-type]
 
 

@@ -1,12 +1,15 @@
 """Describes a backbone before it is built. Imports no torch, because plans are made from the description."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.options import need
 from kinegraph.stages.weights.sources import WeightSource, known_source
 
 ModelOptions = Mapping[str, int | str]
+Tokens = Literal["patch", "class", "both"]  # what a tap stores: the map of patches, the class token, or both
 GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # the option that sets defaults of other options
 INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D network
 
@@ -37,6 +40,8 @@ class BackboneEntry:
     paper. `chosen` maps an option to its value in this entry, if the paper has another value. `inflates` is the name of
     a 2D backbone, or None. The weights of that backbone can be turned into weights of this network (inflation).
     `sees_single_frames` is true if the maps of a frame depend on this frame alone.
+    `head_channels` is the number of channels of the output `head`, which the network computes after its last tap. It is
+    None if the network has no such output.
     """
 
     name: str
@@ -51,6 +56,7 @@ class BackboneEntry:
     min_frames: int = 1
     inflates: str | None = None
     sees_single_frames: bool = False
+    head_channels: int | None = None
 
     @property
     def other_words(self) -> list[str]:
@@ -67,6 +73,30 @@ class BackboneEntry:
                 return tap
         names = ", ".join(tap.name for tap in self.taps)
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
+
+    def check_outputs(self, taps: Sequence[str], tokens: Tokens, *, head: bool, section: str = "") -> None:
+        """Raises ValueError if `tokens` asks for class tokens and the network has none at one of `taps`. Raises it also
+        if `head` asks for an output that the network does not have.
+
+        `section` is the prefix of the option in the message, such as `backbones.vit.`.
+        """
+        lacking = [name for name in taps if self.tap(name).class_token is None] if tokens != "patch" else []
+        has_none = f"{', '.join(lacking)} of {self.name} has no class token"
+        allowed = f"patch, because {has_none}. `tokens: patch` with `store: [pooled]` stores the mean of its map"
+        need(not lacking, f"{section}tokens", tokens, allowed)
+        allowed = f"false, because {self.name} has no output after its last tap"
+        need(self.head_channels is not None or not head, f"{section}head", head, allowed)
+
+    def head_shape(self, num_frames: int) -> tuple[int, ...]:
+        """Returns the shape of the output `head` for a clip of `num_frames` frames. It is (T, C) for a network that
+        sees each frame alone, with T frames and C channels, and (C,) for a network that sees whole clips.
+        """
+        assert self.head_channels is not None
+        return (num_frames, self.head_channels) if self.sees_single_frames else (self.head_channels,)
+
+    def recorded_options(self, taps: Sequence[str]) -> dict[str, int | str]:
+        """Returns the options of the network that the fingerprint of a cache with `taps` covers, as option -> value."""
+        return dict(self.chosen)
 
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
         """Returns the options of the network that differ from the paper's values, as option -> value.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.backbone import MAP_RANK
+from kinegraph.stages.backbones.build import backbone_digest, built
 from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
 from kinegraph.stages.backbones.compiling import require_compiler
 from kinegraph.stages.backbones.folding import fold_batch_norms
@@ -43,13 +44,14 @@ class Normalised(nn.Module):
         """Returns tap name -> maps [B, T', C, H, W] of B clips, with C channels, H rows and W columns.
 
         `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, and S is the side of the input. T' is the number of
-        maps of a clip. It is smaller than T if the backbone joins frames.
+        maps of a clip. It is smaller than T if the backbone joins frames. Class tokens and the output `head`, which the
+        options of the backbone may ask for, are as in `Backbone.forward`.
         """
         if self.is_reversed:
             clips = clips.flip(-1)
         x = (clips.float() / 255 - self.mean) / self.std
         x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
-        return {tap: out.transpose(1, 2) for tap, out in self.network(x).items()}
+        return {name: out.transpose(1, 2) if out.ndim == MAP_RANK else out for name, out in self.network(x).items()}
 
 
 class FeatureExtractor:
@@ -71,7 +73,7 @@ class FeatureExtractor:
             )
         if compiled:
             require_compiler(device)
-        backbone = build_backbone(options.model, options.weights, options.taps, **options.options)
+        backbone = built(options)
         self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:
             fold_batch_norms(backbone)
@@ -90,6 +92,8 @@ class FeatureExtractor:
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB. There are B clips of T frames of
         S x S px, and T' maps of a clip with C channels, H rows and W columns.
+
+        Class tokens and the output `head` are as in `Backbone.forward`.
 
         The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
         float32 by about 1 % of their standard deviation.

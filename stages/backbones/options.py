@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from kinegraph.stages.backbones.entry import Tokens
 from kinegraph.stages.options import StageOptions
 from kinegraph.stages.weights.sources import ChannelOrder, Channels
 
@@ -16,8 +17,8 @@ class BackboneOptions(StageOptions):
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
     weights: str = Field(
-        description="a named file of the catalogue, a path, or random:<seed>; for the ResNet-3D family "
-        "and TSM also inflate: and one of these for the 2D ResNet of the same depth"
+        description="a named file of the catalogue, a path, or random:<seed>; pretrained for timm/<model>; for the "
+        "ResNet-3D family and TSM also inflate: and one of these for the 2D ResNet of the same depth"
     )
     taps: tuple[str, ...] = Field(
         min_length=1, description="where the network is cut: names that `kinegraph models` lists"
@@ -46,6 +47,16 @@ class BackboneOptions(StageOptions):
         min_length=1,
         description="arrays to store: maps [T, C, H, W], or pooled, the mean of the maps over H and W in float32",
     )
+    tokens: Tokens = Field(
+        "patch",
+        description="patch: of each tap the arrays that `store` names; class: of each tap the class token, in float32, "
+        "and not what `store` names; both. Only some transformers have a class token",
+    )
+    head: bool = Field(
+        False,
+        description="the output of the network after its last tap is stored too, in float32: a projection or a pooled "
+        "vector; only some networks have one",
+    )
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored maps")
     mean: Channels | None = Field(
         None,
@@ -61,10 +72,16 @@ class BackboneOptions(StageOptions):
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="precision in which the network computes")
     options: dict[str, int | str] = Field(
         default_factory=dict,
-        description="options of the ResNet-3D family, as `kinegraph models` lists them; missing options "
-        "are as the named weights were trained, or as in the network's paper where that is "
-        "unknown or with `geometry: paper`",
+        description="options of the network: those of the ResNet-3D family, as `kinegraph models` lists them, and "
+        "`final_norm` of timm's transformers; missing options are as the named weights were trained, or as in the "
+        "network's paper where that is unknown or with `geometry: paper`",
     )
+
+    @model_validator(mode="after")
+    def _stores_what_is_named(self) -> "BackboneOptions":
+        if self.tokens == "class" and "maps" in self.store:
+            raise ValueError(f"store: given {[*self.store]}, allowed: only with tokens: patch or tokens: both")
+        return self
 
     @model_validator(mode="after")
     def _normalises(self) -> "BackboneOptions":

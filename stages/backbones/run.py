@@ -1,6 +1,7 @@
 """Runs a backbone on a batch of clips.
 
-The maps are rounded to the stored type, written to the cache, and handed on to the stages that read them.
+The maps are rounded to the stored type, written to the cache, and handed on to the stages that read them. Class tokens
+and the output after the last tap are written in float32.
 
 Shapes: B clips of a batch, T frames, C channels, H rows and W columns of a map.
 """
@@ -8,6 +9,7 @@ Shapes: B clips of a batch, T frames, C channels, H rows and W columns of a map.
 import torch
 from torch import Tensor
 
+from kinegraph.stages.backbones.backbone import MAP_RANK
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.sharing import SharedFrames
@@ -47,13 +49,16 @@ class BackboneRunner:
 
     def run(self, batch: StageBatch) -> None:
         if self._shared is None:
-            maps = self._extractor.maps(batch.upload(batch.pixels(self.square)))
+            outputs = self._extractor.maps(batch.upload(batch.pixels(self.square)))
         else:
-            maps = self._shared.of(batch)
-        for tap, tap_maps in maps.items():
-            self._keep(tap, tap_maps, batch)
+            outputs = self._shared.of(batch)
+        for name, values in outputs.items():
+            if values.ndim == MAP_RANK:
+                self._keep_maps(name, values, batch)
+            else:
+                self._keep_vectors(name, values, batch)
 
-    def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
+    def _keep_maps(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
         """Stores the maps [B, T, C, H, W] of one tap: rounded to the type of the cache, as means over H and W, or both.
         The config decides which. Also passes the rounded maps to the stages that read them.
 
@@ -69,6 +74,17 @@ class BackboneRunner:
         is_bad = ~stored.isfinite().flatten(1).all(1)
         batch.fail_where(is_bad, "non_finite", lambda slot: self._why_not_finite(tap, maps[slot]))
         batch.hand_on(array, stored)
+
+    def _keep_vectors(self, name: str, vectors: Tensor, batch: StageBatch) -> None:
+        """Stores the array `name` in float32: class tokens [B, T, C], or the output `head` [B, T, C] or [B, C].
+
+        There are B clips, T frames and C channels. A clip is marked as failed if a value is NaN or infinite.
+        """
+        array, values = f"{self.key}/{name}", vectors.float()
+        if batch.stores(array):
+            batch.write_batch(array, values)
+        is_bad = ~values.isfinite().flatten(1).all(1)
+        batch.fail_where(is_bad, "non_finite", lambda _: f"{name} is not finite")
 
     def _why_not_finite(self, tap: str, maps: Tensor) -> str:
         if bool(maps.isfinite().all()):

@@ -1,14 +1,15 @@
 """The stages `features/<entry>`, one for each backbone of the config. Imports no torch.
 
-A stage computes the maps of the backbone at its taps, and the mean of each map over its rows and columns.
+A stage computes the maps of the backbone at its taps, and the mean of each map over its rows and columns. It may also
+have the class token of each tap, and the output of the network after its last tap.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, feature_arrays
+from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, class_token_array, feature_arrays, head_array
 from kinegraph.cache_schemas.cache import FEATURES
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.cache_schemas.stage import Stage
@@ -38,6 +39,8 @@ NOT_AS_GIVEN = {  # options that are recorded as they are used, not as the confi
     "size",
     "resize_short",
     "resize",
+    "tokens",  # only where they are not the default, because early versions have no such option
+    "head",
 }
 
 
@@ -50,14 +53,10 @@ class Backbones(StageKind):
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
         name = _name(key)
         options, backbone = recipe.backbones[name], recipe.entry_of(name)
-        arrays: list[ArraySpec] = []
-        for tap in options.taps:
-            shape = backbone.tap(tap).shape(recipe.clips.num_frames // options.every, recipe.size_of(name))
-            step = recipe.frame_step_of(name, tap)
-            arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
         recorded = options.model_dump(mode="json", exclude=NOT_AS_GIVEN)
-        if backbone.chosen:
-            recorded["options"] = dict(backbone.chosen)
+        recorded |= options.model_dump(mode="json", include={"tokens", "head"}, exclude_defaults=True)
+        if chosen := backbone.recorded_options(options.taps):
+            recorded["options"] = chosen
         if (pixels := pixels_of(options)) != own_pixels(backbone):
             recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
         recorded |= recipe.framing_of(name).options
@@ -65,7 +64,7 @@ class Backbones(StageKind):
             recorded["shared_frames"] = SHARED_FRAMES
         reads = {CLIPS: declared[CLIPS].fingerprint}
         recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads}
-        return Stage(key=key, options=recorded, arrays=tuple(arrays), weights=options.weights)
+        return Stage(key=key, options=recorded, arrays=tuple(_arrays(recipe, name)), weights=options.weights)
 
     def section(self, key: str) -> str:
         return f"backbones.{_name(key)}"
@@ -91,6 +90,19 @@ class Backbones(StageKind):
         return BackboneRunner(key, recipe.backbones[name], square, device, compiled=compiled, new_frames=new_frames)
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
+        return " ".join(filter(None, (self._framing_to_set(cached, asked), self._norm_to_set(cached, asked))))
+
+    def _norm_to_set(self, cached: Stage, asked: Stage) -> str:
+        """Returns advice if the last tap is before the final norm in the cache, and after it in the config."""
+        if "final_norm" in cached.options.get("options", {}) or "final_norm" not in asked.options.get("options", {}):
+            return ""
+        return (
+            "The last tap in the cache is before the final norm, as in early versions. To go on with it, "
+            f"set under {self.section(asked.key)}: options: {{final_norm: none}}."
+        )
+
+    def _framing_to_set(self, cached: Stage, asked: Stage) -> str:
+        """Returns advice if frames were resized and cut otherwise in the cache than in the config."""
         if "size" not in cached.options or "size" not in asked.options:
             return ""
         framing = Framing.from_options(cached.options)
@@ -106,6 +118,22 @@ class Backbones(StageKind):
 
 def _name(key: str) -> str:
     return key.removeprefix(FEATURES)
+
+
+def _arrays(recipe: Recipe, name: str) -> Iterator[ArraySpec]:
+    """Yields the ArraySpecs of the arrays that the backbone `name` of the config stores."""
+    options, backbone = recipe.backbones[name], recipe.entry_of(name)
+    frames = recipe.clips.num_frames // options.every
+    for tap in map(backbone.tap, options.taps):
+        shape, step = tap.shape(frames, recipe.size_of(name)), options.every * tap.temporal_stride
+        if options.tokens != "class":
+            yield from feature_arrays(name, tap.name, shape, step, options.store, options.storage_dtype)
+        if options.tokens != "patch":
+            class_step = step if tap.class_token == "frame" else None
+            yield class_token_array(name, tap.name, tap.class_shape(frames), class_step)
+    if options.head:
+        head_step = options.every if backbone.sees_single_frames else None
+        yield head_array(name, backbone.head_shape(frames), head_step)
 
 
 def _new_frames(recipe: Recipe, name: str) -> int | None:
@@ -137,6 +165,7 @@ def _check_entry(recipe: Recipe, name: str) -> None:
         with under(f"backbones.{name}.taps"):
             shape = backbone.tap(tap).shape(frames, framing.size)
         need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
+    backbone.check_outputs(options.taps, options.tokens, head=options.head, section=f"backbones.{name}.")
     with under(f"backbones.{name}.weights"):
         backbone, word = owner(backbone, options.weights)
         check_word(word, backbone.weights, backbone.other_words)

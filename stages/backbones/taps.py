@@ -5,13 +5,14 @@ A description has the layers that change the size of a map in space or in time. 
 
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kinegraph.cache_schemas.words import counted
 
 Window = tuple[int, int]  # kernel and stride of a layer; layers that keep the size are left out
 HALF_UP: Window = (1, 2)  # ceil(n / 2): stride 2, padded by half of an odd kernel
 HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
+Steps = Literal["frame", "clip"]  # of a class token: one for each map, or one for the whole clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,11 @@ class Tap:
     `space` has (kernel, stride) of each layer below the tap that changes the height and width of the maps. `time` has
     the same for layers that change the number of time steps. `channels` is the number of channels of the maps. The side
     of the input, in px, must be a multiple of `size_multiple`, and its number of frames a multiple of
-    `frames_multiple`.
+    `frames_multiple`. A network whose positions are tied to one input takes `only_size` px and `only_frames` frames
+    alone. Without such a limit they are None.
+
+    `class_token` says whether the network has a class token at the tap: one for each map (`frame`), one for the whole
+    clip (`clip`), or none (None). A class token has as many channels as a map.
     """
 
     name: str
@@ -30,6 +35,9 @@ class Tap:
     time: tuple[Window, ...] = ()
     size_multiple: int = 1
     frames_multiple: int = 1
+    only_size: int | None = None
+    only_frames: int | None = None
+    class_token: Steps | None = None
 
     @property
     def stride(self) -> int:
@@ -60,6 +68,8 @@ class Tap:
         T is the number of maps, C the number of channels. A map has H rows and W columns. Raises ValueError if the
         network cannot take this size or this number of frames.
         """
+        if self.only_size not in (None, size):
+            raise ValueError(f"size {size} px: {self.name} needs exactly {self.only_size} px")
         if size % self.size_multiple:
             raise ValueError(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
         self._check_frames(num_frames)
@@ -78,9 +88,18 @@ class Tap:
         space, time = self.space[len(below.space) :], self.time[len(below.time) :]
         return _length(num_frames, time), self.channels, _length(height, space), _length(width, space)
 
+    def class_shape(self, num_frames: int) -> tuple[int, int]:
+        """Returns the shape (T, C) of the class tokens of a clip of `num_frames` frames: T steps of C channels. T is 1
+        if the clip has one class token.
+        """
+        return (_length(num_frames, self.time) if self.class_token == "frame" else 1), self.channels
+
     def _check_frames(self, num_frames: int) -> None:
+        given = counted(num_frames, "frame")
+        if self.only_frames not in (None, num_frames):
+            raise ValueError(f"{given}: {self.name} needs exactly {self.only_frames}")
         if num_frames % self.frames_multiple:
-            raise ValueError(f"{counted(num_frames, 'frame')}: {self.name} needs a multiple of {self.frames_multiple}")
+            raise ValueError(f"{given}: {self.name} needs a multiple of {self.frames_multiple}")
 
 
 def _length(length: int, windows: tuple[Window, ...]) -> int:
@@ -104,11 +123,12 @@ class Level(NamedTuple):
     frames_multiple: int = 1
 
 
-def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
+def taps_of(*levels: Level, size_multiple: int = 1, **limits: Any) -> tuple[Tap, ...]:
     """Returns the taps of a network, from bottom to top. `levels` has one item for each tap, in the same order.
 
     An item describes the layers between its tap and the tap below, or from the input on for the lowest tap. The side of
-    the input in px must be a multiple of `size_multiple`.
+    the input in px must be a multiple of `size_multiple`. `limits` are further fields that all taps have alike, such as
+    `class_token`.
     """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()
@@ -118,6 +138,6 @@ def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
         space, time = space + level.space, time + level.time
         if level.frames_multiple > 1:
             frames_multiple = level.frames_multiple * prod(stride for _, stride in time)
-        multiples = {"size_multiple": size_multiple, "frames_multiple": frames_multiple}
+        multiples: dict[str, Any] = {"size_multiple": size_multiple, "frames_multiple": frames_multiple} | limits
         taps.append(Tap(name=level.name, channels=level.channels, space=space, time=time, **multiples))
     return tuple(taps)

@@ -1,12 +1,17 @@
 """Runs image models of the package timm on each frame of a clip. Only models that return intermediate maps are
 possible.
 
+A plain transformer of timm has class tokens, a norm after its last block, and takes any size that its patches divide.
+For another size than its own, timm resamples the table of positions (bicubic, with antialias).
+
 A plan for such a model imports torch, because timm knows channels and sizes of maps only after it has built the model.
 
 Shapes: B clips, T frames, C channels, H rows and W columns.
 """
 
-from collections.abc import Sequence
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,9 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.weights.sources import HubFile, WeightSource
+
+FINAL_NORM, APPLIED, NONE = "final_norm", "applied", "none"  # the option, and its values
+PRETRAINED = "pretrained"  # the name of the weights that timm publishes
+VECTORS_RANK = 2  # axes of the output `head`: frame, channel
 
 
 class TimmImage(Backbone):
@@ -25,16 +36,20 @@ class TimmImage(Backbone):
     `model` is timm's name, such as `convnext_tiny`, with or without a tag (`convnext_tiny.fb_in22k`). Parameters have
     timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots (`stages.0` ->
     `stages_0`).
+
+    If `final_norm` is "applied", the maps and class tokens of the last tap are those after the norm at the end of the
+    model, if the model has one. If it is "none", they are the output of the last block, as all other taps.
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, final_norm: str = APPLIED) -> None:
         super().__init__()
         self.name = model
         self.model = create(model)
         self.indices = {name: index for index, name in enumerate(tap_names(self.model))}
         self.taps = tuple(self.indices)
+        self.normed_tap = self.taps[-1] if final_norm == APPLIED and has_final_norm(self.model) else None
         self.register_state_dict_post_hook(_with_names_of_timm)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
@@ -47,7 +62,10 @@ class TimmImage(Backbone):
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
         self.taps = tuple(name for name in self.taps if name in taps)
-        self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
+        if not self.wants_head:
+            self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
+        elif not has_projection(self.model):
+            self.model.reset_classifier(0)
 
     def draw(self, seed: int) -> None:
         """Fills the network with random weights, as timm initialises this model. The weights depend on `seed` alone.
@@ -60,7 +78,11 @@ class TimmImage(Backbone):
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model."""
+        """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model. A projection
+        is no classifier if the output `head` is wanted.
+        """
+        if self.wants_head and has_projection(self.model):
+            return False
         classifiers = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(
             tuple(f"{module}." for module in ((classifiers,) if isinstance(classifiers, str) else classifiers))
@@ -76,13 +98,33 @@ class TimmImage(Backbone):
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B*T, C, H', W'] for the wanted taps. `x` is the frames of all clips, [B*T, 3, H, W].
+        If they are wanted, `<tap>_class` -> class tokens [B*T, C] and `head` -> [B*T, C] are in the result, too.
 
         B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
         columns.
         """
-        wanted = [self.indices[name] for name in self.taps]
-        maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
-        return dict(zip(self.taps, maps, strict=True))
+        prefixes = {"return_prefix_tokens": True} if self.wants_class_tokens else {}
+        only = {"stop_early": not self.wants_head, "intermediates_only": not self.wants_head}
+        features = self.model.forward_intermediates(x, indices=[*map(self.indices.get, self.taps)], **only, **prefixes)
+        last, levels = features if self.wants_head else (None, features)
+        outputs: dict[str, Tensor] = {}
+        for tap, level in zip(self.taps, levels, strict=True):
+            maps, prefix = level if self.wants_class_tokens else (level, None)
+            is_normed = tap == self.normed_tap
+            outputs[tap] = self.model.norm(maps.movedim(1, -1)).movedim(-1, 1) if is_normed else maps
+            if prefix is not None:
+                outputs[f"{tap}{CLASS_SUFFIX}"] = self.model.norm(prefix[:, 0]) if is_normed else prefix[:, 0]
+        if last is not None:
+            outputs[HEAD] = self.model.forward_head(last)
+        return outputs
+
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors `state` of a file that timm publishes, under the names of timm's model.
+
+        Some of these files have the names of the code base from which the weights come. timm knows how to rename them.
+        """
+        rename = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
+        return state if rename is None else dict(rename(state, create(self.name)))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a state dict whose parameters and buffers have timm's public names. Messages of errors have timm's
@@ -125,11 +167,37 @@ def create(model: str) -> Any:
         raise ValueError(f"backbone timm/{model} needs timm: pip install 'kinegraph[timm]'") from error
     try:
         created = timm.create_model(model)
+        if getattr(created, "dynamic_img_size", None) is False and hasattr(created, "num_prefix_tokens"):
+            created = timm.create_model(model, dynamic_img_size=True)
     except RuntimeError as error:
         raise ValueError(f"timm {timm.__version__} cannot build {model!r}: {error}; see timm.list_models()") from error
     if not hasattr(created, "forward_intermediates") or not getattr(created, "feature_info", None):
         raise ValueError(f"timm/{model}: timm {timm.__version__} gives no intermediate maps of this model")
     return created
+
+
+def has_class_token(model: Any) -> bool:
+    """Returns whether the timm model `model` returns a class token beside the map of each tap."""
+    parameters = inspect.signature(model.forward_intermediates).parameters
+    return getattr(model, "cls_token", None) is not None and "return_prefix_tokens" in parameters
+
+
+def has_final_norm(model: Any) -> bool:
+    """Returns whether the timm model `model` has a norm between its last tap and its pooling. It is a norm over the
+    channels of each token.
+    """
+    norm, channels = getattr(model, "norm", None), model.feature_info[-1]["num_chs"]
+    parameters = inspect.signature(model.forward_intermediates).parameters
+    over_tokens = "norm" in parameters and tuple(getattr(norm, "normalized_shape", ())) == (channels,)
+    return over_tokens and "2d" not in type(norm).__name__.lower()
+
+
+def has_projection(model: Any) -> bool:
+    """Returns whether the last layer of the timm model `model` is a projection, as in CLIP, and not a classifier."""
+    expected = model.pretrained_cfg
+    tag = str(expected.get("tag") or "")
+    is_clip = "clip" in f"{expected.get('architecture')}.{tag}"
+    return is_clip and "_ft_" not in f"_{tag}_" and bool(model.num_classes)
 
 
 def tap_names(model: Any) -> list[str]:
@@ -152,38 +220,96 @@ class TimmTap(Tap):
         return num_frames, self.channels, height, width
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimmEntry(BackboneEntry):
+    """The description of a model of timm. If the model has a norm after its last tap, `options` has `final_norm`."""
+
+    def recorded_options(self, taps: Sequence[str]) -> dict[str, int | str]:
+        """Returns `final_norm: applied` if the norm changes one of `taps`. Early versions had no such option, and took
+        the last tap before the norm, so nothing is recorded for that.
+        """
+        is_normed = FINAL_NORM in self.options and FINAL_NORM not in self.chosen and self.taps[-1].name in taps
+        return {FINAL_NORM: APPLIED} if is_normed else {}
+
+
+@cache
+def _without_values(model: str) -> TimmImage:
+    """Returns the timm model `model` on the device `meta`. Its tensors have shapes and no values."""
+    return TimmImage(model).eval().to("meta")
+
+
 @cache
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
     """Returns tap -> (H, W) of its maps, for all taps of the timm model `model` and frames of `size` x `size` px.
 
     Raises ValueError if the model cannot take frames of this size.
     """
-    network = TimmImage(model).eval().to("meta")
+    network = _without_values(model)
     try:
         maps = network.run(torch.empty(1, 3, size, size, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"timm/{model} cannot take frames of {size} x {size} px: {error}") from error
+        expected = network.model.pretrained_cfg["input_size"][-1]
+        allowed = f"{expected} px, or with a vision transformer any multiple of the side of its patches"
+        raise ValueError(
+            f"timm/{model} cannot take frames of {size} x {size} px: {error}. It takes {allowed}"
+        ) from error
     return {name: (x.shape[2], x.shape[3]) for name, x in maps.items()}
 
 
+def _head_channels(model: Any, size: int) -> int | None:
+    """Returns the number of channels of the output `head` of the timm model `model` on the device `meta`. Returns None
+    if timm cannot compute it from the model's last tap.
+    """
+    frame = torch.empty(1, 3, size, size, device="meta")
+    try:
+        head = model.forward_head(model.forward_features(frame), pre_logits=not has_projection(model))
+    except (AttributeError, TypeError, RuntimeError, AssertionError, ValueError):
+        return None  # timm's models have no common contract of these methods
+    return int(head.shape[1]) if isinstance(head, Tensor) and head.ndim == VECTORS_RANK else None
+
+
 @cache
-def timm_entry(model: str) -> BackboneEntry:
-    """Returns the BackboneEntry of `timm/<model>`: taps, size of the input, mean and standard deviation. timm is a
-    package of image models.
+def timm_entry(model: str) -> TimmEntry:
+    """Returns the TimmEntry of `timm/<model>`: taps, size of the input, mean and standard deviation. timm is a package
+    of image models.
 
     Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
     maps.
     """
-    created = create(model)
+    created = _without_values(model).model
     expected = created.pretrained_cfg
-    return BackboneEntry(
+    size, token = expected["input_size"][-1], "frame" if has_class_token(created) else None
+    return TimmEntry(
         name=f"timm/{model}",
         taps=tuple(
-            TimmTap(name=name, channels=level["num_chs"], space=((1, level["reduction"]),), model=model)
+            TimmTap(
+                name=name, channels=level["num_chs"], space=((1, level["reduction"]),), class_token=token, model=model
+            )
             for name, level in zip(tap_names(created), created.feature_info, strict=True)
         ),
-        size=expected["input_size"][-1],
+        size=size,
         mean=tuple(expected["mean"]),
         std=tuple(expected["std"]),
+        weights=published(expected),
+        options={FINAL_NORM: (APPLIED, NONE)} if has_final_norm(created) else {},
         sees_single_frames=True,
+        head_channels=_head_channels(created, size),
     )
+
+
+def published(expected: Mapping[str, Any]) -> dict[str, WeightSource]:
+    """Returns {"pretrained": WeightSource} of the file that timm publishes for a model, or {} if timm publishes none.
+
+    `expected` is what timm calls the pretrained_cfg of the model.
+    """
+    repository = expected.get("hf_hub_id")
+    if not repository or expected.get("custom_load"):
+        return {}
+    named = expected.get("hf_hub_filename") or "pytorch_model.bin"
+    safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+    source = WeightSource(
+        file_name=f"{repository} of timm",
+        licence=str(expected.get("license") or "see huggingface.co"),
+        hub=HubFile(repository=repository, names=(safe.get(named, named.replace(".bin", ".safetensors")), named)),
+    )
+    return {PRETRAINED: source}

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import CLASS_SUFFIX
 from kinegraph.stages.backbones.backbone import Backbone
 
 
@@ -55,21 +56,8 @@ class VideoResNet(Backbone):
         self.adopt(network)
 
 
-class VideoSwin(Backbone):
-    """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230). `build` is torchvision's builder of the network.
-
-    A tap `stage<n>` is the output of a stage before the merging of patches. The tap `norm` is the last stage after the
-    final norm, whose mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a number of frames
-    that the patches do not divide is padded at its end.
-    """
-
-    stages: ClassVar = {
-        "stage1": ("patch_embed", "features.0"),
-        "stage2": ("features.1", "features.2"),
-        "stage3": ("features.3", "features.4"),
-        "stage4": ("features.5", "features.6"),
-        "norm": ("norm",),
-    }
+class VideoTransformer(Backbone):
+    """A transformer of torchvision. `build` is torchvision's builder of the network."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -88,7 +76,24 @@ class VideoSwin(Backbone):
 
     def is_classifier(self, name: str) -> bool:
         """Returns whether the tensor `name` of a weights file belongs to torchvision's classifier."""
-        return name in ("head.weight", "head.bias")
+        return name in ("head.weight", "head.bias", "head.1.weight", "head.1.bias")
+
+
+class VideoSwin(VideoTransformer):
+    """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230).
+
+    A tap `stage<n>` is the output of a stage before the merging of patches. The tap `norm` is the last stage after the
+    final norm, whose mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a number of frames
+    that the patches do not divide is padded at its end.
+    """
+
+    stages: ClassVar = {
+        "stage1": ("patch_embed", "features.0"),
+        "stage2": ("features.1", "features.2"),
+        "stage3": ("features.3", "features.4"),
+        "stage4": ("features.5", "features.6"),
+        "norm": ("norm",),
+    }
 
     def step(self, tap: str, x: Tensor) -> Tensor:
         """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips
@@ -99,3 +104,43 @@ class VideoSwin(Backbone):
         if tap != "stage1":
             x = x.permute(0, 2, 3, 4, 1)
         return super().step(tap, x).permute(0, 4, 1, 2, 3)
+
+
+class MViT(VideoTransformer):
+    """A Multiscale Vision Transformer: v1 (Fan et al. 2021, arXiv 2104.11227) or v2 (Li et al. 2022, arXiv 2112.01526).
+
+    A tap `block<i>` is the output of block i. The tap `norm` is the last block after the final norm, whose class token
+    is the feature of the papers. The network takes 16 frames of 224 x 224 px alone, because its positions are tied to
+    them.
+    """
+
+    stages: ClassVar = {
+        "block0": ("conv_proj", "pos_encoding", "blocks.0"),
+        **{f"block{number}": (f"blocks.{number}",) for number in range(1, 16)},
+        "norm": ("norm",),
+    }
+
+    def cut_below(self, tap: str) -> None:
+        """Raises ValueError. What is above a tap also needs the class token, which is no part of the tap's maps."""
+        raise ValueError(f"{type(self).__name__} cannot begin at the tap {tap!r}: above it, the class token is needed")
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """Returns tap -> maps [B, C, T', H', W'] of the clips `x` [B, 3, T, H, W], and `<tap>_class` -> class token [B,
+        1, C] if class tokens are wanted.
+        """
+        x = self.get_submodule("conv_proj")(x)
+        grid = x.shape[2:]  # T', H', W'
+        tokens = self.get_submodule("pos_encoding")(x.flatten(2).transpose(1, 2))  # [B, 1 + T' H' W', C]
+        outputs: dict[str, Tensor] = {}
+        for tap in self.levels:
+            layer = self.get_submodule(self.stages[tap][-1])
+            if tap == "norm":
+                tokens = layer(tokens)
+            else:
+                tokens, grid = layer(tokens, grid)
+            if tap not in self.taps:
+                continue
+            outputs[tap] = tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+            if self.wants_class_tokens:
+                outputs[f"{tap}{CLASS_SUFFIX}"] = tokens[:, :1]
+        return outputs

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kinegraph.stages.heads.head import MASK, Classifier, Head, Spec, TapOptions
-from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.inputs import choose_source, read_vectors
 from kinegraph.stages.heads.padded import max_over_time, mean_over_time
 
 
@@ -41,7 +41,7 @@ class AvgPool(Head):
         self.classifier = Classifier(spec[self.source.pooled][-1], num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)  # [B, T, C]
+        frames = read_vectors(batch, self.source.pooled, self.classifier.fc.weight.dtype)  # [B, T, C]
         mask = batch.get(MASK)
         if self.consensus == "features":
             logits: Tensor = self.classifier(mean_over_time(frames, mask))

@@ -49,15 +49,19 @@ class TapOptions(HeadOptions):
 class FeatureSource:
     """One tap of one backbone. `backbone` is the name of a backbone in the config. `tap` is a named layer of it whose
     output is cached.
+
+    If `is_vector` is true, `tap` is the name of an array of vectors: the class token of a tap, such as
+    `blocks_11_class`, or the output `head` of the network.
     """
 
     backbone: str
     tap: str
+    is_vector: bool = False
 
     def array(self, kind: str) -> str:
         """Returns the name of a cached array of this tap. `kind` says which array: "maps", "pooled" or "regions"."""
         prefix, suffix, _ = KINDS[kind]
-        return f"{prefix}{self.backbone}/{self.tap}{suffix}"
+        return f"{prefix}{self.backbone}/{self.tap}{'' if self.is_vector else suffix}"
 
     @property
     def maps(self) -> str:
@@ -67,9 +71,9 @@ class FeatureSource:
     @property
     def pooled(self) -> str:
         """Returns the full name of the cached array with the pooled features of this tap. Pooled features are the means
-        of the maps over all positions.
+        of the maps over all positions. For a class token or the output `head`, it is the array with its vectors.
 
-        One clip of the array has the shape [T frames, C channels].
+        One clip of the array has the shape [T frames, C channels], or [C channels] for an output of the whole clip.
         """
         return self.array("pooled")
 
@@ -84,11 +88,12 @@ class FeatureSource:
 
 def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of one sample if samples are whole videos: name -> (ANY_LENGTH, C), for each array of pooled
-    features. `spec` has the shapes (T, C) of one window, of which the mean over T is read.
+    features, class tokens or the output `head`. `spec` has the shapes (T, C) or (C,) of one window. The mean over T is
+    read.
     """
-    prefix, suffix, rank = KINDS["pooled"]
-    pooled = {name: shape for name, shape in spec.items() if name.startswith(prefix) and name.endswith(suffix)}
-    return {name: (ANY_LENGTH, shape[-1]) for name, shape in pooled.items() if len(shape) == rank}
+    prefix, _, rank = KINDS["pooled"]
+    vectors = {name: shape for name, shape in spec.items() if name.startswith(prefix) and len(shape) <= rank}
+    return {name: (ANY_LENGTH, shape[-1]) for name, shape in vectors.items()}
 
 
 def are_videos(spec: Spec) -> bool:

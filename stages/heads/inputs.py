@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.heads.head import KINDS, FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.regions.geometry import on_input, overlaps
@@ -44,7 +45,8 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Feat
         raise HeadError(
             f"Several arrays fit; choose one by backbone and tap in the options of train or of a variant: {choices}."
         )
-    nearest = next((source for kind in kinds for source in sources[kind]), _known(spec, options))
+    near = (source for kind in kinds for source in sources[kind] if not source.is_vector)
+    nearest = next(near, _known(spec, options))
     raise missing([nearest.array(kind) for kind in kinds if nearest not in sources[kind]], spec, kinds)
 
 
@@ -52,11 +54,12 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
     prefix, suffix, rank = KINDS[kind]  # regions/.../<tap>_grid has rank 5
     sources = []
     for name, shape in spec.items():
-        if not (name.startswith(prefix) and name.endswith(suffix) and len(shape) == rank):
+        is_vector = kind == "pooled" and len(shape) <= rank and not name.endswith(suffix)
+        if not name.startswith(prefix) or not (is_vector or (name.endswith(suffix) and len(shape) == rank)):
             continue
         backbone, _, tap = name.removeprefix(prefix).removesuffix(suffix).partition("/")
         if options.backbone in (None, backbone) and options.tap in (None, tap):
-            sources.append(FeatureSource(backbone, tap))
+            sources.append(FeatureSource(backbone, tap, is_vector))
     return sources
 
 
@@ -67,11 +70,11 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
     cache. If the cache has several or none, it is a placeholder such as `<tap>`.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
-    backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
-    return FeatureSource(
-        options.backbone or (backbones.pop() if len(backbones) == 1 else ANY_BACKBONE),
-        options.tap or (taps.pop() if len(taps) == 1 else "<tap>"),
-    )
+    backbones = {source.backbone for source in sources}
+    taps = {source.tap for source in sources if not source.is_vector}
+    tap = options.tap or (taps.pop() if len(taps) == 1 else "<tap>")
+    is_vector = tap == HEAD or tap.endswith(CLASS_SUFFIX)
+    return FeatureSource(options.backbone or (backbones.pop() if len(backbones) == 1 else ANY_BACKBONE), tap, is_vector)
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
@@ -126,9 +129,29 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
         return stage, f"a section `{stage}:`"
     kind = "pooled" if tap.endswith("_pooled") else "maps"
     words = f"with `taps: [{tap.removesuffix('_pooled')}]` and `store: [{kind}]`"
+    if tap.endswith(CLASS_SUFFIX):
+        kind, words = "class", f"with `taps: [{tap.removesuffix(CLASS_SUFFIX)}]` and `tokens: class`"
+    elif tap == HEAD:
+        kind, words = HEAD, "with `head: true`"
     if any(other.split("/")[:2] == [stage, entry] for other in spec):  # the arrays of a cached entry cannot change
         return stage, f"a copy of {entry} under another name in `backbones:`, as {entry}_{kind}, {words}"
     return stage, f"a new entry {entry} in `backbones:`, {words}"
+
+
+def vector_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Returns (T, C) of an array of vectors whose rows have the shape `shape`: T steps of C channels. The shape (C,) of
+    an output of the whole clip counts as one step.
+    """
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+def read_vectors(batch: Mapping[str, Tensor], array: str, dtype: torch.dtype) -> Tensor:
+    """Returns the vectors [B, T, C] of the array `array` in the type `dtype`: B clips, T steps, C channels.
+
+    The array of an output of the whole clip has no time axis, so it becomes one step.
+    """
+    vectors = batch[array].to(dtype)
+    return vectors if vectors.ndim == 3 else vectors[:, None]
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kinegraph.stages.device import through_lstm
 from kinegraph.stages.heads.head import MASK, Classifier, Head, HeadError, Spec, TapOptions, are_videos
-from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.inputs import choose_source, read_vectors, vector_shape
 from kinegraph.stages.heads.maps import each_frame
 from kinegraph.stages.heads.padded import last_of
 
@@ -51,7 +51,8 @@ class Lstm(Head):
         self.source = choose_source(spec, [kind], options)
         self.array = self.source.array(kind)
         self.reads = (self.array,)
-        _, width, *size = spec[self.array]
+        shape = spec[self.array]
+        width, size = (shape[1], shape[2:]) if options.convolutions else (vector_shape(shape)[1], ())
         self.convolve: nn.Module | None = None
         if options.convolutions:
             self.convolve = nn.Sequential(*_convolutions(width, options), nn.Flatten())
@@ -61,9 +62,11 @@ class Lstm(Head):
         self.classifier = Classifier(options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = batch[self.array].to(self.classifier.fc.weight.dtype)  # [B, T, C], or [B, T, C, H, W]
-        if self.convolve is not None:
-            frames = each_frame(self.convolve, frames)  # [B, T, C]
+        dtype = self.classifier.fc.weight.dtype
+        if self.convolve is None:
+            frames = read_vectors(batch, self.array, dtype)  # [B, T, C]
+        else:
+            frames = each_frame(self.convolve, batch[self.array].to(dtype))  # [B, T, C] of maps [B, T, C, H, W]
         states, (last, _) = through_lstm(self.lstm, frames)  # states [B, T, H], last [1, B, H]
         mask = batch.get(MASK)
         logits: Tensor = self.classifier(last[0] if mask is None else last_of(states, mask))

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.head import MASK, Classifier, Head, Spec, TapOptions
-from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.inputs import choose_source, read_vectors
 from kinegraph.stages.heads.padded import max_over_time, mean_over_time
 
 
@@ -38,7 +38,7 @@ class Mlp(Head):
         self.classifier = Classifier(options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = self.layers(batch[self.source.pooled].to(self.classifier.fc.weight.dtype))  # [B, T, H]
+        frames = self.layers(read_vectors(batch, self.source.pooled, self.classifier.fc.weight.dtype))  # [B, T, H]
         join = mean_over_time if self.consensus == "mean" else max_over_time
         logits: Tensor = self.classifier(join(frames, batch.get(MASK)))
         return logits

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.backbone import MAP_RANK, Backbone
 from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.norms import frozen_norms, norms_of
 from kinegraph.stages.backbones.taps import Tap
@@ -91,6 +91,8 @@ class OnlineHead(Head):
             maps_of = self._maps(network, arrays.pop(f"{PIXELS}{entry.name}"))
             for tap in entry.taps:
                 arrays |= self._arrays(entry, tap, maps_of[tap.name], batch)
+            vectors = {name: x for name, x in maps_of.items() if x.ndim < MAP_RANK}  # class tokens, the output `head`
+            arrays |= {f"features/{entry.name}/{name}": x.float() for name, x in vectors.items()}
         return arrays
 
     @property

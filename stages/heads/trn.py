@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kinegraph.stages.device import upload
 from kinegraph.stages.heads.head import ANY_LENGTH, MASK, Classifier, Head, HeadError, Spec, TapOptions
-from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.inputs import choose_source, read_vectors, vector_shape
 from kinegraph.stages.heads.padded import evenly
 
 VIDEO_SEGMENTS = 8  # of a whole video, as the authors use of a clip
@@ -55,7 +55,7 @@ class Trn(Head):
         super().__init__()
         self.source = choose_source(spec, ["pooled"], options)
         self.reads = (self.source.pooled,)
-        cached, channels = spec[self.source.pooled]
+        cached, channels = vector_shape(spec[self.source.pooled])
         num_frames = options.num_segments or cached or VIDEO_SEGMENTS
         if cached != ANY_LENGTH and not 2 <= num_frames <= cached:
             words = f"{self.source.pooled} has {cached} in a clip, and at least {max(2, num_frames)} are needed"
@@ -67,7 +67,7 @@ class Trn(Head):
         self.classifier = Classifier(len(self.relations) * options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)
+        frames = read_vectors(batch, self.source.pooled, self.classifier.fc.weight.dtype)
         if not self.takes_all:
             frames = evenly(frames, batch.get(MASK), self.num_frames)
         frames = self.project(frames)  # [B, T, C]

@@ -128,7 +128,8 @@ class CachedVideos:
 
     def _video(self, windows: np.ndarray) -> Batch:
         values = self.clips.batch(windows)
-        return {name: values[name].float().mean(1) for name in self.specs}
+        floats = ((name, values[name].float()) for name in self.specs)
+        return {name: x if x.ndim == 2 else x.mean(1) for name, x in floats}
 
 
 Samples = CachedClips | CachedVideos

@@ -22,7 +22,7 @@ from kinegraph.stages.weights.fill import fill
 from kinegraph.stages.weights.formats.convert import Converted, convert
 from kinegraph.stages.weights.formats.format import State
 from kinegraph.stages.weights.random import initialise
-from kinegraph.stages.weights.sources import WeightSource, known_source
+from kinegraph.stages.weights.sources import HubFile, WeightSource, known_source
 
 STAGES_FOLDER = Path(__file__).parents[1]
 
@@ -53,7 +53,10 @@ def load_weights(
         return
     path, source = locate(weights, named, other_words), known_source(weights, named)
     _check_sha256(path, source)
-    converted = convert(read_known(path, source))
+    state = read_known(path, source)
+    if weights in named and hasattr(network, "from_published"):
+        state = network.from_published(state)
+    converted = convert(state)
     _check_classes(path, converted, source, named)
     title = f"{path} does not belong to {model or 'this network'}"
     if not model.startswith(converted.format.only_for):
@@ -116,10 +119,28 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
         return path
     if source.path is not None:
         return STAGES_FOLDER / source.path
+    if source.hub is not None:
+        return _in_hub_folder(source.hub)
     path = Path(torch.hub.get_dir()) / "checkpoints" / source.file_name
     if not path.exists():
         _download(source, path)
     return path
+
+
+def _in_hub_folder(file: HubFile) -> Path:
+    """Returns the path of `file` in Hugging Face's folder on this machine. Raises WeightsError if it is not there."""
+    import huggingface_hub
+
+    for name in file.names:
+        path = huggingface_hub.try_to_load_from_cache(file.repository, name)
+        if isinstance(path, str):
+            return Path(path)
+    folder = huggingface_hub.constants.HF_HUB_CACHE
+    raise WeightsError(
+        f"{' or '.join(dict.fromkeys(file.names))} of {file.repository} is not in {folder}. Nothing is downloaded. "
+        f"Run `hf download {file.repository} {file.names[0]}` where there is a network (HF_HOME chooses the folder), "
+        "or give the path of a file"
+    )
 
 
 def _refuse_irregular(path: Path) -> None:

@@ -78,6 +78,10 @@ def _video_swin(file_name: str) -> WeightSource:
     return _torchvision(file_name, _IMAGENET, 256, 224, Sampling(num_frames=32, fps=15), resize="torch")
 
 
+def _mvit(file_name: str) -> WeightSource:
+    return _torchvision(file_name, _KINETICS, 256, 224, Sampling(num_frames=16, fps=7.5), resize="torch")
+
+
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
@@ -277,6 +281,8 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "kinetics400_v1": _video_swin("swin3d_b_1k-24f7c7c6.pth"),
         "kinetics400_imagenet22k_v1": _video_swin("swin3d_b_22k-7c6ae6fa.pth"),
     },
+    "mvit_v1_b": {"kinetics400_v1": _mvit("mvit_v1_b-dbeb1030.pth")},
+    "mvit_v2_s": {"kinetics400_v1": _mvit("mvit_v2_s-ae3be167.pth")},
     "tiny_i3d": {
         "shipped": WeightSource(
             path="backbones/shipped/tiny_i3d.safetensors",

@@ -46,8 +46,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """A file of the repository `repository` on huggingface.co. It is one of `names`, the first that is in Hugging
+    Face's folder on this machine. Nothing is downloaded.
+    """
+
+    repository: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightSource:
-    """Describes a weight file that has a name in configs. The file is public (`url`) or part of this package (`path`).
+    """Describes a weight file that has a name in configs. The file is public (`url`, or `hub` on huggingface.co), or
+    part of this package (`path`).
 
     file_name: name of the file on this machine, unique among all named files. If two public files have the same name,
     one of them has a prefix here.
@@ -66,6 +77,7 @@ class WeightSource:
     sha256: str = ""
     url: str | None = None
     path: str | None = None
+    hub: HubFile | None = None
     pixels: Pixels | None = None
     sampling: Sampling | None = None
     short_side_px: int | None = None
@@ -86,8 +98,8 @@ class WeightSource:
         return Framing(size=self.crop_px, resize_short=self.short_side_px, resize=self.resize)
 
     def __post_init__(self) -> None:
-        if (self.url is None) == (self.path is None):
-            raise ValueError(f"weights {self.file_name}: exactly one of url and path is needed")
+        if [self.url, self.path, self.hub].count(None) != 2:
+            raise ValueError(f"weights {self.file_name}: exactly one of url, path and hub is needed")
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:

@@ -13,7 +13,7 @@ from tests.gpu.checks import Check, apart
 NETWORKS = {
     "tiny_i3d": 8, "tiny_sync_cnn": 10, "resnet18": 1, "resnet50": 1, "inception_v3": 1, "bn_inception": 1,
     "tsm_r50": 8, "c2d_r50": 8, "i3d_r50": 8, "nonlocal_i3d_r50": 8, "slowonly_r50": 4, "s3d": 16, "inception_i3d": 16,
-    "r2plus1d_18": 8, "swin3d_t": 8,
+    "r2plus1d_18": 8, "swin3d_t": 8, "mvit_v2_s": 16,
 }  # fmt: skip
 SMALL = ("tiny_sync_cnn",)
 # In standard deviations of a map. docs/networks.md says how far half precision is from float32 on a CPU.

@@ -22,7 +22,8 @@ from torchvision.transforms.functional import normalize, pil_to_tensor, to_tenso
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle
-from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.backbone import MAP_RANK
+from kinegraph.stages.backbones.build import built
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.proposals.build import build_proposer
 from kinegraph.stages.recipe import Recipe
@@ -93,8 +94,7 @@ class PlainLoop:
     def __init__(self, recipe: Recipe, device: torch.device, frames: FrameSource) -> None:
         self.recipe, self.device, self.frames = recipe, device, frames
         self.backbones: dict[str, nn.Module] = {
-            name: build_backbone(options.model, options.weights, options.taps, **options.options).to(device)
-            for name, options in recipe.backbones.items()
+            name: built(options).to(device) for name, options in recipe.backbones.items()
         }
         self.proposer: nn.Module | None = None
         if (proposals := recipe.proposals) is not None and proposals.network is not None:
@@ -121,10 +121,14 @@ class PlainLoop:
             options = self.recipe.backbones[name]
             x = self._input(name, row, frames)
             for tap, out in network(x).items():
+                if out.ndim < MAP_RANK:  # a class token, or the output after the last tap
+                    _save(folder / f"{stem}_{name}_{tap}.npy", out[0])
+                    continue
                 maps = out[0].transpose(0, 1)  # [T, C, H, W]
-                if "maps" in options.store:
+                stored = () if options.tokens == "class" else options.store
+                if "maps" in stored:
                     _save(folder / f"{stem}_{name}_{tap}.npy", maps)
-                if "pooled" in options.store:
+                if "pooled" in stored:
                     _save(folder / f"{stem}_{name}_{tap}_pooled.npy", maps.mean((2, 3)))
                 if boxes is not None and self.recipe.regions and name in self.recipe.regions.backbones:
                     _save(folder / f"{stem}_{name}_{tap}_regions.npy", self._regions(name, tap, maps, boxes, row))

@@ -30,6 +30,7 @@ def network(request: pytest.FixtureRequest) -> Backbone:
     return whole
 
 
+WITH_CLASS_TOKEN = {name for name, known in CATALOGUE.items() if known.taps[0].class_token}
 EACH = pytest.mark.parametrize(
     ("model", "network"), [(model, model) for model in CATALOGUE], indirect=["network"], scope="module"
 )
@@ -38,7 +39,10 @@ EACH = pytest.mark.parametrize(
 @EACH
 def test_taps_have_the_shapes_of_the_real_network(model: str, network: Backbone) -> None:
     known = CATALOGUE[model]
-    for num_frames, odd_size in ((8, 224), (5, 65), (4, 97)):
+    inputs: tuple[tuple[int, int], ...] = ((8, 224), (5, 65), (4, 97))
+    if (frames := known.taps[0].only_frames) and (side := known.taps[0].only_size):
+        inputs = ((frames, side),)
+    for num_frames, odd_size in inputs:
         size = odd_size - odd_size % known.taps[0].size_multiple
         shapes = {tap.name: tap.shape(num_frames, size) for tap in known.taps}
         real = [name for name, shape in shapes.items() if min(shape) > 0]
@@ -51,7 +55,12 @@ def test_taps_have_the_shapes_of_the_real_network(model: str, network: Backbone)
         }, (num_frames, size)
 
 
-@EACH
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [(model, model) for model in CATALOGUE if model not in WITH_CLASS_TOKEN],  # it is needed above a tap, too
+    indirect=["network"],
+    scope="module",
+)
 def test_above_a_tap_shapes_follow_from_its_own(model: str, network: Backbone) -> None:
     """For maps that are not square, too, as no whole network here makes them."""
     known = CATALOGUE[model]
@@ -74,6 +83,17 @@ def test_an_input_too_small_has_an_empty_map_in_a_plan_and_fails_in_the_network(
     assert min(CATALOGUE[model].taps[-1].shape(num_frames, size)) == 0
     with torch.device("meta"), pytest.raises(RuntimeError, match=r"Output size is too small|greater than actual"):
         untrained(model).eval()(torch.empty(2, 3, num_frames, size, size))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "size", "told"),
+    [(8, 224, "8 frames: norm needs exactly 16"), (16, 256, "256 px: norm needs exactly")],
+)
+def test_a_network_whose_positions_are_tied_to_one_input_takes_no_other(num_frames: int, size: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        entry("mvit_v2_s").tap("norm").shape(num_frames, size)
+    assert entry("mvit_v2_s").tap("block13").shape(16, 224) == (8, 384, 14, 14)
+    assert entry("mvit_v2_s").tap("block13").class_shape(16) == (1, 384)
 
 
 def test_branches_that_would_not_meet_are_refused_in_words() -> None:

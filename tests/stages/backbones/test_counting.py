@@ -66,7 +66,7 @@ def test_counts_are_the_published(model: str, changes: dict[str, Any], millions:
 RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "r2plus1d_18", "r3d_18", "mc3_18"]
 
 
-@pytest.mark.parametrize("model", [*RESNETS, "s3d"])
+@pytest.mark.parametrize("model", [*RESNETS, "s3d", "mvit_v1_b", "mvit_v2_s"])
 def test_counts_are_torchvisions(model: str) -> None:
     counts, meta = CATALOGUE[model].counts, get_model_weights(model).DEFAULT.meta
     assert counts is not None

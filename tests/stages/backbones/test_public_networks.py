@@ -1,15 +1,20 @@
 """Networks that are public elsewhere give what their public definitions give, under the same parameter names."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import Inception3
+from torchvision.models.video import MViT as TheirMViT
 from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18, s3d, swin3d_t
+from torchvision.models.video.mvit import MSBlockConfig
 
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.torchvision_video import MViT
+from kinegraph.stages.weights.load import load_weights
 
 
 def noise(*shape: int) -> Tensor:
@@ -70,6 +75,50 @@ def test_video_swin_is_torchvisions() -> None:
     torch.testing.assert_close(maps["norm"].mean((2, 3, 4)), theirs(clip))
     assert maps["stage1"].std() > 0.1
     assert not torch.equal(ours(clip.flip(2))["norm"], maps["norm"].flip(2))
+
+
+@pytest.mark.parametrize("is_v2", [False, True])
+@torch.inference_mode()
+def test_mvit_is_torchvisions(is_v2: bool, tmp_path: Path) -> None:
+    """A small one, whose grid changes in blocks 1, 3 and 14, at each tap: the map, and the class token."""
+    ours, theirs = MViT(lambda: small_mvit(is_v2)), small_mvit(is_v2).eval()
+    torch.save(theirs.state_dict(), tmp_path / "file.pth")
+    load_weights(ours, str(tmp_path / "file.pth"), {}, ours.is_classifier, model="mvit_v2_s")
+    ours.want(class_tokens=True, head=False)
+    layers: list[tuple[Tensor, tuple[int, ...]]] = []
+    for block in theirs.blocks:
+        block.register_forward_hook(lambda _, __, out: layers.append(out))
+    theirs.norm.register_forward_hook(lambda _, __, out: layers.append((out, layers[-1][1])))
+    theirs.head = nn.Identity()
+    clip = noise(2, 3, 4, 32, 32)
+    feature, found = theirs(clip), ours.eval()(clip)
+    grids = []
+    for tap, (tokens, grid) in zip(ours.stages, layers, strict=True):
+        assert torch.equal(found[tap], tokens[:, 1:].transpose(1, 2).unflatten(2, grid))
+        assert torch.equal(found[f"{tap}_class"], tokens[:, :1])
+        grids.append(grid)
+    assert grids == [(2, 8, 8)] + [(2, 4, 4)] * 2 + [(2, 2, 2)] * 11 + [(2, 1, 1)] * 3
+    assert torch.equal(found["norm_class"][:, 0], feature)
+    ours.cut(["block3"])
+    assert [*ours(clip)] == ["block3", "block3_class"]
+    with pytest.raises(ValueError, match="the class token is needed"):
+        ours.cut_below("block1")
+
+
+def small_mvit(is_v2: bool) -> TheirMViT:
+    blocks = [
+        MSBlockConfig(
+            num_heads=1, input_channels=8, output_channels=8, kernel_q=[3, 3, 3] if is_v2 or stride else [],
+            kernel_kv=[3, 3, 3], stride_q=[1, 2, 2] if stride else [1, 1, 1] if is_v2 else [], stride_kv=[1, 1, 1],
+        )
+        for stride in (number in (1, 3, 14) for number in range(16))
+    ]  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TheirMViT(
+            (32, 32), 4, blocks, residual_pool=is_v2, residual_with_cls_embed=False, rel_pos_embed=is_v2,
+            proj_after_attn=is_v2,
+        )  # fmt: skip
 
 
 def test_cutting_inside_a_sequence_drops_what_is_above() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.build import HEADS, build_head
-from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.head import HeadError, spec_of_videos
 from tests.stages.heads.conftest import Lively
 
 Spec = dict[str, tuple[int, ...]]
@@ -198,3 +198,52 @@ def test_finer_boxes_are_taken_at_the_times_of_the_regions(
     for name in ("proposals/boxes", "proposals/count"):
         finer[name][:, ::2] = batch[name]
     assert torch.equal(head(batch), finer_head(batch | {k: v for k, v in finer.items() if k.startswith("proposals/")}))
+
+
+VECTORS: Spec = {"features/vit/b11_pooled": (4, 8), "features/vit/b11_class": (4, 8), "features/vit/head": (6,)}
+
+
+@pytest.mark.parametrize(("tap", "shape"), [("b11", (4, 8)), ("b11_class", (4, 8)), ("head", (6,))])
+@pytest.mark.parametrize("name", ["avg_pool", "mlp", "lstm", "trn"])
+def test_heads_on_pooled_features_read_class_tokens_and_the_output_head(
+    name: str, tap: str, shape: tuple[int, ...]
+) -> None:
+    """An output of the whole clip counts as one frame, of which `trn` needs two."""
+    if name == "trn" and tap == "head":
+        with pytest.raises(HeadError, match="features/vit/head has 1 in a clip, and at least 2 are needed"):
+            build_head(name, VECTORS, 3, tap=tap)
+        return
+    head = build_head(name, VECTORS, 3, tap=tap)
+    (array,) = head.reads
+    assert (array, head.options["tap"]) == (f"features/vit/{tap}" + "_pooled" * (tap == "b11"), tap)
+    assert head(dict.fromkeys(head.reads, torch.ones(2, *shape))).shape == (2, 3)
+    assert build_head(name, VECTORS, 3, **head.options).reads == head.reads
+    assert build_head(name, {array: shape}, 3).reads == head.reads
+
+
+def test_of_a_map_and_its_class_token_none_is_guessed() -> None:
+    with pytest.raises(HeadError, match="backbone=vit tap=b11, backbone=vit tap=b11_class, backbone=vit tap=head"):
+        build_head("avg_pool", VECTORS, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("avg_pool", {"tap": "b9_class"}, r"Missing features/vit/b9_class\..*`taps: \[b9\]` and `tokens: class`"),
+        ("trg", {}, r"Missing features/vit/<tap>\..*vit_maps, with `taps: \[<tap>\]` and `store: \[maps\]`"),
+    ],
+)
+def test_a_missing_class_token_is_named_with_the_options_that_make_it(
+    name: str, options: dict[str, str], told: str
+) -> None:
+    vectors = {name: shape for name, shape in VECTORS.items() if not name.endswith("_pooled")}
+    with pytest.raises(HeadError, match=told):
+        build_head(name, vectors, 3, **options)
+
+
+def test_whole_videos_have_sequences_of_every_kind_of_vector() -> None:
+    assert spec_of_videos(VECTORS | {"features/vit/b11": (4, 8, 2, 2)}) == {
+        "features/vit/b11_pooled": (0, 8),
+        "features/vit/b11_class": (0, 8),
+        "features/vit/head": (0, 6),
+    }

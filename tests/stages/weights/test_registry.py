@@ -20,7 +20,7 @@ from kinegraph.stages.weights.sources import WeightSource, known_source
 
 SOURCES = [(model, name, source) for model, named in BACKBONE_WEIGHTS.items() for name, source in named.items()]
 TORCHVISION = ["resnet18", "resnet34", "resnet50", "resnet101", "inception_v3", "s3d", "r2plus1d_18"]
-TORCHVISION += ["r3d_18", "mc3_18", "swin3d_t", "swin3d_s", "swin3d_b"]
+TORCHVISION += ["r3d_18", "mc3_18", "swin3d_t", "swin3d_s", "swin3d_b", "mvit_v1_b", "mvit_v2_s"]
 
 
 def test_file_names_are_unique_and_models_exist() -> None:
@@ -136,7 +136,7 @@ def test_files_of_tsn_and_tsm_say_in_their_name_how_many_frames_they_saw() -> No
 
 def test_networks_without_antialias() -> None:
     """Video networks of PySlowFast and PyTorchVideo, which resize tensors, and torchvision's that keep the aspect."""
-    public = ("pyslowfast", "pytorchvideo", "swin3d")
+    public = ("pyslowfast", "pytorchvideo", "swin3d", "mvit")
     theirs = [s for _, _, s in SOURCES if s.sampling and any(name in str(s.url) for name in public)]
     assert [source for _, _, source in SOURCES if source.resize == "torch"] == theirs
 
