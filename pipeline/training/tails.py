@@ -49,7 +49,8 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
     """Raises HeadError unless the weights of `tail` are those of the backbone that made the maps of `stage`."""
     from kinegraph.stages.backbones.build import backbone_digest, build_backbone  # imports torchvision
 
-    model, weights, options = stage.options["model"], str(tail.weights), dict(tail.options or {})
+    options: dict[str, Any] = dict(tail.options or {})
+    model, weights = stage.options["model"], str(tail.weights)
     below = build_backbone(model, weights, stage.options["taps"], **options)
     digest, cached = backbone_digest(below, entry(model, options), weights), stage.options["weights_sha256"]
     if digest != cached:

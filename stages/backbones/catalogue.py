@@ -311,7 +311,7 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
 
-        backbone = timm_entry(name.removeprefix(TIMM_PREFIX))
+        backbone: BackboneEntry = timm_entry(name.removeprefix(TIMM_PREFIX))
     elif name in CATALOGUE:
         backbone = CATALOGUE[name]
     else:

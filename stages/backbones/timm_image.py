@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
-from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.backbones.taps import Steps, Tap
 from kinegraph.stages.weights.sources import HubFile, WeightSource
 
 FINAL_NORM, APPLIED, NONE = "final_norm", "applied", "none"  # the option, and its values
@@ -278,7 +278,8 @@ def timm_entry(model: str) -> TimmEntry:
     """
     created = _without_values(model).model
     expected = created.pretrained_cfg
-    size, token = expected["input_size"][-1], "frame" if has_class_token(created) else None
+    size = expected["input_size"][-1]
+    token: Steps | None = "frame" if has_class_token(created) else None
     return TimmEntry(
         name=f"timm/{model}",
         taps=tuple(

@@ -132,7 +132,7 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
 
 
-def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
+def _network(options: TailOptions) -> tuple[str, dict[str, Any], str]:
     """Returns (name of the model, options of the model, weights) of the backbone that the tail is a part of.
 
     If the model has an option `geometry` that `options` does not set, the option is set to "paper". Raises HeadError if

@@ -54,8 +54,9 @@ def load_weights(
     path, source = locate(weights, named, other_words), known_source(weights, named)
     _check_sha256(path, source)
     state = read_known(path, source)
-    if weights in named and hasattr(network, "from_published"):
-        state = network.from_published(state)
+    from_published = getattr(network, "from_published", None)
+    if weights in named and from_published is not None:
+        state = from_published(state)
     converted = convert(state)
     _check_classes(path, converted, source, named)
     title = f"{path} does not belong to {model or 'this network'}"

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ def test_a_kernel_is_repeated_and_keeps_its_sum() -> None:
 )
 @torch.inference_mode()
 def test_a_still_clip_gives_inside_what_its_frame_gives_in_2d(
-    flat: Backbone, model: str, options: dict[str, int], num_frames: int
+    flat: Backbone, model: str, options: dict[str, Any], num_frames: int
 ) -> None:
     """The reach in time is 0 frames for C2D, 9 for SlowOnly and 5 + 2 * 6 for I3D to each side, padded with zeros."""
     frame = flat(still(1))["res5"][:, :, 0]

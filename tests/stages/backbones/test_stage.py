@@ -1,5 +1,7 @@
 """Features as a kind of stage."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,8 +58,8 @@ class TestBackbones(RunnerContract):
         assert batch.handed_on.keys() == {"features/net/res3", "features/net/res4"}
 
 
-VIT = {"model": "timm/test_vit", "weights": "random:0", "size": 32, "precision": "fp32"}
-MVIT = {"model": "mvit_v2_s", "weights": "random:0", "taps": ["block13", "norm"]}
+VIT: dict[str, Any] = {"model": "timm/test_vit", "weights": "random:0", "size": 32, "precision": "fp32"}
+MVIT: dict[str, Any] = {"model": "mvit_v2_s", "weights": "random:0", "taps": ["block13", "norm"]}
 
 
 def stage_of(num_frames: int = 8, **options: object) -> Stage:

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,12 +50,13 @@ def test_the_last_tap_of_a_transformer_is_after_the_final_norm(final_norm: str) 
     """Unless the config says otherwise, for caches of earlier versions. Lower taps are never normed."""
     pytest.importorskip("timm")
     network = build_backbone("timm/test_vit", "random:0", ["blocks_0", "blocks_5"], final_norm=final_norm)
+    model: Any = network.model
     blocks: list[Tensor] = []
     for number in (0, 5):
-        network.model.blocks[number].register_forward_hook(lambda _, __, out: blocks.append(out))
+        model.blocks[number].register_forward_hook(lambda _, __, out: blocks.append(out))
     maps = network(clips(1, 3, 1, 160, 160))  # [1, C, 1, 10, 10]
     low, high = blocks  # [1, 1 + 100, C], the class token first
-    expected = network.model.norm(high) if final_norm == "applied" else high
+    expected = model.norm(high) if final_norm == "applied" else high
     assert torch.equal(maps["blocks_0"].flatten(2).transpose(1, 2), low[:, 1:])
     torch.testing.assert_close(maps["blocks_5"].flatten(2).transpose(1, 2), expected[:, 1:])
 
