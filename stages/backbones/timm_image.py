@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Steps, Tap
@@ -248,11 +249,11 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
     try:
         maps = network.run(torch.empty(1, 3, size, size, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
-        expected = network.model.pretrained_cfg["input_size"][-1]
-        allowed = f"{expected} px, or with a vision transformer any multiple of the side of its patches"
-        raise ValueError(
-            f"timm/{model} cannot take frames of {size} x {size} px: {error}. It takes {allowed}"
-        ) from error
+        own = f"Its own size is {network.model.pretrained_cfg['input_size'][-1]} px"
+        if getattr(network.model, "dynamic_img_size", False):
+            own += f", and it takes any multiple of {network.model.patch_embed.patch_size[0]} px"
+        words = f"timm/{model} cannot take frames of {size} x {size} px: {sentence(error)} {own}"
+        raise ValueError(words) from error
     return {name: (x.shape[2], x.shape[3]) for name, x in maps.items()}
 
 
