@@ -1,13 +1,13 @@
 """Divides the time of threads among kinds of work, and names the kinds. Imports only the standard library.
 
-An extraction has one thread that computes. Its wall time, from the first request for a batch to the last batch of the
-last shard, is divided without overlap and without a gap. So the kinds of this thread sum up to its wall time. Other
-threads work at the same time. Their seconds lie beside the wall time and are no part of that sum.
+An extraction has one thread that computes. Each moment of this thread counts for exactly one kind of work, from the
+first request for a batch to the last batch of the last shard. So the seconds of its kinds add up to its wall time.
+Other threads, such as decoders, work at the same time. Their seconds are not part of this sum.
 
-A ledger record has all of them in one mapping, `seconds`. A name without a prefix is a kind of the thread that
+A ledger record has all seconds in one mapping, `seconds`. A name without a prefix is a kind of the thread that
 computes: a key of COMPUTING, or the key of a stage (the time in its runner). The prefix THREADS marks a kind of the
-other threads, the prefix DEVICE the time of a stage on a CUDA device. START_UP stands in the record of the first shard
-of a worker only.
+other threads, and the prefix DEVICE the time of a stage on a CUDA device. START_UP stands in the record of the first
+shard of a worker only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,8 +59,8 @@ class Clock:
             self._change(outer)
 
     def each(self, items: Iterable[Item], kind: str, first: str) -> Iterator[Item]:
-        """Yields `items`. Measures how long the caller waits for each item. The time is added to the kind `first` for
-        the first item, and to `kind` for all others. A kind is a name such as DECODE_WAIT.
+        """Yields `items`, and measures how long the caller waits for each of them. A kind is a name of work or waiting,
+        such as DECODE_WAIT. The wait for the first item counts as the kind `first`, and every other wait as `kind`.
         """
         rest = iter(items)
         while True:

@@ -1,7 +1,7 @@
 """Runs a frozen network on a GPU as a CUDA graph: its kernels are recorded once and then started by one call.
 
-A graph reads its input from one buffer and writes its results to others, each time the same. TapMaps are the results
-of a network, tap -> tensor.
+A graph always reads its input from the same buffer and always writes its results to the same other buffers. A TapMaps
+is the result of a network, as a dict of tap (named layer) -> tensor.
 """
 
 import logging

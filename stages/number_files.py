@@ -39,7 +39,9 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def array_in(content: bytes) -> np.ndarray:
-    """Returns the array in `content`, the bytes of a .npy file. Raises ArrayFileError as `read_npy` does."""
+    """Returns the array in `content`, the bytes of a .npy file. Raises ArrayFileError if the bytes are damaged, or if
+    they hold anything but an array of numbers.
+    """
     with _damage_named():
         return _array(io.BytesIO(content), len(content))
 
@@ -64,8 +66,8 @@ def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], l
 
 
 def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
-    """Raises ArrayFileError if a file of `stored_bytes` would unpack to too many bytes. `unpacked_bytes` is the
-    unpacked size.
+    """Raises ArrayFileError if a compressed file would unpack to too many bytes, because a small damaged or malicious
+    file could fill the memory. `stored_bytes` is the size of the file, and `unpacked_bytes` its size after unpacking.
 
     The limit is 1 GiB, or MOST_EXPANSION times `stored_bytes` if that is more.
     """

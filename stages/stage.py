@@ -201,10 +201,11 @@ class StageKind(Protocol):
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that the stage `key` passes to its readers with `StageBatch.hand_on`.
+        """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it, with
+        `StageBatch.hand_on`.
 
-        The cache may lack these arrays, or not store them at all. The stage then runs again before its readers, but its
-        rows are not written again.
+        The cache may lack these arrays, or never store them. In both cases the stage runs again before the stages that
+        read it. Its own rows are not written again.
         """
         return ()
 

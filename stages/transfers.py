@@ -128,7 +128,9 @@ class CudaStreams:
 
 
 class StreamedTransfers:
-    """The transfers of a GPU `device`, which uses `streams`. Only `arrived` of a download waits."""
+    """Copies arrays to the GPU `device` and back, in the streams `streams`. The calls `upload` and `download` return
+    before the copy is complete. Only the method `arrived` of a download waits.
+    """
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
         self._device, self._streams = device, streams
@@ -187,11 +189,11 @@ class _OnItsWay:
 
 
 class _PinnedRing:
-    """Pinned buffers that are used in turn for copies in `streams`. `take` hands out a free buffer. `give_back` takes
-    it back, with the event of its last copy. The buffer is free again after this event.
+    """Keeps pinned buffers for copies in `streams`, and uses them again. `take` hands out a free buffer. `give_back`
+    takes it back, together with the event of its last copy. The buffer is free again after this event.
 
-    The number of buffers grows to what is under way at once. It does not shrink, because pinning memory takes long. One
-    thread takes buffers. Any thread may give them back.
+    There are as many buffers as copies were ever under way at the same time. Their number does not shrink, because
+    pinning memory takes long. One thread takes buffers. Any thread may give them back.
     """
 
     def __init__(self, streams: Streams) -> None:

@@ -36,7 +36,9 @@ def read_pickles(folder: Path) -> GenomeFrames:
 
 
 def _keyed(folder: Path, name: str) -> Keyed:
-    """Returns the dict in the pickle `name`. Raises ReleaseError where the file holds anything else."""
+    """Reads the pickle `name` in `folder` and returns its dict, which has an entry for each frame. Raises ReleaseError
+    if the file is missing, too large, or holds anything but such a dict.
+    """
     path = folder / name
     try:
         size = require_regular(path).st_size
@@ -55,8 +57,8 @@ def _keyed(folder: Path, name: str) -> Keyed:
 
 
 def _object_columns(entries: Keyed) -> dict[str, Any]:
-    """Returns the columns of GenomeFrames about videos and objects, and under "keys" the keys of the frames in the
-    order of the columns.
+    """Returns the columns of GenomeFrames that are about videos and objects, as column name -> array. One more entry,
+    "keys", lists the keys of the frames in the order of the columns.
     """
     placed = sorted((*_place(key), key) for key in entries)
     frames = [(video, _checked(key, entries.pop(key))) for video, _, key in placed]
@@ -77,7 +79,9 @@ def _object_columns(entries: Keyed) -> dict[str, Any]:
 
 
 def _place(key: object) -> tuple[str, int]:
-    """Returns (name of the video, number of the frame) of `001YG.mp4/000089.png`."""
+    """Returns (name of the video, number of the frame) of the key of a frame (`001YG.mp4/000089.png` -> ("001YG", 89)).
+    Raises ReleaseError for a key of another form.
+    """
     match = KEY.fullmatch(key) if isinstance(key, str) else None
     if match is None or not 0 < int(match[2]) < 2**31:
         raise ReleaseError(f"{OBJECTS}: has the frame {key!r:.80}, expected `<video>.mp4/<number from 1>.png`.")

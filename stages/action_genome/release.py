@@ -1,8 +1,9 @@
-"""Opens the annotations of Action Genome in a folder: the two pickles, once for a process, and the lists beside them.
-Torch-free.
+"""Opens the annotations of Action Genome in a folder: the two pickles and the lists beside them. A process reads them
+only once. Torch-free.
 
-Pickles of the full size take about 100 s to read. So a copy of their numbers is written beside them, and later
-processes read it in a second. The copy is used only if it was made from the pickles that lie there.
+The owners' pickles take about 100 s to read. So a copy of their numbers is written beside them, and later processes
+read the copy in a second. The copy is used only as long as the pickles have the sizes and digests that they had when it
+was made.
 """
 
 import io

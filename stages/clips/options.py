@@ -25,14 +25,14 @@ class ClipOptions(StageOptions):
 
     With `fps: native`, frames are chosen by number, whatever the frame rate, and `frame_step` is the step between them.
     For a video or interval of n frames, `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the
-    clip. This is the rule of TSN (Temporal Segment Networks).
+    clip: the frames 2, 7, 12, 17 of 20 frames for `num_frames: 4`. This is the rule of TSN (Temporal Segment Networks).
 
     `sampling: windows` slides a window of `num_frames` frames over the whole video, so each video has its own number of
     clips. Intervals of a csv are then annotations of the video, and get no clips of their own.
 
     `sampling: annotated` takes the frames that the owners of the data set annotated. It needs `dataset.kind:
-    action_genome`. Of n annotated frames of a video or interval, a clip has frame floor((i + 0.5) n / num_frames) for i
-    from 0, if n is at least `num_frames`. If there are fewer, the clip has all of them and repeats the last.
+    action_genome`. If a video or interval has more annotated frames than a clip, the clip takes them evenly, by the
+    same rule as `uniform`. If it has fewer, the clip has all of them and repeats the last.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -164,12 +164,11 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the clip options `recorded`, as a cache stores them, without what only chooses clips and crops of a
-    video.
+    """Returns the clip options `recorded`, as a cache stores them, without the options that only say which clips and
+    crops a video has. A trained run may be used with every cache for which this result is equal.
 
-    A trained run can be used with every cache whose result equals that of its own cache. The result has neither the
-    number of clips per video nor the step between windows. The samplings `centre` and `windows` become `dense`, and
-    every crop becomes `square`. Only the crop `full` is kept, because it changes the aspect ratio.
+    The result has neither the number of clips per video nor the step between windows. The samplings `centre` and
+    `windows` become `dense`. Every crop becomes `square`, except `full`, which changes the aspect ratio.
     """
     kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", "beyond_end", *HOPS)}
     if "crops" in kept:

@@ -130,9 +130,12 @@ def clip_frames(
 
     centre: as dense, with one clip in the middle.
 
-    If there are fewer frames than a dense clip needs, the option `short` decides. With "loop" the clip starts again at
-    the first frame. With "repeat_last" a clip of an interval repeats the number of the last frame. The numbers of a
-    whole video run past its end, and the decoder repeats the last frame. With "fail" the numbers run past the end.
+    A video or interval may have fewer frames than a dense clip needs. The option `short` then decides:
+
+    loop: the clip starts again at the first frame.
+    repeat_last: a clip of an interval repeats the number of the last frame of the interval. The numbers of a clip of a
+        whole video go past its end, and the decoder repeats the last frame.
+    fail: the numbers go past the end.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)

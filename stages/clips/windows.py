@@ -18,10 +18,11 @@ MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 
 
 def new_frames(options: ClipOptions, every: int) -> int | None:
-    """Returns the number of frames that a window has and no earlier window has. Returns None if windows share no frame,
-    or if `options` have no windows. `every` says that every k-th frame of a window counts.
+    """Returns how many frames a window has that no earlier window has. A window of 16 frames that starts 4 frames after
+    the one before has 4. If only every k-th frame of a window is used, `every` is k, and only used frames count.
 
-    With `hop_seconds` and `fps: native` the number depends on the video. Then the result is 1.
+    Returns None if windows share no frame, or if `options` have no windows. Returns 1 with `hop_seconds` and `fps:
+    native`, because the number then depends on the video.
     """
     if not options.has_windows:
         return None
@@ -58,8 +59,9 @@ class Windows:
     def of(cls, options: ClipOptions, duration: float, frames: PresentedFrames | None) -> "Windows":
         """Returns the Windows of a video of `duration` seconds.
 
-        `frames` has the number and the times of its frames, and is needed with `fps: native`. Without it, a frame
-        counts if it begins at least COPIED_TICK_SECONDS before the end of the video.
+        `frames` has the number and the times of the frames of the video, and is needed with `fps: native`. Without it,
+        frames are counted at the rate `fps`. A frame that would begin less than COPIED_TICK_SECONDS before the end of
+        the video does not count.
         """
         if options.by_number:
             assert frames is not None
@@ -110,8 +112,8 @@ class Windows:
         return start, end
 
     def _seconds(self, start: Fraction | int, later: Iterable[int]) -> tuple[float, ...]:
-        """Returns the times of some positions in seconds from the first frame of the video. The positions lie `later`
-        frames after the position `start`.
+        """Returns the times of several frames in seconds from the first frame of the video. `start` is a position in
+        frames. Each number in `later` means the frame that lies so many frames after `start`.
         """
         if self.frames is not None:
             return tuple(self.frames.seconds(int(start) + number) for number in later)

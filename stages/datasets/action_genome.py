@@ -92,10 +92,12 @@ def _annotated(rows: list[Row], frames: GenomeFrames) -> list[Row]:
 
 
 def _samples(row: Row, labels: str, changed: Counter[str]) -> Iterator[Sample]:
-    """Yields the video of `row` with the labels of all its actions, or each action as an interval with one label.
+    """Yields the Samples of the video of `row`. If `labels` is "video", this is one Sample with the classes of all its
+    actions. Otherwise each action is a Sample: an interval with one label.
 
-    An interval ends with the video at the latest. One that is empty then is dropped. Of two actions with the same
-    bounds, the second ends a millisecond later. `changed` counts both.
+    An interval ends with the video at the latest. An interval that is then empty is dropped. If two actions have the
+    same start and end, the second ends a millisecond later, because intervals must differ. `changed` counts the dropped
+    and the changed intervals.
     """
     if labels == "video":
         names = tuple(dict.fromkeys(name for name, _, _ in row.actions))

@@ -71,7 +71,8 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
 
 
 def charades_rows(options: CharadesOptions, tries: int = 1) -> tuple[dict[str, str], list[Row]]:
-    """Returns (code -> class, such as "c000" -> "c000 Holding some clothes", a Row for each line of the two csv files).
+    """Reads the label files of Charades. Returns a pair: the classes as a dict ("c000" -> "c000 Holding some clothes"),
+    and one Row for each line of the two csv files.
 
     `tries` is how often a URL is requested while the network fails. Raises DatasetError where a file is missing or is
     not of Charades.
@@ -166,9 +167,11 @@ def _whole(row: Row) -> Sample:
 
 
 def _intervals(row: Row, changed: Counter[str]) -> Iterator[Sample]:
-    """Yields the actions of `row` as intervals that end with the video at the latest. Actions of one interval are one
-    Sample with several labels. An action that is empty after the clipping is dropped. `changed` counts the actions that
-    are clipped or dropped.
+    """Yields one Sample for each interval of the video of `row` in which something is done. Actions with the same start
+    and end become one Sample with several labels.
+
+    An action that ends after the video is clipped to the end of the video. An action that is then empty is dropped.
+    `changed` counts the actions that are clipped or dropped.
     """
     names: dict[Interval, list[str]] = {}
     for name, start, end in row.actions:

@@ -61,8 +61,11 @@ def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
 
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
     """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
+    `root` is a folder, or the URL of a server that lists its files.
 
-    See `videos_below` for the parameters and the errors.
+    With `frame_rate`, folders of numbered images are videos, too. `tries` is how often a URL is requested while the
+    network fails. Raises DatasetError where the server lists no files, and where there are only folders of images and
+    `frame_rate` is None.
     """
     below = videos_below(root, frame_rate, tries)
     images = {path: images for _, path, images in below.folders}

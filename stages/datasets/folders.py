@@ -88,7 +88,9 @@ class Below:
 
 
 def _is_macos_twin(below: str) -> bool:
-    """Returns whether a file holds what macOS knows about another file. `._push.mp4` is no video."""
+    """Returns whether a file is one that macOS writes beside another file, for its metadata. Its name begins with `._`.
+    So `._push.mp4` is no video, although it has the ending of one.
+    """
     return below.rpartition("/")[2].startswith("._")
 
 

@@ -44,9 +44,11 @@ def list_hmdb51(options: Hmdb51Options, progress: OnVideosMade | None = None, tr
 
 
 def _classes(options: Hmdb51Options) -> tuple[str, ...]:
-    """Returns the names of the classes. Each has a list for each official split.
+    """Returns the names of the classes, sorted. They come from the names of the list files in the folder, which has one
+    list per class and official split (`kick_test_split1.txt`).
 
-    Raises DatasetError for a missing list, because the labels of the classes after it would be wrong.
+    Raises DatasetError if a class has no list for the chosen split. Without this class, all later classes would get
+    wrong numbers.
     """
     folder = Path(options.annotations.removeprefix(FILE))
     if is_url(options.annotations.removeprefix(FILE)):
@@ -68,7 +70,9 @@ def _classes(options: Hmdb51Options) -> tuple[str, ...]:
 
 
 def _lines(options: Hmdb51Options, label: str) -> Iterator[tuple[str, str, str]]:
-    """Yields (stem of a video, mark, place for messages) for each line of the list of the class `label`."""
+    """Yields (name of a video without its ending, mark, place for messages) for each line of the list of the class
+    `label`. The mark is "0" (not used), "1" (train) or "2" (test).
+    """
     name = f"{label}_test_split{options.official_split}.txt"
     for number, line in enumerate(label_text(options, name).splitlines(), 1):
         if not line.strip():

@@ -48,7 +48,8 @@ def sorted_labels(videos: list[Untrimmed]) -> tuple[str, ...]:
 def json_document(path: str, text: str) -> dict[str, Any]:
     """Returns the JSON object `text`, the content of the file `path`.
 
-    Raises DatasetError as `parsed_json` does, and where the text is no JSON object.
+    Raises DatasetError if the text is not JSON, if a key stands twice in an object, or if the text is another JSON
+    value than an object.
     """
     document = parsed_json(path, text)
     if not isinstance(document, dict):
@@ -57,8 +58,8 @@ def json_document(path: str, text: str) -> dict[str, Any]:
 
 
 def database_of(path: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns id of the video -> entry, from the JSON object `document` of the file `path`. mmaction2's files have the
-    videos at the top, without `database`.
+    """Returns id of the video -> entry, from the JSON object `document` of the file `path`. In ActivityNet's form, the
+    videos are below the key `database`. In the files of mmaction2, they are at the top.
 
     Raises DatasetError for a document of another form, such as a submission.
     """

@@ -92,10 +92,11 @@ def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterat
 
 
 def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -> tuple[tuple[str, ...], str]:
-    """Returns (class names, where their order is from). They are those of `options.classes`, or the labels of `rows`,
-    sorted.
+    """Returns (class names, text that says where their order is from). The names are those in the file
+    `options.classes`. Without this option, they are the labels of `rows`, sorted.
 
-    Raises DatasetError where there are none, and where there are as many as another version of Kinetics has.
+    Raises DatasetError if there are no names, or if their number shows that the files are of another version of
+    Kinetics.
     """
     if options.classes is not None:
         classes, origin = class_names(options.classes, tries), PurePosixPath(options.classes).name
@@ -113,7 +114,9 @@ def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -
 
 
 def _plain(label: str) -> str:
-    """Returns `label` as folders and lists of other people spell it: spaces for `_`, no brackets and quotes."""
+    """Returns `label` in a plain spelling, by which the names of folders, lists and classes can be compared: spaces in
+    place of `_`, without brackets and quotes.
+    """
     return SPELLED_AWAY.sub("", label.replace("_", " "))
 
 
@@ -143,5 +146,7 @@ def _about_clips(num_clips: Mapping[str, int]) -> Iterator[str]:
 
 
 def _replaced(place: PurePosixPath) -> str | None:
-    """Returns the YouTube id of a replacement, which lies in a folder of its own. Returns None for other videos."""
+    """Returns the YouTube id of the video that the file `place` replaces. Kinetics has such files in a folder of their
+    own, for videos that were damaged. Returns None for a file that lies elsewhere.
+    """
     return place.name[:ID_LENGTH] if REPLACEMENTS in place.parts[:-1] else None

@@ -49,9 +49,11 @@ def has_label_file(options: OwnersOptions, name: str) -> bool:
 
 
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
-    """Returns the content of the JSON label file `name`. See `label_text` for the parameters.
+    """Returns the content of the JSON label file `name` in the folder or below the URL `options.annotations`. `tries`
+    is how often a URL is requested while the network fails.
 
-    Raises DatasetError as `label_text` and `parsed_json` do.
+    Raises DatasetError where there is no such file, where the file is not UTF-8 or not JSON, and where a key stands
+    twice in an object.
     """
     return parsed_json(name, label_text(options, name, tries))
 
@@ -83,8 +85,9 @@ class Release:
     or changed. With `multi_label`, a video may have several labels or none. `attributes` maps a class to attribute ->
     value.
 
-    `replaces` gets the path of a video below the root. Where the video lies in a folder of the owners' replacements,
-    `replaces` returns the stem of the video that it replaces. It returns None for all other videos.
+    Some owners publish replacements of damaged videos, in a folder of their own. `replaces` is called with the path of
+    a file below the root. It returns the name, without ending, of the video that the file replaces, or None for an
+    ordinary file.
 
     `without_rows` are videos that the label files list and that get no row, for example for lack of a label.
     """
@@ -164,7 +167,9 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
 
 
 def _absent(samples: Iterable[Sample]) -> Mapping[str, Sequence[Entry]]:
-    """Returns each name that the file of a missing video may have, without ending -> the entries of `samples`."""
+    """Returns file name without ending -> the entries of a video, for each name that the file of a missing video may
+    have. `samples` are the missing videos.
+    """
     absent: defaultdict[str, list[Entry]] = defaultdict(list)
     for sample in samples:
         for stem in _stems(sample):
@@ -225,8 +230,9 @@ def _about_classes(release: Release) -> Iterator[str]:
 def _checked(release: Release) -> list[Sample]:
     """Returns the samples of `release`, each video and interval once, with all its labels.
 
-    Raises DatasetError where a name is no name of a video, where a label is no class, and where a video is listed twice
-    with different labels though each video has one, or in two splits.
+    Raises DatasetError for a name that is no name of a video, for a label that is no class, and for a video in two
+    splits. Raises it also if a video is listed twice with different labels, in a release whose videos have one label
+    each.
     """
     classes = frozenset(release.classes)
     merged: dict[tuple[str, Interval | None], Sample] = {}
@@ -259,8 +265,9 @@ def _checked(release: Release) -> list[Sample]:
 
 
 def _check_not_swapped(release: Release, listed: Mapping[str, int]) -> None:
-    """Raises DatasetError where two splits have each other's number of videos, as `release.published` states them.
-    `listed` maps a split to the number of its videos in the label files.
+    """Raises DatasetError if the label files of two splits were probably swapped. For example, `release.published`
+    states 9,537 videos of train and 3,783 of test, and `listed` has the two numbers the other way round. `listed` maps
+    a split to the number of its videos in the label files.
     """
     for first, second in combinations(release.published, 2):
         swapped = release.published[second], release.published[first]

@@ -205,7 +205,8 @@ class Hmdb51Options(OwnersOptions):
     """HMDB51 (Kuehne et al. 2011) by one of the official splits. `annotations` is the folder
     testTrainMulti_7030_splits. The classes are sorted by name.
 
-    A list that comes with TSN has two pairs of classes the other way round. docs/datasets.md describes the data set.
+    The class list that comes with the code of TSN has another order: two pairs of classes are swapped in it.
+    docs/datasets.md describes the data set.
     """
 
     kind: Literal["hmdb51"]

@@ -85,7 +85,12 @@ def release_of(
 
 
 def _samples(video: Untrimmed, faults: dict[str, list[str]]) -> Iterator[Sample]:
-    """Yields the samples of one video. Adds the place of each fault to `faults`, under words about the fault."""
+    """Yields one Sample for each labelled segment of `video`. Yields one Sample without a label if the video has no
+    segment.
+
+    `faults` maps a sentence about a kind of fault, such as a segment that is listed twice, to the places where it
+    occurs. The faults of this video are added to it.
+    """
     seen = set[tuple[float, float, str]]()
     for segment in video.segments:
         start, end = max(0.0, segment.start) + 0.0, segment.end  # -0 becomes 0

@@ -51,10 +51,11 @@ def list_something_something(
 
 
 def _label_file(options: SomethingSomethingOptions, part: str) -> str:
-    """Returns the name of the file of `part`, which is `labels` or the word of a split. The owners ship it with and
-    without the name of the data set in front.
+    """Returns the name of the label file for `part`, which is `labels` or the word of a split. The owners ship the file
+    under a long and a short name: something-something-v2-train.json or train.json. The name of the file that exists is
+    returned.
 
-    Raises DatasetError where only the other version's file is in the folder.
+    Raises DatasetError if the folder has only the file of the other version.
     """
     folder = Path(options.annotations.removeprefix(FILE))
     names = {1: f"something-something-v1-{part}.csv", 2: f"something-something-v2-{part}.json"}
@@ -72,7 +73,7 @@ def _label_file(options: SomethingSomethingOptions, part: str) -> str:
 
 
 def _lines(options: SomethingSomethingOptions, name: str, tries: int) -> Iterator[tuple[str, str]]:
-    """Yields (line, place for messages) for each line of the csv `name` that is not empty.
+    """Yields (line, place for messages) for each line of the csv `name`. Empty lines are left out.
 
     Raises DatasetError where the file is JSON.
     """
@@ -115,9 +116,8 @@ def _samples_of_csv(options: SomethingSomethingOptions, split: str, tries: int) 
 
 
 def _samples_of_json(options: SomethingSomethingOptions, split: str, tries: int) -> Iterator[Sample]:
-    """Yields a Sample for each entry. Its class is the template without the brackets.
-
-    The key `label` of an entry is free text, so it is not used.
+    """Yields a Sample for each entry of the json file of `split`. The class of an entry is its `template` without the
+    brackets (`Pushing [something]` -> `Pushing something`). The key `label` of an entry is free text and is not used.
     """
     name = _label_file(options, PART[split])
     entries = label_json(options, name, tries)

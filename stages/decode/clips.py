@@ -98,10 +98,12 @@ def decode_clips(
     without frame numbers never gets a frame that begins at or after the end of its interval.
 
     `rules` is the version of the rules for choosing frames. With `open_videos`, parts of the video without a wanted
-    frame are skipped where this changes no result. A second pass, which reads the whole video, may then be needed. It
-    may also be needed if `wanted` asks for torchcodec, which decodes plain videos only. Each pass may take
-    `timeout_seconds`. `clock` measures the work of this thread. It counts the conversion of frames as
-    `stages.clock.CONVERT`, and other time as its present kind.
+    frame are skipped where this changes no result. `wanted` may ask for torchcodec, which decodes only some kinds of
+    videos. If skipping or torchcodec does not succeed, the whole video is read in a second pass. Each pass may take
+    `timeout_seconds`.
+
+    `clock` measures the work of this thread. It counts the conversion of frames as `stages.clock.CONVERT`, and other
+    time as its present kind.
     """
     clock = clock or Clock(DECODE)
     try:
@@ -148,9 +150,10 @@ def _skipping(
 
 
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
-    """Returns whether `clip` certainly equals the result of reading the whole video from its start.
+    """Returns whether `clip` certainly equals the result of reading the whole video from its start. `clip` comes from a
+    pass over `video` that skipped parts of the video.
 
-    `clip` comes from a pass over `video` that skipped parts of it. If `clip` is an error, it is certain only with the
+    A decoded clip is certain if the decoder has complained about nothing after it. An error is certain only with the
     reason `timeout` or `too_short`.
     """
     if isinstance(clip, DecodeError):
@@ -165,8 +168,8 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
     """Returns the target times of the frames of `row`, in seconds.
 
-    If the row is an interval of a video, later times are replaced by the end of the interval minus 2 `slack_seconds`. A
-    frame that begins at the end is not in the interval. `slack_seconds` is the tolerance with which times are compared.
+    A clip of an interval must not show the frame that begins at the end of the interval. So times near the end or later
+    are replaced by the end minus 2 `slack_seconds`. `slack_seconds` is the tolerance with which times are compared.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
@@ -388,8 +391,9 @@ class _Pass:
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
         """Returns the DecodeError for the clip of row number `row_index`, which shows the same frame at all its times.
-        `complaint` is what the decoder complained about, or "". The reason of the error is `unreadable` if there is a
-        complaint, else `too_short`.
+
+        `complaint` has the decoder's messages about the video, or is "". With a complaint, the reason of the error is
+        `unreadable`, because the other frames may be damaged. Without one, it is `too_short`.
         """
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:

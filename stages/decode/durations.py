@@ -24,12 +24,11 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the time in seconds from the first frame to the end of the video stream, as the container states the end.
-    Returns None if the container states no end.
+    """Returns the time in seconds from the first frame to the end of the video stream, as the container states it.
+    Returns None if the container states nothing about the video stream.
 
-    Some containers state only one end for all streams together. If the file was cut off, this common end is used,
-    otherwise the result is None. A file counts as cut off if all of it was read, and no stream came near the stated
-    end.
+    Some containers state only one end for all streams together. This end is used only for a file that was cut off: all
+    of it was read, and no stream came near the stated end. Otherwise returns None.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds

@@ -23,13 +23,15 @@ class _Left(NamedTuple):
 
 
 class OpenVideos:
-    """Lends open videos to threads that decode, so that a thread can read on where another one stopped. `begun` opens a
-    video and lends it. `left_before` lends a video that stayed open.
+    """Lends open videos to threads that decode, so that a thread can read on where another thread stopped. `begun`
+    opens a video and lends it. `left_before` lends a video that stayed open.
 
     A lent video belongs to one thread until the thread's `with` block ends. After the block it stays open at the frame
-    where the thread stopped. At most `limit` videos stay open, and the oldest is closed first. A video that was read to
-    its end is closed at once, unless it keeps frames for overlapping windows. So is a video in which anything went
-    wrong. Any number of threads may use one `OpenVideos`. Call `close` at the end.
+    where the thread stopped. At most `limit` videos stay open, and the oldest is closed first.
+
+    Two kinds of videos are closed at once: a video in which anything went wrong, and a video that was read to its end,
+    unless it keeps frames for overlapping windows. Any number of threads may use one `OpenVideos`. Call `close` at the
+    end.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -40,12 +42,12 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted, *, waits: bool = False) -> Iterator[OpenVideo | None]:
-        """Lends an OpenVideo of the file `path` that an earlier work unit left open, for a `with` block. Only a video
-        that was not read past the first wanted time is lent. Lends None if there is none.
+        """Lends an OpenVideo of the file `path` that an earlier work unit left open, for a `with` block. Lends None if
+        there is none, or if it was already read past the first wanted frame.
 
-        `first_wanted` is a function: tolerance of the times of a video -> first wanted time, both in seconds. The
-        tolerance is `OpenVideo.slack_seconds`. With `waits`, waits while another thread reads an earlier part of the
-        same file, so that the file is read once.
+        `first_wanted` returns the time of the first wanted frame in seconds. It is called with the tolerance of the
+        times of the video, `OpenVideo.slack_seconds`. With `waits`, this call waits while another thread reads an
+        earlier part of the same file, so that the file is read only once.
         """
         with self._noted(path, first_wanted):
             left = self._taken(path, first_wanted, waits=waits)
@@ -63,7 +65,9 @@ class OpenVideos:
 
     @contextmanager
     def _noted(self, path: str, first_wanted: FirstWanted) -> Iterator[None]:
-        """Notes, for a `with` block, that a thread reads the video `path` from the first wanted time on."""
+        """Notes, for the time of a `with` block, that a thread reads the video `path`, and from which time on. Other
+        threads that want a later part of the same video can then wait for this thread. `first_wanted` returns the time.
+        """
         entry = path, first_wanted(0.0)
         with self._changed:
             self._under_way.append(entry)
@@ -138,10 +142,10 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Returns whether an open video can still be read up to the first wanted time, without going back. `first_wanted`
-    returns this time in seconds.
+    """Returns whether the reader of an open video can still get the first wanted frame without going back.
+    `first_wanted` returns the time of this frame in seconds.
 
-    The result is also True if the frame for this time was the last one that was read.
+    The result is True also if this frame was the last one that was read.
     """
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)

@@ -1,4 +1,6 @@
-"""Keeps the last frames of a video for rows that overlap with those of the pass before, as windows do. Torch-free."""
+"""Keeps the last frames of a video in memory, for clips that share frames with the clips before them, as windows do.
+Torch-free.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,10 +12,11 @@ PIXEL_BYTES = 2  # of a decoded frame: 1.5 with 8 bits in 4:2:0, 3 with 10 bits
 
 
 class OverlappingFrames:
-    """Yields the frames of an open video: first those that an earlier pass kept in `video.again`, then the next frames.
+    """Yields the frames of an open video: first the frames that an earlier pass kept in `video.again`, then the next
+    frames of the file.
 
-    The frames from the one on the screen at `since` (in seconds) to the last one are kept for the next pass. They are
-    all frames of that part of the video, without a gap.
+    Keeps the frames that the next pass may need again: the frame that is shown at the time `since` (in seconds) and all
+    later frames.
     """
 
     def __init__(self, video: OpenVideo, since: float) -> None:

@@ -1,14 +1,13 @@
-"""Seeks to a later key frame of a video, but only where frames and times are proved to equal those of a pass. A pass
-reads the file from its start without a seek. Torch-free.
+"""Seeks to a later key frame of a video. This is done only if all frames and times are proved to equal those of reading
+the file from its start. Torch-free.
 
 Four facts are proved:
 
 - The container states presentation times and has an index, in which stamps never go back (`key_stamps`).
-- No frame before the key frame is needed for the frames shown after it, because the codec starts anew at the key frame
-  (`starts_anew`). The key frame is the first frame that is shown after the seek. Leading frames, which are stored after
-  the key frame but belong before it, are not shown.
-- Time 0 is the first frame of the file, which was decoded before the seek. Times after the seek are stamps minus the
-  stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`).
+- The frames after the key frame need no frame before it, because the codec starts anew there (`starts_anew`). Leading
+  frames, which are stored after the key frame but shown before it, are dropped.
+- Times are right: time 0 is the first frame of the file, which was decoded before the seek. A later time is the
+  stamp of a frame minus the stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`).
 - The decoder has no complaint, except about the skipped frames.
 """
 
@@ -96,8 +95,9 @@ class Seeker:
         """Returns whether FFmpeg's complaint `message` about `packet` only comes from a seek, and shows no fault in the
         video.
 
-        After a seek, the frames before a key frame are missing. So complaints about frames that are shown before the
-        key frame are harmless. So is the complaint about a missing reference frame.
+        After a seek, FFmpeg has not seen the frames before the key frame. So two kinds of complaints are harmless:
+        complaints about frames that are shown before the key frame, and the complaint that a reference frame is
+        missing.
         """
         if self._key_pts is None:
             return False

@@ -253,12 +253,12 @@ class Timeline:
             self._last_dts = frame.dts
 
     def _continued(self, stamp: float, now: float) -> float:
-        """Returns the time in seconds at which a frame is shown, counted from the first frame.
+        """Returns the time in seconds at which a frame is shown, counted from the first frame. `stamp` is the frame's
+        time stamp in seconds. `now` is the same stamp, counted from the first frame.
 
-        `stamp` is the frame's time stamp in seconds. `now` is the same stamp, counted from the first frame. The result
-        is `now` if the stamps go on from the frame before. If they go back, it is the time of the frame before plus one
-        frame period. The same is true if they leap by more than MAX_GAP_SECONDS in a format that is often joined from
-        pieces.
+        The result is `now` if the stamp continues in order. It is the time of the frame before plus one frame period in
+        two cases: if the stamp goes back, or if it leaps by more than MAX_GAP_SECONDS in a format whose files are often
+        joined from pieces.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -102,8 +102,9 @@ class FrameTable:
 
 @lru_cache(TABLES_KEPT)
 def _kept_table(path: str, identity: Identity | None) -> list[FrameTable | None]:
-    """Returns a list that keeps the result of `read_table` for the video at `path`. The list is empty until the table
-    was read. `identity` makes a replaced file another one.
+    """Returns a list that this process keeps for the video at `path`. It is empty at first. The caller stores the
+    result of `read_table` in it, so that later calls find it there. `identity` identifies the content of the file, so a
+    replaced file gets a new list.
     """
     return []
 
@@ -160,7 +161,9 @@ def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
 
 
 def _is_plain(video: OpenVideo, first: TimedFrame) -> bool:
-    """Returns whether a video has the properties that its header and its first frame show."""
+    """Returns whether torchcodec may decode this video, as far as its header and its first frame show. `read_table`
+    checks the other properties.
+    """
     frame, timeline = first.frame, video.timeline
     turn = video.rules.orientation(frame)
     is_mirrored = turn.is_transposed ^ turn.flips_x ^ turn.flips_y

@@ -61,8 +61,8 @@ class Wanted:
     torchcodec_device: str | None = None
 
     def on_device(self, device: str) -> "Wanted":
-        """Returns the same Wanted for a worker on `device`, such as "cuda:1". If torchcodec decodes on a GPU, it is
-        this one.
+        """Returns a copy of this Wanted for a worker on `device`, such as "cuda:1". If torchcodec is to decode on a
+        GPU, `torchcodec_device` of the copy is this device. Otherwise nothing changes.
         """
         return replace(self, torchcodec_device=device) if self.torchcodec_device == "cuda" else self
 

@@ -106,11 +106,11 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns the displacements [K, T, 2] in pixels of a thing in T frames, for K candidates of its motion. Candidate k
-    moves along the unit vector `line[k]`.
+    """Returns the path of a thing along a line: its displacements [K, T, 2] in pixels in T frames, for K candidates of
+    its motion. Candidate k moves along the unit vector `line[k]`.
 
-    At the time `event` [K], in frames, the displacement is 0 and the speed changes. In pixels per frame, the speed is
-    `speed_px` [K] times `speeds[0]` before this time, and times `speeds[1]` after it.
+    `event` [K] is the time of contact in frames, at which the displacement is 0 and the speed changes. Before it the
+    speed is `speed_px` times `speeds[0]`, after it `speed_px` times `speeds[1]`. `speed_px` [K] is in pixels per frame.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -181,11 +181,12 @@ def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt
 
 
 def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, sizes: IntArray) -> FloatArray | None:
-    """Returns the centres (x, y) in px of two distractors, [T frames, 2 things, 2], or None if no candidate fits.
+    """Returns the centres (x, y) in px of two distractors, [T frames, 2 things, 2]. They move as `motion` says, but
+    touch nothing.
 
-    Random candidates are drawn that move as `motion` says. One fits if it stays inside the frame, and clear of the
-    other two things and of each other. `pair` [T, 2, 2] has the centres of the other two things. `sizes` [4] are the
-    sides in px of the pair and of the distractors.
+    Random candidates are drawn. A candidate fits if it stays inside the frame, clear of the other two things, and clear
+    of the other distractor. Returns None if no candidate fits. `pair` [T, 2, 2] has the centres of the other two
+    things. `sizes` [4] are the sides in px of the pair and of the distractors.
     """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)

@@ -68,8 +68,8 @@ def classes(digit_values: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """The digits of one clip. `chosen` has one index per digit: that of the digit's picture among the pictures of the
-    split. `values` has one number, 0..9, per digit: the number that the picture shows.
+    """The digits of one clip, chosen from the pictures of the split. `chosen` has the index of the picture of each
+    digit. `values` has the number, 0..9, that each of these pictures shows.
 
     `in_step` is true if the first two digits make the same steps, else false.
     """
@@ -105,9 +105,10 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
     """Returns the top left corners [T, n, 2], (row, column) in pixels, of n = `num_digits` digits in T frames. Each
     digit walks at random.
 
-    The digits move one step before each frame, also before the first. A step is uniform in [max(-10, -p), min(10, 71 -
-    p)) along each axis, where p is the digit's position on the axis. With `in_step`, digits 0 and 1 take one common
-    step from the range that is allowed for both. If there is no such range, both do not move.
+    The digits move one step before each frame, also before the first. Along each axis, a step is a random whole number
+    of pixels from -10 to 9. The range is smaller near the edges: for a digit at position p, a step is at least -p and
+    less than 71 - p. With `in_step`, digits 0 and 1 take one common step from the range that is allowed for both. If
+    there is no such range, both do not move.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []

@@ -85,9 +85,11 @@ class Atr(MapHead):
 class AtrBlock(nn.Module):
     """Adds the features of the action to maps: X [B, T, C, H, W] -> X + Y. Y has the shape of X, and C is `channels`.
 
-    Y is computed in three steps. A locator finds the place of the action, reasoners mix its features over time, and the
-    result is distributed over the map. By default the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners with
-    their LayerNorm have 2 (C^2 + 3) + 2 C, and BatchNorm has 2 C.
+    Y is computed in three steps. A locator finds the place of the action in each frame. Reasoners are layers that mix
+    the features of this place over time. The result is then distributed over the map.
+
+    By default the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners with their LayerNorm have 2 (C^2 + 3) + 2
+    C, and BatchNorm has 2 C.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:

@@ -1,7 +1,7 @@
 """Defines in which form a head returns the graphs that it computes over the nodes of a clip.
 
-A node is a box, or a whole frame. A graph is a matrix of weights. The head multiplies the nodes j by row i of the
-matrix and adds them up for node i.
+A node is a box, or a whole frame. A graph is a square matrix of weights. The head computes a new vector for node i as a
+weighted sum of the vectors of all nodes j. Row i of the matrix has the weights of this sum.
 
 Shapes: B clips, T time steps, N nodes of a time step, G graphs.
 """
@@ -64,7 +64,7 @@ def masked_graph(matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 
 class FrameGraphs(nn.Module):
     """Returns its input unchanged: the weights [B, G, T, T] of `num_graphs` graphs over the T frames of B clips.
 
-    A block that computes such graphs calls this module with them, so that `recorded` finds them.
+    A block passes its graphs through this module, so that `recorded` can see them.
     """
 
     def __init__(self, num_graphs: int) -> None:

@@ -87,9 +87,11 @@ class FeatureSource:
 
 
 def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of one sample if samples are whole videos: name -> (ANY_LENGTH, C), for each array of pooled
-    features, class tokens or the output `head`. `spec` has the shapes (T, C) or (C,) of one window. The mean over T is
-    read.
+    """Returns the shapes for a head that reads whole videos: name -> (ANY_LENGTH, C), for each array of pooled
+    features, class tokens or the output `head`. A video is a sequence of any number of windows, with one vector of C
+    numbers for each window.
+
+    `spec` has the shapes (T, C) or (C,) of one window. The vector of a window is the mean over its T frames.
     """
     prefix, _, rank = KINDS["pooled"]
     vectors = {name: shape for name, shape in spec.items() if name.startswith(prefix) and len(shape) <= rank}

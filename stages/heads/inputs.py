@@ -64,10 +64,10 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns a FeatureSource with the backbone and the tap that an error message about missing arrays names.
+    """Returns a FeatureSource with the names of a backbone and a tap, for an error message about missing arrays.
 
-    They are the values of `options.backbone` and `options.tap`. Without a value, it is the only backbone or tap in the
-    cache. If the cache has several or none, it is a placeholder such as `<tap>`.
+    They are the values of `options.backbone` and `options.tap`. If an option has no value, and the cache has only one
+    backbone or tap, this one is named. Otherwise the name is a placeholder such as `<tap>`.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones = {source.backbone for source in sources}

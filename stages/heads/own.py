@@ -213,10 +213,10 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
 
 def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
     """Raises HeadError for `error`, an exception in the code of a user's own head. The message has the file and the
-    line, the name of the class `kind`, the words `what` (".forward raised") and the error.
+    line, the name of the class `kind`, the words `what` (".forward raised"), and the text of `error`.
 
-    If the code asked a dictionary for an array that does not exist, the message also lists the existing `arrays`. The
-    list begins with the words `offer`, for example "forward gets".
+    A frequent mistake is to ask for an array that does not exist. The message then also lists the existing `arrays`,
+    after the words `offer` ("forward gets").
     """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""

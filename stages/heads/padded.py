@@ -33,10 +33,12 @@ def last_of(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
-    """Returns `count` vectors of each sequence in the order of time, [B, count, C]. `x` is [B, N, C].
+    """Returns `count` vectors of each sequence in the order of time, [B, count, C]. `x` is [B, N, C]. `mask` [B, N] is
+    true for the vectors of a sequence, or None if all N vectors belong to it.
 
-    A sequence of L vectors is cut into `count` parts of equal length, and vector floor((i + 0.5) L / count) is taken of
-    part i. If L is less than `count`, vectors occur several times.
+    A sequence of L vectors is cut into `count` parts of equal length, and the middle of each part is taken. For L = 6
+    and 3 parts these are the vectors 1, 3 and 5. The rule is floor((i + 0.5) L / count) for part i. If L is less than
+    `count`, vectors occur several times.
     """
     lengths = torch.full((len(x),), x.shape[1], device=x.device) if mask is None else mask.sum(1)
     chosen = even_places(lengths[:, None], torch.arange(count, device=x.device), count)
@@ -44,7 +46,8 @@ def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
 
 
 def even_places(length: Tensor, part: Tensor, count: int) -> Tensor:
-    """Returns the middle of the part number `part` of `count` equal parts of a sequence, floor((part + 0.5) length /
-    count). Both tensors are int64.
+    """Returns the index of the vector in the middle of a part: floor((part + 0.5) length / count). A sequence of
+    `length` vectors is cut into `count` equal parts, and `part` is the number of the part, from 0. Both tensors are
+    int64.
     """
     return torch.div((2 * part + 1) * length, 2 * count, rounding_mode="floor")

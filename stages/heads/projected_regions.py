@@ -32,17 +32,17 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads and projects the region features of a batch. A call returns (`Regions`, mean). The features are [B, T, N,
-    C] for B clips, T frames, N regions of a frame and C channels. The mean is None, or with `whole` the mean [B, C] of
-    the projected features over all frames and positions.
+    """Reads and projects the region features of a batch. A call returns the pair (`Regions`, mean). The features in
+    `Regions` are [B, T, N, C] for B clips, T frames, N regions of a frame and C channels. The mean is [B, C], over all
+    frames and positions. It is None unless `whole` is set.
 
-    `spec` maps array names to the shapes of one clip. The option `regions_from` says whether regions are cached or are
+    `spec` maps array names to the shapes of one clip. The option `regions_from` says whether regions are cached, or are
     cut out of cached maps. With `boxes`, cached regions have their boxes too. `reads` has the names of the arrays that
     a batch must have.
 
-    A call takes the batch, a `dtype` for the features, and two modules. `project`, a linear layer or the identity, is
-    applied to cached regions, or to cached maps before regions are cut out of them. `follow` is applied to the
-    projected maps. It is not used for cached regions.
+    A call takes the batch, a `dtype` for the features, and two modules. `project` is a linear layer or the identity. It
+    is applied to cached regions. If regions are cut out of cached maps, it is applied to the maps before, followed by
+    the module `follow`.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

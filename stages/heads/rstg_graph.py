@@ -62,11 +62,12 @@ class RstgBlockOptions(StageOptions):
 
 class SpaceTimeGraph(nn.Module):
     """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3): B clips, T frames, V nodes of a
-    frame, D channels of a node. `forward` also returns the recurrent states after the last frame.
+    frame, D channels of a node.
 
-    A long video can be processed in pieces, if `forward` gets the states after the piece before. The nodes then equal
-    those of the whole video, with three exceptions, which take a mean over the piece: the schedule `space_only`, the
-    norm `layer_clip`, and the norm `batch` in training.
+    `forward` also returns the recurrent states after the last frame. So a long video can be processed in pieces: each
+    call gets the states after the piece before. The nodes are then those of processing the whole video at once, except
+    with `space_only`, with the norm `layer_clip`, and with the norm `batch` in training. These three take a mean over
+    the piece.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:

@@ -16,11 +16,11 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """The head named `head` in the size in which a paper describes it, for counting its parameters. `options` are the
-    head's options. `spec` has the shapes of the arrays that it reads, and `num_classes` is the number of its classes.
+    """A head in the size in which a paper describes it, for counting its parameters. `head` is its name, and `options`
+    are its options. `spec` has the shapes of the arrays that it reads, and `num_classes` is the number of classes.
 
-    `about` describes the setting in words. `published` has the numbers that the paper states, in words. If the paper
-    states them for another setting, `published` describes that setting too.
+    `about` describes the setting in words, for example the data set. `published` is a text with the numbers that the
+    paper states. If they are for another setting, the text says for which.
     """
 
     head: str

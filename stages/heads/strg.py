@@ -96,9 +96,11 @@ class Strg(Head):
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
-        """Returns graph name -> what the graph links: "similarity" any boxes, "front" and "back" boxes of neighbouring
-        frames. With `similarity_of: each`, "similarity" is the graph of the first layer and "similarity_2" that of the
-        second.
+        """Returns graph name -> text that says which boxes the graph links. "similarity" links any boxes of a clip.
+        "front" and "back" link boxes of neighbouring frames.
+
+        With `similarity_of: each`, each layer has a similarity graph of its own: "similarity" in the first layer,
+        "similarity_2" in the second, and so on.
         """
         return self.graph.links
 
@@ -113,9 +115,11 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """Runs one or two branches on the features of regions and adds up the results: x [B, T, N, C] -> [B, T, N, C].
-    There are B clips, T frames, N regions of a frame and C channels. A branch is a series of graph convolutions on
-    graphs of its own, such as the graph of similar regions. A linear layer g runs in front of each branch.
+    """Runs one or two branches on the features of regions and adds up their results: x [B, T, N, C] -> [B, T, N, C].
+    There are B clips, T frames, N regions of a frame and C channels.
+
+    A branch is a series of graph convolutions with graphs of its own. With `graphs: joint`, one branch has the graph of
+    similar regions, and the other has the graphs of overlapping boxes. A linear layer g runs in front of each branch.
 
     At regions that are not valid, the result is meaningless. Such regions do not change the result at valid regions.
     The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01.
@@ -162,8 +166,8 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs that the first layer uses, as a dictionary of graph name -> function. The function of a
-        graph G maps nodes X to the weighted sums G X.
+        """Returns graph name -> function for the graphs of the first layer. The function of a graph maps nodes to
+        weighted sums of nodes, with the weights of the graph.
 
         The option `graphs` chooses "similarity", or "front" and "back", or all three. The similarity graph is computed
         from the region features `x`, the other two from overlaps of the boxes of `regions`.
@@ -178,12 +182,12 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns {"similarity": function} if the similarity graph is computed anew in each layer (`similarity_of:
-        each`), else {}.
+        """Returns {"similarity": function} if each layer computes its own similarity graph (`similarity_of: each`),
+        else {}.
 
-        The function is called with nodes and computes their similarity graph. It returns for each node the sum of all
-        nodes, weighted with the edges of the graph. `valid` bool [B, T, N] is false for nodes that are only padding,
-        for B clips, T frames and N nodes of a frame.
+        The function is called with the nodes [B, T, N, C] of a layer, computes their similarity graph, and returns the
+        weighted sums of the nodes. `valid` bool [B, T, N] is false for nodes that are only padding, for B clips, T
+        frames and N nodes of a frame.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:

@@ -101,8 +101,8 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the whole backbone that the options of a tail, `options`, name, with random weights. It reaches from the
-    input to the last tap. The caller loads weights into it.
+    """Returns the whole backbone, from its input to its last tap, of which the tail `options` is the upper part. It has
+    random weights. The caller loads weights into it.
     """
     from kinegraph.stages.backbones.build import untrained  # imports torchvision
 

@@ -23,9 +23,11 @@ class Hdf5File:
     """Features in one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T frames, C
     channels and maps of H rows and W columns.
 
-    The id of a video is the path of its dataset, without the last name if that is the same in all datasets
-    (`walk/1/features` -> `walk/1`). If the videos have several datasets, `dataset` says which last name is read. If
-    `dataset` is `.`, the whole path is the id. Links are not followed.
+    The id of a video comes from the path of its dataset. If all paths have the same last name, the id is the path
+    without it (`walk/1/features` -> `walk/1`). Otherwise the id is the whole path.
+
+    If the videos have several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last name of
+    those to read. If `dataset` is `.`, every dataset is a video, and its whole path is the id. Links are not followed.
     """
 
     kind = "hdf5"
@@ -71,9 +73,10 @@ class Hdf5File:
         """Returns video id -> full name of the video's dataset, for example `walk/1` -> `walk/1/features`.
 
         The option `--dataset` chooses the last part of the names, here `features`. Without the option, it is the last
-        part that all names share. If each dataset is a video by itself, the id is the full name. Raises
-        FeatureFileError where no name of a dataset ends with the part that the option states, or where the option is
-        needed.
+        part that all names share. If each dataset is a video by itself, the id is the full name.
+
+        Raises FeatureFileError if no name ends with the part that the option states. Raises it also if every group has
+        several datasets and the option is not given.
         """
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset

@@ -90,7 +90,13 @@ def tensor_of(path: Path, where: str, dataset: str | None) -> np.ndarray:
 
 
 def tensor_in(content: bytes, where: str, dataset: str | None = None) -> np.ndarray:
-    """Returns the tensor in `content`, the bytes of a file of torch.save. See `tensor_of`."""
+    """Returns the tensor in `content`, the bytes of a file of torch.save, as an array. bfloat16 becomes float32.
+    `where` names the file in messages. `dataset` is the key of the tensor in a dict, or None if the dict has one
+    tensor.
+
+    Raises UnusableError where the content cannot be read, is damaged or asks for code. Raises FeatureFileError where it
+    holds no tensor, or several and `dataset` is None.
+    """
     with tempfile.NamedTemporaryFile(suffix=SUFFIXES[0]) as file:
         file.write(content)
         file.flush()
@@ -98,8 +104,11 @@ def tensor_in(content: bytes, where: str, dataset: str | None = None) -> np.ndar
 
 
 def _chosen(content: Any, where: str, dataset: str | None) -> Any:
-    """Returns the tensor of `content`, which is a tensor or a dict. Raises FeatureFileError where a dict has not one
-    tensor with the key `dataset`, or not one tensor at all.
+    """Returns the tensor in `content`, the content of a file. If `content` is a dict, this is the tensor with the key
+    `dataset`, or the only tensor if `dataset` is None. Otherwise it is `content` itself.
+
+    Raises FeatureFileError if a dict has no tensor with this key. Raises it also if `dataset` is None and the dict has
+    no tensor or several. `where` names the file in messages.
     """
     if not isinstance(content, dict):
         return content

@@ -106,7 +106,9 @@ class TarFiles:
 
 
 def _samples(path: Path) -> dict[str, dict[str, Member]]:
-    """Returns key of each sample -> (rest of the name -> member), for the tar file `path`."""
+    """Returns the samples in the tar file `path`: key of the sample -> ending -> Member. The member
+    `walk/1.features.npy` has the key `walk/1` and the ending `features.npy`.
+    """
     samples: dict[str, dict[str, Member]] = {}
     for member in _members(path):
         folder, _, name = member.name.rpartition("/")

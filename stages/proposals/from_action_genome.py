@@ -19,8 +19,8 @@ log = logging.getLogger("kinegraph")
 
 
 class GenomeBoxes:
-    """A source of proposals for clips of annotated frames. `folder` has the two pickles, which are read for the first
-    clip.
+    """A source of proposals that takes the annotated boxes of Action Genome. Clips must consist of annotated frames.
+    `folder` has the two pickles with the annotations, which are read when the first clip comes.
     """
 
     digest = ""
@@ -46,7 +46,9 @@ class GenomeBoxes:
         return out
 
     def _best(self, annotated: GenomeFrame, frames: ClipFrames) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (boxes [n, 4], scores [n]) of a frame, at most `top`, in pixels of the video that `frames` has."""
+        """Returns (boxes [n, 4], scores [n]) of the annotated frame, for its first n boxes: at most as many as the
+        option `top`. Boxes are (x1, y1, x2, y2) in pixels of the video whose size `frames` states.
+        """
         boxes, scores = boxes_of(annotated, frames.width, frames.height)
         if len(boxes) > self.options.top and not self._has_dropped:
             self._has_dropped = True

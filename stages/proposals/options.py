@@ -37,8 +37,9 @@ class SourceOptions(StageOptions):
 
     @property
     def weights_word(self) -> str:
-        """Returns a text that identifies the weights, for messages and for the cache. It is the option `weights`, with
-        the option `config` and a blank before it if the source has that option. It is "" for a source without weights.
+        """Returns a text that identifies the weights, for messages and for the cache. It is the value of the option
+        `weights`. A source with an option `config` has the value of this option and a blank before it. A source without
+        weights has "".
         """
         return ""
 

@@ -98,10 +98,8 @@ class Proposals(StageKind):
             yield BOXES, "boxes"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Returns the name of the array of scores, in a tuple, if the boxes of `stage` may have no scores. Otherwise
-        the tuple is empty.
-
-        Imported boxes may have no scores, and cells of a grid have none. The cache has 0 for a missing score.
+        """Returns the name of the array of scores, in a tuple, if it may be normal that all scores are 0. This is so
+        for cells of a grid, and for imported boxes without scores. For other boxes, returns an empty tuple.
         """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()

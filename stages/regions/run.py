@@ -53,10 +53,12 @@ class RegionRunner:
 
 
 def _places(count: np.ndarray, num_maps: int, num_boxes: int) -> np.ndarray:
-    """Returns the index of the map and the number of the box for each of the n valid boxes of a clip: int64 [2, n].
+    """Returns where the valid boxes of a clip belong, int64 [2, n] for n valid boxes. Row 0 has the index of the map of
+    each box, row 1 the number of the box in its frame.
 
-    `count` [frames] is the number of valid boxes of each frame with proposals, at most `num_boxes`. Map i, one of
-    `num_maps`, has the boxes of frame i * (frames / maps). The boxes of frames in between are not used.
+    `count` [frames] is the number of valid boxes of each frame with proposals, at most `num_boxes`. If there are more
+    frames than the `num_maps` maps, map i has the boxes of frame i * (frames / maps). The boxes of frames in between
+    are not used.
     """
     step = len(count) // num_maps
     # found on the host, because a GPU would be waited for

@@ -48,9 +48,9 @@ class RemoteInfo:
     def is_version(self, source: Source) -> bool:
         """Returns whether the video at the URL is still the version in `source`, an identity from the ledger.
 
-        An etag is the store's name for a version of a file. Two equal etags mean yes. Otherwise both the etag and the
-        time of the last change must be equal, or missing in both. So the result is always True for a store that reports
-        neither.
+        An etag is the store's name for a version of a file. Two equal etags mean the same version. Otherwise it is the
+        same version only if both etags are missing and the times of the last change are equal. So the result is always
+        True for a store that reports neither.
         """
         if self.etag is not None and self.etag == source.etag:
             return True

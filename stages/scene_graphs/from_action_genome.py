@@ -14,8 +14,9 @@ from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 
 
 class GenomeGraphs:
-    """A source of scene graphs for clips of annotated frames. Frame i of a clip has graph i, and a repeated frame has
-    none. `folder` has the two pickles, which are read for the first clip.
+    """A source of scene graphs for clips that consist of annotated frames. Graph i of a clip belongs to frame i. If a
+    short clip repeats its last frame, the repeated frames have no graph. `folder` has the two pickles with the
+    annotations, which are read when the first clip comes.
     """
 
     def __init__(self, options: ActionGenomeGraphOptions, folder: str) -> None:

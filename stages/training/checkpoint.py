@@ -264,8 +264,8 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 def require_same_features(
     record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError if the features in the cache were made with other options than those on which the run was
-    trained. `record` is the record of this run.
+    """Checks that a trained run (`record`) may be used with the features in a cache. Raises RunError if these features
+    were made with other options than the features on which the run was trained.
 
     `features` (stage key -> options) and `fingerprint` are those of the cache. `upgraded_from` is the fingerprint that
     the cache had before an upgrade, or None without an upgrade. Three differences are allowed: another number of clips

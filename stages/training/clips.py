@@ -175,7 +175,7 @@ def require_clips(clips: Clips, purpose: str) -> None:
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
     """Raises UnusableClips if there is no clip in `clips`, if labels are missing, or if a label is not a class number.
-    Every clip must have a label. The exception are videos that may have several labels: then one clip with a label
+    If each video has one label, every clip must have a label. If videos may have several labels, one clip with a label
     is enough.
 
     With `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the

@@ -305,8 +305,9 @@ class Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor by which this process multiplies the mean loss of its clips. The processes share the clips
-        of a batch. With the factor, the mean of their losses is the weighted mean over all clips of the batch.
+        """Returns the factor by which this process multiplies the mean loss of its clips. Several processes train one
+        head together, and each has a part of the clips of a batch. With this factor, the mean of their losses is the
+        weighted mean over all clips of the batch.
 
         `indices` are the numbers of all clips of the batch.
         """
@@ -314,10 +315,11 @@ class Training:
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
 
     def _part(self, indices: Tensor, num_clips: int) -> float:
-        """Returns the factor by which this process multiplies the sum of the losses of its `num_clips` clips. With the
-        factor, the mean over the processes is the sum over all clips of the batch, which have the numbers `indices`.
+        """Returns the factor by which this process multiplies the sum of the losses of its `num_clips` clips. Several
+        processes train one head together. With this factor, the mean of their sums is the sum over all clips of the
+        batch, whose numbers are `indices`.
 
-        Clips that only fill up the batch of this process have no part in it.
+        A process without a clip of its own gets one only to fill up its batch. This clip does not count.
         """
         count = together.num_processes()
         return count * len(indices[together.rank() :: count]) / num_clips

@@ -32,12 +32,13 @@ def clip_loss(
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` in `options` is `none`.
+    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` is `none`. If the
+    option is a list, the result has the numbers of the list.
 
-    If the option is a list, the result has the numbers of the list. If the option is `balanced`, the weights depend on
-    the labels of `clips`. Let n of the N clips have a class. For one label per video, the weight of the class is
-    N/(k*n), for k classes with clips. All classes then have the same total weight. For several labels, the weight is
-    (N-n)/n, so that clips with and without the label weigh the same. A weight that would be 0 or infinite is 1.
+    If the option is `balanced`, rare classes get larger weights. Of the N clips in `clips`, n have the class. If each
+    video has one label, the weight of the class is N / (k n), where k is the number of classes that occur. All classes
+    then have the same total weight. If videos may have several labels, the weight is (N - n) / n, so that clips with
+    and without the label weigh the same. A weight that would be 0 or infinite is 1.
 
     Raises UsageError if the list does not have one number for each class.
     """

@@ -57,7 +57,9 @@ class CachedVideos:
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
-        """Returns array name -> shape of one window in the cache. `spec_of_videos` makes shapes of videos of it."""
+        """Returns array name -> shape of one window in the cache. The function `spec_of_videos` turns these shapes into
+        shapes of whole videos.
+        """
         return self.clips.spec
 
     @property
@@ -79,7 +81,9 @@ class CachedVideos:
 
     @property
     def counted_ids(self) -> list[str]:
-        """Returns the id of each video with its number of windows. Splits with other windows have other texts here."""
+        """Returns one text for each video: its id and its number of windows (`push/1.mp4 12`). Two splits whose videos
+        have other windows differ in these texts.
+        """
         pairs = zip(self.video_ids, self._windows, strict=True)
         return [f"{video} {len(windows)}" for video, windows in pairs]
 

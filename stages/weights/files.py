@@ -80,8 +80,10 @@ def _content(path: Path) -> Any:
 
 
 def read_torch(path: Path) -> Any:
-    """Reads a file that torch.save has written, as `_read_torch` does. Raises WeightsError for every fault of the file,
-    and the message begins with `path`.
+    """Reads a file that torch.save has written. Returns its content, usually a dict with tensors. No code in the file
+    is run.
+
+    Raises WeightsError for every fault of the file: if it is damaged, or could do harm. The message begins with `path`.
     """
     try:
         require_regular(path)
