@@ -30,6 +30,7 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 MANIFEST, CLIPS = "manifest.json", "clips.csv"
 HEADER = "row,clip_id,video_id,file,index,split,labels,start_seconds,end_seconds,frame_width,frame_height,failed"
+COMPARED = ("clips", "stages", "arrays", "format", "prefix", "tar_clips", "split", "rows")  # of two manifests
 Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
 
 
@@ -132,9 +133,7 @@ def claim(storage: Storage, manifest: dict[str, Any]) -> None:
         advice = "Remove the file and what was exported beside it, or name an empty folder."
         there = read_document(storage, MANIFEST, JsonObject, advice).root
         same = json.loads(json.dumps(manifest))
-        if any(
-            there.get(key) != same.get(key) for key in ("clips", "stages", "arrays", "format", "prefix", "tar_clips")
-        ):
+        if any(there.get(key) != same.get(key) for key in COMPARED):
             raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")
     elif any(storage.names(".")):
         raise ExchangeError(f"{storage.root} is neither empty nor such an export; name an empty folder")

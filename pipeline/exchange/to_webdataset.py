@@ -8,8 +8,6 @@ import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import groupby
 from urllib.parse import quote
 
 import numpy as np
@@ -19,26 +17,23 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.csv_text import csv_text
-from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import Buffer, shortened
-from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_records
+from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storages import open_storage
-from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exchange.sealed_clips import SealedClips
 from kinegraph.pipeline.exchange.to_npy import (
     CLIPS,
     chosen_arrays,
     claim,
     manifest_of,
     npy_header,
-    open_checked,
     put_manifest,
 )
 from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 TAR, TAR_CLIPS = ".tar", 1000
 HEADER = "row,clip_id,video_id,split,tar,key,left_out"
-UNSEALED, DAMAGED = "not sealed yet", "damaged"
 MAX_KEY_BYTES = 120  # so that a key and the name of an array are a name of a file
 
 
@@ -156,42 +151,15 @@ def key_of(clip_id: str) -> str:
     return shortened(quote(clip_id, safe=":@+=, ").replace(".", "%2E"), MAX_KEY_BYTES)
 
 
-class _Samples:
-    """Reads the samples of the arrays `specs` from the cache `source`. `damaged` has a sentence for each damaged shard.
+class _Samples(SealedClips):
+    """Reads the samples of the arrays `specs` from the cache `source`.
 
     `member_of` maps the name of an array to the part of its member's name after the key.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec], member_of: Mapping[str, str]) -> None:
-        self.source, self.member_of = source, member_of
-        self.specs = {key: list(group) for key, group in groupby(specs, key=lambda spec: spec.stage)}
-        self.records = {key: {record.shard: record for record in sealed_records(source, key)} for key in self.specs}
-        self.failed = {
-            failure.clip_id: f"{key}: {failure.reason}"
-            for key, records in self.records.items()
-            for record in records.values()
-            for failure in record.failures
-        }
-        self.damaged: list[str] = []
-        self.opened = lru_cache(maxsize=2 * len(self.specs))(self._opened)  # rows of a split come in their order
-        self.classes = source.classes
-
-    def _opened(self, key: str, shard: int) -> dict[str, Shard] | None:
-        try:
-            return open_checked(self.source, self.specs[key], self.records[key][shard])
-        except CacheError as error:
-            if str(error) not in self.damaged:
-                self.damaged.append(str(error))
-            return None
-
-    def missing(self, number: int, clip_id: str) -> str:
-        """Returns why the clip of the row `number` has no sample, or "" if it has one."""
-        shard = number // self.source.shard_clips
-        if any(shard not in records for records in self.records.values()):
-            return UNSEALED
-        if clip_id in self.failed:
-            return self.failed[clip_id]
-        return DAMAGED if any(self.opened(key, shard) is None for key in self.specs) else ""
+        super().__init__(source, specs)
+        self.member_of, self.classes = member_of, source.classes
 
     def members(self, number: int, row: ClipRow) -> Iterator[tuple[str, list[Buffer]]]:
         """Yields (name, content) of each member of the sample of the row `number`."""
@@ -207,11 +175,9 @@ class _Samples:
             "times": [*row.target_times],
         }
         yield f"{key}.json", [json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass")]
-        shard, place = divmod(number, self.source.shard_clips)
-        for stage in self.specs:
-            for name, view in (self.opened(stage, shard) or {}).items():
-                values = np.ascontiguousarray(view.row(place))
-                yield f"{key}.{self.member_of[name]}", [npy_header(values), values.reshape(-1).view(np.uint8).data]
+        for name, row_values in self.values(number).items():
+            values = np.ascontiguousarray(row_values)
+            yield f"{key}.{self.member_of[name]}", [npy_header(values), values.reshape(-1).view(np.uint8).data]
 
 
 def _known(seconds: float) -> float | None:

@@ -1,0 +1,355 @@
+"""Holds the columns of all clips of a cache, and finds the clips that a filter asks for. Torch-free.
+
+The columns are read once, and again when `index` has changed the rows. Records of the ledger are read when they are
+new, so a cache that still grows can be browsed.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import INTERVAL, TABLE, ClipsTable, name_of_video
+from kinegraph.cache_schemas.ledger import LEDGER, Failure, Reason, Record
+from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.pipeline.browsing.scored import NO_SCORES, ScoredVideos
+from kinegraph.pipeline.caches.failures import UPSTREAM
+
+STATUSES = ("ok", "warned", "failed", "not run")
+OK, WARNED, FAILED, NOT_RUN = range(4)
+REASONS: tuple[str, ...] = get_args(Reason)
+VERDICTS = ("right", "wrong", "none")
+COLUMNS = ["clip_id", "video_id", "path", "split", "labels", "frame_width", "frame_height", INTERVAL.name]
+LOOK_AGAIN_SECONDS = 2.0  # between two looks whether the cache has grown
+KEPT_ANSWERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFilter:
+    """Says which clips are wanted. An empty text asks for nothing.
+
+    `split` and `status` are names. `label` is the name of a class, or a part of the names of classes. `name` is a part
+    of the id of a clip, in any case of letters. `reason` is the reason of a failure. `verdict` is one of VERDICTS: the
+    prediction is right, wrong, or there is none. `predicted` is like `label`, for the predicted class.
+
+    Names are those that pages show: control characters and line ends are escapes.
+    """
+
+    split: str = ""
+    label: str = ""
+    name: str = ""
+    status: str = ""
+    reason: str = ""
+    verdict: str = ""
+    predicted: str = ""
+
+
+class _Sealed(NamedTuple):
+    stamp: int  # time of the last change of the record, ns; 0 where the storage does not say
+    num_rows: int
+    failures: dict[int, Failure]  # by row
+    warnings: dict[int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """What the ledger says of one stage. `status` [rows] are indices into STATUSES. `failures` and `warnings` are by
+    row. `num_sealed` counts the sealed shards.
+    """
+
+    status: np.ndarray
+    failures: Mapping[int, Failure]
+    warnings: Mapping[int, str]
+    num_sealed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownClips:
+    """All clips of a cache at one moment.
+
+    `clip_ids`, `video_ids`, `video_names` and `paths` have one text for each row. An interval of a video
+    has a video id of its own, and `video_names` has the id of the whole video. `frame_sizes` [rows, 2] are (width,
+    height) in px, or 0 for a video that could not be opened. `split_of` [rows] are indices into `splits`.
+    `label_values` are the labels of all rows one after the other, and `label_rows` the row of each of them.
+
+    `stages` maps a stage key to its StageStatus. `status` [rows] are indices into STATUSES: a clip has failed if it
+    failed in one stage, and it is not run if one stage has not sealed it. `reason` [rows] are indices into REASONS, or
+    -1.
+    """
+
+    cache: Cache
+    classes: list[str]
+    clip_ids: Any  # pa.ChunkedArray
+    video_ids: Any
+    video_names: Any
+    paths: Any
+    frame_sizes: np.ndarray
+    splits: list[str]
+    split_of: np.ndarray
+    label_values: np.ndarray
+    label_rows: np.ndarray
+    stages: dict[str, StageStatus]
+    status: np.ndarray
+    reason: np.ndarray
+    _answers: dict[object, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def clip_id(self, row: int) -> str:
+        return str(self.clip_ids[row].as_py())
+
+    def video_id(self, row: int) -> str:
+        return str(self.video_ids[row].as_py())
+
+    def split(self, row: int) -> str:
+        return self.splits[self.split_of[row]]
+
+    def labels(self, row: int) -> list[int]:
+        """Returns the labels of a row, as numbers of classes."""
+        first, last = np.searchsorted(self.label_rows, [row, row + 1])
+        labels: list[int] = self.label_values[first:last].tolist()
+        return labels
+
+    def rows_of_video(self, video_id: str) -> np.ndarray:
+        """Returns all rows of a video, in ascending order."""
+        return np.flatnonzero(pc.equal(self.video_ids, video_id).to_numpy())
+
+    def failures(self, row: int) -> list[tuple[str, Failure]]:
+        """Returns (stage key, Failure) of each stage in which the clip failed. Stages that only read a stage in which
+        the clip failed come last.
+        """
+        found = [(key, stage.failures[row]) for key, stage in self.stages.items() if row in stage.failures]
+        return sorted(found, key=lambda entry: entry[1].reason == UPSTREAM)
+
+    def warnings(self, row: int) -> list[str]:
+        """Returns what the decoder complained about in a clip, each complaint once."""
+        found = (stage.warnings[row] for stage in self.stages.values() if row in stage.warnings)
+        return list(dict.fromkeys(found))
+
+    def matching(self, wanted: ClipFilter, scored: ScoredVideos = NO_SCORES) -> np.ndarray:
+        """Returns the rows that `wanted` asks for, in ascending order. `scored` are the predictions of a run."""
+        key = (wanted, id(scored))
+        if key not in self._answers:
+            if len(self._answers) >= KEPT_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = self._matching(wanted, scored)
+        return self._answers[key]
+
+    def _matching(self, wanted: ClipFilter, scored: ScoredVideos) -> np.ndarray:
+        mask = np.ones(len(self), bool)
+        if wanted.split:
+            mask &= self.split_of == _index(wanted.split, self.splits)
+        if wanted.status:
+            mask &= self.status == _index(wanted.status, STATUSES)
+        if wanted.reason:
+            mask &= self.reason == _index(wanted.reason, REASONS)
+        if wanted.name:
+            mask &= pc.match_substring(self.clip_ids, wanted.name, ignore_case=True).to_numpy()
+        if wanted.label:
+            has_label = np.zeros(len(self), bool)
+            has_label[self.label_rows[np.isin(self.label_values, named(wanted.label, self.classes))]] = True
+            mask &= has_label
+        if wanted.verdict or wanted.predicted:
+            predicted = scored.predicted(self.video_ids)
+            if wanted.predicted:
+                mask &= np.isin(predicted, named(wanted.predicted, self.classes))
+            if wanted.verdict:
+                mask &= self.verdicts(predicted) == _index(wanted.verdict, VERDICTS)
+        return np.flatnonzero(mask)
+
+    def verdicts(self, predicted: np.ndarray) -> np.ndarray:
+        """Returns an index into VERDICTS for each row. `predicted` [rows] are the predicted classes, or -1. A
+        prediction is right if it is one of the labels. A row without labels has no verdict.
+        """
+        right = np.zeros(len(self), bool)
+        right[self.label_rows[predicted[self.label_rows] == self.label_values]] = True
+        told = np.zeros(len(self), bool)
+        told[self.label_rows] = True
+        told &= predicted >= 0
+        verdicts: np.ndarray = np.where(told, np.where(right, 0, 1), 2)
+        return verdicts
+
+
+def named(text: str, names: list[str]) -> list[int]:
+    """Returns the indices of the names that are shown as `text`. If there is none, returns those that contain it, in
+    any case of letters.
+    """
+    shown = [*map(on_one_line, names)]
+    exact = [index for index, name in enumerate(shown) if name == text]
+    return exact or [index for index, name in enumerate(shown) if text.casefold() in name.casefold()]
+
+
+def _index(name: str, names: list[str] | tuple[str, ...]) -> int:
+    """Returns the index of the name that is shown as `name`, or -2 if there is none, which no row has."""
+    return next((index for index, each in enumerate(names) if on_one_line(each) == name), -2)
+
+
+class Catalogue:
+    """Reads the clips of the cache at `root`, and reads again what has changed. Several threads may call `now`.
+
+    Raises CacheError, as other commands do, where the cache cannot be read.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root, self._lock = root, threading.Lock()
+        self._sealed: dict[str, dict[int, _Sealed]] = {}
+        self._mark: object = None
+        self._written_at: object = None
+        self._clips: ShownClips | None = None
+        self._next_look = 0.0
+        self.now()
+
+    def now(self) -> ShownClips:
+        """Returns the clips as they are now, or as they were up to LOOK_AGAIN_SECONDS ago."""
+        with self._lock:
+            if self._clips is None or monotonic() >= self._next_look:
+                self._clips = self._read(self._clips)
+                self._next_look = monotonic() + LOOK_AGAIN_SECONDS
+            return self._clips
+
+    def _read(self, before: ShownClips | None) -> ShownClips:
+        cache = Cache(self._root) if before is None else before.cache
+        written_at = cache.storage.written_at(TABLE)
+        if before is None or written_at != self._written_at:
+            cache = Cache(self._root)
+            before, self._written_at, self._mark = _rows(cache), written_at, None
+            self._sealed.clear()
+        keys = cache.stage_keys()
+        mark = [(key, _changed_at(cache, key)) for key in keys]
+        if mark == self._mark and all(changed for _, changed in mark):
+            return before
+        stages = {key: self._stage(before, key) for key in keys}
+        self._mark = mark
+        status, reason = _summary(len(before), stages)
+        return ShownClips(**{**_columns(before), "stages": stages, "status": status, "reason": reason})
+
+    def _stage(self, clips: ShownClips, key: str) -> StageStatus:
+        """Returns the StageStatus of the stage `key`. Reads the records that are new or were replaced."""
+        cache, known = clips.cache, self._sealed.setdefault(key, {})
+        stamps = _stamps(cache, key)
+        for shard in [shard for shard in known if stamps.get(shard) != known[shard].stamp]:
+            del known[shard]
+        for record in sealed_records(cache, key, stamps.keys() - known.keys()):
+            known[record.shard] = _kept(clips, record, stamps[record.shard])
+        status = np.full(len(clips), NOT_RUN, np.uint8)
+        failures: dict[int, Failure] = {}
+        warnings: dict[int, str] = {}
+        for shard, sealed in known.items():
+            start = shard * cache.shard_clips
+            status[start : start + sealed.num_rows] = OK
+            failures |= sealed.failures
+            warnings |= sealed.warnings
+        status[[*warnings]] = WARNED
+        status[[*failures]] = FAILED
+        return StageStatus(status=status, failures=failures, warnings=warnings, num_sealed=len(known))
+
+
+def _columns(clips: ShownClips) -> dict[str, Any]:
+    return {
+        name: getattr(clips, name)
+        for name in (
+            "cache", "classes", "clip_ids", "video_ids", "video_names", "paths", "frame_sizes", "splits", "split_of",
+            "label_values", "label_rows",
+        )
+    }  # fmt: skip
+
+
+def _rows(cache: Cache) -> ShownClips:
+    """Returns the rows of `cache` without what the ledger says. Raises CacheError where the cache has no rows."""
+    table = ClipsTable.read_columns(cache.storage, COLUMNS).slice(0, cache.num_rows)
+    labels = table.column("labels").combine_chunks()
+    labels = labels.chunk(0) if isinstance(labels, pa.ChunkedArray) else labels
+    encoded = table.column("split").combine_chunks().dictionary_encode()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    cache.require_labels_of_classes(labels.to_pylist())
+    return ShownClips(
+        cache=cache,
+        classes=cache.classes,
+        clip_ids=table.column("clip_id"),
+        video_ids=table.column("video_id"),
+        video_names=_video_names(table),
+        paths=table.column("path"),
+        frame_sizes=np.stack([table.column(side).to_numpy() for side in ("frame_width", "frame_height")], 1),
+        splits=encoded.dictionary.to_pylist(),
+        split_of=encoded.indices.to_numpy(zero_copy_only=False),
+        label_values=labels.flatten().to_numpy(zero_copy_only=False),
+        label_rows=pc.list_parent_indices(labels).to_numpy(zero_copy_only=False),
+        stages={},
+        status=np.full(len(table), NOT_RUN, np.uint8),
+        reason=np.full(len(table), -1, np.int8),
+    )
+
+
+def _video_names(table: Any) -> Any:
+    """Returns the id of the whole video of each row of `table`, which has columns of clips.parquet."""
+    ids = table.column("video_id")
+    if INTERVAL.name not in table.column_names:
+        return ids
+    intervals = table.column(INTERVAL.name).to_pylist()
+    return pa.chunked_array([[name_of_video(*pair) for pair in zip(ids.to_pylist(), intervals, strict=True)]])
+
+
+def _changed_at(cache: Cache, key: str) -> int:
+    """Returns when a record of the stage `key` was last created or removed, in ns, or 0 where the storage does not say.
+    A record is created under another name, so the folder changes with each of them.
+    """
+    folder = cache.storage.local_path(f"{LEDGER}/{key}")
+    with suppress(FileNotFoundError):
+        return 0 if folder is None else folder.stat().st_mtime_ns
+    return -1
+
+
+def _stamps(cache: Cache, key: str) -> dict[int, int]:
+    """Returns the time of the last change of each record of the stage `key`, in ns, by shard. At a URL it is 0."""
+    folder = cache.storage.local_path(f"{LEDGER}/{key}")
+    if folder is None:
+        return dict.fromkeys(cache.ledger.shards(key), 0)
+    return dict(_entries(folder))
+
+
+def _entries(folder: Path) -> list[tuple[int, int]]:
+    found = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem = entry.name.removesuffix(".json")
+            if stem != entry.name and stem.isascii() and stem.isdigit():
+                with suppress(FileNotFoundError):
+                    found.append((int(stem), entry.stat().st_mtime_ns))
+    return found
+
+
+def _kept(clips: ShownClips, record: Record, stamp: int) -> _Sealed:
+    failures: dict[int, Failure] = {}
+    warnings: dict[int, str] = {}
+    if record.failures or record.warnings:
+        start = record.shard * clips.cache.shard_clips
+        ids = clips.clip_ids.slice(start, record.num_rows).to_pylist()
+        row_of = {clip_id: row for row, clip_id in enumerate(ids, start)}
+        failures = {row_of[each.clip_id]: each for each in record.failures if each.clip_id in row_of}
+        warnings = {row_of[each.clip_id]: each.detail for each in record.warnings if each.clip_id in row_of}
+    return _Sealed(stamp, record.num_rows, failures, warnings)
+
+
+def _summary(num_rows: int, stages: Mapping[str, StageStatus]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the status and the reason of each row over all `stages`."""
+    status = np.full(num_rows, OK if stages else NOT_RUN, np.uint8)
+    reason = np.full(num_rows, -1, np.int8)
+    for code in (WARNED, NOT_RUN, FAILED):
+        for stage in stages.values():
+            status[stage.status == code] = code
+    for stage in stages.values():
+        for row, failure in stage.failures.items():
+            if reason[row] < 0 or REASONS[reason[row]] == UPSTREAM:
+                reason[row] = REASONS.index(failure.reason)
+    return status, reason

@@ -1,0 +1,169 @@
+"""Reads what a cache holds of one clip: boxes, tracks, scene graphs and the times of frames. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kinegraph.cache_schemas.arrays import FRAME_TIMES
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.pipeline.browsing.catalogue import OK, WARNED, ShownClips
+
+PROPOSALS, TRACKS, GRAPHS = "proposals", "tracks", "graphs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxesOfFrame:
+    """The boxes of one frame of a clip, best score first.
+
+    `place` is the number of the frame in the clip, and `index` its number among the frames that have boxes. `boxes`
+    [N, 4] are (x1, y1, x2, y2) in pixels of the upright video. `scores` is [N]. `tracks` [N] are the numbers of tracks,
+    or None without tracks.
+    """
+
+    place: int
+    index: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    tracks: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphObject:
+    """One object of a scene graph. `relations` are the relations of the object to the person."""
+
+    name: str
+    is_linked: bool
+    relations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneGraph:
+    """The objects around a person at `seconds` since the start of the clip."""
+
+    seconds: float
+    objects: tuple[GraphObject, ...]
+
+
+@dataclass(kw_only=True)
+class ClipFacts:
+    """What the cache holds of one clip. `frame_boxes` is empty where there are no boxes, and `every` is the number of
+    frames of the clip from one frame with boxes to the next. `frame_times` [T] are in seconds from the first frame of
+    the video. `source` identifies the video as it was extracted, or is None. `problems` are sentences about shards that
+    cannot be read.
+    """
+
+    frame_times: tuple[float, ...] = ()
+    every: int = 1
+    frame_boxes: list[BoxesOfFrame] = field(default_factory=list)
+    graphs: list[SceneGraph] = field(default_factory=list)
+    source: Source | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def num_tracks(self) -> int:
+        tracks = (frame.tracks for frame in self.frame_boxes if frame.tracks is not None)
+        return len({int(track) for of_frame in tracks for track in of_frame})
+
+
+def row_of(cache: Cache, number: int) -> ClipRow:
+    """Returns the row number `number` of the cache. Only a part of clips.parquet is read."""
+    shard, place = divmod(number, cache.shard_clips)
+    return cache.rows(shard)[place]
+
+
+def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
+    """Returns the ClipFacts of the clip in row `number`. A shard that is damaged adds a sentence to `problems`, and the
+    rest is read all the same.
+    """
+    facts = ClipFacts(frame_times=row.target_times)
+    reading = _Reading(clips, number, facts.problems)
+    times = reading.rows("clips").get(FRAME_TIMES)
+    if times is not None:
+        facts.frame_times = tuple(times.tolist())
+    if (proposals := reading.rows(PROPOSALS)) and {f"{PROPOSALS}/{name}" for name in ("boxes", "scores", "count")} <= (
+        proposals.keys()
+    ):
+        facts.every = clips.cache.array(f"{PROPOSALS}/boxes").frame_step or 1
+        facts.frame_boxes = _boxes(proposals, reading.rows(TRACKS).get(f"{TRACKS}/id"), facts.every)
+    if graphs := reading.rows(GRAPHS):
+        options = clips.cache.stage(GRAPHS).options
+        facts.graphs = _graphs(graphs, options.get("vocabulary") or {})
+    facts.source = reading.source(row)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Reading:
+    clips: ShownClips
+    number: int
+    problems: list[str]
+
+    def rows(self, key: str) -> dict[str, np.ndarray]:
+        """Returns array name -> row of the clip, for the arrays of the stage `key`. Returns nothing where the stage has
+        not run or the clip failed, and where a shard cannot be read.
+        """
+        stage = self.clips.stages.get(key)
+        if stage is None or stage.status[self.number] not in (OK, WARNED):
+            return {}
+        cache = self.clips.cache
+        shard, place = divmod(self.number, cache.shard_clips)
+        try:
+            return {spec.name: cache.store.open_shard(spec, shard).row(place) for spec in cache.stage(key).arrays}
+        except (CacheError, ValueError, OSError) as error:
+            self.problems.append(f"The stage {key} cannot be read: {error}")
+            return {}
+
+    def source(self, row: ClipRow) -> Source | None:
+        """Returns the identity of the video of `row` when it was extracted, or None where no record has it."""
+        cache, shard = self.clips.cache, self.number // self.clips.cache.shard_clips
+        for key in self.clips.stages:
+            record = cache.ledger.read(key, shard)
+            if record is not None and row.video_id in record.sources:
+                return record.sources[row.video_id]
+        return None
+
+
+def _boxes(proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every: int) -> list[BoxesOfFrame]:
+    boxes, scores, count = (proposals[f"{PROPOSALS}/{name}"] for name in ("boxes", "scores", "count"))
+    return [
+        BoxesOfFrame(
+            place=index * every,
+            index=index,
+            boxes=boxes[index, :num_boxes],
+            scores=scores[index, :num_boxes],
+            tracks=None if tracks is None else tracks[index, :num_boxes],
+        )
+        for index, num_boxes in enumerate(count.tolist())
+    ]
+
+
+def _graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> list[SceneGraph]:
+    """Returns the scene graphs of one clip in the order of time. Numbers without a name in `vocabulary` are shown as
+    numbers.
+    """
+    times, count, objects, linked, relations = (
+        graphs[f"{GRAPHS}/{name}"] for name in ("times", "count", "objects", "linked", "relations")
+    )
+
+    def name(kind: str, index: int) -> str:
+        names = vocabulary.get(kind, ())
+        return str(names[index]) if 0 <= index < len(names) else f"{kind} {index}"
+
+    def one(index: int, place: int) -> GraphObject:
+        found = np.flatnonzero(relations[index, place]).tolist()
+        return GraphObject(
+            name=name("classes", int(objects[index, place])),
+            is_linked=bool(linked[index, place]),
+            relations=tuple(name("relations", relation) for relation in found),
+        )
+
+    return [
+        SceneGraph(seconds=float(times[index]), objects=tuple(one(index, place) for place in range(num_objects)))
+        for index, num_objects in enumerate(count.tolist())
+        if num_objects >= 0
+    ]

@@ -1,0 +1,283 @@
+"""Makes the pages of one clip: frames with boxes, graphs, its film, and the neighbours of a region. Torch-free."""
+
+from collections.abc import Mapping
+from html import escape
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.pipeline.browsing.catalogue import STATUSES, ShownClips
+from kinegraph.pipeline.browsing.clip_facts import BoxesOfFrame, ClipFacts, facts_of, row_of
+from kinegraph.pipeline.browsing.frames import MAX_FILM_SECONDS, strip_places
+from kinegraph.pipeline.browsing.links import address, decimal, filter_of, query_of, whole_number
+from kinegraph.pipeline.browsing.neighbours import (
+    COUNT,
+    NO_REGIONS,
+    Neighbour,
+    Region,
+    RegionIndex,
+    region_arrays_of,
+    unit,
+    usable_rows,
+)
+from kinegraph.pipeline.browsing.runs import scored_of
+from kinegraph.pipeline.browsing.site import Site, rendered
+from kinegraph.pipeline.caches.videos_at_hand import change_of
+from kinegraph.stages.decode.errors import DecodeError
+
+BOXES, BEST_CLASSES, NEIGHBOURS, NEIGHBOURS_HERE = 10, 5, 24, 6
+TRACK_COLOURS = 8
+PICTURE_SECONDS = 60  # a browser keeps a frame so long
+LETTERS_PER_LINE = 36  # of the words in place of a frame
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
+    '<rect width="320" height="240" fill="#595959"/>'
+    '<text fill="#ffffff" font-family="sans-serif" font-size="15">{}</text></svg>'
+)
+
+
+def _row(site: Site, request: Request) -> tuple[ShownClips, int, ClipRow]:
+    """Returns the clips, and the number and the content of the row that the address names. Raises HTTPException (404)
+    for a number that the cache does not have.
+    """
+    clips, number = site.catalogue.now(), int(request.path_params["row"])
+    if number >= len(clips):
+        raise HTTPException(404, f"There is no clip {number:,}: the cache has {len(clips):,}, counted from 0.")
+    return clips, number, row_of(clips.cache, number)
+
+
+def clip(site: Site, request: Request) -> Response:
+    """Returns the page of one clip."""
+    clips, number, row = _row(site, request)
+    site.neighbours.start(clips)
+    query = request.query_params
+    wanted, run = filter_of(query), site.run(query)
+    scored = scored_of(run)
+    kept = query_of(wanted, run=query.get("run", ""), page=query.get("page", ""))
+    matching = clips.matching(wanted, scored)
+    place = int(np.searchsorted(matching, number))
+    is_listed = place < len(matching) and matching[place] == number
+    around = [matching[place - 1]] if place else [], [*matching[place + is_listed : place + is_listed + 1]]
+    facts, problem, is_changed = _facts(site, clips, number, row)
+    least, most = decimal(query, "least"), whole_number(query, "boxes", BOXES)
+    scores = scored.of_video(row.video_id)
+    return rendered(
+        "clip.html.j2", request, clips, number=number, row=row, facts=facts, problem=problem, kept=kept,
+        back=address("/", kept), before=_link(around[0], kept), after=_link(around[1], kept),
+        position=(place + 1, len(matching)) if is_listed else None,
+        labels=[clips.classes[label] for label in clips.labels(number)],
+        overall=STATUSES[clips.status[number]], failures=clips.failures(number), warnings=clips.warnings(number),
+        by_stage=[(key, STATUSES[stage.status[number]]) for key, stage in clips.stages.items()],
+        frames=_frames(number, row, facts, None if is_changed else most, least, kept),
+        is_playable=not problem and row.is_probed, boxes=most, least="" if least is None else least,
+        run=run, best=_best(scores, clips, run), graphs=[_graph(graph) for graph in facts.graphs],
+        num_tracks=facts.num_tracks,
+    )  # fmt: skip
+
+
+def _link(rows: list[int], kept: Mapping[str, str]) -> str:
+    return address(f"/clips/{rows[0]}", kept) if rows else ""
+
+
+def _facts(site: Site, clips: ShownClips, number: int, row: ClipRow) -> tuple[ClipFacts, str, bool]:
+    """Returns the facts of a clip, why its frames cannot be shown ("" if they can), and whether the video has changed
+    since it was extracted.
+    """
+    facts = facts_of(clips, number, row)
+    if not row.is_probed:
+        return facts, "The cache has no times for this clip, so its frames cannot be found.", False
+    try:
+        changed = change_of(site.frames.path(row), facts.source)
+    except DecodeError as error:
+        return facts, str(error), False
+    facts.problems += [f"Boxes are not drawn: {changed}."] if changed else []
+    return facts, "", bool(changed)
+
+
+def _frames(
+    number: int, row: ClipRow, facts: ClipFacts, most: int | None, least: float | None, kept: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Returns what the strip of a clip shows: a dictionary for each frame. `most` boxes are drawn on a frame, with a
+    score of at least `least`, and none if `most` is None.
+    """
+    boxes_at = {frame.place: frame for frame in facts.frame_boxes}
+    frames = []
+    for place in strip_places(len(row.target_times), facts.every):
+        seconds = facts.frame_times[place] if place < len(facts.frame_times) else row.target_times[place]
+        found = boxes_at.get(place)
+        boxes = [] if found is None or most is None else _boxes(number, found, most, least, kept)
+        picture = address(f"/clips/{number}/frames/{place}.webp", {"every": str(facts.every)})
+        frames.append({"place": place, "seconds": seconds, "boxes": boxes, "picture": picture,
+                       "size": (row.frame_width, row.frame_height)})  # fmt: skip
+    return frames
+
+
+def _boxes(
+    number: int, frame: BoxesOfFrame, most: int, least: float | None, kept: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Returns the boxes to draw on a frame, the best score last, so that it lies on top."""
+    drawn = []
+    for box in reversed(range(min(most, len(frame.boxes)))):
+        score = float(frame.scores[box])
+        if least is None or score >= least:
+            track = None if frame.tracks is None else int(frame.tracks[box])
+            drawn.append({
+                **_rectangle(frame.boxes[box]), "number": box, "score": score, "track": track,
+                "colour": None if track is None else track % TRACK_COLOURS,
+                "href": address(f"/clips/{number}/frames/{frame.index}/boxes/{box}", kept),
+            })  # fmt: skip
+    return drawn
+
+
+def _rectangle(box: np.ndarray) -> dict[str, float]:
+    x1, y1, x2, y2 = (round(float(edge), 2) for edge in box)
+    return {"x": x1, "y": y1, "width": round(max(0.0, x2 - x1), 2), "height": round(max(0.0, y2 - y1), 2)}
+
+
+def _best(scores: np.ndarray | None, clips: ShownClips, run: Any) -> list[tuple[str, float]]:
+    if scores is None:
+        return []
+    order = np.argsort(-scores, kind="stable")[:BEST_CLASSES]
+    return [(clips.classes[index], float(scores[index])) for index in order.tolist()]
+
+
+def _graph(graph: Any) -> dict[str, Any]:
+    """Returns the drawing of a scene graph: the objects from top to bottom, with the height of each."""
+    return {"seconds": graph.seconds, "objects": [*enumerate(graph.objects)], "height": 24 * max(2, len(graph.objects))}
+
+
+def picture(site: Site, request: Request) -> Response:
+    """Returns one frame of a clip."""
+    _, number, row = _row(site, request)
+    place = int(request.path_params["frame"])
+    every = whole_number(request.query_params, "every", 0)
+    places = strip_places(len(row.target_times), every) if every else []
+    if place >= len(row.target_times):
+        raise HTTPException(404, f"Clip {number:,} has {len(row.target_times):,} frames, counted from 0.")
+    return _picture(lambda: site.frames.picture(number, row, place, places if place in places else [place]))
+
+
+def middle(site: Site, request: Request) -> Response:
+    """Returns the frame in the middle of a clip."""
+    _, number, row = _row(site, request)
+    return _picture(lambda: site.frames.middle(number, row))
+
+
+def _picture(make: Any) -> Response:
+    """Returns the picture that `make` returns. If it cannot be decoded, returns a picture of the decoder's words."""
+    headers = {"Cache-Control": f"private, max-age={PICTURE_SECONDS}"}
+    try:
+        return Response(make(), media_type="image/webp", headers=headers)
+    except DecodeError as error:
+        lines = wrap(on_one_line(str(error)), LETTERS_PER_LINE)[:12]
+        words = "".join(f'<tspan x="12" y="{28 + 18 * line}">{escape(text)}</tspan>' for line, text in enumerate(lines))
+        return Response(SVG.format(words), media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
+
+
+def play(site: Site, request: Request) -> Response:
+    """Returns the page that plays a clip. The film is made now, so that the page can say what went wrong."""
+    clips, number, row = _row(site, request)
+    kept = query_of(filter_of(request.query_params), run=request.query_params.get("run", ""))
+    problem, media_type = "", ""
+    try:
+        media_type = f"video/{site.frames.film(number, row).suffix[1:]}"
+    except DecodeError as error:
+        problem = str(error)
+    is_cut = row.end_seconds - row.start_seconds > MAX_FILM_SECONDS
+    return rendered(
+        "play.html.j2", request, clips, number=number, row=row, problem=problem, media_type=media_type,
+        back=address(f"/clips/{number}", kept), cut=MAX_FILM_SECONDS if is_cut else None,
+    )  # fmt: skip
+
+
+def film(site: Site, request: Request) -> Response:
+    """Returns the film of a clip, or the part of it that the browser asks for."""
+    _, number, row = _row(site, request)
+    try:
+        return FileResponse(site.frames.film(number, row))
+    except DecodeError as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def neighbours(site: Site, request: Request) -> Response:
+    """Returns the page of the regions that are most like the region that the address names."""
+    clips, number, row = _row(site, request)
+    site.neighbours.start(clips)
+    region = Region(number, int(request.path_params["frame"]), int(request.path_params["box"]))
+    kept = query_of(filter_of(request.query_params), run=request.query_params.get("run", ""))
+    problem, found, about = "", [Neighbour(region, 1.0)], ""
+    here: list[Neighbour] = []
+    elsewhere: list[Neighbour] = []
+    try:
+        counts, vectors = _regions(clips, number)
+        if region.index >= len(counts) or region.box >= counts[region.index]:
+            raise LookupError(f"This clip has no box {region.box} in frame {region.index}. Both are counted from 0.")
+        here = _within(counts, vectors, region)
+        index = site.neighbours.index()
+        elsewhere = index.nearest(vectors[region.index, region.box], NEIGHBOURS, clips.rows_of_video(row.video_id))
+        about = _about(index)
+    except (LookupError, CacheError, ValueError, OSError) as error:
+        problem, found = str(error), found if here else []
+    return rendered(
+        "neighbours.html.j2", request, clips, number=number, row=row, region=region, problem=problem, about=about,
+        back=address(f"/clips/{number}", kept), asked=[_shown(clips, one, kept) for one in found],
+        groups=[("In this clip", [_shown(clips, one, kept) for one in here]),
+                ("In other videos", [_shown(clips, one, kept) for one in elsewhere])],
+    )  # fmt: skip
+
+
+def _about(index: RegionIndex) -> str:
+    kept = f"{len(index.places):,}"
+    if index.num_all <= len(index.places):
+        return f"among {kept} regions"
+    return f"among {kept} of about {index.num_all:,} regions, drawn evenly"
+
+
+def _regions(clips: ShownClips, number: int) -> tuple[list[int], np.ndarray]:
+    """Returns the number of boxes of each frame, and the regions [T, N, D] of the row `number`. Raises LookupError
+    where the row has no regions, and errors of the store for a damaged shard.
+    """
+    specs, cache = region_arrays_of(clips.cache), clips.cache
+    if not specs:
+        raise LookupError(NO_REGIONS)
+    if number not in usable_rows(clips, specs[0]):
+        raise LookupError(f"This clip has no regions in {specs[0].stage}: it failed, or it is not extracted yet.")
+    shard, place = divmod(number, cache.shard_clips)
+    count, values = (cache.store.open_shard(spec, shard).row(place) for spec in (cache.array(COUNT), specs[0]))
+    return count.tolist(), values
+
+
+def _within(counts: list[int], vectors: np.ndarray, region: Region) -> list[Neighbour]:
+    """Returns the regions of the same clip that are most similar to `region`, the best of each frame, best first.
+    `vectors` [T, N, D] are the regions of the clip, and `counts` [T] the numbers of its boxes.
+    """
+    units = unit(vectors)
+    found = []
+    for index, num_boxes in enumerate(counts):
+        if num_boxes > 0 and index != region.index:
+            similarity = units[index, :num_boxes] @ units[region.index, region.box]
+            box = int(similarity.argmax())
+            found.append(Neighbour(Region(region.row, index, box), float(similarity[box])))
+    return sorted(found, key=lambda one: -one.similarity)[:NEIGHBOURS_HERE]
+
+
+def _shown(clips: ShownClips, neighbour: Neighbour, kept: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a page shows of a neighbour: the frame, the box, the clip and the similarity."""
+    (row, index, box), cache = neighbour.region, clips.cache
+    shard, place = divmod(row, cache.shard_clips)
+    spec = cache.array("proposals/boxes")
+    rectangle = _rectangle(cache.store.open_shard(spec, shard).row(place)[index, box])
+    return {
+        "clip_id": clips.clip_id(row), "href": address(f"/clips/{row}", kept), "box": rectangle,
+        "labels": [clips.classes[label] for label in clips.labels(row)],
+        "size": clips.frame_sizes[row].tolist(), "similarity": neighbour.similarity,
+        "picture": f"/clips/{row}/frames/{index * (spec.frame_step or 1)}.webp",
+        "again": address(f"/clips/{row}/frames/{index}/boxes/{box}", kept),
+    }  # fmt: skip

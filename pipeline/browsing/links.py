@@ -1,0 +1,56 @@
+"""Makes the addresses of the pages of `kinegraph browse`, and reads what an address asks for. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+
+from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.pipeline.browsing.catalogue import ClipFilter
+
+NAME_OF = {"label": "class"}  # a field of ClipFilter whose name in an address is another one
+FIELDS = {NAME_OF.get(field.name, field.name): field.name for field in fields(ClipFilter)}
+MAX_LETTERS = 1000  # of one value
+
+
+def filter_of(query: Mapping[str, str]) -> ClipFilter:
+    """Returns the ClipFilter that the parameters `query` of an address ask for. Unknown parameters are ignored.
+
+    A browser sends line ends of a value in another form, so names are sent as they are shown, on one line.
+    """
+    return ClipFilter(**{field: on_one_line(query.get(name, ""))[:MAX_LETTERS] for name, field in FIELDS.items()})
+
+
+def query_of(wanted: ClipFilter, **more: object) -> dict[str, str]:
+    """Returns the parameters of an address that ask for `wanted`, and the parameters `more`, without empty ones."""
+    values = {NAME_OF.get(field, field): value for field, value in asdict(wanted).items()} | more
+    return {name: str(value) for name, value in values.items() if value not in ("", None)}
+
+
+def address(path: str, query: Mapping[str, str]) -> str:
+    """Returns the address of the page at `path` with the parameters `query`."""
+    return f"{path}?{urlencode(query, errors='replace')}" if query else path
+
+
+def whole_number(query: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
+    """Returns the parameter `name` of an address as a number. Raises HTTPException (400) for other values."""
+    given = query.get(name, "")
+    if not given:
+        return default
+    if not (given.isascii() and given.isdigit() and len(given) < 10) or int(given) < least:
+        raise HTTPException(400, f"{name}: given {given[:40]!r}, expected a whole number from {least} on.")
+    return int(given)
+
+
+def decimal(query: Mapping[str, str], name: str) -> float | None:
+    """Returns the parameter `name` of an address as a number, or None where it is missing or empty. Raises
+    HTTPException (400) for other values.
+    """
+    given = query.get(name, "").strip()
+    if not given:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        raise HTTPException(400, f"{name}: given {given[:40]!r}, expected a number.") from None

@@ -1,0 +1,156 @@
+"""Runs the web server of `kinegraph browse` on this machine, until the command is stopped. Torch-free."""
+
+import errno
+import logging
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.pipeline.browsing import clip_pages, pages
+from kinegraph.pipeline.browsing.catalogue import Catalogue
+from kinegraph.pipeline.browsing.frames import Frames
+from kinegraph.pipeline.browsing.guard import TOKEN, Guard
+from kinegraph.pipeline.browsing.neighbours import Neighbours
+from kinegraph.pipeline.browsing.runs import shown_runs
+from kinegraph.pipeline.browsing.site import FOLDER, Site, rendered
+from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand
+from kinegraph.stages.decode.wanted import LATEST_RULES
+from kinegraph.stages.errors import UsageError
+
+ADDRESS = "127.0.0.1"
+END_SECONDS = 2  # for answers that are under way when the command is stopped
+CLIP = "/clips/{row:int}"
+PAGES: dict[str, Callable[[Site, Request], Response]] = {
+    "/": pages.grid,
+    "/failures": pages.failures,
+    "/runs": pages.runs,
+    CLIP: clip_pages.clip,
+    f"{CLIP}/middle.webp": clip_pages.middle,
+    f"{CLIP}/frames/{{frame:int}}.webp": clip_pages.picture,
+    f"{CLIP}/frames/{{frame:int}}/boxes/{{box:int}}": clip_pages.neighbours,
+    f"{CLIP}/play": clip_pages.play,
+    f"{CLIP}/film": clip_pages.film,
+}
+FILES = {"/browse.css": "text/css", "/browse.js": "text/javascript"}
+log = logging.getLogger("kinegraph")
+
+
+def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path | None = None) -> Site:
+    """Reads the cache and the runs, and returns the Site. `folder` is an empty folder for films. `videos` is the folder
+    that holds the videos by their ids, or None.
+
+    Raises CacheError for a cache that cannot be read, and ResultsError for a `run` without results. Raises UsageError
+    if `videos` is no folder.
+    """
+    at_hand, runs = VideosAtHand(videos), shown_runs(run)
+    catalogue = Catalogue(cache)
+    rules = int(catalogue.now().cache.manifest["clips"].get("version", LATEST_RULES))
+    frames = Frames(at_hand, folder, rules)
+    return Site(catalogue=catalogue, frames=frames, neighbours=Neighbours(), runs=runs)
+
+
+def application(site: Site, *, port: int, token: str) -> ASGIApp:
+    """Returns the web application of `site`, behind its Guard. `port` is the port that the server listens on, and
+    `token` the secret of its address.
+    """
+    routes = [Route(path, partial(_answered, site, page)) for path, page in PAGES.items()]
+    routes += [Route(path, partial(_file, FOLDER / path[1:], media_type)) for path, media_type in FILES.items()]
+    handlers: dict[Any, Any] = {
+        HTTPException: partial(_refused, site),
+        CacheError: partial(_unreadable, site),
+        Exception: partial(_broken, site),
+    }
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), port=port, token=token)
+
+
+def _answered(site: Site, page: Callable[[Site, Request], Response], request: Request) -> Response:
+    return page(site, request)
+
+
+def _file(path: Path, media_type: str, request: Request) -> Response:
+    return FileResponse(path, media_type=media_type)
+
+
+def _refused(site: Site, request: Request, error: HTTPException) -> Response:
+    words = error.detail if error.status_code != 404 or error.detail != "Not Found" else "There is no such page."
+    return rendered("message.html.j2", request, None, error.status_code, title="Not here", words=words)
+
+
+def _unreadable(site: Site, request: Request, error: CacheError) -> Response:
+    return rendered("message.html.j2", request, None, 503, title="The cache cannot be read", words=str(error))
+
+
+def _broken(site: Site, request: Request, error: Exception) -> Response:
+    log.error("%s: %s: %s", request.url.path, type(error).__name__, error)
+    words = f"{type(error).__name__}: {error}. This is a fault in kinegraph. The other pages still work."
+    return rendered("message.html.j2", request, None, 500, title="This page failed", words=words)
+
+
+def serve(
+    cache: str,
+    *,
+    run: Path | None = None,
+    videos: Path | None = None,
+    port: int = 0,
+    on_ready: Callable[[str, int], None],
+) -> None:
+    """Serves the pages of `cache` on this machine until a signal stops the process. `port` 0 is any free port.
+
+    `on_ready` is called with the address, which has the secret, and the port, once pages are answered. Raises errors as
+    `open_site`, and UsageError for a port that is in use or that the system refuses. Ends by KeyboardInterrupt or
+    Terminated.
+    """
+    with _listening(port) as listening, tempfile.TemporaryDirectory(prefix="kinegraph-browse-") as folder:
+        site = open_site(cache, Path(folder), run=run, videos=videos)
+        bound, token = int(listening.getsockname()[1]), secrets.token_urlsafe(32)
+        config = uvicorn.Config(
+            application(site, port=bound, token=token), lifespan="off", ws="none", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=END_SECONDS,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), name="server", daemon=True)
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                stopping.sleep(0.01)
+            on_ready(f"http://{ADDRESS}:{bound}/?{TOKEN}={token}", bound)
+            while thread.is_alive():
+                stopping.sleep(1.0)
+        finally:
+            server.should_exit = True
+            thread.join(2 * END_SECONDS)
+    raise RuntimeError("The server of browse has ended by itself. Give the command again.")
+
+
+def _listening(port: int) -> socket.socket:
+    """Returns a socket that listens on `port` of this machine alone. Raises UsageError where that is refused."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((ADDRESS, port))
+        listening.listen(128)
+    except OSError as error:
+        with suppress(OSError):
+            listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"--port {port}: another program uses this port. Name another port, or leave --port out."
+            ) from error
+        raise UsageError(f"--port {port}: {error.strerror}. Name another port, or leave --port out.") from error
+    return listening

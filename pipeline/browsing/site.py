@@ -1,0 +1,69 @@
+"""Holds what all pages of `kinegraph browse` share, and renders their templates. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from kinegraph.cache_schemas.words import counted, on_one_line
+from kinegraph.pipeline.browsing.catalogue import Catalogue, ShownClips
+from kinegraph.pipeline.browsing.frames import Frames
+from kinegraph.pipeline.browsing.links import address, whole_number
+from kinegraph.pipeline.browsing.neighbours import Neighbours
+from kinegraph.pipeline.browsing.runs import ShownRun
+
+FOLDER = Path(__file__).parent
+PLACES = (("Clips", "/"), ("Failures", "/failures"), ("Runs", "/runs"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """The cache that is browsed, its frames, its runs and the index of its regions."""
+
+    catalogue: Catalogue
+    frames: Frames
+    neighbours: Neighbours
+    runs: list[ShownRun]
+
+    def run(self, query: Mapping[str, str]) -> ShownRun | None:
+        """Returns the run that the parameter `run` of an address names by its number, or None if there is no run."""
+        if not self.runs:
+            return None
+        return self.runs[min(whole_number(query, "run", 0), len(self.runs) - 1)]
+
+
+def name(text: str) -> Markup:
+    """Returns `text` for a page: on one line, and apart from the direction of the text around it."""
+    return Markup("<bdi>{}</bdi>").format(on_one_line(text))
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters |= {"name": name, "line": on_one_line, "address": address}
+    made.globals |= {"counted": counted, "escape": escape}
+    return made
+
+
+ENVIRONMENT = _environment()
+
+
+def rendered(template: str, request: Request, clips: ShownClips | None, status: int = 200, **values: Any) -> Response:
+    """Returns the page that results from `template` and `values`. `clips` are those of the cache, None where the cache
+    cannot be read.
+    """
+    shared = {
+        "places": PLACES,
+        "here": request.url.path,
+        "root": "" if clips is None else clips.cache.root,
+        "stages": {} if clips is None else clips.stages,
+        "num_shards": 0 if clips is None else clips.cache.num_shards,
+    }
+    return HTMLResponse(ENVIRONMENT.get_template(template).render(shared | values), status)

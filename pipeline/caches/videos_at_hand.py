@@ -1,0 +1,60 @@
+"""Finds the files of a cache's videos now, which may have moved or changed since they were extracted. Torch-free."""
+
+from pathlib import Path
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import images_identity
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.remote.urls import is_url
+
+
+class VideosAtHand:
+    """Finds the files of videos. `root` is the folder that holds the videos by their ids, or None for the paths that
+    the cache has. Raises UsageError if `root` is no folder.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        if root is not None and not root.is_dir():
+            raise UsageError(f"--videos {root}: no such folder. Name the folder that holds the videos.")
+        self.root = root
+
+    def exists(self, video_name: str, path: str) -> bool:
+        """Returns whether a video has a file. `video_name` is its id, and `path` is its path in the cache."""
+        return self._below_root(video_name) is not None or (not is_url(path) and Path(on_disk(path)).exists())
+
+    def path(self, row: ClipRow) -> str:
+        """Returns the path of the video of `row`. It is `<root>/<id of the video>` if that exists, else the path that
+        the cache has. A URL is returned as it is.
+
+        Raises DecodeError with the reason `missing` where no file exists.
+        """
+        if (file := self._below_root(row.video_name)) is not None:
+            return file
+        if is_url(row.path) or Path(on_disk(row.path)).exists():
+            return row.path
+        tried = f"no file {row.path}"
+        if self.root is None:
+            raise DecodeError("missing", f"{tried}, looked from {Path.cwd()}. If the videos moved, give --videos ROOT.")
+        raise DecodeError("missing", f"{tried}, and no {row.video_name} below {self.root} (--videos).")
+
+    def _below_root(self, video_name: str) -> str | None:
+        if self.root is None:
+            return None
+        file = Path(on_disk(str(self.root / video_name)))
+        return str(file) if file.exists() and file.resolve().is_relative_to(self.root.resolve()) else None
+
+
+def change_of(path: str, before: Source | None) -> str:
+    """Returns a sentence if the video at `path` is another one than when it was extracted, else "". `before` is the
+    identity that the ledger has, or None where the ledger has none. A video at a URL counts as unchanged.
+    """
+    if before is None or is_url(path) or before.etag:
+        return ""
+    now = images_identity(path) if Path(on_disk(path)).is_dir() else source_identity(path)
+    if now is None or (now.size, now.digest) == (before.size, before.digest):
+        return ""
+    return f"the video has changed since it was extracted: {before.size:,} bytes then, {now.size:,} bytes now"
