@@ -11,8 +11,7 @@ from kinegraph.cli.printing import exchange as printing
 from kinegraph.cli.printing.text import counting
 from kinegraph.stages.errors import UsageError
 
-TARGETS, CODECS = ("zarr", "hdf5", "npy", "tad", "webdataset"), ("none", "lz4", "zstd")  # of export
-FILES = ("npy", "tad", "webdataset")  # targets that are no caches
+TARGETS, CODECS = ("zarr", "hdf5", "npy", "tad", "webdataset", "coco"), ("none", "lz4", "zstd")  # of export
 FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames", "pt", "webdataset")  # of import
 
 
@@ -24,7 +23,7 @@ def export(
         typer.Option(
             metavar="|".join(TARGETS),
             help="zarr and hdf5 are caches. npy is a file per array and video. tad is a sequence of windows per video, "
-            "for ActionFormer and OpenTAD. webdataset is a tar file per 1000 clips.",
+            "for ActionFormer and OpenTAD. webdataset is a tar file per 1000 clips. coco is frames with their boxes.",
         ),
     ],
     compression: Annotated[
@@ -37,15 +36,44 @@ def export(
     tar_clips: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="With --to webdataset, clips of a tar file. Default 1000.")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="With --to coco, export only this split.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="A:B", help="With --to coco, export only the rows from A to B - 1.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="With --to coco, the folder of the videos, if they have moved.")
+    ] = None,
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
+    _check_export(to, compression, array, prefix, tar_clips)
+    _check_coco(to, split, rows, videos)
+    if to == "coco":
+        return _exported_frames(cache, out, split, _range(rows), videos)
+    return _exported_arrays(cache, out, to, compression, array, prefix, tar_clips)
+
+
+def _exported_frames(cache: str, out: str, split: str | None, rows: range | None, videos: Path | None) -> int:
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline.exchange.to_coco import export_coco
+
+    with counting() as progress:
+        frames = export_coco(
+            Cache(cache), out, split=split, rows=rows, videos=videos, on_size=printing.size_of_frames,
+            on_progress=progress,
+        )  # fmt: skip
+    printing.exported_frames(frames, out)
+    return EXIT_FAILED if frames.damaged else 0
+
+
+def _exported_arrays(
+    cache: str, out: str, to: str, compression: str | None, array: list[str], prefix: str, tar_clips: int | None
+) -> int:
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.exchange import to_npy as exporting_npy
     from kinegraph.pipeline.exchange import to_store as exporting
     from kinegraph.pipeline.exchange.to_tad import export_tad
     from kinegraph.pipeline.exchange.to_webdataset import TAR_CLIPS, export_webdataset
 
-    _check_export(to, compression, array, prefix, tar_clips)
     with counting() as progress:
         if to == "tad":
             sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)
@@ -75,7 +103,7 @@ def _check_export(to: str, compression: str | None, array: list[str], prefix: st
     check_choice("--compression", compression, CODECS)
     if compression and to != "zarr":
         raise UsageError(f"--compression {compression}: goes with --to zarr alone")
-    if array and to not in FILES:
+    if array and to not in ("npy", "tad", "webdataset"):
         raise UsageError(f"--array {array[0]}: goes with --to npy, tad or webdataset; an exported cache has all arrays")
     if tar_clips and to != "webdataset":
         raise UsageError(f"--tar-clips {tar_clips}: goes with --to webdataset alone")
@@ -83,6 +111,24 @@ def _check_export(to: str, compression: str | None, array: list[str], prefix: st
         raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
     if "/" in prefix or not prefix.isprintable():
         raise UsageError(f"--prefix {prefix!r}: expected the first letters of file names, without /")
+
+
+def _check_coco(to: str, split: str | None, rows: str | None, videos: Path | None) -> None:
+    """Raises UsageError for an option that goes with `--to coco` alone, if `to` is another target."""
+    given = {"--split": split, "--rows": rows, "--videos": videos}
+    if to != "coco" and (flags := [flag for flag, value in given.items() if value is not None]):
+        raise UsageError(f"{flags[0]} {given[flags[0]]}: goes with --to coco alone")
+    _range(rows)
+
+
+def _range(rows: str | None) -> range | None:
+    """Returns the row numbers that a text `A:B` means, or None for None. Raises UsageError for other texts."""
+    if rows is None:
+        return None
+    first, colon, end = rows.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise UsageError(f"--rows {rows}: expected A:B with two whole numbers, A below B, as 0:100")
+    return range(int(first), int(end))
 
 
 def import_(

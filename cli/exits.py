@@ -16,6 +16,7 @@ from kinegraph.cli.printing.text import note
 from kinegraph.pipeline.errors import OutOfTimeError
 from kinegraph.stages.errors import UsageError
 
+FILES = ("npy", "tad", "webdataset", "coco")  # targets of `export` that are no caches
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 
 GPU_IS_FULL = (
@@ -74,7 +75,7 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
     """
     if command == "verify" and "--repair" in arguments:
         return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
-    if command == "export" and "npy" in arguments:
+    if command == "export" and any(argument.removeprefix("--to=") in FILES for argument in arguments):
         return "The same command writes all files anew."
     without = ", without --overwrite," if "--overwrite" in arguments else ""
     kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "finetune": "trained"}

@@ -206,7 +206,7 @@ PAGES = {  # where a command is explained
     "results": "training.md",
     "evaluate": "training.md#evaluation", "predict": "training.md#prediction", "export": "exchange.md#export",
     "import": "exchange.md#import-features-that-you-already-have", "models": "networks.md",
-    "bench": "benchmarks.md#your-own-videos",
+    "bench": "benchmarks.md#your-own-videos", "browse": "browse.md",
     "demo": "../README.md#the-demo",
 }  # fmt: skip
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.cli.printing.failures import by_video
-from kinegraph.cli.printing.text import note, note_listed, say, say_whole
+from kinegraph.cli.printing.text import note, note_listed, say, say_whole, size
 
 if TYPE_CHECKING:
     from kinegraph.pipeline.exchange.importing import Imported
+    from kinegraph.pipeline.exchange.to_coco import CocoSize, ExportedFrames
     from kinegraph.pipeline.exchange.to_npy import ExportedFiles
     from kinegraph.pipeline.exchange.to_store import ExportedCache
     from kinegraph.pipeline.exchange.to_tad import ExportedSequences
@@ -47,6 +48,24 @@ def exported_clips(export: "ExportedClips", out: str) -> None:
     say(f"{out}: {counted(export.num_clips, 'clip')} in {tars}. clips.csv says which clip is where")
     note_listed(
         f"left out, clips.csv says why: {counted(len(export.left_out), 'clip')}:",
+        [f"{clip}: {reason}" for clip, reason in export.left_out.items()],
+    )
+    _damaged(export.damaged)
+
+
+def size_of_frames(expected: "CocoSize") -> None:
+    """Prints the size of an export to COCO before the frames are written."""
+    free = "" if expected.free_bytes is None else f", {size(expected.free_bytes)} are free"
+    images, clips = counted(expected.num_images, "image"), counted(expected.num_clips, "clip")
+    note(f"{images} of {clips}, about {size(expected.num_bytes)}{free}")
+
+
+def exported_frames(export: "ExportedFrames", out: str) -> None:
+    images, clips = counted(export.num_images, "image"), counted(export.num_clips, "clip")
+    boxes = counted(export.num_boxes, "box")
+    say(f"{out}: {images} of {clips} with {boxes}. annotations.json has the boxes")
+    note_listed(
+        f"left out: {counted(len(export.left_out), 'clip')}:",
         [f"{clip}: {reason}" for clip, reason in export.left_out.items()],
     )
     _damaged(export.damaged)

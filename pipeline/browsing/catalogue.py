@@ -63,8 +63,10 @@ class _Sealed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StageStatus:
-    """What the ledger says of one stage. `status` [rows] are indices into STATUSES. `failures` and `warnings` are by
-    row. `num_sealed` counts the sealed shards.
+    """Holds what the ledger says of one stage.
+
+    `status` [rows] are indices into STATUSES. `failures` and `warnings` are by row. `num_sealed` counts the sealed
+    shards.
     """
 
     status: np.ndarray
@@ -113,7 +115,7 @@ class ShownClips:
         return str(self.video_ids[row].as_py())
 
     def split(self, row: int) -> str:
-        return self.splits[self.split_of[row]]
+        return self.splits[int(self.split_of[row])]
 
     def labels(self, row: int) -> list[int]:
         """Returns the labels of a row, as numbers of classes."""

@@ -33,7 +33,7 @@ class BoxesOfFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphObject:
+class SceneObject:
     """One object of a scene graph. `relations` are the relations of the object to the person."""
 
     name: str
@@ -46,13 +46,15 @@ class SceneGraph:
     """The objects around a person at `seconds` since the start of the clip."""
 
     seconds: float
-    objects: tuple[GraphObject, ...]
+    objects: tuple[SceneObject, ...]
 
 
 @dataclass(kw_only=True)
 class ClipFacts:
-    """What the cache holds of one clip. `frame_boxes` is empty where there are no boxes, and `every` is the number of
-    frames of the clip from one frame with boxes to the next. `frame_times` [T] are in seconds from the first frame of
+    """Holds what the cache has of one clip.
+
+    `frame_boxes` is empty where there are no boxes, and `every` is the number of frames of the clip from one frame with
+    boxes to the next. `frame_times` [T] are in seconds from the first frame of
     the video. `source` identifies the video as it was extracted, or is None. `problems` are sentences about shards that
     cannot be read.
     """
@@ -154,9 +156,9 @@ def _graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> 
         names = vocabulary.get(kind, ())
         return str(names[index]) if 0 <= index < len(names) else f"{kind} {index}"
 
-    def one(index: int, place: int) -> GraphObject:
+    def one(index: int, place: int) -> SceneObject:
         found = np.flatnonzero(relations[index, place]).tolist()
-        return GraphObject(
+        return SceneObject(
             name=name("classes", int(objects[index, place])),
             is_linked=bool(linked[index, place]),
             relations=tuple(name("relations", relation) for relation in found),

@@ -217,11 +217,11 @@ def neighbours(site: Site, request: Request) -> Response:
     elsewhere: list[Neighbour] = []
     try:
         counts, vectors = _regions(clips, number)
-        if region.index >= len(counts) or region.box >= counts[region.index]:
-            raise LookupError(f"This clip has no box {region.box} in frame {region.index}. Both are counted from 0.")
+        if region.frame >= len(counts) or region.box >= counts[region.frame]:
+            raise LookupError(f"This clip has no box {region.box} in frame {region.frame}. Both are counted from 0.")
         here = _within(counts, vectors, region)
         index = site.neighbours.index()
-        elsewhere = index.nearest(vectors[region.index, region.box], NEIGHBOURS, clips.rows_of_video(row.video_id))
+        elsewhere = index.nearest(vectors[region.frame, region.box], NEIGHBOURS, clips.rows_of_video(row.video_id))
         about = _about(index)
     except (LookupError, CacheError, ValueError, OSError) as error:
         problem, found = str(error), found if here else []
@@ -261,8 +261,8 @@ def _within(counts: list[int], vectors: np.ndarray, region: Region) -> list[Neig
     units = unit(vectors)
     found = []
     for index, num_boxes in enumerate(counts):
-        if num_boxes > 0 and index != region.index:
-            similarity = units[index, :num_boxes] @ units[region.index, region.box]
+        if num_boxes > 0 and index != region.frame:
+            similarity = units[index, :num_boxes] @ units[region.frame, region.box]
             box = int(similarity.argmax())
             found.append(Neighbour(Region(region.row, index, box), float(similarity[box])))
     return sorted(found, key=lambda one: -one.similarity)[:NEIGHBOURS_HERE]

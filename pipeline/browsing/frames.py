@@ -3,7 +3,6 @@
 Few decoders run at a time, each for a limited time, so that a bad video does not keep the pages waiting.
 """
 
-import io
 import os
 import threading
 import time
@@ -28,9 +27,9 @@ from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, open_video
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted, WholeFrame
 from kinegraph.stages.pictures.film import film_ending, writing_film
+from kinegraph.stages.pictures.strips import SHORT_PX, webp
 from kinegraph.stages.remote.urls import is_url
 
-SHORT_SIDE_PX, QUALITY = 224, 80
 MAX_STRIP = 16  # frames of a clip that a page shows
 DECODE_SECONDS, FILM_SECONDS = 10.0, 60.0  # longest time of one decoding
 MAX_FILM_SECONDS, FILM_HEIGHT_PX, MAX_FILMS = 60.0, 480, 16
@@ -101,7 +100,7 @@ class _Once(Generic[Value]):
             self._drop(value)
 
 
-class Frames:
+class FramePictures:
     """Decodes frames of clips to WebP pictures, and clips to films. `videos` finds the files. `rules` is the version
     of the rules by which the cache chose its frames. Films lie in `folder`, which the caller removes.
     """
@@ -166,7 +165,7 @@ class Frames:
         if isinstance(clip, DecodeError):
             raise clip
         assert clip.whole is not None
-        return {place: _webp(pixels) for place, pixels in zip(places, clip.whole, strict=True)}
+        return {place: webp(pixels) for place, pixels in zip(places, clip.whole, strict=True)}
 
     def _filmed(self, row: ClipRow, target: Path) -> Path:
         path, deadline = self.path(row), time.monotonic() + FILM_SECONDS
@@ -179,14 +178,8 @@ class Frames:
 
 
 def _shown_size(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, SHORT_SIDE_PX / min(height, width))
+    scale = min(1.0, SHORT_PX / min(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _webp(pixels: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "WEBP", quality=QUALITY)
-    return content.getvalue()
 
 
 def _write_film(path: str, row: ClipRow, target: Path, deadline: float, *, skips: bool) -> None:

@@ -25,12 +25,12 @@ log = logging.getLogger("kinegraph")
 
 
 class Region(NamedTuple):
-    """A region of the cache: the box number `box` in the frame number `index` of the row `row`, all from 0. `index`
+    """A region of the cache: the box number `box` in the frame number `frame` of the row `row`, all from 0. `frame`
     counts the frames that have boxes.
     """
 
     row: int
-    index: int
+    frame: int
     box: int
 
 
@@ -43,7 +43,7 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionIndex:
-    """Unit vectors of M regions: `vectors` [M, D] float32. `places` [M, 3] are row, index and box of each. `num_all` is
+    """Unit vectors of M regions: `vectors` [M, D] float32. `places` [M, 3] are row, frame and box of each. `num_all` is
     about the number of regions of the cache from which these were drawn.
     """
 

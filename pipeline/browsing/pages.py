@@ -128,7 +128,7 @@ def failures(site: Site, request: Request) -> Response:
                       "stages": stages})  # fmt: skip
     table = [
         (key, stage.num_sealed, _codes(stage.status, NOT_RUN), len(stage.failures), len(stage.warnings),
-         Counter(failure.reason for failure in stage.failures.values()))
+         Counter[str](failure.reason for failure in stage.failures.values()))
         for key, stage in clips.stages.items()
     ]  # fmt: skip
     reasons = [reason for reason in REASONS if any(counter[reason] for *_, counter in table)]

@@ -16,15 +16,16 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.browsing import clip_pages, pages
 from kinegraph.pipeline.browsing.catalogue import Catalogue
-from kinegraph.pipeline.browsing.frames import Frames
+from kinegraph.pipeline.browsing.frames import FramePictures
 from kinegraph.pipeline.browsing.guard import TOKEN, Guard
 from kinegraph.pipeline.browsing.neighbours import Neighbours
 from kinegraph.pipeline.browsing.runs import shown_runs
@@ -32,6 +33,7 @@ from kinegraph.pipeline.browsing.site import FOLDER, Site, rendered
 from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand
 from kinegraph.stages.decode.wanted import LATEST_RULES
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.pictures import theme
 
 ADDRESS = "127.0.0.1"
 END_SECONDS = 2  # for answers that are under way when the command is stopped
@@ -47,7 +49,7 @@ PAGES: dict[str, Callable[[Site, Request], Response]] = {
     f"{CLIP}/play": clip_pages.play,
     f"{CLIP}/film": clip_pages.film,
 }
-FILES = {"/browse.css": "text/css", "/browse.js": "text/javascript"}
+FILES = {"browse.css": "text/css", "browse.js": "text/javascript", "browse.svg": "image/svg+xml"}
 log = logging.getLogger("kinegraph")
 
 
@@ -61,7 +63,7 @@ def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path
     at_hand, runs = VideosAtHand(videos), shown_runs(run)
     catalogue = Catalogue(cache)
     rules = int(catalogue.now().cache.manifest["clips"].get("version", LATEST_RULES))
-    frames = Frames(at_hand, folder, rules)
+    frames = FramePictures(at_hand, folder, rules)
     return Site(catalogue=catalogue, frames=frames, neighbours=Neighbours(), runs=runs)
 
 
@@ -70,7 +72,7 @@ def application(site: Site, *, port: int, token: str) -> ASGIApp:
     `token` the secret of its address.
     """
     routes = [Route(path, partial(_answered, site, page)) for path, page in PAGES.items()]
-    routes += [Route(path, partial(_file, FOLDER / path[1:], media_type)) for path, media_type in FILES.items()]
+    routes += [Route(f"/{name}", partial(_file, name, media_type)) for name, media_type in FILES.items()]
     handlers: dict[Any, Any] = {
         HTTPException: partial(_refused, site),
         CacheError: partial(_unreadable, site),
@@ -83,8 +85,9 @@ def _answered(site: Site, page: Callable[[Site, Request], Response], request: Re
     return page(site, request)
 
 
-def _file(path: Path, media_type: str, request: Request) -> Response:
-    return FileResponse(path, media_type=media_type)
+def _file(name: str, media_type: str, request: Request) -> Response:
+    content = (FOLDER / name).read_text(encoding="utf-8")
+    return Response(theme.css() + content if name.endswith(".css") else content, media_type=media_type)
 
 
 def _refused(site: Site, request: Request, error: HTTPException) -> Response:
@@ -98,7 +101,7 @@ def _unreadable(site: Site, request: Request, error: CacheError) -> Response:
 
 def _broken(site: Site, request: Request, error: Exception) -> Response:
     log.error("%s: %s: %s", request.url.path, type(error).__name__, error)
-    words = f"{type(error).__name__}: {error}. This is a fault in kinegraph. The other pages still work."
+    words = f"{type(error).__name__}: {sentence(error)} This is a fault in kinegraph. The other pages still work."
     return rendered("message.html.j2", request, None, 500, title="This page failed", words=words)
 
 

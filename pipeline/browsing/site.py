@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.pipeline.browsing.catalogue import Catalogue, ShownClips
-from kinegraph.pipeline.browsing.frames import Frames
+from kinegraph.pipeline.browsing.frames import FramePictures
 from kinegraph.pipeline.browsing.links import address, whole_number
 from kinegraph.pipeline.browsing.neighbours import Neighbours
 from kinegraph.pipeline.browsing.runs import ShownRun
@@ -26,7 +26,7 @@ class Site:
     """The cache that is browsed, its frames, its runs and the index of its regions."""
 
     catalogue: Catalogue
-    frames: Frames
+    frames: FramePictures
     neighbours: Neighbours
     runs: list[ShownRun]
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Source
+from kinegraph.pipeline.caches.changes import has_changed
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.numbered_images import images_identity
 from kinegraph.stages.decode.opening import on_disk
-from kinegraph.stages.decode.source import source_identity
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.remote.urls import is_url
 
@@ -52,9 +51,6 @@ def change_of(path: str, before: Source | None) -> str:
     """Returns a sentence if the video at `path` is another one than when it was extracted, else "". `before` is the
     identity that the ledger has, or None where the ledger has none. A video at a URL counts as unchanged.
     """
-    if before is None or is_url(path) or before.etag:
+    if before is None or is_url(path) or before.etag or not has_changed(path, before):
         return ""
-    now = images_identity(path) if Path(on_disk(path)).is_dir() else source_identity(path)
-    if now is None or (now.size, now.digest) == (before.size, before.digest):
-        return ""
-    return f"the video has changed since it was extracted: {before.size:,} bytes then, {now.size:,} bytes now"
+    return "the video has changed since it was extracted"

@@ -37,7 +37,7 @@ ANNOTATIONS, IMAGES = "annotations.json", "images"
 QUALITY, DECODE_SECONDS = 90, 600.0
 BOXES, SCORES, COUNT, TRACKS = "proposals/boxes", "proposals/scores", "proposals/count", "tracks/id"
 CATEGORY = {"id": 1, "name": "proposal", "supercategory": ""}
-Entry = dict[str, Any]
+CocoEntry = dict[str, Any]
 
 
 class CocoSize(NamedTuple):
@@ -88,11 +88,10 @@ def export_coco(
     it sets `complete` in manifest.json. Raises ExchangeError for a cache without boxes, if no clip is chosen, if there
     is no room, and if `out` holds anything but such an export. Raises UnknownSplit for a split that does not exist.
     """
-    specs = _specs(source)
+    at_hand, specs = VideosAtHand(videos), _specs(source)
     require_rows(source)
     source.require_labels_of_classes()
-    chosen = _chosen(source, split, rows)
-    at_hand, storage = VideosAtHand(videos), open_storage(out)
+    chosen, storage = _chosen(source, split, rows), open_storage(out)
     storage.sweep()
     limits = {"split": split, "rows": None if rows is None else [rows.start, rows.stop]}
     manifest = manifest_of(source, specs) | {"format": "coco"} | limits
@@ -286,7 +285,7 @@ def _document(
     yield b"]}\n"
 
 
-def _image(clips: SealedClips, row: ClipRow, place: int, image_id: int, video_ids: dict[str, int]) -> Entry:
+def _image(clips: SealedClips, row: ClipRow, place: int, image_id: int, video_ids: dict[str, int]) -> CocoEntry:
     return {
         "id": image_id,
         "file_name": image_name(row.clip_id, place),
@@ -302,7 +301,7 @@ def _image(clips: SealedClips, row: ClipRow, place: int, image_id: int, video_id
     }
 
 
-def _box(values: dict[str, np.ndarray], index: int, box: int) -> Entry:
+def _box(values: dict[str, np.ndarray], index: int, box: int) -> CocoEntry:
     x1, y1, x2, y2 = (float(edge) for edge in values[BOXES][index, box])
     width, height = x2 - x1, y2 - y1
     score = float(values[SCORES][index, box])
@@ -310,9 +309,9 @@ def _box(values: dict[str, np.ndarray], index: int, box: int) -> Entry:
             "score": score, "rank": box}  # fmt: skip
 
 
-def _separated(number: int, entry: Entry) -> bytes:
+def _separated(number: int, entry: CocoEntry) -> bytes:
     return (b"," if number > 1 else b"") + _encoded(entry)
 
 
-def _encoded(entry: Entry) -> bytes:
+def _encoded(entry: CocoEntry) -> bytes:
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass")

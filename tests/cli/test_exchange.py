@@ -84,6 +84,10 @@ def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path
     assert files.exit_code == 0
     assert files.stdout == f"{tmp_path / 'npy'}: 4 files. clips.csv maps rows to clips\n"
     assert "left out, not sealed in proposals yet: 2 videos:\n  right/" in files.stderr
+    frames = kinegraph("export", cache, tmp_path / "coco", "--to", "coco", "--rows", "0:3")
+    assert frames.exit_code == 0
+    assert frames.stdout.startswith(f"{tmp_path / 'coco'}: 12 images of 3 clips with ")
+    assert frames.stderr.startswith("12 images of 3 clips, about ")
     damaged = next((cache / "data.zarr" / "proposals" / "boxes").glob("c.1.*"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = kinegraph("export", cache, tmp_path / "again", "--to", "zarr", "--compression", "lz4")
@@ -98,6 +102,11 @@ def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path
         (["--to", "zarr", "--array", "proposals/count"], "--array proposals/count: goes with --to npy"),
         (["--to", "npy", "--array", "count"], "--array count: "),
         (["--to", "tfrecord"], "--to tfrecord: allowed: zarr, hdf5, npy"),
+        (["--to", "npy", "--split", "train"], "--split train: goes with --to coco alone"),
+        (["--to", "zarr", "--rows", "0:1"], "--rows 0:1: goes with --to coco alone"),
+        (["--to", "coco", "--rows", "4:2"], "--rows 4:2: expected A:B with two whole numbers, A below B"),
+        (["--to", "coco", "--array", "proposals/boxes"], "--array proposals/boxes: goes with --to npy"),
+        (["--to", "coco", "--videos", "nowhere"], "--videos nowhere: no such folder"),
         (["--to", "zarr", "--compression", "gzip"], "--compression gzip: allowed: none, lz4, zstd"),
         ([], "--to"),
     ],

@@ -135,7 +135,7 @@ def test_a_video_that_is_damaged_now(whole: Cache, browsed: Browsed, shared_vide
     (shared_videos.root / "left/v1.mp4").write_bytes(b"no video any more")
     client = browsed(whole)
     page = client.get("/clips/0")
-    assert "Boxes are not drawn: the video has changed since it was extracted" in page.text
+    assert "Boxes are not drawn: the video has changed since it was extracted." in page.text
     assert "/boxes/" not in page.text
     for link in ("/clips/0/middle.webp", "/clips/0/frames/0.webp?every=2"):
         picture = client.get(link)

@@ -14,7 +14,6 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import UnknownSplit
 from kinegraph.pipeline.caches.decoding import decode
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.pipeline.exchange import to_coco
 from kinegraph.pipeline.exchange.to_coco import CocoSize, export_coco
 from tests.caches import rows_of
 from tests.pipeline.conftest import Videos
@@ -47,7 +46,7 @@ def test_boxes_and_frames_are_those_of_the_cache(whole: Cache, tmp_path: Path) -
             kept = boxes[row, index, : count[row, index]]
             np.testing.assert_allclose(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1), kept, atol=1e-4)
             assert [entry["score"] for entry in of_image] == scores[row, index, : count[row, index]].tolist()
-        frames = decode(of_row.path, times=[image["seconds"] for image in mine])[0].pixels  # type: ignore[union-attr]
+        frames = decode(of_row.path, times=[image["seconds"] for image in mine])[0].pixels
         for image, pixels in zip(mine, frames, strict=True):
             stored = np.asarray(Image.open(out / image["file_name"]), np.int16)
             assert np.abs(stored - pixels).mean() < 6
@@ -104,7 +103,7 @@ def test_videos_elsewhere(whole: Cache, tmp_path: Path, video_folder: Path) -> N
 
 
 def test_no_room(whole: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_coco.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(ExchangeError, match=r"need about .* bytes, and 10 are free"):
         export_coco(whole, str(tmp_path / "out"))
     assert not [*tmp_path.rglob("*.jpg")]
