@@ -10,7 +10,7 @@ its start and not its end.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,8 @@ class ArraySpec:
     array, for example `proposals`. `shape` is the shape of one row, and `dtype` the type of its numbers. `dims` are the
     names of the axes of one row. `fill` is the value of rows that are not written yet. `units` are the units of the
     values, such as s. `about` describes the array in words. `frame_step` is the number of sampled frames per step of
-    the time axis, or None for an array without a time axis.
+    the time axis, or None for an array without a time axis. If the steps are not at equal distances, `frame_step` is
+    None, and `frame_index` has the sampled frame of each step, counted from 0.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ArraySpec:
     about: str
     units: str = ""
     frame_step: int | None = None
+    frame_index: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.dims) != len(self.shape):
@@ -82,7 +84,7 @@ class ArraySpec:
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
-        """Returns the attributes of the array: schema version, stage key, description, units and `frame_step`.
+        """Returns the attributes of the array, such as `frame_step`, the description and the units.
 
         The zarr store and the HDF5 store write these attributes beside the array.
         """
@@ -94,13 +96,25 @@ class ArraySpec:
             attributes["units"] = self.units
         if self.frame_step is not None:
             attributes["frame_step"] = self.frame_step
+        if self.frame_index is not None:
+            attributes["frame_index"] = [*self.frame_index]
         return attributes
 
+    def document(self) -> dict[str, object]:
+        """Returns the array as a dict for a JSON document. `frame_index` is left out where it is None."""
+        values = asdict(self) | {"fill": repr(self.fill)}
+        if self.frame_index is None:
+            del values["frame_index"]
+        return values
 
-def frame_dim(frame_step: int) -> str:
+
+def frame_dim(frame_step: int, frame_index: tuple[int, ...] | None = None) -> str:
     """Returns the name of the time axis of an array with one step per `frame_step` sampled frames: `frame` for 1,
-    `frame_by_4` for 4. So axes of different lengths have different names, which xarray needs.
+    `frame_by_4` for 4. If `frame_index` has the sampled frames of 8 steps, it is `frame_spread_8`. So
+    axes of different lengths have different names, which xarray needs.
     """
+    if frame_index is not None:
+        return f"frame_spread_{len(frame_index)}"
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
 
@@ -166,16 +180,19 @@ def feature_arrays(
     frame_step: int,
     store: tuple[str, ...],
     dtype: str,
+    frame_index: tuple[int, ...] | None = None,
 ) -> tuple[ArraySpec, ...]:
     """Returns the specs of the arrays of the tap `tap`, a named layer of `backbone` whose output is stored.
 
     `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store`
     contains `maps`, `pooled` or both, and the result has one spec for each of them. `frame_step` is the number of
-    sampled frames per map, and `dtype` is the stored type. The array for `maps` holds the output (T, C, H, W). The
-    array for `pooled` holds the mean of the output over H and W (T, C).
+    sampled frames per map, and `dtype` is the stored type. If the maps are not at equal distances, `frame_index` has
+    their sampled frames. The array for `maps` holds the output (T, C, H, W). The array for `pooled` holds the mean of
+    the output over H and W (T, C).
     """
     T, C, H, W = shape
-    stage, time = f"features/{backbone}", frame_dim(frame_step)
+    stage, time = f"features/{backbone}", frame_dim(frame_step, frame_index)
+    step = frame_step if frame_index is None else None
     arrays = []
     if "maps" in store:
         dims = (time, f"{tap}_channel", f"{tap}_y", f"{tap}_x")
@@ -188,7 +205,8 @@ def feature_arrays(
                 dims=dims,
                 fill=math.nan,
                 about=f"feature maps of {backbone} at {tap}",
-                frame_step=frame_step,
+                frame_step=step,
+                frame_index=frame_index,
             )
         )
     if "pooled" in store:
@@ -201,7 +219,8 @@ def feature_arrays(
                 dims=(time, f"{tap}_channel"),
                 fill=math.nan,
                 about=f"mean over height and width of {backbone} at {tap}",
-                frame_step=frame_step,
+                frame_step=step,
+                frame_index=frame_index,
             )
         )
     return tuple(arrays)
@@ -310,6 +329,7 @@ def region_arrays(
     frame_step: int,
     dtype: str,
     grid_size: int | None = None,
+    frame_index: tuple[int, ...] | None = None,
 ) -> tuple[ArraySpec, ...]:
     """Returns the ArraySpecs of the region features of the tap `tap` of a backbone. A region feature describes the part
     of a feature map inside the box of a proposal. Every proposal has one vector, and also one grid of vectors if
@@ -317,9 +337,10 @@ def region_arrays(
 
     `backbone` is the name of the backbone's entry, and `dtype` is the type of the features. `shape` is (T, N, D): T
     frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The array of grids has the
-    shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame of the array.
+    shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame of the array. If these
+    are not at equal distances, `frame_index` has the sampled frame of each of them.
     """
-    dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
+    dims = (frame_dim(frame_step, frame_index), "proposal", f"{tap}_channel")
 
     def spec(name: str, bins: tuple[int, ...], about: str) -> ArraySpec:
         return ArraySpec(
@@ -330,7 +351,8 @@ def region_arrays(
             dims=dims + ("bin_y", "bin_x")[: len(bins)],
             fill=math.nan,
             about=f"{backbone} at {tap}, RoIAligned {about}; 0 past proposals/count",
-            frame_step=frame_step,
+            frame_step=frame_step if frame_index is None else None,
+            frame_index=frame_index,
         )
 
     arrays = [spec(tap, (), "and reduced over each proposal")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, ArraySpec, crop_array, status_array
+from kinegraph.cache_schemas.box_frames import box_frames_arrays
 from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
 from kinegraph.cache_schemas.crops import Framing
@@ -353,7 +354,7 @@ class Cache:
     def array(self, name: str) -> ArraySpec:
         """Returns the ArraySpec of the array with the full name `name`.
 
-        Raises CacheError, with the names of the arrays in the cache, for an unknown name.
+        Raises CacheError with the names of all arrays for an unknown name.
         """
         specs = self.readable()
         if name not in specs:
@@ -362,7 +363,8 @@ class Cache:
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
         """Returns name -> ArraySpec of every array that a training can read with `CachedClips`. These are the stored
-        arrays and the crop of each row (`clips/crop`), which is the rectangle of the frame that a network sees.
+        arrays, the crop of each row (`clips/crop`), which is the rectangle of the frame that a network sees, and the
+        arrays of `box_frames_arrays`.
 
         A backbone `entry` that resizes whole frames first sees another rectangle: `clips/crop/<entry>`. A cache without
         the stage `clips`, for example after an import, has no arrays of crops.
@@ -376,7 +378,7 @@ class Cache:
         specs = {spec.name: spec for stage in stages for spec in stage.arrays}
         entries = [stage.key.removeprefix(FEATURES) for stage in stages if _cuts_resized(stage)]
         crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == CLIPS for stage in stages) else []
-        return specs | {crop.name: crop for crop in crops}
+        return specs | {crop.name: crop for crop in crops} | box_frames_arrays(specs)
 
     def framing(self, entry: str) -> Framing:
         """Returns the Framing of the backbone `entry`: how a frame was resized and cut to become the input. Raises

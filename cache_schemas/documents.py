@@ -100,7 +100,8 @@ class ArrayDocument(Document):
     `stage` is the key of the stage that writes the array. `shape` and `dims` are the sizes and the names of the axes of
     one row. `fill` is the value of rows that were not written, as a text (`nan`, `0`, `-1`). `about` describes the
     array in words. `frame_step` is the number of sampled frames per step of the time axis. It is None if the array has
-    no time axis, or if its steps have times of their own.
+    no time axis, or if its steps have times of their own. `frame_index` has the sampled frame of each step if
+    the steps are not at equal distances.
     """
 
     name: ObjectName
@@ -112,6 +113,7 @@ class ArrayDocument(Document):
     about: str
     units: str = ""
     frame_step: Annotated[int, Field(ge=1)] | None = None
+    frame_index: tuple[Count, ...] | None = None
 
     @property
     def spec(self) -> ArraySpec:

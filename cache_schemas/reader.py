@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import crop_array
+from kinegraph.cache_schemas.box_frames import BOX_FRAMES
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import seen_rectangle
@@ -84,7 +85,7 @@ class CachedClips:
 
     `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
     rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. These arrays belong to the stage
-    `clips`.
+    `clips`. So does `clips/box_frames/<array>`, the frame with boxes of each time step of an array.
 
     `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
     or small. Forked processes share the memory. A spawned process reads a copy of its own. The data set may be used in
@@ -359,11 +360,13 @@ class CachedClips:
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Returns the values of the array `name`, [len(rows), ...]. `rows` are row numbers of the cache.
 
-        The rectangles of the crops (`clips/crop...`) come from clips.parquet. All other values are copied from the
-        shards.
+        The rectangles of the crops (`clips/crop...`) come from clips.parquet, and `clips/box_frames/...` from the
+        description of the array. All other values are copied from the shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
+        if name.startswith(BOX_FRAMES):
+            return np.tile(np.array(self.specs[name].frame_index, np.int64), (len(rows), 1))
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
         for start in range(0, len(rows), MAX_OPEN):
             places = [divmod(row, self.cache.shard_clips) for row in rows[start : start + MAX_OPEN].tolist()]

@@ -1,7 +1,7 @@
 """Describes one stage of a cache: its key, its options, its arrays and its fingerprint."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, ArraySpec
@@ -45,7 +45,7 @@ class Stage:
 
     def document(self) -> dict[str, Any]:
         """Returns the stage as a dict, which is written to stages/<key>.json."""
-        arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
+        arrays = [spec.document() for spec in self.arrays]
         upgraded = {"upgraded_from": self.upgraded_from} if self.upgraded_from else {}
         return upgraded | {
             "schema_version": SCHEMA_VERSION,

@@ -11,7 +11,7 @@ from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import framing_of
-from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.backbones.taps import Tap, spread_frames
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
@@ -87,6 +87,16 @@ class Recipe(StageOptions):
         the number of frames.
         """
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
+
+    def frame_index_of(self, name: str, tap: str) -> tuple[int, ...] | None:
+        """Returns the frame of the clip, counted from 0, of each map of the tap `tap` of the backbone `name`. Returns
+        None if neighbouring maps are equally far apart.
+        """
+        known, step = self.tap_of(name, tap), self.frame_step_of(name, tap)
+        num_maps, every = self.clips.num_frames // step, self.backbones[name].every
+        if not known.is_spread:
+            return None
+        return tuple(every * frame for frame in spread_frames(num_maps * known.temporal_stride, num_maps))
 
     def wanted(self, **more: Any) -> Wanted:
         """Describes the frames that a stage needs of each clip. Returns a `Wanted` with the values of the section

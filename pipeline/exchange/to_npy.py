@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
@@ -112,7 +112,7 @@ def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
     how the features were made. Its entry `complete` is False, because no array is written yet.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
-    arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
+    arrays = {spec.name: spec.document() for spec in specs}
     return {
         "kinegraph": version("kinegraph"),
         "complete": False,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
+from kinegraph.cache_schemas.box_frames import BOX_FRAMES
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, Interval
 from kinegraph.cache_schemas.csv_text import csv_text
@@ -212,7 +213,7 @@ class Predictor:
         device = next(self.head.parameters()).device
         with torch.inference_mode():
             clip_graph = self.head.clip_graphs({name: x.to(device) for name, x in batch.items()})[graph]
-        return {step * clip_graph.frame_step: weights for step, weights in enumerate(clip_graph.within_frames[0].cpu())}
+        return {clip_graph.frame(step): weights for step, weights in enumerate(clip_graph.within_frames[0].cpu())}
 
     def _prediction(self, video: str, scored: Sequence["_Scored"]) -> Prediction:
         reasons = [clip.failure for clip in scored if clip.logits is None]
@@ -304,7 +305,9 @@ class Predictor:
         Raises RunError if the head reads an array that no stage of the config makes.
         """
         made = {spec.name: spec.stage for spec in declare(self.config, {}).arrays}
-        stages = {name: made.get(name, CLIPS if name.startswith(CROP) else None) for name in self.head.reads}
+        stages = {
+            name: made.get(name, CLIPS if name.startswith((CROP, BOX_FRAMES)) else None) for name in self.head.reads
+        }
         if lacking := [name for name, stage in stages.items() if stage is None]:
             raise RunError(
                 f"{self.folder} reads {lacking[0]}, which its recipe does not make. It makes {', '.join(made)}."

@@ -14,6 +14,7 @@ import torch
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
 from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
+from kinegraph.stages.backbones.depthwise import CSN, X3D
 from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry, Tokens
 from kinegraph.stages.backbones.inception_i3d import InceptionI3D
 from kinegraph.stages.backbones.inception_v3 import InceptionV3
@@ -22,6 +23,7 @@ from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.resnet2d import ResNet2D
 from kinegraph.stages.backbones.resnet3d import ResNet3D
 from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.backbones.slowfast import SlowFast
 from kinegraph.stages.backbones.sync_cnn import SyncCnn
 from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
@@ -51,6 +53,14 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "r2plus1d_18": lambda: VideoResNet(_torchvision("r2plus1d_18")),
     "r3d_18": lambda: VideoResNet(_torchvision("r3d_18")),
     "mc3_18": lambda: VideoResNet(_torchvision("mc3_18")),
+    "csn_r101": lambda: CSN((3, 4, 23, 3)),
+    "x3d_xs": lambda: X3D((3, 5, 11, 7)),
+    "x3d_s": lambda: X3D((3, 5, 11, 7)),
+    "x3d_m": lambda: X3D((3, 5, 11, 7)),
+    "x3d_l": lambda: X3D((5, 10, 25, 15)),
+    "slowfast_r50_4x16": lambda: SlowFast((3, 4, 6, 3), alpha=8, fusion_frames=5),
+    "slowfast_r50_8x8": lambda: SlowFast((3, 4, 6, 3), alpha=4, fusion_frames=7),
+    "slowfast_r101_8x8": lambda: SlowFast((3, 4, 23, 3), alpha=4, fusion_frames=5),
     "swin3d_t": lambda: VideoSwin(partial(_torchvision, "swin3d_t")),
     "swin3d_s": lambda: VideoSwin(partial(_torchvision, "swin3d_s")),
     "swin3d_b": lambda: VideoSwin(partial(_torchvision, "swin3d_b")),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kinegraph.stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, ModelOptions
 from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.backbones.slowfast_entries import SLOWFAST_ENTRIES
 from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
@@ -279,6 +280,7 @@ _ENTRIES = (
     _resnet18_video("r2plus1d_18", 31_505_325, 40.519),
     _resnet18_video("r3d_18", 33_371_472, 40.697),
     _resnet18_video("mc3_18", 11_695_440, 43.343, time=()),
+    *SLOWFAST_ENTRIES,
     _video_swin("swin3d_t", 96, 28_158_070, 87.764),
     _video_swin("swin3d_s", 96, 49_816_678, 165.682),
     _video_swin("swin3d_b", 128, 88_048_984, 281.333),

@@ -127,7 +127,8 @@ def _arrays(recipe: Recipe, name: str) -> Iterator[ArraySpec]:
     for tap in map(backbone.tap, options.taps):
         shape, step = tap.shape(frames, recipe.size_of(name)), options.every * tap.temporal_stride
         if options.tokens != "class":
-            yield from feature_arrays(name, tap.name, shape, step, options.store, options.storage_dtype)
+            index = recipe.frame_index_of(name, tap.name)
+            yield from feature_arrays(name, tap.name, shape, step, options.store, options.storage_dtype, index)
         if options.tokens != "patch":
             class_step = step if tap.class_token == "frame" else None
             yield class_token_array(name, tap.name, tap.class_shape(frames), class_step)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from kinegraph.cache_schemas.words import counted
 
 Window = tuple[int, int]  # kernel and stride of a layer; layers that keep the size are left out
@@ -23,7 +25,9 @@ class Tap:
     the same for layers that change the number of time steps. `channels` is the number of channels of the maps. The side
     of the input, in px, must be a multiple of `size_multiple`, and its number of frames a multiple of
     `frames_multiple`. A network whose positions are tied to one input takes `only_size` px and `only_frames` frames
-    alone. Without such a limit they are None.
+    alone. Without such a limit they are None. If `is_spread` is true, the maps are those of frames that are spread from
+    the first frame to the last, as `spread_frames` returns them. Otherwise neighbouring maps are `temporal_stride`
+    frames apart.
 
     `class_token` says whether the network has a class token at the tap: one for each map (`frame`), one for the whole
     clip (`clip`), or none (None). A class token has as many channels as a map.
@@ -38,6 +42,7 @@ class Tap:
     only_size: int | None = None
     only_frames: int | None = None
     class_token: Steps | None = None
+    is_spread: bool = False
 
     @property
     def stride(self) -> int:
@@ -48,6 +53,15 @@ class Tap:
     def temporal_stride(self) -> int:
         """Returns the distance between neighbouring maps of a clip, in frames of the input."""
         return prod(stride for _, stride in self.time)
+
+    def frames_of_maps(self, num_maps: int, num_frames: int) -> slice | list[int]:
+        """Returns an index that chooses the frame of each of `num_maps` maps among the `num_frames` frames of a clip.
+        These are the input of the network, or others at equal steps, such as the frames that have boxes.
+        """
+        if not self.is_spread:
+            return slice(0, None, num_frames // num_maps)
+        num_inputs = num_maps * self.temporal_stride
+        return [frame * num_frames // num_inputs for frame in spread_frames(num_inputs, num_maps)]
 
     @property
     def offset_px(self) -> float:
@@ -141,3 +155,16 @@ def taps_of(*levels: Level, size_multiple: int = 1, **limits: Any) -> tuple[Tap,
         multiples: dict[str, Any] = {"size_multiple": size_multiple, "frames_multiple": frames_multiple} | limits
         taps.append(Tap(name=level.name, channels=level.channels, space=space, time=time, **multiples))
     return tuple(taps)
+
+
+def spread_frames(num_frames: int, count: int) -> tuple[int, ...]:
+    """Returns the numbers of `count` frames of a clip, from the first to the last of `num_frames` frames.
+
+    Fractions are dropped, as in SlowFast's code: (0, 4, 8, 13, 17, 22, 26, 31) are 8 of 32 frames. The places are those
+    of torch.linspace in float32, which steps from both ends. So a whole number may lose 1: frame 53 of 160 becomes 52.
+    """
+    step = np.float32(num_frames - 1) / np.float32(max(1, count - 1))
+    steps = np.arange(count, dtype=np.float32)
+    from_end = np.float32(num_frames - 1) - step * steps[::-1]
+    places = np.where(steps < count // 2, step * steps, from_end if count > 1 else 0)
+    return tuple(places.astype(np.int64).tolist())

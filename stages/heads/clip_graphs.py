@@ -6,7 +6,7 @@ weighted sum of the vectors of all nodes j. Row i of the matrix has the weights 
 Shapes: B clips, T time steps, N nodes of a time step, G graphs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,12 +28,18 @@ class ClipGraph:
     the sum for node i of time step t. The weights of a sum add up to 1, or are all 0. Places without a box have the
     weight 0 in all sums, and their own sums are 0. The weight of a node in its own sum is included.
 
-    Time step t belongs to frame t * `frame_step` of the cached boxes. Node i is box i of that frame.
+    Time step t belongs to frame t * `frame_step` of the cached boxes, or to `frames`[t] if there are `frames`. Node i
+    is box i of that frame.
     """
 
     weights: Tensor
     links: Links
     frame_step: int = 1
+    frames: Sequence[int] | None = None
+
+    def frame(self, step: int) -> int:
+        """Returns the number, from 0, of the frame of the cached boxes that a time step belongs to."""
+        return step * self.frame_step if self.frames is None else self.frames[step]
 
     @property
     def matrix(self) -> Tensor:
@@ -52,13 +58,16 @@ class ClipGraph:
         return weights.masked_fill(itself, 0.0)
 
 
-def masked_graph(matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 1) -> ClipGraph:
+def masked_graph(
+    matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 1, frames: Sequence[int] | None = None
+) -> ClipGraph:
     """Returns the ClipGraph with the weights `matrix` [B, T * N, T * N]. Weights of nodes that are false in `valid`
-    bool [B, T, N] become 0. `links` and `frame_step` are as in `ClipGraph`.
+    bool [B, T, N] become 0. `links`, `frame_step` and `frames` are as in `ClipGraph`.
     """
     nodes = valid.flatten(1, 2)
     weights = torch.where(nodes[:, :, None] & nodes[:, None, :], matrix.float(), 0.0)
-    return ClipGraph(weights=weights.view(*valid.shape, *valid.shape[1:]), links=links, frame_step=frame_step)
+    weights = weights.view(*valid.shape, *valid.shape[1:])
+    return ClipGraph(weights=weights, links=links, frame_step=frame_step, frames=frames)
 
 
 class FrameGraphs(nn.Module):

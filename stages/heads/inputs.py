@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
+from kinegraph.cache_schemas.box_frames import BOX_FRAMES
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.heads.head import KINDS, FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.regions.geometry import on_input, overlaps
@@ -184,8 +185,9 @@ class ProposalReader:
 
     `spec` maps the names of the cached arrays to the shapes of one clip. `source` names the backbone, and `features` is
     the name of its array of features. The cache may have boxes for k times as many frames as features. Then every k-th
-    frame of the boxes is read. `num_stored` is the number of boxes that the cache has for a frame. If `top` is set,
-    only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
+    frame of the boxes is read. If the features are not at equal distances in time, `spec` has an array
+    `clips/box_frames/<features>` with the frames to read. `num_stored` is the number of boxes that the cache has for a
+    frame. If `top` is set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
@@ -208,7 +210,18 @@ class ProposalReader:
             raise HeadError(
                 f"num_regions: given {top}, allowed: up to {num_stored}, the boxes of a frame that are cached."
             )
-        self.top, self.reads = top, needed
+        self.box_frames = f"{BOX_FRAMES}/{features}" if f"{BOX_FRAMES}/{features}" in spec else None
+        self.top, self.reads = top, needed if self.box_frames is None else (*needed, self.box_frames)
+
+    def frames(self, batch: Mapping[str, Tensor]) -> list[int] | None:
+        """Returns the frame of the boxes, from 0, that each time step of the features belongs to. Returns None if
+        that is every `step`-th frame.
+        """
+        return None if self.box_frames is None else batch[self.box_frames][0].tolist()
+
+    def _at(self, batch: Mapping[str, Tensor]) -> slice | Tensor:
+        """Returns an index that chooses the frames of the features among those of the boxes."""
+        return slice(None, None, self.step) if self.box_frames is None else batch[self.box_frames][0]
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
         """Returns a mask [B, T, N] bool for the boxes of B clips of T frames. It is true for boxes that exist and that
@@ -217,7 +230,7 @@ class ProposalReader:
         `batch` has the cached arrays that `reads` names. N is `num_stored`, the number of cached boxes of a frame, or
         `top` if that is smaller.
         """
-        count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
+        count = batch[COUNT][:, self._at(batch)]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
         if self.seen == CROP:
             return valid
@@ -231,7 +244,7 @@ class ProposalReader:
         boxes of a frame. `batch` must have `proposals/boxes`.
         """
         is_read = torch.zeros(batch[BOXES].shape[:3], dtype=torch.bool, device=batch[BOXES].device)
-        is_read[:, :: self.step, : self.top] = self.valid(batch, is_read.shape[2])
+        is_read[:, self._at(batch), : self.top] = self.valid(batch, is_read.shape[2])
         return is_read
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -245,12 +258,12 @@ class ProposalReader:
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the part of the cached array `array` that belongs to the boxes that the head reads. The result is [B,
-        T, N, ...] for B clips, T frames and N boxes a frame. The head reads every `step`-th frame and the `top` best
-        boxes of each frame.
+        T, N, ...] for B clips, T frames and N boxes a frame. The head reads the frames of its features and the `top`
+        best boxes of each frame.
 
         `array` is the name of an array with one value for each cached box, such as `tracks/id`. `batch` has this array.
         """
-        return batch[array][:, :: self.step, : self.top]
+        return batch[array][:, self._at(batch), : self.top]
 
 
 class RegionReader:

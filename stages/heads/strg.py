@@ -106,10 +106,11 @@ class Strg(Head):
 
     def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
         regions, _ = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project, self.activate)
-        graphs, step = self.graph.matrices(regions.features, regions), self.read_regions.proposals.step
+        graphs, proposals = self.graph.matrices(regions.features, regions), self.read_regions.proposals
+        frames = proposals.frames(batch)
         links = self.graph_links.items()
         return {
-            name: masked_graph(matrix, regions.valid, kind, step)
+            name: masked_graph(matrix, regions.valid, kind, proposals.step, frames)
             for (name, kind), matrix in zip(links, graphs, strict=True)
         }
 

@@ -30,7 +30,7 @@ def regions_of_clips(
 
     `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are (x1, y1, x2, y2)
     in pixels of the video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t
-    reads the boxes of frame t * T_p / T.
+    reads the boxes of frame t * T_p / T, or of the frame that `Tap.frames_of_maps` names.
 
     `places` [2, n] int64 says which n of the boxes are valid. Row 0 has the numbers of their maps, from 0 to B * T - 1.
     Row 1 has their indexes among the N boxes. If `places` is None, it is computed from `count`.
@@ -38,9 +38,9 @@ def regions_of_clips(
     `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) in pixels of the video. The network saw it as a square of
     `input_size` px, mirrored if x1 > x2.
     """
-    step = boxes.shape[1] // maps.shape[1]
-    projected = on_input(boxes[:, ::step].double(), seen[:, None, None], input_size).float() - tap.offset_px
-    valid = torch.arange(boxes.shape[2], device=count.device) < count[:, ::step, None]
+    at = tap.frames_of_maps(maps.shape[1], boxes.shape[1])
+    projected = on_input(boxes[:, at].double(), seen[:, None, None], input_size).float() - tap.offset_px
+    valid = torch.arange(boxes.shape[2], device=count.device) < count[:, at, None]
     flat = region_features(
         maps.flatten(0, 1),
         projected.flatten(0, 1),

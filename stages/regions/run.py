@@ -41,7 +41,8 @@ class RegionRunner:
             of_clip = all_boxes[at], all_counts[at], all_seen[at]
             for tap in self.taps:
                 maps = batch.upload(batch.read(f"{self.maps_of}/{tap.name}", slot))[None]
-                places = batch.upload(_places(count[clip], maps.shape[1], boxes.shape[2]))
+                frames = tap.frames_of_maps(maps.shape[1], boxes.shape[1])
+                places = batch.upload(_places(count[clip, frames], boxes.shape[2]))
                 regions = regions_of_clips(maps, *of_clip, self.framing.size, tap, self.options, places)
                 self._keep(tap, regions, slot, batch)
 
@@ -52,14 +53,11 @@ class RegionRunner:
             batch.write(f"{array}_grid", [slot], regions.grid.to(dtype))
 
 
-def _places(count: np.ndarray, num_maps: int, num_boxes: int) -> np.ndarray:
+def _places(count: np.ndarray, num_boxes: int) -> np.ndarray:
     """Returns where the valid boxes of a clip belong, int64 [2, n] for n valid boxes. Row 0 has the index of the map of
     each box, row 1 the number of the box in its frame.
 
-    `count` [frames] is the number of valid boxes of each frame with proposals, at most `num_boxes`. If there are more
-    frames than the `num_maps` maps, map i has the boxes of frame i * (frames / maps). The boxes of frames in between
-    are not used.
+    `count` [maps] is the number of valid boxes of the frame of each map, at most `num_boxes`.
     """
-    step = len(count) // num_maps
     # found on the host, because a GPU would be waited for
-    return np.stack((np.arange(num_boxes) < count[::step, None]).nonzero())
+    return np.stack((np.arange(num_boxes) < count[:, None]).nonzero())

@@ -4,6 +4,7 @@ Imports no torch.
 """
 
 from collections.abc import Mapping
+from math import gcd
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.arrays import ArraySpec, region_arrays
@@ -37,7 +38,8 @@ class Regions(StageKind):
             step = recipe.frame_step_of(name, tap)
             shape = (recipe.clips.num_frames // step, proposals.top, recipe.tap_of(name, tap).channels)
             grid_size = options.size if options.grid else None
-            arrays += region_arrays(name, tap, shape, step, options.storage_dtype, grid_size)
+            frames = recipe.frame_index_of(name, tap)
+            arrays += region_arrays(name, tap, shape, step, options.storage_dtype, grid_size, frames)
         reads = {read: declared[read].fingerprint for read in (f"{FEATURES}{name}", Proposals.kind)}
         recorded = options.recorded() | {"version": VERSION, "reads": reads}
         return Stage(key=key, options=recorded, arrays=tuple(arrays))
@@ -55,6 +57,7 @@ class Regions(StageKind):
                 step = recipe.frame_step_of(name, tap)
                 allowed = f"multiples of {step}, for regions of {name}/{tap}"
                 need(frames % step == 0, "clips.num_frames", frames, allowed)
+                step = gcd(*(recipe.frame_index_of(name, tap) or [step]))
                 allowed = f"a divisor of {step}, so that {name}/{tap} has boxes"
                 need(step % every == 0, "proposals.every", every, allowed)
 

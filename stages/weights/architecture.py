@@ -9,7 +9,7 @@ from torch import Tensor
 # Blocks of each stage -> depth. The depth of (3, 4, 6, 3) is that of basic blocks.
 DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101}
 # Frames that the first convolutions of stem, res2 and res4 span -> name.
-FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly", (5, 3, 3): "I3D"}
+FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly", (5, 3, 3): "I3D", (3, 1, 1): "CSN"}
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:

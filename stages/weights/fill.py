@@ -87,7 +87,7 @@ def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]
     theirs = state["conv1.weight"].shape
     if len(theirs) == 4:
         return ["its kernels have no time axis; weights of images are given one by `inflate:` before their name"]
-    if theirs[2] != ours[2]:
+    if len(theirs) == 5 and theirs[2] != ours[2]:
         return [f"its first convolution spans {counted(theirs[2], 'frame')}, that of this network {ours[2]}"]
     return []
 

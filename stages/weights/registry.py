@@ -37,6 +37,10 @@ _NONLOCAL_NET = _POOLED | {"pool1_padding": 0}
 _NONLOCAL_NET_LONG = _NONLOCAL_NET | {"stem_time_stride": 2, "pool1_time_stride": 2}
 _GROUPED: _Geometry = {"res3_attention_frames": 4}
 
+# Licences of files.
+_SLOWFAST = "Apache-2.0 (SlowFast), trained on Kinetics-400"
+_PYTORCHVIDEO = "Apache-2.0 (PyTorchVideo), trained on Kinetics-400"
+
 # Frames per second of the videos (Kinetics: nominally) for which "8 x 8" means 8 frames, 8 apart.
 _KINETICS_FPS, _CHARADES_FPS = 30, 24
 
@@ -83,7 +87,13 @@ def _mvit(file_name: str) -> WeightSource:
 
 
 def _kinetics(
-    url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
+    url: str,
+    licence: str,
+    num_frames: int,
+    step: int,
+    geometry: _Geometry,
+    resize: Resize | None = "torch",
+    size: int = 256,
 ) -> WeightSource:
     """Returns the WeightSource of a file of weights that Facebook published for Kinetics-400, a data set of videos of
     400 classes.
@@ -91,7 +101,7 @@ def _kinetics(
     `url` is the path of the file on dl.fbaipublicfiles.com, and `licence` its licence in words. The network was trained
     and tested on clips of `num_frames` frames, which are every `step`-th frame of the video. `geometry` has the options
     of the network that the shapes of its weights do not show. `resize` says how frames were resized in the test, and is
-    None if this is unknown.
+    None if this is unknown. `size` is the short side of the frames and the side of the crops in the test, in px.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
@@ -99,22 +109,45 @@ def _kinetics(
         licence=licence,
         pixels=_KINETICS,
         sampling=Sampling(num_frames=num_frames, fps=_KINETICS_FPS / step),
-        short_side_px=256,
-        crop_px=256,
+        short_side_px=size,
+        crop_px=size,
         resize=resize,
         classes=400,
         geometry=geometry,
     )
 
 
+def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool = True) -> dict[str, WeightSource]:
+    """Returns the WeightSources of SlowFast networks with two pathways, by name. `frames_and_step` are those of the
+    slow pathway, as in the names of files. The fast pathway of all of them takes 32 frames, every second of the video.
+    """
+    file, own = f"SLOWFAST_{frames_and_step}_R{depth}", "pyslowfast/model_zoo/kinetics400"
+    url = f"pytorchvideo/model_zoo/kinetics/{file}.pyth"
+    named = {f"pytorchvideo_{frames_and_step}": _kinetics(url, _PYTORCHVIDEO, 32, 2, {})}
+    if slowfasts_own:
+        named[f"slowfast_{frames_and_step}"] = _kinetics(f"{own}/{file}.pkl", _SLOWFAST, 32, 2, {})
+    return named
+
+
+def _x3d(letters: str, num_frames: int, step: int, size: int) -> dict[str, WeightSource]:
+    """Returns the WeightSources of the X3D `letters` (such as XS), by name. `size` is the side of the crops, in px."""
+    urls = {
+        "pytorchvideo": (f"pytorchvideo/model_zoo/kinetics/X3D_{letters}.pyth", _PYTORCHVIDEO),
+        "slowfast": (f"pyslowfast/x3d_models/x3d_{letters.lower()}.pyth", _SLOWFAST),
+    }
+    return {
+        f"{name}_{num_frames}x{step}": _kinetics(*file, num_frames, step, {}, size=size) for name, file in urls.items()
+    }
+
+
 def _slowfast(name: str, num_frames: int, step: int, geometry: _Geometry) -> WeightSource:
     url = f"pyslowfast/model_zoo/kinetics400/{name}_{num_frames}x{step}_R50.pkl"
-    return _kinetics(url, "Apache-2.0 (SlowFast), trained on Kinetics-400", num_frames, step, geometry)
+    return _kinetics(url, _SLOWFAST, num_frames, step, geometry)
 
 
-def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) -> WeightSource:
-    url = f"pytorchvideo/model_zoo/kinetics/{name}_{num_frames}x{step}_R50.pyth"
-    return _kinetics(url, "Apache-2.0 (PyTorchVideo), trained on Kinetics-400", num_frames, step, geometry)
+def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry, depth: int = 50) -> WeightSource:
+    url = f"pytorchvideo/model_zoo/kinetics/{name}_{num_frames}x{step}_R{depth}.pyth"
+    return _kinetics(url, _PYTORCHVIDEO, num_frames, step, geometry)
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
@@ -255,6 +288,14 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "slowfast_4x16": _slowfast("SLOWONLY", 4, 16, _UNPOOLED),
         "slowfast_8x8": _slowfast("SLOWONLY", 8, 8, _UNPOOLED),
     },
+    "csn_r101": {"pytorchvideo_32x2": _pytorchvideo("CSN", 32, 2, {}, depth=101)},
+    "x3d_xs": _x3d("XS", 4, 12, 182),
+    "x3d_s": _x3d("S", 13, 6, 182),
+    "x3d_m": _x3d("M", 16, 5, 256),
+    "x3d_l": _x3d("L", 16, 5, 356),
+    "slowfast_r50_4x16": _two_pathways("4x16"),
+    "slowfast_r50_8x8": _two_pathways("8x8"),
+    "slowfast_r101_8x8": _two_pathways("8x8", 101, slowfasts_own=False),
     "s3d": {
         "kinetics400_v1": _torchvision(
             "s3d-d76dad2f.pth", _TORCHVISION_VIDEO, 256, 224, Sampling(num_frames=128, fps=15)

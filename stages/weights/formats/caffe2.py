@@ -8,9 +8,8 @@ import re
 
 import torch
 
-from kinegraph.stages.weights.formats.format import Format, Pair, State
+from kinegraph.stages.weights.formats.format import NORM_EPS, Format, Pair, State
 
-NORM_EPS = 1e-5
 NORM_SHIFT = re.compile(r"((?:.+\.)?(?:bn\d|downsample\.1|norm))\.bias")
 
 _BLOCK, _THEIRS = "res{stage}.{block}", "res{stage}_{block}"
@@ -37,11 +36,35 @@ NORMS = {
 }
 CONVOLUTION_LEAVES = {"weight": "w", "bias": "b"}
 NORM_LEAVES = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+# The layers that join the pathways of SlowFast. Their names have the last block of a stage: res4 has 6 blocks in a
+# ResNet-50 and 23 in a ResNet-101.
+FUSIONS = (
+    ("fuse1", "t_pool1_subsample"),
+    *(
+        (f"fuse{stage}", f"t_res{stage}_{last}_branch2c_bn_subsample")
+        for stage, last in ((2, 2), (3, 3), (4, 5), (4, 22))
+    ),
+)
 
 
-def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
+def _pairs(ours_before: str = "", theirs_before: str = "") -> tuple[Pair, ...]:
+    """Returns the pairs of one pathway. The two texts stand before kinegraph's names and before those in the file."""
     return tuple(
-        (f"{ours}.{leaf}", f"{theirs}_{letters}") for ours, theirs in layers.items() for leaf, letters in leaves.items()
+        (f"{ours_before}{ours}.{leaf}", f"{theirs_before}{theirs}_{letters}")
+        for layers, leaves in ((CONVOLUTIONS, CONVOLUTION_LEAVES), (NORMS, NORM_LEAVES))
+        for ours, theirs in layers.items()
+        for leaf, letters in leaves.items()
+    )
+
+
+def _fusion_pairs() -> tuple[Pair, ...]:
+    return tuple(
+        pair
+        for ours, theirs in FUSIONS
+        for pair in (
+            (f"{ours}.conv.weight", f"{theirs}_w"),
+            *((f"{ours}.bn.{leaf}", f"{theirs}_bn_{letters}") for leaf, letters in NORM_LEAVES.items()),
+        )
     )
 
 
@@ -78,14 +101,21 @@ def _with_norms_after_attention(state: State) -> State:
     return complete
 
 
+IGNORED = {
+    r".+_momentum": "state of the optimiser",
+    r"lr|model_iter": "state of the training",
+    r"pred_[wb]": "classifier",
+}
 CAFFE2 = Format(
     name="Caffe2's names",
     sign=r"res2_0_branch2a_w",
-    pairs=_pairs(CONVOLUTIONS, CONVOLUTION_LEAVES) + _pairs(NORMS, NORM_LEAVES),
-    ignored={
-        r".+_momentum": "state of the optimiser",
-        r"lr|model_iter": "state of the training",
-        r"pred_[wb]": "classifier",
-    },
+    pairs=_pairs(),
+    ignored=IGNORED,
     adapt=_with_statistics,
+)
+TWO_PATHWAYS = Format(
+    name="Caffe2's names, with two pathways",
+    sign=r"t_conv1_w",
+    pairs=_fusion_pairs() + _pairs("slow.") + _pairs("fast.", "t_"),
+    ignored=IGNORED,
 )

@@ -4,14 +4,26 @@ format.
 
 from dataclasses import dataclass
 
-from kinegraph.stages.weights.formats.caffe2 import CAFFE2
+from kinegraph.stages.weights.formats import caffe2, pytorchvideo, slowfast
 from kinegraph.stages.weights.formats.format import Format, State
 from kinegraph.stages.weights.formats.inception_i3d import KINETICS_I3D, PYTORCH_I3D
-from kinegraph.stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
-from kinegraph.stages.weights.formats.slowfast import SLOWFAST
 from kinegraph.stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
 
-FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION, PYTORCH_I3D, KINETICS_I3D)
+FORMATS = (  # the first whose sign a file has; a file with two pathways has the signs of one pathway too
+    slowfast.TWO_PATHWAYS,
+    caffe2.TWO_PATHWAYS,
+    pytorchvideo.TWO_PATHWAYS,
+    slowfast.SLOWFAST,
+    caffe2.CAFFE2,
+    pytorchvideo.X3D,
+    pytorchvideo.POOLED,
+    pytorchvideo.UNPOOLED,
+    TSM,
+    TSN,
+    BN_INCEPTION,
+    PYTORCH_I3D,
+    KINETICS_I3D,
+)
 
 PLAIN = Format(
     name="torchvision's names, our own, or those of no known format",

@@ -12,6 +12,7 @@ from torch import Tensor
 State = dict[str, Tensor]
 Pair = tuple[str, str]
 
+NORM_EPS = 1e-5  # of the batch norms of all these networks, unless their own module says otherwise
 FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 
 

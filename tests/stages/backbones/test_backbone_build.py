@@ -26,6 +26,8 @@ NETWORKS = [
     "slowonly_r50",
     "s3d",
     "inception_i3d",
+    "x3d_s",
+    "slowfast_r50_8x8",
     "r2plus1d_18",
     "swin3d_t",
     "tiny_i3d",
@@ -99,7 +101,7 @@ def whole(request: pytest.FixtureRequest) -> tuple[str, Backbone]:
     return request.param, build_backbone(request.param, "random:0", [tap.name for tap in entry(request.param).taps])
 
 
-@pytest.mark.parametrize("whole", [*NETWORKS, "resnet101", "i3d_r101"], indirect=True, scope="module")
+@pytest.mark.parametrize("whole", [*NETWORKS, "resnet101", "i3d_r101", "csn_r101"], indirect=True, scope="module")
 @torch.inference_mode()
 def test_random_weights_keep_activations_near_one(whole: tuple[str, Backbone]) -> None:
     model, network = whole

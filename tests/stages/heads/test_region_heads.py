@@ -276,3 +276,35 @@ def test_boxes_that_are_shown_are_those_that_change_the_logits(name: str, spec: 
 
 def test_heads_without_boxes_say_so(spec: Spec) -> None:
     assert [build_head(name, spec, 3, **options).reads_boxes for name, options in FRAME_HEADS] == [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("strg", {"dim": 8, "graphs": "joint"}),
+        ("strg", {"dim": 8, "regions_from": "maps"}),
+        ("proposal_pool", {"hidden": 8, "over": "tracks"}),
+    ],
+)
+def test_boxes_are_those_of_the_frames_of_the_features(
+    name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch
+) -> None:
+    """Features of 5 of 15 frames, not at equal steps: the head computes as on the boxes of these frames alone."""
+    frames = [0, 3, 7, 10, 14]
+    batch = make_batch()
+    stretched = dict(batch)
+    for array in ("proposals/boxes", "proposals/count", "tracks/id"):
+        stretched[array] = torch.full_like(batch[array][:, :1], -1).repeat_interleave(15, 1)
+        stretched[array][:, frames] = batch[array]
+    for array in ("regions/i3d/res5", "features/i3d/res5"):
+        stretched[f"clips/box_frames/{array}"] = torch.tensor([frames] * len(batch[array]))
+    wider = {array: x.shape[1:] for array, x in stretched.items()}
+    head, on_all = (_trained_looking(build_head(name, each, 3, **options)) for each in (spec, wider))
+    on_all.load_state_dict(head.state_dict())
+    assert len({*on_all.reads} - {*head.reads}) == 1
+    assert torch.equal(on_all(stretched), head(batch))
+    is_read = on_all.boxes_read(stretched)
+    assert is_read[:, frames].all()
+    assert is_read.sum() == batch["tracks/id"].numel()
+    for graph in on_all.clip_graphs(stretched).values():
+        assert [graph.frame(step) for step in range(5)] == frames

@@ -1,14 +1,18 @@
 """Networks that pytorchvideo itself builds, read from its state dicts: the same maps at every tap."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
 
 # Their model, ours, and the numbers of the blocks after which our taps sit.
 CASES = [
@@ -22,8 +26,8 @@ CASES = [
 def hub() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pytorchvideo.models.hub import resnet
-    return resnet
+        from pytorchvideo.models import hub, slowfast
+    return SimpleNamespace(**vars(hub), create_slowfast=slowfast.create_slowfast)
 
 
 def randomise(network: nn.Module) -> None:
@@ -59,3 +63,62 @@ def test_every_tap_equals_pytorchvideos(tmp_path: Path, hub: Any, model: str, ou
                 compared.append(x.std().item())
     assert len(compared) == 5
     assert min(compared) > 0.01
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert [*found] == [*expected]
+    for tap, x in expected.items():
+        assert x.std() > 0.005, tap
+        error = (found[tap] - x) / x.std()
+        assert error.square().mean().sqrt() < 1e-5, tap
+        assert error.abs().max() < 5e-5, tap
+
+
+def built(path: Path, build: Callable[..., nn.Module], model: str, **options: Any) -> tuple[nn.Module, Backbone]:
+    """pytorchvideo's network with random weights, and ours with all its taps, read from the other's file."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = build(**options).eval()
+    randomise(theirs)
+    torch.save({"model_state": theirs.state_dict()}, path)
+    return theirs, build_backbone(model, str(path), [tap.name for tap in entry(model).taps])
+
+
+@pytest.mark.parametrize(("model", "shape"), [("csn_r101", (8, 64, 64)), ("x3d_s", (5, 64, 50))])
+@torch.inference_mode()
+def test_depthwise_networks_are_pytorchvideos(
+    tmp_path: Path, hub: Any, model: str, shape: tuple[int, int, int]
+) -> None:
+    theirs, ours = built(tmp_path / "file.pyth", getattr(hub, model), model)
+    x = clips = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(2))
+    expected = {}
+    blocks: Any = theirs.blocks
+    for block, tap in zip(blocks, ["stem", "res2", "res3", "res4", "res5"], strict=False):
+        expected[tap] = x = block(x)
+    if model == "x3d_s":
+        pool = blocks[5].pool
+        expected["conv5"] = pool.pre_act(pool.pre_norm(pool.pre_conv(x)))
+    assert_close(ours(clips), expected)
+
+
+@pytest.mark.parametrize(("model", "alpha", "kernel"), [("slowfast_r50_4x16", 8, 5), ("slowfast_r50_8x8", 4, 7)])
+@torch.inference_mode()
+def test_both_pathways_of_slowfast_are_pytorchvideos(
+    tmp_path: Path, hub: Any, model: str, alpha: int, kernel: int
+) -> None:
+    """Slow frames by the rule of SlowFast's datasets; a tap is what stands before the fusion."""
+    options = {"slowfast_fusion_conv_kernel_size": (kernel, 1, 1), "slowfast_fusion_conv_stride": (alpha, 1, 1)}
+    theirs, ours = built(tmp_path / "file.pyth", hub.create_slowfast, model, **options)
+    fast = torch.randn(1, 3, 16, 64, 64, generator=torch.Generator().manual_seed(2))
+    expected: dict[str, Tensor] = {}
+    blocks: Any = theirs.blocks
+    for block, part in zip(blocks, ["stem", "res2", "res3", "res4", "res5"], strict=False):
+        for pathway, module in zip(("slow", "fast"), block.multipathway_blocks, strict=True):
+            module.register_forward_hook(
+                lambda module, args, out, tap=f"{pathway}_{part}": expected.__setitem__(tap, out.clone())
+            )
+    slow = fast.index_select(2, torch.linspace(0, 15, 16 // alpha).long())
+    x = [slow, fast]
+    for block in blocks[:5]:
+        x = block(x)
+    assert_close(ours(fast), expected)
