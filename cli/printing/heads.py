@@ -128,6 +128,24 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
     }
     for line in listed([*incomplete]):
         note(line)
+    for line in listed([_choice(run) for _, run in runs if run.candidate is not None and len(run.of_candidates) > 1]):
+        note(line)
+
+
+def _choice(run: "RunResults") -> str:
+    """Returns a sentence about the candidate that validation chose in `run`, and about the scores of the others."""
+    values = {name: value for name, value in run.of_candidates.items() if value is not None}
+    others = [value for name, value in values.items() if name != run.candidate]
+    parts = [f"{run.metric} {values[str(run.candidate)]:.3f}"]
+    if others:
+        parts.append(f"the others {min(others):.3f} to {max(others):.3f}")
+    if diverged := len(run.of_candidates) - len(values):
+        parts.append(f"{diverged} diverged")
+    split = run.recipe.val_split
+    return (
+        f"{run.name} seed {run.seed}: {split} chose {run.candidate}, of {len(run.of_candidates)} candidates "
+        f"({', '.join(parts)})"
+    )
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,6 +20,7 @@ from kinegraph.pipeline.machine.versions import versions
 from kinegraph.pipeline.training.kept_runs import trained_on
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts
 from kinegraph.pipeline.wanted_run import RunPlace
+from kinegraph.stages.heads.candidates import Candidate, candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
 from kinegraph.stages.training.checkpoint import CODE_FILE, RunError
@@ -97,10 +98,26 @@ def run_training(
             log_scalars(record)
             on_epoch(place, record)
 
-        return train(
+        offered = candidates_of(head)
+        result = train(
             head, clips, val_clips, options, device=device, on_epoch=heard, on_step=partial(on_step, place),
             state_file=folder / STATE_FILE,
         )  # fmt: skip
+        if together.rank() == 0:
+            _tell_of_edge(place, offered, result)
+        return result
+
+
+def _tell_of_edge(place: RunPlace, offered: Sequence[Candidate], result: TrainResult) -> None:
+    """Logs a sentence if validation chose the lowest or the highest learning rate of the candidates `offered`."""
+    rates = [candidate.learning_rate for candidate in offered]
+    chosen = next((candidate.learning_rate for candidate in offered if candidate.name == result.candidate), None)
+    for edge, further, extreme in (("highest", "higher", max), ("lowest", "lower", min)):
+        if len({*rates}) > 1 and chosen == extreme(rates):
+            log.warning(
+                "%s: validation chose the %s learning rate of the candidates, %g. Add %s ones to `learning_rates`.",
+                place.title, edge, chosen, further,
+            )  # fmt: skip
 
 
 def unlogged(record: EpochRecord) -> None:
@@ -147,6 +164,8 @@ def results_of(
         history=[asdict(record) for record in result.history],
         scores=validated,
         counts=counts,
+        candidate=result.candidate,
+        of_candidates=result.of_candidates,
     )
 
 

@@ -67,6 +67,10 @@ class RunResults(BaseModel):
 
     `history` has a record per epoch, of which the best is `best_epoch`. `cache` and `cache_fingerprint` say on which
     features the run was trained. `environment` has the versions of packages, the device and the number of threads.
+
+    `candidate` is the name of the candidate that validation chose, or None for a head without candidates. A candidate
+    is a set of weights with its own learning rate and weight decay. `of_candidates` maps the name of each candidate to
+    its best validation metric, or to None if it diverged.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -89,6 +93,8 @@ class RunResults(BaseModel):
     history: list[dict[str, Any]]
     scores: dict[str, dict[str, float]]
     counts: dict[str, SplitCounts] = Field(default_factory=dict)
+    candidate: str | None = None
+    of_candidates: dict[str, float | None] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Returns a dict of all values that the scores depend on, except the seed.

@@ -10,6 +10,7 @@ from kinegraph.cache_schemas.reader import features_fingerprint, features_option
 from kinegraph.cache_schemas.words import few_of
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head
+from kinegraph.stages.heads.candidates import candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.checkpoint import RunRecord, load_head, load_record, require_same_features
 from kinegraph.stages.training.options import TrainOptions
@@ -38,9 +39,15 @@ def start_from(head: Head, folder: Path, cache: Cache) -> None:
     If the classes of `cache` are not those of the run, the layers whose shape depends on the number of classes keep
     their fresh weights. A line in the log names them.
 
-    Raises UsageError if the run has another head, or a head with other options. Raises RunNotFound or RunError if the
+    Raises UsageError if the run has another head, or a head with other options, and if `head` has several candidates.
+    Raises RunNotFound or RunError if the
     run cannot be read, or if its features were made with other options than those of `cache`.
     """
+    if len(candidates_of(head)) > 1:
+        raise UsageError(
+            f"train.start_from: {head.name} has several candidates, which start from equal fresh weights. Leave the "
+            "key out, or give one number in `learning_rates` and in `weight_decays`."
+        )
     record = load_record(folder)
     if record.head != head.name:
         raise UsageError(f"train.start_from: {folder} has the head {record.head}, and this run trains {head.name}.")

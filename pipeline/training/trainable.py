@@ -17,19 +17,23 @@ from kinegraph.pipeline.training.samples import require_sequences
 from kinegraph.pipeline.training.tails import require_whole_maps, with_tail_of
 from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.heads.build import build_head, rebuild_head
+from kinegraph.stages.heads.candidates import candidates_of
 from kinegraph.stages.heads.head import Head, HeadError, Spec, spec_of_videos
 from kinegraph.stages.heads.own import OwnHead
 from kinegraph.stages.heads.tail import parse_tail, tail_source
 from kinegraph.stages.training import together
+from kinegraph.stages.training.candidates import require_choice
 from kinegraph.stages.training.options import TrainOptions
 
+USUAL = TrainOptions()
 log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
     """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights.
 
-    Raises ConfigError if the cache has no labels or the options contradict each other. Raises CacheMismatch if the
+    Raises ConfigError if the cache has no labels or the options contradict each other, and UsageError if nothing can
+    choose one of a head's candidates. Raises CacheMismatch if the
     cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
     built on the arrays of the cache. With `overwrite`, which discards old runs, raises CacheError also if the cache has
     no clip in the training or validation split of a run.
@@ -56,6 +60,13 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
             head = build_for(cache, options, run.code)
         except HeadError as error:
             raise HeadError(f"{run.name}: {_in_view_of(config, cache, run, error)}") from error
+        require_choice(head, options)
+        unused = [key for key in ("learning_rate", "weight_decay") if getattr(options, key) != getattr(USUAL, key)]
+        if candidates_of(head) and unused and together.rank() == 0:
+            log.warning(
+                "%s: train.%s: no effect, because the options `learning_rates` and `weight_decays` of %s hold",
+                run.name, " and train.".join(unused), head.name,
+            )  # fmt: skip
         reads.update(head.reads)
         for split in (options.train_split, options.val_split):
             if overwrite and split is not None:

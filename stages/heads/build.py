@@ -5,11 +5,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from kinegraph.stages.heads.atr import Atr
+from kinegraph.stages.heads.attentive_probe import AttentiveProbe
 from kinegraph.stages.heads.avg_pool import AvgPool
+from kinegraph.stages.heads.candidates import CandidateHead
 from kinegraph.stages.heads.conv3d import Conv3dHead
 from kinegraph.stages.heads.conv_lstm import ConvLstm
 from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions, are_videos
 from kinegraph.stages.heads.inputs import TapMissing
+from kinegraph.stages.heads.linear_probe import LinearProbe
 from kinegraph.stages.heads.lstm import Lstm
 from kinegraph.stages.heads.mlp import Mlp
 from kinegraph.stages.heads.non_local import NonLocalHead
@@ -38,6 +41,8 @@ HEADS: dict[str, type[Head]] = {
     "rstg": Rstg,
     "st_sgn": StSgn,
     "relation_matrix": RelationMatrix,
+    "linear_probe": LinearProbe,
+    "attentive_probe": AttentiveProbe,
 }
 
 
@@ -83,6 +88,8 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
     tail_options, others = parse_tail(options), {key: value for key, value in options.items() if key != "tail"}
     if tail_options is None:
         return _plain(name, spec, num_classes, others)
+    if issubclass(_class_of(name), CandidateHead):
+        raise HeadError(f"tail: allowed: none with {name}, because all its candidates would train one tail together.")
     tail = build_tail(spec, tail_options, make)
     try:
         head = _plain(name, spec_above(spec, tail), num_classes, others)
@@ -95,12 +102,15 @@ def _require_sequences(name: str | OwnHead, options: dict[str, Any]) -> None:
     """Raises HeadError if the head `name` with `options` cannot read the windows of a whole video as one sequence."""
     if options.get("tail") is not None:
         raise HeadError("tail: allowed: none with train.over: videos, because a tail reads maps of frames.")
-    kind = HEADS[name] if isinstance(name, str) else name.head_class()
-    if not kind.reads_sequences:
+    if not _class_of(name).reads_sequences:
         told = f"Head {name} reads clips of one length, not whole videos of any length (train.over: videos)."
         able = [other for other, of_other in HEADS.items() if of_other.reads_sequences]
         own = " A head of your own can if its class says `reads_sequences = True`." if isinstance(name, OwnHead) else ""
         raise HeadError(f"{told} These heads read videos: {', '.join(able)}.{own}")
+
+
+def _class_of(name: str | OwnHead) -> type[Head]:
+    return HEADS[name] if isinstance(name, str) else name.head_class()
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:

@@ -50,6 +50,8 @@ _I3D = _tap("i3d", "res5", 16, 2048, 14)
 _REGIONS = {"regions/i3d/res5": (16, 50, 2048), "proposals/boxes": (16, 50, 4), "proposals/count": (16,)}
 _RESNET50 = _tap("resnet50", "res5", 8, 2048, 7)
 _DIGITS = _tap("small", "last", 10, 512, 6)
+_VJEPA2_L = _tap("vjepa2", "norm", 8, 1024, 16)
+_ONE_CANDIDATE = {"learning_rates": (1e-3,), "weight_decays": (0.01,)}
 _CHARADES, _SOMETHING, _SYNC_MNIST = 157, 174, 46
 
 SIZES = (
@@ -135,6 +137,22 @@ SIZES = (
         published="35.1 M and 168 GMACs for I3D with five blocks, two in res3 and three in res4 (28.0, 153 without): "
         "`kinegraph models` counts 35.4 and 220.9",
     ),
+    PaperSize(
+        head="linear_probe",
+        about="V-JEPA 2 L, 16 frames, one candidate, Something-Something",
+        spec=_VJEPA2_L,
+        num_classes=_SOMETHING,
+        options=_ONE_CANDIDATE,
+    ),
+    PaperSize(
+        head="attentive_probe",
+        about="V-JEPA 2 L, 16 frames, one candidate of 20, Something-Something",
+        spec=_VJEPA2_L,
+        num_classes=_SOMETHING,
+        options=_ONE_CANDIDATE,
+        published="no figure in the paper; the classifier of the package transformers has 49.5 M and 107.3 GMACs more "
+        "than its encoder and predictor",
+    ),
 )
 
 
@@ -149,7 +167,8 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
     with torch.device(device), torch.random.fork_rng([]):
         head = build_head(size.head, size.spec, size.num_classes, **size.options).eval()
         batch = clips_of(size, head.reads, 1)
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        # in inference mode the counter fails at a layer whose input is a parameter
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
             head(batch)
     num_params = sum(parameter.numel() for parameter in head.parameters())
     return num_params, counter.get_total_flops() / 2e9, head.reads

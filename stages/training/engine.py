@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,18 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.documents import shortened
 from kinegraph.stages.device import computing_in
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.candidates import CandidateHead, candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
+from kinegraph.stages.training.candidates import (
+    Validated,
+    keep,
+    losses_of,
+    parameters_of_each,
+    trained_form,
+    validated,
+    weights_of,
+)
 from kinegraph.stages.training.clips import (
     Batch,
     Clips,
@@ -27,7 +37,7 @@ from kinegraph.stages.training.clips import (
 )
 from kinegraph.stages.training.epoch_clips import EpochClips, with_views_per_epoch
 from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
-from kinegraph.stages.training.losses import class_weights, clip_loss, clip_weights
+from kinegraph.stages.training.losses import class_weights, clip_weights
 from kinegraph.stages.training.optimizers import build_ema, build_optimizer
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord, StepRecord, TrainResult
@@ -51,7 +61,8 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class _Best:
-    """The best epoch so far: its number, its weights and its `worth`.
+    """The best epoch so far: its number, its weights and its `worth`. If the head has candidates, the weights are those
+    of the candidate with the number `candidate`, the best one of this epoch.
 
     The `worth` of an epoch is its validation metric (for the metric `loss`, the negative loss). Without validation, it
     is the number of the epoch, so the last epoch is the best.
@@ -59,7 +70,8 @@ class _Best:
 
     worth: float = -math.inf
     epoch: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    candidate: int = 0
 
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -78,7 +90,7 @@ class Training:
         self.options = options = with_views_per_epoch(options, clips)
         self.epoch_clips = EpochClips(clips, options)
         self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(self.epoch_clips) / options.batch_size))
-        self.network = together.in_step(head, device)
+        self.network = together.in_step(trained_form(head), device)
         self.optimizer, self.ema = build_optimizer(head, options), build_ema(head, options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
         weights = class_weights(clips, options)
@@ -88,7 +100,8 @@ class Training:
         self.order = torch.Generator().manual_seed(options.seed)
         self.epoch_order = self.order.get_state()  # generator state before the present epoch's order was drawn
         self.step = self.step_of_epoch = 0
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # loss of the present epoch, times clips
+        num_candidates = max(1, len(candidates_of(head)))
+        self.losses = torch.zeros(num_candidates, dtype=torch.float64, device=device)  # of the epoch, times clips
         self.history: list[EpochRecord] = []
         self.best = _Best()
         self.state_file: Path | None = None
@@ -124,8 +137,10 @@ class Training:
             on_epoch(record)
             worth = self._worth(record)
             if worth > self.best.worth:
-                self.best = _Best(worth, record.epoch, copy.deepcopy(self._scored().state_dict()))
+                chosen = record.candidate_index
+                self.best = _Best(worth, record.epoch, copy.deepcopy(weights_of(self._scored(), chosen)), chosen)
             self._save()
+        keep(self.head, self.best.candidate)
         self.head.load_state_dict(self.best.weights)
         self.head.eval()
         validated = self.val_clips is not None
@@ -179,11 +194,11 @@ class Training:
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
             asked = time.perf_counter()
-        loss = together.summed(self.loss).item() / len(order)  # the only wait for the device in an epoch
+        losses = together.summed(self.losses).cpu() / len(order)  # the only wait for the device in an epoch
         seconds = time.perf_counter() - started
-        record = self._record(loss, clips_done / seconds, waited / seconds, started)
+        record = self._record(losses, clips_done / seconds, waited / seconds, started)
         self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
-        self.loss.zero_()
+        self.losses.zero_()
         return record
 
     def _until_lost(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -206,62 +221,69 @@ class Training:
         order = indices[torch.randperm(len(indices), generator=self.order)]
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
-    def _record(self, loss: float, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the EpochRecord.
+    def _record(self, losses: Tensor, clips_per_second: float, waited: float, started: float) -> EpochRecord:
+        """Validates the head after an epoch and returns the EpochRecord. If the head has candidates, the loss and the
+        metrics are those of the best candidate of this epoch.
 
-        `loss` is the mean training loss, and `waited` the share of the time (0 to 1) spent waiting for clips. `started`
-        is the time at which the epoch started, by time.perf_counter().
+        `losses` [candidates] are the mean training losses, and `waited` the share of the time (0 to 1) spent waiting
+        for clips. `started` is the time at which the epoch started, by time.perf_counter().
 
-        If the loss or a score is not finite, raises FeaturesNotFinite if a cached feature is not finite, else
-        TrainingDiverged.
+        If no loss is finite or no candidate has finite scores, raises FeaturesNotFinite if a cached feature is not
+        finite, else TrainingDiverged.
         """
         epoch = len(self.history) + 1
-        if not math.isfinite(loss):
+        if not losses.isfinite().any():
             require_finite(self.clips, self.head.reads, self.options.batch_size)
-            raise self._diverged(f"The loss of epoch {epoch} is {loss}")
-        metrics = together.from_first(self._validated() if together.rank() == 0 else None)
-        if metrics is None:
+            raise self._diverged(f"The loss of epoch {epoch} is {losses[0].item()}")
+        best = together.from_first(self._validated(losses) if together.rank() == 0 else None)
+        if best is None:
             raise self._diverged(f"Scores after epoch {epoch} are not finite")
-        group = self.optimizer.param_groups[0]
+        group = next(group for group in self.optimizer.param_groups if group.get("candidate", 0) == best.candidate)
         return EpochRecord(
             epoch=epoch,
-            loss=loss,
-            metrics=metrics,
+            loss=losses[best.candidate].item(),
+            metrics=best.metrics,
             seconds=time.perf_counter() - started,
             learning_rate=group["lr"] / group["factor"],
             clips_per_second=clips_per_second,
             waited=waited,
+            candidate_index=best.candidate,
+            of_candidates=best.of_candidates,
         )
 
-    def _validated(self) -> dict[str, float] | None:
-        """Returns a dictionary with the validation metrics and the validation `loss`, or {} without a validation split.
+    def _validated(self, losses: Tensor) -> Validated | None:
+        """Returns the validation metrics and the validation `loss`, and the best candidate. They are empty without a
+        validation split. `losses` [candidates] are the training losses of the epoch.
 
-        Returns None if a score is not finite although all features are finite.
+        Returns None if no candidate has finite scores although all features are finite.
         """
+        head = self._scored()
         if self.val_clips is None:
-            return {}
+            return Validated(metrics={})
         try:
-            result = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
+            if isinstance(head, CandidateHead):
+                return validated(head, self.val_clips, self.options, self.metric, losses, self.device)
+            result = evaluate(head, self.val_clips, self.options, device=self.device)
         except ScoresNotFinite:
             return None
-        return result.metrics | {"loss": result.loss}
+        return Validated(metrics=result.metrics | {"loss": result.loss})
 
     def _diverged(self, seen: str) -> TrainingDiverged:
-        rate = self.options.learning_rate
+        rates = [candidate.learning_rate for candidate in candidates_of(self.head)]
+        key, rate = ("learning_rates", min(rates)) if rates else ("learning_rate", self.options.learning_rate)
         # The largest fp16 number is 65504.
         instead = ", or use bf16 or fp32" if self.options.precision == "fp16" else ""
-        return TrainingDiverged(
-            f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant{instead}."
-        )
+        return TrainingDiverged(f"{seen}: lower this run's {key} (now {rate}), of train or of its variant{instead}.")
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None
         clips = min(self.step_of_epoch * self.options.batch_size, len(self.epoch_clips))
+        shown = self.history[-1].candidate_index if self.history else 0
         return StepRecord(
             epoch=len(self.history) + 1,
             step=self.step,
             num_steps=self.schedule.num_steps,
-            loss=self.loss.item() * together.num_processes() / clips,
+            loss=self.losses[shown].item() * together.num_processes() / clips,
             clips_per_second=clips_per_second,
             metric=None if last is None else (self.metric, last),
         )
@@ -273,24 +295,25 @@ class Training:
         """
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * factor * group["factor"]
+            group["lr"] = group.get("rate", self.options.learning_rate) * factor * group["factor"]
         with computing_in(self.options.precision, self.device):
             logits = self._logits(batch)
         reduction = self.options.loss_reduction
-        loss = clip_loss(logits.float(), batch["labels"], self.class_weights, reduction)
-        loss *= self._share(indices) if reduction == "mean" else self._part(indices, len(logits))
+        losses = losses_of(logits, batch["labels"], self.class_weights, reduction)
+        losses = losses * (self._share(indices) if reduction == "mean" else self._part(indices, len(logits)))
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip_grad_norm)
+            for parameters in parameters_of_each(self.head):
+                torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update(self.head)
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
         num_clips = len(indices) if reduction == "mean" else 1
-        self.loss += loss.detach() * num_clips / together.num_processes()
+        self.losses += losses.detach() * num_clips / together.num_processes()
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         try:
@@ -339,7 +362,7 @@ class Training:
         if self.state_file is None:
             return
         self.saved = time.perf_counter()
-        generators_by_rank, losses = together.gathered(generators(self.device)), together.gathered(self.loss.cpu())
+        generators_by_rank, losses = together.gathered(generators(self.device)), together.gathered(self.losses.cpu())
         if together.rank() > 0:
             return
         state = {
@@ -353,7 +376,7 @@ class Training:
             "step_of_epoch": self.step_of_epoch,
             "losses": losses,
             "history": [asdict(record) for record in self.history],
-            "best": {"worth": self.best.worth, "epoch": self.best.epoch, "weights": self.best.weights},
+            "best": dict(vars(self.best)),
             "seconds": self.saved - self.begun,
         }
         save_state(self.state_file, state, self.identity)
@@ -367,12 +390,12 @@ class Training:
         set_generators(state["generators"][together.rank()], self.device)
         self.epoch_order = state["epoch_order"]
         self.step, self.step_of_epoch = state["step"], state["step_of_epoch"]
-        self.loss.copy_(state["losses"][together.rank()])
+        self.losses.copy_(state["losses"][together.rank()])  # a number without an axis in states of earlier versions
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = _Best(**state["best"])
         epochs = len(self.history)
         if self.best.epoch not in range(min(1, epochs), epochs + 1) or min(self.step, self.step_of_epoch) < 0:
             raise ValueError(f"step {self.step}, epoch {self.best.epoch} the best of {epochs}")
-        if epochs and self.best.weights.keys() != state["head"].keys():
+        if epochs and self.best.weights.keys() != weights_of(self.head, self.best.candidate).keys():
             raise ValueError("best epoch without its weights")
         self.begun -= state["seconds"]

@@ -5,13 +5,16 @@ Shapes: V videos, K classes.
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kinegraph.stages.heads.candidates import CandidateHead
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.clips import (
+    Batch,
     Clips,
     is_labelled,
     read_batches,
@@ -95,6 +98,37 @@ def evaluate(
         require_clips(clips, purpose)
     started = time.perf_counter()
     logits = clip_logits(head, clips, options.batch_size, device)
+    return _result_of(logits, clips, options, started, labelled=labelled)
+
+
+def evaluate_candidates(
+    head: CandidateHead, clips: Clips, options: TrainOptions, usable: Sequence[bool], *, device: torch.device
+) -> list[EvaluationResult | None]:
+    """Returns the EvaluationResult of each candidate of `head` on `clips`, which are read once for all candidates. It
+    is None for a candidate whose scores are not finite, and for a candidate that is false in `usable`.
+
+    `clips` must be labelled. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if no
+    candidate has a result.
+    """
+    started = time.perf_counter()
+    logits = _in_batches(head.candidate_logits, head, clips, options.batch_size, device)  # [clips, candidates, K]
+    finite = logits.isfinite().all(2).all(0).tolist()
+    kept = [is_finite and is_usable for is_finite, is_usable in zip(finite, usable, strict=True)]
+    if not any(kept):
+        require_finite(clips, head.reads, options.batch_size)
+        raise ScoresNotFinite("No candidate of the head has finite scores, although its inputs are.")
+    return [
+        _result_of(logits[:, number].double(), clips, options, started, labelled=True) if is_kept else None
+        for number, is_kept in enumerate(kept)
+    ]
+
+
+def _result_of(
+    logits: Tensor, clips: Clips, options: TrainOptions, started: float, *, labelled: bool
+) -> EvaluationResult:
+    """Returns the EvaluationResult of the logits [clips, K] of `clips`. `started` is the time at which the evaluation
+    started, by time.perf_counter(). `labelled` says whether the clips have labels.
+    """
     videos = aggregated(logits, clips, options)
     seconds = time.perf_counter() - started
     metrics, per_class = _measured(videos) if labelled else ({}, videos.scores.new_full((clips.num_classes,), math.nan))
@@ -171,17 +205,26 @@ def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device)
     Raises FeaturesNotFinite if a feature is NaN or infinite. Otherwise raises ScoresNotFinite if a logit is NaN or
     infinite.
     """
+    # in float64 the sigmoids of large logits do not become equal to 1
+    logits = _in_batches(lambda batch: head(batch).double(), head, clips, batch_size, device)
+    if not logits.isfinite().all():
+        require_finite(clips, head.reads, batch_size)
+        raise ScoresNotFinite("The head's scores are not finite, although its inputs are. Lower train.learning_rate.")
+    return logits
+
+
+def _in_batches(
+    compute: Callable[[Batch], Tensor], head: Head, clips: Clips, batch_size: int, device: torch.device
+) -> Tensor:
+    """Returns the results [clips, ...] of `compute` for all of `clips`, on the CPU. `compute` is called with a batch of
+    the arrays that `head` reads, while `head` is in evaluation mode.
+    """
     was_training = head.training
     head.eval()
     try:
         with torch.inference_mode():
             batches = read_batches(clips, torch.arange(len(clips)), batch_size, head.reads, device)
-            # in float64 the sigmoids of large logits do not become equal to 1
-            logits = [head(batch).double() for batch in batches]
+            results = [compute(batch) for batch in batches]
     finally:
         head.train(was_training)
-    joined = torch.cat(logits).cpu()
-    if not joined.isfinite().all():
-        require_finite(clips, head.reads, batch_size)
-        raise ScoresNotFinite("The head's scores are not finite, although its inputs are. Lower train.learning_rate.")
-    return joined
+    return torch.cat(results).cpu()

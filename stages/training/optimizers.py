@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.candidates import CandidateHead, candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.options import TrainOptions
 
@@ -74,14 +75,19 @@ def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
     """Returns the trained parameters in groups, as the list of dictionaries that torch's optimisers take.
 
     The parameters of a group have the same weight decay and the same `factor` on the learning rate. Parameters with one
-    axis (biases, gains of norms) have no weight decay, unless the option `decay_all` is set.
+    axis (biases, gains of norms) have no weight decay, unless the option `decay_all` is set. If the head has
+    candidates, a group has the parameters of one of them. Its number is `candidate`, and its learning rate is `rate`.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
+    candidates = candidates_of(head)
     for name, parameter in head.named_parameters():
         if parameter.requires_grad:
-            decay = options.weight_decay if options.decay_all or parameter.ndim > 1 else 0.0
-            groups.setdefault((head.learning_rate_factor_of(name), decay), []).append(parameter)
+            number = head.candidate_of(name) if isinstance(head, CandidateHead) else 0
+            full = candidates[number].weight_decay if candidates else options.weight_decay
+            decay = full if options.decay_all or parameter.ndim > 1 else 0.0
+            groups.setdefault((number, head.learning_rate_factor_of(name), decay), []).append(parameter)
     return [
         {"params": parameters, "factor": factor, "weight_decay": decay}
-        for (factor, decay), parameters in groups.items()
+        | ({"candidate": number, "rate": candidates[number].learning_rate} if candidates else {})
+        for (number, factor, decay), parameters in groups.items()
     ]

@@ -43,7 +43,7 @@ class TrainOptions(StageOptions):
     over: Literal["clips", "videos"] = Field(
         "clips",
         description="what a sample is. clips: one clip; videos: a whole video as the sequence of its windows, for "
-        "caches of `clips.sampling: windows` and the heads avg_pool, lstm, mlp and trn",
+        "caches of `clips.sampling: windows` and the heads avg_pool, lstm, mlp, trn and the probes",
     )
     max_windows: int | None = Field(
         None,

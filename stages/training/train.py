@@ -11,6 +11,7 @@ from kinegraph.stages.device import require_precision
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
+from kinegraph.stages.training.candidates import require_choice
 from kinegraph.stages.training.clips import Clips, require_usable
 from kinegraph.stages.training.engine import OnEpoch, OnStep, Training, TrainingDiverged
 from kinegraph.stages.training.options import TrainOptions
@@ -46,7 +47,8 @@ def train(
     state_file: Path | None = None,
 ) -> TrainResult:
     """Trains `head` in place on `train_clips` and returns the TrainResult. At the end, `head` has the weights of the
-    best epoch.
+    best epoch. If the head has several candidates, validation also chooses one of them, and `head` has this one alone
+    at the end.
 
     The best epoch is the first epoch with the best `options.metric` on `val_clips`. Without `val_clips`, the last epoch
     is the best. At the end, `head` is on `device` in evaluation mode. On a CPU, the same head, clips, options and
@@ -62,14 +64,15 @@ def train(
     Under torchrun, the processes share each batch (`together.py`), and process 0 validates and writes.
 
     Raises UnusableClips if there are no clips, or if labels are missing or are not classes. Raises StateError if the
-    state is damaged or is the state of another run. Raises UsageError if the metric does not fit the labels, or the
-    precision does not fit the device. If the loss or a score is not finite, raises FeaturesNotFinite if a feature is
-    not finite, else TrainingDiverged.
+    state is damaged or is the state of another run. Raises UsageError if the metric does not fit the labels, if the
+    precision does not fit the device, or if several candidates have no validation that chooses one. If the loss or a
+    score is not finite, raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
         require_usable(val_clips, f"validate on in split {options.val_split!r}", failed_too=True)
     _check_metric(options, train_clips)
+    require_choice(head, options)
     if options.precision == "fp16" and device.type != "cuda":
         raise UsageError(f"{options.section}.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
     require_precision(options.precision, device, f"{options.section}.precision")

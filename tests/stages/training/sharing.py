@@ -18,7 +18,7 @@ from kinegraph.stages.training import together
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.train import seeded, train
-from tests.stages.training.clips_in_memory import ClipsInMemory
+from tests.stages.training.clips_in_memory import POOLED, ClipsInMemory
 from tests.stages.training.resuming import CPU, OPTIONS, clips, run
 
 # 37 clips: the last batch has a single one
@@ -43,6 +43,15 @@ def plain() -> tuple[Tensor, list[float]]:
     """Without dropout, whose draws are those of a process: weights and losses."""
     weights, result = run(None, PLAIN, dropout=0.0)
     return flat(weights), [loss for record in result.history for loss in (record.loss, record.metrics["loss"])]
+
+
+def candidates() -> tuple[Tensor, str | None, list[float | None]]:
+    """The weights of the chosen candidate, its name, and the scores of all."""
+    options = PLAIN.model_copy(update={"head": "linear_probe", "ema": None})
+    with seeded(0, CPU):
+        head = build_head("linear_probe", {POOLED: (4, 8)}, 3, learning_rates=[1e-3, 0.3], weight_decays=[0, 0.1])
+    result = train(head, clips(0, 37), clips(1, 20), options, device=CPU)
+    return flat(head.state_dict()), result.candidate, [*result.of_candidates.values()]
 
 
 class PixelClips(ClipsInMemory):
@@ -75,6 +84,7 @@ def share(folder: Path) -> None:
     found = dict[str, Any]()
     with together.acquainted(CPU):
         found["weights"], found["losses"] = plain()
+        found["candidates"] = candidates()
         found["tuned"] = tuned()
         found["undisturbed"] = flat(run(None)[0])
         with contextlib.suppress(CutOff):

@@ -11,7 +11,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training import together
 from tests.stages.training import sharing
 from tests.stages.training.resuming import CPU, run
-from tests.stages.training.sharing import flat, plain, tuned
+from tests.stages.training.sharing import candidates, flat, plain, tuned
 
 # As `torchrun --standalone --nproc-per-node 2`, but its processes have loaded torch (tests/warm_processes.py).
 STANDALONE = LaunchConfig(
@@ -37,6 +37,16 @@ def test_two_processes_give_what_one_does(by_rank: list[dict[str, Any]]) -> None
     assert first["losses"] == second["losses"]
     torch.testing.assert_close(first["weights"], weights, atol=1e-6, rtol=0)
     assert first["losses"] == pytest.approx(losses, abs=1e-6)
+
+
+def test_candidates_are_trained_and_chosen_as_in_one_process(by_rank: list[dict[str, Any]]) -> None:
+    (weights, name, scores), (its_weights, its_name, its_scores) = (found["candidates"] for found in by_rank)
+    assert torch.equal(weights, its_weights)
+    assert (name, scores) == (its_name, its_scores)
+    expected, chosen, of_each = candidates()
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=0)
+    assert (name, len({*scores})) == (chosen, 4)
+    assert scores == pytest.approx(of_each, abs=1e-5)
 
 
 def test_backbones_with_frozen_norms_are_tuned_as_in_one_process(by_rank: list[dict[str, Any]]) -> None:

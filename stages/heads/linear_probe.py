@@ -1,0 +1,62 @@
+"""The linear probe: linear classifiers on one vector of a clip, trained side by side with several learning rates.
+
+Shapes: B clips, T frames, C channels, H rows and W columns of a map, K classes.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from kinegraph.stages.heads.candidates import (
+    DECAYS,
+    RATES,
+    CandidateHead,
+    CandidateOptions,
+    Decay,
+    Rate,
+    require_readable,
+)
+from kinegraph.stages.heads.head import MASK, Classifier, Spec
+from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.padded import mean_over_time
+
+# DINOv2's, whose optimiser is SGD without weight decay; it multiplies them by the batch size over 256
+LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+
+
+class LinearProbeOptions(CandidateOptions):
+    read: Literal["pooled", "maps"] = Field(
+        "pooled",
+        description="pooled: the mean over time of pooled features, or of class tokens (`tap: <tap>_class`); maps: the "
+        "mean over time, rows and columns",
+    )
+    learning_rates: tuple[Rate, ...] = Field(LEARNING_RATES, min_length=1, description=RATES)
+    weight_decays: tuple[Decay, ...] = Field((0.0,), min_length=1, description=DECAYS)
+
+
+class LinearProbe(CandidateHead):
+    """Classifies one vector [C] of a clip by a linear layer. Each candidate has a layer of its own.
+
+    The rates are those of DINOv2's linear probe (Oquab et al. 2023, arXiv 2304.07193). The layers start as there, with
+    weights from a normal distribution with standard deviation 0.01 and biases of 0.
+    """
+
+    option_model = LinearProbeOptions
+    reads_sequences: ClassVar[bool] = True
+
+    def __init__(self, spec: Spec, num_classes: int, options: LinearProbeOptions) -> None:
+        super().__init__()
+        require_readable(spec, options.read)
+        self.source = choose_source(spec, [options.read], options)
+        self.array = self.source.array(options.read)
+        self.reads = (self.array,)
+        channels = spec[self.array][1 if options.read == "maps" else -1]
+        self.carry(Classifier(channels, num_classes, dropout=0.0), options)
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor]:
+        x = batch[self.array].to(next(self.parameters()).dtype)
+        if x.ndim == 5:
+            return (x.mean((1, 3, 4)),)
+        return (x if x.ndim == 2 else mean_over_time(x, batch.get(MASK)),)  # an output of the whole clip is [B, C]
