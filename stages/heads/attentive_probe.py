@@ -117,7 +117,8 @@ class AttentiveClassifier(nn.Module):
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = int(channels * mlp_ratio)
-        self.blocks = nn.ModuleList(SelfAttentionBlock(channels, num_heads, hidden) for _ in range(num_blocks))
+        blocks = [SelfAttentionBlock(channels, num_heads, hidden) for _ in range(num_blocks)]
+        self.blocks = nn.ModuleList(blocks)
         self.cross = CrossAttentionBlock(channels, num_heads, hidden)
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():
@@ -126,10 +127,10 @@ class AttentiveClassifier(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.cross.token, std=INIT_STD)
         with torch.no_grad():
-            self.cross.mlp[2].weight.div_(math.sqrt(2))
-            for number, block in enumerate(self.blocks, 2):
+            self.cross.mlp.fc2.weight.div_(math.sqrt(2))
+            for number, block in enumerate(blocks, 2):
                 block.out.weight.div_(math.sqrt(2 * number))
-                block.mlp[2].weight.div_(math.sqrt(2 * number))
+                block.mlp.fc2.weight.div_(math.sqrt(2 * number))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         keys = None if mask is None else mask[:, None, None]  # [B, 1, 1, N]
@@ -148,7 +149,7 @@ class SelfAttentionBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
-        self.mlp = _mlp(channels, hidden)
+        self.mlp = Mlp(channels, hidden)
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         query, key, value = self.query_key_value(self.norm1(x)).chunk(3, -1)
@@ -169,7 +170,7 @@ class CrossAttentionBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.token = nn.Parameter(torch.zeros(1, 1, channels))  # the learnt query
         self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
-        self.mlp = _mlp(channels, hidden)
+        self.mlp = Mlp(channels, hidden)
 
     def forward(self, tokens: Tensor, keys: Tensor | None) -> Tensor:
         key, value = self.key_value(self.norm1(tokens)).chunk(2, -1)
@@ -184,11 +185,19 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, keys: 
     `keys` [B, 1, 1, N] is false for places that are no tokens.
     """
     query, key, value = (
-        x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+        x.view(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in (query, key, value)
     )  # [B, A, N, ...]
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
     return attended.transpose(1, 2).flatten(2)
 
 
-def _mlp(channels: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+class Mlp(nn.Module):
+    """Two linear layers with a GELU in between: [..., C] to the same shape."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return output

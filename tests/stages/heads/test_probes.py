@@ -74,10 +74,10 @@ def test_attention_is_that_of_the_formula(lively: Lively) -> None:
     block, cross = net.blocks[0], net.cross
     q, k, v = block.query_key_value(block.norm1(x)).split(4, -1)
     after = x + block.out((q @ k.mT / 2).softmax(-1) @ v)
-    after = after + block.mlp[2](functional.gelu(block.mlp[0](block.norm2(after))))
+    after = after + block.mlp.fc2(functional.gelu(block.mlp.fc1(block.norm2(after))))
     k, v = cross.key_value(cross.norm1(after)).split(4, -1)
     pooled = cross.token + (cross.query(cross.token) @ k.mT / 2).softmax(-1) @ v
-    pooled = pooled + cross.mlp[2](functional.gelu(cross.mlp[0](cross.norm2(pooled))))
+    pooled = pooled + cross.mlp.fc2(functional.gelu(cross.mlp.fc1(cross.norm2(pooled))))
     torch.testing.assert_close(net(x), net.fc(pooled[:, 0]))
 
 
