@@ -149,7 +149,7 @@ class SelfAttentionBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
-        self.mlp = Mlp(channels, hidden)
+        self.mlp = TokenMlp(channels, hidden)
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         query, key, value = self.query_key_value(self.norm1(x)).chunk(3, -1)
@@ -170,7 +170,7 @@ class CrossAttentionBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.token = nn.Parameter(torch.zeros(1, 1, channels))  # the learnt query
         self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
-        self.mlp = Mlp(channels, hidden)
+        self.mlp = TokenMlp(channels, hidden)
 
     def forward(self, tokens: Tensor, keys: Tensor | None) -> Tensor:
         key, value = self.key_value(self.norm1(tokens)).chunk(2, -1)
@@ -191,7 +191,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, keys: 
     return attended.transpose(1, 2).flatten(2)
 
 
-class Mlp(nn.Module):
+class TokenMlp(nn.Module):
     """Two linear layers with a GELU in between: [..., C] to the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:
