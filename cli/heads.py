@@ -114,7 +114,11 @@ def evaluate(
     cache: Annotated[str | None, typer.Option(help="Use this cache, not the cache of the training.")] = None,
     split: Annotated[str | None, typer.Option(help="Score this split, not train.test_split.")] = None,
     submission: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write ids and scores for Charades' official scorer.")
+        Path | None, typer.Option(metavar="FILE", help="Write ids and scores for the scorer of a data set.")
+    ] = None,
+    submission_format: Annotated[
+        str | None,
+        typer.Option(metavar="charades|something_v1|something_v2", help="Format of --submission. Default: charades."),
     ] = None,
     confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
     attributes: Annotated[
@@ -137,8 +141,7 @@ def evaluate(
     from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes
     from kinegraph.stages.training.checkpoint import load_record
 
-    check_output("--submission", submission)
-    check_output("--confusion", confusion)
+    _check_files(submission, submission_format, scoring.SUBMISSION_FORMS, confusion)
     if (folders := scoring.runs_below(run)) != [run]:
         files = {"--submission": submission, "--confusion": confusion, "--attributes": attributes}
         if flags := [flag for flag, file in files.items() if file]:
@@ -157,7 +160,7 @@ def evaluate(
         note(sentence)
     groups = by_attribute(scores.per_class(), table)
     if submission:
-        scoring.write_submission(scores, submission)
+        scoring.write_submission(scores, submission, submission_format or "charades")
     if confusion:
         scoring.write_confusion(scores, confusion)
     if as_json:
@@ -166,6 +169,17 @@ def evaluate(
     else:
         printing.evaluated(scores, groups)
     return 0
+
+
+def _check_files(submission: Path | None, form: str | None, forms: tuple[str, ...], confusion: Path | None) -> None:
+    """Raises UsageError if a file of `--submission` or `--confusion` cannot be written, or if the format `form` of the
+    submission is none of `forms`.
+    """
+    check_choice("--submission-format", form, forms)
+    if form and submission is None:
+        raise UsageError(f"--submission-format {form}: allowed with --submission FILE")
+    check_output("--submission", submission)
+    check_output("--confusion", confusion)
 
 
 def _evaluate_all(

@@ -9,6 +9,7 @@ the cached maps of the last tap are trained alone; rows with blocks inside the n
 import re
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from examples.papers.absent import ABSENT
 from examples.papers.atr_rows import atr_rows
@@ -17,6 +18,7 @@ from examples.papers.st_sgn_rows import st_sgn_rows
 from examples.papers.strg_rows import strg_rows
 from examples.papers.table import HERE, TITLES, Row, merged
 from examples.papers.trg_rows import trg_rows
+from examples.papers.view_rows import views
 
 
 def rows() -> list[Row]:
@@ -38,8 +40,19 @@ def page() -> str:
     return re.sub(r"(?s)(<!-- rows: .*? -->\n).*(<!-- end of rows -->)", lambda m: m[1] + made + m[2], text)
 
 
+def texts() -> dict[Path, str]:
+    """Returns file -> content, for all configs of this folder."""
+    every = rows()
+    return {row.path: row.text for row in every} | {each.path: each.text for each in views(every)}
+
+
 def _lists() -> Iterator[str]:
     every = rows()
+    yield from ("### Views of the tests", "", "| paper and data set | views | config |", "|---|---|---|")
+    for of_test in views(every):
+        link = f"[{of_test.name}](../examples/papers/views/{of_test.name}.yaml)"
+        yield f"| {of_test.name} | {of_test.views} | {link} |"
+    yield ""
     for paper, title in TITLES.items():
         yield from (f"### {title}", "", "| row | published | config |", "|---|---|---|")
         for row in every:
@@ -64,7 +77,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    written = {row.path: row.text for row in rows()}
+    written = texts()
     for path in {*HERE.glob("*/*.yaml")} - written.keys():
         path.unlink()
     for path, text in written.items():

@@ -30,9 +30,22 @@ NUM_VIDEOS = {  # of train and val, as published
     "something_v2": 193_690,
     "kinetics400": 266_440,
 }
+FROZEN = "Below the cached tap all is frozen. The paper tunes it: `kinegraph finetune` does, from this run."
 LARGE_BYTES = 20e12  # maps of which a config says more
 # The networks of STRG and RSTG halve 32 frames once; those that the weights came from three times.
 OWN = {"options": {"geometry": "paper"}}
+THREE_CROPS = ("left", "center", "right")
+PROTOCOLS: dict[tuple[str, str], tuple[str, int, tuple[str, ...]]] = {  # paper, data set -> row, clips, crops of a clip
+    ("trg", "charades"): ("table2_resnet50_8", 10, THREE_CROPS),
+    ("trg", "something_v1"): ("table1_resnet50_8_v1", 2, THREE_CROPS),
+    ("trg", "something_v2"): ("table1_resnet50_8", 2, THREE_CROPS),
+    ("strg", "charades"): ("s4_charades", 10, THREE_CROPS),
+    ("strg", "something_v1"): ("s4_something_v1", 2, THREE_CROPS),
+    ("atr", "something_v1"): ("a8_tsm_something_v1_atr", 2, THREE_CROPS),
+    ("atr", "something_v2"): ("a8_tsm_something_v2_atr", 2, THREE_CROPS),
+    ("atr", "kinetics400"): ("a8_tsm_kinetics400_atr", 10, THREE_CROPS),
+    ("rstg", "something_v1"): ("table3_to_map_res3_4", 2, ("even_11",)),
+}  # of the views in view_rows.py
 BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
 
 
@@ -86,6 +99,7 @@ class Row:
             f"Published: {self.published}.",
             *(f"The same config is {about}: {figure}." for about, figure in self.also),
             *_protocol(self.document),
+            *_test_views(self.paper, self.document),
             *self.notes,
             *_disk(self.document),
             "Made by `python -m examples.papers.generate`.",
@@ -123,6 +137,14 @@ def _protocol(document: dict[str, Any]) -> Iterator[str]:
         yield "The loss on val ends the training and chooses the epoch: the protocol looks at val."
 
 
+def _test_views(paper: str, document: dict[str, Any]) -> Iterator[str]:
+    """Yields a line about the config with the views on which the paper tests."""
+    dataset_name = document["dataset"]["root"].rpartition("/")[2]
+    if (paper, dataset_name) in PROTOCOLS:
+        config = f"views/{paper}_{dataset_name}.yaml"
+        yield f"Larger views of the paper's test: {config}, for `kinegraph evaluate RUN --cache`."
+
+
 def _disk(document: dict[str, Any]) -> Iterator[str]:
     """Yields a line about the bytes of the cached maps, and a proposal where they are too many for most disks."""
     num_videos = NUM_VIDEOS.get(document.get("dataset", {}).get("root", "").rpartition("/")[2])
@@ -130,11 +152,17 @@ def _disk(document: dict[str, Any]) -> Iterator[str]:
         return
     clips, total = document["clips"], 0.0
     views = clips["per_video"] * sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    below: dict[str, float] = {}  # tap below the cached one -> bytes of its maps
     for options in document["backbones"].values():
         backbone = entry(options["model"], options.get("options", {}), options["weights"])
-        for tap in options["taps"] if "maps" in options["store"] else ():
-            shape = backbone.tap(tap).shape(clips["num_frames"], options.get("size") or backbone.size)
-            total += 2 * prod(shape) * views * num_videos
+        if "maps" in options["store"]:
+            [cached] = options["taps"]
+            for tap in backbone.taps:
+                shape = tap.shape(clips["num_frames"], options.get("size") or backbone.size)
+                below[tap.name] = 2.0 * prod(shape) * views * num_videos
+                if tap.name == cached:
+                    break
+            total += below.pop(cached)
     if total:
         yield f"Cached maps: {total / 1e12:,.1f} TB in float16, for {num_videos:,} videos of {counted(views, 'view')}."
     if total > LARGE_BYTES:
@@ -142,6 +170,12 @@ def _disk(document: dict[str, Any]) -> Iterator[str]:
             f"With one view (`clips: {{per_video: 1, crops: [center]}}`) they are {total / views / 1e12:,.1f} TB. "
             "That is enough to train."
         )
+        least = min(below, key=lambda tap: below[tap], default="")
+        if "tail" in document["train"].get("options", {}) and least and below[least] < total:
+            yield (
+                f"Maps of {least} are {below[least] / 1e12:,.1f} TB (`taps: [{least}]`, `from: {least}` in the tail). "
+                "The price: the network from there on runs in each pass."
+            )
 
 
 OWNERS: dict[str, Keys] = {  # name of a data set -> its adapter
@@ -149,6 +183,7 @@ OWNERS: dict[str, Keys] = {  # name of a data set -> its adapter
     "something_v1": {"kind": "something_something", "version": 1},
     "something_v2": {"kind": "something_something", "version": 2},
     "kinetics400": {"kind": "kinetics", "version": 400},
+    "action_genome": {"kind": "action_genome"},
 }
 
 
@@ -157,13 +192,14 @@ def dataset(name: str) -> Keys:
     return {"dataset": {**OWNERS[name], "root": f"videos/{name}", "annotations": f"annotations/{name}"}}
 
 
-def listed(name: str, annotations: str) -> Keys:
-    """Returns the section `dataset` of a data set that a csv lists."""
-    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations}.csv"}}
-
-
 def clips_of(num_frames: int, per_video: int, **more: Any) -> Keys:
     return {"clips": {"num_frames": num_frames, "per_video": per_video, **more}}
+
+
+def tuning(recipe: Keys, **more: Any) -> Keys:
+    """Returns the section `finetune`, which trains the whole network from the run of `train`, by `recipe`."""
+    scored = {"aggregate": "mean", "val_split": None, "test_split": "val"}
+    return {"finetune": {"unfreeze": "all", **recipe, **scored, **more}}
 
 
 def training(head: str, *, aggregate: str, val_split: str | None = None, **more: Any) -> Keys:

@@ -218,10 +218,11 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns a copy of `row` with the rectangle of `view` in place of its crop. If `view` has no rectangle, the crop
-    stays. A mirrored view mirrors a row that is not mirrored, and the other way round.
+    """Returns a copy of `row` with the rectangle and the times of `view`. If `view` has no rectangle or no times, those
+    of the row stay. A mirrored view mirrors a row that is not mirrored, and the other way round.
     """
-    return replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
+    seen = replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
+    return seen if view.times is None else replace(seen, target_times=view.times, target_frames=None)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:

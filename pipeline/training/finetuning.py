@@ -12,7 +12,7 @@ import torch
 
 from kinegraph.cache_schemas.cache import FEATURES, Cache
 from kinegraph.cache_schemas.files import sweep, write_whole
-from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.reader import CROP, CachedClips
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.training.decoded_clips import DecodedClips, Decoding, decoding, require_same_videos
 from kinegraph.pipeline.training.one_run import (
@@ -156,7 +156,8 @@ def _clips(
     options = config.finetune
     clips = _split(config, cache, start, online, decoder, options.train_split, options.views)
     try:
-        check_views(options.views, clips.view_size, clips.crop_names)
+        of_frames = [name for name in online.cached_reads if not name.startswith(CROP)]
+        check_views(options.views, clips.view_size, clips.crop_names, config.clips.sampling, of_frames)
     except ValueError as error:
         raise UsageError(f"finetune.{error}") from error
     val_clips = _split(config, cache, start, online, decoder, options.val_split) if options.val_split else None

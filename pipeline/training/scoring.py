@@ -8,24 +8,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.errors import CacheNotFound
 from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.fingerprint import differences
 from kinegraph.cache_schemas.reader import features_fingerprint, features_options
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
 from kinegraph.pipeline.training.samples import opened_samples
+from kinegraph.pipeline.training.tails import require_whole_maps
 from kinegraph.pipeline.training.trainable import spec_of
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training.checkpoint import (
+    SIDE_KEYS,
+    Features,
     RunError,
     RunRecord,
+    for_views,
     is_trained,
     load_record,
     load_run,
@@ -39,6 +45,7 @@ from kinegraph.stages.training.metrics import confusion
 from kinegraph.stages.training.records import RECORD_FILE
 
 log = logging.getLogger("kinegraph")
+SUBMISSION_FORMS = ("charades", "something_v1", "something_v2")
 OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run.device")
 
 
@@ -117,10 +124,15 @@ def evaluate_run(
     settings = _settings(record, overrides)
     options, device = settings.train.recipe, pick_device(settings.run.device)
     opened, split = _cache_of(record, folder, cache), split or record.train.test_split
-    require_fit(record, spec_of(opened), tuple(opened.classes))
+    is_other, spec = cache is not None, spec_of(opened)
+    require_fit(record, spec, tuple(opened.classes), any_side=is_other)
+    head = for_views(head, folder, record, spec, allow_code=allow_code)
+    require_whole_maps(opened, head)
     clips = opened_samples(opened, head, split, options)
     before = features_fingerprint(opened, head.reads, before_upgrade=True)
-    require_same_features(record, features_options(opened, head.reads), clips.cache_fingerprint, before)
+    features = features_options(opened, head.reads)
+    require_same_features(record, features, clips.cache_fingerprint, before, any_side=is_other)
+    _tell_of_sides(record, features)
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
@@ -142,6 +154,17 @@ def evaluate_run(
         else:
             log.warning("%s %s Its scores are not kept.", folder, OLDER)
     return scores
+
+
+def _tell_of_sides(record: RunRecord, features: Features) -> None:
+    """Logs which backbones saw squares of another side in this cache than in the training of the run. `features` maps
+    the keys of the stages of this cache to their options.
+    """
+    for key, options in features.items():
+        before = (record.features or {}).get(key, options)
+        trained, cached = ({name: each.get(name) for name in SIDE_KEYS} for each in (before, options))
+        if changed := differences(trained, cached):
+            log.info("%s: squares of another side than in the training: %s", key, ", ".join(changed))
 
 
 def runs_below(root: Path) -> list[Path]:
@@ -214,29 +237,45 @@ def require_one_label(record: RunRecord) -> None:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
 
-def write_submission(scored_run: RunScores, path: Path) -> int:
-    """Writes the scores in `scored_run` to the file `path`, for the official scorer of the data set Charades. Returns
-    the number of lines of the file.
+def write_submission(scored_run: RunScores, path: Path, form: str = "charades") -> int:
+    """Writes the scores in `scored_run` to the file `path`, for the official scorer of a data set. Returns the number
+    of lines of the file.
 
-    Each line has the id of a video and a score per class. The id is the name of the video file without folder and
-    suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line, and
-    the scorer ranks it last. Raises UsageError if two videos have the same id. Raises it also if an id contains a
-    space, because a space ends the id.
+    Each line has the id of a video, and what `form` says. With "charades" it is a score per class, behind spaces. With
+    "something_v1" it is the name of the best class, and with "something_v2" the numbers of the five best classes, best
+    first, both behind semicolons (as TSM's script writes them). The id is the name of the video file without folder and
+    suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line.
+    Charades' scorer ranks it last.
+
+    Raises UsageError if two videos have the same id. Raises it also if an id contains a space (or a semicolon, in
+    the other forms), because it ends the id, and if `form` has one class a video but a video may have several labels.
     """
     videos = scored_run.result.videos
+    if form != "charades" and videos.labels.ndim == 2:
+        raise UsageError(f"--submission-format {form}: has one class a video, and videos here may have several labels")
     scored = (videos.scores > -torch.inf).any(1).tolist()
     lines: dict[str, str] = {}
-    for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
+    for video, row, has_scores in zip(videos.video_ids, videos.scores, scored, strict=True):
         file = PurePosixPath(video)
         name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
         if any(map(str.isspace, name)):
             raise UsageError(f"--submission: {video} has a space in its id, but spaces end ids: rename the video")
+        if form != "charades" and ";" in name:
+            raise UsageError(f"--submission: {video} has a semicolon in its id, but semicolons end ids: rename it")
         if name in lines:
             raise UsageError(f"--submission: two videos have the id {name!r}, one of them is {video}; ids must differ")
         if has_scores:
-            lines[name] = " ".join([name, *map(repr, row)]) + "\n"
+            lines[name] = f"{name}{_submitted(row, scored_run.class_names, form)}\n"
     write_whole(path, ["".join(lines.values()).encode()])
     return len(lines)
+
+
+def _submitted(scores: Tensor, class_names: Sequence[str], form: str) -> str:
+    """Returns the line of a video in a submission, behind its id. `scores` [K] has the scores of its K classes."""
+    if form == "charades":
+        return "".join(f" {value!r}" for value in scores.tolist())
+    best = scores.argsort(descending=True, stable=True)[: 1 if form == "something_v1" else 5].tolist()
+    return "".join(f";{class_names[index] if form == 'something_v1' else index}" for index in best)
 
 
 def write_confusion(scored_run: RunScores, path: Path) -> None:

@@ -22,7 +22,7 @@ class SyncCnn(Backbone):
     For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
     mean of R, G and B.
 
-    There are two such networks, and `name` chooses one. `sync_cnn` is the network of the RSTG paper (section 4.1). It
+    There are two such networks, and `name` chooses one. `sync_cnn` is the network of the RSTG paper (section 3.1). It
     has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three
     frames, so that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2
     maps in the last block.

@@ -4,13 +4,13 @@ A view is a pure function of the seed, the epoch and the clip. It does not depen
 on interruptions. All frames of a clip have one view. Imports no torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import FULL, Rectangle, base_of
@@ -40,6 +40,11 @@ class ViewOptions(StageOptions):
         0.0, ge=0, lt=1, description="distances from the mean grey are multiplied by 1 - x to 1 + x"
     )
     saturation: float = Field(0.0, ge=0, lt=1, description="distances from grey are multiplied by 1 - x to 1 + x")
+    offsets: Literal["cached", "random"] = Field(
+        "cached",
+        description="frames of clips with `clips.sampling: uniform`. cached: those of the cache; random: each from a "
+        "random place in its segment of the video, as TSN draws them in training",
+    )
 
     @model_validator(mode="after")
     def _range_rises(self) -> "ViewOptions":
@@ -47,6 +52,16 @@ class ViewOptions(StageOptions):
             low, high = self.short_side
             need(0 < low <= high, "short_side", [low, high], "two numbers that do not fall, above 0")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Returns the options as a dictionary. It has `offsets` only if that is not the default, because the recorded
+        options of earlier versions lack it.
+        """
+        recorded: dict[str, Any] = dump(self)
+        if self.offsets == "cached":
+            del recorded["offsets"]
+        return recorded
 
     @property
     def is_off(self) -> bool:
@@ -61,6 +76,7 @@ class View:
     The network sees the part `rectangle` (x1, y1, x2, y2) of the video, in px of the video. If `rectangle` is None, it
     sees the rectangle of the clip's row in clips.parquet. If `mirrored` is true, left and right are swapped, also for a
     row that is mirrored already. `brightness`, `contrast` and `saturation` are factors. A factor of 1 changes nothing.
+    `times` are the times of the frames in seconds, or None for those of the row.
     """
 
     rectangle: Rectangle | None = None
@@ -68,14 +84,28 @@ class View:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    times: tuple[float, ...] | None = None
 
 
-def check_views(options: ViewOptions, size: int, crops: Iterable[str]) -> None:
-    """Raises ValueError if a random view of `options` could leave the part of a frame for which the cache has boxes. A
-    view is the part of a frame that a network sees in fine-tuning.
+def check_views(
+    options: ViewOptions, size: int, crops: Iterable[str], sampling: str = "uniform", of_frames: Sequence[str] = ()
+) -> None:
+    """Raises ValueError if a random view of `options` could leave the part of a frame, or the frames, for which the
+    cache has boxes. A view is what a network sees of a clip in fine-tuning.
 
-    `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows.
+    `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows. `sampling` is
+    how the frames of the rows were chosen. `of_frames` are the cached arrays, such as boxes, that
+    the head reads beside the pixels.
     """
+    if options.offsets == "random":
+        need(
+            sampling == "uniform",
+            "views.offsets",
+            "random",
+            f"cached with clips.sampling {sampling}; uniform has segments",
+        )
+        beside = ", ".join(of_frames)
+        need(not beside, "views.offsets", "random", f"cached, because {beside} belong to the cached frames")
     if options.short_side is not None:
         low, high = options.short_side
         need(low >= size, "views.short_side", [low, high], f"from {size} px on, the input of the network")
@@ -96,7 +126,8 @@ def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int
     brightness, contrast and saturation change. `size` is the side of the network's input in px. `options` must have
     passed `check_views`.
     """
-    draws = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode())).random(7)
+    generator = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode()))
+    draws = generator.random(7)
 
     def factor(change: float, draw: float) -> float:
         return 1 + change * (2 * draw - 1)
@@ -107,7 +138,17 @@ def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int
         brightness=factor(options.brightness, draws[4]),
         contrast=factor(options.contrast, draws[5]),
         saturation=factor(options.saturation, draws[6]),
+        times=_random_times(row, generator) if options.offsets == "random" else None,
     )
+
+
+def _random_times(row: ClipRow, generator: np.random.Generator) -> tuple[float, ...]:
+    """Returns T times in seconds, one at a random place in each of T equal segments of the part of the video that `row`
+    represents. T is the number of frames of the row (TSN, Wang et al. 2016, section 3.1).
+    """
+    count = len(row.target_times)
+    places = (np.arange(count) + generator.random(count)) / count
+    return tuple((row.start_seconds + places * (row.end_seconds - row.start_seconds)).tolist())
 
 
 def _square(row: ClipRow, size: int, options: ViewOptions, draws: np.ndarray) -> Rectangle:

@@ -1,7 +1,7 @@
 """Generates SyncMNIST, videos of wandering digits. The class is the pair of digits that move alike. Imports no torch.
 
 The data set is that of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019),
-section 4.1. Details that the paper leaves open are as in its released generator. Two digits move in step if they make
+section 3.1. Details that the paper leaves open are as in its released generator. Two digits move in step if they make
 the same steps.
 
 Shapes: T frames, n digits of a clip. Positions are (row, column) of a digit's top left corner on the canvas, in pixels.

@@ -34,6 +34,7 @@ from kinegraph.stages.training.records import RECORD_FILE
 MODEL_FILE = "model.safetensors"
 EXTRACT_FILE = "extract.yaml"  # a config with the weights of a tuned run
 CODE_FILE = "head.py"  # the code of the user's own head, where a run has one
+SIDE_KEYS = ("size", "resize_short")  # options of a backbone that choose the side of its squares
 Features = Mapping[str, Options]  # how the arrays that a head reads were made: stage key -> options
 
 
@@ -201,6 +202,33 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
     return head.eval()
 
 
+def for_views(head: Head, folder: Path, record: RunRecord, spec: Spec, *, allow_code: bool = False) -> Head:
+    """Returns `head`, the head of the run in `folder`, for the maps of another cache, whose arrays have the shapes
+    `spec`. The result has the same weights. If the maps have the sides of the training, `head` itself is returned.
+
+    Raises RunError if the head takes only maps of one size. `record` and `allow_code` are as in `load_head`.
+    """
+    views = {name: spec[name] for name in record.spec}
+    if views == record.spec:
+        return head
+    name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
+    try:
+        with torch.random.fork_rng([]):
+            other = rebuild_head(name, views, record.num_classes, record.options)
+        other.load_state_dict(head.state_dict())
+    except (HeadError, RuntimeError) as error:
+        sides = "; ".join(
+            f"{array} is {views[array]}, the run's {shape}"
+            for array, shape in record.spec.items()
+            if views[array] != shape
+        )
+        raise RunError(
+            f"The head {record.head} of {folder} takes maps of one size alone, those of its training ({sides}). "
+            f"Extract views of the same side. ({sentence(shortened(str(error), 300))})"
+        ) from error
+    return other.eval()
+
+
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
     """Returns the OwnHead (a user's own head) of the run in `folder`, from the copy of its code there. `record` is the
     record of the run, which has the name and the digest of the code.
@@ -224,17 +252,18 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
     return own
 
 
-def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
+def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, any_side: bool = False) -> None:
     """Raises RunError unless the cache fits the head of the run.
 
     A cache fits if it has all arrays that the head reads, in the shapes of the training. It must also have the classes
-    of the training, in the same order. `spec` maps the name of each array of the cache to the shape of one clip.
-    `class_names` are the classes of the cache.
+    of the training, in the same order. With `any_side`, maps [T, C, H, W] may have other H and W: T frames, C channels,
+    H rows and W columns. `spec` maps the name of each array of the cache to the shape of one clip. `class_names` are
+    the classes of the cache.
     """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
         for name, shape in record.spec.items()
-        if spec.get(name) != shape
+        if spec.get(name) != shape and not (any_side and _differ_in_side(spec.get(name), shape))
     ]
     if class_names != record.class_names:
         problems.append(
@@ -246,6 +275,11 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
             f"This cache does not fit the run ({record.head}, trained on cache {record.cache_fingerprint}): "
             f"{'; '.join(problems)}. Extract with the options of the run's cache, or train again."
         )
+
+
+def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) -> bool:
+    """Returns whether both are the shapes (T, C, H, W) of maps, with equal T and C."""
+    return cached is not None and len(cached) == len(trained) == 4 and cached[:2] == trained[:2]
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
@@ -262,14 +296,20 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 
 
 def require_same_features(
-    record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
+    record: RunRecord,
+    features: Features,
+    fingerprint: str,
+    upgraded_from: str | None = None,
+    *,
+    any_side: bool = False,
 ) -> None:
     """Checks that a trained run (`record`) may be used with the features in a cache. Raises RunError if these features
     were made with other options than the features on which the run was trained.
 
     `features` (stage key -> options) and `fingerprint` are those of the cache. `upgraded_from` is the fingerprint that
     the cache had before an upgrade, or None without an upgrade. Three differences are allowed: another number of clips
-    per video, other crops, and an upgrade of the cache after the training.
+    per video, other crops, and an upgrade of the cache after the training. With `any_side`, the backbones may have run
+    on squares of another side.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -277,7 +317,8 @@ def require_same_features(
     if record.features is None:  # runs of early versions record only the fingerprint
         changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {fingerprint[:12]}"]
     else:
-        changed = differences(_of_any_view(record.features, is_upgraded), _of_any_view(features, is_upgraded))
+        trained, cached = (_of_any_view(each, is_upgraded, any_side) for each in (record.features, features))
+        changed = differences(trained, cached)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         advice = "Extract them as the run's cache was, or train again."
@@ -292,14 +333,19 @@ def require_same_features(
         )
 
 
-def _of_any_view(features: Features, is_upgraded: bool) -> Features:
+def _of_any_view(features: Features, is_upgraded: bool, any_side: bool) -> Features:
     """Returns `features` (stage key -> options of the stage) without the options of `clips` that choose the clips and
-    crops of a video. If `is_upgraded` is true, the version of the rules for choosing frames is left out too.
+    crops of a video. If `is_upgraded` is true, the version of the rules for choosing frames is left out too. If
+    `any_side` is true, the side of the squares that the backbones saw is left out.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:
         clips.pop("version", None)
-    return {key: clips if key == "clips" else options for key, options in features.items()}
+    left_out = SIDE_KEYS if any_side else ()
+    others = {
+        key: {name: options[name] for name in options if name not in left_out} for key, options in features.items()
+    }
+    return others | ({"clips": clips} if "clips" in features else {})
 
 
 def load_record(folder: Path) -> RunRecord:

@@ -1,6 +1,7 @@
 """Scores of videos with many clips and crops, and the files made of scores."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from kinegraph.pipeline.training.results import SplitCounts, read_results
 from kinegraph.pipeline.training.scoring import RunScores, evaluate_run, write_confusion, write_submission
 from kinegraph.pipeline.training.table import TrainedRun, train_runs
 from kinegraph.stages.errors import UsageError
-from kinegraph.stages.training.checkpoint import load_run
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.training.checkpoint import RunError, load_run
 from kinegraph.stages.training.evaluation import EvaluationResult, VideoScores
 from tests.conftest import moving_square, write_video
 
@@ -90,6 +92,44 @@ def test_ten_crops_are_scored_as_in_a_plain_loop(config: Config, tmp_path: Path)
         _check_against_a_loop(ten, run, "mean", of, *overrides, cache=ten.cache)
 
 
+HEADS = {
+    "trg": {"dim": 8, "num_blocks": 1, "num_heads": 1},
+    "rstg": {"dim": 8, "num_iterations": 1},
+    "conv_lstm": {"dim": 8, "hidden": 8},
+}
+
+
+def test_views_of_another_side_are_scored_where_the_head_takes_them(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three crops of 80 px for heads that saw 64 px: the mean over the views, computed by hand."""
+    caplog.set_level("INFO")
+    entry = config.backbones["tiny"].model_copy(update={"size": 80})
+    clips = config.clips.model_copy(update={"crops": ("left", "center", "right")})
+    views = config.model_copy(update={"cache": str(tmp_path / "views"), "clips": clips, "backbones": {"tiny": entry}})
+    index(views)
+    assert not extract(views).failures
+    for name, options in HEADS.items():
+        told = {"head": name, "options": options, "run": str(tmp_path / name)}
+        (run,) = train_runs(config.model_copy(update={"train": config.train.model_copy(update=told)}))
+        if name == "conv_lstm":
+            with pytest.raises(RunError, match=r"(?s)conv_lstm of .* takes maps of one size alone.*\(4, 96, 10, 10\)"):
+                evaluate_run(run.folder, views.cache)
+            continue
+        found = evaluate_run(run.folder, views.cache, overrides=["train.batch_size=5"]).result.videos
+        assert "features/tiny: squares of another side than in the training: size: 64 -> 80" in caplog.text
+        caplog.clear()
+        seen = CachedClips(views.cache, load_run(run.folder)[0].reads, "test")
+        head = build_head(name, seen.spec, 2, **load_run(run.folder)[1].options).eval()
+        head.load_state_dict(load_run(run.folder)[0].state_dict())
+        with torch.inference_mode():
+            logits = torch.cat([head(seen.batch([position])).double() for position in range(len(seen))])
+        for video, row in zip(found.video_ids, found.scores, strict=True):
+            of_video = logits[[position for position, other in enumerate(seen.video_ids) if other == video]]
+            assert len(of_video) == 6
+            torch.testing.assert_close(row, of_video.mean(0), atol=1e-6, rtol=0)
+
+
 def test_runs_of_before_patience_wanted_a_validation_are_still_read(config: Config) -> None:
     (run,) = train_runs(config)
     for file, section in (("run.json", "train"), ("results.json", "recipe")):
@@ -131,6 +171,21 @@ def test_the_submission_has_ids_and_full_scores_and_no_missing_videos(tmp_path: 
     with pytest.raises(UsageError, match=r"a b/my video\.mp4 has a space in its id"):
         write_submission(spaced, tmp_path / "twice.txt")
     assert not (tmp_path / "twice.txt").exists()
+
+
+def test_submissions_for_something_something_have_the_best_classes(tmp_path: Path) -> None:
+    """V1: the name of the best. V2: the numbers of the five best. Of equal scores the lower number is first."""
+    scores = [[0.5, 2.0, 0.1, 0.5, -1.0, 3.0], [-INF] * 6, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
+    found = _scores(torch.tensor([-1, -1, -1]), scores, ("test/7.webm", "8.webm", "9"))
+    found = replace(found, class_names=tuple("abcdef"))
+    assert write_submission(found, tmp_path / "v1.csv", "something_v1") == 2
+    assert (tmp_path / "v1.csv").read_text() == "7;f\n9;a\n"
+    assert write_submission(found, tmp_path / "v2.csv", "something_v2") == 2
+    assert (tmp_path / "v2.csv").read_text() == "7;5;1;0;3;2\n9;0;1;2;3;4\n"
+    with pytest.raises(UsageError, match="--submission-format something_v2: has one class a video"):
+        write_submission(_scores(torch.eye(3, 2), [[0, 0]] * 3, VIDEOS), tmp_path / "many.csv", "something_v2")
+    with pytest.raises(UsageError, match=r"a;b\.mp4 has a semicolon in its id"):
+        write_submission(_scores(torch.zeros(1).long(), [[0, 0]], ("a;b.mp4",)), tmp_path / "v1.csv", "something_v1")
 
 
 def test_the_confusion_matrix_counts_videos(tmp_path: Path) -> None:

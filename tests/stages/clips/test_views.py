@@ -114,3 +114,34 @@ def test_views_that_leave_the_cached_crop_are_refused() -> None:
         check_views(OPTIONS.model_copy(update={"region": "frame"}), SIZE, ["center"])
     with pytest.raises(ValueError, match=r"views.short_side: .*allowed: from 65 px on"):
         check_views(OPTIONS, 65, ["center"])
+
+
+def test_random_offsets_take_a_frame_of_each_segment() -> None:
+    """A row of four frames between 2 and 6 seconds has four segments of a second."""
+    clip = replace(
+        row(), start_seconds=2.0, end_seconds=6.0, target_times=(2.5, 3.5, 4.5, 5.5), target_frames=(5, 7, 9, 11)
+    )
+    options = OPTIONS.model_copy(update={"offsets": "random"})
+    views = [view_of(clip, SIZE, options, 0, epoch) for epoch in range(1, 30)]
+    times = np.array([view.times for view in views])
+    assert (np.floor(times) == [2, 3, 4, 5]).all()
+    assert len({*map(tuple, (times % 1).round(6).tolist())}) == 29, "each frame and each epoch has its own"
+    assert np.ptp(times % 1, axis=1).min() > 0
+    assert view_of(clip, SIZE, options, 0, 3) == views[2]
+    cached = view_of(clip, SIZE, OPTIONS, 0, 3)
+    assert (cached.times, replace(views[2], times=None)) == (None, cached), "other draws are those of before"
+    seen = _viewed(clip, views[2])
+    assert (seen.target_times, seen.target_frames) == (views[2].times, None)
+    assert _viewed(clip, cached).target_frames == (5, 7, 9, 11)
+
+
+def test_random_offsets_are_refused_where_the_cache_belongs_to_its_frames() -> None:
+    options = ViewOptions(offsets="random")
+    check_views(options, SIZE, ["center"], "uniform", [])
+    with pytest.raises(ValueError, match=r"views.offsets: given 'random', allowed: cached with clips.sampling dense"):
+        check_views(options, SIZE, ["center"], "dense")
+    with pytest.raises(ValueError, match=r"views.offsets: .* because proposals/boxes belong to the cached frames"):
+        check_views(options, SIZE, ["center"], "uniform", ["proposals/boxes"])
+    assert "offsets" not in ViewOptions().model_dump(), "records of earlier versions lack it"
+    assert options.model_dump()["offsets"] == "random"
+    assert ViewOptions(**options.model_dump()) == options

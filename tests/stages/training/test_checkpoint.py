@@ -15,6 +15,7 @@ from kinegraph.stages.training.checkpoint import (
     RunError,
     RunExists,
     RunNotFound,
+    RunRecord,
     describe_run,
     load_run,
     require_fit,
@@ -190,6 +191,19 @@ def test_other_views_are_no_other_features(tmp_path: Path, clips: Any) -> None:
         require_same_features(known, {"clips": views | {"crops": ["center", "full"]}}, "cafe")
     with pytest.raises(RunError, match=r"sampling: 'dense' -> 'uniform'"):
         require_same_features(known, {"clips": views | {"sampling": "uniform"}}, "cafe")
+    _check_other_sides(
+        known.model_copy(update={"features": {"clips": views, "features/net": {"size": 64, "resize": "torch"}}}), views
+    )
     early = known.model_copy(update={"features": None})
     with pytest.raises(RunError, match="fingerprint: f00d -> cafe"):
         require_same_features(early, {"clips": views}, "cafe")
+
+
+def _check_other_sides(known: RunRecord, views: dict[str, Any]) -> None:
+    """Another side is another view where that is asked for, and other features elsewhere."""
+    larger = {"clips": views, "features/net": {"size": 80, "resize_short": 96, "resize": "torch"}}
+    require_same_features(known, larger, "cafe", any_side=True)
+    with pytest.raises(RunError, match=r"features/net\.size: 64 -> 80"):
+        require_same_features(known, larger, "cafe")
+    with pytest.raises(RunError, match="resize: 'torch' -> 'pillow'"):
+        require_same_features(known, larger | {"features/net": {"size": 80, "resize": "pillow"}}, "cafe", any_side=True)

@@ -1,0 +1,77 @@
+"""Configs of the views on which the papers test: more crops, of 256 px. One for each protocol.
+
+The networks of a config are those of one row. A trained run is scored on them by `kinegraph evaluate RUN --cache`.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from examples.papers.table import HERE, PROTOCOLS, TITLES, Row
+from kinegraph.cache_schemas.words import counted
+
+SIDE_PX = 256
+ELEVEN = ("even_11",)
+ABOUT = {
+    "trg": "The paper tests whole frames of this height. Three squares cover them, as a cache holds squares alone. "
+    "TSN's ten crops are `clips.crops=[center, center_flip, top_left, top_left_flip, ...]`.",
+    "strg": "The paper tests whole frames of this height. Three squares cover them, as a cache holds squares alone.",
+    "atr": "The accurate protocol of the paper. The efficient one is the config of the row.",
+    "rstg": "Paper and README say 256 px. The released script, and the configs of the rows, have 224.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The views of one protocol: `examples/papers/views/<name>.yaml`, with the networks of `row`."""
+
+    name: str
+    row: Row
+    per_video: int
+    crops: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return HERE / "views" / f"{self.name}.yaml"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document = copy.deepcopy(self.row.document)
+        document = {key: document[key] for key in document if key not in ("train", "finetune")}
+        document["cache"] += "_views"
+        document["clips"] |= {"per_video": self.per_video, "crops": [*self.crops]}
+        for entry in document["backbones"].values():
+            entry["size"] = SIDE_PX
+        return document
+
+    @property
+    def views(self) -> str:
+        num_crops = 11 if self.crops == ELEVEN else len(self.crops)
+        return f"{counted(self.per_video, 'clip')} x {counted(num_crops, 'crop')} of {SIDE_PX} px"
+
+    @property
+    def text(self) -> str:
+        row = f"{self.row.paper}/{self.row.name}.yaml"
+        lines = [
+            f"{TITLES[self.row.paper]}: the views of its test, {self.views}.",
+            ABOUT[self.row.paper],
+            f"The networks are those of {row}. A run of another row needs its sections `backbones` and `proposals`.",
+            "",
+            f"  kinegraph index examples/papers/views/{self.name}.yaml    # then extract",
+            f"  kinegraph evaluate RUN --cache {self.document['cache']}",
+            "",
+            "Made by `python -m examples.papers.generate`.",
+        ]
+        body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
+        return "".join(f"# {line}".rstrip() + "\n" for line in lines) + body
+
+
+def views(rows: Iterable[Row]) -> Iterator[Views]:
+    """Yields the views of all protocols. `rows` are those of all papers."""
+    row_of = {(row.paper, row.name): row for row in rows}
+    for (paper, dataset), (row, per_video, crops) in PROTOCOLS.items():
+        yield Views(name=f"{paper}_{dataset}", row=row_of[paper, row], per_video=per_video, crops=crops)
