@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 Rectangle = tuple[float, float, float, float]
-Resize = Literal["pillow", "torch"]
+Resize = Literal["pillow", "bicubic", "torch"]
 
 FULL, FLIP = "full", "_flip"
 MIDDLE = Fraction(1, 2)
@@ -37,9 +37,9 @@ class Framing:
     short side has `resize_short` px. Then a crop of `size` px is cut. The crop `full` is resized to a square without
     keeping the aspect ratio.
 
-    `resize` is `pillow` or `torch`. `pillow` resizes bilinearly with antialias, as torchvision does for images. `torch`
-    resizes bilinearly without antialias, as PySlowFast and PyTorchVideo do for videos. `resize` also decides how the
-    place of a crop is rounded to pixels.
+    `pillow` resizes bilinearly with antialias, as torchvision does for images. `bicubic` is Pillow's bicubic filter,
+    also with antialias, as vision transformers expect it. `torch` resizes bilinearly without antialias, as PySlowFast
+    and PyTorchVideo do for videos. `resize` also decides how the place of a crop is rounded to pixels.
     """
 
     size: int
@@ -129,13 +129,13 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
     """Returns (left, top), the first pixel of the crop `crop`, such as "left", in a resized frame of `width` x `height`
     px.
 
-    The place of the crop is rounded to whole pixels, as `framing.resize` says. `pillow` rounds halves to even, as
-    torchvision's CenterCrop does. `torch` rounds up, as the function uniform_crop of PySlowFast and PyTorchVideo does.
-    For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
+    The place of the crop is rounded to whole pixels, as `framing.resize` says. `pillow` and `bicubic` round halves to
+    even, as torchvision's CenterCrop does. `torch` rounds up, as the function uniform_crop of PySlowFast and
+    PyTorchVideo does. For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
-    rounded = round if framing.resize == "pillow" else math.ceil
+    rounded = math.ceil if framing.resize == "torch" else round
     x = free_x - rounded(free_x * (1 - across)) if is_mirrored(crop) else rounded(free_x * across)
     return x, rounded(free_y * down)
 

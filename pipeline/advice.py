@@ -83,6 +83,7 @@ def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[s
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
     options = config.backbones[name]
     entry = config.entry_of(name)
+    yield from (f"backbones.{name}: {remark}" for remark in entry.remarks)
     source = known_source(options.weights, entry.weights)
     if source is None:
         return

@@ -12,6 +12,7 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.backbones.taps import Tap, spread_frames
+from kinegraph.stages.backbones.transformers_folder import absolute
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
@@ -41,12 +42,15 @@ class Recipe(StageOptions):
     def document(self) -> dict[str, Any]:
         """Returns the sections of the recipe as a dictionary, without the section of the data set.
 
-        The dictionary has only the options that the config sets. Paths of weight files are absolute.
+        The dictionary has only the options that the config sets. Paths of weight files and of the folders of networks
+        are absolute.
         """
         sections = self.model_dump(mode="json", include={*Recipe.model_fields} - {"dataset"}, exclude_unset=True)
         for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):
             if Path(weights := options.get("weights") or "").is_file():
                 options["weights"] = str(Path(weights).resolve())
+        for options in sections.get("backbones", {}).values():
+            options["model"] = absolute(options["model"])
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:

@@ -8,6 +8,7 @@ from typing import Any
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.heads.head import Head, HeadError, Spec
 from kinegraph.stages.heads.inputs import CROP
 from kinegraph.stages.heads.places import FAMILIES
@@ -76,7 +77,7 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
     stage = cache.stage(f"features/{source.backbone}") if source else None
     if source is None or stage is None or "model" not in stage.options:
         return
-    tap, size = entry(stage.options["model"], stage.options.get("options", {})).tap(source.tap), stage.options["size"]
+    tap, size = _tap(stage, source.tap), stage.options["size"]
     side = tap.shape(tap.only_frames or tap.frames_multiple, size)[2]
     if side * tap.stride != size:  # a network whose cell 0 has an offset loses a border, so it differs too
         raise HeadError(
@@ -84,3 +85,12 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
             f"{tap.offset_px:g} px on over {size} px; allowed are maps that lie over the crop cell by cell. "
             "Read cached regions, which heed that: `regions_from: cached`."
         )
+
+
+def _tap(stage: Stage, name: str) -> Tap:
+    """Returns the Tap `name` of the backbone that made `stage`. If the folder of a user describes the backbone, the
+    Tap has only what the stage records of it, the side of a patch.
+    """
+    if (patch_px := stage.options.get("patch_px")) is not None:
+        return Tap(name=name, channels=0, space=((patch_px, patch_px),))
+    return entry(stage.options["model"], stage.options.get("options", {})).tap(name)

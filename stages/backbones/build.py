@@ -29,6 +29,10 @@ from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
 from kinegraph.stages.backbones.torchvision_video import S3D, MViT, VideoResNet, VideoSwin
+from kinegraph.stages.backbones.transformers_entry import PRETRAINED
+from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, read_folder
+from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build
+from kinegraph.stages.backbones.transformers_weights import files_digest, pretrained
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
@@ -99,14 +103,15 @@ def build_backbone(
     for tap in taps:
         backbone.tap(tap)
     backbone.check_outputs(taps, tokens, head=head)
+    loaded = bool(backbone.folder) and weights == PRETRAINED
     with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
-        network = untrained(model, **backbone.chosen)
+        network = pretrained(read_folder(backbone.folder)) if loaded else untrained(model, **backbone.chosen)
     network.want(class_tokens=tokens != "patch", head=head)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
     if weights.startswith(INFLATE):
         _inflate(network, backbone, weights)
-    else:
+    elif not loaded:
         for name in network.state_dict():
             del above[name]
         ignored, words = network.is_classifier, backbone.other_words
@@ -130,6 +135,8 @@ def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) ->
     """
     if weights.startswith(INFLATE):
         return tensors_digest(network)
+    if backbone.folder and weights == PRETRAINED:
+        return files_digest(read_folder(backbone.folder))
     return weights_digest(network, weights, backbone.weights)
 
 
@@ -152,6 +159,9 @@ def untrained(model: str, **options: Any) -> Backbone:
     """
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX), **options)
+    if model.startswith(TRANSFORMERS_PREFIX):
+        folder = read_folder(model.removeprefix(TRANSFORMERS_PREFIX))
+        return TransformersNetwork(folder, build(folder))
     if model in LAYOUTS:
         return ResNet3D(replace(LAYOUTS[model], **options))
     return BUILDERS[model]()

@@ -9,6 +9,8 @@ from kinegraph.stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPE
 from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 from kinegraph.stages.backbones.slowfast_entries import SLOWFAST_ENTRIES
 from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
+from kinegraph.stages.backbones.transformers_entry import transformers_entry
+from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
 from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
@@ -307,17 +309,22 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
     """Returns the BackboneEntry of the backbone `name`, which describes its taps, its input and its named weights.
 
     For the ResNet-3D family, it has the taps of the network with these `options`. Missing options are those with which
-    `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models. Raises
-    ValueError if there is no such backbone or option, with the list of the allowed names.
+    `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models. For
+    `transformers/<folder>`, it comes from the files of the folder. Raises ValueError if there is no such backbone or
+    option, with the list of the allowed names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
 
         backbone: BackboneEntry = timm_entry(name.removeprefix(TIMM_PREFIX))
+    elif name.startswith(TRANSFORMERS_PREFIX):
+        backbone = transformers_entry(name.removeprefix(TRANSFORMERS_PREFIX))
     elif name in CATALOGUE:
         backbone = CATALOGUE[name]
     else:
-        raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)} and, with timm, timm/<model>")
+        raise ValueError(
+            f"no backbone {name!r}; there are {', '.join(CATALOGUE)}, timm/<model> and transformers/<folder>"
+        )
     chosen = backbone.choose(options, weights)
     if not chosen:
         return backbone

@@ -47,6 +47,9 @@ class BackboneEntry:
     `sees_single_frames` is true if the maps of a frame depend on this frame alone.
     `head_channels` is the number of channels of the output `head`, which the network computes after its last tap. It is
     None if the network has no such output.
+    `folder` is the path of the user's folder that describes the network, and `identity` has the options by which a
+    fingerprint knows the network. Both are empty for other networks, which the fingerprint knows by their name.
+    `remarks` are sentences for the user.
     """
 
     name: str
@@ -62,6 +65,9 @@ class BackboneEntry:
     inflates: str | None = None
     sees_single_frames: bool = False
     head_channels: int | None = None
+    folder: str = ""
+    identity: Mapping[str, int | str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def other_words(self) -> list[str]:

@@ -15,10 +15,14 @@ class BackboneOptions(StageOptions):
     type.
     """
 
-    model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
+    model: str = Field(
+        description="a name that `kinegraph models` lists, timm/<model> for an image model of timm, or "
+        "transformers/<folder> for a network in a folder of transformers or in the cache of the Hugging Face hub"
+    )
     weights: str = Field(
-        description="a named file of the catalogue, a path, or random:<seed>; pretrained for timm/<model>; for the "
-        "ResNet-3D family and TSM also inflate: and one of these for the 2D ResNet of the same depth"
+        description="a named file of the catalogue, a path, or random:<seed>; pretrained for timm/<model> and "
+        "transformers/<folder>; for the ResNet-3D family and TSM also inflate: and one of these for the 2D ResNet of "
+        "the same depth"
     )
     taps: tuple[str, ...] = Field(
         min_length=1, description="where the network is cut: names that `kinegraph models` lists"
@@ -36,11 +40,11 @@ class BackboneOptions(StageOptions):
         "null: crops are cut first, then resized to `size`; auto: as the named weights were "
         "tested where `size` is null or the weights' own size, else null",
     )
-    resize: Literal["auto", "pillow", "torch"] = Field(
+    resize: Literal["auto", "pillow", "bicubic", "torch"] = Field(
         "auto",
-        description="pillow: antialiased bilinear, as torchvision on images; torch: bilinear without "
-        "antialias, as PySlowFast and PyTorchVideo; auto: as the named weights were tested "
-        "where `resize_short` is too, else pillow",
+        description="pillow: antialiased bilinear, as torchvision on images; bicubic: Pillow's bicubic, antialiased; "
+        "torch: bilinear without antialias, as PySlowFast and PyTorchVideo; auto: as the "
+        "named weights were tested where `resize_short` is too, else pillow",
     )
     store: tuple[Literal["maps", "pooled"], ...] = Field(
         ("pooled",),

@@ -50,5 +50,6 @@ def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
     own_size = backbone.size if tested is None or short is None else tested.size
     resize = options.resize
     if resize == "auto":
-        resize = "pillow" if tested is None or short is None else tested.resize
+        is_squeezed = tested is not None and tested.resize_short is None and options.size in (None, tested.size)
+        resize = "pillow" if tested is None or (short is None and not is_squeezed) else tested.resize
     return Framing(size=options.size or own_size, resize_short=short, resize=resize)

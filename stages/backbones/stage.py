@@ -57,14 +57,15 @@ class Backbones(StageKind):
         recorded |= options.model_dump(mode="json", include={"tokens", "head"}, exclude_defaults=True)
         if chosen := backbone.recorded_options(options.taps):
             recorded["options"] = chosen
-        if (pixels := pixels_of(options)) != own_pixels(backbone):
+        if (pixels := pixels_of(options)) != own_pixels(backbone) or backbone.folder:
             recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
         recorded |= recipe.framing_of(name).options
         if _new_frames(recipe, name) is not None:
             recorded["shared_frames"] = SHARED_FRAMES
         reads = {CLIPS: declared[CLIPS].fingerprint}
-        recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads}
-        return Stage(key=key, options=recorded, arrays=tuple(_arrays(recipe, name)), weights=options.weights)
+        recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads, **backbone.identity}
+        weights = f"{options.weights} of {backbone.folder}" if backbone.folder else options.weights
+        return Stage(key=key, options=recorded, arrays=tuple(_arrays(recipe, name)), weights=weights)
 
     def section(self, key: str) -> str:
         return f"backbones.{_name(key)}"

@@ -3,13 +3,15 @@
 The frame is resized once for all crops that are cut out of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.cache_schemas.crops import Rectangle, cut_origin, resized_frame
+from kinegraph.cache_schemas.crops import Rectangle, Resize, cut_origin, resized_frame
 from kinegraph.stages.decode.wanted import Size, Square
 
 
@@ -39,30 +41,33 @@ class FramePixels:
 
     def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
         if not square.cuts(row.crop_name):
-            resize = resized_by_pillow if square.resize == "pillow" else resized_by_torch
-            return resize(self.image, (square.size, square.size), row.crop)
+            return RESIZES[square.resize](self.image, (square.size, square.size), row.crop)
         assert square.resize_short is not None
         size = resized_frame(*self.image.size, square.resize_short)
         x, y = cut_origin(row.crop_name, *size, square)
         return self._resized(size, square.resize)[y : y + square.size, x : x + square.size]
 
-    def _resized(self, size: Size, how: str) -> np.ndarray:
+    def _resized(self, size: Size, how: Resize) -> np.ndarray:
         key = (size, how)
         if key not in self._made:
-            resize = resized_by_pillow if how == "pillow" else resized_by_torch
-            self._made[key] = resize(self.image, size, (0, 0, *self.image.size))
+            self._made[key] = RESIZES[how](self.image, size, (0, 0, *self.image.size))
         return self._made[key]
 
 
-def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of `image`, resized by antialiased bilinear interpolation, uint8 [height, width, 3].
-    `box` is (x1, y1, x2, y2) in pixels of the image, and `size` is (width, height) of the result.
+def resized_by_pillow(
+    image: Image.Image,
+    size: Size,
+    box: Rectangle,
+    filter: Image.Resampling = Image.Resampling.BILINEAR,
+) -> np.ndarray:
+    """Returns the rectangle `box` of `image`, resized with antialias, uint8 [height, width, 3]. `box` is (x1, y1, x2,
+    y2) in pixels of the image, and `size` is (width, height) of the result. `filter` is bilinear or bicubic.
 
     The values equal those of Pillow, and those of torchvision where torchvision resizes a Pillow image.
     """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+    return np.asarray(image.resize(size, filter, box=box))
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
@@ -98,3 +103,10 @@ def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.nda
     before = np.minimum(np.floor(centres).astype(np.int64), available - 1)
     after = np.minimum(before + 1, available - 1)
     return before, after, (centres - before).astype(np.float32)
+
+
+RESIZES: dict[Resize, Callable[[Image.Image, Size, Rectangle], np.ndarray]] = {
+    "pillow": resized_by_pillow,
+    "bicubic": partial(resized_by_pillow, filter=Image.Resampling.BICUBIC),
+    "torch": resized_by_torch,
+}

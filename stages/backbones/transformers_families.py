@@ -1,0 +1,249 @@
+"""Lists the families of networks of the package transformers that can be a backbone. Torch-free.
+
+A family is what `config.json` calls `model_type`. FAMILIES has one entry per family. What differs between the networks
+of a family, such as the number of layers, stands in their `config.json`, which `transformers_folder.py` reads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# How patch tokens follow each other over time (t), rows (h) and columns (w). The last letter changes fastest.
+Order = Literal["thw", "hwt", "hw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Describes the networks whose `config.json` has the value `model_type` under this key.
+
+    about: published networks of the family, in words.
+    module, network, config: the file of transformers that has the class of the network, below `transformers.models`,
+        the name of this class, and the name of the class of its config.
+    layers, norm: paths in the network of the list of layers, and of the norm of all tokens above the last layer. `norm`
+        is None if there is no such norm.
+    order: how the patch tokens follow each other. `hw` belongs to networks of single images.
+    class_token: whether a class token comes first.
+    frames, tubelet, patch, size: keys in `config.json` of the number of frames, of a patch's number of frames, of a
+        patch's side and of the input's side. `frames` and `tubelet` are None in networks of single images.
+    defaults: values of keys that `config.json` may lack, as in the class of the config.
+    vision: the key of `config.json` that has the config of the network, where the file describes a text network, too.
+    is_exact: whether the network takes only the size and the number of frames of its config.
+    resamples: whether the network resamples its table of positions for another size only if it is told to.
+    has_grid: whether the attention layers keep the number of rows of a map as `grid_size`.
+    head, head_module: the field of the network's result that is the output `head`, and the submodule that only this
+        output needs. Empty if there is no such output.
+    left_out: beginnings of the names of tensors in a file that are not loaded -> the reason.
+    unneeded: beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
+    arguments: further arguments of the network's method `forward`.
+    processor_keys: keys that the file of the processor must have, besides mean and standard deviation.
+    short_of_crop: short side of the resized frame in crops. The processor then ignores the short side in its file.
+    """
+
+    model_type: str
+    about: str
+    module: str
+    network: str
+    config: str
+    layers: str
+    norm: str | None
+    order: Order
+    class_token: bool = False
+    frames: str | None = None
+    tubelet: str | None = None
+    patch: str = "patch_size"
+    size: str = "image_size"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    vision: str | None = None
+    is_exact: bool = False
+    resamples: bool = False
+    has_grid: bool = False
+    head: str = ""
+    head_module: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    unneeded: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    processor_keys: tuple[str, ...] = ()
+    short_of_crop: float | None = None
+
+    @property
+    def sees_single_frames(self) -> bool:
+        """Returns whether a network of the family takes single images."""
+        return self.order == "hw"
+
+
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_channels": 3, "patch_size": 16, "image_size": 224}
+_CLASSIFIER = {"classifier.": "the classifier"}
+_DECODER = {
+    "decoder.": "the decoder of the pre-training",
+    "encoder_to_decoder.": "the decoder of the pre-training",
+    "mask_token": "the decoder of the pre-training",
+}
+_TEXT = {
+    "text_model.": "the network of texts",
+    "text_projection.": "the network of texts",
+    "logit_scale": "the temperature of the training",
+    "logit_bias": "the temperature of the training",
+    "vision_model.embeddings.position_ids": "the numbers of the positions",
+    "embeddings.position_ids": "the numbers of the positions",
+}
+_DINO: dict[str, Any] = {
+    "layers": "encoder.layer",
+    "norm": "layernorm",
+    "order": "hw",
+    "class_token": True,
+    "left_out": _CLASSIFIER,
+    "unneeded": ("embeddings.mask_token",),
+}
+_CLIP: dict[str, Any] = {
+    "module": "clip.modeling_clip",
+    "config": "CLIPVisionConfig",
+    "norm": None,  # the norm above the last layer takes the class token alone, on the way to the output `head`
+    "order": "hw",
+    "class_token": True,
+    "resamples": True,
+    "left_out": _TEXT,
+}
+_SIGLIP: dict[str, Any] = {
+    "module": "siglip.modeling_siglip",
+    "network": "SiglipVisionModel",
+    "config": "SiglipVisionConfig",
+    "layers": "encoder.layers",
+    "norm": "post_layernorm",
+    "order": "hw",
+    "resamples": True,
+    "head": "pooler_output",
+    "head_module": "head",
+    "defaults": _BASE,
+    "left_out": _TEXT,
+}
+
+_ALL = (
+    Family(
+        model_type="videomae",
+        about="VideoMAE (Tong et al. 2022)",
+        module="videomae.modeling_videomae",
+        network="VideoMAEModel",
+        config="VideoMAEConfig",
+        layers="encoder.layer",
+        norm="layernorm",
+        order="thw",
+        frames="num_frames",
+        tubelet="tubelet_size",
+        defaults=_BASE | {"num_frames": 16, "tubelet_size": 2, "use_mean_pooling": True},
+        is_exact=True,
+        left_out=_CLASSIFIER | _DECODER | {"fc_norm.": "the norm of the classifier"},
+    ),
+    Family(
+        model_type="vjepa2",
+        about="V-JEPA 2 (Assran et al. 2025)",
+        module="vjepa2.modeling_vjepa2",
+        network="VJEPA2Model",
+        config="VJEPA2Config",
+        layers="encoder.layer",
+        norm="encoder.layernorm",
+        order="thw",
+        frames="frames_per_clip",
+        tubelet="tubelet_size",
+        size="crop_size",
+        defaults=_BASE
+        | {"hidden_size": 1024, "num_hidden_layers": 24, "crop_size": 256, "frames_per_clip": 64, "tubelet_size": 2},
+        has_grid=True,
+        left_out=_CLASSIFIER | {"pooler.": "the attentive pooler of the classifier"},
+        unneeded=("predictor.",),
+        arguments={"skip_predictor": True},
+        short_of_crop=256 / 224,
+    ),
+    Family(
+        model_type="timesformer",
+        about="TimeSformer (Bertasius et al. 2021)",
+        module="timesformer.modeling_timesformer",
+        network="TimesformerModel",
+        config="TimesformerConfig",
+        layers="encoder.layer",
+        norm="layernorm",
+        order="hwt",
+        class_token=True,
+        frames="num_frames",
+        defaults=_BASE | {"num_frames": 8},
+        is_exact=True,
+        left_out=_CLASSIFIER,
+    ),
+    Family(
+        model_type="vivit",
+        about="ViViT (Arnab et al. 2021)",
+        module="vivit.modeling_vivit",
+        network="VivitModel",
+        config="VivitConfig",
+        layers="layers",
+        norm="layernorm",
+        order="thw",
+        class_token=True,
+        frames="num_frames",
+        tubelet="tubelet_size",
+        patch="tubelet_size",
+        defaults=_BASE | {"num_frames": 32, "tubelet_size": [2, 16, 16]},
+        is_exact=True,
+        left_out=_CLASSIFIER,
+        unneeded=("pooler.",),
+        processor_keys=("rescale_factor", "offset"),
+    ),
+    Family(
+        model_type="dinov2",
+        about="DINOv2 (Oquab et al. 2023)",
+        module="dinov2.modeling_dinov2",
+        network="Dinov2Model",
+        config="Dinov2Config",
+        defaults=_BASE | {"patch_size": 14},
+        **_DINO,
+    ),
+    Family(
+        model_type="dinov2_with_registers",
+        about="DINOv2 with registers (Darcet et al. 2024)",
+        module="dinov2_with_registers.modeling_dinov2_with_registers",
+        network="Dinov2WithRegistersModel",
+        config="Dinov2WithRegistersConfig",
+        defaults=_BASE | {"num_register_tokens": 4},
+        **_DINO,
+    ),
+    Family(
+        model_type="dinov3_vit",
+        about="DINOv3 (Simeoni et al. 2025), the transformers",
+        module="dinov3_vit.modeling_dinov3_vit",
+        network="DINOv3ViTModel",
+        config="DINOv3ViTConfig",
+        defaults=_BASE | {"hidden_size": 384, "num_register_tokens": 0},
+        **_DINO | {"layers": "model.layer", "norm": "norm"},
+    ),
+    Family(
+        model_type="clip",
+        about="CLIP (Radford et al. 2021), the network of images",
+        network="CLIPVisionModelWithProjection",
+        layers="vision_model.encoder.layers",
+        vision="vision_config",
+        head="image_embeds",
+        head_module="visual_projection",
+        defaults=_BASE | {"patch_size": 32, "projection_dim": 512},
+        **_CLIP,
+    ),
+    Family(
+        model_type="clip_vision_model",
+        about="the network of images of CLIP, without the projection",
+        network="CLIPVisionModel",
+        layers="encoder.layers",
+        defaults=_BASE | {"patch_size": 32},
+        **_CLIP | {"left_out": _TEXT | {"visual_projection.": "the projection"}},
+    ),
+    Family(
+        model_type="siglip",
+        about="SigLIP (Zhai et al. 2023) and SigLIP 2 of one size, the network of images",
+        vision="vision_config",
+        **_SIGLIP,
+    ),
+    Family(
+        model_type="siglip_vision_model",
+        about="the network of images of SigLIP and of SigLIP 2 of one size",
+        **_SIGLIP,
+    ),
+)
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}

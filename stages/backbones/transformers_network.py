@@ -1,0 +1,181 @@
+"""Runs a network of the package transformers as a backbone.
+
+Modules of the package are imported one by one. Its `Auto` classes take seconds to import, and they ask the hub.
+
+Shapes: B clips, T frames, N tokens, C channels, H rows and W columns. T', H' and W' are the sizes of a map.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
+from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
+from kinegraph.stages.backbones.transformers_entry import NORM, tap_names
+from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, ModelFolder
+from kinegraph.stages.errors import UsageError
+
+OLDEST = (5, 18)  # earlier releases load VideoMAE's biases as zeros, without an error
+WITHOUT_EFFECT = ("_attn_implementation", "attn_implementation")  # keys of config.json that are replaced
+
+
+class TransformersNetwork(Backbone):
+    """The network of `folder`. `network` is the module of transformers. Its parameters begin with `network.` here.
+
+    The tap `layer_<i>` is the output of layer i, counted from 0. The tap `norm` is the output of the last layer after
+    the final norm. A map has the patch tokens at their places.
+    """
+
+    stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these networks has its own value)
+
+    def __init__(self, folder: ModelFolder, network: nn.Module) -> None:
+        super().__init__()
+        self.folder, self.family, self.network = folder, folder.family, network
+        for path in self.family.unneeded:
+            self._leave_out(path.removesuffix("."))
+        self.taps = tap_names(folder)
+        self._tokens: dict[str, Tensor] = {}
+        self._hooks: list[Any] = []
+        self._listen()
+
+    def cut(self, taps: Sequence[str]) -> None:
+        """Limits the wanted taps to `taps`, and removes the layers above the highest of them. If the output `head` is
+        wanted, all layers stay.
+
+        Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
+        """
+        unknown = [name for name in taps if name not in self.taps]
+        if unknown or not taps:
+            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
+        self.taps = tuple(name for name in self.taps if name in taps)
+        if not self.wants_head:
+            self._leave_out(self.family.head_module)
+            self._cut_above(self.taps[-1])
+        self._listen()
+
+    def _cut_above(self, tap: str) -> None:
+        if tap == NORM:
+            return
+        layers = self.network.get_submodule(self.family.layers)
+        assert isinstance(layers, nn.ModuleList)
+        del layers[tap_names(self.folder).index(tap) + 1 :]
+        self._leave_out(self.folder.norm or "")
+
+    def _leave_out(self, path: str) -> None:
+        """Replaces the submodule at `path` of the network by one that does nothing. A path "" is ignored."""
+        parent, _, name = path.rpartition(".")
+        if name and isinstance(getattr(self.network.get_submodule(parent), name), nn.Module):
+            setattr(self.network.get_submodule(parent), name, nn.Identity())
+
+    def _listen(self) -> None:
+        """Makes the layers of the wanted taps put their output into `_tokens`."""
+        for hook in self._hooks:
+            hook.remove()
+        places = {f"layer_{i}": f"{self.family.layers}.{i}" for i in range(self.folder.num_layers)}
+        places[NORM] = self.folder.norm or ""
+        self._hooks = [self._hook(tap, self.network.get_submodule(places[tap])) for tap in self.taps]
+
+    def _hook(self, tap: str, module: nn.Module) -> Any:
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            self._tokens[tap] = output[0] if isinstance(output, tuple) else output  # [B, N, C]
+
+        return module.register_forward_hook(keep)
+
+    def draw(self, seed: int) -> None:
+        """Fills the network with random weights, as transformers initialises it. The weights depend on `seed` alone.
+
+        torch's global generator stays unchanged.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = TransformersNetwork(self.folder, build(self.folder)).state_dict()
+        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        """Returns tap -> maps [B, C, T', H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+
+        There are B clips of T frames with H rows and W columns. A tap has T' maps with C channels, H' rows and W'
+        columns. If they are wanted, the result also has class tokens and the output `head`, as in `Backbone.forward`.
+        """
+        if self.family.sees_single_frames:
+            return frame_by_frame(self.run, clips)
+        return self.run(clips.transpose(1, 2))
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """Returns tap -> maps [B, C, T', H', W'] for clips `x` [B, T, 3, H, W]. For a network of single images, `x` is
+        [B, 3, H, W], and maps are [B, C, H', W'].
+
+        There are B clips of T frames, or B images, with H rows and W columns. The result also has `<tap>_class` and
+        `head` if they are wanted.
+        """
+        family, folder = self.family, self.folder
+        num_frames, side = 1 if x.ndim == 4 else x.shape[1] // folder.patch_frames, x.shape[-1] // folder.patch_px
+        arguments = dict(family.arguments)
+        if family.resamples and x.shape[-1] != folder.size:
+            arguments["interpolate_pos_encoding"] = True
+        if family.has_grid:
+            self._set_grid(side)
+        result = self.network(x, **arguments)
+        outputs: dict[str, Tensor] = {}
+        for tap in self.taps:
+            tokens = self._tokens.pop(tap)
+            outputs[tap] = self._map(tokens[:, folder.num_prefix :], num_frames, side)
+            if self.wants_class_tokens:
+                first = tokens[:, 0]
+                outputs[f"{tap}{CLASS_SUFFIX}"] = first if family.sees_single_frames else first[:, None]
+        if self.wants_head:
+            outputs[HEAD] = getattr(result, family.head)
+        return outputs
+
+    def _map(self, tokens: Tensor, num_frames: int, side: int) -> Tensor:
+        """Returns the patch tokens [B, N, C] as maps [B, C, T', H', W'] of `num_frames` frames with `side` rows and
+        columns, or as [B, C, H', W'] in a network of single images.
+        """
+        channels_first = tokens.transpose(1, 2)  # [B, C, N]
+        batch_and_channels = channels_first.shape[:2]
+        if self.family.order == "hw":
+            return channels_first.view(*batch_and_channels, side, side)
+        if self.family.order == "thw":
+            return channels_first.view(*batch_and_channels, num_frames, side, side)
+        return channels_first.view(*batch_and_channels, side, side, num_frames).movedim(4, 2)
+
+    def _set_grid(self, side: int) -> None:
+        """Tells the attention layers how many rows and columns a map has. They would take those of the config."""
+        module: Any
+        for module in self.network.modules():
+            if hasattr(module, "grid_size"):
+                module.grid_size = side
+
+
+def build(folder: ModelFolder) -> nn.Module:
+    """Returns the network of `folder` with random weights from torch's global generator."""
+    network_class, config = classes(folder)
+    network: nn.Module = network_class(config)
+    return network
+
+
+def classes(folder: ModelFolder) -> tuple[Any, Any]:
+    """Returns (class of the network of `folder`, config of the network as transformers has it).
+
+    Raises UsageError if transformers is not installed or too old.
+    """
+    family = folder.family
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError(
+            f"{TRANSFORMERS_PREFIX}{folder.path} needs transformers: pip install 'kinegraph[transformers]'"
+        ) from error
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < OLDEST:
+        raise UsageError(
+            f"transformers {transformers.__version__} is installed, allowed: {OLDEST[0]}.{OLDEST[1]} or later. Earlier "
+            "releases load the biases of VideoMAE as zeros: pip install -U 'kinegraph[transformers]'"
+        )
+    module = importlib.import_module(f"transformers.models.{family.module}")
+    values = {key: value for key, value in folder.config.items() if key not in WITHOUT_EFFECT}
+    config = getattr(module, family.config).from_dict(values)
+    config._attn_implementation = "sdpa" if getattr(module, family.network)._supports_sdpa else "eager"
+    return getattr(module, family.network), config
