@@ -463,8 +463,9 @@ def test_defaults_are_those_of_the_package(kind: str) -> None:
     theirs = {key: getattr(config, "in_chans" if key == "num_channels" and kind == "vjepa2" else key, None)
               for key in family.defaults}  # fmt: skip
     ours = {key: tuple(x) if isinstance(x, list) else x for key, x in family.defaults.items()}
-    del ours["image_size"], theirs["image_size"]
-    assert {key: tuple(x) if isinstance(x, list) else x for key, x in theirs.items()} == ours
+    named = {key for key in ours if key not in ("patch_size", "image_size") or key in (family.patch, family.size)}
+    theirs = {key: tuple(theirs[key]) if isinstance(theirs[key], list) else theirs[key] for key in named}
+    assert theirs == {key: ours[key] for key in named}
     assert getattr(config, family.size) == family.defaults[family.size]
 
 
