@@ -6,13 +6,17 @@ from typing import Any
 from kinegraph.stages.backbones.catalogue import CATALOGUE
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.backbones.transformers_entry import family_taps
+from kinegraph.stages.backbones.transformers_families import FAMILIES, Family
+from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
 from kinegraph.stages.weights.sources import WeightSource
 
 
 def models() -> list[dict[str, Any]]:
     """Returns the document that `models --json` prints: a row for each network that a config can name."""
-    return [*map(_backbone, CATALOGUE.values()), *map(_proposals, PROPOSALS.values())]
+    backbones = [*map(_backbone, CATALOGUE.values()), *map(_family, FAMILIES.values())]
+    return [*backbones, *map(_proposals, PROPOSALS.values())]
 
 
 def heads() -> list[dict[str, Any]]:
@@ -42,6 +46,32 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
         "options": {key: list(values) for key, values in entry.options.items()},
         "inflates": entry.inflates,
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
+    }
+
+
+def _family(family: Family) -> dict[str, Any]:
+    """Returns the row of a family of networks of the package transformers. The input and the taps are those of the
+    usual network of the family. Another network of the family has the values of its `config.json`.
+    """
+    taps = family_taps(family)
+    return {
+        "name": f"{TRANSFORMERS_PREFIX}{family.model_type}",
+        "kind": "backbone",
+        "about": family.about,
+        "params": None,
+        "gmacs": None,
+        "input": {
+            "num_frames": family.defaults[family.frames] if family.frames else 1,
+            "size": family.defaults[family.size],
+            "num_classes": 0,
+            "only_this": family.is_exact,
+        },
+        "taps": [_tap(tap) for tap in taps],
+        "class_token": taps[-1].class_token,
+        "has_head": bool(family.head),
+        "options": {},
+        "inflates": None,
+        "weights": [],
     }
 
 

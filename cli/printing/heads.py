@@ -215,11 +215,21 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     """
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
-        taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
+        if row["params"] is None:
+            say_page(f"{row['name']:<{width}}  parameters and taps as in config.json")
+        else:
+            say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
+        shown = [tap for tap in row["taps"] if "about" not in row or tap["name"] in _ends(row["taps"])]
+        taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in shown]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
-        told = {"input": [_counted_for(row)], "taps": taps, "options": options, "weights": weights}
+        told = {
+            "about": [row["about"]] if "about" in row else [],
+            "input": [_counted_for(row)],
+            "taps": taps,
+            "options": options,
+            "weights": weights,
+        }
         for name, words in told.items():
             if words:
                 say_page(wrapped(f"  {name + ':':<10}", words))
@@ -228,11 +238,21 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
         "options: the value of the paper first. Named weights set the options that they were trained with (--json)"
     )
     say_page("source: the value of `proposals.source`. Detectors run without their second stage")
+    say_page(
+        "transformers/<family>: a config names transformers/<folder>, or transformers/<repository> of the Hugging Face "
+        "hub's cache (pip install 'kinegraph[transformers]'). Input and taps are those of the usual network"
+    )
     say_page("timm/<model>: any image model of timm that returns its maps (pip install 'kinegraph[timm]')")
     say_page(
         "timm's transformers: a tap is the map of a block's patch tokens, the last one after the final norm. `tokens: "
         "class` stores class tokens, and `head: true` the pooled vector or, of CLIP, the projection."
     )
+
+
+def _ends(taps: Sequence[dict[str, Any]]) -> set[str]:
+    """Returns the names of the first and the last layer among `taps`, and of the norm above them, if there is one."""
+    layers = [tap["name"] for tap in taps if tap["name"] != "norm"]
+    return {layers[0], layers[-1], "norm"}
 
 
 def _counted_for(row: dict[str, Any]) -> str:

@@ -1,8 +1,17 @@
 """Describes a network of transformers as a backbone, from the files of its folder. Torch-free."""
 
+from pathlib import Path
+
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, ModelFolder, read_folder
+from kinegraph.stages.backbones.transformers_families import Family
+from kinegraph.stages.backbones.transformers_folder import (
+    CONFIG,
+    TRANSFORMERS_PREFIX,
+    ModelFolder,
+    described,
+    read_folder,
+)
 from kinegraph.stages.backbones.transformers_processor import Processor, read_processor
 from kinegraph.stages.weights.sources import WeightSource
 
@@ -40,6 +49,11 @@ def transformers_entry(name: str) -> BackboneEntry:
         identity=folder.identity,
         remarks=tuple(processor.remarks),
     )
+
+
+def family_taps(family: Family) -> tuple[Tap, ...]:
+    """Returns the taps of the usual network of the family, which a `config.json` without values describes."""
+    return _taps(described(Path(CONFIG), family, {"use_mean_pooling": False}))
 
 
 def tap_names(folder: ModelFolder) -> tuple[str, ...]:

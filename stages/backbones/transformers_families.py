@@ -207,7 +207,7 @@ _ALL = (
     ),
     Family(
         model_type="dinov3_vit",
-        about="DINOv3 (Simeoni et al. 2025), the transformers",
+        about="DINOv3 (Simeoni et al. 2025), its vision transformers",
         module="dinov3_vit.modeling_dinov3_vit",
         network="DINOv3ViTModel",
         config="DINOv3ViTConfig",
@@ -216,7 +216,7 @@ _ALL = (
     ),
     Family(
         model_type="clip",
-        about="CLIP (Radford et al. 2021), the network of images",
+        about="CLIP (Radford et al. 2021), its network of images",
         network="CLIPVisionModelWithProjection",
         layers="vision_model.encoder.layers",
         vision="vision_config",
@@ -227,7 +227,7 @@ _ALL = (
     ),
     Family(
         model_type="clip_vision_model",
-        about="the network of images of CLIP, without the projection",
+        about="CLIP's network of images, saved without the network of texts",
         network="CLIPVisionModel",
         layers="encoder.layers",
         defaults=_BASE | {"patch_size": 32},
@@ -235,13 +235,13 @@ _ALL = (
     ),
     Family(
         model_type="siglip",
-        about="SigLIP (Zhai et al. 2023) and SigLIP 2 of one size, the network of images",
+        about="SigLIP (Zhai et al. 2023), SigLIP 2 of one size, the network of images",
         vision="vision_config",
         **_SIGLIP,
     ),
     Family(
         model_type="siglip_vision_model",
-        about="the network of images of SigLIP and of SigLIP 2 of one size",
+        about="SigLIP's network of images, saved without the network of texts",
         **_SIGLIP,
     ),
 )

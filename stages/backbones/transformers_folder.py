@@ -186,10 +186,14 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
         raise ValueError(f"{file}: has no {family.vision}, which describes the network of images")
     if PROJECTION in whole:
         config = config | {PROJECTION: whole[PROJECTION]}
-    return _described(file, family, config)
+    return described(file, family, config)
 
 
-def _described(file: Path, family: Family, config: Mapping[str, Any]) -> ModelFolder:
+def described(file: Path, family: Family, config: Mapping[str, Any]) -> ModelFolder:
+    """Returns the network of `family` with the values `config`, which come from the `config.json` at `file`.
+
+    Raises ValueError if a value that decides about shapes is wrong.
+    """
     values = {**family.defaults, **config}
     if (channels := values.get("in_chans", values.get("num_channels"))) != 3:
         raise ValueError(f"{file}: num_channels: given {channels!r}, allowed: 3, because clips are RGB")

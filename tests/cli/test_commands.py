@@ -228,8 +228,12 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     rpn = rows["detectron2_fpn"]
     assert (rpn["params"], rpn["taps"], rpn["source"]) == (27_446_351, [], "detectron2-checkpoint")
     assert "faster_rcnn_R_101_FPN_3x" in [weights["name"] for weights in rpn["weights"]]
+    mae = rows["transformers/videomae"]
+    assert (mae["params"], mae["input"]["num_frames"], mae["input"]["only_this"]) == (None, 16, True)
+    assert mae["taps"][-1] == {"name": "norm", "channels": 768, "stride": 16, "temporal_stride": 2}
     lines = kinegraph("models").stdout.splitlines()
     assert max(map(len, lines)) <= 80, "in a file"
+    assert "  taps:     layer_0 768/16t2, layer_11 768/16t2, norm 768/16t2" in lines
     assert [line.split()[0] for line in lines if " parameters " in line] == list(rows)
     assert "  taps:     stem 64/4, res2 256/4, res3 512/8t2, res4 1024/16t2, res5 2048/16t2" in lines
 
