@@ -73,7 +73,7 @@ def saved(kind: str, folder: Path, **values: Any) -> nn.Module:
     if kind in ("clip", "siglip"):
         given |= {"text_config": WIDE | {"vocab_size": 50, "eos_token_id": 1, "bos_token_id": 1, "pad_token_id": 1}}
     torch.manual_seed(0)
-    network = getattr(module, SAVED.get(kind, family.network))(getattr(module, whole)(**given)).eval()
+    network: nn.Module = getattr(module, SAVED.get(kind, family.network))(getattr(module, whole)(**given)).eval()
     for parameter in network.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.2)
     network.save_pretrained(folder)
@@ -117,8 +117,10 @@ def clips(num_clips: int = 2, side: int = SIDE) -> Tensor:
 
 def run(folder: Path, x: Tensor, **outputs: Any) -> dict[str, Tensor]:
     taps = [tap.name for tap in described(folder).taps]
+    network = build_backbone(f"transformers/{folder}", "pretrained", taps, **outputs)
     with torch.inference_mode():
-        return build_backbone(f"transformers/{folder}", "pretrained", taps, **outputs)(x)
+        maps: dict[str, Tensor] = network(x)
+    return maps
 
 
 def tokens_of(kind: str, network: nn.Module, x: Tensor, **arguments: Any) -> list[Tensor]:
@@ -460,12 +462,11 @@ def test_defaults_are_those_of_the_package(kind: str) -> None:
     family = FAMILIES[kind]
     module = importlib.import_module(f"transformers.models.{family.module}")
     config = getattr(module, family.config)()
-    theirs = {key: getattr(config, "in_chans" if key == "num_channels" and kind == "vjepa2" else key, None)
-              for key in family.defaults}  # fmt: skip
-    ours = {key: tuple(x) if isinstance(x, list) else x for key, x in family.defaults.items()}
-    named = {key for key in ours if key not in ("patch_size", "image_size") or key in (family.patch, family.size)}
-    theirs = {key: tuple(theirs[key]) if isinstance(theirs[key], list) else theirs[key] for key in named}
-    assert theirs == {key: ours[key] for key in named}
+    named = {key for key in family.defaults if key not in ("patch_size", "image_size", "num_channels")}
+    theirs = {key: getattr(config, key) for key in {*named, family.patch}}
+    assert {key: [*x] if isinstance(x, tuple) else x for key, x in theirs.items()} == {
+        key: family.defaults[key] for key in theirs
+    }
     assert getattr(config, family.size) == family.defaults[family.size]
 
 
