@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
+.PHONY: demo test test-browser test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -15,6 +15,11 @@ test: .venv/installed
 # moments that it printed.
 test-faults: .venv/installed
 	$(BIN)/pytest -m faults -s
+
+# Opens the pages that kinegraph makes in a headless Chromium: Debian's, from PATH, or the one that KINEGRAPH_CHROMIUM
+# names. Skips, with the reason, without one. KINEGRAPH_SCREENSHOTS=FOLDER keeps pictures of the pages.
+test-browser: .venv/installed
+	$(BIN)/pytest -m browser tests/browser
 
 # Installs a wheel and this checkout into clean environments and runs them beside modules of a user.
 test-install: .venv/installed

@@ -211,7 +211,7 @@ class CachedClips:
                 f"bytes, and {free:,} bytes of memory are free. Do without preload, or read fewer arrays or another "
                 "split."
             )
-        arrays = {name: self._read(name, self.rows) for name in self.specs}
+        arrays = {name: self.read_rows(name, self.rows) for name in self.specs}
         self._views.clear()
         return arrays
 
@@ -295,7 +295,7 @@ class CachedClips:
             self._preloaded = self._in_memory()
         values = self._preloaded
         batch: Batch = {
-            name: torch.from_numpy(self._read(name, rows) if values is None else values[name][chosen])
+            name: torch.from_numpy(self.read_rows(name, rows) if values is None else values[name][chosen])
             for name in (self.specs if names is None else names)
         }
         if self._float32:
@@ -357,11 +357,11 @@ class CachedClips:
         except IndexError as error:
             raise IndexError(f"{self!r}: {error}") from error
 
-    def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name`, [len(rows), ...]. `rows` are row numbers of the cache.
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of the array `name`, [len(rows), ...], without torch. `rows` are row numbers of the cache.
 
         The rectangles of the crops (`clips/crop...`) come from clips.parquet, and `clips/box_frames/...` from the
-        description of the array. All other values are copied from the shards.
+        description of the array. All other values are copied from the sealed shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cli import benchmarks, browsing, caches, exchange, finetuning, heads, predicting, start
+from kinegraph.cli import benchmarks, browsing, caches, exchange, finetuning, heads, predicting, reporting, start
 from kinegraph.cli.exits import EXIT_FAILED, after_stop, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
@@ -74,7 +74,8 @@ def options(
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     start.init,
     caches.index, caches.plan, caches.extract, caches.status, caches.verify,
-    heads.train, finetuning.finetune, heads.results, heads.evaluate, predicting.predict, browsing.browse,
+    heads.train, finetuning.finetune, heads.results, heads.evaluate, predicting.predict,
+    reporting.report, browsing.browse,
     exchange.export, exchange.import_,
     heads.models, benchmarks.bench, heads.demo,
 )  # fmt: skip

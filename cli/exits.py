@@ -84,7 +84,11 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
         return "Headers that were read are kept. The same command reads the others."
     if command in kept:
         return f"What is {kept[command]} stays. The same command{without} goes on from there."
-    return "The same command begins anew." if command in ("evaluate", "predict", "init") else "Nothing was changed."
+    return (
+        "The same command begins anew."
+        if command in ("evaluate", "predict", "init", "report")
+        else "Nothing was changed."
+    )
 
 
 def _is_unread(descriptor: int) -> bool:

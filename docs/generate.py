@@ -203,7 +203,7 @@ EXITS = {  # what codes mean for one command, beyond the table
 PAGES = {  # where a command is explained
     "init": "videos.md", "index": "videos.md#labels-and-splits", "plan": "caches.md#plan", "extract": "cluster.md",
     "status": "caches.md", "verify": "caches.md#verify", "train": "training.md", "finetune": "training.md#fine-tuning",
-    "results": "training.md",
+    "results": "training.md", "report": "report.md",
     "evaluate": "training.md#evaluation", "predict": "training.md#prediction", "export": "exchange.md#export",
     "import": "exchange.md#import-features-that-you-already-have", "models": "networks.md",
     "bench": "benchmarks.md#your-own-videos", "browse": "browse.md",
@@ -280,6 +280,14 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
     "Networks": {
         "build_head": (), "Head": ("graph_links", "clip_graphs", "learning_rate_factor_of"), "HeadOptions": (),
         "ClipGraph": ("matrix", "within_frames"), "build_backbone": (),
+    },
+    "Look at a cache": {
+        "look": (),
+        "Look": (
+            "coverage", "classes", "durations", "frame_sizes", "disk", "time", "sealed", "norms", "norm_by_step",
+            "spread", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres", "box_cover", "box_overlaps",
+            "strip", "neighbours", "runs",
+        ),
     },
     "Frames of single videos": {"probe": (), "VideoFacts": (), "decode": (), "Frames": ()},
     "Check a cache": {"verify": (), "Verification": ("ok",)},

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.config import Config, load_config
     from kinegraph.pipeline.errors import ConfigError
     from kinegraph.pipeline.predicting.predictor import Predictor
+    from kinegraph.pipeline.reports.look import Look
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
@@ -56,6 +57,7 @@ __all__ = [
     "Frames",
     "Head",
     "HeadOptions",
+    "Look",
     "Verification",
     "VideoFacts",
     "VideoSequences",
@@ -65,6 +67,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_run",
+    "look",
     "metrics",
     "open_cache",
     "probe",
@@ -80,6 +83,7 @@ _MODULES = {
     "pipeline.config": ("Config", "load_config"),
     "pipeline.caches.decoding": ("Frames", "VideoFacts", "decode", "probe"),
     "pipeline.errors": ("ConfigError",),
+    "pipeline.reports.look": ("Look",),
     "pipeline.caches.verification": ("Verification", "verify"),
     "stages.decode.errors": ("DecodeError",),
     "stages.heads.clip_graphs": ("ClipGraph",),
@@ -169,6 +173,23 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     from kinegraph.pipeline.predicting.predictor import Predictor
 
     return Predictor(run, overrides=overrides, allow_code=allow_code)
+
+
+def look(cache: "Cache | Path | str", videos: "Path | str | None" = None) -> "Look":
+    """Returns a Look, whose methods draw figures of a cache: coverage, norms, boxes, frames and others.
+
+    `cache` is a Cache, or the path or URL of one. `videos` is a folder in which videos are looked for before the paths
+    of the cache. Imports matplotlib, which `pip install 'kinegraph[look]'` installs.
+
+    Raises CacheError for a cache that cannot be read, and UsageError if a package is missing.
+    """
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.stages.pictures.packages import require_look
+
+    require_look()
+    from kinegraph.pipeline.reports.look import Look
+
+    return Look(cache if isinstance(cache, Cache) else Cache(cache), videos)
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":

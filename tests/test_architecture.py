@@ -35,6 +35,7 @@ WITHOUT_TORCH = [
     "kinegraph.pipeline.predicting.videos",
     "kinegraph.pipeline.status",
     "kinegraph.pipeline.caches.verification",
+    "kinegraph.pipeline.reports.report",
     "kinegraph.pipeline.upgrading.upgrade",
     "kinegraph.pipeline.extraction.run",
     "kinegraph.pipeline.extraction.executors.slurm",

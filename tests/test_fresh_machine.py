@@ -47,7 +47,7 @@ def test_programs_are_those_of_a_fresh_machine() -> None:
     assert identity.stdout == ""
 
 
-@pytest.mark.browser
+@pytest.mark.compiler
 def test_a_marked_test_sees_the_programs_of_the_machine() -> None:
     assert Path(os.environ["PATH"].partition(os.pathsep)[0]) != Path.home().parent / "bin"
 

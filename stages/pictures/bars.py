@@ -88,7 +88,7 @@ def histogram(
                 text = f"{label(key, 18)} ({dash})"
                 axes.text(*place_text, text, transform=axes.transAxes, ha="right", color=colour, fontsize=7.5)
         axes.set(xlabel=axis, ylabel=f"share of {noun}" if as_shares else noun, ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis == "boxes"))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     middles = (np.asarray(edges)[1:] + np.asarray(edges)[:-1]) / 2

@@ -11,6 +11,8 @@ from kinegraph.stages.pictures.curves import label_places
 from kinegraph.stages.pictures.picture import WIDE, Picture, plain_axes, styled
 from kinegraph.stages.pictures.theme import DASHES, SERIES, label
 
+WHOLE = ("epoch", "time step", "rank")  # axes of whole numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -53,12 +55,13 @@ def lines(
             last = mean[np.isfinite(mean)][-1:]
             ends.append((float(last[0]) - low) / (high - low or 1.0) if last.size else 0.0)
             told.append(f"{label(line.name)} ends at {words(float(last[0])) if last.size else 'nothing'}")
-        for place, share in enumerate(label_places(ends, 7.5 / 72 / (height - 0.75) * 1.15)):
+        named = ends if len(ends) > 1 else []  # one line needs no name
+        for place, share in enumerate(label_places(named, 7.5 / 72 / (height - 0.75) * 1.15)):
             text = label(series[place].name, 26)
             axes.text(1.01, share, text, transform=axes.transAxes, color=SERIES[place % len(SERIES)], va="center",
                       fontsize=7.5)  # fmt: skip
         axes.set(xlabel=x_axis, ylabel=y_axis, ylim=(low, high))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=x_axis == "epoch"))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=x_axis in WHOLE))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     arrays = {f"{part} of {line.name}": getattr(line, part) for line in series for part in ("x", "y")}

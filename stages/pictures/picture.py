@@ -70,10 +70,11 @@ class Picture(Figure):
 
     def _lay_out(self) -> None:
         """Finds the places of axes and texts once. A second pass would move them a little, so files would differ."""
-        if self.get_layout_engine() is not None:
+        engine = self.get_layout_engine()
+        if engine is not None:
             with styled():
-                self.draw_without_rendering()
-            self.set_layout_engine("none")
+                engine.execute(self)
+                self.set_layout_engine(None)  # with any other engine matplotlib draws twice
 
     def _repr_svg_(self) -> str:
         return self.svg()

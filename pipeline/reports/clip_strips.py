@@ -1,0 +1,170 @@
+"""Draws strips of frames of clips with the boxes of the cache, and the regions that are most similar to a box.
+
+Torch-free. A time step is a frame that has boxes, or any frame of the clip if the cache has no boxes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.frames import ClipPictures, FrameFinder, FramesMissingError
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.samples import BOXES, COUNT, SCORES, ArraySamples
+from kinegraph.stages.pictures.strips import Point, Strip, StripFrame, data_uri
+
+NEIGHBOUR_ROWS = 512
+ALL_STEPS = 1 << 16
+
+
+def box_step(samples: ArraySamples) -> int:
+    """Returns the number of sampled frames per time step of the boxes, or 1 without boxes."""
+    return samples.specs[BOXES].frame_step or 1 if BOXES in samples.specs else 1
+
+
+def clip_strip(
+    samples: ArraySamples, finder: FrameFinder, row: int, boxes: int, frames: int, path: int | None
+) -> Strip:
+    """Returns a Strip of at most `frames` time steps of the clip in row `row`, with the `boxes` best boxes of each.
+
+    With `path`, a line follows the box with this number from the first frame on. Raises FramesMissingError if the clip
+    has no frames to show.
+    """
+    has_boxes = BOXES in samples.specs and bool(samples.numbers.stages[samples.specs[BOXES].stage].usable[row])
+    clip = finder.clip(row, box_step(samples), frames)
+    drawn: list[np.ndarray] = [np.empty((0, 4)) for _ in clip.steps]
+    names: list[list[str]] = [[] for _ in clip.steps]
+    if has_boxes and not clip.has_changed:
+        given, scores, count = (samples.read(name, np.array([row]))[0] for name in (BOXES, SCORES, COUNT))
+        drawn = [given[at, : min(boxes, count[at])] for at in clip.steps]
+        names = [
+            [_told(rank, scores[at, rank]) for rank in range(len(drawn[place]))] for place, at in enumerate(clip.steps)
+        ]
+    line = [] if path is None else followed(drawn, path)
+    pictures = [
+        _frame(clip, place, boxes=drawn[place], names=names[place], path=line[: place + 1])
+        for place in range(len(clip.steps))
+    ]
+    changed = " The video has changed since the cache was made, so no boxes are drawn." if clip.has_changed else ""
+    told = (
+        f"{counted(len(pictures), 'frame')} of {clip.row.clip_id} with {counted(sum(map(len, drawn)), 'box')}.{changed}"
+    )
+    title = f"{clip.row.video_id}: {samples.numbers.name_of(row)}"
+    data = {"seconds": clip.times, "time step": clip.steps}
+    return Strip(name=f"strip_{row}", title=title, description=told, frames=pictures, data=data)
+
+
+def nearest_strip(
+    samples: ArraySamples, finder: FrameFinder, array: str, query: tuple[int, int, int], count: int
+) -> Strip:
+    """Returns a Strip of a box and of the `count` regions whose features in `array` have the largest cosine with it.
+
+    `query` is (row, time step of `array`, box). The regions are those of other clips in a sample of at most 512 rows.
+    Regions whose video is not there are left out. Raises FramesMissingError if the video of the box is not there, and
+    NothingToShowError if the box does not exist.
+    """
+    row, step, box = query
+    own, of_boxes = samples.vectors(array, np.array([row]))[0], samples.box_steps(array)
+    if step >= own.shape[0] or box >= own.shape[1] or not np.isfinite(own[step, box]).all():
+        raise NothingToShowError(f"The clip in row {row} has no region for box {box} at time step {step} in {array}.")
+    rows = samples.rows(array, most_rows=NEIGHBOUR_ROWS)
+    rows = rows[rows != row]
+    places, cosines = most_similar(samples, array, own[step, box], rows)
+    frames = [_one_frame(samples, finder, (row, int(of_boxes[step]), box), "the box")]
+    similarities = [1.0]
+    for (other, at, rank), cosine in zip(places, cosines, strict=True):
+        if len(frames) > count:
+            break
+        try:
+            frames.append(_one_frame(samples, finder, (other, int(of_boxes[at]), rank), f"cosine {cosine:.3f}"))
+            similarities.append(cosine)
+        except FramesMissingError:
+            continue
+    told = (
+        f"A box and the {len(frames) - 1} most similar regions of other clips among {counted(len(rows), 'clip')}, "
+        f"by the cosine of {array}: " + ", ".join(f"{value:.3f}" for value in similarities[1:])
+    )
+    return Strip(
+        name=f"neighbours_{row}_{step}_{box}", title=f"Nearest regions of row {row}", description=f"{told}.",
+        frames=frames, data={"cosine": np.array(similarities)},
+    )  # fmt: skip
+
+
+def most_similar(
+    samples: ArraySamples, array: str, vector: np.ndarray, rows: np.ndarray, most: int = 32
+) -> tuple[list[tuple[int, int, int]], list[float]]:
+    """Returns the places (row, time step, box) of the regions of `rows` with the largest cosines to `vector` [C], and
+    these cosines, the largest first. Each clip has at most one place.
+    """
+    best: list[tuple[float, tuple[int, int, int]]] = []
+    unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    for first in range(0, len(rows), 64):
+        some = rows[first : first + 64]
+        vectors = samples.vectors(array, some)  # [R, T, N, C]
+        norms = np.maximum(np.linalg.norm(vectors, axis=-1), 1e-12)
+        cosine = np.nan_to_num(vectors @ unit / norms, nan=-2.0).reshape(len(some), -1)
+        for index, place in enumerate(cosine.argmax(1)):
+            step, box = np.unravel_index(place, vectors.shape[1:3])
+            best.append((float(cosine[index, place]), (int(some[index]), int(step), int(box))))
+    best = sorted((entry for entry in best if entry[0] > -2), key=lambda entry: (-entry[0], entry[1]))[:most]
+    return [place for _, place in best], [cosine for cosine, _ in best]
+
+
+def followed(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
+    """Returns the centres of boxes along the largest overlaps, one for each frame, from box `first` of the first frame
+    on. `boxes` has the boxes [N, 4] of each frame. The list ends where no box of the next frame overlaps.
+    """
+    if not len(boxes) or len(boxes[0]) <= first:
+        return []
+    box, centres = boxes[0][first], []
+    for place, others in enumerate(boxes):
+        if place:
+            overlap = _iou(others, box)
+            if not overlap.any():
+                break
+            box = others[overlap.argmax()]
+        centres.append((float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2))
+    return centres
+
+
+def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = np.clip(sides, 0, None).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    iou: np.ndarray = shared / np.maximum(areas - shared, 1e-9)
+    return iou
+
+
+def _one_frame(samples: ArraySamples, finder: FrameFinder, place: tuple[int, int, int], caption: str) -> StripFrame:
+    row, step, box = place
+    clip = finder.clip(row, box_step(samples), ALL_STEPS)
+    if clip.has_changed:
+        raise FramesMissingError(f"{clip.row.path} has changed since the cache was made, so its boxes do not fit.")
+    boxes, scores, count = (samples.read(name, np.array([row]))[0, step] for name in (BOXES, SCORES, COUNT))
+    if box >= count:
+        raise NothingToShowError(f"The clip in row {row} has {counted(int(count), 'box')} at time step {step}.")
+    at = int(np.flatnonzero(clip.steps == step)[0])
+    told = f"{clip.row.video_id}, {clip.times[at]:.2f} s, {_told(box, scores[box])}"
+    return _frame(clip, at, boxes=boxes[box][None], names=[told], chosen=0, caption=caption)
+
+
+def _frame(
+    clip: ClipPictures, place: int, *, boxes: np.ndarray, names: Sequence[str], path: Sequence[Point] = (),
+    chosen: int | None = None, caption: str = "",
+) -> StripFrame:  # fmt: skip
+    row: ClipRow = clip.row
+    return StripFrame(
+        image=data_uri(clip.pixels[place]),
+        width=row.frame_width,
+        height=row.frame_height,
+        boxes=boxes,
+        names=names,
+        path=path,
+        chosen=chosen,
+        caption=caption or f"{clip.times[place]:.2f} s",
+    )
+
+
+def _told(rank: int, score: float) -> str:
+    return f"box {rank}, score {score:.2f}"

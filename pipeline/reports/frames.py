@@ -1,0 +1,100 @@
+"""Finds and decodes the frames of clips for pictures. Torch-free."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from kinegraph.cache_schemas.arrays import CLIPS
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand, change_of
+from kinegraph.stages.decode.clips import decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.wanted import Wanted, WholeFrame
+from kinegraph.stages.pictures.strips import SHORT_PX
+from kinegraph.stages.remote.urls import is_url
+
+NO_LIMIT = float("inf")
+WITHOUT_VIDEOS = "Name the folder of the videos by --videos ROOT."
+
+
+class FramesMissingError(Exception):
+    """A clip has no frames to show. The message says why, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPictures:
+    """Frames of one clip: `pixels` [F, H, W, 3] uint8 RGB, at most SHORT_PX px on the short side, and their `times` [F]
+    in seconds. `steps` [F] are their numbers among the time steps of the clip.
+
+    `row` is the row of the clip. `has_changed` is true if the video is another one than when the cache was made. Boxes
+    of the cache then do not fit the frames.
+    """
+
+    row: ClipRow
+    pixels: np.ndarray
+    times: np.ndarray
+    steps: np.ndarray
+    has_changed: bool
+
+
+class FrameFinder:
+    """Decodes frames of the clips of a cache. `videos` is a folder in which the videos are looked for first, or None.
+
+    All calls together decode for at most `seconds`. Raises UsageError if `videos` is no folder.
+    """
+
+    def __init__(self, cache: Cache, videos: Path | str | None = None, seconds: float = NO_LIMIT) -> None:
+        self.cache = cache
+        self.at_hand = VideosAtHand(None if videos is None else Path(videos))
+        self._seconds_left = seconds
+
+    def clip(self, row_index: int, frame_step: int, most: int) -> ClipPictures:
+        """Returns frames of the clip in row `row_index`: at most `most` of its time steps, evenly taken. A time step is
+        every `frame_step`-th frame of the clip.
+
+        Raises FramesMissingError if the video is not there or cannot be decoded, or if the time for frames is up.
+        """
+        shard, within = divmod(row_index, self.cache.shard_clips)
+        row = self.cache.rows(shard)[within]
+        if not row.is_probed:
+            raise FramesMissingError(f"{row.clip_id} has no times: its video could not be opened, or was imported.")
+        if self._seconds_left <= 0:
+            raise FramesMissingError(f"{row.clip_id}: the time for frames is up.")
+        begun = monotonic()
+        try:
+            path = self.at_hand.path(row)
+            if is_url(path):
+                raise FramesMissingError(f"{path} is at a URL, and no video is fetched for a picture. {WITHOUT_VIDEOS}")
+            return self._decoded(replace(row, path=path), frame_step, most, self._changed(shard, row, path))
+        except DecodeError as error:
+            raise FramesMissingError(f"{row.clip_id} has no frames to show: {error.detail}") from error
+        finally:
+            self._seconds_left -= monotonic() - begun
+
+    def _changed(self, shard: int, row: ClipRow, path: str) -> bool:
+        record = self.cache.ledger.read(CLIPS, shard)
+        return bool(change_of(path, record.sources.get(row.video_id) if record is not None else None))
+
+    def _decoded(self, row: ClipRow, frame_step: int, most: int, changed: bool) -> ClipPictures:
+        def small(height: int, width: int) -> tuple[int, int]:
+            scale = min(1.0, SHORT_PX / min(height, width))
+            return max(1, round(height * scale)), max(1, round(width * scale))
+
+        wanted = Wanted(
+            num_frames=len(row.target_times), whole=WholeFrame(network_size=small, every=frame_step), may_repeat=True
+        )
+        (clip,) = decode_clips(row.path, [row], wanted, self._seconds_left)
+        if isinstance(clip, DecodeError):
+            raise clip
+        assert clip.whole is not None
+        steps = np.unique(np.linspace(0, len(clip.whole) - 1, min(most, len(clip.whole))).round().astype(int))
+        return ClipPictures(
+            row=row,
+            pixels=clip.whole[steps],
+            times=clip.frame_times[::frame_step][steps],
+            steps=steps,
+            has_changed=changed,
+        )

@@ -1,0 +1,288 @@
+"""Draws figures of a cache: `kinegraph.look`. Each figure of the report is a method here.
+
+Imports matplotlib and no torch. A method that has nothing to draw raises NothingToShowError, which says why.
+"""
+
+from collections import Counter
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.boxes import BoxSummary, box_summary
+from kinegraph.pipeline.reports.clip_strips import clip_strip, nearest_strip
+from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.numbers import STATES, CacheNumbers
+from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.samples import BOXES, ArraySamples, VectorSummary
+from kinegraph.pipeline.training.results import find_results
+from kinegraph.stages.clock import DEVICE, THREADS
+from kinegraph.stages.pictures.bars import bars, dots, histogram, number, shares
+from kinegraph.stages.pictures.lines import Line, lines
+from kinegraph.stages.pictures.matrices import density
+from kinegraph.stages.pictures.picture import NARROW, WIDE, Picture
+from kinegraph.stages.pictures.strips import Strip
+
+BINS, MOST_CLASSES, MOST_LISTED, MOST_SPLITS = 30, 40, 14, 4
+
+
+def size(num_bytes: float) -> str:
+    """Returns a number of bytes as text (`0 B`, `3.4 MB`)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+class Look:
+    """Figures of a cache, for a notebook or a paper. `kinegraph.look` makes one. The report shows the same figures.
+
+    A method returns a Picture, which is a matplotlib Figure with `data` (the numbers) and `description` (a sentence).
+    A notebook shows it, and `savefig("norms.pdf")` writes it. `strip` and `neighbours` return a Strip of frames, whose
+    `savefig` writes SVG. A row is a clip: row i is line i of clips.parquet. Values come from a sample of at most 4,096
+    rows and 256 MiB of each array, evenly drawn and always the same.
+
+    A method raises NothingToShowError, a ValueError, if the cache has nothing for the figure.
+    """
+
+    def __init__(self, cache: Cache, videos: Path | str | None = None, *, decode_seconds: float = NO_LIMIT) -> None:
+        self.cache = cache
+        self.finder = FrameFinder(cache, videos, decode_seconds)
+        self.numbers = CacheNumbers(cache)
+        self.samples = ArraySamples(self.numbers)
+
+    def coverage(self) -> Picture:
+        """Draws how many clips of each stage are ok, warned, failed or not run."""
+        stages = self.numbers.stages
+        if not stages:
+            raise NothingToShowError("No stage has begun yet. Run `kinegraph extract CONFIG`.")
+        parts = {name: [stage.counts[name] for stage in stages.values()] for name in STATES.values()}
+        return shares("coverage", "Clips by stage", [*stages], parts)
+
+    def classes(self) -> Picture:
+        """Draws the number of clips of each class, by split. If there are more than 40 classes, the 20 largest and the
+        20 smallest are drawn.
+        """
+        counts, names = self.numbers.class_counts, self.numbers.class_names
+        if not counts.size or not counts.sum():
+            raise NothingToShowError("No clip has a label.")
+        order = np.argsort(-counts.sum(0), kind="stable")
+        if len(order) > MOST_CLASSES:
+            order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
+        labels = [names[at] if at < len(names) else str(at) for at in order]
+        series = {split: counts[at, order] for at, split in enumerate(self.numbers.splits[:MOST_SPLITS])}
+        width = NARROW if len(order) <= 12 else WIDE
+        return dots("classes", "Clips by class and split", labels, series, "clips", width=width)
+
+    def durations(self) -> Picture:
+        """Draws a histogram of the lengths of the clips, in seconds."""
+        seconds = self.numbers.durations[np.isfinite(self.numbers.durations)]
+        return _histogram("durations", "Length of clips", {"clips": seconds}, "seconds")
+
+    def frame_sizes(self) -> Picture:
+        """Draws how many clips have which frame size, for the most frequent sizes."""
+        sizes = Counter(map(tuple, self.numbers.frame_sizes[self.numbers.frame_sizes.all(1)].tolist()))
+        if not sizes:
+            raise NothingToShowError("No row has a frame size: its videos could not be opened, or were imported.")
+        named = [(f"{width} x {height}", count) for (width, height), count in sizes.most_common(8)]
+        if rest := len(sizes) - len(named):
+            named.append((counted(rest, "other size"), sum(sizes.values()) - sum(count for _, count in named)))
+        labels, values = [name for name, _ in named], [float(count) for _, count in named]
+        return bars("frame_sizes", "Frame sizes in px", labels, values, "clips")
+
+    def disk(self) -> Picture:
+        """Draws the bytes on disk of each array."""
+        sizes = sum((stage.bytes_of for stage in self.numbers.stages.values()), Counter[str]())
+        if not sizes:
+            raise NothingToShowError("No shard is sealed yet.")
+        named = sizes.most_common(MOST_LISTED)
+        labels, values = [name for name, _ in named], [float(count) for _, count in named]
+        return bars("disk", "Disk by array", labels, values, "bytes", size)
+
+    def time(self) -> Picture:
+        """Draws the seconds by kind of work. Kinds that begin with `threads:` or `device:` ran beside the others."""
+        seconds = [(kind, value) for kind, value in self.numbers.seconds.most_common() if value >= 0.05]
+        if not seconds:
+            raise NothingToShowError("The ledger has no times.")
+        beside = [entry for entry in seconds if entry[0].startswith((THREADS, DEVICE))]
+        shown = ([entry for entry in seconds if entry not in beside] + beside)[:MOST_LISTED]
+        labels, values = [kind for kind, _ in shown], [value for _, value in shown]
+        return bars("time", "Seconds by kind of work", labels, values, "seconds")
+
+    def sealed(self) -> Picture:
+        """Draws how many clips were sealed over time, for the stage that was sealed last."""
+        seals = max((stage.seals for stage in self.numbers.stages.values()), key=_last_seal, default=[])
+        times = [(datetime.fromisoformat(at).timestamp(), rows) for at, rows, _ in seals if at]
+        if len(times) < 2:
+            raise NothingToShowError("Fewer than two shards have a time.")
+        at, rows = np.array(sorted(times)).T
+        minutes, done = (at - at[0]) / 60, np.cumsum(rows)
+        places = np.unique(np.linspace(0, len(at) - 1, min(len(at), 300)).astype(int))
+        line = Line(name="clips", x=minutes[places], y=done[None, places])
+        return lines(
+            "sealed",
+            "Clips sealed over time",
+            [line],
+            "minutes since the first shard",
+            "clips",
+            height=2.2,
+            width=NARROW,
+        )
+
+    def norms(self, array: str) -> Picture:
+        """Draws a histogram of the lengths of the vectors of an array, such as `features/i3d/res5_pooled`."""
+        summary = self.vectors(array)
+        title = f"{array}: length of vectors"
+        return _histogram(f"norms_{_file(array)}", title, {"vectors": summary.norms}, "L2 norm", "vectors")
+
+    def spread(self, array: str) -> Picture:
+        """Draws a histogram of the standard deviations of the channels of an array. A dead channel has 0."""
+        summary = self.vectors(array)
+        picture = _histogram(
+            f"spread_{_file(array)}",
+            f"{array}: spread of channels",
+            {"channels": summary.std},
+            "standard deviation",
+            "channels",
+        )
+        dead = f" {counted(len(summary.dead), 'dead channel')} of {len(summary.std):,}."
+        picture.description += dead
+        return picture
+
+    def norm_by_step(self, array: str) -> Picture:
+        """Draws the mean length of the vectors of an array by time step of the clip."""
+        summary = self.vectors(array)
+        line = Line(name="mean", x=np.arange(len(summary.norm_by_step)), y=summary.norm_by_step[None])
+        title = f"{array}: length by time step"
+        return lines(f"steps_{_file(array)}", title, [line], "time step", "mean L2 norm", height=2.2, width=NARROW)
+
+    def boxes_a_frame(self) -> Picture:
+        """Draws how many boxes the frames have."""
+        boxes = self.boxes
+        counts = np.bincount(np.clip(boxes.counts, 0, None), minlength=boxes.most_boxes + 1)
+        edges = np.arange(len(counts) + 1) - 0.5
+        return histogram("boxes_a_frame", "Boxes a frame", {"frames": counts}, edges, "boxes", "frames")
+
+    def scores_by_rank(self) -> Picture:
+        """Draws the mean score of the boxes by their rank in the frame."""
+        if not self.boxes.has_scores:
+            raise NothingToShowError("The boxes have no scores.")
+        scores = self.boxes.score_by_rank
+        line = Line(name="mean", x=np.arange(1, len(scores) + 1), y=scores[None])
+        return lines("scores_by_rank", "Score by rank", [line], "rank", "mean score", height=2.2, width=NARROW)
+
+    def box_sizes(self) -> Picture:
+        """Draws how often boxes have which size and score. A size is the square root of the share of the frame."""
+        boxes = self.boxes
+        if not boxes.has_scores:
+            return _histogram(
+                "box_sizes", "Size of boxes", {"boxes": boxes.sizes}, "square root of share of frame", "boxes"
+            )
+        low, high = np.percentile(boxes.scores, (0.5, 99.5))
+        high = high if high > low else low + 1
+        counts, _, _ = np.histogram2d(np.clip(boxes.scores, low, high), boxes.sizes, BINS, ((low, high), (0, 1)))
+        told = f"Boxes by size and score; the median size is {np.median(boxes.sizes):.2f} of the frame's side."
+        axes = "size: square root of share of frame", "score"
+        return density("box_sizes", "Size and score of boxes", counts, (0, 1, low, high), *axes, told)
+
+    def box_centres(self) -> Picture:
+        """Draws where the centres of the boxes lie in the frame."""
+        centres = self.boxes.centres
+        middle = centres[6:18, 6:18].sum() / max(1, centres.sum())
+        told = f"Centres of boxes; {middle:.0%} of them lie in the middle quarter of the frame."
+        axes = "x, share of frame", "y, share of frame"
+        return density("box_centres", "Where boxes lie", centres, (0, 1, 0, 1), *axes, told, downwards=True)
+
+    def box_cover(self) -> Picture:
+        """Draws which share of a frame lies in some box."""
+        return _histogram(
+            "box_cover", "Share of frame in a box", {"frames": self.boxes.covered}, "share", "frames", (0, 1)
+        )
+
+    def box_overlaps(self) -> Picture:
+        """Draws how much a box overlaps with the best box of the next time step (intersection over union)."""
+        overlaps = self.boxes.overlaps
+        if not len(overlaps):
+            raise NothingToShowError("Clips have boxes at one time step alone.")
+        return _histogram("box_overlaps", "Overlap with next frame", {"boxes": overlaps}, "IoU", "boxes", (0, 1))
+
+    def strip(self, row: int, boxes: int = 5, frames: int = 8, path: int | None = None) -> Strip:
+        """Draws frames of the clip in row `row`, with the `boxes` boxes of the best scores in each frame.
+
+        With `path`, a line follows the box with this number from the first frame on, along the largest overlaps. Raises
+        FramesMissingError if the video of the clip is not there or cannot be decoded.
+        """
+        return clip_strip(self.samples, self.finder, row, boxes, frames, path)
+
+    def neighbours(self, row: int, frame: int, box: int, array: str | None = None, count: int = 7) -> Strip:
+        """Draws a box of a clip, and the `count` regions of other clips whose features have the largest cosine with it.
+
+        `frame` is the number of a time step of the clip in row `row`, and `box` the number of a box in it. `array` is
+        an array of regions, by default the first one of the cache. Raises FramesMissingError if the video of the clip
+        is not there.
+        """
+        regions = [name for name in self.samples.vector_arrays() if name.startswith("regions/")]
+        if not regions or BOXES not in self.samples.specs:
+            raise NothingToShowError("The cache has no region features with boxes.")
+        return nearest_strip(self.samples, self.finder, array or regions[0], (row, frame, box), count)
+
+    def runs(self, folder: Path | str) -> Runs:
+        """Returns the Runs of the trained runs in `folder` or below. Its methods draw figures of heads and of learning.
+
+        Raises ResultsError if there is no run with results.
+        """
+        return Runs(find_results(Path(folder)), len(self.numbers.class_names))
+
+    def vectors(self, array: str) -> VectorSummary:
+        """Returns the VectorSummary of an array of features or regions. Raises NothingToShowError without values."""
+        if array not in self.samples.vector_arrays():
+            names = ", ".join(self.samples.vector_arrays()) or "none yet"
+            raise NothingToShowError(f"{self.cache.root} has no array of vectors {array!r}; it has {names}.")
+        summary = self.samples.summary(array)
+        if summary is None or not len(summary.norms):
+            raise NothingToShowError(f"No row of {array} has values.")
+        return summary
+
+    @cached_property
+    def boxes(self) -> BoxSummary:
+        """Returns the BoxSummary of the cache. Raises NothingToShowError if no row has boxes."""
+        summary = box_summary(self.samples)
+        if summary is None:
+            raise NothingToShowError("The cache has no boxes. A config with the section `proposals` extracts them.")
+        return summary
+
+
+def _histogram(
+    name: str,
+    title: str,
+    values: dict[str, np.ndarray],
+    axis: str,
+    noun: str = "clips",
+    limits: tuple[float, float] | None = None,
+) -> Picture:
+    finite = {key: np.asarray(series, float)[np.isfinite(series)] for key, series in values.items()}
+    together = np.concatenate([*finite.values()])
+    if not len(together):
+        raise NothingToShowError(f"{title}: there are no values.")
+    low, high = limits or (float(together.min()), float(together.max()))
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    picture = histogram(
+        name, title, {key: np.histogram(series, edges)[0] for key, series in finite.items()}, edges, axis, noun
+    )
+    picture.description += f" The median is {number(float(np.median(together)))}."
+    return picture
+
+
+def _last_seal(seals: list[tuple[str, int, str]]) -> str:
+    return max((at for at, _, _ in seals), default="")
+
+
+def _file(array: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in array)

@@ -1,0 +1,200 @@
+"""Reads what a cache says of itself: its rows, its stages and its ledger. Reads no values of arrays. Torch-free."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from kinegraph.cache_schemas.arrays import STATUS_FAILED, STATUS_NOT_RUN, STATUS_OK, STATUS_WARNED
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Record, SealedObject
+from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.stage import Stage
+from kinegraph.pipeline.caches.failures import FailedClip, failed_clips
+from kinegraph.stages.clock import THREADS, WRITE
+
+STATES = {STATUS_OK: "ok", STATUS_WARNED: "warned", STATUS_FAILED: "failed", STATUS_NOT_RUN: "not run"}
+COLUMNS = [
+    "clip_id",
+    "video_id",
+    "split",
+    "labels",
+    "start_seconds",
+    "end_seconds",
+    "frame_width",
+    "frame_height",
+]
+Seal = tuple[str, int, str]  # time of sealing (ISO 8601), rows, host
+
+
+@dataclass(kw_only=True)
+class StageNumbers:
+    """Holds what the ledger says of one stage. `state` [rows] has the state of each row of the cache, a key of STATES.
+
+    `made_by` counts the shards by what made them: (versions, device, host). `bytes_of` maps an array to its bytes on
+    disk. `seals` has a time, a number of rows and a host for each sealed shard.
+    """
+
+    stage: Stage
+    state: np.ndarray
+    num_shards: int = 0
+    made_by: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    bytes_of: Counter[str] = field(default_factory=Counter)
+    seals: list[Seal] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Returns name of the state -> number of rows in that state."""
+        return {name: int((self.state == state).sum()) for state, name in STATES.items()}
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Returns a mask of the rows with values, bool [rows]."""
+        return np.isin(self.state, (STATUS_OK, STATUS_WARNED))
+
+
+class CacheNumbers:
+    """The numbers of a cache that its documents and its ledger tell, for reports and figures.
+
+    Shards that are sealed later are not in the numbers. Raises CacheError where the cache is damaged.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        table = ClipsTable.read_columns(cache.storage, COLUMNS)
+        self.num_rows = len(table)
+        self.clip_ids = table.column("clip_id")
+        self.video_ids = table.column("video_id")
+        encoded = table.column("split").combine_chunks().dictionary_encode()
+        self.splits: list[str] = encoded.dictionary.to_pylist()
+        self.split_of: np.ndarray = encoded.indices.to_numpy(zero_copy_only=False)
+        self.durations = table.column("end_seconds").to_numpy() - table.column("start_seconds").to_numpy()
+        self.frame_sizes = np.stack([table.column(side).to_numpy() for side in ("frame_width", "frame_height")], 1)
+        labels = table.column("labels").combine_chunks()
+        self._labels = labels.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        self._num_labels = labels.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        self._seconds: dict[tuple[int, str, frozenset[tuple[str, float]]], dict[str, float]] = {}
+        self.stages = {key: self._stage(key) for key in cache.stage_keys()}
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Returns the names of the classes, or an empty list where classes.json is missing."""
+        try:
+            return self.cache.classes
+        except CacheError:
+            return []
+
+    @cached_property
+    def num_videos(self) -> int:
+        return len(self.video_ids.unique())
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Returns whether a video may have several labels."""
+        declared = self.cache.multi_label
+        return bool((self._num_labels > 1).any()) if declared is None else declared
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """Returns the number of clips by split and class, int64 [splits, classes]. A clip with several labels counts in
+        each of its classes.
+        """
+        size = max(len(self.class_names), int(self._labels.max(initial=-1)) + 1)
+        counts = np.zeros((len(self.splits), size), np.int64)
+        np.add.at(counts, (np.repeat(self.split_of, self._num_labels), self._labels), 1)
+        return counts
+
+    @cached_property
+    def first_label(self) -> np.ndarray:
+        """Returns the first label of each row, int64 [rows], and -1 for a row without a label."""
+        first = np.full(self.num_rows, -1)
+        starts = np.cumsum(self._num_labels) - self._num_labels
+        has = self._num_labels > 0
+        first[has] = self._labels[starts[has]]
+        return first
+
+    @cached_property
+    def seconds(self) -> Counter[str]:
+        """Returns kind of work -> seconds, over the whole cache. The kinds are those of `stages/clock.py`."""
+        total: Counter[str] = Counter()
+        for unit in self._seconds.values():
+            total.update(unit)
+        return total
+
+    @cached_property
+    def failures(self) -> list[FailedClip]:
+        """Returns all failures of the cache, shard by shard."""
+        return [*failed_clips(self.cache)] if any(stage.counts["failed"] for stage in self.stages.values()) else []
+
+    @cached_property
+    def warnings(self) -> dict[str, str]:
+        """Returns clip id -> complaint of the decoder, for the usable clips that have one."""
+        warned: dict[str, str] = {}
+        for key, stage in self.stages.items():
+            if (stage.state == STATUS_WARNED).any():
+                for record in sealed_records(self.cache, key):
+                    warned |= {warning.clip_id: warning.detail for warning in record.warnings}
+        return warned
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(sum(stage.bytes_of.values()) for stage in self.stages.values())
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Returns a mask of the rows that are usable in every stage, bool [rows]."""
+        masks = [stage.usable for stage in self.stages.values()]
+        return np.logical_and.reduce(masks) if masks else np.zeros(self.num_rows, bool)
+
+    def name_of(self, row: int) -> str:
+        """Returns the names of the labels of a row, with commas between them."""
+        starts = np.cumsum(self._num_labels)
+        labels = self._labels[starts[row] - self._num_labels[row] : starts[row]]
+        names = self.class_names
+        return ", ".join(names[label] if label < len(names) else str(label) for label in labels) or "no label"
+
+    def _stage(self, key: str) -> StageNumbers:
+        numbers = StageNumbers(stage=self.cache.stage(key), state=np.zeros(self.num_rows, np.uint8))
+        for record in sealed_records(self.cache, key):
+            first = record.shard * self.cache.shard_clips
+            state = numbers.state[first : first + record.num_rows]
+            state[:] = STATUS_OK
+            self._mark(state, first, (warning.clip_id for warning in record.warnings), STATUS_WARNED)
+            self._mark(state, first, (failure.clip_id for failure in record.failures), STATUS_FAILED)
+            numbers.num_shards += 1
+            versions = ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+            numbers.made_by[versions, record.device, record.host] += 1
+            numbers.bytes_of.update(_bytes_by_array(record.objects, key))
+            numbers.seals.append((record.sealed_at, record.num_rows, record.host))
+            self._add_seconds(record)
+        return numbers
+
+    def _mark(self, state: np.ndarray, first: int, clip_ids: Iterable[str], value: int) -> None:
+        marked = {*clip_ids}
+        if marked:
+            here = self.clip_ids.slice(first, len(state)).to_pylist()
+            state[[clip_id in marked for clip_id in here]] = value
+
+    def _add_seconds(self, record: Record) -> None:
+        """Adds the seconds of the work unit of `record`, unless another record of the same unit was added before. All
+        records of a unit have the same seconds, except those of the writing thread, of which the last record has all.
+        """
+        write = f"{THREADS}{WRITE}"
+        rest = {kind: seconds for kind, seconds in record.seconds.items() if kind != write}
+        unit = self._seconds.setdefault((record.shard, record.host, frozenset(rest.items())), rest)
+        if write in record.seconds:
+            unit[write] = max(unit.get(write, 0.0), record.seconds[write])
+
+
+def _bytes_by_array(objects: Mapping[str, SealedObject], key: str) -> Counter[str]:
+    """Returns array -> bytes. An object of an HDF5 cache has all arrays of the stage `key`, so it counts for `key`."""
+    sizes: Counter[str] = Counter()
+    for name, entry in objects.items():
+        folder, _, last = name.rpartition("/")
+        is_zarr = name.startswith("data.zarr/") and last.startswith("c.")
+        sizes[folder.removeprefix("data.zarr/") if is_zarr else key] += entry.size
+    return sizes

@@ -1,0 +1,162 @@
+"""Renders the sections of a report as one HTML page that needs nothing else. Imports Jinja2. Torch-free.
+
+All texts are escaped. Marked as safe are only the style, the script and the SVG elements of kinegraph's own figures.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from kinegraph.cache_schemas.words import counted, on_one_line
+from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
+from kinegraph.stages.pictures.bars import number
+from kinegraph.stages.pictures.strips import Strip
+from kinegraph.stages.pictures.theme import css
+
+HERE = Path(__file__).parent
+MOST_BYTES = 20_000_000  # of a page
+ROOM_BYTES = 3_000_000  # of MOST_BYTES, for what is not a strip
+MOST_STRIPS, MOST_NUMBERS = 64, 60
+NARROW_PX = 340
+
+
+class Page:
+    """Renders one page. `left_out` counts the strips that the page has no room for."""
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self._titles = titles
+        self._strip_bytes = self._num_strips = self.left_out = self._num_tables = 0
+        self._names: set[str] = set()
+        self._environment = Environment(
+            loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True, finalize=_printable,
+        )  # fmt: skip
+        self._environment.filters["words"] = _with_code
+        self._table = self._environment.get_template("table.html.j2")
+
+    def render(
+        self, title: str, facts: Sequence[tuple[str, str]], sections: Mapping[str, Section | Absent], version: str
+    ) -> str:
+        """Returns the page as HTML. `title` is its heading, `facts` the table below it, and `sections` map the name of
+        each section to its content.
+        """
+        entries = [self._entry(name, section) for name, section in sections.items()]
+        if self.left_out:
+            words = f"{counted(self.left_out, 'strip of frames', 'strips of frames')} left out: no page has more than"
+            told = f"{words} {MOST_STRIPS} strips, or 20 MB. --figures DIR writes all of them."
+            next(entry for entry in entries if entry["name"] == "attention")["parts"].append(
+                {"kind": "paragraph", "text": told, "link": ""}
+            )
+        script = (HERE / "page.js").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        style = css() + "\n" + (HERE / "page.css").read_text(encoding="utf-8")
+        return self._environment.get_template("page.html.j2").render(
+            title=title, facts=facts, entries=entries, version=version, css=Markup(style), script=Markup(script),
+            script_digest=digest, table=self._table_html,
+        )  # fmt: skip
+
+    def _table_html(self, part: Mapping[str, Any]) -> Markup:
+        return Markup(self._table.render(part=part))
+
+    def _entry(self, name: str, section: Section | Absent) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": name, "title": self._titles[name], "is_list": False, "parts": []}
+        if isinstance(section, Absent):
+            return entry | {"is_absent": True, "reason": section.reason}
+        parts = [*self._parts(section.parts)]
+        return entry | {"is_absent": False, "parts": parts, "is_list": name == "attention"}
+
+    def _parts(self, parts: Sequence[SectionPart]) -> Iterator[dict[str, Any]]:
+        """Yields the parts for the template. Figures that follow each other become one group."""
+        figures: list[dict[str, Any]] = []
+        for part in parts:
+            if isinstance(part, ReportFigure):
+                if (figure := self._figure(part)) is not None:
+                    figures.append(figure)
+                continue
+            if figures:
+                yield {"kind": "figures", "figures": figures}
+                figures = []
+            if isinstance(part, Paragraph):
+                yield {
+                    "kind": "paragraph",
+                    "text": part.text,
+                    "link": part.link,
+                    "link_title": self._titles.get(part.link, ""),
+                }
+            else:
+                yield self._of_table(part)
+        if figures:
+            yield {"kind": "figures", "figures": figures}
+
+    def _of_table(self, table: ReportTable) -> dict[str, Any]:
+        self._num_tables += 1
+        return {
+            "kind": "table", "id": f"table-{self._num_tables}", "caption": table.caption, "header": table.header,
+            "rows": table.rows, "numeric": table.numeric, "sortable": table.sortable, "closed": table.closed,
+            "filterable": table.filterable, "note": table.note, "count": counted(len(table.rows), "row"),
+        }  # fmt: skip
+
+    def _figure(self, figure: ReportFigure) -> dict[str, Any] | None:
+        drawing = figure.drawing
+        assert drawing.name not in self._names, drawing.name
+        self._names.add(drawing.name)
+        svg = drawing.svg()
+        if isinstance(drawing, Strip):
+            if self._num_strips == MOST_STRIPS or self._strip_bytes + len(svg) > MOST_BYTES - ROOM_BYTES:
+                self.left_out += 1
+                return None
+            self._num_strips, self._strip_bytes = self._num_strips + 1, self._strip_bytes + len(svg)
+            size, table = "strip", None
+        else:
+            size = "wide" if drawing.get_size_inches()[0] * 96 > NARROW_PX else "narrow"
+            table = data_table(drawing.title, drawing.data)
+        return {
+            "title": drawing.title, "size": size, "scrolls": size != "narrow", "svg": Markup(svg),
+            "description": drawing.description, "caption": figure.caption,
+            "table": None if table is None else self._of_table(table),
+        }  # fmt: skip
+
+
+def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None:
+    """Returns the numbers of a figure as a table, or None if they do not fit into one. At most 60 rows are shown.
+
+    The arrays with one axis are columns. Edges of bins lose the last one. Means over seeds stand for the seeds.
+    """
+    columns = {name: values for name, values in data.items() if values.ndim == 1 or name.startswith("y of ")}
+    columns = {
+        name: values if values.ndim == 1 else np.nanmean(np.where(np.isfinite(values), values, 0), 0)
+        for name, values in columns.items()
+    }
+    if not columns:
+        return None
+    length = max(len(values) for name, values in columns.items() if name != "edges")
+    columns = {
+        name: values[:length] for name, values in columns.items() if length <= len(values) <= length + (name == "edges")
+    }
+    step = -(-max(1, length) // MOST_NUMBERS)
+    rows = [[_cell(values[at]) for values in columns.values()] for at in range(0, length, step)]
+    note = f"Every {step}th row of {length:,}." if step > 1 else ""
+    numeric = frozenset(at for at, values in enumerate(columns.values()) if values.dtype.kind in "iuf")
+    header = ["from" if name == "edges" else name for name in columns]
+    return ReportTable(caption=f"Numbers: {title}", header=header, rows=rows, numeric=numeric, note=note)
+
+
+def _with_code(text: str) -> Markup:
+    """Returns a sentence as HTML. Its parts between backticks, such as commands, become code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(on_one_line(text)))))
+
+
+def _cell(value: Any) -> str:
+    return number(float(value)) if isinstance(value, int | float | np.number) else str(value)
+
+
+def _printable(value: Any) -> Any:
+    """Returns a text with its control characters as escapes. Other values are returned unchanged."""
+    return on_one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value

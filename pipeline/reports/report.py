@@ -1,0 +1,186 @@
+"""Writes the report of a cache, of trained runs, or of both: `kinegraph report`. Needs no torch.
+
+`SECTIONS` is the table of all sections. A section is a function of the contents, which returns a Section, or Absent
+with a reason. So no section is left out silently.
+"""
+
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import MANIFEST, Cache
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.words import counted, few_of
+from kinegraph.pipeline.caches.failures import failed_clips
+from kinegraph.pipeline.reports import cache_sections, run_sections
+from kinegraph.pipeline.reports.attention import attention
+from kinegraph.pipeline.reports.contents import Contents
+from kinegraph.pipeline.reports.look import Look
+from kinegraph.pipeline.reports.page import Page
+from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section
+from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.pictures.strips import Strip
+from kinegraph.stages.remote.urls import is_url
+
+DECODE_SECONDS = 60.0  # for all frames of a report
+FAILURE_COLUMNS = ("video", "clip", "stages", "reason", "words")
+FIGURE_FORMS = ("pdf", "svg", "png")
+Maker = Callable[[Contents], Section | Absent]
+log = logging.getLogger("kinegraph")
+
+SECTIONS: tuple[tuple[str, str, Maker], ...] = (
+    ("attention", "Attention", attention),
+    ("provenance", "Provenance", cache_sections.provenance),
+    ("coverage", "Coverage", cache_sections.coverage),
+    ("failures", "Failures", cache_sections.failures),
+    ("disk-and-time", "Disk and time", cache_sections.disk_and_time),
+    ("features", "Features", cache_sections.features),
+    ("proposals", "Proposals", cache_sections.proposals),
+    ("clips", "Clips", cache_sections.clips),
+    ("neighbours", "Nearest regions", cache_sections.neighbours),
+    ("heads", "Heads", run_sections.heads),
+    ("learning", "Learning", run_sections.learning),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report that was written to `path`, with `num_bytes`.
+
+    `absent` maps the title of a section without content to the reason. `num_figures` is the number of figures.
+    `left_out` is the number of strips of frames for which the page had no room.
+    """
+
+    path: Path
+    num_bytes: int
+    absent: Mapping[str, str]
+    num_figures: int
+    left_out: int
+
+
+def write_report(
+    places: Sequence[str],
+    out: Path,
+    *,
+    videos: Path | None = None,
+    figures: Path | None = None,
+    form: str = "pdf",
+    failures: Path | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> WrittenReport:
+    """Writes a report as one HTML file, in place of an existing file. Changes nothing else, unless it is asked for.
+
+    `places` are at most one cache, and folders with trained runs. `videos` is a folder in which videos are looked for
+    first. `figures` is a folder that receives each figure as a file of the format `form`, and `failures` a csv that
+    receives all failures. Equal caches, runs and videos give equal bytes.
+
+    Raises UsageError for places that are neither, or that do not go together. Raises CacheError for a damaged cache.
+    """
+    contents, title = _opened(places, videos)
+    sections: dict[str, Section | Absent] = {}
+    for done, (name, section_title, make) in enumerate(SECTIONS):
+        stopping.check()
+        on_progress("sections", done, len(SECTIONS))
+        sections[name] = make(contents)
+        log.debug("section %s is made", section_title)
+    page = Page({name: section_title for name, section_title, _ in SECTIONS})
+    facts = cache_sections.head_words(contents.look) if contents.look else _facts_of_runs(contents)
+    html = page.render(title, facts, sections, _version()).encode()
+    if figures is not None:
+        _write_figures(figures, form, sections)
+    if failures is not None:
+        _write_failures(failures, contents)
+    write_whole(out, [html])
+    on_progress("sections", len(SECTIONS), len(SECTIONS))
+    titles = {name: section_title for name, section_title, _ in SECTIONS}
+    return WrittenReport(
+        path=out,
+        num_bytes=len(html),
+        absent={titles[name]: section.reason for name, section in sections.items() if isinstance(section, Absent)},
+        num_figures=sum(1 for _ in _drawings(sections)),
+        left_out=page.left_out,
+    )
+
+
+def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
+    """Returns the Contents of a report about `places`, and the title of the report."""
+    caches = [place for place in places if is_url(place) or open_storage(place).exists(MANIFEST)]
+    if len(caches) > 1:
+        raise UsageError(
+            f"report: {', '.join(caches)} are {len(caches)} caches; a report is about one. Make one for each."
+        )
+    runs = [found for place in places if place not in caches for found in _runs_in(place)]
+    why = Contents.why_no_cache
+    if not caches and runs:
+        caches, why = _cache_of_runs(runs)
+    look = Look(Cache(caches[0]), videos, decode_seconds=DECODE_SECONDS) if caches else None
+    num_classes = len(look.numbers.class_names) if look else None
+    title = places[0] if len(places) == 1 else f"{places[0]} and {counted(len(places) - 1, 'other place')}"
+    return Contents(look=look, runs=Runs(runs, num_classes) if runs else None, why_no_cache=why), title
+
+
+def _runs_in(place: str) -> list[tuple[Path, RunResults]]:
+    folder = Path(place)
+    if not folder.is_dir() or not any(folder.rglob(RESULTS_FILE)):
+        raise UsageError(
+            f"report: {place} is no cache (it has no {MANIFEST}), and no folder of trained runs (there is no "
+            f"{RESULTS_FILE} in it or below). Name the folder of a cache, of a run or of runs."
+        )
+    return find_results(folder)
+
+
+def _cache_of_runs(runs: Sequence[tuple[Path, RunResults]]) -> tuple[list[str], str]:
+    """Returns the cache of the runs in a list, or an empty list and the reason why there is none."""
+    named = [*dict.fromkeys(run.cache for _, run in runs)]
+    if len(named) > 1:
+        return [], f"The runs are of {len(named)} caches ({few_of(named, 3)}). Name one of them beside the runs."
+    try:
+        Cache(named[0])
+    except CacheError as error:
+        return [], f"The cache of the runs cannot be opened. {error}"
+    return named, ""
+
+
+def _facts_of_runs(contents: Contents) -> list[tuple[str, str]]:
+    assert contents.runs is not None
+    return [("runs", f"{len(contents.runs.runs):,}"), ("heads", f"{len(contents.runs.groups):,}")]
+
+
+def _drawings(sections: Mapping[str, Section | Absent]) -> Iterator[ReportFigure]:
+    for section in sections.values():
+        if isinstance(section, Section):
+            yield from (part for part in section.parts if isinstance(part, ReportFigure))
+
+
+def _write_figures(folder: Path, form: str, sections: Mapping[str, Section | Absent]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in _drawings(sections):
+        drawing = figure.drawing
+        if isinstance(drawing, Strip):
+            write_whole(folder / f"{drawing.name}.svg", [drawing.svg().encode()])
+            continue
+        content = io.BytesIO()
+        drawing.savefig(content, format=form)
+        write_whole(folder / f"{drawing.name}.{form}", [content.getvalue()])
+
+
+def _write_failures(path: Path, contents: Contents) -> None:
+    failed = failed_clips(contents.look.cache) if contents.look else ()
+    rows = ([it.video, it.clip, ";".join(it.stages), it.reason, it.words] for it in failed)
+    write_whole(path, [csv_text([FAILURE_COLUMNS, *rows]).encode()])
+
+
+def _version() -> str:
+    try:
+        return version("kinegraph")
+    except PackageNotFoundError:
+        return "of a checkout"

@@ -1,0 +1,164 @@
+"""Figures of trained runs. Each figure of the report about runs is a method here. Imports matplotlib. Torch-free."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from kinegraph.cache_schemas.fingerprint import canonical
+from kinegraph.cache_schemas.words import few_of
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.published import published
+from kinegraph.pipeline.training.results import RunResults
+from kinegraph.stages.pictures.lines import Line, lines
+from kinegraph.stages.pictures.picture import Picture
+from kinegraph.stages.pictures.seeds import seed_scores
+
+MOST_HEADS, MOST_NAMED = 30, 4
+BETTER_IF_SMALLER = "loss"
+Group = list[tuple[Path, RunResults]]
+
+
+class Runs:
+    """Figures of trained runs. `runs` has (folder, results) of each run.
+
+    Runs that differ in their seed alone are one head: they share a row of a table and a line of a figure. A method
+    returns a Picture, as those of Look do.
+    """
+
+    def __init__(self, runs: Sequence[tuple[Path, RunResults]], num_classes: int | None = None) -> None:
+        self.runs = list(runs)
+        self.num_classes = num_classes
+        groups: dict[tuple[str, Path, str], Group] = {}
+        for folder, run in self.runs:
+            parent = folder.parent if folder.name == f"seed{run.seed}" else folder
+            groups.setdefault((run.name, parent, canonical(run.row())), []).append((folder, run))
+        names = Counter(name for name, _, _ in groups)
+        places = Counter((name, parent) for name, parent, _ in groups)
+        root = Path(os.path.commonpath([parent for _, parent, _ in groups]))
+        self.groups: dict[str, Group] = {}
+        for number, ((name, parent, _), group) in enumerate(groups.items(), 1):
+            where = f" ({parent.relative_to(root)})" if names[name] > 1 and parent != root else ""
+            self.groups[f"{name}{where}" + (f", recipe {number}" if places[name, parent] > 1 else "")] = group
+
+    @property
+    def split_and_metric(self) -> tuple[str, str]:
+        """Returns the split and the metric by which heads are compared: the test split, if runs have scores on it.
+
+        Raises NothingToShowError if no run has a score.
+        """
+        first = self.runs[0][1]
+        splits = [*dict.fromkeys(split for _, run in self.runs for split in run.scores)]
+        if not splits:
+            raise NothingToShowError("No run has scores. `kinegraph evaluate RUN` scores one.")
+        wanted = first.recipe.test_split
+        split = wanted if wanted in splits else splits[-1]
+        metrics = [name for _, run in self.runs for name in run.scores.get(split, {})]
+        metric = (
+            first.metric if first.metric in metrics else next((name for name in metrics if name != "loss"), metrics[0])
+        )
+        return split, metric
+
+    def heads(self) -> Picture:
+        """Draws the score of each head: one circle for each seed, their mean, and the sample standard deviation."""
+        split, metric = self.split_and_metric
+        scored = {name: self._scores(group, split, metric) for name, group in self.groups.items()}
+        scored = {name: values for name, values in scored.items() if len(values)}
+        order = sorted(scored, key=lambda name: float(scored[name].mean()))[-MOST_HEADS:]
+        marks = {}
+        if metric == "top1" and self.num_classes:
+            marks["chance"] = [1 / self.num_classes] * len(order)
+        return seed_scores(
+            "heads", f"Heads, {split} {metric}", order, [scored[name] for name in order], f"{split} {metric}", marks
+        )
+
+    def curves(self, metric: str) -> Picture:
+        """Draws a metric of the validation split by epoch: the mean of the seeds, and a band from their smallest to
+        their largest value. `metric` is a metric of the runs, such as `top1` or `loss`, or `train loss`, or `learning
+        rate`.
+        """
+        series = []
+        for name, group in [*self.groups.items()][:MOST_HEADS]:
+            values = [_history(run, metric) for _, run in group]
+            length = max(map(len, values))
+            if length and any(np.isfinite(each).any() for each in values):
+                padded = [np.pad(each, (0, length - len(each)), constant_values=np.nan) for each in values]
+                series.append(Line(name=name, x=np.arange(1, length + 1), y=np.stack(padded)))
+        if not series:
+            raise NothingToShowError(f"No run has {metric} by epoch.")
+        name = "".join(c if c.isalnum() else "_" for c in metric)
+        axis = metric if metric in ("train loss", "learning rate") else f"validation {metric}"
+        return lines(f"curves_{name}", f"{axis[:1].upper()}{axis[1:]} by epoch", series, "epoch", axis)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Returns (header, rows) of the table of heads, the best score first."""
+        try:
+            split, metric = self.split_and_metric
+        except NothingToShowError:
+            split, metric = "", ""
+        rows = []
+        for name, group in self.groups.items():
+            results = [run for _, run in group]
+            values = self._scores(group, split, metric)
+            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            told = f"{values.mean():.3f}{spread}" if len(values) else "-"
+            epochs = ", ".join(f"{run.best_epoch} of {len(run.history)}" for run in results[:5])
+            counts = results[0].counts.get(split)
+            recipe = results[0].recipe
+            rows.append([
+                name, str(len(group)), told, f"{counts.num_videos:,}" if counts else "-",
+                f"{results[0].num_parameters:,}", f"{mean(run.seconds for run in results):.1f}", epochs,
+                published(recipe.head, recipe.options),
+            ])  # fmt: skip
+        rows.sort(key=lambda row: (row[2] == "-", -float(row[2].partition(" ")[0]) if row[2] != "-" else 0.0))
+        score = f"{split} {metric}" if split else "score"
+        header = [
+            "head",
+            "seeds",
+            score,
+            "±",
+            "videos",
+            "parameters",
+            "seconds",
+            "best epoch",
+            "published",
+        ]
+        return header, rows
+
+    def attention(self) -> Iterator[tuple[str, str]]:
+        """Yields (sentence, name of a section) for what is odd about the runs."""
+        if late := [name for name, group in self.groups.items() if any(_is_unfinished(run) for _, run in group)]:
+            told = f"{few_of(late, MOST_NAMED)}: the best epoch is among the last, so training may not have converged."
+            yield f"{told} Train longer (train.epochs).", "learning"
+        failed = [
+            name
+            for name, group in self.groups.items()
+            if any(c.num_failed for _, r in group for c in r.counts.values())
+        ]
+        if failed:
+            yield f"Scores of {few_of(failed, MOST_NAMED)} count videos without an ok clip as wrong.", "heads"
+        caches = sorted({run.cache_fingerprint for _, run in self.runs})
+        if len(caches) > 1:
+            yield "The runs read different features. Scores of different features are no comparison of heads.", "heads"
+        if random := sorted({key for _, run in self.runs for key in run.random_weights or ()}):
+            yield f"Runs read stages of random weights ({few_of(random, MOST_NAMED)}).", "heads"
+
+    def _scores(self, group: Group, split: str, metric: str) -> np.ndarray:
+        scores = [run.scores[split][metric] for _, run in group if metric in run.scores.get(split, {})]
+        return np.array(scores)
+
+
+def _history(run: RunResults, metric: str) -> np.ndarray:
+    """Returns a value for each epoch of a run, [epochs], with NaN where the run has none."""
+    keys = {"train loss": "loss", "learning rate": "learning_rate"}
+    if metric in keys:
+        return np.array([record.get(keys[metric], np.nan) for record in run.history], float)
+    return np.array([record.get("metrics", {}).get(metric, np.nan) for record in run.history], float)
+
+
+def _is_unfinished(run: RunResults) -> bool:
+    """Returns whether the best epoch lies in the last twentieth of a training with validation."""
+    return run.metric is not None and len(run.history) > 1 and run.best_epoch > 0.95 * len(run.history)

@@ -1,0 +1,191 @@
+"""Reads a sample of the values of an array and sums it up. Torch-free.
+
+Shapes: R rows, T time steps, N regions of a time step, C channels, K vectors of a row.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.reports.numbers import CacheNumbers
+
+MOST_ROWS, MOST_BYTES = 4096, 256 << 20  # of an array, whichever is less
+ROWS_AT_ONCE = 64
+LEAST_OF_SPLIT = 30  # rows of a split whose mean is compared
+VECTORS = ("features/", "regions/")  # arrays with one or several vectors per time step
+COUNT, BOXES, SCORES = "proposals/count", "proposals/boxes", "proposals/scores"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSummary:
+    """Sums up the vectors of a sample of an array with C channels.
+
+    `rows` are the row numbers of the sample, out of `num_usable` rows. `norms` [n] are the lengths of all vectors, and
+    `norm_by_step` [T] the mean length by time step. `zero_share` is the share of values that are 0. `num_not_finite`
+    counts NaN and infinite values. `mean` and `std` [C] are over all vectors. `dead` are the channels that have the
+    same value in all vectors. `split_means` [S, C] are the means by split, NaN for splits with less than 30 rows.
+    `split_norms` [S] are the mean lengths by split.
+    """
+
+    name: str
+    rows: np.ndarray
+    num_usable: int
+    norms: np.ndarray
+    norm_by_step: np.ndarray
+    zero_share: float
+    num_not_finite: int
+    mean: np.ndarray
+    std: np.ndarray
+    dead: np.ndarray
+    split_means: np.ndarray
+    split_norms: np.ndarray
+
+    def drift(self, first: int, second: int) -> np.ndarray:
+        """Returns, for each channel, the difference of the means of two splits over the standard deviation of the whole
+        sample: [C]. It is 0 for dead channels.
+        """
+        difference = np.abs(self.split_means[first] - self.split_means[second])
+        drift: np.ndarray = np.divide(difference, self.std, out=np.zeros_like(difference), where=self.std > 0)
+        return drift
+
+
+class ArraySamples:
+    """Reads samples of the arrays of a cache. Each sample is drawn evenly, and always the same."""
+
+    def __init__(self, numbers: CacheNumbers) -> None:
+        self.numbers = numbers
+        self.specs = {
+            name: spec for name, spec in numbers.cache.arrays().items() if numbers.stages[spec.stage].num_shards
+        }
+        self._clips: CachedClips | None = None
+        self._summaries: dict[str, VectorSummary | None] = {}
+
+    def vector_arrays(self) -> list[str]:
+        """Returns the names of the arrays that hold vectors: features and regions."""
+        return [name for name in self.specs if name.startswith(VECTORS)]
+
+    def rows(self, *names: str, most_rows: int = MOST_ROWS) -> np.ndarray:
+        """Returns the row numbers of a sample of the arrays `names`, in ascending order.
+
+        The rows are usable in the stages of all `names`. There are at most `most_rows` of them, with at most 256 MiB of
+        values of each array.
+        """
+        specs = [self.specs[name] for name in names]
+        stages = self.numbers.stages
+        usable = np.flatnonzero(np.logical_and.reduce([stages[spec.stage].usable for spec in specs]))
+        most = min(most_rows, *(max(1, MOST_BYTES // max(1, spec.row_bytes)) for spec in specs))
+        if len(usable) > most:
+            usable = np.sort(np.random.default_rng(0).choice(usable, most, replace=False))
+        return usable
+
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of the array `name` in the rows `rows`, [R, ...], as they are stored."""
+        if self._clips is None:
+            self._clips = CachedClips(self.numbers.cache, [*self.specs])
+        return self._clips.read_rows(name, rows)
+
+    def summary(self, name: str) -> VectorSummary | None:
+        """Returns the VectorSummary of the array `name`, or None if no row of it is usable."""
+        if name not in self._summaries:
+            rows = self.rows(name)
+            self._summaries[name] = self._summed_up(name, rows) if len(rows) else None
+        return self._summaries[name]
+
+    def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Returns the vectors of the rows `rows`, float32 [R, T, K, C]. Places without a region are NaN."""
+        values = self.read(name, rows).astype(np.float32)
+        if name.startswith("features/"):
+            values = values[..., None] if values.ndim == 3 else values.reshape(*values.shape[:3], -1)
+            return np.moveaxis(values, 2, 3)  # [R, T, C, K] -> [R, T, K, C]
+        if values.ndim > 4:  # a grid over each region
+            values = values.reshape(*values.shape[:4], -1).mean(-1)
+        if COUNT in self.specs:
+            count = self.read(COUNT, rows)[:, self.box_steps(name)]  # [R, T]
+            values[np.arange(values.shape[2]) >= count[..., None]] = np.nan
+        return values
+
+    def box_steps(self, name: str) -> np.ndarray:
+        """Returns, for each time step of the array `name`, the number of the time step of `proposals/boxes` with the
+        same frame: int64 [T].
+        """
+        spec, boxes = self.specs[name], self.specs[BOXES]
+        frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
+        steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)
+        return steps
+
+    def _blocks(self, name: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[first : first + ROWS_AT_ONCE]
+            yield some, self.vectors(name, some)
+
+    def _summed_up(self, name: str, rows: np.ndarray) -> VectorSummary:
+        sums = _Sums(self.specs[name], len(self.numbers.splits))
+        for some, vectors in self._blocks(name, rows):
+            sums.add(vectors, self.numbers.split_of[some])
+        return sums.summary(name, rows, int(self.numbers.stages[self.specs[name].stage].usable.sum()))
+
+
+class _Sums:
+    """Adds up blocks of vectors, so that a sample need not be in memory as a whole."""
+
+    def __init__(self, spec: ArraySpec, num_splits: int) -> None:
+        axis = 1 if spec.name.startswith("features/") else 2
+        channels, steps = spec.shape[axis], spec.shape[0]
+        self.may_lack = axis == 2  # places without a region are NaN
+        self.count = self.num_zero = self.num_values = self.num_not_finite = 0
+        self.total, self.squares = np.zeros((2, channels))
+        self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        self.norms: list[np.ndarray] = []
+        self.step_norms, self.step_counts = np.zeros((2, steps))
+        self.split_total = np.zeros((num_splits, channels))
+        self.split_norms, self.split_counts, self.split_rows = np.zeros((3, num_splits))
+
+    def add(self, vectors: np.ndarray, splits: np.ndarray) -> None:
+        """Adds `vectors` [R, T, K, C] of rows whose splits have the numbers `splits` [R]."""
+        there = ~np.isnan(vectors).all(-1) | (not self.may_lack)  # [R, T, K]
+        finite = np.isfinite(vectors).all(-1) & there
+        self.num_not_finite += int((~np.isfinite(vectors[there])).sum())
+        flat = vectors[finite].astype(np.float64)  # [n, C]
+        if not len(flat):
+            return
+        self.count += len(flat)
+        self.num_values += flat.size
+        self.num_zero += int((flat == 0).sum())
+        self.total += flat.sum(0)
+        self.squares += (flat**2).sum(0)
+        self.low, self.high = np.minimum(self.low, flat.min(0)), np.maximum(self.high, flat.max(0))
+        norms = np.sqrt((flat**2).sum(1))
+        self.norms.append(norms.astype(np.float32))
+        row_of, step_of, _ = np.nonzero(finite)
+        np.add.at(self.step_norms, step_of, norms)
+        np.add.at(self.step_counts, step_of, 1)
+        for split in np.unique(splits):
+            here = splits[row_of] == split
+            self.split_total[split] += flat[here].sum(0)
+            self.split_norms[split] += norms[here].sum()
+            self.split_counts[split] += here.sum()
+            self.split_rows[split] += (splits == split).sum()
+
+    def summary(self, name: str, rows: np.ndarray, num_usable: int) -> VectorSummary:
+        count = max(1, self.count)
+        mean = self.total / count
+        std = np.sqrt(np.maximum(self.squares / count - mean**2, 0))
+        split_counts = np.maximum(self.split_counts, 1)
+        enough = (self.split_rows >= LEAST_OF_SPLIT)[:, None]
+        return VectorSummary(
+            name=name,
+            rows=rows,
+            num_usable=num_usable,
+            norms=np.concatenate(self.norms) if self.norms else np.zeros(0, np.float32),
+            norm_by_step=self.step_norms / np.maximum(self.step_counts, 1),
+            zero_share=self.num_zero / max(1, self.num_values),
+            num_not_finite=self.num_not_finite,
+            mean=mean,
+            std=std,
+            dead=np.flatnonzero(self.low == self.high) if self.count > 1 else np.zeros(0, np.int64),
+            split_means=np.where(enough, self.split_total / split_counts[:, None], np.nan),
+            split_norms=np.where(self.split_counts > 0, self.split_norms / split_counts, np.nan),
+        )
