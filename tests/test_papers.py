@@ -145,6 +145,41 @@ def test_table_2_of_trg_is_dense_for_resnets() -> None:
     assert "figure 6 says 33.9" in text
 
 
+def test_losses_are_summed_where_the_papers_sum_them() -> None:
+    """TRG's eq. 13 sums over classes, and its rate is that of a mean over clips. RSTG's release sums over clips."""
+    for section, clips in (("train", 64), ("finetune", 8)):
+        recipe = document("trg", "table2_resnet50_8")[section]
+        assert (recipe["loss_reduction"], recipe["batch_size"]) == ("sum", clips)
+        assert recipe["learning_rate"] * clips == pytest.approx(1e-3)
+        assert recipe["weight_decay"] / clips == pytest.approx(5e-4)
+        assert "loss_reduction" not in document("trg", "table1_resnet50_8")[section]
+        assert document("rstg", "table3_to_vec_i3d")[section]["loss_reduction"] == "sum"
+
+
+def test_the_whole_network_is_tuned_beside_the_frozen_one() -> None:
+    for row in generate.rows():
+        if row.paper != "st_sgn":
+            assert row.document["finetune"]["unfreeze"] == "all", row.path
+            assert row.paper == "strg" or "Below the cached tap all is frozen" in row.text, row.path
+    assert document("trg", "table1_resnet50_8")["finetune"]["views"] == {"short_side": [224, 341], "offsets": "random"}
+    assert "offsets" not in document("trg", "table2_resnet50_8")["finetune"]["views"], "dense clips have no segments"
+
+
+def test_views_of_the_tests_are_larger_and_of_the_same_networks() -> None:
+    views = document("views", "rstg_something_v1")
+    assert views["clips"] == document("rstg", "table3_to_map_res3_4")["clips"]
+    assert views["backbones"]["i3d"] == document("rstg", "table3_to_map_res3_4")["backbones"]["i3d"] | {"size": 256}
+    assert document("views", "strg_charades")["clips"]["crops"] == ["left", "center", "right"]
+    assert "views/strg_charades.yaml" in (EXAMPLES / "papers/strg/s4_charades.yaml").read_text()
+
+
+def test_st_sgn_reads_action_genome_as_it_is_shipped() -> None:
+    for task, labels in (("intervals", "interval"), ("videos", "video")):
+        found = document("st_sgn", f"{task}_gine_person")
+        assert (found["dataset"]["kind"], found["dataset"]["labels"]) == ("action_genome", labels)
+        assert (found["clips"]["sampling"], found["graphs"]) == ("annotated", {"source": "action_genome"})
+
+
 def test_rstg_keeps_16_frames() -> None:
     for name in ("table3_to_vec_i3d", "table2_nl_i3d_alone", "table2_to_vec_c2d"):
         [backbone] = document("rstg", name)["backbones"].values()

@@ -46,6 +46,11 @@ TRG_DENSE_TOO = f"{TRG_DENSE} So these are probably dense, too."
 TRG_CONTRADICTION = "Table 2 says 32.9 for this network with 8 frames, and figure 6 says 33.9."
 DENSE: Keys = {"sampling": "dense", "fps": 6.0}  # stride 4 at the 24 fps of Charades
 TRG_SGD: Keys = {"optimizer": "sgd", "learning_rate": 1e-3, "weight_decay": 5e-4, "schedule": "step", "gamma": 0.1}
+TRG_BATCH, TRG_TUNING_BATCH = 64, 8
+TRG_SUMMED = (
+    "Eq. 13 adds the losses of the classes. `loss_reduction: sum` adds those of the clips, too. So the rate is that of",
+    "the paper divided by the number of clips of a step, and the weight decay is that of the paper times this number.",
+)
 
 
 def _trg(network: str, num_frames: int, dataset_name: str, tail: Keys | None = None, **clips: Any) -> Keys:
@@ -59,14 +64,27 @@ def _trg(network: str, num_frames: int, dataset_name: str, tail: Keys | None = N
     if model.startswith("i3d"):
         entry["options"] = {"res5_stride": 2}
     sampling = clips or {"sampling": "uniform"}
+    summed = dataset_name == "charades"
+    recipe, tuned = (
+        _trg_recipe(clips_a_step, summed=summed) | epochs for clips_a_step in (TRG_BATCH, TRG_TUNING_BATCH)
+    )
     return {
         "cache": f"out/papers/{dataset_name}/{network}_{num_frames}{'_dense' if clips else ''}_{tail['from']}",
         **dataset(dataset_name),
         **clips_of(num_frames, 10 if dataset_name == "charades" else 2, **sampling),
         "backbones": {network: entry},
-        **training("avg_pool", aggregate="mean", **TRG_SGD, **epochs, options={"tail": tail}),
-        **tuning(TRG_SGD | epochs, batch_norm="partial", views=_trg_views(network, sparse=not clips)),
+        **training("avg_pool", aggregate="mean", **recipe, options={"tail": tail}),
+        **tuning(tuned, batch_norm="partial", views=_trg_views(network, sparse=not clips)),
     }
+
+
+def _trg_recipe(batch_size: int, *, summed: bool) -> Keys:
+    """Returns the paper's recipe. With `summed`, the loss is summed over the classes, as eq. 13 says."""
+    if not summed:
+        return TRG_SGD | {"batch_size": batch_size}
+    rate, decay = TRG_SGD["learning_rate"] / batch_size, TRG_SGD["weight_decay"] * batch_size
+    of_sum = {"loss_reduction": "sum", "learning_rate": rate, "weight_decay": decay}
+    return TRG_SGD | of_sum | {"batch_size": batch_size}
 
 
 def _trg_views(network: str, *, sparse: bool) -> Keys:
@@ -145,7 +163,8 @@ def _trg_row(
 ) -> Row:
     table = name.partition("_")[0]
     about = f"{table[:-1]} {table[-1]}, {about}"
-    notes = (*notes, *(TRG_INFLATED if "resnet" in name else ()), FROZEN, *TRG_OURS)
+    summed = TRG_SUMMED if base["train"].get("loss_reduction") else ()
+    notes = (*notes, *(TRG_INFLATED if "resnet" in name else ()), *summed, FROZEN, *TRG_OURS)
     return Row(
         paper="trg", name=name, about=about, published=published, base=base, keys=keys or {}, notes=notes, also=also
     )
