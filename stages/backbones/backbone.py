@@ -12,6 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import HEAD
+
 MAP_RANK = 5  # axes of maps: clip, channel, time, row, column; vectors have fewer
 
 
@@ -45,7 +47,8 @@ class Backbone(nn.Module):
         self.wants_class_tokens, self.wants_head = class_tokens, head
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, whose maps `forward` returns. Removes the submodules above the highest of them.
+        """Makes `taps` the wanted taps, whose maps `forward` returns. Removes the submodules above the highest of them,
+        unless the output `head` is wanted.
 
         Raises ValueError if `taps` is empty, or if one of them is not among the wanted taps so far.
         """
@@ -54,7 +57,8 @@ class Backbone(nn.Module):
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {present}")
         self.taps = tuple(name for name in present if name in taps)
-        self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
+        if not self.wants_head:
+            self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
 
     def cut_below(self, tap: str) -> None:
         """Removes the submodules of `tap` and of all taps below it. Afterwards the network takes maps of `tap` in place
@@ -114,7 +118,13 @@ class Backbone(nn.Module):
             x = self.step(tap, x)
             if tap in self.taps:
                 maps[tap] = x
+        if self.wants_head:
+            maps[HEAD] = self.head_of(x)
         return maps
+
+    def head_of(self, x: Tensor) -> Tensor:
+        """Returns the output `head` [B, C] of a network that has one. `x` is the output of its last tap."""
+        raise NotImplementedError(f"{type(self).__name__} has no output `head`")
 
     def step(self, tap: str, x: Tensor) -> Tensor:
         """Returns the output of the tap `tap`. `x` is the output of the tap below, or the input of the network if `tap`

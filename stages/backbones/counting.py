@@ -1,12 +1,10 @@
 """Counts the parameters and multiplications of a backbone as papers count them."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinegraph.cache_schemas.arrays import HEAD
 from kinegraph.stages.backbones.build import untrained
 from kinegraph.stages.backbones.entry import BackboneEntry
 
@@ -20,23 +18,15 @@ def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
     """
     form = backbone.counts
     assert form is not None
-    pooled = form.pooled or (backbone.taps[-1].name,)
+    last = backbone.taps[-1]
     with torch.device("meta"):
-        classifier = _classifier([sum(backbone.tap(name).channels for name in pooled), *form.hidden], form.num_classes)
+        channels = backbone.head_channels or last.channels
+        classifier = nn.Linear(channels, form.num_classes) if form.num_classes else nn.Identity()
         network = untrained(backbone.name, **options).eval()
+        network.want(class_tokens=False, head=backbone.head_channels is not None)
         clip = torch.empty(1, 3, form.num_frames, form.size, form.size)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            maps = network(clip)
-            classifier(torch.cat([maps[name].mean((2, 3, 4)) for name in pooled], 1))
+            outputs = network(clip)
+            classifier(outputs[HEAD] if HEAD in outputs else outputs[last.name].mean((2, 3, 4)))
     num_params = sum(parameter.numel() for module in (network, classifier) for parameter in module.parameters())
     return num_params, counter.get_total_flops() / 2e9
-
-
-def _classifier(widths: Sequence[int], num_classes: int) -> nn.Module:
-    """Returns linear layers for `widths` channels, each without a bias, and the last layer, for `num_classes` classes.
-    Returns the identity if there are no classes.
-    """
-    if not num_classes:
-        return nn.Identity()
-    hidden = [nn.Linear(*pair, bias=False) for pair in pairwise(widths)]
-    return nn.Sequential(*hidden, nn.Linear(widths[-1], num_classes))

@@ -113,7 +113,7 @@ class X3D(Backbone):
     """An X3D network without its classifier. `blocks` is the number of residual blocks of res2 to res5.
 
     All maps have as many frames as the input. Every second block, from the first, has a squeeze-and-excitation. `conv5`
-    is the first layer of the classifier, which sees each cell of the map alone.
+    is a layer that sees each cell of the map alone. The output `head` comes from one more layer on the mean of its map.
     """
 
     stages: ClassVar = {
@@ -121,6 +121,7 @@ class X3D(Backbone):
         **{stage: (stage,) for stage in ("res2", "res3", "res4", "res5")},
         "conv5": ("conv5", "bn5", "relu5"),
     }
+    HEAD_CHANNELS: ClassVar = 2048
     WIDTHS: ClassVar = (
         BlockWidths(54, 24, 8),
         BlockWidths(108, 48, 8),
@@ -142,6 +143,17 @@ class X3D(Backbone):
         self.conv5 = nn.Conv3d(in_channels, widths.inner, 1, bias=False)
         self.bn5 = nn.BatchNorm3d(widths.inner)
         self.relu5 = nn.ReLU(inplace=True)
+        self.lin5 = nn.Conv3d(widths.inner, self.HEAD_CHANNELS, 1, bias=False)
+
+    def cut(self, taps: Sequence[str]) -> None:
+        super().cut(taps)
+        if not self.wants_head and hasattr(self, "lin5"):
+            del self.lin5
+
+    def head_of(self, x: Tensor) -> Tensor:
+        """Returns the feature of X3D, [B, 2048], for the map `x` [B, 432, T, H, W] of `conv5`."""
+        pooled: Tensor = self.lin5(x.mean((2, 3, 4), keepdim=True))
+        return pooled.relu().flatten(1)
 
 
 def _stage(

@@ -21,9 +21,6 @@ class Counts:
     `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications for one clip, in
     billions. It counts convolutions, linear layers and attention. The clip has `num_frames` frames of `size` x `size`
     px. The classifier has `num_classes` classes. If there is no classifier, `num_classes` is 0.
-
-    The classifier takes the means of the maps at `pooled`, side by side. If `pooled` is empty, this is the last tap.
-    `hidden` has the channels of the classifier's linear layers before the last one.
     """
 
     num_params: int
@@ -31,8 +28,6 @@ class Counts:
     num_frames: int
     size: int
     num_classes: int
-    pooled: tuple[str, ...] = ()
-    hidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import HEAD
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.resnet3d import EXPANSION, Bottleneck3D, ResidualStage
 from kinegraph.stages.backbones.taps import spread_frames
@@ -40,7 +41,8 @@ class SlowFast(Backbone):
 
     The slow pathway takes one of `alpha` frames: those of `spread_frames`. Before each of its stages, a convolution
     over `fusion_frames` frames of the fast pathway adds channels to it. The maps of a tap are those before the
-    next fusion. The number of frames must be a multiple of `alpha`.
+    next fusion. The output `head` has the means of the last maps, slow first. The number of frames must be a multiple
+    of `alpha`.
     """
 
     stages: ClassVar = {f"{pathway}_{part}": _paths(pathway, part) for part in PARTS for pathway in ("slow", "fast")}
@@ -61,16 +63,15 @@ class SlowFast(Backbone):
             if level in self.levels:
                 initialise(self.get_submodule(path), len(paths) * seed + number)
 
-    def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, as `Backbone.cut` does. Removes the parts of each pathway that none of them
-        needs. A part of the slow pathway needs the fast pathway up to the part before.
+    def _keep(self, levels: tuple[str, ...]) -> None:
+        """Removes the parts of each pathway that no wanted tap needs. A part of the slow pathway needs the fast pathway
+        up to the part before.
         """
-        super().cut(taps)
         top = {"slow": -1, "fast": -1}
         for pathway, number in map(_place, self.taps):
             top[pathway] = max(top[pathway], number)
         top["fast"] = max(top["fast"], top["slow"] - 1)
-        self._keep(tuple(level for level in self.levels if _place(level)[1] <= top[_place(level)[0]]))
+        super()._keep(tuple(level for level in levels if _place(level)[1] <= top[_place(level)[0]]))
 
     def cut_below(self, tap: str) -> None:
         """Raises ValueError, because what is above a tap of one pathway needs the other pathway too."""
@@ -93,6 +94,8 @@ class SlowFast(Backbone):
             newest[pathway] = out
             if level in self.taps:
                 maps[level] = out
+        if self.wants_head:
+            maps[HEAD] = torch.cat([newest[pathway].mean((2, 3, 4)) for pathway in ("slow", "fast")], 1)
         return maps
 
 

@@ -45,33 +45,35 @@ def _slowfast_taps(alpha: int) -> tuple[Tap, ...]:
     return tuple(replace(tap, frames_multiple=alpha, is_spread=bool(tap.time)) for tap in in_order)
 
 
-def _kinetics(name: str, taps: tuple[Tap, ...], size: int, counts: Counts) -> BackboneEntry:
-    """Returns the BackboneEntry of a network for clips of `size` px that the authors of SlowFast trained."""
-    return BackboneEntry(name=name, taps=taps, size=size, mean=KINETICS_MEAN, std=KINETICS_STD, counts=counts)
+def _entry(
+    name: str, taps: tuple[Tap, ...], num_params: int, gmacs: float, *, num_frames: int, size: int
+) -> BackboneEntry:
+    """Returns the BackboneEntry of a network that SlowFast's authors trained. `gmacs` are billions of multiplications
+    for a clip of `num_frames` frames of `size` px.
+    """
+    return BackboneEntry(
+        name=name,
+        taps=taps,
+        size=size,
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400),
+    )
 
 
 def _csn(name: str, num_params: int, gmacs: float) -> BackboneEntry:
-    counts = Counts(num_params=num_params, gmacs=gmacs, num_frames=32, size=256, num_classes=400)
-    return _kinetics(name, _CSN_TAPS, 224, counts)
+    return replace(_entry(name, _CSN_TAPS, num_params, gmacs, num_frames=32, size=256), size=224)
 
 
 def _x3d(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
-    """Returns the BackboneEntry of an X3D for clips of `num_frames` frames of `size` px, which take `gmacs` billions of
-    multiplications.
-    """
-    counts = Counts(
-        num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400, hidden=(2048,)
-    )
-    return _kinetics(name, _X3D_TAPS, size, counts)
+    entry = _entry(name, _X3D_TAPS, num_params, gmacs, num_frames=num_frames, size=size)
+    return replace(entry, head_channels=2048)
 
 
 def _slowfast(name: str, num_params: int, gmacs: float, *, alpha: int) -> BackboneEntry:
-    """Returns the BackboneEntry of a SlowFast whose slow pathway takes one of `alpha` frames. `gmacs` are billions of
-    multiplications for a clip of 32 frames of 256 px.
-    """
-    pooled = "slow_res5", "fast_res5"
-    counts = Counts(num_params=num_params, gmacs=gmacs, num_frames=32, size=256, num_classes=400, pooled=pooled)
-    return _kinetics(name, _slowfast_taps(alpha), 224, counts)
+    """Returns the BackboneEntry of a SlowFast whose slow pathway takes one of `alpha` frames."""
+    entry = _entry(name, _slowfast_taps(alpha), num_params, gmacs, num_frames=32, size=256)
+    return replace(entry, size=224, head_channels=2048 + 256)
 
 
 SLOWFAST_ENTRIES = (

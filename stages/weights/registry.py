@@ -4,6 +4,8 @@ Only torchvision and the BN-Inception file publish their sha256, or its first di
 download is not checked. The fingerprint of every cache covers the sha256 of the file that was used. Imports no torch.
 """
 
+from dataclasses import replace
+
 from kinegraph.cache_schemas.crops import Resize
 from kinegraph.stages.weights.sources import (
     IMAGENET_MEAN,
@@ -115,6 +117,11 @@ def _kinetics(
         classes=400,
         geometry=geometry,
     )
+
+
+def _mvit_of_pytorchvideo() -> WeightSource:
+    url = "pytorchvideo/model_zoo/kinetics/MVIT_B_16x4.pyth"
+    return replace(_kinetics(url, _PYTORCHVIDEO, 16, 4, {}), crop_px=224)
 
 
 def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool = True) -> dict[str, WeightSource]:
@@ -322,7 +329,10 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "kinetics400_v1": _video_swin("swin3d_b_1k-24f7c7c6.pth"),
         "kinetics400_imagenet22k_v1": _video_swin("swin3d_b_22k-7c6ae6fa.pth"),
     },
-    "mvit_v1_b": {"kinetics400_v1": _mvit("mvit_v1_b-dbeb1030.pth")},
+    "mvit_v1_b": {
+        "kinetics400_v1": _mvit("mvit_v1_b-dbeb1030.pth"),
+        "pytorchvideo_16x4": _mvit_of_pytorchvideo(),
+    },
     "mvit_v2_s": {"kinetics400_v1": _mvit("mvit_v2_s-ae3be167.pth")},
     "tiny_i3d": {
         "shipped": WeightSource(

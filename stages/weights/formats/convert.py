@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kinegraph.stages.weights.formats import caffe2, pytorchvideo, slowfast
 from kinegraph.stages.weights.formats.format import Format, State
 from kinegraph.stages.weights.formats.inception_i3d import KINETICS_I3D, PYTORCH_I3D
+from kinegraph.stages.weights.formats.mvit import MVIT_OF_PYTORCHVIDEO, MVIT_OF_SLOWFAST
 from kinegraph.stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
 
 FORMATS = (  # the first whose sign a file has; a file with two pathways has the signs of one pathway too
@@ -18,6 +19,8 @@ FORMATS = (  # the first whose sign a file has; a file with two pathways has the
     pytorchvideo.X3D,
     pytorchvideo.POOLED,
     pytorchvideo.UNPOOLED,
+    MVIT_OF_PYTORCHVIDEO,
+    MVIT_OF_SLOWFAST,
     TSM,
     TSN,
     BN_INCEPTION,

@@ -37,7 +37,7 @@ def _x3d_layers() -> dict[str, str]:
     """
     layers = _layers(UNPOOLED_BLOCKS)
     layers |= {"conv1_xy": "blocks.0.conv.conv_t", "conv1": "blocks.0.conv.conv_xy"}
-    layers |= {"conv5": "blocks.5.pool.pre_conv", "bn5": "blocks.5.pool.pre_norm"}
+    layers |= {"conv5": "blocks.5.pool.pre_conv", "bn5": "blocks.5.pool.pre_norm", "lin5": "blocks.5.pool.post_conv"}
     for stage, number in UNPOOLED_BLOCKS.items():
         norm = f"blocks.{number}.res_blocks.{{block}}.branch2.norm_b"
         layers[f"res{stage}.{{block}}.bn2"] = f"{norm}.0"
@@ -86,7 +86,7 @@ X3D = Format(
     name="pytorchvideo's names of X3D",
     sign=r"blocks\.0\.conv\.conv_xy\.weight",
     pairs=with_leaves(_x3d_layers()),
-    ignored={r"blocks\.5\.proj\..+": "classifier", r"blocks\.5\.pool\.post_conv\..+": "layer of the classifier"},
+    ignored={r"blocks\.5\.proj\..+": "classifier"},
     adapt=_with_first_shortcut_norm,
 )
 TWO_PATHWAYS = Format(

@@ -34,14 +34,14 @@ def _layers(pathway: int, ours: str = "") -> dict[str, str]:
     }
 
 
-HEAD_OF_X3D = {"conv5": "head.conv_5", "bn5": "head.conv_5_bn"}
+HEAD_OF_X3D = {"conv5": "head.conv_5", "bn5": "head.conv_5_bn", "lin5": "head.lin_5"}
 FUSIONS = {"fuse{stage}.conv": "s{stage}_fuse.conv_f2s", "fuse{stage}.bn": "s{stage}_fuse.bn"}
 
 SLOWFAST = Format(
     name="SlowFast's names",
     sign=r"s1\.pathway0_stem\.conv\.weight",
     pairs=with_leaves(_layers(0) | HEAD_OF_X3D),
-    ignored={r"head\.projection\..+": "classifier", r"head\.lin_5\..+": "layer of the classifier"},
+    ignored={r"head\.projection\..+": "classifier"},
 )
 TWO_PATHWAYS = Format(
     name="SlowFast's names, with two pathways",

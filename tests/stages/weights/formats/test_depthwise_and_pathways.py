@@ -13,6 +13,7 @@ from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.formats import caffe2, pytorchvideo, slowfast
 from kinegraph.stages.weights.formats.convert import convert
 from kinegraph.stages.weights.formats.format import Format
+from kinegraph.stages.weights.formats.mvit import MVIT_OF_PYTORCHVIDEO, MVIT_OF_SLOWFAST
 from kinegraph.stages.weights.load import load_weights
 from tests.conftest import SHARED
 from tests.stages.weights.formats.published import tensors
@@ -43,6 +44,7 @@ conv1 | s1.pathway0_stem.conv | blocks.0.conv.conv_xy
 bn1 | s1.pathway0_stem.bn | blocks.0.norm
 conv5 | head.conv_5 | blocks.5.pool.pre_conv
 bn5 | head.conv_5_bn | blocks.5.pool.pre_norm
+lin5 | head.lin_5 | blocks.5.pool.post_conv
 """
 # ours | SlowFast | Caffe2 | pytorchvideo
 FUSIONS = """
@@ -138,6 +140,9 @@ FILES = [
     ("slowfast_X3D_M", "x3d_m", slowfast.SLOWFAST),
     ("pytorchvideo_slowfast_r50", "slowfast_r50_8x8", pytorchvideo.TWO_PATHWAYS),
     ("slowfast_SLOWFAST_8x8_R50", "slowfast_r50_8x8", slowfast.TWO_PATHWAYS),
+    ("pytorchvideo_mvit_base_16x4", "mvit_v1_b", MVIT_OF_PYTORCHVIDEO),
+    ("slowfast_MVIT_B_16x4_CONV", "mvit_v1_b", MVIT_OF_SLOWFAST),
+    ("slowfast_MVITv2_S_16x4", "mvit_v2_s", MVIT_OF_SLOWFAST),
 ]
 
 

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.video import mvit
 
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.torchvision_video import MViT
+from kinegraph.stages.weights.formats.convert import convert
 
 # Their model, ours, and the numbers of the blocks after which our taps sit.
 CASES = [
@@ -81,7 +84,9 @@ def built(path: Path, build: Callable[..., nn.Module], model: str, **options: An
         theirs = build(**options).eval()
     randomise(theirs)
     torch.save({"model_state": theirs.state_dict()}, path)
-    return theirs, build_backbone(model, str(path), [tap.name for tap in entry(model).taps])
+    known = entry(model)
+    taps = [tap.name for tap in known.taps]
+    return theirs, build_backbone(model, str(path), taps, head=known.head_channels is not None)
 
 
 @pytest.mark.parametrize(("model", "shape"), [("csn_r101", (8, 64, 64)), ("x3d_s", (5, 64, 50))])
@@ -97,7 +102,8 @@ def test_depthwise_networks_are_pytorchvideos(
         expected[tap] = x = block(x)
     if model == "x3d_s":
         pool = blocks[5].pool
-        expected["conv5"] = pool.pre_act(pool.pre_norm(pool.pre_conv(x)))
+        expected["conv5"] = x = pool.pre_act(pool.pre_norm(pool.pre_conv(x)))
+        expected["head"] = pool.post_act(pool.post_conv(x.mean((2, 3, 4), keepdim=True))).flatten(1)
     assert_close(ours(clips), expected)
 
 
@@ -121,4 +127,41 @@ def test_both_pathways_of_slowfast_are_pytorchvideos(
     x = [slow, fast]
     for block in blocks[:5]:
         x = block(x)
+    expected["head"] = torch.cat([expected[tap].mean((2, 3, 4)) for tap in ("slow_res5", "fast_res5")], 1)
     assert_close(ours(fast), expected)
+
+
+@torch.inference_mode()
+def test_mvit_is_pytorchvideos(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 4 frames of 64 px, for which both packages build it: the positions alone are smaller.
+
+    Norms in pytorchvideo's attention have an epsilon of 1e-5 in place of torchvision's 1e-6.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = hub.mvit_base_16x4(spatial_size=64, temporal_size=4).eval()
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        for name, module in theirs.named_modules():
+            if isinstance(module, nn.LayerNorm):
+                assert module.eps == (1e-5 if ".attn." in name else 1e-6)
+                module.eps = 1e-6
+        build = mvit._mvit
+        monkeypatch.setattr(mvit, "_mvit", lambda **o: build(**o | {"spatial_size": (64, 64), "temporal_size": 4}))
+        ours = MViT(mvit.mvit_v1_b).eval()
+    converted = convert(theirs.state_dict())
+    assert (converted.unknown, converted.classes) == ((), 400)
+    ours.load_state_dict(converted.state)
+    ours.want(class_tokens=True, head=False)
+    expected, taps = {}, [f"block{number}" for number in range(16)]
+
+    def keep(tap: str, tokens: Tensor, grid: Any) -> None:
+        expected[tap] = tokens[:, 1:].transpose(1, 2).unflatten(2, tuple(grid))
+        expected[f"{tap}_class"] = tokens[:, :1]
+
+    for tap, block in zip(taps, theirs.blocks, strict=True):
+        block.register_forward_hook(lambda module, args, out, tap=tap: keep(tap, *out))
+    theirs.norm_embed.register_forward_hook(lambda module, args, out: keep("norm", out, expected["block15"].shape[2:]))
+    clips = torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(2))
+    theirs(clips)
+    assert_close(ours(clips), expected)
