@@ -22,7 +22,8 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means to a caller. Object stores such as S3 use HTTP statuses, too.
+    """Returns what the HTTP status `status` means to a caller that may repeat its request. Object stores such as S3 use
+    HTTP statuses, too.
 
     "gone": there is no such object (404, 410).
     "credentials": the server asks for other credentials (401, 407).

@@ -63,10 +63,11 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
-        """Returns the number of rows in one inner chunk. A shard consists of inner chunks, and each chunk is compressed
-        alone.
+        """Returns the number of rows in one inner chunk of a shard. A shard consists of inner chunks, and each chunk is
+        compressed alone.
 
-        The number is `shard_clips` if a row has fewer than SMALL_ROW_BYTES bytes, else 1.
+        If a row has fewer than SMALL_ROW_BYTES bytes, one chunk has all `shard_clips` rows of the shard. Otherwise each
+        row is a chunk.
         """
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 

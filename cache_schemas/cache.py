@@ -233,7 +233,7 @@ class Cache:
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """Returns the rows of a shard. Only a part of clips.parquet is read."""
+        """Returns the ClipRows of shard number `shard`, counted from 0. Only a part of clips.parquet is read."""
         # The whole table takes 1 GB of memory for a million rows.
         row_range = self.shard_rows(shard)
         kept = self._some_rows
@@ -243,7 +243,7 @@ class Cache:
         return list(table.rows(row_range.start - first, row_range.stop - first))
 
     def clip_ids(self, shard: int) -> list[str]:
-        """Returns the clip ids of a shard, in the order of the rows."""
+        """Returns the clip ids of shard number `shard`, in the order of its rows."""
         return [row.clip_id for row in self.rows(shard)]
 
     def video_ids(self, shard: int) -> list[str]:

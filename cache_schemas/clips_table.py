@@ -244,8 +244,8 @@ def _require_columns(schema: pa.Schema) -> None:
 
 
 def _kind(of: pa.DataType) -> str:
-    """Returns the kind of an Arrow type as a text: string, float, integer, a list of one of these three, or the type's
-    own name.
+    """Returns the kind of the Arrow type `of` as a text: "string", "float", "integer", "list of float" and so on. For
+    any other type, returns the type's own name.
 
     A column may be cast to another type only if both types have the same kind.
     """
@@ -260,8 +260,8 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid if a column has a null that is not allowed. Values of `interval`, `frame_rate` and
-    `target_frames` may be null, but not the items of a list in them.
+    """Raises ArrowInvalid if a column of `table` has a null where a value is needed. Only in the columns `interval`,
+    `frame_rate` and `target_frames` may a row have no value. An item of a list may never be null.
     """
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
@@ -352,7 +352,7 @@ def name_of_video(video_id: str, interval: Interval | None) -> str:
 
 
 def video_of(clip_id: str) -> str:
-    """Returns the video_id in a clip_id. A clip_id is `<video_id>:<clip number>:<crop>`."""
+    """Returns the video_id in `clip_id`, which is `<video_id>:<clip number>:<crop>`."""
     return clip_id.rsplit(":", 2)[0]
 
 

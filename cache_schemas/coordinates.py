@@ -101,8 +101,8 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes `coordinates` into a zarr group. A coordinate holds a text for each row of the cache, for example the
-    clip_id.
+    """Writes `coordinates` into the zarr group `group`. A coordinate holds a text for each row of the cache, for
+    example the clip_id.
 
     A coordinate is skipped if the group already has an equal zarr.json for it. An equal zarr.json means equal values,
     because zarr.json holds a digest of all values.

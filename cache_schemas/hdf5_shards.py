@@ -228,8 +228,9 @@ class Hdf5Store:
             return ""
 
     def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
-        """Adds an array to the file data.h5 as a virtual dataset, which is a view over the shard files. The view has
-        all `num_rows` rows, also those of shard files that do not exist yet.
+        """Adds the array `spec` to the open file data.h5, `file`, as a virtual dataset. A virtual dataset is a view
+        over several files, here over all shard files. The view has all `num_rows` rows. Rows of shard files that do not
+        exist yet read as fill values.
         """
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would store the time of day
         settings.set_layout(h5py.h5d.VIRTUAL)
@@ -268,8 +269,8 @@ class Hdf5Store:
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key as one file with all arrays of the stage. `arrays` has one pair (spec, rows)
-        for each array.
+        """Writes shard number `shard` of the stage `key` as one file with all arrays of the stage. `arrays` has one
+        pair (spec, rows) for each array.
 
         Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows whose shape or type is not
         that of their array.

@@ -175,11 +175,15 @@ class Ledger:
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
-        """Declares a shard unfinished by removing its record. The next extraction replaces the objects of the shard."""
+        """Declares shard number `shard` unfinished for the stage `key`, by removing its record. The next extraction
+        replaces the objects of the shard.
+        """
         self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:
-        """Returns the numbers of the shards that have a record for the stage key, in ascending order."""
+        """Returns the numbers of the shards that have a record for the stage `key`, in ascending order. These are the
+        shards that are done.
+        """
         folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects, which are slow for 16,000 records
         stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())

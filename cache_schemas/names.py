@@ -29,8 +29,8 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns whether simple comparisons show that the name is safe. False means that the full check in `checked_name`
-    must decide.
+    """Returns True if simple comparisons already show that `name` is safe. If it returns False, the full check in
+    `checked_name` must decide.
 
     The comparisons save time, because a ledger record has many names.
     """

@@ -164,10 +164,10 @@ class ObjectStorage:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Writes an object only if the store has no object of this name yet.
+        """Writes the object `name` with the bytes `content`, and asks the store to refuse this if the object exists
+        already. Some stores do not know this request. They replace an existing object.
 
-        Returns True if afterwards the store has the object `name` with the content `content`, else False. Some stores
-        cannot refuse to replace an object. In such a store, an existing object is replaced, and the result is True.
+        Returns True if the store afterwards has the object with this content, else False.
         """
         try:
             self._pipe(name, content, mode="create")

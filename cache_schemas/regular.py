@@ -1,5 +1,5 @@
-"""Opens files whose paths come from a user, a csv or a cache. Files that are not regular are refused: FIFOs (named
-pipes), sockets and devices. To read one could take for ever.
+"""Opens files whose paths come from a user, a csv or a cache. Only regular files are opened. FIFOs (named pipes),
+sockets and devices are refused, because reading one of them could take for ever.
 
 Documents that are larger than a limit are refused, too.
 """

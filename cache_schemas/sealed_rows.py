@@ -45,11 +45,11 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-    """Returns an iterator over the records of a stage key, in the order of the shards.
+    """Returns an iterator over the ledger records of the stage `key`, in the order of the shards.
 
-    `among` contains the numbers of the shards whose records are wanted. None means all shards. Shards with rows that
-    another process added after `cache` counted its rows are skipped. Raises RowsMismatch where a record does not match
-    the rows of the cache, CacheError where a record is damaged.
+    `among` contains the numbers of the shards whose records are wanted. None means all shards. If another process has
+    added rows to the cache since `cache` counted them, the shards of the new rows are skipped. Raises RowsMismatch
+    where a record does not match the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))

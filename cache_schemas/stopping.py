@@ -1,14 +1,15 @@
-"""Stops the process at signals. A handler only notes the signal. The main thread stops at its next safe point. Imports
-no torch.
+"""Stops the process at signals. A signal handler only notes that a signal came. The main thread stops later, at its
+next safe point. Imports no torch.
 
 A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. Loops of the
-main thread call `check`, and the waiting functions of this module call it every `POLL_SECONDS`. An exception in the
-handler itself could be raised inside a lock of `threading`, and the lock would stay taken. Other threads are not
+main thread call `check`, and the waiting functions of this module call it every `POLL_SECONDS`. The handler itself
+raises nothing, because it may interrupt code that holds a lock, and the lock would stay taken. Other threads are not
 interrupted. In a notebook or a user's script no handler is installed, and Ctrl-C raises KeyboardInterrupt as usual in
 Python.
 
-A watchdog thread ends the process if the main thread does not call `check` in time, for example during a native call of
-minutes. It reads the signals from a pipe, into which Python writes them even during a native call.
+A watchdog thread ends the process if the main thread does not call `check` in time, for example during a call of
+compiled code that takes minutes. It reads the signals from a pipe, into which Python writes them even during such a
+call.
 """
 
 import os

@@ -67,8 +67,8 @@ class Store(Protocol):
         ...
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key. `arrays` has one pair (spec, rows) for each array of the stage. Returns
-        object name -> (size in bytes, xxh3_128 digest).
+        """Writes shard number `shard` of the stage `key`. `arrays` has one pair (spec, rows) for each array of the
+        stage. Returns object name -> (size in bytes, xxh3_128 digest).
 
         Equal rows always become equal bytes. Raises ValueError for rows that do not have the shape and type of their
         array.
@@ -99,7 +99,7 @@ class Store(Protocol):
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a store layout that must be equal in the config and in the cache: `kind` and
-    `compression`. The number of rows per shard may differ, because the cache alone decides it.
+    """Returns those entries of `layout`, the section `store`, that must be equal in the config and in the cache: `kind`
+    and `compression`. The number of rows per shard may differ, because the cache alone decides it.
     """
     return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

@@ -166,8 +166,8 @@ class ZarrStore:
             self.storage.put(name, [content])
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that zarr.json states. The number is read from the first array that has
-        a valid zarr.json.
+        """Returns the number of rows per shard that the zarr.json of an array states. It is read from the first array
+        in `specs` that has a valid zarr.json.
 
         Returns None where no array has a valid zarr.json.
         """
@@ -186,8 +186,8 @@ class ZarrStore:
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key, one object for each array. `arrays` has one pair (spec, rows) for each
-        array. Returns object name -> (size in bytes, xxh3_128 digest).
+        """Writes shard number `shard` of the stage `key`, one object for each array. `arrays` has one pair (spec, rows)
+        for each array. Returns object name -> (size in bytes, xxh3_128 digest).
 
         Raises ValueError for rows whose shape or type is not that of their array.
         """

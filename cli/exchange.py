@@ -98,7 +98,7 @@ def _exported_arrays(
 
 
 def _check_export(to: str, compression: str | None, array: list[str], prefix: str, tar_clips: int | None) -> None:
-    """Raises UsageError for options of `export` that do not go together."""
+    """Raises UsageError for options of `export` that do not go together, for example `--prefix` without `--to tad`."""
     check_choice("--to", to, TARGETS)
     check_choice("--compression", compression, CODECS)
     if compression and to != "zarr":

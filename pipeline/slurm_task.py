@@ -104,10 +104,10 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Returns one list of work units for each of `num_tasks` tasks. The first list is that of task `index`, counted
-    from 0. The lists of the next tasks follow in turn.
+    """Divides `units` among `num_tasks` tasks and returns one list of work units per task. The first list is that of
+    task `index`, counted from 0. The lists of the next tasks follow. After the last task comes task 0.
 
-    For example, with units a to e and 2 tasks, task 1 gets [[b, d], [a, c, e]]. The lengths of two lists differ by at
-    most one.
+    For example, with units a to e and 2 tasks, task 0 has a, c, e, and task 1 has b, d. For `index` 1, the result is
+    [[b, d], [a, c, e]].
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

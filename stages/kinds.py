@@ -20,9 +20,10 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """Returns the StageKind of a stage key. The first part of the key is the name of the kind.
+    """Returns the StageKind of the stage key `key`. The kind is named by the part of the key before the first `/`
+    (`features` in `features/i3d`).
 
-    Raises CacheTooNew for an unknown kind, because another version of kinegraph must have written the key.
+    Raises CacheTooNew for an unknown kind, because a later version of kinegraph must have written the key.
     """
     if (kind := KINDS.get(key.partition("/")[0])) is None:
         raise CacheTooNew(

@@ -217,7 +217,9 @@ class StageKind(Protocol):
         return None
 
     def shares_file(self, recipe: Recipe, key: str) -> bool:
-        """Returns whether `file_of` maps all videos to one file. Otherwise two videos may not have the same file."""
+        """Returns whether `file_of` maps all videos to one common file. If it returns False, each video must have a
+        file of its own.
+        """
         return False
 
     def network(self, recipe: Recipe, key: str) -> str:

@@ -95,7 +95,9 @@ def _files(result: "Indexed", strict: bool) -> None:
 
 
 def _splits(splits: "dict[str, SplitSummary]") -> None:
-    """Prints a table with one line per split. Columns of the table that are empty in every split are left out."""
+    """Prints a table of `splits` with one line per split: its numbers of videos, clips, hours and classes. Columns of
+    the table that are empty in every split are left out.
+    """
     header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
     rows = []
     for split, summary in splits.items():

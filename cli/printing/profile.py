@@ -85,8 +85,8 @@ def _computing(measured: "Profile") -> None:
 
 
 def _beside(measured: "Profile") -> None:
-    """Prints the seconds of each kind of work of the threads beside the one that computes. Also prints how many of
-    these threads were busy on average.
+    """Prints how long the threads beside the thread that computes were busy, such as the decoders. There is one line
+    for each kind of work, with its seconds and the mean number of busy threads.
     """
     decoders = counted(measured.decoders, "thread") if measured.decoders else "the thread that computes"
     of = {DECODE: decoders, CONVERT: decoders, FETCH_WAIT: decoders, FETCH: counted(COPIERS, "thread")}

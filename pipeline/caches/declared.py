@@ -175,10 +175,10 @@ def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Dec
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
-    """Returns stage key -> sha256 of the weights, as the cache has recorded it.
+    """Returns stage key -> sha256 of the weights, as the cache has recorded it. With these digests, a plan knows the
+    fingerprints of the stages without loading networks.
 
-    The result has only the stages whose option `weights` is the same in the recipe and in the cache. For these stages,
-    a plan knows the digest without loading the network.
+    The result has only the stages whose option `weights` is the same in `recipe` and in the cache.
     """
     found = {}
     for key, stage in declare(recipe, {}, cache).stages.items():

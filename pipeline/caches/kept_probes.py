@@ -108,8 +108,8 @@ class KeptProbes:
         self._lock, self._written_at = threading.Lock(), time.monotonic()
 
     def _read(self, name: str) -> Iterator[KeptProbe]:
-        """Yields the probes of one object that can be used. A torn or damaged line is skipped, because its video is
-        then read again.
+        """Yields the probes in the object `name` that can be used. A damaged line is skipped. Its video is then read
+        again.
         """
         try:
             content = self._storage.get(name)

@@ -61,8 +61,9 @@ def files_of_splits(
 
 
 def differences(listing: Listing, files: Mapping[str, SplitFiles], num_unreadable: int) -> list[str]:
-    """Returns a sentence for each split with missing or unreadable videos, or with another number of videos than the
-    owners publish. Another number of classes is a sentence, too. `files` is the result of `files_of_splits`.
+    """Compares the videos of a data set with the numbers that its owners publish. Returns a sentence for each split
+    with missing or unreadable videos, or with another number of videos than the published one. Another number of
+    classes is a sentence, too. `files` is the result of `files_of_splits` for `listing`.
 
     For a data set that is not in its owners' layout, only unreadable videos count. `num_unreadable` is their number.
     """

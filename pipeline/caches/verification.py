@@ -162,7 +162,9 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind of the problem, such as "missing") for every problem of one sealed shard."""
+    """Checks one sealed shard of `stage`, the one of the ledger record `record`. Yields (name of the object, kind of
+    the problem, such as "missing") for every problem.
+    """
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 
 

@@ -153,9 +153,9 @@ def _stage_files(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Reads the arrays `specs` of one stage. Yields for each video a dict of file name -> rows of the video.
 
-    `records` has the ledger record of each sealed shard, and `videos` maps a video_id to the indices of its rows. If a
-    row of a video is not sealed, the video has no dict and is added to `exported.unsealed`. If a shard is damaged, the
-    dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
+    `records` has the ledger record of each sealed shard, and `videos` maps a video_id to the indices of its rows. For a
+    video with a row that is not sealed, nothing is yielded, and the video is added to `exported.unsealed`. If a shard
+    is damaged, the dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
     """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows

@@ -111,7 +111,9 @@ def _is_left_out(samples: "_Samples", row: ClipRow, number: int, exported: Expor
 
 
 def _line(number: int, row: ClipRow, tar: str, exported: ExportedClips) -> Sequence[object]:
-    """Returns the fields of clips.csv for one row. A clip that was left out has no tar file and no key."""
+    """Returns the fields of the line of clips.csv for the row `row` with the number `number`. `tar` is the name of its
+    tar file. The last field is the reason if the clip was left out. The fields for tar file and key are then "".
+    """
     reason = exported.left_out.get(row.clip_id, "")
     place = ("", "") if reason else (tar, key_of(row.clip_id))
     return (number, row.clip_id, row.video_id, row.split, *place, reason)
@@ -133,7 +135,9 @@ def _members(specs: Sequence[ArraySpec]) -> dict[str, str]:
 
 
 def _tars(rows: Sequence[ClipRow], tar_clips: int) -> Iterator[tuple[str, Sequence[int]]]:
-    """Yields (name of the tar file, numbers of its rows) for each tar file."""
+    """Yields (name of the tar file, numbers of its rows) for each tar file to write. A tar file has up to `tar_clips`
+    rows of one split.
+    """
     of_split: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         of_split.setdefault(row.split, []).append(number)

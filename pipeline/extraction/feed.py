@@ -313,7 +313,8 @@ class _End:
 
 
 def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
-    """Yields the items of an iterator that runs in a thread, up to BATCHES_AHEAD items ahead.
+    """Runs the iterator `items` in a thread of its own and yields its items. The thread works ahead by up to
+    BATCHES_AHEAD items.
 
     The thread stops when `closed` is set. An exception in the thread is raised in the thread of the caller.
     """

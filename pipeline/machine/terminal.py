@@ -84,7 +84,7 @@ def fitting(parts: Sequence[str], columns: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Returns a duration as `0:12:30` or `1 day, 0:00:00`."""
+    """Returns a duration of `seconds` as text: `0:12:30` or `1 day, 0:00:00`."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 

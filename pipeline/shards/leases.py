@@ -41,10 +41,13 @@ class Lease:
     """One worker's claim on one shard, to compute the stage keys `keys`. `holder` identifies the worker, `host` its
     machine, and `host_name` is the machine's name.
 
-    A lease is stale after `seconds` without a refresh. Then another worker may take the shard over, with a new lease
-    that has the next `attempt`, counted from 1. `deaths` is the number of earlier workers that the shard may have
-    killed. In leases of old versions it is None, and every earlier attempt counts as a death. `ahead` is true while the
-    worker only reads the shard ahead, so that the shard cannot kill the worker.
+    A lease is stale after `seconds` without a refresh. Another worker may then take the shard over, with a new lease.
+    `attempt` is the number of the lease among the leases of the shard, from 1.
+
+    `deaths` counts the earlier workers that died while they held the shard, so that the shard may have killed them. In
+    leases of earlier versions it is None, and every earlier attempt counts as a death. `ahead` is true while the shard
+    only waits, because the worker is busy with an earlier shard. If the worker dies then, this shard does not count as
+    the cause.
 
     `started` is the start of process `pid` in clock ticks since the boot, 0 if unknown. `refreshed_at` is the time of
     the last refresh, in seconds since 1970 by the clock of the holder.
@@ -212,7 +215,8 @@ class Leases:
         self._refresher.start()
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
-        """Takes the lease of the shard if no worker holds it or if it is stale. `keys` are written into the lease.
+        """Takes the lease of shard number `shard`, if no worker holds it or if it is stale. `keys` are the stages to
+        compute, which are written into the lease.
 
         Returns whether this worker holds the lease now.
         """

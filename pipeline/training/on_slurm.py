@@ -65,7 +65,9 @@ def train_on_slurm(
 
 
 def _wait(submission: Submission) -> str:
-    """Waits until all tasks have ended. Returns the last log lines of a few tasks that failed, as one text."""
+    """Waits until all tasks of the job array `submission` have ended. Returns the last log lines of a few tasks that
+    failed, as one text.
+    """
     while not (state := submission.watched_state()).is_over:
         stopping.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)

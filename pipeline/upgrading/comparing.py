@@ -124,8 +124,8 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of a shard. A Verdict about the shard holds only while the
-        digest stays the same.
+        """Returns a digest of the rows and ledger records of shard number `shard`. A Verdict about the shard is valid
+        only as long as this digest stays the same.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():

@@ -92,7 +92,9 @@ Listed = tuple[str, int, tuple[float, ...] | None, int]  # split, class, box as 
 
 
 def _checked(key: str, entry: Any) -> list[Listed]:
-    """Returns the objects that the entry of the frame `key` lists. Raises ReleaseError where the entry is wrong."""
+    """Returns the objects that `entry` lists, the entry of the frame `key` in the pickle. Raises ReleaseError if the
+    entry is no list of objects as Action Genome has them.
+    """
     if not isinstance(entry, list | tuple):
         raise ReleaseError(f"{OBJECTS}: {key} has a {type(entry).__name__}, expected a list of objects.")
     try:
@@ -126,7 +128,9 @@ def _bits(names: Iterable[str]) -> int:
 
 
 def _tests(names: np.ndarray, frames: Iterable[tuple[str, list[Listed]]]) -> np.ndarray:
-    """Returns for each video whether it is in the split test. Raises ReleaseError for a video in both splits."""
+    """Returns a bool for each video in `names`: True if it is in the split test. The objects of its frames, in
+    `frames`, state the split. Raises ReleaseError for a video in both splits, and for a video without an object.
+    """
     split_of: dict[str, str] = {}
     for video, of_frame in frames:
         for split, *_ in of_frame:
@@ -155,7 +159,9 @@ def _person_columns(entries: Keyed, keys: list[str]) -> dict[str, np.ndarray]:
 
 
 def _persons(key: str, entry: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Returns (boxes [n, 4] float32, scores [n] float32, (width, height)) of the entry of the frame `key`."""
+    """Returns (boxes [n, 4] float32, scores [n] float32, (width, height)) from `entry`, the entry of the frame `key`
+    about persons. The frame has n persons. Raises ReleaseError if the entry is not as Action Genome has it.
+    """
     try:
         boxes = np.asarray(entry["bbox"], np.float32).reshape(-1, 4)
         scores = np.asarray(entry["bbox_score"], np.float32).reshape(-1)

@@ -47,7 +47,9 @@ def _bare(video: str) -> str:
 
 
 def _check_labels(name: str, document: Mapping[str, Any], videos: list[Untrimmed]) -> None:
-    """Raises DatasetError for a label that is no node of the taxonomy, if the file `name` has a taxonomy."""
+    """Raises DatasetError if a segment of `videos` has a label that is no node of the taxonomy in `document`, the
+    content of the file `name`. Does nothing if the file has no taxonomy.
+    """
     taxonomy = document.get("taxonomy")
     if not isinstance(taxonomy, list):
         return

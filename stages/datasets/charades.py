@@ -136,7 +136,11 @@ def _rows(options: CharadesOptions, split: str, class_of: Mapping[str, str], tri
 
 
 def _action(where: str, text: str, class_of: Mapping[str, str]) -> tuple[str, float, float]:
-    """Returns (class name, start, end) of one action, such as `c092 11.90 21.20`."""
+    """Returns (class name, start, end) of one action. `text` is the action in the csv, such as `c092 11.90 21.20`: a
+    class code, start and end in seconds. `class_of` maps codes to class names.
+
+    Raises DatasetError for any other text. The message begins with `where`, the file and the line.
+    """
     match = ACTION.fullmatch(text)
     if match is None:
         raise DatasetError(f"{where}: the action {text!r}; expected `c<number> <start> <end>`, in seconds.")
@@ -187,7 +191,9 @@ def _intervals(row: Row, changed: Counter[str]) -> Iterator[Sample]:
 
 
 def _notes(changed: Counter[str], without: int) -> Iterator[str]:
-    """Yields a sentence for each count of `_intervals`, and one about the videos without an action, if there are."""
+    """Yields sentences about actions that were clipped or left out, whose numbers are in `changed`. One more sentence
+    is about the `without` videos that have no action.
+    """
     if count := changed["clipped"]:
         yield f"{counted(count, 'action ends', 'actions end')} after the video: clipped to the length in the csv."
     if count := changed["empty"]:

@@ -124,7 +124,9 @@ def _segment(where: str, entry: object) -> Segment:
 
 
 def _seconds(where: str, given: object) -> float:
-    """Returns a number of seconds. Some files have it as text (`"18.6"`). Raises DatasetError for anything else."""
+    """Returns `given` as a number of seconds. Some files have it as text (`"18.6"`). Raises DatasetError for anything
+    else. The message begins with `where`.
+    """
     try:
         seconds = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
     except (ValueError, OverflowError):

@@ -121,10 +121,10 @@ def _plain(label: str) -> str:
 
 
 def _sample(row: ListedClip, spelling: Mapping[str, str], *, is_only_clip: bool) -> Sample:
-    """Returns the Sample of `row`. `spelling` maps a plain label to the name of its class.
+    """Returns the Sample of the csv line `row`. `spelling` maps a label in plain spelling to the name of its class.
 
-    A clip is named after its video and its times, because a video may have several clips. The file of the only clip of
-    a video may have the name of the video.
+    A clip is named after its video and its times, because a video may have several clips. If `is_only_clip` is true,
+    the video has only this clip. Its file may then also have the name of the video.
     """
     name = f"{row.youtube_id}_{row.start_seconds:06d}_{row.end_seconds:06d}"
     return Sample(

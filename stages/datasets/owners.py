@@ -183,13 +183,13 @@ def _missing(sample: Sample) -> MissingVideo:
 
 
 def _stems(sample: Sample) -> tuple[str, ...]:
-    """Returns the names that the file of a video may have, without the ending, the best first."""
+    """Returns the names that the file of the video `sample` may have, without the ending. The best name comes first."""
     return sample.stems or (sample.name,)
 
 
 def _files_by_name(release: Release, found: Below) -> tuple[Files, Files]:
-    """Returns (files of the owners' replacements, all other files). Each maps a name without ending to the videos with
-    this name, as (path below the root, full path).
+    """Divides the files in `found` into two groups and returns both: (files of the owners' replacements, all other
+    files). Each group maps a file name without ending to the files with this name, as (path below the root, full path).
     """
     folders = {path for _, path, _ in found.folders}
     files: Files = defaultdict(list)

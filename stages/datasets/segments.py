@@ -117,8 +117,8 @@ def _samples(video: Untrimmed, faults: dict[str, list[str]]) -> Iterator[Sample]
 
 
 def _names(leave_out: Sequence[str] | str) -> frozenset[str]:
-    """Returns the names in the option `leave_out`, a list of names or the path of a file. The file is a JSON list, or
-    has one name a line. Raises DatasetError where the file cannot be read.
+    """Returns the names of videos in the option `leave_out`. The option is a list of names, or the path of a file with
+    a JSON list or with one name on each line. Raises DatasetError where the file cannot be read.
     """
     if not isinstance(leave_out, str):
         return frozenset(leave_out)

@@ -98,8 +98,9 @@ def _videos(name: str, text: str) -> Iterator[Untrimmed]:
 
 
 def _rows(name: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (file and line, column -> field) for each row of the csv `name`. Raises DatasetError for another header,
-    and for a row with another number of fields.
+    """Yields (place, fields) for each row of the csv `name`, whose content is `text`. The place is the file and the
+    line, for messages. The fields map each column to its text. Raises DatasetError for another header than THUMOS14
+    has, and for a row with another number of fields.
     """
     header = HEADERS[name].split(",")
     for number, fields in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
@@ -122,7 +123,9 @@ def _number(where: str, column: str, row: Mapping[str, str]) -> float:
 
 
 def _label(where: str, row: Mapping[str, str]) -> str:
-    """Returns the name of the class of a row. The validation file has the name, and the test file has its index."""
+    """Returns the name of the class of the csv row `row`. The validation file states the name, the test file the index
+    of the class. Raises DatasetError for an index that does not exist.
+    """
     if "type" in row:
         return row["type"]
     if (name := INDEX.get(row["label-idx"])) is None:

@@ -48,8 +48,8 @@ def _classes(options: Ucf101Options) -> Iterator[tuple[str, str]]:
 
 
 def _paths(options: Ucf101Options, name: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yields (path, place for messages) of each line of a list of videos. A number after the path is left out, because
-    the folder says the class.
+    """Yields (path of the video, place for messages) for each line of the list of videos `name`. A line may also have a
+    class number after the path. The number is not read, because the folder in the path names the class.
     """
     for number, line in enumerate(label_text(options, name).splitlines(), 1):
         if line.strip():
@@ -57,7 +57,11 @@ def _paths(options: Ucf101Options, name: str) -> Iterator[tuple[PurePosixPath, s
 
 
 def _class(path: PurePosixPath, class_of: dict[str, str], where: str) -> str:
-    """Returns the class that the folder of `path` names, in the spelling of the class file."""
+    """Returns the class that the folder in `path` names (`ApplyLipstick/a.avi` -> "ApplyLipstick"), in the spelling of
+    the class file. `class_of` maps names in small letters to this spelling.
+
+    Raises DatasetError for a path of another form. The message begins with `where`.
+    """
     if path.suffix != ".avi" or len(path.parts) != 2:
         raise DatasetError(f"{where}: {str(path)!r}; expected `<class>/<video>.avi`.")
     return class_of.get(path.parts[0].lower(), path.parts[0])

@@ -175,8 +175,8 @@ class OpenImages:
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:
-        """Returns the place, from 0, of the image that is shown at `seconds`. After the last image, returns the last
-        place.
+        """Returns the place, from 0, of the image that is shown at the time `seconds`. For a time after the last image,
+        returns the place of the last image.
         """
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 

@@ -56,8 +56,8 @@ class OpenVideos:
 
     @contextmanager
     def begun(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo]:
-        """Opens the video at `path` and lends it for a `with` block. Raises DecodeError where the video cannot be
-        opened.
+        """Opens the video at `path` and lends it for a `with` block. `first_wanted` returns the time of the first
+        wanted frame in seconds. Raises DecodeError where the video cannot be opened.
         """
         identity = file_identity(path)
         with self._noted(path, first_wanted), self._lent(_Left(path, identity, begin_video(path))) as video:

@@ -31,7 +31,10 @@ class OverlappingFrames:
         return None if self._again else self._video.latest
 
     def frames(self, deadline: float) -> Iterator[TimedFrame]:
-        """Yields the frames in the order of time. Raises the errors of `OpenVideo.frames`."""
+        """Yields the frames in the order of time: first the kept ones, then the next frames of the file. Raises
+        DecodeError (`timeout`) once time.monotonic() is later than `deadline`, and the other errors of
+        `OpenVideo.frames`.
+        """
         while self._again:
             yield self._noted(self._again.popleft())
         for shown in self._video.frames(deadline):
@@ -52,5 +55,5 @@ class OverlappingFrames:
         self._kept.clear()
 
     def leave(self) -> None:
-        """Leaves the kept frames in `video.again` for the next pass."""
+        """Stores the kept frames in `video.again`, where the next pass over the video finds them."""
         self._video.again = [*self._kept]

@@ -56,7 +56,9 @@ def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Returns the frames per second of a stream, or None where the file states no rate above 0 and up to MAX_RATE."""
+    """Returns the frames per second of `stream`, or None where the file states no rate or an impossible one. A rate is
+    possible if it is above 0 and at most MAX_RATE.
+    """
     told = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
         told.reverse()  # FFmpeg states an average of 25 for every raw stream

@@ -180,7 +180,9 @@ def _is_plain(video: OpenVideo, first: TimedFrame) -> bool:
 
 
 def _mapping(packets: list[tuple[int, int, bool]]) -> str:
-    """Returns the frames, (time stamp, duration, is key frame) in order of time, in the form that torchcodec reads."""
+    """Returns the table of frames in torchcodec's form, a JSON text. `packets` has (time stamp, duration, is key frame)
+    of each frame, in the order of time.
+    """
     frames = [{"pts": pts, "duration": duration, "key_frame": int(is_key)} for pts, duration, is_key in packets]
     return json.dumps({"frames": frames})
 

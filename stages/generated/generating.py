@@ -41,7 +41,9 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Returns the bytes of an mp4 file with the RGB frames [T, H, W, 3] (T frames, H rows, W columns)."""
+    """Returns the bytes of an mp4 file with the RGB frames `frames` [T, H, W, 3] (T frames, H rows, W columns), shown
+    at `fps` frames per second.
+    """
     # MPEG-4 part 2 is twice as fast as x264's fastest preset. Pictures this small lose little at the default bit rate.
     import av
 

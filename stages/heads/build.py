@@ -99,7 +99,9 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def _require_sequences(name: str | OwnHead, options: dict[str, Any]) -> None:
-    """Raises HeadError if the head `name` with `options` cannot read the windows of a whole video as one sequence."""
+    """Raises HeadError if the head `name` with `options` cannot classify whole videos, each of which is a sequence of
+    any number of windows.
+    """
     if options.get("tail") is not None:
         raise HeadError("tail: allowed: none with train.over: videos, because a tail reads maps of frames.")
     if not _class_of(name).reads_sequences:
@@ -114,8 +116,8 @@ def _class_of(name: str | OwnHead) -> type[Head]:
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns the head `name`. It reads cached arrays directly, without a tail (layers of the backbone before the
-    head).
+    """Returns the head `name`, built for cached arrays with the shapes in `spec`. It has no tail: no layers of a
+    backbone run before it.
     """
     if isinstance(name, OwnHead):
         kind = name.head_class()

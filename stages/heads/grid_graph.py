@@ -64,9 +64,10 @@ def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """Returns the place of each of V nodes in the frame as a map of 6 x 6 cells, flattened: [V, 36] float64.
+    """Returns for each of V nodes a small map that says where in the frame the node lies: [V, 36] float64, a map of 6 x
+    6 cells for each node.
 
-    Each number g in `scales` is a grid of g x g rectangles over the frame. Each rectangle is a node. The map of a node
+    Each number g in `scales` divides the frame into g x g rectangles, and each rectangle is a node. The map of a node
     is 0 outside its rectangle, and has a Gaussian bump inside.
     """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)

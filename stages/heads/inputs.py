@@ -257,11 +257,11 @@ class ProposalReader:
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the part of the cached array `array` that belongs to the boxes that the head reads. The result is [B,
-        T, N, ...] for B clips, T frames and N boxes a frame. The head reads the frames of its features and the `top`
-        best boxes of each frame.
+        """Returns those values of the cached array `array` that belong to the boxes which the head reads: [B, T, N,
+        ...] for B clips, T frames and N boxes a frame. `array` has one value for each cached box, as `tracks/id` has.
+        `batch` contains it.
 
-        `array` is the name of an array with one value for each cached box, such as `tracks/id`. `batch` has this array.
+        The head reads only the boxes of those frames that have features, and only the `top` best boxes of a frame.
         """
         return batch[array][:, self._at(batch), : self.top]
 

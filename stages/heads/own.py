@@ -195,8 +195,8 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
 
 
 def _try_on_zeros(head: Head, spec: Spec) -> None:
-    """Raises HeadError unless the method `forward` of `head` returns logits [2, num_classes] for a batch of two clips
-    of zeros.
+    """Tries `head` on a batch of two clips of zeros, with the shapes in `spec`. Raises HeadError unless `forward`
+    returns logits [2, num_classes].
     """
     masked = {}
     if are_videos(spec):  # one video of two windows, and one of one

@@ -66,8 +66,10 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns role -> the part of the array's shape that must be equal in all videos. A role is a kind of array, such
-    as `maps` or `boxes`. The number of frames is left out, and so is the number of boxes or regions.
+    """Returns role -> the part of an array's shape that must be equal in all videos. A role is a kind of array, such as
+    `maps` or `boxes`. `features` are the arrays of one video.
+
+    The number of frames may differ and is left out. So is the number of boxes or regions.
     """
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 

@@ -164,8 +164,8 @@ def _check(path: Path, entry: tarfile.TarInfo) -> None:
 
 
 def _video_id(sample: Mapping[str, Member]) -> str:
-    """Returns `video_id` of the member `json` of a sample, or "" without one. Raises FeatureFileError where the member
-    is no JSON.
+    """Returns the entry `video_id` in the member `json` of `sample`, or "" if the sample has no such member or entry.
+    Raises FeatureFileError where the member is no JSON.
     """
     member = sample.get(JSON)
     if member is None or member.size > MAX_JSON_BYTES:

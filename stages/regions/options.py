@@ -8,10 +8,11 @@ from kinegraph.stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):
-    """RoIAlign features of every proposal, on every tap of the entries `backbones`.
+    """The options of region features: one vector for each proposal, computed by RoIAlign. They are computed on every
+    tap of the entries of the config that `backbones` names.
 
-    RoIAlign has `size` x `size` bins for a box. `reduce` says how they are reduced to one vector. If `grid` is true,
-    the bins are also stored. Features are stored as `storage_dtype`.
+    RoIAlign divides a box into `size` x `size` bins. `reduce` says how the bins are reduced to one vector. If `grid` is
+    true, the bins are also stored. Features are stored as `storage_dtype`.
     """
 
     backbones: tuple[str, ...] = Field(min_length=1, description="names of entries in `backbones`")

@@ -9,16 +9,16 @@ NO_BOX = -1
 
 
 def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: float) -> tuple[np.ndarray, int]:
-    """Returns the track number of each box, int32 [T, N], and the number of tracks. There are T frames with places for
-    N boxes. A place without a box has -1.
+    """Links the boxes of a clip to tracks. Returns the track number of each box, int32 [T, N], and the number of
+    tracks. There are T frames with places for N boxes. A place without a box has -1.
 
-    Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the
-    video, and `scores` is [T, N]. A box continues the track of a box of the previous frame if their IoU is at least
-    `min_iou`. Each box is in at most one such pair. A box without a pair begins a track.
+    `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the video, and `scores` is [T, N]. Only the first `count` [T]
+    boxes of a frame are valid. A box continues the track of a box of the previous frame if their IoU is at least
+    `min_iou`. Each box is in at most one such pair. A box without an earlier box begins a track.
 
-    Pairs are taken by descending IoU. Of equal pairs, the one whose later box has the higher score comes first, then
-    the lower index of the later box, then the lower index of the earlier box. Tracks are numbered from 0 by their first
-    frame, then by the index of their box in that frame.
+    The pair with the largest IoU is taken first. If IoUs are equal, the pair whose later box has the higher score comes
+    first. If the scores are equal too, the lower index decides, first of the later box, then of the earlier box. Tracks
+    are numbered from 0 by their first frame, then by the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)

@@ -144,9 +144,8 @@ def _result_of(
 
 
 def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Returns (metrics over all videos by name, one number for each of K classes).
-
-    The number of a class is its average precision if videos may have several labels, else its accuracy.
+    """Returns two results for the scores `videos`: name -> metric over all videos, and one number for each of K
+    classes, [K]. The number of a class is its average precision if videos may have several labels, else its accuracy.
     """
     if videos.labels.ndim == 2:
         average_precision = charades_map(videos.scores, videos.labels)
@@ -173,12 +172,12 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Returns the scores of the videos, [num_videos, K] for K classes, joined from the `logits` [clips, K] of their
-    clips.
+    """Joins the `logits` [clips, K] of clips to scores of videos and returns the scores, [num_videos, K], for K
+    classes. `video_of_clip` [clips] has the row of each clip's video in the result.
 
-    `video_of_clip` [clips] has the row of each clip's video in the result. The scores of a video are the maximum or the
-    mean over its clips, as the option `aggregate` says. They are logits or probabilities, as the option `aggregate_of`
-    says. A video without a clip has the scores -inf.
+    The scores of a video are the maximum or the mean over its clips, as the option `aggregate` says. They are logits or
+    probabilities, as the option `aggregate_of` says. A video without a clip has the scores -inf. `multi_label` says
+    that a video may have several labels. Probabilities are then sigmoids, else the softmax.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)

@@ -120,7 +120,9 @@ def from_first(value: T) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """Returns the values of all processes as a list. The list is in the order of the process numbers."""
+    """Returns a list with the `value` of each process, in the order of the process numbers. Every process must call
+    this function.
+    """
     if num_processes() == 1:
         return [value]
     values: list[T | None] = [None] * num_processes()

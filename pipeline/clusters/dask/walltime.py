@@ -65,7 +65,8 @@ def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment 
 
 
 async def leave(worker: DaskWorker) -> None:
-    """Closes a worker so that its batch job ends. Its work units go to other workers, and Dask does not count a death.
+    """Closes the Dask worker `worker`, so that its batch job ends. Its work units go to other workers. Dask does not
+    count this as a death.
 
     The scheduler refuses to close a worker that holds the only copy of a result. So the request is repeated until the
     client has fetched the result.

@@ -236,9 +236,10 @@ def _recorded(extraction: Extraction) -> list[Forward]:
 
 
 def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str, str]]:
-    """Returns two dicts: name -> PlainLoop for each plain loop that works here, and name -> reason for each other one.
+    """Returns two dicts: name -> PlainLoop for each plain loop that works on this machine, and name -> reason for each
+    loop that does not.
 
-    Before a loop is returned, it has decoded all videos of `extraction` once and has extracted the first video.
+    A loop counts as working if it has decoded all videos of `extraction` and has extracted the first video.
     """
     loops: dict[str, PlainLoop] = {}
     loop: PlainLoop | None = None

@@ -257,7 +257,9 @@ class DaskSubmission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. Runs in the scheduler."""
+    """Frees the memory that Dask's scheduler keeps for finished submissions, 600 bytes for each. This function runs in
+    the process of the scheduler.
+    """
     # the extension adds an entry for each submission and never removes it
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none
