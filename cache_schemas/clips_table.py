@@ -275,8 +275,9 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
     """Yields the clips.parquet in `storage` as an open file. A file on a disk is mapped into memory. A file in an
     object store is fetched whole.
 
-    Callers read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all
-    work is done. Raises CacheNotFound where clips.parquet is missing, CacheError where the file cannot be read.
+    Callers must read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit,
+    after all work is done. Raises CacheNotFound where clips.parquet is missing, CacheError where the file cannot be
+    read.
     """
     where = f"{storage.root}/{TABLE}"
     try:

@@ -81,10 +81,10 @@ def base_of(crop: str) -> str:
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether a config may name `name` as a crop, for example `left` or `even_3`.
+    """Returns whether `name` is allowed in the option `crops` of a config, for example `left` or `even_3`.
 
-    `even_3` stands for three evenly spaced crops. The largest number is MAX_EVEN. `even_3_0` is one of the three crops.
-    A config may not name it, so the result is False.
+    `even_3` stands for three evenly spaced crops. At most MAX_EVEN are allowed. The single crop `even_3_0` is a name
+    that kinegraph makes, and is not allowed in a config.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)

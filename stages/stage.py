@@ -251,8 +251,9 @@ class StageKind(Protocol):
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. An upgrade of a
-        cache recomputes the stages that depend on a changed fact. `stage` is a stage of this kind in a cache.
+        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. For example,
+        tracks do not depend on the times of frames. If an upgrade of a cache changes such a fact, it computes the stage
+        again. `stage` is a stage of this kind in a cache.
 
         The facts are "numbers" (the places of the frames in the video), "times" (of the frames) and "span" (start and
         end of the clip).

@@ -1,8 +1,7 @@
 """Declares the stages of a recipe, and says which stages run together and in which order. Torch-free.
 
 In this module a key is a stage key, such as `features/i3d`. A unit is a work unit: one shard with the keys to compute
-for it. A stage may hand arrays on in memory to stages that run in the same unit and read them. The cache need not store
-such arrays.
+for it. A stage may pass arrays in memory to other stages of the same unit. The cache need not store such arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,7 +98,7 @@ class Declared:
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
         """Returns whether the stage `key` must run for a shard so that other stages can read its arrays. That is true
-        if the stage hands arrays on and the cache does not have these arrays for the shard.
+        if the stage passes arrays on in memory, and the cache does not have these arrays for the shard.
 
         `is_sealed` is called with a stage key and returns whether the shard is sealed for it.
         """

@@ -57,17 +57,17 @@ def import_features(
     on_progress: OnProgress = unheard,
 ) -> Imported:
     """Imports the features in the files at `features` into the stage features/<name> of the cache `into`. Returns an
-    Imported, which says what was imported.
+    Imported, which says what was imported. `<name>` is `naming.name`. If the files hold boxes or regions, the stages
+    proposals and regions/<name> are written too.
 
-    `<name>` is `naming.name`. If the files hold boxes or regions, the stages proposals and regions/<name> are written
-    too.
+    The csv `annotations` states the rows of a new cache. Without a csv, the rows are those of the cache. A cache
+    without rows gets one row per video. A row whose video has no features becomes a failed clip. A video of the files
+    without a row is not imported.
 
-    The rows come from the csv `annotations`. Without a csv the rows are those of the cache. A cache without rows gets
-    one row per video. A row whose video has no features becomes a failed clip. A video of the files without a row is
-    not imported. With `num_frames`, that many frames of each video are imported, else all frames. `kind` is the format
-    of the files, such as "npy", or None to recognise it. `dataset` is the last part of the name of each video's dataset
-    in an HDF5 file. `on_progress` is called with (name of the step, number done, number of all). All files are read
-    before anything is written. A killed import can be repeated.
+    With `num_frames`, that many frames of each video are imported, else all frames. `kind` is the format of the files,
+    such as "npy", or None to recognise it. `dataset` is the last part of the name of each video's dataset in an HDF5
+    file. `on_progress` is called with (name of the step, number done, number of all). All files are read before
+    anything is written. A killed import can be repeated.
 
     Raises FeatureFileError if the files cannot be imported, ExchangeError if the features do not fit the rows, and
     DatasetError if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.

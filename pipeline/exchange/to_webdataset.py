@@ -61,14 +61,15 @@ def export_webdataset(
 ) -> ExportedClips:
     """Writes the clips of `source` as samples into <out>/<split>-000000.tar and so on. Returns an ExportedClips.
 
-    A sample has the members `<key>.json` and, for each array in `names`, `<key>.<array>.npy`, with `.` for `/`. The
-    json has the labels, the times and the names of the clip. `<key>` is the clip id with special characters as `%2E`.
-    Without `names`, all arrays are written. A tar file has `tar_clips` rows of one split, in the order of the rows. A
-    clip that failed or is not sealed in a stage of the arrays is left out. clips.csv lists all clips.
+    A sample consists of files whose names begin with its key. The key is the clip id, with special characters written
+    as `%2E`. `<key>.json` has the labels, the times and the names of the clip. There is one more file for each array in
+    `names`, for example `<key>.features.i3d.res5.npy` for `features/i3d/res5`. Without `names`, all arrays are written.
 
-    Equal values make equal bytes. A tar file is never half written. Every call writes all files again. At the end it
-    sets `complete` in manifest.json. Raises ExchangeError for an array that does not exist, and if `out` holds anything
-    but such an export.
+    A tar file has `tar_clips` rows of one split, in the order of the rows. A clip that failed or is not sealed in a
+    stage of the arrays is left out. clips.csv lists all clips. Equal values make equal bytes. A tar file is never half
+    written. Every call writes all files again, and sets `complete` in manifest.json at the end.
+
+    Raises ExchangeError for an array that does not exist, and if `out` holds anything but such an export.
     """
     specs = chosen_arrays(source, names)
     require_rows(source)
@@ -147,10 +148,10 @@ def _tars(rows: Sequence[ClipRow], tar_clips: int) -> Iterator[tuple[str, Sequen
 
 
 def key_of(clip_id: str) -> str:
-    """Returns `clip_id` as the key of a sample: a file name without `.`, at which `webdataset` would end the key.
+    """Returns `clip_id` as the key of a sample. `webdataset` ends a key at the first `.`, so the result has none.
 
-    Characters other than letters, digits and some signs become `%` and two digits, as in a URL. A key that is too long
-    is shortened, and a digest is added.
+    Characters other than letters, digits and some signs become `%` and two digits, as in a URL (`.` -> `%2E`). A key
+    that is too long is shortened, and a digest is added.
     """
     return shortened(quote(clip_id, safe=":@+=, ").replace(".", "%2E"), MAX_KEY_BYTES)
 

@@ -19,9 +19,9 @@ class Profile:
 
     `computing` maps each kind of work, for example "waiting for decode", to the seconds of the threads that compute,
     without overlap. `beside` has the seconds of the other threads, and `on_device` those of stages on a CUDA device.
-    `start_up` is the time in which `workers` workers started. Each worker has `decoders` threads that decode. With 0
-    the thread that computes decodes. `devices` are the names of the devices that computed. `wall` is the duration of
-    the command. `is_one_process` says that one worker ran in the process of the command.
+    `start_up` is the time in which `workers` workers started. Each worker has `decoders` threads that decode. If this
+    is 0, the thread that computes also decodes. `devices` are the names of the devices that computed. `wall` is the
+    duration of the command. `is_one_process` says that one worker ran in the process of the command.
     """
 
     num_clips: int

@@ -1,7 +1,7 @@
 """Computes one shard: fills the outputs of its stages batch by batch, then seals them.
 
-A key is the key of a stage. The readers of a key are the stages that read the arrays of the key. A slot is a position
-in a batch. A slot is usable if its clip was decoded.
+In this module, a key is the key of a stage. The readers of a stage are the stages that are made from its arrays. A slot
+is a position in a batch. A slot is usable if its clip was decoded.
 """
 
 from collections.abc import Callable, Mapping, Sequence

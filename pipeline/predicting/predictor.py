@@ -88,13 +88,14 @@ class Predictor:
 
         With `window_seconds`, each video is cut into windows of that length, and its prediction has one clip or more
         for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
-        1.5 times that length is not cut. Frames are sampled from each window as from a whole video. Features are made
-        in a temporary folder, for 64 videos at a time. With `keep_boxes`, the spans of a prediction have the boxes that
-        the head read. With `keep_edges`, they have the weights of the head's graph between these boxes too.
-        `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
+        1.5 times that length is not cut. Frames are sampled from each window as from a whole video.
 
         A run on windows (`clips.sampling: windows`) cuts videos into its own windows, and `window_seconds` is ignored.
-        A log line says so. A run over whole videos (`train.over: videos`) joins them to one clip.
+        A log line says so. A run over whole videos (`train.over: videos`) joins its windows to one clip.
+
+        With `keep_boxes`, the spans of a prediction have the boxes that the head read. With `keep_edges`, they have the
+        weights of the head's graph between these boxes too. Features are made in a temporary folder, for 64 videos at a
+        time. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
         Raises UsageError if `keep_edges` is set and the head has no edges, and if `window_seconds` is given for a run
         over whole videos. Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read.

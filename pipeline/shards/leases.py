@@ -1,8 +1,8 @@
 """Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Torch-free.
 
-Only the newest lease of a shard counts. A takeover creates the next lease of the shard exclusively, so only one of two
-competing workers wins. Leases only save work. The ledger alone says which shards are done, so a worker reads it again
-after it wins a lease and before it seals a shard.
+Only the newest lease of a shard counts. To take a shard over, a worker creates the next lease of the shard. Only one of
+two competing workers can create it. Leases only save work. The ledger alone says which shards are done, so a worker
+reads it again after it wins a lease and before it seals a shard.
 """
 
 import json

@@ -44,10 +44,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies the rows of clips that did not fail from a shard whose failed clips are now tried again. `record` is
-        the ledger record of this shard.
+        """Takes over the rows that need no work when failed clips of a sealed shard are tried again: the rows of all
+        clips that did not fail. `record` is the ledger record of this shard. The rows are read from `cache`.
 
-        The warnings of these clips are copied too, and so are the recorded identities of their videos and files.
+        The warnings of these clips are taken over too, and so are the recorded identities of their videos and files.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}

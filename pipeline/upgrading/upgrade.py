@@ -327,12 +327,11 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Changes the ledger records of one shard to those of the latest rules for choosing frames. `verdict` lists the
-    changes that were found by comparing frames. `stages` maps the key of each stage to the stage as it is after the
-    upgrade.
+    """Makes the changes to one shard that `verdict` lists, as a part of an upgrade. `stages` maps the key of each stage
+    to the stage as it is after the upgrade.
 
-    Removes the records of the stages that have to be computed again. The record of a stage is removed before the
-    records of the stages that it reads. A record that was sealed after the comparison is removed, too. All other
+    Removes the ledger records of the stages that have to be computed again. The record of a stage is removed before the
+    records of the stages that it reads. A record that was sealed after the verdict was made is removed, too. All other
     records get the fingerprint of the latest rules.
     """
     for key in reversed(verdict.reopened):

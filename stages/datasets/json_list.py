@@ -79,8 +79,9 @@ def untrimmed_videos(
 ) -> Iterator[Untrimmed]:
     """Yields each video of `database`, the videos of the file `path`.
 
-    `subsets` maps the name of a subset to its split, for names other than training, validation and testing. A video
-    file may be named after the id with each of `prefixes` in front. Raises DatasetError for an entry of another form.
+    A subset in the file names the split: training, validation and testing are known. For other names of subsets,
+    `subsets` maps the name to the split. The name of a video file may be the id alone, or one of `prefixes` and the id
+    (`v_abc`). Raises DatasetError for an entry of another form.
     """
     for video, entry in database.items():
         where = f"{path}: {video}"

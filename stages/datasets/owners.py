@@ -1,6 +1,6 @@
-"""Matches the label files of a data set, as its owners ship them, with the videos that are at hand. Torch-free.
+"""Matches the label files of a data set, as its owners ship them, with the video files that are at hand. Torch-free.
 
-An adapter is one file of this folder. Its lister reads the label files into a `Release` and returns
+Each such data set has a file of its own in this folder. Its lister reads the label files into a `Release` and calls
 `listing_of_release`. Its options are in owners_options.py.
 """
 

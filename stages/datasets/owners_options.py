@@ -150,9 +150,10 @@ class CharadesOptions(OwnersOptions):
 
 
 class SomethingSomethingOptions(OwnersOptions):
-    """Something-Something V1 or V2 (Goyal et al. 2017). `annotations` has something-something-v1-labels.csv, -train.csv
-    and -validation.csv, or the json files of V2, also as labels.json, train.json and validation.json. The videos of V1
-    are folders of images, named after the id. Those of V2 are `<id>.webm`.
+    """Something-Something V1 or V2 (Goyal et al. 2017). For V1, `annotations` has something-something-v1-labels.csv,
+    -train.csv and -validation.csv. For V2, it has the same files as json, with these long names or as labels.json,
+    train.json and validation.json. The videos of V1 are folders of images, named after the id. The videos of V2 are
+    `<id>.webm`.
 
     Both versions have the same 174 class names, in different orders. Networks of TRN and TSM have them sorted, and
     those of mmaction2 have the order of the owners. In V2 both orders are the same. docs/datasets.md describes the data

@@ -54,12 +54,12 @@ def release_of(
     num_classes: int = 0,
     notes: Sequence[str] = (),
 ) -> Release:
-    """Returns the Release of untrimmed `videos`, without those that `leave_out` names. A segment is a sample, and a
-    video without a segment is one sample without a label.
+    """Returns the Release of untrimmed `videos`, without the videos in `leave_out`, which has their names or is a file
+    of names. Each segment becomes a sample with a label. A video without a segment becomes one sample without a label.
 
-    `leave_out` has names of videos, or is a file of names. The other parameters are those of Release. A segment that is
-    listed twice counts once. A segment that does not end after its start is dropped. A start before 0 becomes 0. All
-    other segments stay as listed. The notes of the Release say how many there were of each kind.
+    A segment that is listed twice counts once. A segment that does not end after its start is dropped. A start before 0
+    becomes 0. All other segments stay as listed. The notes of the Release say how many there were of each kind. The
+    keyword parameters become fields of the Release.
     """
     names = _names(leave_out)
     kept = [video for video in videos if video.name not in names]

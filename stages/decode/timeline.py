@@ -112,13 +112,13 @@ def _raising(error: Exception) -> Iterator["Packet[Any]"]:
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether the time stamps of a file were probably rounded to whole milliseconds, by a container from which
-    the video was copied.
+    """Returns whether the time stamps of a file were probably rounded to whole milliseconds. This happens if a video is
+    copied from one container to another. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact stamps of
+    25 frames per second.
 
-    `stamps` are in ticks of `tick_seconds`. The first MAX_REORDERED stamps, but at most the first half, are ignored.
-    Programs that copy videos may write wrong ones there. The result is True if all later stamps are whole milliseconds
-    after the first of them, to within one tick, without a common divisor above 1. For example, 0, 33, 67 ms look
-    rounded. But 0, 40, 80 ms are exact stamps of 25 frames per second.
+    `stamps` are in ticks of `tick_seconds`. The first MAX_REORDERED stamps, but at most the first half, are ignored,
+    because programs that copy videos may write wrong stamps there. The result is True if all later stamps lie whole
+    milliseconds after the first of them, to within one tick, and these milliseconds have no common divisor above 1.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]

@@ -79,8 +79,7 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. `digit_values` is the number of values that a digit of the data set can
-        have, from 0.
+        """Returns the class number of the clip. The digits of the data set are less than `digit_values`.
 
         If the first two digits move in step, each pair of their values has a class of its own. All other clips have the
         last class.

@@ -53,12 +53,12 @@ def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns a matrix U [H * W, V] float64, which draws values of V nodes as a map of H = `height` rows and W =
+    """Returns a matrix U [H * W, V] float64 that draws the values of V nodes as a map of H = `height` rows and W =
     `width` columns. For values v [V], the product U v is the map, flattened to [H * W].
 
-    Each number g in `scales` cuts the map into g x g equal cells, and each cell is a node. For each g, a pixel gets the
-    mean of the values of the cells that cover it. The weight of a cell is the part of the pixel in it. The map is the
-    sum of these means over all g.
+    Each number g in `scales` cuts the map into g x g equal cells, and each cell is a node. A pixel gets the value of
+    the cell in which it lies. If it lies in several cells of one g, it gets their mean, weighted by the parts of the
+    pixel in them. The map is the sum over all g.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 

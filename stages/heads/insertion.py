@@ -74,8 +74,8 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns the module that the options `insertion` put in at `place`. It is one block, or one block for each branch
-    if the network has parallel branches there.
+    """Returns the new module to insert at `place`. The options `insertion` say which kind of block it is. If the
+    network has parallel branches at this place, the module has one block for each branch.
 
     `channels` has the number of channels of each branch. `shape` is the shape (T, C, H, W) of the maps at the place.
     Raises HeadError if the maps are too small for a non-local block.

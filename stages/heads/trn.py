@@ -42,8 +42,8 @@ class Trn(Head):
     all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn at
     random in training only, so that in evaluation a clip always has the same logits.
 
-    With the option `num_segments`, T frames are taken evenly from the clip, as the authors take segments of a video. Of
-    a whole video, T windows are taken.
+    With the option `num_segments`, T frames are taken evenly from the clip, as the authors take segments of a video. If
+    samples are whole videos, T windows are taken in place of frames.
 
     With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters, 34 M for 32 frames.
     """

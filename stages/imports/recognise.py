@@ -27,10 +27,15 @@ OF_FILES, OF_DATASETS = ("hdf5", "webdataset"), ("hdf5", "pt", "webdataset")  # 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
     """Returns a FeatureFiles for the features at `path`, which is a folder, an HDF5 file or a tar file.
 
-    `kind` is a key of KINDS, such as "npy". None means the kind that the files show. `dataset` is the last part of the
-    name of each video's dataset in an HDF5 file (`features` in `walk/1/features`), the key of a tensor in a .pt file,
-    or a member of a tar file. Raises FeatureFileError if there is nothing to read, or if `kind` or `dataset` does not
-    fit the path. Raises it also if the files show several kinds and `kind` is None.
+    `kind` is a key of KINDS, such as "npy". None means that the kind is recognised from the files. `dataset` chooses
+    among several arrays of a video:
+
+    in an HDF5 file, it is the last part of the dataset's name (`features` in `walk/1/features`).
+    in a .pt file, it is the key of the tensor.
+    in a tar file, it is the name of the member after the key of the sample (`features.npy`).
+
+    Raises FeatureFileError if there is nothing to read, or if `kind` or `dataset` does not fit the path. Raises it also
+    if the files show several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")

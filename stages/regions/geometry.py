@@ -33,8 +33,8 @@ def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
     """Returns for each of `boxes` [..., 4] whether it and the rectangle `crop` share an area: bool [...]. Both are x1,
     y1, x2, y2 in the same pixels.
 
-    `boxes` is an array or a tensor. `crop` has x1 <= x2 and y1 <= y2. The four values may be tensors, for a crop per
-    box.
+    `boxes` is an array or a tensor. `crop` has the four values x1 <= x2 and y1 <= y2 as numbers. If each box has a crop
+    of its own, the four values are arrays or tensors with one number for each box.
     """
     x1, y1, x2, y2 = crop
     width = boxes[..., 2].clip(max=x2) - boxes[..., 0].clip(min=x1)

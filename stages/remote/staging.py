@@ -68,9 +68,10 @@ class Staging:
                 decode(video.file)
             # the copy is gone
 
-    Enter videos in the order of the calls of `begin`, in which they get room on the disk. A video that is not needed
-    any more may be left out. Several threads may enter videos, each thread one video at a time. Entering a video raises
-    an error if the copy fails, for example StagingError if the folder for copies cannot be used.
+    The calls of `begin` decide in which order copies get room on the disk. So enter videos in the order of these calls.
+    A video that is not needed any more may be left out. Several threads may enter videos, each thread one video at a
+    time. Entering a video raises an error if the copy fails, for example StagingError if the folder for copies cannot
+    be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:

@@ -50,10 +50,11 @@ class Schedule:
 
 
 def num_plateaus(metrics: Sequence[float], length: int) -> int:
-    """Returns the number of plateaus in `metrics`, which has one number per epoch. A larger number is better.
+    """Returns how often the training stopped improving: the number of plateaus in `metrics`, which has one number per
+    epoch. A larger number is better.
 
     A plateau is `length` epochs in a row that are not better than the best epoch before them. After a plateau, the
-    count of epochs starts again at 0.
+    count of epochs starts again at 0. For the metrics 5, 6, 6, 6, 6, 6 and `length` 2, there are two plateaus.
     """
     best, waited, plateaus = -math.inf, 0, 0
     for metric in metrics:

@@ -13,8 +13,8 @@ from kinegraph.stages.training.records import EpochRecord
 def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
     """Yields a function that writes an EpochRecord to the TensorBoard log in `folder`. The log is closed at the end.
 
-    If the log of a continued run already has the first epoch that is written, this epoch and all later ones are
-    replaced. Raises UsageError if the package tensorboard is not installed.
+    A run that continues may train an epoch again that is in the log already. This epoch and all later ones in the log
+    are then replaced. Raises UsageError if the package tensorboard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

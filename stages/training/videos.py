@@ -118,11 +118,12 @@ class CachedVideos:
         return len(self.video_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Returns the B videos with the numbers `indices`, from 0, as a dictionary of array name -> [B, N, C].
+        """Returns the B videos with the numbers `indices`, from 0, as a dictionary of array name -> [B, N, C]. N is the
+        number of windows of the longest video of the batch, and each window has a vector of C numbers. If the cache has
+        T vectors for each window, their mean is taken.
 
-        An array of T vectors of a window becomes its mean over T. Videos with fewer windows than the longest video of
-        the batch are filled up with 0. The entry `mask` bool [B, N] is true for windows. `labels` has the labels of the
-        videos.
+        Videos with fewer windows are filled up with 0. The entry `mask` bool [B, N] is true for windows. `labels` has
+        the labels of the videos.
         """
         # one video after the other, because the T vectors of all windows of a batch take T times the memory
         videos = [self._video(self._windows[index]) for index in indices]

@@ -55,11 +55,10 @@ def fill(
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Returns the tensors `state` of a file. They are renamed if the file comes from code for videos and the network is
-    one for images.
+    """Fits the tensors `state` of a file to a network for images, if the file comes from code for videos. Returns the
+    tensors. `wanted` has the names of the network's tensors. If they already fit, `state` is returned unchanged.
 
-    The renaming turns res2 to res5 into layer1 to layer4. Kernels that span one frame lose their time axis. `wanted`
-    has the names of the network's tensors.
+    The stages res2 to res5 are renamed to layer1 to layer4. Kernels that span one frame lose their time axis.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state

@@ -1,7 +1,7 @@
 """Loads the weights of frozen networks. They come from files, which are read without running code, or are random.
 
-Functions of this module take `weights`: a name from a catalogue entry, a local path, or `random:<seed>`. They take
-`named` from the catalogue entry: name -> description of the file.
+The parameter `weights` of these functions is a name, a local path, or `random:<seed>`. The parameter `named` has the
+names that are allowed for a network: name -> description of the file.
 """
 
 import hashlib
