@@ -29,7 +29,7 @@ def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any)
     """Runs task number `index` of the SLURM job array whose config and list of work lie in `folder`. A task may run
     twice, because SLURM repeats a task after a node failed.
 
-    `begun` is the time at which this process began, by time.monotonic; by default now. The keyword arguments `heard`
+    `begun` is the time at which this process began, by time.monotonic. None means now. The keyword arguments `heard`
     are the callbacks `on_epoch` and `on_step` of training.
     """
     _completion(folder, index).unlink(missing_ok=True)

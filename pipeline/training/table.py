@@ -163,8 +163,8 @@ def train_wanted(
     """Trains the run `wanted`. Does nothing if the run is finished. A run that was cut off goes on from its last saved
     state.
 
-    `place` says how messages name the run. `on_epoch` and `on_step` are called with it and the record of each epoch or
-    step.
+    `place` is the place of the run in the table of runs, by which messages name the run. `on_epoch` is called with
+    (`place`, record) after each epoch, and `on_step` with (`place`, record) during an epoch.
     """
     device = pick_device(config.run.device)
     with together.acquainted(device):

@@ -92,11 +92,11 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which two input pixels along one axis are mixed for each of `count` output pixels.
+    """Returns which two input pixels along one axis are mixed for each of `count` output pixels, and in which shares.
 
-    The axis has `available` input pixels. The output pixels divide its part [start, end) evenly. Returns three arrays
-    [count]. They have the index of the input pixel before the centre of each output pixel, the index of the pixel after
-    it, and the share (0..1) of the latter.
+    The axis has `available` input pixels. The output pixels divide its part [`start`, `end`) evenly. Returns three
+    arrays [count]: the index of the input pixel before the centre of each output pixel, the index of the pixel after
+    it, and the share (0..1) of the pixel after it.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

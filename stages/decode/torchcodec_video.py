@@ -191,10 +191,12 @@ class TorchcodecVideo:
     """A video that torchcodec decodes on `device` ("cpu", "cuda" or "cuda:<index>"), with the methods of
     `stream.OpenVideo` that decoding of clips needs.
 
-    A frame is the number of a frame in the video, an int from 0. `rgb` decodes it. The fields `complaints`, `latest`
-    and `sizes` exist only because code that takes an `OpenVideo` reads them. Raises DecodeError where the video cannot
-    be opened, or if time.monotonic() passes `deadline` before all its packets were read (`timeout`). Raises
-    LeftToPyAVError where PyAV has to decode it.
+    A frame of an `OpenVideo` is a decoded picture. A frame of a `TorchcodecVideo` is only its number in the video, an
+    int from 0, and `rgb` decodes it. The fields `complaints`, `latest` and `sizes` exist only because code that takes
+    an `OpenVideo` reads them.
+
+    Raises DecodeError where the video cannot be opened, or if time.monotonic() passes `deadline` before all its packets
+    were read (`timeout`). Raises LeftToPyAVError where PyAV has to decode it.
     """
 
     complaints = ""

@@ -56,7 +56,7 @@ def fill(
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
     """Fits the tensors `state` of a file to a network for images, if the file comes from code for videos. Returns the
-    tensors. `wanted` has the names of the network's tensors. If they already fit, `state` is returned unchanged.
+    tensors. For any other file, returns `state` unchanged. `wanted` has the names of the network's tensors.
 
     The stages res2 to res5 are renamed to layer1 to layer4. Kernels that span one frame lose their time axis.
     """
