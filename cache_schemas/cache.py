@@ -88,7 +88,8 @@ class Cache:
         store and compression, returns that cache.
 
         `clips_options` says how clips are taken from videos (`clips` of cache.json). `layout` is the section `store` of
-        cache.json. Raises CacheMismatch, with the options that differ, if the cache at `root` has other options.
+        cache.json. Raises CacheMismatch if the cache at `root` has other options. The message lists the options that
+        differ.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -352,9 +353,9 @@ class Cache:
         return differences(self.stage(stage.key).options, stage.options)
 
     def array(self, name: str) -> ArraySpec:
-        """Returns the ArraySpec of the array with the full name `name`.
+        """Returns the ArraySpec of the array with the full name `name`, for example `proposals/boxes`.
 
-        Raises CacheError with the names of all arrays for an unknown name.
+        Raises CacheError if the cache has no such array. The message lists the names of all arrays.
         """
         specs = self.readable()
         if name not in specs:

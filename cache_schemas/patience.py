@@ -48,11 +48,11 @@ class Patience:
         self.away_since: float | None = None
 
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
-        """Calls `ask` until it succeeds, and returns its result. After an error that means that the store is away for a
-        while, the function waits and calls `ask` again.
+        """Calls `ask` until it succeeds, and returns its result. If the store is away for a while, as an error of `ask`
+        may show, the function waits and calls `ask` again.
 
-        Raises every other error of `ask` at once. Waits no longer than PATIENCE_SECONDS, and not at all if the store
-        has never answered or a signal asks this process to stop.
+        Raises every other error of `ask` at once. Waits no longer than PATIENCE_SECONDS. Does not wait at all if the
+        store has never answered, or if a signal asks this process to stop.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:

@@ -17,13 +17,14 @@ log = logging.getLogger("kinegraph")
 
 class VideoSequences:
     """Map-style data set for torch: the videos of `clips`, each as one sequence of its clips in the order of time.
+    Sample i is the video `video_ids[i]`.
 
-    A sample is the dict of `CachedClips.video`, with arrays [N, ...] for N clips, and with one label of the video in
-    `labels`: int64 [], or multi-hot [num_classes]. `DataLoader(sequences, batch_size=8, collate_fn=sequences.collate)`
-    yields batches with masks. Sample i is the video `video_ids[i]`.
+    A sample is a dict of arrays [N, ...] for the N clips of the video, as `CachedClips.video` returns it. Its entry
+    `labels` has only one label for the whole video: int64 [], or multi-hot [num_classes]. `DataLoader(sequences,
+    batch_size=8, collate_fn=sequences.collate)` yields batches with masks.
 
-    Videos that are extracted only in part are in `left_out`, and in no sample. A log line says how many they are.
-    Videos whose clips all failed are in `clips.failed_videos`.
+    Videos that are extracted only in part are in no sample, and are listed in `left_out`. A log line says how many they
+    are. Videos whose clips all failed are in `clips.failed_videos`.
     """
 
     def __init__(self, clips: CachedClips) -> None:

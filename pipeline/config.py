@@ -221,7 +221,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Reads a YAML config and returns the checked config. Each item of `overrides` replaces one value of the file
     (`run.workers=4`). The value after `=` is YAML.
 
-    Raises ConfigError with the file, the key path, the given value and the allowed values.
+    Raises ConfigError if the config cannot be used. The message names the file, the key path, the given value and the
+    allowed values.
     """
     path = Path(path)
     document = read_config_file(path)
@@ -260,8 +261,8 @@ def check_config(document: dict[str, Any], where: str) -> Config:
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Writes the value of `override`, a text of the form `section.key=value`, into `document`. This is the content of a
-    config file before it is checked.
+    """Writes the value of `override` into `document`, the content of a config file before it is checked. `override` is
+    a text of the form `section.key=value`.
 
     Raises ConfigError if the override has another form, if the section is a plain value, or if the value is not YAML.
     """

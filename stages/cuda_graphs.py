@@ -61,8 +61,9 @@ class _Recorded:
 class GraphedForward:
     """Calls `forward`, the forward pass of the network `name` on the GPU `device`, through a CUDA graph.
 
-    The first call records the graph. An input of another layout than the first runs without the graph. If the network
-    cannot be recorded, a warning says so once, and all inputs run without a graph. One thread may call the object.
+    The first call records the graph. A later input must have the same shape, type and order in memory as the first.
+    Other inputs run without the graph. If the network cannot be recorded, a warning says so once, and all inputs run
+    without a graph. Only one thread at a time may call the object.
     """
 
     def __init__(self, forward: Callable[[Tensor], TapMaps], name: str, device: torch.device) -> None:

@@ -69,8 +69,8 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of all stages that may run: those in `units`, and those in `unchecked`, whose weights must
-        be compared first.
+        """Returns the keys of all stages that may have to run: the keys of the work units in `units`, and the keys in
+        `unchecked`. Whether the latter run is known only when their weights are compared.
         """
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)

@@ -46,8 +46,8 @@ class Profile:
 
     @property
     def total(self) -> float:
-        """Returns the sum of all seconds: those in which workers started or computed, and those `outside` of all sealed
-        shards.
+        """Returns the sum of all seconds: the seconds in which workers started, the seconds in which they computed, and
+        the seconds `outside`, which belong to no sealed shard.
         """
         return self.start_up + sum(self.computing.values()) + self.outside
 

@@ -1,6 +1,6 @@
 """Reads a folder of numbered images as a video. The image at place i, from 0, is shown at i / rate seconds. Torch-free.
 
-Images are opened only where their pixels are needed. EXIF orientation is applied, as a video's rotation is. Alpha is
+An image is opened only if its pixels are needed. Images are turned as their EXIF data says. An alpha channel is
 dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
 """
 

@@ -317,8 +317,8 @@ def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[Open
     """Opens the video stream of a file for a `with` block, as an OpenVideo. `path` is a path or an open file. `rules`
     is the version of the rules for choosing frames.
 
-    Raises DecodeError with the reason `missing` if there is no file, and `no_video_stream` for a file without video.
-    The reason is `unreadable` if the file is not regular or cannot be opened.
+    Raises DecodeError if the video cannot be opened. Its reason is `missing` if there is no file, and `no_video_stream`
+    for a file without video. The reason is `unreadable` if the file is not regular or cannot be opened.
     """
     with closing(begin_video(path, rules)) as video, video.heard():
         yield video

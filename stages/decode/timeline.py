@@ -80,11 +80,13 @@ def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
-    container's clock.
+    container's clock. How many stamps there are depends on the container:
 
-    For mp4 and mov, the stamps are the first MAX_STAMPS in the index of the file. For ts, mpg and flv, they are those
-    of the first MAX_PACKETS video packets, which are read from `packets`. For other containers, and if a tick is longer
-    than 1/8 ms, the list is empty. If reading fails, the iterator raises the error after the last packet that was read.
+    mp4 and mov: the first MAX_STAMPS in the index of the file.
+    ts, mpg and flv: those of the first MAX_PACKETS video packets, which are read from `packets`.
+    other containers: none. If a tick is longer than 1/8 ms, there are none either.
+
+    If reading fails, the iterator raises the error after the last packet that was read.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:

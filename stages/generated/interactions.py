@@ -1,11 +1,14 @@
 """Generates videos of interactions between two small shapes, for the offline demo. Imports no torch.
 
 A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, such as "pushes" and
-"fetches". The classes are similar to those of the data set Something-Something, videos of hands that move objects.
-Every class has a time-reversed partner, so no single frame decides. Things look alike in every class, so appearance
-does not decide either. Two other things, the distractors, perform the motions of a random class without touching
-anything, so neither the motions nor their times decide. A network must see which things touch. `MOTIONS` has the
-motions of each class, `REVERSED` the partners.
+"fetches". They are similar to the classes of Something-Something, a data set of hands that move objects.
+
+A network can find the class only if it sees which things touch. A single frame is not enough, because every class has a
+partner that is the same backwards in time. The look of things is not enough, because things look alike in every class.
+Motions and their times are not enough, because two other things, the distractors, perform the motions of a random class
+without touching anything.
+
+`MOTIONS` has the motions of each class, and `REVERSED` the partner of each class.
 """
 
 from collections.abc import Callable, Mapping

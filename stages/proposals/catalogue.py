@@ -170,7 +170,7 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 def entry(name: str) -> ProposalEntry:
     """Returns the ProposalEntry of the network `name`, which describes its input, its named weights and its size.
 
-    Raises ValueError with the list of names if there is no such network.
+    Raises ValueError if there is no such network. The message lists the names of all networks.
     """
     if name not in PROPOSALS:
         raise ValueError(f"no proposal network {name!r}; there are {', '.join(PROPOSALS)}")

@@ -43,7 +43,7 @@ class Widths:
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
         """Returns the Widths (numbers of channels and blocks) of the network whose tensors are in `state`.
 
-        Raises KeyError with the name of the first missing tensor if it is another kind of network.
+        Raises KeyError if it is another kind of network. The KeyError has the name of the first missing tensor.
         """
         stages = []
         for stage in range(2, 6):

@@ -77,8 +77,9 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """Maps names of a vocabulary to their numbers: `classes` those of classes, `relations` those of relations. The keys
-    are names as `plain` returns them. A relation that the vocabulary ignores has None in place of a number.
+    """The numbers of the names in a vocabulary. `classes` maps the name of a class to its number, and `relations` the
+    name of a relation. The names have the form that `plain` returns. A relation that the vocabulary ignores has None in
+    place of a number.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

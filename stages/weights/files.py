@@ -125,8 +125,8 @@ def _words(error: Exception) -> str:
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns kinegraph's replacements for the functions and types of numpy that torch.load may call. They check their
-    arguments, which come from the file.
+    """Returns kinegraph's replacements for the functions and types of numpy that a file may ask torch.load to call. The
+    replacements check their arguments, because these come from the file.
 
     An entry is a replacement alone, or (replacement, the name that the file uses).
     """

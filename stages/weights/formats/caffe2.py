@@ -87,10 +87,11 @@ def _with_statistics(state: State) -> State:
 
 def _with_norms_after_attention(state: State) -> State:
     """Returns the tensors `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such
-    a norm changes nothing. If the file has norms there already, returns `state` unchanged.
+    a norm changes nothing, but kinegraph's networks have one there. If the file has these norms already, returns
+    `state` unchanged.
 
-    A file has no norms there if video-nonlocal-net trained the network without NONLOCAL.USE_BN. It calls such networks
-    `affine`.
+    The norms are missing in files of video-nonlocal-net whose networks were trained without NONLOCAL.USE_BN. It calls
+    such networks `affine`.
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

@@ -42,8 +42,8 @@ class Format:
         return any(re.fullmatch(self.sign, key) for key in keys)
 
     def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name of the tensor that has the name `theirs` in a file of this format (`res_conv1_bn_s`
-        -> `bn1.weight`). Returns None if kinegraph has no name for it.
+        """Returns kinegraph's name of a tensor, for its name in a file of this format (`res_conv1_bn_s` ->
+        `bn1.weight`). Returns None if kinegraph has no name for it.
         """
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
@@ -54,8 +54,8 @@ class Format:
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns why the tensor with the name `theirs` in the file is not used, for example "classifier". Returns None
-        if the tensor must be used.
+        """Returns why a tensor of the file is not used, for example "classifier". Returns None if the tensor must be
+        used. The function is called with the name of the tensor in the file.
         """
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
