@@ -113,7 +113,7 @@ def measured(cache: Cache) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         address = urlsplit(server.stdout.readline().strip())
-        print(f"ready: {time.perf_counter() - begun:.2f} s", flush=True)
+        print(f"ready: {time.perf_counter() - begun:.2f} s, {cpu_seconds(server.pid):.2f} s of CPU", flush=True)
         connection = HTTPConnection("127.0.0.1", address.port or 0, timeout=120)
         connection.request("GET", f"/?{address.query}")
         cookie = _read(connection, 303)[1].partition(";")[0]
@@ -132,6 +132,12 @@ def measured(cache: Cache) -> None:
         server.returncode = os.waitstatus_to_exitcode(status)
     assert server.returncode == 130
     print(f"peak memory of the server: {used.ru_maxrss / 1e6:.2f} GB")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the seconds of CPU that a process has used so far, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _read(connection: HTTPConnection, status: int) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from kinegraph.cache_schemas.clips_table import INTERVAL, TABLE, ClipsTable, nam
 from kinegraph.cache_schemas.ledger import LEDGER, Failure, Reason, Record
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.cache_schemas.words import on_one_line
-from kinegraph.pipeline.browsing.scored import NO_SCORES, ScoredVideos
+from kinegraph.pipeline.browsing.scored import NO_SCORES, ScoredVideos, as_numpy
 from kinegraph.pipeline.caches.failures import UPSTREAM
 
 STATUSES = ("ok", "warned", "failed", "not run")
@@ -125,7 +125,7 @@ class ShownClips:
 
     def rows_of_video(self, video_id: str) -> np.ndarray:
         """Returns all rows of a video, in ascending order."""
-        return np.flatnonzero(pc.equal(self.video_ids, video_id).to_numpy())
+        return np.flatnonzero(as_numpy(pc.equal(self.video_ids, video_id), bool))
 
     def failures(self, row: int) -> list[tuple[str, Failure]]:
         """Returns (stage key, Failure) of each stage in which the clip failed. Stages that only read a stage in which
@@ -157,7 +157,7 @@ class ShownClips:
         if wanted.reason:
             mask &= self.reason == _index(wanted.reason, REASONS)
         if wanted.name:
-            mask &= pc.match_substring(self.clip_ids, wanted.name, ignore_case=True).to_numpy()
+            mask &= as_numpy(pc.match_substring(self.clip_ids, wanted.name, ignore_case=True), bool)
         if wanted.label:
             has_label = np.zeros(len(self), bool)
             has_label[self.label_rows[np.isin(self.label_values, named(wanted.label, self.classes))]] = True
@@ -282,11 +282,11 @@ def _rows(cache: Cache) -> ShownClips:
         video_ids=table.column("video_id"),
         video_names=_video_names(table),
         paths=table.column("path"),
-        frame_sizes=np.stack([table.column(side).to_numpy() for side in ("frame_width", "frame_height")], 1),
+        frame_sizes=np.stack([as_numpy(table.column(side)) for side in ("frame_width", "frame_height")], 1),
         splits=encoded.dictionary.to_pylist(),
-        split_of=encoded.indices.to_numpy(zero_copy_only=False),
-        label_values=labels.flatten().to_numpy(zero_copy_only=False),
-        label_rows=pc.list_parent_indices(labels).to_numpy(zero_copy_only=False),
+        split_of=as_numpy(encoded.indices),
+        label_values=as_numpy(labels.flatten()),
+        label_rows=as_numpy(pc.list_parent_indices(labels)),
         stages={},
         status=np.full(len(table), NOT_RUN, np.uint8),
         reason=np.full(len(table), -1, np.int8),

@@ -55,7 +55,7 @@ class ScoredVideos:
         if not len(self):
             return np.full(len(video_ids), NO_ROW, np.int64)
         rows = pc.index_in(video_ids, value_set=self.video_ids)
-        rows = pc.fill_null(rows, NO_ROW).to_numpy()
+        rows = as_numpy(pc.fill_null(rows, NO_ROW))
         predicted: np.ndarray = np.where(rows < 0, NO_ROW, self.best[rows])
         return predicted
 
@@ -65,8 +65,13 @@ class ScoredVideos:
         return None if row < 0 or self.best[row] < 0 else np.asarray(self.scores[row])
 
 
+def as_numpy(column: Any, dtype: type = np.int64) -> np.ndarray:
+    """Returns an Arrow column as a numpy array. Arrow's own `to_numpy` imports pandas, which takes a second."""
+    return np.array(column.to_pylist(), dtype)
+
+
 NO_SCORES = ScoredVideos(
-    video_ids=pa.array([], pa.string()), scores=np.empty((0, 0), np.float32), best=np.empty(0, np.int64)
+    video_ids=pa.nulls(0, pa.string()), scores=np.empty((0, 0), np.float32), best=np.empty(0, np.int64)
 )
 
 
@@ -81,7 +86,8 @@ def read_scored(run: Path) -> ScoredVideos:
     table = pa.concat_tables(tables).combine_chunks()
     scores = table.column("scores").combine_chunks()
     scores = scores.chunk(0) if isinstance(scores, pa.ChunkedArray) else scores
-    values = scores.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    flat = scores.flatten().cast(pa.float32())
+    values = np.frombuffer(flat.buffers()[1], np.float32, len(flat), 4 * flat.offset)
     return ScoredVideos.of(table.column("video_id").combine_chunks(), values.reshape(len(table), -1))
 
 

@@ -1,8 +1,6 @@
 """Finds videos, and files of boxes or graphs beside videos, that changed since the cache was made. Torch-free."""
 
 import logging
-import os
-import stat
 from collections.abc import Container, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -16,12 +14,10 @@ from kinegraph.cache_schemas.ledger import Record, Source
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
 from kinegraph.pipeline.caches.own_files import files_of
+from kinegraph.pipeline.caches.videos_at_hand import has_changed as has_changed
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.numbered_images import images_changed
-from kinegraph.stages.decode.opening import on_disk
-from kinegraph.stages.decode.source import source_identity
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.remote.faults import CredentialsError, NetworkError
 from kinegraph.stages.remote.staging import Staging
@@ -92,23 +88,6 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
                 if has_changed(file_of(name_of.get(video, video)), source):
                     changed.setdefault(key, {}).setdefault(record.shard, []).append(video)
     return changed
-
-
-def has_changed(path: str, source: Source) -> bool:
-    """Returns whether a file, or a folder of images, differs from its recorded identity `source`.
-
-    Returns False if the file is missing.
-    """
-    try:
-        now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
-    except OSError:
-        return False
-    if stat.S_ISDIR(now.st_mode):
-        return images_changed(path, source)
-    if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:
-        return now.st_size != source.size
-    identity = source_identity(path)
-    return identity is not None and identity.digest != source.digest
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:

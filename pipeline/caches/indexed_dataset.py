@@ -11,8 +11,8 @@ from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.cache_schemas.words import sentence
-from kinegraph.pipeline.caches.changes import has_changed
 from kinegraph.pipeline.caches.indexing import write_dataset
+from kinegraph.pipeline.caches.videos_at_hand import has_changed
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.decode.opening import on_disk
 from kinegraph.stages.remote.urls import FILE, is_url

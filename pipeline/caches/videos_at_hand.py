@@ -1,12 +1,15 @@
 """Finds the files of a cache's videos now, which may have moved or changed since they were extracted. Torch-free."""
 
+import os
+import stat
 from pathlib import Path
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Source
-from kinegraph.pipeline.caches.changes import has_changed
 from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import images_changed
 from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.source import source_identity
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.remote.urls import is_url
 
@@ -45,6 +48,23 @@ class VideosAtHand:
             return None
         file = Path(on_disk(str(self.root / video_name)))
         return str(file) if file.exists() and file.resolve().is_relative_to(self.root.resolve()) else None
+
+
+def has_changed(path: str, source: Source) -> bool:
+    """Returns whether a file, or a folder of images, differs from its recorded identity `source`.
+
+    Returns False if the file is missing.
+    """
+    try:
+        now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
+    except OSError:
+        return False
+    if stat.S_ISDIR(now.st_mode):
+        return images_changed(path, source)
+    if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:
+        return now.st_size != source.size
+    identity = source_identity(path)
+    return identity is not None and identity.digest != source.digest
 
 
 def change_of(path: str, before: Source | None) -> str:
