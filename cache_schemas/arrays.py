@@ -102,7 +102,9 @@ class ArraySpec:
         return attributes
 
     def document(self) -> dict[str, object]:
-        """Returns the array as a dict for a JSON document. `frame_index` is left out where it is None."""
+        """Returns this description of the array as a dict for a JSON document. `frame_index` is left out where it is
+        None.
+        """
         values = asdict(self) | {"fill": repr(self.fill)}
         if self.frame_index is None:
             del values["frame_index"]

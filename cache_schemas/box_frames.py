@@ -1,6 +1,7 @@
-"""Says which frames with boxes the time steps of an array belong to, if the steps are not at equal distances.
+"""Links the time steps of a feature array with the frames that have boxes, if the steps are not at equal distances.
 
-Such arrays come from networks that take frames from the first to the last of a clip, as the slow pathway of SlowFast.
+Such arrays come from networks that take frames from the first to the last frame of a clip. An example is the slow
+pathway of SlowFast, which takes the frames 0, 10, 20 and 31 of 32.
 """
 
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Returns name -> ArraySpec of the arrays `clips/box_frames/<array>`. Each holds the frame with boxes of each time
-    step of one array, counted from 0.
+    """Returns name -> ArraySpec of the arrays `clips/box_frames/<array>`. Such an array belongs to one array of
+    features. It says which frame with boxes, counted from 0, belongs to each time step of the features.
 
-    `specs` are the stored arrays, by name. There is one result for each array with a `frame_index` whose rows belong to
-    boxes or can be cut by boxes. Such arrays are not stored. Readers compute their values from `frame_index`.
+    `specs` are the stored arrays, by name. Only maps and regions with a `frame_index` have such an array. It is not
+    stored. Readers compute its values from `frame_index`.
     """
     if not {FRAME_TIMES, "proposals/count"} <= specs.keys():
         return {}

@@ -72,7 +72,7 @@ class CachedClips:
     stages failed on the clip.
 
     The data set covers the shards that were sealed when it was opened, also if the cache grows later. A video whose
-    clips all failed is in `failed_videos` alone. `num_failed_of_videos` counts the failed clips of the other videos.
+    clips all failed is only in `failed_videos`. `num_failed_of_videos` counts the failed clips of the other videos.
 
     A sample is a dict. It contains each array under its full name, `labels` and `clip_index`, the row in the cache
     (int64 []). `labels` is int64 [], or float32 [num_classes] with 0 and 1 if `multi_label` is true. torch's
@@ -84,8 +84,8 @@ class CachedClips:
     `float32=True` converts float16 arrays to float32.
 
     `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
-    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. These arrays belong to the stage
-    `clips`. So does `clips/box_frames/<array>`, the frame with boxes of each time step of an array.
+    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. `clips/box_frames/<array>` has the
+    frame with boxes of each time step of an array. All these arrays belong to the stage `clips`.
 
     `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
     or small. Forked processes share the memory. A spawned process reads a copy of its own. The data set may be used in

@@ -122,7 +122,9 @@ def _check_coco(to: str, split: str | None, rows: str | None, videos: Path | Non
 
 
 def _range(rows: str | None) -> range | None:
-    """Returns the row numbers that a text `A:B` means, or None for None. Raises UsageError for other texts."""
+    """Returns the row numbers that the text `rows` means (`10:20` -> range(10, 20)), or None for None. Raises
+    UsageError for a text of another form.
+    """
     if rows is None:
         return None
     first, colon, end = rows.partition(":")

@@ -172,8 +172,8 @@ def evaluate(
 
 
 def _check_files(submission: Path | None, form: str | None, forms: tuple[str, ...], confusion: Path | None) -> None:
-    """Raises UsageError if a file of `--submission` or `--confusion` cannot be written, or if the format `form` of the
-    submission is none of `forms`.
+    """Raises UsageError if a file of `--submission` or `--confusion` cannot be written. Raises it also if `form`, the
+    format of the submission, is none of `forms`.
     """
     check_choice("--submission-format", form, forms)
     if form and submission is None:

@@ -178,8 +178,8 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
 def look(cache: "Cache | Path | str", videos: "Path | str | None" = None) -> "Look":
     """Returns a Look, whose methods draw figures of a cache: coverage, norms, boxes, frames and others.
 
-    `cache` is a Cache, or the path or URL of one. `videos` is a folder in which videos are looked for before the paths
-    of the cache. Imports matplotlib, which `pip install 'kinegraph[look]'` installs.
+    `cache` is a Cache, or the path or URL of one. If videos have moved, `videos` is the folder that has them now.
+    Imports matplotlib, which `pip install 'kinegraph[look]'` installs.
 
     Raises CacheError for a cache that cannot be read, and UsageError if a package is missing.
     """

@@ -133,7 +133,9 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _choice(run: "RunResults") -> str:
-    """Returns a sentence about the candidate that validation chose in `run`, and about the scores of the others."""
+    """Returns a sentence about the candidate that validation chose in `run`, with its score and the scores of the other
+    candidates. A candidate is a set of weights that was trained with its own learning rate and weight decay.
+    """
     values = {name: value for name, value in run.of_candidates.items() if value is not None}
     others = [value for name, value in values.items() if name != run.candidate]
     parts = [f"{run.metric} {values[str(run.candidate)]:.3f}"]

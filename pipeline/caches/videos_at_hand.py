@@ -15,8 +15,8 @@ from kinegraph.stages.remote.urls import is_url
 
 
 class VideosAtHand:
-    """Finds the files of videos. `root` is the folder that holds the videos by their ids, or None for the paths that
-    the cache has. Raises UsageError if `root` is no folder.
+    """Finds the files of videos that may have moved. `root` is a folder that holds the videos by their ids. If it is
+    None, or has no file for a video, the path in the cache is used. Raises UsageError if `root` is no folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -32,7 +32,7 @@ class VideosAtHand:
         """Returns the path of the video of `row`. It is `<root>/<id of the video>` if that exists, else the path that
         the cache has. A URL is returned as it is.
 
-        Raises DecodeError with the reason `missing` where no file exists.
+        Raises DecodeError (`missing`) where no file exists.
         """
         if (file := self._below_root(row.video_name)) is not None:
             return file

@@ -19,7 +19,8 @@ UNSEALED, DAMAGED = "not sealed yet", "damaged"
 class SealedClips:
     """Reads the rows of the arrays `specs` from the cache `source`. `damaged` has a sentence for each damaged shard.
 
-    `records` maps a stage key to its records by shard. Read rows in their order, because few shards stay open.
+    `records` maps a stage key to shard -> ledger record. Only a few shards stay open, so read the rows in the order of
+    their numbers.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec]) -> None:

@@ -79,10 +79,10 @@ def export_coco(
     """Writes the frames that have boxes as <out>/images/<clip>/<frame>.jpg, and their boxes as <out>/annotations.json.
     Returns an ExportedFrames.
 
-    `split` and `rows`, the numbers of rows, choose clips. Of the rows of one clip, which differ in their crops, the
-    first is written, because its frames and boxes are those of the others. `videos` is the folder that holds the
-    videos, if they are not where they were. A clip is left out if it failed, is not sealed, or if its video is missing,
-    has changed or cannot be decoded.
+    `split` and `rows` (numbers of rows) choose clips. A clip may have several rows, one for each crop, with the same
+    frames and boxes. Only its first row is written. `videos` is the folder that holds the videos, if they are not where
+    they were. A clip is left out if it failed or is not sealed. It is also left out if its video is missing, has
+    changed or cannot be decoded.
 
     `on_size` is called with the CocoSize before the frames are written. Every call writes all files again. At the end
     it sets `complete` in manifest.json. Raises ExchangeError for a cache without boxes, if no clip is chosen, if there
@@ -144,7 +144,9 @@ def _is_left_out(clips: SealedClips, number: int, row: ClipRow, exported: Export
 
 @dataclass(frozen=True)
 class _Frames:
-    """Decodes the frames of `clips` that have boxes, which are each `every`-th one, to JPEG files."""
+    """Decodes the frames of `clips` that have boxes, and encodes them as JPEG files. Boxes are stored for every
+    `every`-th frame of a clip.
+    """
 
     clips: SealedClips
     every: int
@@ -152,12 +154,13 @@ class _Frames:
     staging: Staging
 
     def places(self, row: ClipRow) -> range:
-        """Returns the numbers of the frames of `row` that have boxes, from 0."""
+        """Returns the positions, from 0, of those frames of the clip `row` that have boxes."""
         return range(0, len(row.target_times), self.every)
 
     def decoded(self, number: int, row: ClipRow) -> list[bytes]:
-        """Returns a JPEG file for each of `places`. Raises DecodeError if the video is missing, has changed since it
-        was extracted, or cannot be decoded.
+        """Returns one JPEG file, as bytes, for each frame of the clip `row` that has boxes. `number` is the number of
+        the row in the cache. Raises DecodeError if the video is missing, has changed since it was extracted, or cannot
+        be decoded.
         """
         path = self.videos.path(row)
         record = self.clips.records[BOXES.partition("/")[0]][number // self.clips.source.shard_clips]
@@ -197,8 +200,8 @@ def _tell_size(
     kept: list[tuple[int, ClipRow]],
     on_size: Callable[[CocoSize], None],
 ) -> None:
-    """Decodes one clip, and calls `on_size` with the size of all images as far as this clip tells it. Raises
-    ExchangeError if they have no room.
+    """Estimates the size of all images from the images of one clip, and calls `on_size` with it. Raises ExchangeError
+    if there is no room for them. `kept` has (number, row) of each clip to export.
     """
     for number, row in stopping.checked(kept):
         try:

@@ -239,16 +239,18 @@ def require_one_label(record: RunRecord) -> None:
 
 def write_submission(scored_run: RunScores, path: Path, form: str = "charades") -> int:
     """Writes the scores in `scored_run` to the file `path`, for the official scorer of a data set. Returns the number
-    of lines of the file.
+    of lines of the file. Each line has the id of a video, and after it what `form` says:
 
-    Each line has the id of a video, and what `form` says. With "charades" it is a score per class, behind spaces. With
-    "something_v1" it is the name of the best class, and with "something_v2" the numbers of the five best classes, best
-    first, both behind semicolons (as TSM's script writes them). The id is the name of the video file without folder and
-    suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line.
-    Charades' scorer ranks it last.
+    "charades": a score per class, separated by spaces.
+    "something_v1": the name of the best class, after a semicolon.
+    "something_v2": the numbers of the five best classes, best first, separated by semicolons, as in TSM.
 
-    Raises UsageError if two videos have the same id. Raises it also if an id contains a space (or a semicolon, in
-    the other forms), because it ends the id, and if `form` has one class a video but a video may have several labels.
+    The id is the name of the video file without folder and suffix. For an interval the id is the whole
+    `<file>@<start>-<end>`. A video whose clips all failed has no line. Charades' scorer ranks it last.
+
+    Raises UsageError if two videos have the same id, or if an id contains the sign that ends ids: a space, or a
+    semicolon in the last two forms. Raises it also if `form` has one class per video, but a video may have several
+    labels.
     """
     videos = scored_run.result.videos
     if form != "charades" and videos.labels.ndim == 2:
@@ -271,7 +273,9 @@ def write_submission(scored_run: RunScores, path: Path, form: str = "charades") 
 
 
 def _submitted(scores: Tensor, class_names: Sequence[str], form: str) -> str:
-    """Returns the line of a video in a submission, behind its id. `scores` [K] has the scores of its K classes."""
+    """Returns the part of a video's line in a submission that follows its id, in the format `form`. `scores` [K] has
+    the scores of the video for K classes.
+    """
     if form == "charades":
         return "".join(f" {value!r}" for value in scores.tolist())
     best = scores.argsort(descending=True, stable=True)[: 1 if form == "something_v1" else 5].tolist()

@@ -40,8 +40,8 @@ def start_from(head: Head, folder: Path, cache: Cache) -> None:
     their fresh weights. A line in the log names them.
 
     Raises UsageError if the run has another head, or a head with other options, and if `head` has several candidates.
-    Raises RunNotFound or RunError if the
-    run cannot be read, or if its features were made with other options than those of `cache`.
+    Raises RunNotFound or RunError if the run cannot be read, or if its features were made with other options than those
+    of `cache`.
     """
     if len(candidates_of(head)) > 1:
         raise UsageError(

@@ -32,11 +32,11 @@ log = logging.getLogger("kinegraph")
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
     """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights.
 
-    Raises ConfigError if the cache has no labels or the options contradict each other, and UsageError if nothing can
-    choose one of a head's candidates. Raises CacheMismatch if the
-    cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
-    built on the arrays of the cache. With `overwrite`, which discards old runs, raises CacheError also if the cache has
-    no clip in the training or validation split of a run.
+    Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if the head
+    has several candidates and no validation split to choose one. Raises CacheMismatch if the cache was made with
+    another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be built on the arrays of
+    the cache. With `overwrite`, which discards old runs, raises CacheError also if the cache has no clip in the
+    training or validation split of a run.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):

@@ -90,12 +90,12 @@ class View:
 def check_views(
     options: ViewOptions, size: int, crops: Iterable[str], sampling: str = "uniform", of_frames: Sequence[str] = ()
 ) -> None:
-    """Raises ValueError if a random view of `options` could leave the part of a frame, or the frames, for which the
-    cache has boxes. A view is what a network sees of a clip in fine-tuning.
+    """Raises ValueError if a random view could show something for which the cache has no boxes. A view is what a
+    network sees of a clip in fine-tuning. It may show another part of the frame, or other frames, as `options` say.
 
     `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows. `sampling` is
-    how the frames of the rows were chosen. `of_frames` are the cached arrays, such as boxes, that
-    the head reads beside the pixels.
+    how the frames of the rows were chosen. `of_frames` are the cached arrays, such as boxes, that the head reads beside
+    the pixels.
     """
     if options.offsets == "random":
         need(

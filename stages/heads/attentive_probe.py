@@ -56,7 +56,8 @@ class AttentiveProbeOptions(CandidateOptions):
 
 class AttentiveProbe(CandidateHead):
     """Runs self-attention blocks over all tokens [N, C] of a clip, then cross-attention with one learnt query, then a
-    linear layer. Tokens have no further position code, as in V-JEPA 2, whose features hold positions.
+    linear layer. A token is one vector of the features. No code for its position is added, as in V-JEPA 2, because the
+    features hold positions already.
 
     With `read: regions`, places without a box are no tokens. A clip without any box has one token of zeros.
     """
@@ -107,11 +108,12 @@ def _num_heads(channels: int, asked: int | None) -> int:
 
 
 class AttentiveClassifier(nn.Module):
-    """Maps tokens [B, N, C] to logits [B, K]. A mask [B, N] is true for tokens, or None if all N places are tokens.
+    """Maps tokens [B, N, C] to logits [B, K]. `forward` also takes a mask [B, N], which is true for tokens, or None if
+    all N places are tokens.
 
     Weights start as in V-JEPA 2: from a truncated normal distribution with standard deviation 0.02. Biases start at 0.
-    The last layers of a block are divided by sqrt(2 n), with n from 2 on for the self-attention blocks, and n = 1 for
-    the cross-attention.
+    The last layer of each attention and MLP is then divided by sqrt(2 n). n is 1 for the cross-attention block, and 2,
+    3 and so on for the self-attention blocks.
     """
 
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:

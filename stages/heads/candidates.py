@@ -67,16 +67,22 @@ class CandidateHead(Head):
     candidates: tuple[Candidate, ...]
 
     def carry(self, probe: nn.Module, options: CandidateOptions) -> None:
-        """Adds one copy of `probe` for each candidate of `options`. `probe` maps the tensors of `inputs` to logits."""
+        """Adds one copy of the network `probe` for each candidate of `options`. `probe` maps the tensors that `inputs`
+        returns to logits.
+        """
         self.candidates = options.candidates
         self.probes = nn.ModuleList(copy.deepcopy(probe) for _ in self.candidates)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
-        """Returns what every candidate reads of B clips. `batch` is as in `forward`."""
+        """Returns the tensors that every candidate reads for the B clips of `batch`. `batch` is as in `forward`. A
+        subclass implements this method.
+        """
         raise NotImplementedError
 
     def logits_of(self, probe: nn.Module, inputs: Sequence[Tensor | None]) -> Tensor:
-        """Returns the logits [B, K] of one candidate. `inputs` are those that the method `inputs` returns."""
+        """Returns the logits [B, K] of one candidate, whose network is `probe`. `inputs` are the tensors that the
+        method `inputs` returns.
+        """
         logits: Tensor = probe(*inputs)
         return logits
 
@@ -86,7 +92,9 @@ class CandidateHead(Head):
         return torch.stack([self.logits_of(probe, inputs) for probe in self.probes], 1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, K]: those of the chosen candidate, or the mean over the candidates before the choice."""
+        """Returns logits [B, K]. After `keep`, they are those of the candidate that validation chose. Before, they are
+        the mean over all candidates.
+        """
         return self.candidate_logits(batch).mean(1)
 
     def candidate_of(self, parameter: str) -> int:

@@ -214,13 +214,15 @@ class ProposalReader:
         self.top, self.reads = top, needed if self.box_frames is None else (*needed, self.box_frames)
 
     def frames(self, batch: Mapping[str, Tensor]) -> list[int] | None:
-        """Returns the frame of the boxes, from 0, that each time step of the features belongs to. Returns None if
-        that is every `step`-th frame.
+        """Returns for each time step of the features the number, from 0, of the frame with boxes that belongs to it.
+        Returns None if every `step`-th frame with boxes is read.
         """
         return None if self.box_frames is None else batch[self.box_frames][0].tolist()
 
     def _at(self, batch: Mapping[str, Tensor]) -> slice | Tensor:
-        """Returns an index that chooses the frames of the features among those of the boxes."""
+        """Returns an index along the frames with boxes. It chooses the frames that belong to the time steps of the
+        features.
+        """
         return slice(None, None, self.step) if self.box_frames is None else batch[self.box_frames][0]
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:

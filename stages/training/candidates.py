@@ -46,15 +46,18 @@ class Validated:
 
 
 def trained_form(head: Head) -> nn.Module:
-    """Returns the module whose output the loss is computed of: `head` itself, or all its candidates side by side."""
+    """Returns the module whose output goes into the loss. It is `head` itself, or a module that returns the logits of
+    all candidates side by side.
+    """
     return SideBySide(head) if isinstance(head, CandidateHead) else head
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and `options` do not let validation choose one of them.
+    """Raises UsageError if `head` has several candidates and `options` have no validation split of its own, by which
+    one of them can be chosen.
 
-    The schedule `plateau` and the precision `fp16` are refused, because they join the candidates: the first by the rate
-    that falls for all, the second by one scale of all gradients.
+    The schedule `plateau` and the precision `fp16` are refused too. With them, one candidate would influence the
+    training of the others: `plateau` lowers one learning rate for all, and `fp16` scales all gradients by one factor.
     """
     count, section = len(candidates_of(head)), options.section
     if count < 2:
@@ -73,16 +76,20 @@ def require_choice(head: Head, options: TrainOptions) -> None:
 
 
 def losses_of(logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Literal["mean", "sum"]) -> Tensor:
-    """Returns the loss of each candidate, [G]. `logits` are [B, G, K], or [B, K] for a head without candidates.
+    """Returns the loss of each of G candidates, [G]. `logits` are [B, G, K], or [B, K] for a head without candidates,
+    of B clips and K classes.
 
-    The other arguments are those of `clip_loss`.
+    `labels` are those of the clips. `weights` and `reduction` are as in `clip_loss`: weights of the classes, and "mean"
+    or "sum" over the clips.
     """
     each = logits.unbind(1) if logits.ndim == 3 else (logits,)
     return torch.stack([clip_loss(of_one.float(), labels, weights, reduction) for of_one in each])
 
 
 def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
-    """Returns the parameters of each candidate. They are the groups whose gradients are clipped together."""
+    """Returns one list of parameters for each candidate of `head`, or one list for a head without candidates. The
+    gradients of a list are clipped together.
+    """
     if not isinstance(head, CandidateHead):
         return [[*head.parameters()]]
     return [[*probe.parameters()] for probe in head.probes]

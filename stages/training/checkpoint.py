@@ -203,10 +203,12 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 
 
 def for_views(head: Head, folder: Path, record: RunRecord, spec: Spec, *, allow_code: bool = False) -> Head:
-    """Returns `head`, the head of the run in `folder`, for the maps of another cache, whose arrays have the shapes
-    `spec`. The result has the same weights. If the maps have the sides of the training, `head` itself is returned.
+    """Returns `head`, the head of the run in `folder`, in a form that takes maps of another size. `spec` has the shapes
+    of the arrays in another cache, whose backbones may have seen squares of another side. The result has the same
+    weights. If the shapes are those of the training, `head` itself is returned.
 
-    Raises RunError if the head takes only maps of one size. `record` and `allow_code` are as in `load_head`.
+    Raises RunError if the head takes only maps of one size. `record` is the record of the run. The code of a user's own
+    head is run only with `allow_code`.
     """
     views = {name: spec[name] for name in record.spec}
     if views == record.spec:
@@ -278,7 +280,9 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, 
 
 
 def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) -> bool:
-    """Returns whether both are the shapes (T, C, H, W) of maps, with equal T and C."""
+    """Returns whether two shapes of maps (T, C, H, W) may differ in H and W alone: both have four axes, and T and C are
+    equal. Returns False if `cached` is None.
+    """
     return cached is not None and len(cached) == len(trained) == 4 and cached[:2] == trained[:2]
 
 

@@ -252,8 +252,9 @@ class Training:
         )
 
     def _validated(self, losses: Tensor) -> Validated | None:
-        """Returns the validation metrics and the validation `loss`, and the best candidate. They are empty without a
-        validation split. `losses` [candidates] are the training losses of the epoch.
+        """Validates the head and returns a Validated: the validation metrics, the validation `loss` and the best
+        candidate. Its `metrics` are empty without a validation split. `losses` [candidates] are the training losses of
+        the epoch.
 
         Returns None if no candidate has finite scores although all features are finite.
         """

@@ -129,7 +129,9 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
 
 
 def _in_hub_folder(file: HubFile) -> Path:
-    """Returns the path of `file` in Hugging Face's folder on this machine. Raises WeightsError if it is not there."""
+    """Returns the path of `file` in the folder where Hugging Face's tools keep downloads on this machine. Raises
+    WeightsError if it is not there. Nothing is downloaded.
+    """
     import huggingface_hub
 
     for name in file.names:

@@ -125,8 +125,10 @@ def _mvit_of_pytorchvideo() -> WeightSource:
 
 
 def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool = True) -> dict[str, WeightSource]:
-    """Returns the WeightSources of SlowFast networks with two pathways, by name. `frames_and_step` are those of the
-    slow pathway, as in the names of files. The fast pathway of all of them takes 32 frames, every second of the video.
+    """Returns name -> WeightSource of the files of one SlowFast network with two pathways. `frames_and_step` is the
+    part of the file names that describes the slow pathway, such as `8x8`: 8 frames, every 8th frame of the video. The
+    fast pathway always takes 32 frames, every second frame of the video. `depth` is that of the ResNet. Without
+    `slowfasts_own`, only pytorchvideo has a file of it.
     """
     file, own = f"SLOWFAST_{frames_and_step}_R{depth}", "pyslowfast/model_zoo/kinetics400"
     url = f"pytorchvideo/model_zoo/kinetics/{file}.pyth"
@@ -137,7 +139,9 @@ def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool 
 
 
 def _x3d(letters: str, num_frames: int, step: int, size: int) -> dict[str, WeightSource]:
-    """Returns the WeightSources of the X3D `letters` (such as XS), by name. `size` is the side of the crops, in px."""
+    """Returns name -> WeightSource of the files of one X3D network. `letters` is its size, such as XS. A clip has
+    `num_frames` frames, every `step`-th frame of the video. `size` is the side of the crops in px.
+    """
     urls = {
         "pytorchvideo": (f"pytorchvideo/model_zoo/kinetics/X3D_{letters}.pyth", _PYTORCHVIDEO),
         "slowfast": (f"pyslowfast/x3d_models/x3d_{letters.lower()}.pyth", _SLOWFAST),

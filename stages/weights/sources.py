@@ -47,8 +47,8 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """A file of the repository `repository` on huggingface.co. It is one of `names`, the first that is in Hugging
-    Face's folder on this machine. Nothing is downloaded.
+    """A file of the repository `repository` on huggingface.co. `names` are the names that it may have. The first of
+    them is used that is already in Hugging Face's folder on this machine. Nothing is downloaded.
     """
 
     repository: str

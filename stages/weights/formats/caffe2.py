@@ -48,7 +48,9 @@ FUSIONS = (
 
 
 def _pairs(ours_before: str = "", theirs_before: str = "") -> tuple[Pair, ...]:
-    """Returns the pairs of one pathway. The two texts stand before kinegraph's names and before those in the file."""
+    """Returns the pairs (kinegraph's name, name in the file) of the tensors of one pathway. `ours_before` stands before
+    kinegraph's names, and the other text before the names in the file.
+    """
     return tuple(
         (f"{ours_before}{ours}.{leaf}", f"{theirs_before}{theirs}_{letters}")
         for layers, leaves in ((CONVOLUTIONS, CONVOLUTION_LEAVES), (NORMS, NORM_LEAVES))

@@ -33,8 +33,8 @@ _QUERY = re.compile(r"(blocks\.\d+\.attn)\.q\.(weight|bias)")
 
 
 def _with_plain_positions(state: State) -> State:
-    """Returns `state` with the class token and the positions as in torchvision, which has no axis of length 1 before
-    them.
+    """Returns `state` with the class token and the positions in the shapes that torchvision's networks have. In the
+    files, they have additional axes of length 1 in front.
     """
     flat = {"pos_encoding.class_token", "pos_encoding.class_pos"}
     return {
