@@ -1,7 +1,7 @@
 """Links the time steps of a feature array with the frames that have boxes, if the steps are not at equal distances.
 
 Such arrays come from networks that take frames from the first to the last frame of a clip. An example is the slow
-pathway of SlowFast, which takes the frames 0, 10, 20 and 31 of 32.
+pathway of SlowFast, which takes the frames 0, 4, 8, 13, 17, 22, 26 and 31 of 32.
 """
 
 from collections.abc import Mapping

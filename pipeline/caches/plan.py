@@ -113,10 +113,12 @@ def make_plan(
 ) -> Plan:
     """Returns the Plan with the work units that `extract` would run.
 
-    `stages` are stage keys or kinds of stages, by default all. `part` (I, N) keeps the shards with index % N == I.
-    `limit` keeps the shards of the first `limit` rows. With `retry_failed` failed clips are computed again. Raises
-    CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage, and for
-    two videos that would read the same file of boxes or scene graphs.
+    `stages` are stage keys or kinds of stages, by default all. With `part` (I, N), only every N-th shard is planned,
+    from shard I on, counted from 0. With `limit`, only the shards of the first `limit` rows are planned. With
+    `retry_failed`, failed clips are computed again.
+
+    Raises CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage,
+    and for two videos that would read the same file of boxes or scene graphs.
     """
     declared = declare(config, known_digests(config, cache), cache)
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))

@@ -53,7 +53,7 @@ class CocoSize(NamedTuple):
 
 @dataclass(kw_only=True)
 class ExportedFrames:
-    """The result of an export to COCO. `num_images` and `num_boxes` were written, of `num_clips` clips.
+    """The result of an export to COCO: the numbers of clips, images and boxes that were written.
 
     `left_out` maps the id of each clip that was left out to the reason. `damaged` has a sentence for each damaged shard
     of the cache.

@@ -167,7 +167,9 @@ class _Samples(SealedClips):
         self.member_of, self.classes = member_of, source.classes
 
     def members(self, number: int, row: ClipRow) -> Iterator[tuple[str, list[Buffer]]]:
-        """Yields (name, content) of each member of the sample of the row `number`."""
+        """Yields (name, content) of each file that belongs to the sample of the clip `row`. `number` is the number of
+        the row in the cache.
+        """
         key = key_of(row.clip_id)
         facts = {
             "clip_id": row.clip_id,

@@ -38,8 +38,9 @@ class Profile:
 
     @property
     def outside(self) -> float:
-        """Returns the seconds of the command that neither the start-up nor the work on a sealed shard took. Returns 0
-        if workers ran in other processes, because it is not known how long they were idle.
+        """Returns the seconds of the command that are left over: the duration of the command without the start-up of
+        the worker and without the work on sealed shards. Returns 0 if workers ran in other processes, because it is not
+        known how long they were idle.
         """
         inside = self.start_up + sum(self.computing.values())
         return max(0.0, self.wall - inside) if self.is_one_process else 0.0

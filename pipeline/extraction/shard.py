@@ -168,8 +168,8 @@ class ShardInProgress:
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
         """Returns row `row` of `array` in this shard. `slot` is the position of the row in the current batch.
 
-        The row may be in memory already, as maps that another stage has handed on or as an output of this unit.
-        Otherwise it is read from the cache.
+        The row may still be in memory, because another stage of this unit has just computed it. Otherwise it is read
+        from the cache.
         """
         for lent in self._lent.values():
             if array in lent:

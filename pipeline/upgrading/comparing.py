@@ -307,8 +307,8 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns True if the latest version of the rules for choosing frames chose the frames in the cache. Returns True
-    also for imported features, and False if an older version chose the frames.
+    """Returns False if an older version of the rules for choosing frames chose the frames in the cache, so that an
+    upgrade may change them. Returns True for the latest version and for imported features.
 
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """

@@ -43,10 +43,12 @@ class Windows:
     have `hop_seconds`. `frames` has the times of the frames, and is None unless the windows count the video's own
     frames (`fps: native`).
 
-    `options` has the rule for the end of the video. With `drop` there are floor((N - W) / h) + 1 windows, or none if
-    N < W. With `pad` there are ceil(N / h) windows, of which the last may reach past the end. With `shift` there is one
-    window more than with `drop` if the windows of `drop` do not reach the end. This window ends with the video, or
-    begins at 0 if N < W.
+    The option `tail` says what happens at the end of the video:
+
+    drop: only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
+    pad: ceil(N / h) windows, of which the last may reach past the end.
+    shift: as drop. If its windows do not reach the end, there is one more window. It ends with the video, or begins at
+        0 if N < W.
     """
 
     options: ClipOptions

@@ -71,12 +71,14 @@ def generate_videos(
 ) -> None:
     """Writes the videos of a generated data set below the folder `root`. A second call continues after an interruption.
 
-    The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with
-    `parameters`. If <name>.json exists with equal parameters, nothing is written. `name` is the name of the data set,
-    and `parameters` are all the values that its videos depend on. `videos` is a function that returns the list of
-    videos. `render` is a function that takes one video of the list and returns the bytes of its file. `workers`
-    processes call it. `progress` is called with the number of videos finished since its last call. A script that asks
-    for more than one worker needs `if __name__ == "__main__"`, because processes are spawned.
+    Three kinds of files are written: videos/<path>, annotations.csv (path below `root`, label, split) and, last,
+    <name>.json with `parameters`. `name` is the name of the data set, and `parameters` are all the values that its
+    videos depend on. If <name>.json exists with equal parameters, nothing is written.
+
+    `videos` is a function that returns the list of videos. `render` is a function that takes one video of the list and
+    returns the bytes of its file. `workers` processes call it. `progress` is called with the number of videos finished
+    since its last call. A script that asks for more than one worker needs `if __name__ == "__main__"`, because
+    processes are spawned.
 
     Raises UsageError if `root` holds a data set, or the beginning of a data set, with other parameters. Raises
     CacheError if the file with its parameters is damaged.

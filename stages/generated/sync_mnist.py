@@ -207,10 +207,9 @@ class SyncMnist:
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
     def parameters(self) -> dict[str, object]:
-        """Returns name -> value of everything on which the pixels of the videos depend: the version of the generator,
-        the options, and digests of the digit images.
-
-        Because of the digests, the place of the folder of digit images does not matter.
+        """Returns a dict of all values on which the pixels of the videos depend: the version of the generator, the
+        options, and digests of the digit images. The path of the folder of digit images is not in it, because the
+        digests identify the images.
         """
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
