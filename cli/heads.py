@@ -91,12 +91,20 @@ def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, ove
 def results(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of one run or of a table.")],
     as_json: AsJson = False,
-    form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex", help="Format of the table.")] = None,
+    form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex|png", help="Format of the table.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --to, write the table to this file. A png needs it.")
+    ] = None,
 ) -> None:
     """Print the table of trained runs from their results.json, with the scores that evaluate added."""
     check_choice("--to", form, TABLE_FORMS)
+    check_output("--out", out)
     if form and as_json:
         raise UsageError(f"--to {form}: allowed without --json")
+    if form == "png" and out is None:
+        raise UsageError("--to png: name the file by --out, such as --out table.png")
+    if out is not None and form is None:
+        raise UsageError(f"--out {out}: name the format of the table by --to: {', '.join(TABLE_FORMS)}")
     from kinegraph.pipeline.advice import random_weights_advice
     from kinegraph.pipeline.training.results import find_results
 
@@ -106,7 +114,7 @@ def results(
     if as_json:
         print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found_runs]))
     else:
-        printing.results(found_runs, form)
+        printing.results(found_runs, form, out)
 
 
 def evaluate(
@@ -163,6 +171,8 @@ def evaluate(
         scoring.write_submission(scores, submission, submission_format or "charades")
     if confusion:
         scoring.write_confusion(scores, confusion)
+    if scores.predictions is not None:
+        note(f"scores of all videos: {scores.predictions}")
     if as_json:
         shown = {"attributes": [asdict(group) for group in groups]} if attributes else {}
         print(json.dumps(scores.to_json() | shown))

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.fingerprint import canonical, differences
 from kinegraph.cache_schemas.words import counted, shown
 from kinegraph.cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
@@ -83,13 +84,13 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
         note(f"{kept} of {counted(len(runs), 'run')} kept: they were finished before. --overwrite trains them again")
 
 
-def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
+def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, out: Path | None = None) -> None:
     """Prints a table with one row per head and recipe. A recipe is the options of training without the seed. Each row
     shows means over the runs that differ only in their seeds. If two runs have equal seeds too, the second one gets a
     row of its own.
 
-    `runs` has a pair for each run: the folder of the run and the results of the run. With `form` (`csv`, `md` or
-    `latex`), the table is printed in that format, for other programs.
+    `runs` has a pair for each run: the folder of the run and the results of the run. With `form` (`csv`, `md`, `latex`
+    or `png`), the table is printed in that format, for other programs, or written to the file `out`.
     """
     heads: dict[tuple[str, Path], dict[tuple[str, int], list[tuple[Path, RunResults]]]] = {}
     copies: Counter[tuple[str, Path, str, int]] = Counter()
@@ -102,8 +103,10 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
     header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
     if form is None:
         say_table(header, [_row(group) for group in alike], ["scores", "run"])
+    elif out is None:
+        say_whole(written(alike, form).decode())
     else:
-        say_whole(written(alike, form))
+        write_whole(out, [written(alike, form)])
     if any(len(group) > 1 and splits_of([run for _, run in group]) for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():

@@ -1,4 +1,4 @@
-"""Makes tables of results for other programs: csv, Markdown, LaTeX."""
+"""Makes tables of results for other programs: csv, Markdown, LaTeX, a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.stages.pictures.packages import require_look
 
 if TYPE_CHECKING:
     from kinegraph.pipeline.training.results import RunResults
 
-TABLE_FORMS = ("csv", "md", "latex")
+TABLE_FORMS = ("csv", "md", "latex", "png")
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
 }  # fmt: skip
@@ -50,13 +51,13 @@ def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 
 
-def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> str:
-    """Returns the table as text in the format `form`, one of TABLE_FORMS.
+def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> bytes:
+    """Returns the table as a file in the format `form`, one of TABLE_FORMS.
 
     Each item of `rows` makes one row of the table. The item holds the runs of one head and recipe, one run per seed.
     The table has a column per split and metric. A csv has three columns per split and metric: mean, sample standard
     deviation and number of seeds. A cell is empty if the runs of its row were scored on different clips, because scores
-    on different clips may not be averaged.
+    on different clips may not be averaged. Raises UsageError for a `png` without the package matplotlib.
     """
     scores = dict.fromkeys(
         (split, name)
@@ -78,14 +79,19 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
              row[0][1].num_parameters, mean(run.seconds for _, run in row), folder_of(row)]
             for row, row_values in zip(rows, values, strict=True)
         ]  # fmt: skip
-        return csv_text([[*header, "parameters", "seconds", "run"], *lines])
+        return csv_text([[*header, "parameters", "seconds", "run"], *lines]).encode()
     header = ["head", "seeds", *(f"{split} {name}" for split, name in scores), "parameters"]
     cells = [
         [row[0][1].name, str(len(row)), *(_cell(seed_scores, len(row)) for seed_scores in row_values),
          f"{row[0][1].num_parameters:,}"]
         for row, row_values in zip(rows, values, strict=True)
     ]  # fmt: skip
-    return _markdown(header, cells) if form == "md" else _latex(header, cells)
+    if form == "png":
+        require_look()
+        from kinegraph.stages.pictures.tables import table_png  # imports matplotlib, an optional package
+
+        return table_png(header, cells)
+    return (_markdown(header, cells) if form == "md" else _latex(header, cells)).encode()
 
 
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:

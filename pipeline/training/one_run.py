@@ -17,6 +17,7 @@ from kinegraph.cache_schemas.files import remove_durably
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.machine.versions import versions
+from kinegraph.pipeline.training.kept_predictions import remove_predictions
 from kinegraph.pipeline.training.kept_runs import trained_on
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts
 from kinegraph.pipeline.wanted_run import RunPlace
@@ -197,4 +198,5 @@ def discard(folder: Path) -> None:
     """Removes the run in `folder`, finished or not. Removes run.json first, so that no half run counts as finished."""
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
+    remove_predictions(folder)
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)

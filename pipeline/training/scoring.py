@@ -3,10 +3,12 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,12 @@ from kinegraph.cache_schemas.reader import features_fingerprint, features_option
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.training.kept_predictions import (
+    KeptPredictions,
+    PredictionsDocument,
+    recipe_digest,
+    write_predictions,
+)
 from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
 from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.tails import require_whole_maps
@@ -43,6 +51,7 @@ from kinegraph.stages.training.clips import identified, is_labelled
 from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.metrics import confusion
 from kinegraph.stages.training.records import RECORD_FILE
+from kinegraph.stages.training.videos import CachedVideos, Samples
 
 log = logging.getLogger("kinegraph")
 SUBMISSION_FORMS = ("charades", "something_v1", "something_v2")
@@ -55,7 +64,8 @@ class RunScores:
 
     `result` has the metrics, the scores and the labels. `counts` has the numbers of videos and clips. `num_parameters`
     is the number of parameters of the head. `random_weights` has the keys of those stages that the run reads and whose
-    networks have random weights.
+    networks have random weights. `predictions` is the path of predictions-<split>.parquet, or None if no such file was
+    written.
     """
 
     result: EvaluationResult
@@ -64,6 +74,7 @@ class RunScores:
     counts: SplitCounts
     num_parameters: int
     random_weights: tuple[str, ...] = ()
+    predictions: Path | None = None
 
     @property
     def is_labelled(self) -> bool:
@@ -112,8 +123,9 @@ def evaluate_run(
     default these are the test split and the cache on which the run was trained.
 
     `overrides` are texts `section.key=value`, for the keys in OVERRIDABLE. The metrics are added to results.json of the
-    run if `cache` is None and no override changes scores. A split without labels has scores but no metrics. If the run
-    has a user's own head, its source code runs only with `allow_code`.
+    run if `cache` is None and no override changes scores. In the same case, the scores of all videos are written to
+    predictions-<split>.parquet in `folder`. A split without labels has scores but no metrics. If the run has a user's
+    own head, its source code runs only with `allow_code`.
 
     Raises RunError if `folder` holds no complete run or the run does not fit the cache. Raises CacheError for a cache
     that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and, with
@@ -147,12 +159,13 @@ def evaluate_run(
         random_weights=tuple(random_in_cache(opened, head.reads)),
     )
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
-    if cache is None and as_trained and scores.is_labelled:
-        if (folder / RESULTS_FILE).exists():
+    if cache is None and as_trained:
+        scores = replace(scores, predictions=write_predictions(folder, _predictions(record, scores, clips)))
+        if scores.is_labelled and (folder / RESULTS_FILE).exists():
             as_validated = {"loss": result.loss} if split == options.val_split else {}
             add_scores(folder, split, result.metrics | as_validated, counts)
-        else:
-            log.warning("%s %s Its scores are not kept.", folder, OLDER)
+        elif scores.is_labelled:
+            log.warning("%s %s Its metrics are not kept.", folder, OLDER)
     return scores
 
 
@@ -165,6 +178,43 @@ def _tell_of_sides(record: RunRecord, features: Features) -> None:
         trained, cached = ({name: each.get(name) for name in SIDE_KEYS} for each in (before, options))
         if changed := differences(trained, cached):
             log.info("%s: squares of another side than in the training: %s", key, ", ".join(changed))
+
+
+def _predictions(record: RunRecord, scores: RunScores, clips: Samples) -> KeptPredictions:
+    """Returns the content of predictions-<split>.parquet. `clips` has the samples of the split that were scored."""
+    videos, clips_of = scores.result.videos, _clips_of(clips)
+    num_clips = [len(clips_of.get(video, ())) for video in videos.video_ids]
+    in_classes = (row.nonzero().flatten() if row.ndim else row[row >= 0] for row in videos.labels)
+    return KeptPredictions(
+        about=PredictionsDocument(
+            split=scores.split,
+            class_names=scores.class_names,
+            multi_label=record.multi_label,
+            scores_are=record.train.aggregate_of,
+            clips=scores.counts.digest,
+            recipe=recipe_digest(record.train, record.cache_fingerprint, record.trained_on),
+            weights_sha256=record.weights_sha256,
+            kinegraph_version=version("kinegraph"),
+        ),
+        video_ids=videos.video_ids,
+        clip_ids=[
+            clips_of[video][0] if count == 1 else None for video, count in zip(videos.video_ids, num_clips, strict=True)
+        ],
+        num_clips=np.array(num_clips, np.int32),
+        labels=[row.tolist() for row in in_classes],
+        scores=videos.scores.masked_fill(videos.scores == -torch.inf, torch.nan).numpy().astype(np.float32),
+    )
+
+
+def _clips_of(samples: Samples) -> dict[str, list[str]]:
+    """Returns video id -> ids of its clips, for all videos with a sample. `samples` has the clips that were scored, or
+    the whole videos, whose clips are their windows.
+    """
+    clips = samples.clips if isinstance(samples, CachedVideos) else samples
+    clip_ids, clips_of = clips.cache.clips.column("clip_id"), dict[str, list[str]]()
+    for video, row in zip(clips.video_ids, clips.rows.tolist(), strict=True):
+        clips_of.setdefault(video, []).append(str(clip_ids[row]))
+    return {video: clips_of[video] for video in samples.video_ids}
 
 
 def runs_below(root: Path) -> list[Path]:

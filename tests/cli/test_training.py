@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.image import imread
 
 from kinegraph.cli.exits import exit_code
 from kinegraph.cli.printing import heads as printing
@@ -84,6 +85,45 @@ def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: P
     line = " ".join(told.stdout.splitlines()[1].split())
     assert line == f"strg 3 val top1 0.600 ± 0.100 test top1 0.400 ± 0.000 (2 of 3) 1,234 2.0 {tmp_path / 'strg'}"
     assert [run["seed"] for run in json.loads(kinegraph("results", tmp_path, "--json").stdout)] == [0, 1, 2]
+
+
+def test_the_table_is_written_to_a_file_or_drawn(kinegraph: Command, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_results(tmp_path / "runs" / "strg" / f"seed{seed}", _results(seed, 0.5, seed / 4, name="$a_{b} <é>"))
+    for form in ("csv", "md", "latex"):
+        told, file = kinegraph("results", tmp_path / "runs", "--to", form), tmp_path / f"table.{form}"
+        written = kinegraph("results", tmp_path / "runs", "--to", form, "--out", file)
+        assert (written.exit_code, written.stdout, file.read_text()) == (0, "", told.stdout)
+    sizes = []
+    for folder in (tmp_path / "runs", tmp_path / "runs", tmp_path / "runs" / "strg" / "seed0"):
+        assert kinegraph("results", folder, "--to", "png", "--out", tmp_path / "table.png").exit_code == 0
+        pixels = imread(tmp_path / "table.png")
+        assert pixels.shape[2] == 4
+        assert 0.5 < pixels[..., :3].mean() < 1, "dark letters on white"
+        sizes.append((pixels.shape, (tmp_path / "table.png").read_bytes()))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0][1] > sizes[2][0][1], "a mean with its deviation is wider"
+    for options, words in (
+        (["--to", "png"], "--to png: name the file by --out, such as --out table.png"),
+        (["--out", tmp_path / "t.csv"], "name the format of the table by --to: csv, md, latex, png"),
+        (["--to", "md", "--out", tmp_path], "is a folder. Name a file."),
+        (["--to", "png", "--json"], "--to png: allowed without --json"),
+    ):
+        refused = kinegraph("results", tmp_path / "runs", *options)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert words in refused.stderr
+
+
+def test_the_choice_of_a_candidate_is_told(kinegraph: Command, tmp_path: Path) -> None:
+    names = [f"learning rate {rate}, weight decay 0" for rate in (0.1, 0.01, 0.001, 1)]
+    candidates = dict(zip(names, (0.25, 0.5, 0.125, None), strict=True))
+    write_results(tmp_path / "a", _results(0, 0.5, None, candidate=names[1], of_candidates=candidates))
+    write_results(tmp_path / "b", _results(1, 0.5, None, candidate=names[1], of_candidates={names[1]: 0.5}))
+    _, told = kinegraph("results", tmp_path).stderr.splitlines()
+    assert told == (
+        "strg seed 0: val chose learning rate 0.01, weight decay 0, of 4 candidates (top1 0.500, the others 0.125 to "
+        "0.250, 1 diverged)"
+    )
 
 
 def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Command, tmp_path: Path) -> None:

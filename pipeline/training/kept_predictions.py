@@ -1,0 +1,170 @@
+"""Writes and reads predictions-<split>.parquet, the scores of all videos of a split, beside a run. Torch-free.
+
+docs/training.md describes the columns. V is the number of videos and K the number of classes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from kinegraph.cache_schemas.documents import parsed
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import remove_durably, write_whole
+from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.cache_schemas.regular import NotRegularError, read_regular
+from kinegraph.cache_schemas.words import on_one_line, sentence
+from kinegraph.pipeline.training.results import ResultsError, comparable, read_results
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE
+
+KEY = b"kinegraph"  # of the document in the file's metadata
+
+
+class PredictionsDocument(BaseModel):
+    """The document in the metadata of the file, as JSON under the key `kinegraph`.
+
+    `scores_are` says what the column `scores` has: `logits`, or `probabilities` if the run aggregates probabilities.
+    `clips` is the digest of the clips and labels of the split, as in `counts` of results.json. `recipe` is the
+    fingerprint of the recipe, the features and the clips of the training. `weights_sha256` is the digest of the head's
+    weights, or None for a run of an earlier version.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: Literal[1] = 1
+    split: str
+    class_names: tuple[str, ...]
+    multi_label: bool
+    scores_are: Literal["logits", "probabilities"]
+    clips: str
+    recipe: str
+    weights_sha256: str | None
+    kinegraph_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPredictions:
+    """The scores of the V videos of a split, in the order of the data set's list.
+
+    `clip_ids` has the id of the clip of each video, or None if the video has several clips, or none, whose extraction
+    did not fail. `num_clips` [V] int32 counts these clips. `labels` has the class numbers of each video.
+
+    `scores` [V, K] float32 are NaN for a video whose clips all failed. `about` describes them.
+    """
+
+    about: PredictionsDocument
+    video_ids: Sequence[str]
+    clip_ids: Sequence[str | None]
+    num_clips: np.ndarray
+    labels: Sequence[Sequence[int]]
+    scores: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Returns the probabilities [V, K] float64. They are sigmoids of the logits if videos may have several labels,
+        else a softmax over the classes. They are NaN for a video without scores.
+        """
+        scores = self.scores.astype(np.float64)
+        if self.about.scores_are == "probabilities":
+            return scores
+        if self.about.multi_label:
+            return np.asarray(0.5 + 0.5 * np.tanh(scores / 2))
+        powers = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def predictions_path(folder: Path, split: str) -> Path:
+    """Returns the path of the file for `split`, in the folder of a run. Letters that a file name cannot have are
+    escaped as in a URL.
+    """
+    return folder / f"predictions-{quote(split, safe=' ')}.parquet"
+
+
+def recipe_digest(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> str:
+    """Returns the fingerprint of everything that the weights of a run depend on: recipe, features and clips."""
+    return fingerprint(comparable(recipe, features, trained_on))
+
+
+def write_predictions(folder: Path, predictions: KeptPredictions) -> Path:
+    """Writes predictions-<split>.parquet to the folder of a run, whole or not at all. Returns its path."""
+    num_classes = len(predictions.about.class_names)
+    scores = predictions.scores.astype(np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(
+        pa.array(scores.reshape(-1)), num_classes, mask=pa.array(np.isnan(scores).any(1))
+    )
+    columns = {
+        "video_id": pa.array(predictions.video_ids, pa.string()),
+        "clip_id": pa.array(predictions.clip_ids, pa.string()),
+        "num_clips": pa.array(predictions.num_clips, pa.int32()),
+        "labels": pa.array([[*labels] for labels in predictions.labels], pa.list_(pa.int32())),
+        "scores": rows,
+    }
+    table = pa.table(columns).replace_schema_metadata({KEY: predictions.about.model_dump_json()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    path = predictions_path(folder, predictions.about.split)
+    write_whole(path, [memoryview(sink.getvalue())])
+    return path
+
+
+def read_predictions(folder: Path, split: str) -> KeptPredictions:
+    """Returns the predictions of the run in `folder` on `split`.
+
+    Raises ResultsError if there is no such file, if it is damaged, or if it is of other clips, another recipe or other
+    weights than those of the run. The message says how to write it again.
+    """
+    path = predictions_path(folder, split)
+    again = f"`kinegraph evaluate {folder} --split {split}` writes it."
+    try:
+        table = pq.read_table(pa.BufferReader(read_regular(path)))
+        document = (table.schema.metadata or {}).get(KEY, b"{}")
+        about = parsed(str(path), document, PredictionsDocument, again)
+    except FileNotFoundError as error:
+        raise ResultsError(f"{folder} has no {path.name}. {again}") from error
+    except (NotRegularError, CacheError) as error:
+        raise ResultsError(str(error)) from error
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"{path} is damaged: {sentence(on_one_line(str(error)))} {again}") from error
+    if changed := _differs(about, folder):
+        raise ResultsError(f"{path} is of {changed} than the run has now. {again}")
+    return KeptPredictions(
+        about=about,
+        video_ids=table["video_id"].to_pylist(),
+        clip_ids=table["clip_id"].to_pylist(),
+        num_clips=table["num_clips"].to_numpy(),
+        labels=table["labels"].to_pylist(),
+        scores=_scores(table["scores"], len(about.class_names)),
+    )
+
+
+def remove_predictions(folder: Path) -> None:
+    """Removes the predictions of all splits from the folder of a run."""
+    for path in folder.glob("predictions-*.parquet"):
+        remove_durably(path)
+
+
+def _differs(about: PredictionsDocument, folder: Path) -> str:
+    """Returns what of the predictions differs from the run in `folder`, in words, or "" if nothing does."""
+    results = read_results(folder)
+    if about.recipe != recipe_digest(results.recipe, results.cache_fingerprint, results.trained_on):
+        return "another recipe or other features"
+    if about.weights_sha256 != json.loads(read_regular(folder / RECORD_FILE)).get("weights_sha256"):
+        return "other weights"
+    counts = results.counts.get(about.split)
+    return "other clips or labels" if counts and about.clips != counts.digest else ""
+
+
+def _scores(column: pa.ChunkedArray, num_classes: int) -> np.ndarray:
+    """Returns the column `scores` as [V, K] float32, with NaN in place of rows without scores."""
+    has_scores = column.is_valid().to_numpy()
+    scores = np.full((len(column), num_classes), np.nan, np.float32)
+    scores[has_scores] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, num_classes)
+    return scores
