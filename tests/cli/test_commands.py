@@ -60,7 +60,7 @@ FLAGS = {
         "--attributes",
         "--set",
     },
-    "results": {"--json", "--to"},
+    "results": {"--json", "--to", "--out"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--config", "--out", "--seeds", "--overwrite", "--set"},
