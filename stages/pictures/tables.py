@@ -21,7 +21,8 @@ def table_png(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     """
     with styled():
         figure = Figure(dpi=DPI, facecolor="white")
-        renderer, inch = FigureCanvasAgg(figure).get_renderer(), figure.dpi_scale_trans
+        canvas, inch = FigureCanvasAgg(figure), figure.dpi_scale_trans
+        renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
         height, right = LINE * (len(rows) + 1) + 2 * MARGIN, MARGIN - GAP
         for number, column in enumerate(zip(header, *rows, strict=True)):
             texts = [
