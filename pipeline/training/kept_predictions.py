@@ -97,9 +97,7 @@ def write_predictions(folder: Path, predictions: KeptPredictions) -> Path:
     """Writes predictions-<split>.parquet to the folder of a run, whole or not at all. Returns its path."""
     num_classes = len(predictions.about.class_names)
     scores = predictions.scores.astype(np.float32)
-    rows = pa.FixedSizeListArray.from_arrays(
-        pa.array(scores.reshape(-1)), num_classes, mask=pa.array(np.isnan(scores).any(1))
-    )
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), num_classes)
     columns = {
         "video_id": pa.array(predictions.video_ids, pa.string()),
         "clip_id": pa.array(predictions.clip_ids, pa.string()),
@@ -135,13 +133,14 @@ def read_predictions(folder: Path, split: str) -> KeptPredictions:
         raise ResultsError(f"{path} is damaged: {sentence(on_one_line(str(error)))} {again}") from error
     if changed := _differs(about, folder):
         raise ResultsError(f"{path} is of {changed} than the run has now. {again}")
+    scores = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return KeptPredictions(
         about=about,
         video_ids=table["video_id"].to_pylist(),
         clip_ids=table["clip_id"].to_pylist(),
         num_clips=table["num_clips"].to_numpy(),
         labels=table["labels"].to_pylist(),
-        scores=_scores(table["scores"], len(about.class_names)),
+        scores=scores.reshape(len(table), -1),
     )
 
 
@@ -160,11 +159,3 @@ def _differs(about: PredictionsDocument, folder: Path) -> str:
         return "other weights"
     counts = results.counts.get(about.split)
     return "other clips or labels" if counts and about.clips != counts.digest else ""
-
-
-def _scores(column: pa.ChunkedArray, num_classes: int) -> np.ndarray:
-    """Returns the column `scores` as [V, K] float32, with NaN in place of rows without scores."""
-    has_scores = column.is_valid().to_numpy()
-    scores = np.full((len(column), num_classes), np.nan, np.float32)
-    scores[has_scores] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, num_classes)
-    return scores

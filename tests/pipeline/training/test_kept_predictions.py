@@ -12,6 +12,7 @@ import torch
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheNotWritable
+from kinegraph.pipeline.browsing.scored import read_scored
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.training.kept_predictions import (
     KeptPredictions,
@@ -61,7 +62,11 @@ def test_the_scores_of_all_videos_are_kept(over: str, windows_config: Config, tm
         "video_id": "string", "clip_id": "string", "num_clips": "int32", "labels": "list<element: int32>",
         "scores": "fixed_size_list<element: float>[2]",
     }  # fmt: skip
-    assert table["scores"].null_count == 1
+    assert table["scores"].null_count == 0
+    evaluate_run(run.folder)
+    browsed = read_scored(run.folder)
+    assert browsed.best.tolist() == [browsed.best[0], videos.scores[0].argmax().item(), -1], "test, then train"
+    assert browsed.of_video("words.mp4") is None
 
 
 def test_one_clip_of_a_video_has_its_id(run: TrainedRun, windows_config: Config) -> None:
