@@ -171,8 +171,6 @@ def evaluate(
         scoring.write_submission(scores, submission, submission_format or "charades")
     if confusion:
         scoring.write_confusion(scores, confusion)
-    if scores.predictions is not None:
-        note(f"scores of all videos: {scores.predictions}")
     if as_json:
         shown = {"attributes": [asdict(group) for group in groups]} if attributes else {}
         print(json.dumps(scores.to_json() | shown))

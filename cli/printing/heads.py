@@ -185,6 +185,8 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 
 def evaluated(scores: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = scores.result
+    if scores.predictions is not None:
+        note(f"scores of all videos: {scores.predictions}")
     if not scores.is_labelled:
         videos = counted(result.num_videos, "video")
         say(f"scored: {videos} of split {scores.split}. No video has a label, so there are no metrics")
