@@ -5,7 +5,7 @@ of a family, such as the number of layers, stands in their `config.json`, which 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 # How patch tokens follow each other over time (t), rows (h) and columns (w). The last letter changes fastest.
@@ -64,6 +64,13 @@ class Family:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     processor_keys: tuple[str, ...] = ()
     short_of_crop: float | None = None
+
+    def norm_of(self, config: Mapping[str, Any]) -> str | None:
+        """Returns the path of the norm above the last layer in a network with the `config.json` `config`. Returns None
+        if this network has no such norm. The norm of VideoMAE's fine-tuned networks belongs to the classifier.
+        """
+        values = {**self.defaults, **config}
+        return None if "use_mean_pooling" in self.defaults and values["use_mean_pooling"] else self.norm
 
     @property
     def sees_single_frames(self) -> bool:
@@ -247,3 +254,38 @@ _ALL = (
 )
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
+
+# Networks that were fine-tuned to classify videos have an output below their classifier. Name of the class, which
+# stands in `config.json` under `architectures` -> the family with this class.
+CLASSIFIERS: dict[str, Family] = {
+    "VideoMAEForVideoClassification": replace(
+        FAMILIES["videomae"],
+        network="VideoMAEForVideoClassification",
+        layers="videomae.encoder.layer",
+        head="logits",  # of a classifier that does nothing: the norm of the mean over all tokens
+        head_module="fc_norm",
+        unneeded=("classifier.",),
+    ),
+    "VJEPA2ForVideoClassification": replace(
+        FAMILIES["vjepa2"],
+        network="VJEPA2ForVideoClassification",
+        layers="vjepa2.encoder.layer",
+        norm="vjepa2.encoder.layernorm",
+        head="logits",
+        head_module="pooler",
+        unneeded=("classifier.", "vjepa2.predictor."),
+        arguments={},
+    ),
+}
+
+
+def family_of(config: Mapping[str, Any]) -> Family | None:
+    """Returns the family of the network that `config`, the content of a `config.json`, describes. Returns None if
+    kinegraph does not know it.
+    """
+    family = FAMILIES.get(str(config.get("model_type")))
+    saved = config.get("architectures")
+    classifier = CLASSIFIERS.get(str(saved[0])) if isinstance(saved, list) and saved else None
+    if family is None or classifier is None or classifier.model_type != family.model_type:
+        return family
+    return classifier if family.norm_of(config) is None or "use_mean_pooling" not in family.defaults else family

@@ -15,7 +15,7 @@ from typing import Any
 
 from kinegraph.cache_schemas.fingerprint import canonical
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
-from kinegraph.stages.backbones.transformers_families import FAMILIES, Family
+from kinegraph.stages.backbones.transformers_families import FAMILIES, Family, family_of
 from kinegraph.stages.errors import WeightsError
 
 TRANSFORMERS_PREFIX = "transformers/"
@@ -64,7 +64,7 @@ class ModelFolder:
     @property
     def norm(self) -> str | None:
         """Returns the path in the network of the norm above the last layer, or None if the network has no such norm."""
-        return None if self.config.get("use_mean_pooling") else self.family.norm
+        return self.family.norm_of(self.config)
 
     @property
     def head_channels(self) -> int | None:
@@ -177,10 +177,9 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
             f"{file}: has {CODE}, so the network is Python code in the folder. kinegraph runs no such code. Use a "
             "network that transformers has itself."
         )
-    model_type = whole.get("model_type")
-    family = FAMILIES.get(str(model_type))
+    family = family_of(whole)
     if family is None:
-        raise ValueError(f"{file}: model_type is {model_type!r}, allowed: {', '.join(FAMILIES)}")
+        raise ValueError(f"{file}: model_type is {whole.get('model_type')!r}, allowed: {', '.join(FAMILIES)}")
     config = whole if family.vision is None else whole.get(family.vision)
     if not isinstance(config, dict):
         raise ValueError(f"{file}: has no {family.vision}, which describes the network of images")

@@ -93,7 +93,9 @@ def _require_complete(folder: ModelFolder, report: Mapping[str, Any]) -> None:
     problems = {
         "in the network only": (name for name in report["missing_keys"] if not name.startswith(family.unneeded)),
         "in the file only": (name for name in report["unexpected_keys"] if not name.startswith(known)),
-        "of another shape": (_shapes(*item) for item in report["mismatched_keys"]),
+        "of another shape": (
+            _shapes(*item) for item in report["mismatched_keys"] if not item[0].startswith(family.unneeded)
+        ),
     }
     listed = {title: sorted(names) for title, names in problems.items()}
     _refuse(folder, [f"{title}: {few_of(names, MAX_LISTED)}" for title, names in listed.items() if names])

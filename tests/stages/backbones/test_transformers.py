@@ -125,7 +125,7 @@ def run(folder: Path, x: Tensor, **outputs: Any) -> dict[str, Tensor]:
 
 def tokens_of(kind: str, network: nn.Module, x: Tensor, **arguments: Any) -> list[Tensor]:
     """Returns the tokens after each layer, and after the final norm where the network norms all tokens."""
-    inner: Any = getattr(network, INNER[kind]) if kind in INNER else network
+    inner: Any = getattr(network, INNER.get(kind, ""), network)
     taken = x.transpose(1, 2)  # [B, T, 3, H, W]
     taken = taken.flatten(0, 1) if FAMILIES[kind].sees_single_frames else taken
     with torch.inference_mode():
@@ -200,6 +200,28 @@ def test_the_head_is_what_the_package_makes_of_an_image(
     require_equal(low["head"], theirs.view(2, FRAMES, channels))
     require_equal(low["layer_0"], run(folder, x)["layer_0"])
     assert described(folder).head_shape(FRAMES) == (FRAMES, channels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "network_class"),
+    [("videomae", "VideoMAEForVideoClassification"), ("vjepa2", "VJEPA2ForVideoClassification")],
+)
+def test_the_head_of_a_classifier_is_what_its_classifier_reads(
+    kind: str, network_class: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAVED, kind, network_class)
+    network: Any = saved(kind, tmp_path, use_mean_pooling=True, num_pooler_layers=1, num_labels=7)
+    given: list[Tensor] = []
+    network.classifier.register_forward_hook(lambda module, arguments, output: given.append(arguments[0]))
+    with torch.inference_mode():
+        network(clips().transpose(1, 2))
+        low = build_backbone(f"transformers/{tmp_path}", "pretrained", ["layer_0"], head=True)(clips())
+    require_equal(low["head"], given[0])
+    assert described(tmp_path).head_shape(FRAMES) == (32,)
+    theirs = tokens_of(kind, network.get_submodule(kind), clips())
+    maps = run(tmp_path, clips())
+    assert [*maps] == ["layer_0", "layer_1", *(["norm"] if kind == "vjepa2" else [])]
+    require_equal(maps["layer_1"].flatten(2), theirs[1].transpose(1, 2))
 
 
 @pytest.mark.parametrize("kind", ["videomae", "vjepa2", "dinov3_vit", "siglip"])
