@@ -7,7 +7,7 @@ from kinegraph.stages.backbones.catalogue import CATALOGUE
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.backbones.transformers_entry import family_taps
-from kinegraph.stages.backbones.transformers_families import FAMILIES, Family
+from kinegraph.stages.backbones.transformers_families import FAMILIES, ModelFamily
 from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
 from kinegraph.stages.weights.sources import WeightSource
@@ -49,7 +49,7 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
     }
 
 
-def _family(family: Family) -> dict[str, Any]:
+def _family(family: ModelFamily) -> dict[str, Any]:
     """Returns the row of a family of networks of the package transformers. The input and the taps are those of the
     usual network of the family. Another network of the family has the values of its `config.json`.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.backbones.transformers_families import Family
+from kinegraph.stages.backbones.transformers_families import ModelFamily
 from kinegraph.stages.backbones.transformers_folder import (
     CONFIG,
     TRANSFORMERS_PREFIX,
@@ -51,7 +51,7 @@ def transformers_entry(name: str) -> BackboneEntry:
     )
 
 
-def family_taps(family: Family) -> tuple[Tap, ...]:
+def family_taps(family: ModelFamily) -> tuple[Tap, ...]:
     """Returns the taps of the usual network of the family, which a `config.json` without values describes."""
     return _taps(described(Path(CONFIG), family, {"use_mean_pooling": False}))
 

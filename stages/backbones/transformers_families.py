@@ -13,7 +13,7 @@ Order = Literal["thw", "hwt", "hw"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class ModelFamily:
     """Describes the networks whose `config.json` has the value `model_type` under this key.
 
     about: published networks of the family, in words.
@@ -125,7 +125,7 @@ _SIGLIP: dict[str, Any] = {
 }
 
 _ALL = (
-    Family(
+    ModelFamily(
         model_type="videomae",
         about="VideoMAE (Tong et al. 2022)",
         module="videomae.modeling_videomae",
@@ -140,7 +140,7 @@ _ALL = (
         is_exact=True,
         left_out=_CLASSIFIER | _DECODER | {"fc_norm.": "the norm of the classifier"},
     ),
-    Family(
+    ModelFamily(
         model_type="vjepa2",
         about="V-JEPA 2 (Assran et al. 2025)",
         module="vjepa2.modeling_vjepa2",
@@ -160,7 +160,7 @@ _ALL = (
         arguments={"skip_predictor": True},
         short_of_crop=256 / 224,
     ),
-    Family(
+    ModelFamily(
         model_type="timesformer",
         about="TimeSformer (Bertasius et al. 2021)",
         module="timesformer.modeling_timesformer",
@@ -175,7 +175,7 @@ _ALL = (
         is_exact=True,
         left_out=_CLASSIFIER,
     ),
-    Family(
+    ModelFamily(
         model_type="vivit",
         about="ViViT (Arnab et al. 2021)",
         module="vivit.modeling_vivit",
@@ -194,7 +194,7 @@ _ALL = (
         unneeded=("pooler.",),
         processor_keys=("rescale_factor", "offset"),
     ),
-    Family(
+    ModelFamily(
         model_type="dinov2",
         about="DINOv2 (Oquab et al. 2023)",
         module="dinov2.modeling_dinov2",
@@ -203,7 +203,7 @@ _ALL = (
         defaults=_BASE | {"patch_size": 14},
         **_DINO,
     ),
-    Family(
+    ModelFamily(
         model_type="dinov2_with_registers",
         about="DINOv2 with registers (Darcet et al. 2024)",
         module="dinov2_with_registers.modeling_dinov2_with_registers",
@@ -212,7 +212,7 @@ _ALL = (
         defaults=_BASE | {"num_register_tokens": 4},
         **_DINO,
     ),
-    Family(
+    ModelFamily(
         model_type="dinov3_vit",
         about="DINOv3 (Simeoni et al. 2025), its vision transformers",
         module="dinov3_vit.modeling_dinov3_vit",
@@ -221,7 +221,7 @@ _ALL = (
         defaults=_BASE | {"hidden_size": 384, "num_register_tokens": 0},
         **_DINO | {"layers": "model.layer", "norm": "norm"},
     ),
-    Family(
+    ModelFamily(
         model_type="clip",
         about="CLIP (Radford et al. 2021), its network of images",
         network="CLIPVisionModelWithProjection",
@@ -232,7 +232,7 @@ _ALL = (
         defaults=_BASE | {"patch_size": 32, "projection_dim": 512},
         **_CLIP,
     ),
-    Family(
+    ModelFamily(
         model_type="clip_vision_model",
         about="CLIP's network of images, saved without the network of texts",
         network="CLIPVisionModel",
@@ -240,24 +240,24 @@ _ALL = (
         defaults=_BASE | {"patch_size": 32},
         **_CLIP | {"left_out": _TEXT | {"visual_projection.": "the projection"}},
     ),
-    Family(
+    ModelFamily(
         model_type="siglip",
         about="SigLIP (Zhai et al. 2023), SigLIP 2 of one size, the network of images",
         vision="vision_config",
         **_SIGLIP,
     ),
-    Family(
+    ModelFamily(
         model_type="siglip_vision_model",
         about="SigLIP's network of images, saved without the network of texts",
         **_SIGLIP,
     ),
 )
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
+FAMILIES: dict[str, ModelFamily] = {family.model_type: family for family in _ALL}
 
 # Networks that were fine-tuned to classify videos have an output below their classifier. Name of the class, which
 # stands in `config.json` under `architectures` -> the family with this class.
-CLASSIFIERS: dict[str, Family] = {
+CLASSIFIERS: dict[str, ModelFamily] = {
     "VideoMAEForVideoClassification": replace(
         FAMILIES["videomae"],
         network="VideoMAEForVideoClassification",
@@ -279,7 +279,7 @@ CLASSIFIERS: dict[str, Family] = {
 }
 
 
-def family_of(config: Mapping[str, Any]) -> Family | None:
+def family_of(config: Mapping[str, Any]) -> ModelFamily | None:
     """Returns the family of the network that `config`, the content of a `config.json`, describes. Returns None if
     kinegraph does not know it.
     """

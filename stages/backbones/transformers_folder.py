@@ -15,7 +15,7 @@ from typing import Any
 
 from kinegraph.cache_schemas.fingerprint import canonical
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
-from kinegraph.stages.backbones.transformers_families import FAMILIES, Family, family_of
+from kinegraph.stages.backbones.transformers_families import FAMILIES, ModelFamily, family_of
 from kinegraph.stages.errors import WeightsError
 
 TRANSFORMERS_PREFIX = "transformers/"
@@ -51,7 +51,7 @@ class ModelFolder:
     """
 
     path: Path
-    family: Family
+    family: ModelFamily
     config: Mapping[str, Any]
     width: int
     num_layers: int
@@ -188,7 +188,7 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
     return described(file, family, config)
 
 
-def described(file: Path, family: Family, config: Mapping[str, Any]) -> ModelFolder:
+def described(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> ModelFolder:
     """Returns the network of `family` with the values `config`, which come from the `config.json` at `file`.
 
     Raises ValueError if a value that decides about shapes is wrong.
