@@ -28,7 +28,7 @@ class ModelFamily:
     defaults: values of keys that `config.json` may lack, as in the class of the config.
     vision: the key of `config.json` that has the config of the network, where the file describes a text network, too.
     is_exact: whether the network takes only the size and the number of frames of its config.
-    resamples: whether the network resamples its table of positions for another size only if it is told to.
+    resamples: whether the network resamples its table of positions for another size only with an argument that says so.
     has_grid: whether the attention layers keep the number of rows of a map as `grid_size`.
     head, head_module: the field of the network's result that is the output `head`, and the submodule that only this
         output needs. Empty if there is no such output.

@@ -28,7 +28,7 @@ FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """What the processor in `file` does with frames.
+    """The values of the processor in `file`, which says what happens to frames.
 
     pixels: the normalisation.
     size: side in px of the square that the network gets.
