@@ -37,9 +37,11 @@ class Framing:
     short side has `resize_short` px. Then a crop of `size` px is cut. The crop `full` is resized to a square without
     keeping the aspect ratio.
 
-    `pillow` resizes bilinearly with antialias, as torchvision does for images. `bicubic` is Pillow's bicubic filter,
-    also with antialias, as vision transformers expect it. `torch` resizes bilinearly without antialias, as PySlowFast
-    and PyTorchVideo do for videos. `resize` also decides how the place of a crop is rounded to pixels.
+    `resize` chooses how pixels are resized, and how the place of a crop is rounded to pixels:
+
+    pillow: bilinear with antialias, as torchvision does for images.
+    bicubic: Pillow's bicubic filter, also with antialias, as vision transformers expect it.
+    torch: bilinear without antialias, as PySlowFast and PyTorchVideo do for videos.
     """
 
     size: int

@@ -25,8 +25,8 @@ class SplitSummary:
     """The numbers of `videos`, `clips`, `hours` and `classes` of one split.
 
     `unlabelled` videos have no label, and `unreadable` videos could not be opened. If the data set lists intervals of
-    videos, these two numbers and `videos` count intervals. `hours` counts each whole video once. `classes` is the
-    number of classes that occur in the split.
+    videos, `videos`, `unlabelled` and `unreadable` count intervals. `hours` counts each whole video once. `classes` is
+    the number of classes that occur in the split.
 
     `labels_per_class` says how often classes occur in the split: (rarest class, median, most frequent class), over all
     classes of the data set. It is None if no video of the split has a label.

@@ -68,8 +68,9 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def change_of(path: str, before: Source | None) -> str:
-    """Returns a sentence if the video at `path` is another one than when it was extracted, else "". `before` is the
-    identity that the ledger has, or None where the ledger has none. A video at a URL counts as unchanged.
+    """Returns a sentence if the video at `path` has changed since it was extracted, else "". `before` is the identity
+    of the video that the ledger has, such as its size and time, or None where the ledger has none. A video at a URL
+    counts as unchanged.
     """
     if before is None or is_url(path) or before.etag or not has_changed(path, before):
         return ""

@@ -91,11 +91,12 @@ def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: I
 
 
 def annotated(listing: Listing, probes: Probes, options: ClipOptions, cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns id of each video -> AnnotatedVideo, with the facts and labelled parts of the video, for annotations.json.
+    """Returns the content of annotations.json: a dict from the id of each video to its AnnotatedVideo, with the facts
+    and labelled parts of the video.
 
     `probes` maps the path of each video of `listing` to the facts that `index` found, or to the error of opening it.
-    `options` says how videos are cut into windows. A video that can no longer be opened keeps the facts that `cache`
-    has, as it keeps its rows.
+    `options` says how videos are cut into windows. If a video can no longer be opened, the facts that `cache` has are
+    kept.
     """
     before = _annotated_before(cache)
     database = {}

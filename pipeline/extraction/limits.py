@@ -103,10 +103,10 @@ def _named(kind: str) -> str:
 
 
 def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[str, float]) -> Iterator[str]:
-    """Yields advice if threads beside the thread that computes are the slowest part of an extraction. `kind`, a key of
-    THREADS_AT, says which threads, for example the decoders.
+    """Yields advice on how to make an extraction faster whose slowest work is done by threads beside the thread that
+    computes. `kind` is this work, such as decoding: a key of THREADS_AT.
 
-    `machine` describes the worker. `beside` maps each kind of these threads to its seconds.
+    `machine` describes the worker. `beside` maps each kind of work of these threads to its seconds.
     """
     if kind == DECODE:
         yield (
@@ -136,10 +136,11 @@ def _smaller(config: Config) -> Iterator[str]:
 
 
 def _helps(kind: str, config: Config, machine: Machine, saved: Saved) -> Iterator[str]:
-    """Yields advice, as parts of a sentence, on how to make an extraction faster whose slowest work is `kind`. `kind`
-    is a stage key or another kind of the thread that computes.
+    """Yields advice on how to make an extraction faster whose slowest work is `kind`. Each advice is a part of a
+    sentence, such as "a GPU, if one can be had (`run.device`)".
 
-    `config` and `machine` are what the extraction uses. `saved` says how much time another precision would save.
+    `kind` is a stage key or another work of the thread that computes, such as copying results from the GPU. `config`
+    and `machine` are what the extraction uses. `saved` says how much time another precision would save.
     """
     family, _, name = kind.partition("/")
     if kind == DECODE:

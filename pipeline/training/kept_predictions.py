@@ -54,10 +54,11 @@ class PredictionsDocument(BaseModel):
 class KeptPredictions:
     """The scores of the V videos of a split, in the order of the data set's list.
 
-    `clip_ids` has the id of the clip of each video, or None if the video has several clips, or none, whose extraction
-    did not fail. `num_clips` [V] int32 counts these clips. `labels` has the class numbers of each video.
+    `num_clips` [V] int32 counts the clips of each video whose extraction did not fail. `clip_ids` has the id of this
+    clip if a video has exactly one, else None. `labels` has the class numbers of each video.
 
-    `scores` [V, K] float32 are NaN for a video whose clips all failed. `about` describes them.
+    `scores` [V, K] float32 are NaN for a video whose clips all failed. `about` says whether they are logits or
+    probabilities.
     """
 
     about: PredictionsDocument
@@ -69,8 +70,9 @@ class KeptPredictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Returns the probabilities [V, K] float64. They are sigmoids of the logits if videos may have several labels,
-        else a softmax over the classes. They are NaN for a video without scores.
+        """Returns the probabilities [V, K] float64. They are the scores themselves if these are probabilities. Of
+        logits, they are sigmoids if videos may have several labels, else a softmax over the classes. They are NaN for a
+        video without scores.
         """
         scores = self.scores.astype(np.float64)
         if self.about.scores_are == "probabilities":

@@ -62,20 +62,20 @@ class Timing(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The changes that an upgrade makes to shard number `shard`.
+    """Says what an upgrade changes in shard number `shard`.
 
-    `of` is a digest of the rows and ledger records that were compared. `rows` maps the clip_id of each row that changes
-    to its new values, or to None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
-    removed. In `reopened` each key comes after the keys that its stage reads.
+    of: a digest of the rows and ledger records that were compared.
+    rows: maps the clip_id of each row that changes to its new values, or to None if the video cannot be opened.
+    reopened: the stage keys whose ledger records are removed. Each key comes after the keys that its stage reads.
+    frame_times: the new times of the stage `clips`, in seconds. There is one item per row, None for a failed clip.
+    clips: the ledger record of this shard of the stage `clips` before the upgrade.
+    differing: maps the id of each clip that shows other frames than before to a message.
+    unread: maps the id of each clip whose video cannot be read to a message.
+    retimed: the ids of clips that show the same frames as before, at other times.
+    dropped: the user asked to count unread clips as differing, and `differing` has such clips.
+    judged: maps each stage key to the digest of its ledger record.
 
-    `frame_times` has the new times of the stage `clips`, in seconds: one item per row, which is None for a failed clip.
-    `clips` is the ledger record of this shard of the stage `clips` before the upgrade. `frame_times` and `clips` are
-    None if the times do not change.
-
-    `differing` maps the id of each clip that shows other frames than before to a message. `unread` maps the id of each
-    clip whose video cannot be read to a message. `retimed` lists the ids of clips that show the same frames as before,
-    at other times. If `dropped` is true, the user asked to count unread clips as differing, and `differing` has such
-    clips. `judged` maps each stage key to the digest of its ledger record.
+    `frame_times` and `clips` are None if the times do not change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,12 +96,13 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the frames in the shards of `cache` with those that the latest rules choose from the videos. Several
+    """Compares the frames in the shards of a cache with those that the latest rules choose from the videos. Several
     threads may use one `Comparer`.
 
-    `options` are the clip options of the cache, and `wanted` says which frames are decoded. `stages` has the stages
-    that are made from videos, each after the stages that it reads. `rules` is the version of the rules by which the
-    cache was made. `staging` copies videos at URLs. If `stopping` is set, comparisons raise Stopped.
+    `cache` is the cache, `options` are its clip options, and `rules` is the version of the rules by which it was made.
+    `stages` has the stages that are made from videos, each after the stages that it reads. `wanted` says which frames
+    are decoded. `staging` copies videos at URLs to this machine. Once the event `stopping` is set, comparisons raise
+    Stopped.
     """
 
     cache: Cache

@@ -87,11 +87,13 @@ def annotated_clip(
     frames: PresentedFrames,
     annotated: Sequence[int],
 ) -> Sampled:
-    """Returns the Sampled of the annotated frames of a video or interval, of which there must be at least one.
+    """Returns the Sampled of a clip that takes its T frames from the annotated frames of a video or interval. There
+    must be at least one annotated frame.
 
-    `annotated` are the numbers of the annotated frames of the video, from 0, ascending. Of n frames in the interval,
-    frame i of the clip is floor((i + 0.5) n / T) if n is at least T. If n is less, the clip has all n frames and
-    repeats the last. `duration` is that of the video in seconds, and `frames` has its frames.
+    `annotated` are the numbers of the annotated frames of the video, from 0, ascending. n of them lie in the interval.
+    If n is at least T, frame i of the clip is number floor((i + 0.5) n / T) of these: 1, 3, 5, 7, 9 for n = 10 and T =
+    5. If n is less than T, the clip has all n frames and repeats the last. `duration` is that of the video in seconds,
+    and `frames` has its frames.
     """
     T, within = options.num_frames, annotated_within(annotated, frames, interval)
     n = len(within)

@@ -166,10 +166,11 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the target times of the frames of `row`, in seconds.
+    """Returns the times of the frames that the clip `row` should show, in seconds, so that none lies beyond the clip's
+    interval.
 
-    A clip of an interval must not show the frame that begins at the end of the interval. So times near the end or later
-    are replaced by the end minus 2 `slack_seconds`. `slack_seconds` is the tolerance with which times are compared.
+    The interval does not contain the frame that begins at its end. So times near the end or later are replaced by the
+    end minus 2 `slack_seconds`. `slack_seconds` is the tolerance with which times are compared.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]

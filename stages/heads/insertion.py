@@ -125,8 +125,8 @@ class Branches(nn.Module):
 
 
 class OnFrames(nn.Module):
-    """Runs `block`, a block for clips, inside a network for single frames. Input and output have shape [B*T, C, H, W],
-    for B clips of T = `num_frames` frames, C channels, H rows and W columns. `block` is called with [B, T, C, H, W].
+    """Runs a block for clips inside a network that sees single frames. Input and output have shape [B*T, C, H, W], for
+    B clips of T = `num_frames` frames, C channels, H rows and W columns. `block` is called with [B, T, C, H, W].
     """
 
     def __init__(self, block: nn.Module, num_frames: int) -> None:

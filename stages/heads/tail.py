@@ -31,9 +31,13 @@ class Tail(nn.Module):
     two taps.
 
     `network` has the layers of this part. `read` is the cached tap and `given` is the last tap. `shape` is the shape
-    (T, C, H, W) of the last tap's maps for one clip. `batch_norm` chooses the frozen batch norms: all for "frozen" and
-    "statistics", none for "train", and all except the first above the cached tap for "partial". Frozen norms stay in
-    evaluation mode, and their gain and bias are not trained.
+    (T, C, H, W) of the last tap's maps for one clip.
+
+    `batch_norm` chooses the frozen batch norms. They stay in evaluation mode, and their gain and bias are not trained:
+
+    frozen, statistics: all batch norms are frozen.
+    partial: all are frozen except the first above the cached tap.
+    train: none is frozen.
     """
 
     def __init__(

@@ -44,9 +44,9 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for too long, which means for `run.dask.timeout_seconds`.
-        While workers restart, the limit is ten times as long. The error is OutOfTimeError if the last worker left
-        because its time was over, else ClusterLost.
+        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`, or for ten times as long
+        while workers restart. The error is OutOfTimeError if the last worker left because its time was over, else
+        ClusterLost.
 
         Workers that are batch jobs may wait in a queue for any time. For them, only ClusterError is raised, if jobs are
         refused or end without a worker.

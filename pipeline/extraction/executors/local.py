@@ -30,10 +30,11 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 class LocalExecutor:
     """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
-    If a unit kills three workers, it runs once more at the end, in a new process of its own. If it kills this process
-    too, it is not tried again, and `run` raises SetAsideError.
+    If a unit kills three workers, it runs once more at the end, in a new process of its own. If the unit kills this
+    process too, it is not tried again, and `run` raises SetAsideError.
 
-    With one worker, the death of the worker ends the whole command. So deaths in earlier commands are counted too.
+    With one worker, a unit that kills the worker ends the whole command. So workers that a unit killed in earlier
+    commands are counted too.
     """
 
     def __init__(self, workers: int) -> None:
@@ -111,7 +112,7 @@ class _Pool:
         """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed `max_deaths`
         workers, a number that the constructor got.
 
-        Raises the error of the first worker that fails. A worker whose time is up is no failure: it leaves its
+        Raises the error of the first worker that fails. A worker whose time is up does not fail. It leaves its
         remaining units to the other workers. When all workers have ended, the method then raises OutOfTimeError, or
         WalltimeError if not even one unit fits into the time. It does so even if the other workers have finished all
         units.
