@@ -184,13 +184,12 @@ def has_class_token(model: Any) -> bool:
 
 
 def has_final_norm(model: Any) -> bool:
-    """Returns whether the timm model `model` has a norm between its last tap and its pooling. It is a norm over the
-    channels of each token.
+    """Returns whether the timm model `model` has a norm over the channels of each token between its last tap and its
+    pooling. In other models than plain transformers and Swin, `norm` may mean something else.
     """
-    norm, channels = getattr(model, "norm", None), model.feature_info[-1]["num_chs"]
-    parameters = inspect.signature(model.forward_intermediates).parameters
-    over_tokens = "norm" in parameters and tuple(getattr(norm, "normalized_shape", ())) == (channels,)
-    return over_tokens and "2d" not in type(norm).__name__.lower()
+    is_known = hasattr(model, "num_prefix_tokens") or type(model).__name__ in ("SwinTransformer", "SwinTransformerV2")
+    channels = model.feature_info[-1]["num_chs"]
+    return is_known and tuple(getattr(getattr(model, "norm", None), "normalized_shape", ())) == (channels,)
 
 
 def has_projection(model: Any) -> bool:
@@ -305,7 +304,7 @@ def published(expected: Mapping[str, Any]) -> dict[str, WeightSource]:
     `expected` is what timm calls the pretrained_cfg of the model.
     """
     repository = expected.get("hf_hub_id")
-    if not repository or expected.get("custom_load"):
+    if not repository or expected.get("custom_load") == "hf":  # in a form that only its own code base reads
         return {}
     named = expected.get("hf_hub_filename") or "pytorch_model.bin"
     safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
