@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
+from kinegraph.cache_schemas.crops import Resize
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
@@ -28,6 +29,7 @@ from kinegraph.stages.weights.sources import HubFile, WeightSource
 
 FINAL_NORM, APPLIED, NONE = "final_norm", "applied", "none"  # the option, and its values
 PRETRAINED = "pretrained"  # the name of the weights that timm publishes
+RESIZES: dict[str, Resize] = {"bicubic": "bicubic", "bilinear": "pillow"}  # names of timm
 VECTORS_RANK = 2  # axes of the output `head`: frame, channel
 
 
@@ -308,9 +310,14 @@ def published(expected: Mapping[str, Any]) -> dict[str, WeightSource]:
         return {}
     named = expected.get("hf_hub_filename") or "pytorch_model.bin"
     safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+    size, crop = expected["input_size"][-1], expected.get("crop_pct") or 1.0
+    keeps_aspect = expected.get("crop_mode", "center") == "center" and crop <= 1
     source = WeightSource(
         file_name=f"{repository} of timm",
         licence=str(expected.get("license") or "see huggingface.co"),
         hub=HubFile(repository=repository, names=(safe.get(named, named.replace(".bin", ".safetensors")), named)),
+        short_side_px=int(size / crop) if keeps_aspect else None,
+        crop_px=size,
+        resize=RESIZES.get(expected.get("interpolation", "")),
     )
     return {PRETRAINED: source}

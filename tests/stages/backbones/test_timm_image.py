@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from kinegraph.cache_schemas.crops import Framing
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import weights_digest
 
@@ -136,6 +139,9 @@ def test_published_weights_come_from_the_folder_of_hugging_face(
     assert all(torch.equal(x, content[name]) for name, x in network.state_dict().items())
     digest = backbone_digest(network, entry("timm/test_vit"), "pretrained")
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    asked = BackboneOptions(model="timm/test_vit", weights="pretrained", taps=("blocks_5",))
+    tested = Framing(size=160, resize_short=168, resize="bicubic")  # 160 / 0.95, rounded down
+    assert framing_of(asked, entry("timm/test_vit")) == tested
     save_file({name: x for name, x in content.items() if name != "norm.bias"}, file)
     with pytest.raises(WeightsError, match=r"in the network only: norm\.bias"):
         build_backbone("timm/test_vit", "pretrained", ["blocks_5"])
@@ -183,5 +189,5 @@ def test_what_timm_does_not_have_or_take_is_said() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=r"cannot build 'resnet19'.*timm\.list_models"):
         entry("timm/resnet19")
-    with pytest.raises(ValueError, match="timm/test_vit cannot take frames of 100 x 100 px"):
+    with pytest.raises(ValueError, match=r"timm/test_vit cannot take frames of 100 x 100 px.*any multiple of 16 px$"):
         entry("timm/test_vit").tap("blocks_0").shape(8, 100)
