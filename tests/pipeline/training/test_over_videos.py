@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from kinegraph.cache_schemas.arrays import FRAME_TIMES
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.config import Config, check_config
@@ -66,6 +67,12 @@ def fail_window(cache: Cache, clip_id: str, shard: int) -> None:
     record = json.loads(path.read_text())
     record["failures"].append({"clip_id": clip_id, "reason": "timeout", "detail": "by the test"})
     path.write_text(json.dumps(record))
+
+
+def test_vectors_without_a_time_axis_are_not_averaged(windows_cache: Cache) -> None:
+    """As the output `head` of a network that sees clips. Here the 8 times of a window stand for it."""
+    videos = CachedVideos(CachedClips(windows_cache, [FRAME_TIMES]))
+    assert videos.batch([0])[FRAME_TIMES].shape == (1, 17, 8)
 
 
 def test_a_sample_is_the_sequence_of_a_video(windows_cache: Cache) -> None:
