@@ -30,7 +30,18 @@ def export(
         str | None, typer.Option(metavar="|".join(CODECS), help="Codec with --to zarr. The default is that of CACHE.")
     ] = None,
     array: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy, tad or webdataset.")
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Export only this array, with --to npy, tad or webdataset. With tad, several stand side by side.",
+        ),
+    ] = [],
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="CACHE", help="With --to tad, a second cache, as of flow, whose vectors follow."),
+    ] = None,
+    beside_array: Annotated[
+        list[str], typer.Option(metavar="NAME", help="With --beside, its array. Needed where it has several.")
     ] = [],
     prefix: Annotated[str, typer.Option(help="With --to tad, begins each file name, as v_ for ActivityNet.")] = "",
     tar_clips: Annotated[
@@ -46,10 +57,13 @@ def export(
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
     _check_export(to, compression, array, prefix, tar_clips)
+    _check_beside(to, beside, beside_array)
     _check_coco(to, split, rows, videos)
     if to == "coco":
         return _exported_frames(cache, out, split, _range(rows), videos)
-    return _exported_arrays(cache, out, to, compression, array, prefix, tar_clips)
+    if to == "tad":
+        return _exported_sequences(cache, out, array, beside, beside_array, prefix)
+    return _exported_arrays(cache, out, to, compression, array, tar_clips)
 
 
 def _exported_frames(cache: str, out: str, split: str | None, rows: range | None, videos: Path | None) -> int:
@@ -65,28 +79,37 @@ def _exported_frames(cache: str, out: str, split: str | None, rows: range | None
     return EXIT_FAILED if frames.damaged else 0
 
 
+def _exported_sequences(
+    cache: str, out: str, array: list[str], beside: str | None, beside_array: list[str], prefix: str
+) -> int:
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline.exchange.to_tad import export_tad
+
+    second = None if beside is None else Cache(beside)
+    with counting() as progress:
+        sequences = export_tad(
+            Cache(cache), out, array, beside=second, beside_names=beside_array, prefix=prefix, on_progress=progress
+        )
+    printing.exported_sequences(sequences, out)
+    return EXIT_FAILED if sequences.damaged else 0
+
+
 def _exported_arrays(
-    cache: str, out: str, to: str, compression: str | None, array: list[str], prefix: str, tar_clips: int | None
+    cache: str, out: str, to: str, compression: str | None, array: list[str], tar_clips: int | None
 ) -> int:
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.exchange import to_npy as exporting_npy
     from kinegraph.pipeline.exchange import to_store as exporting
-    from kinegraph.pipeline.exchange.to_tad import export_tad
     from kinegraph.pipeline.exchange.to_webdataset import TAR_CLIPS, export_webdataset
 
     with counting() as progress:
-        if to == "tad":
-            sequences = export_tad(Cache(cache), out, array, prefix=prefix, on_progress=progress)
-        elif to == "webdataset":
+        if to == "webdataset":
             size = tar_clips or TAR_CLIPS
             clips = export_webdataset(Cache(cache), out, array, tar_clips=size, on_progress=progress)
         elif to == "npy":
             files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
         else:
             copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
-    if to == "tad":
-        printing.exported_sequences(sequences, out)
-        return EXIT_FAILED if sequences.damaged else 0
     if to == "webdataset":
         printing.exported_clips(clips, out)
         return EXIT_FAILED if clips.damaged else 0
@@ -111,6 +134,14 @@ def _check_export(to: str, compression: str | None, array: list[str], prefix: st
         raise UsageError(f"--prefix {prefix}: goes with --to tad alone")
     if "/" in prefix or not prefix.isprintable():
         raise UsageError(f"--prefix {prefix!r}: expected the first letters of file names, without /")
+
+
+def _check_beside(to: str, beside: str | None, beside_array: list[str]) -> None:
+    """Raises UsageError for the options of a second cache where there is none, or where `to` is not tad."""
+    if beside is not None and to != "tad":
+        raise UsageError(f"--beside {beside}: goes with --to tad alone")
+    if beside is None and beside_array:
+        raise UsageError(f"--beside-array {beside_array[0]}: needs --beside CACHE")
 
 
 def _check_coco(to: str, split: str | None, rows: str | None, videos: Path | None) -> None:

@@ -45,6 +45,8 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
         "taps": [_tap(tap) for tap in entry.taps],
         "options": {key: list(values) for key, values in entry.options.items()},
         "inflates": entry.inflates,
+        "sees": entry.sees,
+        "head_channels": entry.head_channels,
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
 

@@ -77,7 +77,8 @@ class Recipe(StageOptions):
         """Returns a Square, which describes the pixels that the backbone `name` of the config takes as input: the size
         of the square, how it is cut and resized, and which frames of a clip are taken.
         """
-        return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every)
+        of_flow = self.entry_of(name).sees == "flow"
+        return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every, of_flow=of_flow)
 
     def size_of(self, name: str) -> int:
         """Returns the side, in px, of the square input of the backbone under `backbones.<name>` of the config."""

@@ -40,6 +40,7 @@ def exported_sequences(export: "ExportedSequences", out: str) -> None:
         f"listed in missing_files.txt: {counted(len(export.missing), 'video')}:",
         [f"{video}: {reason}" for video, reason in export.missing.items()],
     )
+    note_listed(f"only in the second cache, left out: {counted(len(export.unmatched), 'video')}:", export.unmatched)
     _damaged(export.damaged)
 
 

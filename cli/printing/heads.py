@@ -268,7 +268,8 @@ def _counted_for(row: dict[str, Any]) -> str:
         return f"{form['width']}x{form['height']} px, source: {row['source']}"
     classes = counted(form["num_classes"], "class") if form["num_classes"] else "no classes"
     frames = f"{counted(form['num_frames'], 'frame')} of " if form["num_frames"] > 1 else ""
-    return f"{frames}{form['size']} px, {classes}"
+    flow = " of optical flow" if row.get("sees") == "flow" else ""
+    return f"{frames}{form['size']} px{flow}, {classes}"
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:

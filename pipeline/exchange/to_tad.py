@@ -7,11 +7,10 @@ of 16 frames and a hop of 8 frames, vector 0 covers the frames 0 to 15, and vect
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -21,20 +20,20 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.annotations import AnnotatedVideo, read_annotations, why_no_sequences
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import FEATURES, Cache
-from kinegraph.cache_schemas.clips_table import ClipsTable
-from kinegraph.cache_schemas.errors import CacheError
-from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_records
+from kinegraph.cache_schemas.fingerprint import differences
+from kinegraph.cache_schemas.sealed_rows import require_rows
+from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
-from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.pipeline.exchange.to_npy import claim, file_name, manifest_of, open_checked, put_manifest, put_npy
+from kinegraph.pipeline.exchange.to_npy import claim, file_name, manifest_of, put_manifest, put_npy
+from kinegraph.pipeline.exchange.window_features import NoFeaturesError, WindowFeatures
 from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 FOLDER, ANNOTATIONS, CATEGORIES = "features", "annotations.json", "category_idx.txt"
 MISSING = f"{FOLDER}/missing_files.txt"  # OpenTAD looks for it beside the features
 WRITERS = 16  # threads: each waits for the disk, which makes many files durable at once
 WAITING_BYTES = 256 << 20  # of the sequences that wait for the disk
-NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed", "not sealed yet", "damaged"
+WINDOW_OPTIONS = ("num_frames", "frame_step", "fps", "hop_frames", "hop_seconds", "tail")
 
 
 @dataclass(kw_only=True)
@@ -43,54 +42,70 @@ class ExportedSequences:
     counts the files.
 
     `missing` maps the id of each video that has no file to the reason. `damaged` has a sentence for each damaged shard
-    of the cache.
+    of the cache. `lengths` maps the id of each video with a file to its number of vectors. `unmatched` has the names of
+    videos that only the second cache has.
     """
 
     num_files: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    lengths: dict[str, int] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
 
 
 def export_tad(
-    source: Cache, out: str, names: Sequence[str] = (), *, prefix: str = "", on_progress: OnProgress = unheard
+    source: Cache,
+    out: str,
+    names: Sequence[str] = (),
+    *,
+    beside: Cache | None = None,
+    beside_names: Sequence[str] = (),
+    prefix: str = "",
+    on_progress: OnProgress = unheard,
 ) -> ExportedSequences:
     """Writes <out>/features/<prefix><id>.npy [N, C] float32 for each video of a cache of windows, and annotations.json,
     category_idx.txt and missing_files.txt.
 
     N is the number of windows, in the order of time. An array with a time axis is averaged over it. `<id>` is made from
-    the id of the video. `names` has the name of the one array to write. It may be empty if the cache has only one array
-    of vectors. A video of which a window failed, or is not extracted yet, has no file and is listed in
+    the id of the video. `names` has the names of the arrays to write, whose vectors stand side by side. It may be empty
+    if the cache has only one array of vectors. `beside` is a second cache of windows, for example of optical flow. The
+    vectors of its arrays `beside_names` follow those of the video with the same name in `source`. If one of the two has
+    one window more, its last window is left out.
+
+    A video of which a window failed, or is not extracted yet, has no file and is listed in
     missing_files.txt. Every call writes all files again, and sets `complete` in manifest.json at the end. A file is
     never half written.
 
-    Raises ExchangeError for a cache without windows, an array that does not fit, or two videos that would have one
-    name. Raises it also if `out` holds anything but such an export.
+    Raises ExchangeError for a cache without windows, an array that does not fit, two videos that would have one name,
+    or two caches with other windows. Raises it also if `out` holds anything but such an export.
     """
-    _require_windows(source)
-    spec = _chosen(source, names)
-    require_rows(source)
+    specs = _chosen(source, names, "--array")
+    beside_specs = [] if beside is None else _chosen(beside, beside_names, "--beside-array")
     storage = open_storage(out)
     storage.sweep()
     videos = read_annotations(source)
     name_of = names_of([*videos], prefix)
-    manifest = manifest_of(source, [spec]) | {"format": "tad", "prefix": prefix}
-    claim(storage, manifest)
+    manifest = manifest_of(source, specs) | {"format": "tad", "prefix": prefix}
     exported = ExportedSequences()
-    with ThreadPoolExecutor(WRITERS) as pool:
-        writing = deque[tuple[Future[None], int]]()
-        for done, (video, sequence) in enumerate(_sequences(source, spec, videos, exported), 1):
-            name = f"{FOLDER}/{prefix}{name_of[video]}.npy"
-            if sequence is None:
-                storage.delete(name)
-            else:
-                writing.append((pool.submit(put_npy, storage, name, sequence), sequence.nbytes))
-                exported.num_files += 1
-            while len(writing) > 2 * WRITERS or sum(size for _, size in writing) > WAITING_BYTES:
-                writing.popleft()[0].result()
-            on_progress("writing features", done, len(videos))
-        for written, _ in writing:
-            written.result()
-    document = {"version": f"kinegraph {manifest['kinegraph']}", "database": _database(source, videos, name_of)}
+    streams = [(WindowFeatures(source, specs, exported.damaged), videos)]
+    partner_of: dict[str, str] = {}
+    if beside is not None:
+        _require_same_windows(source, beside)
+        other_videos = read_annotations(beside)
+        partner_of = {name: video for video, name in names_of([*other_videos], prefix).items()}
+        exported.unmatched = sorted(partner_of.keys() - name_of.values())
+        streams.append((WindowFeatures(beside, beside_specs, exported.damaged), other_videos))
+        manifest["beside"] = manifest_of(beside, beside_specs)
+    claim(storage, manifest)
+    named = (
+        (f"{FOLDER}/{prefix}{name_of[video]}.npy", sequence)
+        for video, sequence in _sequences(streams, name_of, partner_of, exported)
+    )
+    exported.num_files = _write(storage, named, lambda done: on_progress("writing features", done, len(videos)))
+    document = {
+        "version": f"kinegraph {manifest['kinegraph']}",
+        "database": _database(source, videos, name_of, exported.lengths),
+    }
     storage.put(ANNOTATIONS, [json.dumps(document, indent=1, ensure_ascii=False).encode()])
     storage.put(CATEGORIES, ["\n".join(source.classes).encode()])
     storage.put(MISSING, ["\n".join(name_of[video] for video in exported.missing).encode()])
@@ -98,29 +113,55 @@ def export_tad(
     return exported
 
 
-def _chosen(source: Cache, names: Sequence[str]) -> ArraySpec:
-    """Returns the ArraySpec of the one array to export. `names` holds its name. It may be empty if `source` has only
-    one array of feature vectors.
-
-    Raises ExchangeError if `names` has several names, or a name that is no array of feature vectors. Raises it also if
-    `names` is empty and `source` has no such array or several.
+def _write(storage: Storage, named: Iterable[tuple[str, np.ndarray | None]], on_written: Callable[[int], None]) -> int:
+    """Writes each array of `named` to the file of its name, in threads. Deletes the file of a name without an array.
+    Returns the number of files. `on_written` is called with the number of names so far.
     """
+    num_files = 0
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writing = deque[tuple[Future[None], int]]()
+        for done, (name, sequence) in enumerate(named, 1):
+            if sequence is None:
+                storage.delete(name)
+            else:
+                writing.append((pool.submit(put_npy, storage, name, sequence), sequence.nbytes))
+                num_files += 1
+            while len(writing) > 2 * WRITERS or sum(size for _, size in writing) > WAITING_BYTES:
+                writing.popleft()[0].result()
+            on_written(done)
+        for written, _ in writing:
+            written.result()
+    return num_files
+
+
+def _chosen(source: Cache, names: Sequence[str], option: str) -> list[ArraySpec]:
+    """Returns the ArraySpecs of the arrays to export from a cache of windows. `names` holds their names. It may be
+    empty if `source` has only one array of feature vectors. `option` is the option of the command line for messages.
+
+    Raises ExchangeError for a cache without windows, and for a name that is no array of feature vectors. Raises it also
+    if `names` is empty and `source` has no such array or several.
+    """
+    if reason := why_no_sequences(source):
+        raise ExchangeError(f"{source.root}: {reason} for --to tad")
     fitting = {
         name: spec
         for name, spec in source.arrays().items()
         if name.startswith(FEATURES) and len(spec.shape) in (1, 2) and spec.dtype.startswith("float")
     }
     told = ", ".join(fitting) or "none; extract with `store: [pooled]`"
-    if len(names) > 1 or (names and names[0] not in fitting):
-        raise ExchangeError(f"--array {names[-1]}: expected one array of vectors. {source.root} has {told}")
+    if unfit := [name for name in names if name not in fitting]:
+        raise ExchangeError(f"{option} {unfit[0]}: expected an array of vectors. {source.root} has {told}")
     if not names and len(fitting) != 1:
-        raise ExchangeError(f"--array: missing; expected one of the arrays of vectors. {source.root} has {told}")
-    return fitting[names[0]] if names else next(iter(fitting.values()))
+        raise ExchangeError(f"{option}: missing; expected one of the arrays of vectors. {source.root} has {told}")
+    require_rows(source)
+    return [fitting[name] for name in names or fitting]
 
 
-def _require_windows(source: Cache) -> None:
-    if reason := why_no_sequences(source):
-        raise ExchangeError(f"{source.root}: {reason} for --to tad")
+def _require_same_windows(source: Cache, beside: Cache) -> None:
+    """Raises ExchangeError if the windows of two caches have other lengths or distances."""
+    cut = [{key: cache.manifest["clips"].get(key) for key in WINDOW_OPTIONS} for cache in (source, beside)]
+    if changed := differences(*cut):
+        raise ExchangeError(f"{beside.root} has other windows than {source.root}: {'; '.join(changed)}")
 
 
 def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
@@ -156,59 +197,46 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
 
 
 def _sequences(
-    source: Cache, spec: ArraySpec, videos: Mapping[str, AnnotatedVideo], exported: ExportedSequences
+    streams: Sequence[tuple[WindowFeatures, Mapping[str, AnnotatedVideo]]],
+    name_of: Mapping[str, str],
+    partner_of: Mapping[str, str],
+    exported: ExportedSequences,
 ) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Yields (video id, features [N, C]) for each video in `videos`: one vector of the array `spec` for each of N
-    windows, in the order of time.
+    """Yields (video id, features [N, C]) for each video of the first of `streams`: one vector for each of N windows, in
+    the order of time. A second stream adds its vectors behind those of the first.
 
-    If a window of the video has no features, yields (video id, None) and adds the reason to `exported.missing`.
+    A stream is (features of a cache, videos of the cache). `partner_of` maps the name of a video in the export to its
+    id in the second stream. If a window of the video has no features, yields (video id, None) and adds the reason to
+    `exported.missing`.
     """
-    records = {record.shard: record for record in sealed_records(source, spec.stage)}
-    failed = {failure.clip_id for record in records.values() for failure in record.failures}
-    rows = _rows_of(source)
-
-    @lru_cache(maxsize=2)  # videos come in the order of their first rows
-    def opened(shard: int) -> Shard | None:
+    features, videos = streams[0]
+    for video in stopping.checked(sorted(videos, key=features.first_row)):
         try:
-            return open_checked(source, [spec], records[shard])[spec.name]
-        except CacheError as error:
-            exported.damaged.append(str(error))
-            return None
-
-    for video in stopping.checked(sorted(videos, key=lambda video: rows.get(video, [(0, "")])[0])):
-        places = [divmod(row, source.shard_clips) for row, _ in rows.get(video, [])]
-        reason = ""
-        if not places:
-            reason = NO_WINDOW
-        elif any(clip_id in failed for _, clip_id in rows[video]):
-            reason = FAILED
-        elif len(places) != videos[video].num_windows or any(shard not in records for shard, _ in places):
-            reason = UNSEALED
-        elif any(opened(shard) is None for shard in dict.fromkeys(shard for shard, _ in places)):
-            reason = DAMAGED
-        if reason:
-            exported.missing[video] = reason
+            sequence = features.of(video, videos[video].num_windows)
+            for others, other_videos in streams[1:]:
+                partner = partner_of.get(name_of[video])
+                if partner is None:
+                    raise NoFeaturesError(f"not in {others.source.root}")
+                sequence = side_by_side(sequence, others.of(partner, other_videos[partner].num_windows))
+            exported.lengths[video] = len(sequence)
+            yield video, sequence
+        except NoFeaturesError as error:
+            exported.missing[video] = str(error)
             yield video, None
-            continue
-        vectors = np.stack([view.row(row) for shard, row in places if (view := opened(shard)) is not None])
-        vectors = vectors.astype(np.float32)
-        yield video, np.ascontiguousarray(vectors.mean(1) if vectors.ndim == 3 else vectors)
 
 
-def _rows_of(source: Cache) -> dict[str, list[tuple[int, str]]]:
-    """Returns video id -> list of the clips of the video, in the order of time. A clip is (number of its row in the
-    cache, clip id).
+def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns [N, C + D] for `first` [N, C] and `second` [M, D]. N and M may differ by 1, and the longer one then loses
+    its last vector: optical flow has one image less than its video has frames.
     """
-    table = ClipsTable.read_columns(source.storage, ["video_id", "clip_id", "start_seconds"])
-    columns = (table.column(name).to_pylist() for name in ("start_seconds", "video_id", "clip_id"))
-    rows: dict[str, list[tuple[float, int, str]]] = {}
-    for row, (start, video, clip_id) in enumerate(zip(*columns, strict=True)):
-        rows.setdefault(video, []).append((start, row, clip_id))
-    return {video: [(row, clip_id) for _, row, clip_id in sorted(of_video)] for video, of_video in rows.items()}
+    lengths = len(first), len(second)
+    if max(lengths) - min(lengths) > 1 or not min(lengths):
+        raise NoFeaturesError(f"{lengths[0]} windows, and {lengths[1]} in the other cache")
+    return np.concatenate([first[: min(lengths)], second[: min(lengths)]], 1)
 
 
 def _database(
-    source: Cache, videos: Mapping[str, AnnotatedVideo], name_of: Mapping[str, str]
+    source: Cache, videos: Mapping[str, AnnotatedVideo], name_of: Mapping[str, str], lengths: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Returns name of the video in the export -> its entry in annotations.json. `name_of` maps the ids of `videos` to
     these names.
@@ -233,7 +261,7 @@ def _database(
             "hop": int(hop) if hop.denominator == 1 else float(hop),
             "frame_interval": step,
             "offset": window // 2,
-            "N": facts.num_windows,
+            "N": lengths.get(video, facts.num_windows),
             **last,
             "video_id": video,
             "annotations": [annotation.model_dump(mode="json") for annotation in facts.annotations],

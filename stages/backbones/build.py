@@ -16,7 +16,7 @@ from kinegraph.stages.backbones.bn_inception import BNInception
 from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
 from kinegraph.stages.backbones.depthwise import CSN, X3D
 from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry, Tokens
-from kinegraph.stages.backbones.inception_i3d import InceptionI3D
+from kinegraph.stages.backbones.inception_i3d import InceptionI3D, InceptionI3DFlow
 from kinegraph.stages.backbones.inception_v3 import InceptionV3
 from kinegraph.stages.backbones.inflation import inflate
 from kinegraph.stages.backbones.options import BackboneOptions
@@ -54,6 +54,7 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "tsm_r50": lambda: ShiftedResNet(_torchvision("resnet50")),
     "s3d": S3D,
     "inception_i3d": InceptionI3D,
+    "inception_i3d_flow": InceptionI3DFlow,
     "r2plus1d_18": lambda: VideoResNet(_torchvision("r2plus1d_18")),
     "r3d_18": lambda: VideoResNet(_torchvision("r3d_18")),
     "mc3_18": lambda: VideoResNet(_torchvision("mc3_18")),

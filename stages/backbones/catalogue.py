@@ -105,6 +105,17 @@ _INCEPTION_I3D_TAPS = taps_of(  # TensorFlow's padding "SAME": all sizes are rou
 )
 
 
+def _inception_i3d(name: str, num_params: int, gmacs: float) -> BackboneEntry:
+    return BackboneEntry(
+        name=name,
+        taps=_INCEPTION_I3D_TAPS,
+        size=224,
+        mean=(0.5, 0.5, 0.5),  # x / 127.5 - 1 for bytes x
+        std=(0.5, 0.5, 0.5),
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=64, size=224, num_classes=400),
+    )
+
+
 def _resnet18_video(name: str, num_params: int, gmacs: float, time: tuple[Window, ...] = (HALF_UP,)) -> BackboneEntry:
     """Returns the BackboneEntry of a ResNet of 18 layers for video. `time` has (kernel, stride) in time of the first
     block of res3, res4 and res5. `time` is empty if all maps are kept.
@@ -271,14 +282,8 @@ _ENTRIES = (
         std=TORCHVISION_VIDEO_STD,
         counts=Counts(num_params=8_320_048, gmacs=17.979, num_frames=16, size=224, num_classes=400),
     ),
-    BackboneEntry(
-        name="inception_i3d",
-        taps=_INCEPTION_I3D_TAPS,
-        size=224,
-        mean=(0.5, 0.5, 0.5),  # x / 127.5 - 1 for bytes x
-        std=(0.5, 0.5, 0.5),
-        counts=Counts(num_params=12_697_264, gmacs=111.151, num_frames=64, size=224, num_classes=400),
-    ),
+    _inception_i3d("inception_i3d", 12_697_264, 111.151),
+    replace(_inception_i3d("inception_i3d_flow", 12_675_312, 102.339), sees="flow"),
     _resnet18_video("r2plus1d_18", 31_505_325, 40.519),
     _resnet18_video("r3d_18", 33_371_472, 40.697),
     _resnet18_video("mc3_18", 11_695_440, 43.343, time=()),

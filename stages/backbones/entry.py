@@ -39,6 +39,7 @@ class BackboneEntry:
     `min_frames` frames or more. `options` maps each option of the network to its allowed values, first the value of the
     paper. `chosen` maps an option to its value in this entry, if the paper has another value. `inflates` is the name of
     a 2D backbone, or None. The weights of that backbone can be turned into weights of this network (inflation).
+    `sees` says whether the input is pictures (rgb) or optical flow.
     `sees_single_frames` is true if the maps of a frame depend on this frame alone.
     `head_channels` is the number of channels of the output `head`, which the network computes after its last tap. It is
     None if the network has no such output.
@@ -59,6 +60,7 @@ class BackboneEntry:
     min_frames: int = 1
     inflates: str | None = None
     sees_single_frames: bool = False
+    sees: Literal["rgb", "flow"] = "rgb"
     head_channels: int | None = None
     folder: str = ""
     identity: Mapping[str, int | str] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""The Inception I3D of temporal action localisation (Carreira and Zisserman 2017, arXiv 1705.07750), for RGB.
+"""The Inception I3D of temporal action localisation (Carreira and Zisserman 2017, arXiv 1705.07750), for RGB
+and for optical flow.
 
 Layers and parameter names are those of the public files of pytorch-i3d, for example `Mixed_3b.b1b.conv3d.weight`.
 
@@ -118,6 +119,19 @@ class InceptionI3D(Backbone):
         for tap, widths in WIDTHS.items():
             self.add_module(tap.capitalize(), Mixed(in_channels, widths))
             in_channels = widths[0] + widths[2] + widths[4] + widths[5]
+
+
+class InceptionI3DFlow(InceptionI3D):
+    """Inception I3D without its classifier, for optical flow. Channel 0 of its input is the flow along x, channel 1 the
+    flow along y. Further channels are not read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv3d_1a_7x7 = _unit(2, 64, 7, stride=2)
+
+    def step(self, tap: str, x: Tensor) -> Tensor:
+        return super().step(tap, x[:, :2] if tap == "conv3d_1a" else x)
 
 
 def _unit(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> nn.Sequential:

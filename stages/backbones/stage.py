@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, class_token_array, feature_arrays, head_array
 from kinegraph.cache_schemas.cache import FEATURES
-from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.crops import Framing, is_mirrored
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
 from kinegraph.stages.clips.windows import new_frames
+from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.options import need, under
 from kinegraph.stages.recipe import Recipe
@@ -168,6 +169,21 @@ def _check_entry(recipe: Recipe, name: str) -> None:
             shape = backbone.tap(tap).shape(frames, framing.size)
         need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
     backbone.check_outputs(options.taps, options.tokens, head=options.head, section=f"backbones.{name}.")
+    if backbone.sees == "flow":
+        _check_flow(recipe, name)
     with under(f"backbones.{name}.weights"):
         backbone, word = owner(backbone, options.weights)
         check_word(word, backbone.weights, backbone.other_words)
+
+
+def _check_flow(recipe: Recipe, name: str) -> None:
+    """Raises ValueError if the config asks for something that the optical flow of the backbone `name` does not have."""
+    mirrored = [crop for crop in recipe.clips.crops if is_mirrored(crop)]
+    allowed = f"crops that are not mirrored, because {name} reads optical flow, whose signs would change"
+    need(not mirrored, "clips.crops", ", ".join(mirrored), allowed)
+    order = recipe.backbones[name].channel_order
+    need(order != "BGR", f"backbones.{name}.channel_order", order, "RGB, because optical flow has no colours")
+    if isinstance(recipe.dataset, FolderOptions):
+        rate = recipe.dataset.frame_rate
+        allowed = f"images per second, because {name} reads folders of images of optical flow"
+        need(rate is not None, "dataset.frame_rate", rate, allowed)

@@ -73,7 +73,7 @@ class Below:
         """
         for below, path, images in self.folders:
             self.videos.append((below, path))
-            self.left_out[images.ending.lower()] -= images.count
+            self.left_out[images.ending.lower()] -= images.num_files
         self.left_out = +self.left_out
         self.videos.sort()
 

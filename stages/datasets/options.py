@@ -24,7 +24,8 @@ class FolderOptions(StageOptions):
     labels (`train/push/1.mp4`). Folders may be links.
 
     With `frame_rate`, a folder of numbered images, such as `00001.jpg` or `img_00001.jpg`, is a video too, also where a
-    csv names the folder. Numbers begin at 0 or 1. The image at place i, from 0, is shown at i / frame_rate seconds.
+    csv names the folder. Numbers begin at 0 or 1. The image at place i, from 0, is shown at i / frame_rate seconds. A
+    folder with two series, such as `flow_x_00001.jpg` and `flow_y_00001.jpg`, is optical flow.
     """
 
     kind: Literal["folder"]

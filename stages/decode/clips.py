@@ -108,6 +108,8 @@ def decode_clips(
     clock = clock or Clock(DECODE)
     try:
         rate = rows[0].frame_rate
+        if rate is None:
+            wanted.require_kind(path, is_flow=False)
         if rate is None and wanted.torchcodec_device is not None and rules == LATEST_RULES:
             deadline = time.monotonic() + timeout_seconds
             try:
@@ -121,6 +123,8 @@ def decode_clips(
             if skipping is not None:
                 return skipping
         with open_video(path, rules) if rate is None else open_images(path, rate) as video:
+            if isinstance(video, OpenImages):
+                wanted.require_kind(path, is_flow=video.images.is_flow)
             return _Pass(video, rows, wanted, clock).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
         return [error for _ in rows]

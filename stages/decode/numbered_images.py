@@ -2,6 +2,8 @@
 
 An image is opened only if its pixels are needed. Images are turned as their EXIF data says. An alpha channel is
 dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
+
+A folder with two series of images, along x and y, is optical flow. Its frames have x and y as their first two channels.
 """
 
 import os
@@ -11,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,9 @@ class NumberedImages:
     A number has `width` or more digits, with zeros in front. Numbers begin at `first`, and there are `count` images.
     `problem` is "" where the images can be read as a video. Otherwise it says why they cannot, for example that a
     number is missing.
+
+    A folder of optical flow has two images at each place, as flow_x_00001.jpg and flow_y_00001.jpg. `prefix` is then
+    that of the images along x, and `prefix_y` that of the images along y. `prefix_y` is None in a folder of pictures.
     """
 
     prefix: str
@@ -53,12 +58,28 @@ class NumberedImages:
     first: int
     count: int
     problem: str = ""
+    prefix_y: str | None = None
+
+    @property
+    def is_flow(self) -> bool:
+        """Returns whether the images are optical flow, in place of pictures."""
+        return self.prefix_y is not None
+
+    @property
+    def num_files(self) -> int:
+        """Returns the number of image files, which is twice the number of places in a folder of optical flow."""
+        return 2 * self.count if self.is_flow else self.count
+
+    def names(self, index: int) -> tuple[str, ...]:
+        """Returns the file names of the images at one place: one picture, or the two images of optical flow. `index`
+        counts the places from 0, whatever the first number in the file names is.
+        """
+        prefixes = (self.prefix,) if self.prefix_y is None else (self.prefix, self.prefix_y)
+        return tuple(f"{prefix}{self.first + index:0{self.width}d}{self.ending}" for prefix in prefixes)
 
     def name(self, index: int) -> str:
-        """Returns the file name of one image of the series. `index` counts the images from 0, whatever the first number
-        in the file names is.
-        """
-        return f"{self.prefix}{self.first + index:0{self.width}d}{self.ending}"
+        """Returns the file name of the image at one place, or of the first of two. `index` counts the places from 0."""
+        return self.names(index)[0]
 
 
 def numbered_name(name: str) -> Name | None:
@@ -77,9 +98,29 @@ def numbered_images(names: Iterable[str]) -> NumberedImages | None:
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
         return None
+    prefixes = sorted({name[0] for _, name in parsed})
+    if len(prefixes) != 2 or not _are_axes(*prefixes):
+        return _series(parsed)
+    along_x, along_y = (_series([each for each in parsed if each[1][0] == prefix]) for prefix in prefixes)
+    problem = along_x.problem or along_y.problem
+    if not problem and replace(along_y, prefix=along_x.prefix) != along_x:
+        problem = f"it has {counted(along_x.count, 'image')} of flow along x from {along_x.name(0)} on, and "
+        problem += f"{along_y.count:,} along y from {along_y.name(0)} on; as many are expected"
+    return replace(along_x, prefix_y=along_y.prefix, problem=problem)
+
+
+def _are_axes(first: str, second: str) -> bool:
+    """Returns whether two prefixes differ only by x and y, or by u and v, as a word (`flow_x_`, `flow_y_`)."""
+    return any(
+        second != first and second == re.sub(rf"(?<![a-zA-Z]){x}(?![a-zA-Z])", y, first)
+        for x, y in ("xy", "XY", "uv", "UV")
+    )
+
+
+def _series(parsed: list[tuple[int, Name]]) -> NumberedImages:
     first, (prefix, digits, ending) = parsed[0]
     images = NumberedImages(prefix=prefix, width=len(digits), ending=ending, first=first, count=len(parsed))
-    return NumberedImages(**vars(images) | {"problem": _problem(images, parsed)})
+    return replace(images, problem=_problem(images, parsed))
 
 
 def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
@@ -214,11 +255,30 @@ class OpenImages:
         return pixels
 
     def _pixels(self, place: int) -> np.ndarray:
+        if self.images.is_flow:
+            return self._flow(place)
         name = self.images.name(place)
         with _opened(self.folder, name) as image:
             if image.mode not in MODES:
                 raise DecodeError("unreadable", f"{name}: of kind {image.mode}; expected 8-bit grey, palette or RGB")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+    def _flow(self, place: int) -> np.ndarray:
+        """Returns the optical flow at one place, uint8 [H, W, 3] with H rows and W columns. Channel 0 is along x,
+        channel 1 along y, and channel 2 is 0.
+        """
+        planes = []
+        for name in self.images.names(place):
+            with _opened(self.folder, name) as image:
+                if image.mode != "L":
+                    raise DecodeError("unreadable", f"{name}: of kind {image.mode}; flow is expected as 8-bit grey")
+                planes.append(np.asarray(image))
+        if planes[0].shape != planes[1].shape:
+            sizes = " and ".join(f"{plane.shape[1]}x{plane.shape[0]}" for plane in planes)
+            raise DecodeError(
+                "unreadable", f"{' and '.join(self.images.names(place))} have {sizes} px; one is expected"
+            )
+        return np.stack([*planes, np.zeros_like(planes[0])], 2)
 
 
 @contextmanager

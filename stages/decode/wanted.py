@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kinegraph.cache_schemas.crops import Framing
+from kinegraph.stages.decode.errors import DecodeError
 
 LATEST_RULES = 2  # by which frames are found: the version of `clips`, part of every fingerprint below it
 Size = tuple[int, int]
@@ -15,10 +16,11 @@ Size = tuple[int, int]
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
     """Describes the pixels that a backbone needs of a clip. One of every `every` frames is cut to the crop of the row
-    and resized to `size` x `size` px.
+    and resized to `size` x `size` px. If `of_flow` is true, the frames must be optical flow, and otherwise pictures.
     """
 
     every: int
+    of_flow: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,15 @@ class Wanted:
         GPU, `torchcodec_device` of the copy is this device. Otherwise nothing changes.
         """
         return replace(self, torchcodec_device=device) if self.torchcodec_device == "cuda" else self
+
+    def require_kind(self, path: str, *, is_flow: bool) -> None:
+        """Raises DecodeError if a network needs pictures of a video at `path` that is optical flow, or flow of one that
+        is pictures. `is_flow` says which of them it is.
+        """
+        if any(square.of_flow != is_flow for square in self.squares) or (is_flow and self.whole is not None):
+            kinds = "pictures", "optical flow (folders of images along x and y)"
+            words = f"{path} has {kinds[is_flow]}, and a network needs {kinds[not is_flow]}"
+            raise DecodeError("unreadable", words)
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """Returns a Wanted with the frames that `self` and `other` together need of a clip.

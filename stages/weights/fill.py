@@ -81,6 +81,8 @@ def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]
     """
     if any(x.shape[1:2] == (2,) and shapes.get(name, x.shape)[1:2] == (3,) for name, x in state.items()):
         return ["its first convolution sees the 2 channels of optical flow, and this network sees RGB"]
+    if any(x.shape[1:2] == (3,) and shapes.get(name, x.shape)[1:2] == (2,) for name, x in state.items()):
+        return ["its first convolution sees RGB, and this network sees the 2 channels of optical flow"]
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []
     theirs = state["conv1.weight"].shape

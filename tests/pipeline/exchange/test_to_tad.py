@@ -14,8 +14,10 @@ from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exchange import to_tad
 from kinegraph.pipeline.exchange.to_npy import export_npy
-from kinegraph.pipeline.exchange.to_tad import export_tad, names_of
+from kinegraph.pipeline.exchange.to_tad import export_tad, names_of, side_by_side
+from kinegraph.pipeline.exchange.window_features import NoFeaturesError
 from tests.conftest import SHARED
 
 POOLED = "features/tiny/res4_pooled"
@@ -141,7 +143,7 @@ def test_a_second_call_writes_the_same_and_removes_what_failed(windows_cache: Ca
 
 
 def test_what_cannot_be_exported(windows_cache: Cache, load: Callable[..., Config], tmp_path: Path) -> None:
-    with pytest.raises(ExchangeError, match=r"--array clips/frame_times: expected one array of vectors.*res4_pooled"):
+    with pytest.raises(ExchangeError, match=r"--array clips/frame_times: expected an array of vectors.*res4_pooled"):
         export_tad(windows_cache, str(tmp_path / "out"), ["clips/frame_times"])
     with pytest.raises(ExchangeError, match=r"rows are from uniform; `clips.sampling: windows` is needed for --to tad"):
         export_tad(index(load()).cache, str(tmp_path / "out"), [POOLED])
@@ -173,3 +175,48 @@ def test_a_prefix_that_all_names_have_is_not_doubled() -> None:
 def test_equal_names_are_refused() -> None:
     with pytest.raises(ExchangeError, match=r"a/x\.mp4 and a_x\.mp4 would both be named a_x\.mp4"):
         names_of(["a/x.mp4", "a_x.mp4", "b/a_x.mp4", "a_x.avi", "a/x.avi"])
+
+
+def test_two_arrays_and_two_caches_stand_side_by_side(windows_cache: Cache, tmp_path: Path) -> None:
+    """As [rgb; flow]. Flow has one image less, so its cache may have one window less."""
+    both = tmp_path / "both"
+    export_tad(windows_cache, str(both), [POOLED, POOLED])
+    single = tmp_path / "single"
+    export_tad(windows_cache, str(single))
+    fused = tmp_path / "fused"
+    found = export_tad(windows_cache, str(fused), beside=windows_cache)
+    assert (found.num_files, found.unmatched) == (2, [])
+    for name in ("long", "mid"):
+        features = np.load(single / f"features/{name}.npy")
+        for folder in (both, fused):
+            np.testing.assert_array_equal(np.load(folder / f"features/{name}.npy"), np.hstack([features, features]))
+    manifest = json.loads((fused / "manifest.json").read_text())
+    assert [*manifest["beside"]["arrays"]] == [*manifest["arrays"]] == [POOLED]
+
+
+def test_a_stream_that_is_one_window_longer_loses_the_last_window() -> None:
+    first, second = np.zeros((5, 2), np.float32), np.ones((4, 3), np.float32)
+    assert side_by_side(first, second).tolist() == [[0, 0, 1, 1, 1]] * 4
+    assert side_by_side(second, first).shape == (4, 5)
+    with pytest.raises(NoFeaturesError, match="5 windows, and 3 in the other cache"):
+        side_by_side(first, second[:3])
+
+
+def test_what_only_one_cache_has_is_said(
+    windows_cache: Cache, load: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = to_tad.read_annotations
+
+    def renamed(cache: Cache) -> dict[str, Any]:
+        videos = read(cache)
+        return {name.replace("mid", "other"): facts for name, facts in videos.items()} if cache is second else videos
+
+    second = Cache(windows_cache.root)
+    monkeypatch.setattr(to_tad, "read_annotations", renamed)
+    found = export_tad(windows_cache, str(tmp_path / "out"), beside=second)
+    assert found.missing["mid.mp4"] == f"not in {second.root}"
+    assert (found.num_files, found.unmatched) == (1, ["other"])
+    changed = Cache(windows_cache.root)
+    monkeypatch.setitem(changed.manifest["clips"], "hop_frames", 4)
+    with pytest.raises(ExchangeError, match=r"has other windows than .*: hop_frames: 2 -> 4"):
+        export_tad(windows_cache, str(tmp_path / "other"), beside=changed)

@@ -29,6 +29,7 @@ PUBLISHED = [
     ("tsm_r50", {"num_classes": 174}, 23.865, 32.70),  # the same network without shifts: TSN, mmaction's counter
     # pytorch-i3d's network, counted without its classifier. The paper has 12 M, the SlowFast paper 108 G (2.8 % less).
     ("inception_i3d", {}, 12.697, 111.15),
+    ("inception_i3d_flow", {}, 12.675, None),
     ("bn_inception", {}, 11.295, 2.03),  # pretrained-models.pytorch; 16.2 G for 8 frames in the TRG paper
     # SlowFast's zoo; its 0.60 G of X3D-XS is rounded down.
     ("x3d_xs", {}, 3.79, 0.605),

@@ -1,6 +1,8 @@
 """Inception I3D against a plain computation of what its paper and TensorFlow's padding say."""
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.inception_i3d import SameMaxPool3d, same_padding
+from kinegraph.stages.kinds import KINDS
+from kinegraph.stages.recipe import Recipe
 
+FLOW = {"model": "inception_i3d_flow", "weights": "random:0", "taps": ["mixed_5c"]}
 TAPS = [tap.name for tap in entry("inception_i3d").taps]
 # Layers in running order: kernel and stride (T, H, W) of a pool, the kernel of a convolution, or None for a block.
 LAYERS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]] | None] = {
@@ -127,3 +132,39 @@ def test_pixels_run_from_minus_one_to_one() -> None:
     known = entry("inception_i3d")
     assert [(x / 255 - known.mean[0]) / known.std[0] for x in (0, 255)] == [-1, 1]
     assert len({*known.mean, *known.std}) == 1
+
+
+@torch.inference_mode()
+def test_flow_is_the_same_network_on_two_channels(network: Backbone) -> None:
+    """With the kernel of RGB's first two channels, it sees what RGB sees without blue."""
+    flow = build_backbone("inception_i3d_flow", "random:0", TAPS)
+    first = "Conv3d_1a_7x7.conv3d.weight"
+    state = dict(network.state_dict())
+    flow.load_state_dict(state | {first: state[first][:, :2]})
+    clip = torch.randn(1, 3, 9, 37, 34, generator=torch.Generator().manual_seed(2))
+    expected = network(clip * torch.tensor([1.0, 1, 0]).view(1, 3, 1, 1, 1))
+    maps = flow(clip)
+    for tap in ("conv3d_1a", "mixed_5c"):
+        torch.testing.assert_close(maps[tap], expected[tap])
+    flow.cut_below("mixed_4f")
+    assert [*flow(maps["mixed_4f"])] == ["mixed_5b", "mixed_5c"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {"clips": {"num_frames": 16, "crops": ["center", "left_flip"]}},
+            "clips.crops: given 'left_flip', allowed: crops",
+        ),
+        ({"dataset": {"kind": "folder", "root": "."}}, "dataset.frame_rate: given None, allowed: images per second"),
+        (
+            {"backbones": {"flow": FLOW | {"channel_order": "BGR"}}},
+            "backbones.flow.channel_order: given 'BGR', allowed: RGB",
+        ),
+    ],
+)
+def test_a_config_that_flow_does_not_allow_is_refused(more: dict[str, Any], told: str) -> None:
+    recipe = Recipe.model_validate({"clips": {"num_frames": 16}, "backbones": {"flow": FLOW}} | more)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        KINDS["features"].check(recipe)

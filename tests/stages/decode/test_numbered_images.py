@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,69 @@ def test_time_that_is_up(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "v")
     with open_images(str(folder), RATE) as video, pytest.raises(DecodeError, match="timeout: 0 of 12 images"):
         next(video.frames(deadline=0.0))
+
+
+def write_flow(folder: Path, pattern: str = "flow_%s_%05d.jpg", axes: str = "xy", count: int = 6) -> Path:
+    """Along x 100 + 10 i everywhere, along y 50, at place i from 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        for axis, value in zip(axes, (100 + 10 * number, 50), strict=True):
+            Image.new("L", (48, 32), value).save(folder / (pattern % (axis, number + 1)), quality=100)
+    return folder
+
+
+def flow(folder: Path, *, of_flow: bool = True) -> DecodedClip | DecodeError:
+    wanted = Wanted(num_frames=3, squares=frozenset([Square(size=16, every=1, of_flow=of_flow)]))
+    rows = [clip_row(folder, [0.0, 0.25, 5 / RATE], frame_rate=RATE)]
+    return decode_clips(str(folder), rows, wanted, 60.0)[0]
+
+
+@pytest.mark.parametrize(("pattern", "axes"), [("flow_%s_%05d.jpg", "xy"), ("%s_%d.png", "xy"), ("%s%05d.png", "uv")])
+def test_two_series_along_x_and_y_are_optical_flow(pattern: str, axes: str, tmp_path: Path) -> None:
+    folder = write_flow(tmp_path / "v", pattern, axes)
+    assert probe_images(str(folder), RATE).duration == 0.5
+    clip = flow(folder)
+    assert isinstance(clip, DecodedClip)
+    (pixels,) = clip.squares.values()
+    assert pixels[:, 8, 8].tolist() == [[100, 50, 0], [130, 50, 0], [150, 50, 0]]
+    refused = flow(folder, of_flow=False)
+    assert isinstance(refused, DecodeError)
+    assert "has optical flow" in refused.detail
+    assert "needs pictures" in refused.detail
+
+
+def test_pictures_are_no_optical_flow(tmp_path: Path) -> None:
+    refused = flow(write_images(tmp_path / "v"))
+    assert isinstance(refused, DecodeError)
+    assert "has pictures, and a network needs optical flow" in refused.detail
+    video = decode_clips(
+        "v.mp4",
+        [clip_row(tmp_path / "v.mp4", [0.0])],
+        Wanted(num_frames=1, squares=frozenset([Square(size=16, every=1, of_flow=True)])),
+        60.0,
+    )[0]
+    assert isinstance(video, DecodeError)
+    assert "needs optical flow" in video.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda folder: (folder / "flow_y_00006.jpg").unlink(),
+            "6 images of flow along x from flow_x_00001.jpg on, and 5",
+        ),
+        (lambda folder: (folder / "flow_x_00003.jpg").unlink(), "the image flow_x_00003.jpg is missing"),
+        (lambda folder: write_images(folder, "img_%05d.jpg"), "are numbered in 3 ways"),
+        (
+            lambda folder: Image.new("RGB", (48, 32)).save(folder / "flow_y_00001.jpg"),
+            "flow_y_00001.jpg: of kind RGB; flow",
+        ),
+        (lambda folder: Image.new("L", (48, 30)).save(folder / "flow_y_00001.jpg"), "have 48x32 and 48x30 px"),
+    ],
+)
+def test_a_folder_of_flow_with_a_fault(change: Callable[[Path], Any], told: str, tmp_path: Path) -> None:
+    change(write_flow(tmp_path / "v"))
+    refused = flow(tmp_path / "v")
+    assert isinstance(refused, DecodeError)
+    assert told in refused.detail
