@@ -39,8 +39,7 @@ def by_kind(compression: Compression) -> dict[str, str]:
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
     """Returns the entries that describe the compression `codec` in the list `codecs` of a zarr.json. The result is an
-    empty list if `codec` is `none`, else a list with one dict. The entry `bytes`, which every zarr.json needs before
-    it, is not included.
+    empty list if `codec` is `none`, else a list with one dict. The caller puts the entry `bytes` before it.
 
     `dtype` is the type of the array's numbers.
     """

@@ -39,8 +39,8 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 came. Both signals are treated like Ctrl-C. A scheduler of a cluster, such as SLURM, sends
-    SIGUSR1 when the time of a job is up.
+    """The exception that stops a command after SIGTERM or SIGUSR1. Both signals are treated like Ctrl-C. A scheduler of
+    a cluster, such as SLURM, sends SIGUSR1 when the time of a job is up.
     """
 
 

@@ -52,8 +52,9 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
 
 
 def _family(family: ModelFamily) -> dict[str, Any]:
-    """Returns the row of a family of networks of the package transformers. The input and the taps are those of the
-    usual network of the family. Another network of the family has the values of its `config.json`.
+    """Describes a family of networks of the package transformers, as one row of the list that `kinegraph models`
+    prints. The input and the taps are those of the usual network of the family. Another network of the family has the
+    values of its `config.json`.
     """
     taps = family_taps(family)
     return {

@@ -91,10 +91,10 @@ class DecodedClips(CachedClips):
     """The clips of a split for fine-tuning. A batch has pixels, decoded from the videos, and arrays from the cache.
     Several threads may call `batch`.
 
-    `names` are the cached arrays that a batch contains. `arrays` has these and others: a clip is left out if it failed
-    in a stage of any of them. `squares` maps the name of each backbone in the config to a Square, which says how frames
-    are cut and resized. The resized frames are the array `pixels/<name of the backbone>` of a batch. `wanted` says
-    which frames of a clip are decoded. `decoding` has the threads that decode.
+    `names` are the cached arrays that a batch contains. `arrays` contains all arrays that the clips must have: a clip
+    is left out if it failed in a stage of one of them. `squares` maps the name of each backbone in the config to a
+    Square, which says how frames are cut and resized. The resized frames are the array `pixels/<name of the backbone>`
+    of a batch. `wanted` says which frames of a clip are decoded. `decoding` has the threads that decode.
 
     With `views`, the network sees each clip in a random view: another part of the frame, mirrored, or in other colours.
     The view depends on `seed` and is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from

@@ -58,15 +58,17 @@ class RunResults(BaseModel):
     """The results of one run. `name` and `seed` identify it in its table. `recipe` is the section `train` of the config
     for this run.
 
-    `scores` maps split -> metric -> value, a fraction from 0 to 1. `counts` maps each split to its numbers of videos
-    and clips. `num_train_clips` counts the clips of the training split, and `num_failed_videos` its videos of which
-    every clip failed. `random_weights` are the keys of the stages with random weights that the run reads, or None for a
-    run of an earlier version. `trained_on` has digests of the clips, labels and classes of the run's splits, and is
-    empty for a run of an earlier version. `metric` is the validation metric by which the best epoch was chosen, or None
-    without a validation split. `seconds` is the training time, summed over all parts of a run that was interrupted.
-
-    `history` has a record per epoch, of which the best is `best_epoch`. `cache` and `cache_fingerprint` say on which
-    features the run was trained. `environment` has the versions of packages, the device and the number of threads.
+    scores: maps split -> metric -> value, a fraction from 0 to 1.
+    counts: maps each split to its numbers of videos and clips.
+    num_train_clips: the number of clips of the training split.
+    num_failed_videos: the number of training videos of which every clip failed.
+    metric: the validation metric by which the best epoch was chosen, or None without a validation split.
+    history: a record for each epoch, of which the best is `best_epoch`.
+    seconds: the training time, summed over all parts of a run that was interrupted.
+    cache, cache_fingerprint: say on which features the run was trained.
+    trained_on: digests of the clips, labels and classes of the run's splits. Empty for a run of an earlier version.
+    random_weights: the keys of the stages with random weights that the run reads. None for a run of an earlier version.
+    environment: the versions of packages, the device and the number of threads.
 
     `candidate` is the name of the candidate that validation chose, or None for a head without candidates. A candidate
     is a set of weights with its own learning rate and weight decay. `of_candidates` maps the name of each candidate to

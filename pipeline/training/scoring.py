@@ -170,8 +170,9 @@ def evaluate_run(
 
 
 def _tell_of_sides(record: RunRecord, features: Features) -> None:
-    """Logs which backbones saw squares of another side in this cache than in the training of the run. `features` maps
-    the keys of the stages of this cache to their options.
+    """Logs each backbone whose input was a square of another size in the training of the run than in this cache, for
+    example 224 px and 256 px. `record` is the record of the run. `features` maps the keys of the stages of this cache
+    to their options.
     """
     for key, options in features.items():
         before = (record.features or {}).get(key, options)

@@ -164,8 +164,8 @@ class OpenVideo:
         """Returns whether the reader can go on from the latest frame, with the same result as if it read the video
         again from the start.
 
-        The result is False before the first frame and after an error or a message of the decoder. At the end of the
-        video it is False unless `again` has frames.
+        The result is False before the first frame and after an error or a message of the decoder. It is False also at
+        the end of the video, unless the last frames were kept in `again`.
         """
         return self.latest is not None and (not self.is_at_end or bool(self.again)) and self.is_clean
 

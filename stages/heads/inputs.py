@@ -220,8 +220,8 @@ class ProposalReader:
         return None if self.box_frames is None else batch[self.box_frames][0].tolist()
 
     def _at(self, batch: Mapping[str, Tensor]) -> slice | Tensor:
-        """Returns an index along the frames with boxes. It chooses the frames that belong to the time steps of the
-        features.
+        """Returns an index that chooses, among the frames that have boxes, those that belong to the time steps of the
+        features. It is a slice or a tensor of numbers, for the time axis of cached boxes.
         """
         return slice(None, None, self.step) if self.box_frames is None else batch[self.box_frames][0]
 

@@ -65,7 +65,9 @@ class TarFiles:
         return str(self._members[video])
 
     def source(self, video: str) -> Source:
-        """Returns the Source of a video's features: the size and digest of the member, and the time of the tar file."""
+        """Returns the Source, the identity of the features of `video`. It has the size and the digest of the video's
+        file inside the tar file, and the time of the last change of the tar file.
+        """
         member = self._members[video]
         digest = xxhash.xxh3_128_hexdigest(member.content())
         return Source(size=member.size, mtime_ns=member.path.stat().st_mtime_ns, digest=digest)

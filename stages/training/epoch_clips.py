@@ -14,9 +14,11 @@ Options = TypeVar("Options", bound=TrainOptions)
 
 
 def with_views_per_epoch(options: Options, clips: Clips) -> Options:
-    """Returns `options` with the value of `views_per_epoch` that has an effect on `clips`: `one` or None.
+    """Returns `options` with `views_per_epoch` as the training uses it: `one` if an epoch sees one clip of each video,
+    None if it sees all clips.
 
-    The value is `one` if a video has several clips, unless `options` say `all`. Runs of earlier versions have None.
+    The value is `one` if a video in `clips` has several clips, unless `options` say `all`. Runs of earlier versions
+    have None.
     """
     several = len({*clips.video_ids}) < len(clips)
     value = ONE if several and options.views_per_epoch != "all" else None
