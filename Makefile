@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
+.PHONY: demo test test-browser test-notebook test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -20,6 +20,10 @@ test-faults: .venv/installed
 # names. Skips, with the reason, without one. KINEGRAPH_SCREENSHOTS=FOLDER keeps pictures of the pages.
 test-browser: .venv/installed
 	$(BIN)/pytest -m browser tests/browser
+
+# Runs the notebook of examples/ from the first cell to the last, in a kernel of its own.
+test-notebook: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m notebook tests/test_notebook.py
 
 # Installs a wheel and this checkout into clean environments and runs them beside modules of a user.
 test-install: .venv/installed

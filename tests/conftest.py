@@ -26,7 +26,7 @@ VideoWriter = Callable[..., Path]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VIDEOS = SHARED / "videos"
 # Markers of tests that run only with `-m`, as `make test-<marker>` does; `make gpu` does for gpu.
-OWN_TARGETS = ("browser", "faults", "gpu", "install", "parity", "slurm")
+OWN_TARGETS = ("browser", "faults", "gpu", "install", "notebook", "parity", "slurm")
 # What CI may skip, besides tests of the folder SHARED: it cannot install these.
 ALLOWED_SKIPS = (
     "no GPU",
