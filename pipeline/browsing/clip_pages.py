@@ -59,7 +59,7 @@ def clip(site: Site, request: Request) -> Response:
     site.neighbours.start(clips)
     query = request.query_params
     wanted, run = filter_of(query), site.run(query)
-    scored = scored_of(run)
+    scored = scored_of(run, clips)
     kept = query_of(wanted, run=query.get("run", ""), page=query.get("page", ""))
     matching = clips.matching(wanted, scored)
     place = int(np.searchsorted(matching, number))

@@ -50,7 +50,7 @@ def grid(site: Site, request: Request) -> Response:
     """Returns the page of clips that the address asks for."""
     clips, query = site.catalogue.now(), request.query_params
     wanted, run = filter_of(query), site.run(query)
-    scored = scored_of(run)
+    scored = scored_of(run, clips)
     rows = clips.matching(wanted, scored)
     sheet = Sheet.of(rows, whole_number(query, "page", 1, least=1), CLIPS_PER_PAGE)
     kept = query_of(wanted, run=query.get("run", ""))

@@ -20,19 +20,23 @@ class ShownRun:
     def name(self) -> str:
         return f"{self.results.name}, seed {self.results.seed}"
 
-    def problem(self, clips: ShownClips) -> str:
-        """Returns why the predictions of the run cannot be shown beside `clips`, or "" if they can."""
-        if not len(self.scored):
-            return f"no predictions: run `kinegraph evaluate {self.folder}`"
-        if self.scored.scores.shape[1] != len(clips.classes):
-            return f"{self.scored.scores.shape[1]:,} classes, the cache has {len(clips.classes):,}"
-        known = (self.scored.predicted(clips.video_ids) >= 0).any()
-        return "" if known else "none of the predicted videos is in this cache"
-
     @cached_property
     def scored(self) -> ScoredVideos:
         """Returns the predictions of all splits of the run. They are read once."""
         return read_scored(self.folder)
+
+    def usable(self, clips: ShownClips) -> ScoredVideos:
+        """Returns the predictions, or none if they are of other classes than `clips` has."""
+        return self.scored if [*self.scored.class_names] == clips.classes else NO_SCORES
+
+    def problem(self, clips: ShownClips) -> str:
+        """Returns why the predictions of the run cannot be shown beside `clips`, or "" if they can."""
+        if not len(self.scored):
+            return f"no predictions of these weights: run `kinegraph evaluate {self.folder}`"
+        if not len(self.usable(clips)):
+            return "other classes than those of this cache"
+        known = (self.scored.predicted(clips.video_ids) >= 0).any()
+        return "" if known else "none of the predicted videos is in this cache"
 
 
 def shown_runs(folder: Path | None) -> list[ShownRun]:
@@ -43,5 +47,5 @@ def shown_runs(folder: Path | None) -> list[ShownRun]:
     return [] if folder is None else [ShownRun(*found) for found in find_results(folder)]
 
 
-def scored_of(run: ShownRun | None) -> ScoredVideos:
-    return NO_SCORES if run is None else run.scored
+def scored_of(run: ShownRun | None, clips: ShownClips) -> ScoredVideos:
+    return NO_SCORES if run is None else run.usable(clips)

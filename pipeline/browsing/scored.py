@@ -1,37 +1,42 @@
 """Reads the scores of the videos of a run, which `evaluate` has kept, for `kinegraph browse`. Torch-free."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from kinegraph.cache_schemas.errors import CacheError
-from kinegraph.cache_schemas.words import sentence
+from kinegraph.pipeline.training.kept_predictions import read_predictions
+from kinegraph.pipeline.training.results import ResultsError
 
-PREDICTIONS = "predictions-*.parquet"
+START = "predictions-"  # of the names of files
 NO_ROW = -1
+NO_PREDICTIONS = np.empty(0, np.int64)
+log = logging.getLogger("kinegraph")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredVideos:
     """Scores of V videos over K classes. `video_ids` has V texts, and `scores` is float32 [V, K]. `best` [V] are the
-    classes with the best scores, or -1 for a video without scores.
+    classes with the best scores, or -1 for a video without scores. `class_names` has K names, or none if unknown.
     """
 
     video_ids: Any  # pa.Array of strings
     scores: np.ndarray
     best: np.ndarray
-    _predicted: dict[int, np.ndarray] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    _asked: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # the last question and its answer
 
     def __len__(self) -> int:
         return len(self.video_ids)
 
     @classmethod
-    def of(cls, video_ids: Any, scores: np.ndarray) -> "ScoredVideos":
+    def of(cls, video_ids: Any, scores: np.ndarray, class_names: Sequence[str] = ()) -> "ScoredVideos":
         """Returns the ScoredVideos of the texts `video_ids` and `scores` [V, K]. A video whose scores are not finite
         has none.
         """
@@ -39,17 +44,17 @@ class ScoredVideos:
         if scores.size:
             told = np.isfinite(scores).all(1)
             best[told] = scores[told].argmax(1)
-        return cls(video_ids=video_ids, scores=scores, best=best)
+        return cls(video_ids=video_ids, scores=scores, best=best, class_names=class_names)
 
     def predicted(self, video_ids: Any) -> np.ndarray:
         """Returns the predicted class of each of `video_ids`, int64, or -1 for a video without scores. The answer is
         kept for the next call with the same object.
         """
-        key = id(video_ids)
-        if key not in self._predicted:
-            self._predicted.clear()
-            self._predicted[key] = self._looked_up(video_ids)
-        return self._predicted[key]
+        last = self._asked[-1] if self._asked else (None, NO_PREDICTIONS)
+        if last[0] is not video_ids:
+            last = video_ids, self._looked_up(video_ids)
+            self._asked[:] = [last]
+        return last[1]
 
     def _looked_up(self, video_ids: Any) -> np.ndarray:
         if not len(self):
@@ -70,29 +75,22 @@ def as_numpy(column: Any, dtype: type = np.int64) -> np.ndarray:
     return np.array(column.to_pylist(), dtype)
 
 
-NO_SCORES = ScoredVideos(
-    video_ids=pa.nulls(0, pa.string()), scores=np.empty((0, 0), np.float32), best=np.empty(0, np.int64)
-)
+NO_SCORES = ScoredVideos(video_ids=pa.nulls(0, pa.string()), scores=np.empty((0, 0), np.float32), best=NO_PREDICTIONS)
 
 
 def read_scored(run: Path) -> ScoredVideos:
-    """Returns the scores of all splits that `evaluate` has kept in the folder of a run, or NO_SCORES.
-
-    Raises CacheError for a file that cannot be read.
+    """Returns the probabilities of the videos of all splits that `evaluate` has kept in the folder of a run, or
+    NO_SCORES. A file that is damaged, or is of other weights or clips than the run has now, is left out with a warning.
     """
-    tables = [_read(path) for path in sorted(run.glob(PREDICTIONS))]
-    if not tables:
+    splits = [unquote(path.stem.removeprefix(START)) for path in sorted(run.glob(f"{START}*.parquet"))]
+    kept = []
+    for split in splits:
+        try:
+            kept.append(read_predictions(run, split))
+        except ResultsError as error:
+            log.warning("%s", error)
+    if not kept:
         return NO_SCORES
-    table = pa.concat_tables(tables).combine_chunks()
-    scores = table.column("scores").combine_chunks()
-    scores = scores.chunk(0) if isinstance(scores, pa.ChunkedArray) else scores
-    flat = scores.flatten().cast(pa.float32())
-    values = np.frombuffer(flat.buffers()[1], np.float32, len(flat), 4 * flat.offset)
-    return ScoredVideos.of(table.column("video_id").combine_chunks(), values.reshape(len(table), -1))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return pq.read_table(path, columns=["video_id", "scores"], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise CacheError(f"{path} cannot be read: {sentence(error)} Run `kinegraph evaluate {path.parent}`.") from error
+    videos = [video for each in kept for video in each.video_ids]
+    scores = np.concatenate([each.probabilities for each in kept]).astype(np.float32)
+    return ScoredVideos.of(pa.array(videos, pa.string()), scores, kept[0].about.class_names)
