@@ -188,8 +188,10 @@ def _stems(sample: Sample) -> tuple[str, ...]:
 
 
 def _files_by_name(release: Release, found: Below) -> tuple[Files, Files]:
-    """Divides the files in `found` into two groups and returns both: (files of the owners' replacements, all other
-    files). Each group maps a file name without ending to the files with this name, as (path below the root, full path).
+    """Divides the files in `found` into two groups and returns both: (replacements, all other files). Replacements are
+    files that the owners of the data set publish in place of damaged videos, in a folder of their own.
+
+    Each group maps a file name without ending to the files with this name, as (path below the root, full path).
     """
     folders = {path for _, path, _ in found.folders}
     files: Files = defaultdict(list)

@@ -1,8 +1,8 @@
 """Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
 
 Terms in this module: A row is one clip under one crop. A slot is the place of one frame in a row. The rules decide
-which frame of a file is shown at which time, and `wanted.LATEST_RULES` is their version. A skip over a part of the
-video is proved if it surely changes no frame and no time.
+which frame of a file is shown at which time, and `wanted.LATEST_RULES` is their version. A skip passes over a part of
+the video without decoding it. It is proved if it surely changes no frame and no time.
 """
 
 import time

@@ -258,11 +258,11 @@ class Timeline:
 
     def _continued(self, stamp: float, now: float) -> float:
         """Returns the time in seconds at which a frame is shown, counted from the first frame. `stamp` is the frame's
-        time stamp in seconds. `now` is the same stamp, counted from the first frame.
+        time stamp in seconds. `now` is the same time, but counted from the first frame.
 
-        The result is `now` if the stamp continues in order. It is the time of the frame before plus one frame period in
-        two cases: if the stamp goes back, or if it leaps by more than MAX_GAP_SECONDS in a format whose files are often
-        joined from pieces.
+        If the stamp continues in order, the result is `now`. If the stamp goes back, the result is the time of the
+        frame before plus one frame period. The same holds if the stamp leaps by more than MAX_GAP_SECONDS in a format
+        whose files are often joined from pieces, such as MPEG-TS.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -53,8 +53,8 @@ def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns a matrix U [H * W, V] float64 that draws the values of V nodes as a map of H = `height` rows and W =
-    `width` columns. For values v [V], the product U v is the map, flattened to [H * W].
+    """Returns the matrix that draws the values of nodes as a map: U [H * W, V] float64 for V nodes, and a map of H =
+    `height` rows and W = `width` columns. For values v [V], the product U v is the map, flattened to [H * W].
 
     Each number g in `scales` cuts the map into g x g equal cells, and each cell is a node. A pixel gets the value of
     the cell in which it lies. If it lies in several cells of one g, it gets their mean, weighted by the parts of the

@@ -33,8 +33,8 @@ class LocalExecutor:
     If a unit kills three workers, it runs once more at the end, in a new process of its own. If the unit kills this
     process too, it is not tried again, and `run` raises SetAsideError.
 
-    With one worker, a unit that kills the worker ends the whole command. So workers that a unit killed in earlier
-    commands are counted too.
+    A single worker that dies ends the whole command. Its death is counted all the same, for the next command on the
+    cache.
     """
 
     def __init__(self, workers: int) -> None:
