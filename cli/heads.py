@@ -23,6 +23,7 @@ from kinegraph.cli.options import (
     run_overrides,
 )
 from kinegraph.cli.printing import heads as printing
+from kinegraph.cli.printing.one_network import network
 from kinegraph.cli.printing.result_tables import TABLE_FORMS
 from kinegraph.cli.printing.text import note, note_at_work
 from kinegraph.stages.errors import UsageError
@@ -230,12 +231,21 @@ def _evaluate_all(
 
 
 def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Tell all about one network, also timm/MODEL.")
+    ] = None,
     of_heads: Annotated[bool, typer.Option("--heads", help="List the heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List backbones and proposal networks with taps, parameters, GMACs and sources of weights."""
     from kinegraph.pipeline import models as known
 
+    if name is not None and of_heads:
+        raise UsageError(f"models {name}: allowed without --heads")
+    if name is not None:
+        row = known.network(name)
+        print(json.dumps(row)) if as_json else network(row)
+        return
     rows = known.heads() if of_heads else known.models()
     if as_json:
         print(json.dumps(rows))

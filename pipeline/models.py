@@ -1,16 +1,24 @@
 """`kinegraph models` lists the networks that a config can name. Torch-free, except for the heads."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from difflib import get_close_matches
 from typing import Any
 
-from kinegraph.stages.backbones.catalogue import CATALOGUE
+from kinegraph.stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX, entry
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.backbones.transformers_entry import family_taps
 from kinegraph.stages.backbones.transformers_families import FAMILIES, ModelFamily
 from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
+from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
+from kinegraph.stages.weights.formats.by_network import FORMATS_OF
 from kinegraph.stages.weights.sources import WeightSource
+
+# fields of a network and of a tap that a row has in other words; it has all other fields under their own names
+TOLD = frozenset({"taps", "mean", "std", "weights", "counts", "num_params", "channels"})
+TOLD_OF_TAP = frozenset({"space", "time"})
 
 
 def models() -> list[dict[str, Any]]:
@@ -33,22 +41,53 @@ def heads() -> list[dict[str, Any]]:
     return rows
 
 
+def network(name: str) -> dict[str, Any]:
+    """Returns the row of the network `name`. It is a network that `models` returns, `timm/<model>` or
+    `transformers/<folder>`.
+
+    Raises UsageError if there is no such network. The message has similar names.
+    """
+    known = {row["name"]: row for row in models()}
+    if name in known:
+        return known[name]
+    if name.startswith((TIMM_PREFIX, TRANSFORMERS_PREFIX)):
+        try:
+            return _backbone(entry(name))
+        except ValueError as error:
+            raise UsageError(f"models {name}: {error}") from error
+    near = get_close_matches(name, known, 3, 0.5)
+    like = f"Similar names: {', '.join(near)}. " if near else ""
+    raise UsageError(f"models {name}: no network has this name. {like}`kinegraph models` lists all names.")
+
+
 def _backbone(entry: BackboneEntry) -> dict[str, Any]:
-    counts = entry.counts
-    assert counts is not None, entry.name
-    return {
+    counts, last = entry.counts, entry.taps[-1]
+    num_frames = counts.num_frames if counts else last.only_frames or max(entry.min_frames, last.frames_multiple)
+    size = counts.size if counts else entry.size
+    row = {
         "name": entry.name,
         "kind": "backbone",
-        "params": counts.num_params,
-        "gmacs": counts.gmacs,
-        "input": {"num_frames": counts.num_frames, "size": counts.size, "num_classes": counts.num_classes},
-        "taps": [_tap(tap) for tap in entry.taps],
-        "options": {key: list(values) for key, values in entry.options.items()},
-        "inflates": entry.inflates,
-        "sees": entry.sees,
-        "head_channels": entry.head_channels,
+        "params": counts.num_params if counts else None,
+        "gmacs": counts.gmacs if counts else None,
+        "input": {"num_frames": num_frames, "size": size, "num_classes": counts.num_classes if counts else 0},
+        "pixels": {"mean": list(entry.mean), "std": list(entry.std), "channel_order": _channels(entry), "highest": 1},
+        "taps": [_tap(tap, num_frames, size) for tap in entry.taps],
+        "head_shape": None if entry.head_channels is None else list(entry.head_shape(num_frames)),
+        "checkpoints": list(FORMATS_OF.get(entry.name, ())),
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
+    return row | {field.name: _plain(getattr(entry, field.name)) for field in fields(entry) if field.name not in TOLD}
+
+
+def _channels(entry: BackboneEntry) -> str:
+    return "RGB" if entry.sees == "rgb" else "flow x, y"
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of a description as JSON has it: mappings as dictionaries, and tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [*map(_plain, value)] if isinstance(value, tuple) else value
 
 
 def _family(family: ModelFamily) -> dict[str, Any]:
@@ -57,6 +96,7 @@ def _family(family: ModelFamily) -> dict[str, Any]:
     values of its `config.json`.
     """
     taps = family_taps(family)
+    num_frames, size = family.defaults[family.frames] if family.frames else 1, family.defaults[family.size]
     return {
         "name": f"{TRANSFORMERS_PREFIX}{family.model_type}",
         "kind": "backbone",
@@ -64,12 +104,12 @@ def _family(family: ModelFamily) -> dict[str, Any]:
         "params": None,
         "gmacs": None,
         "input": {
-            "num_frames": family.defaults[family.frames] if family.frames else 1,
-            "size": family.defaults[family.size],
+            "num_frames": num_frames,
+            "size": size,
             "num_classes": 0,
             "only_this": family.is_exact,
         },
-        "taps": [_tap(tap) for tap in taps],
+        "taps": [_tap(tap, num_frames, size) for tap in taps],
         "class_token": taps[-1].class_token,
         "has_head": bool(family.head),
         "options": {},
@@ -80,25 +120,43 @@ def _family(family: ModelFamily) -> dict[str, Any]:
 
 def _proposals(entry: ProposalEntry) -> dict[str, Any]:
     height, width = entry.input_size(*COUNTED_FRAME)
-    return {
+    row = {
         "name": entry.name,
         "kind": "proposals",
         "params": entry.num_params,
         "gmacs": entry.gmacs,
         "source": entry.source,
         "input": {"num_frames": 1, "height": height, "width": width},
+        "pixels": {
+            "mean": list(entry.mean),
+            "std": list(entry.std),
+            "channel_order": entry.channels[:3].upper(),
+            "highest": 255 if entry.channels == "bgr_255" else 1,
+        },
         "taps": [],
         "options": {},
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
+    return row | {field.name: _plain(getattr(entry, field.name)) for field in fields(entry) if field.name not in TOLD}
 
 
-def _tap(tap: Tap) -> dict[str, Any]:
+def _tap(tap: Tap, num_frames: int, size: int) -> dict[str, Any]:
+    """Returns the facts of a tap. `shape` is that of its maps, [T, C, H, W], for a clip of `num_frames` frames of
+    `size` x `size` px, and `tokens` counts their T x H x W cells. Both are None if the network cannot take such a clip.
+    """
+    try:
+        shape = list(tap.shape(num_frames, size))
+    except ValueError:
+        shape = None
     return {
         "name": tap.name,
         "channels": tap.channels,
         "stride": tap.stride,
         "temporal_stride": tap.temporal_stride,
+        "offset_px": tap.offset_px,
+        "shape": shape,
+        "tokens": None if shape is None else shape[0] * shape[2] * shape[3],
+        **{field.name: _plain(getattr(tap, field.name)) for field in fields(tap) if field.name not in TOLD_OF_TAP},
     }
 
 

@@ -245,6 +245,7 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
         "options: the value of the paper first. Named weights set the options that they were trained with (--json)"
     )
     say_page("source: the value of `proposals.source`. Detectors run without their second stage")
+    say_page("kinegraph models NAME tells all about one network")
     say_page(
         "transformers/<family>: a config names transformers/<folder>, or transformers/<repository> of the Hugging Face "
         "hub's cache (pip install 'kinegraph[transformers]'). Input and taps are those of the usual network"

@@ -221,7 +221,8 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     assert {"resnet18", "inception_v3", "bn_inception", "tsm_r50", "nonlocal_i3d_r50", "r2plus1d_18"} <= rows.keys()
     i3d = rows["i3d_r50"]
     assert (i3d["params"], i3d["gmacs"]) == (28_043_472, pytest.approx(152.47, rel=0.001))
-    assert i3d["taps"][-1] == {"name": "res5", "channels": 2048, "stride": 16, "temporal_stride": 2}
+    last = {"name": "res5", "channels": 2048, "stride": 16, "temporal_stride": 2}
+    assert last.items() <= i3d["taps"][-1].items()
     assert i3d["options"]["res5_stride"] == [1, 2]
     assert rows["resnet18"]["weights"][0]["sha256"] == "f37072fd"
     assert {row["kind"] for row in rows.values()} == {"backbone", "proposals"}
@@ -230,7 +231,8 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     assert "faster_rcnn_R_101_FPN_3x" in [weights["name"] for weights in rpn["weights"]]
     mae = rows["transformers/videomae"]
     assert (mae["params"], mae["input"]["num_frames"], mae["input"]["only_this"]) == (None, 16, True)
-    assert mae["taps"][-1] == {"name": "norm", "channels": 768, "stride": 16, "temporal_stride": 2}
+    last = {"name": "norm", "channels": 768, "stride": 16, "temporal_stride": 2}
+    assert last.items() <= mae["taps"][-1].items()
     lines = kinegraph("models").stdout.splitlines()
     assert max(map(len, lines)) <= 80, "in a file"
     assert "  taps:     layer_0 768/16t2, layer_11 768/16t2, norm 768/16t2" in lines
@@ -355,7 +357,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 def test_quick_commands_do_without_torch(begun: Path) -> None:
     """Each in a process forked from one that has imported the command line."""
-    commands = [["--help"], ["models"], ["plan", str(begun)], ["index", str(begun)]]
+    commands = [["--help"], ["models"], ["models", "swin3d_t"], ["plan", str(begun)], ["index", str(begun)]]
     commands += [[name, str(begun.with_name("cache"))] for name in ("status", "verify")]
     done = subprocess.run(
         [sys.executable, "-c", NO_TORCH, json.dumps(commands)], capture_output=True, text=True, check=False,
