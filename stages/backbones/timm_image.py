@@ -169,14 +169,28 @@ def create(model: str) -> Any:
     except ImportError as error:
         raise ValueError(f"backbone timm/{model} needs timm: pip install 'kinegraph[timm]'") from error
     try:
-        created = timm.create_model(model)
-        if getattr(created, "dynamic_img_size", None) is False and hasattr(created, "num_prefix_tokens"):
-            created = timm.create_model(model, dynamic_img_size=True)
+        created = timm.create_model(model, **_any_size(model))
     except RuntimeError as error:
         raise ValueError(f"timm {timm.__version__} cannot build {model!r}: {error}; see timm.list_models()") from error
     if not hasattr(created, "forward_intermediates") or not getattr(created, "feature_info", None):
         raise ValueError(f"timm/{model}: timm {timm.__version__} gives no intermediate maps of this model")
     return created
+
+
+@cache
+def _any_size(model: str) -> dict[str, bool]:
+    """Returns the options with which timm builds the model `model` so that it takes any size that its patches divide.
+    They are empty if the model has no such option, or needs none.
+    """
+    import timm
+
+    try:
+        with torch.device("meta"):
+            created = timm.create_model(model)
+    except (NotImplementedError, RuntimeError):  # it reads values while it is built, or does not exist
+        created = timm.create_model(model)
+    is_fixed = getattr(created, "dynamic_img_size", None) is False and hasattr(created, "num_prefix_tokens")
+    return {"dynamic_img_size": True} if is_fixed else {}
 
 
 def has_class_token(model: Any) -> bool:
@@ -237,7 +251,11 @@ class TimmEntry(BackboneEntry):
 @cache
 def _without_values(model: str) -> TimmImage:
     """Returns the timm model `model` on the device `meta`. Its tensors have shapes and no values."""
-    return TimmImage(model).eval().to("meta")
+    try:
+        with torch.device("meta"):
+            return TimmImage(model).eval()
+    except (NotImplementedError, RuntimeError, ValueError):  # it reads values while it is built, or does not exist
+        return TimmImage(model).eval().to("meta")
 
 
 @cache

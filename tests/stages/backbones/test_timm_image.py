@@ -161,6 +161,11 @@ def test_random_weights_depend_on_the_seed_alone_and_files_have_timms_names(tmp_
     first, again, other = (build_backbone("timm/test_vit", f"random:{seed}", ["blocks_1"]) for seed in (0, 0, 1))
     digests = [weights_digest(network, "random:0", {}) for network in (first, again, other)]
     assert digests[0] == digests[1] != digests[2]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = timm.create_model("eva02_tiny_patch14_224").state_dict()
+    network = build_backbone("timm/eva02_tiny_patch14_224", "random:0", ["blocks_0"])
+    assert all(torch.equal(x, drawn[name]) for name, x in network.state_dict().items())
     whole = timm.create_model("test_vit")
     torch.save(whole.state_dict(), tmp_path / "file.pth")
     loaded = build_backbone("timm/test_vit", str(tmp_path / "file.pth"), ["blocks_1"])
