@@ -63,7 +63,8 @@ class Network:
         self.frames += [int(value) for value in values if value]
         self.runs.append(len(clips))
         placed = values + torch.arange(len(values)) / 1000
-        return {"res5": placed[:, None, None, None, None].expand(-1, 1, 2, 1, 1)}
+        tokens = placed[:, None, None].expand(-1, 1, 2)
+        return {"res5": tokens[..., None, None], "res5_class": tokens}
 
 
 def batches(hop: int = 1, size: int = 3, failed: tuple[int, ...] = ()) -> list[WindowBatch]:
@@ -82,8 +83,10 @@ def maps_of(chosen: list[WindowBatch], network: Network, new: int = 1) -> dict[i
     shared = SharedFrames(network, SQUARE, new)
     rows: dict[int, Tensor] = {}
     for batch in (batch for batch in chosen if batch.slots):  # a runner gets no batch without a slot
-        maps = shared.of(batch)["res5"]
+        outputs = shared.of(batch)
+        maps = outputs["res5"]
         assert maps.shape == (batch.size, FRAMES, 2, 1, 1)
+        assert torch.equal(outputs["res5_class"], maps[..., 0, 0]), "class tokens stay with their frames"
         rows |= {batch.offset + slot: maps[slot, :, 0, 0, 0] for slot in batch.slots}
     return rows
 
