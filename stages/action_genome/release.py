@@ -51,7 +51,9 @@ def _identity(folder: Path) -> str:
 
 
 def _copied(folder: Path, identity: str) -> GenomeFrames | None:
-    """Returns the GenomeFrames of the copy in `folder`, or None if there is no copy of the pickles `identity`."""
+    """Returns the GenomeFrames of the copy in `folder`, which is faster to read than the pickles. Returns None if there
+    is no copy, if it cannot be read, or if it was made from other pickles than `identity` says.
+    """
     try:
         arrays, _ = read_npz(folder / COPY, ("identity", *COLUMNS))
         if _text(arrays.pop("identity")) != identity:

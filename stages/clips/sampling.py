@@ -22,7 +22,7 @@ class Sampled:
     """One clip. `times` are its target times in seconds from the first frame. `interval` is the part (start, end) of
     the video that the clip represents, in the same seconds.
 
-    `frames` are the frame numbers if frames are chosen by number (`fps: native`), else None.
+    `frames` are the frame numbers if frames are chosen by number (`fps: native` or `sampling: annotated`), else None.
     """
 
     times: tuple[float, ...]
