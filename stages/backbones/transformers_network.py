@@ -34,6 +34,7 @@ class TransformersNetwork(Backbone):
     def __init__(self, folder: ModelFolder, network: nn.Module) -> None:
         super().__init__()
         self.folder, self.family, self.network = folder, folder.family, network
+        _make_buffers(network)
         for path in self.family.unneeded:
             self._leave_out(path.removesuffix("."))
         self.taps = tap_names(folder)
@@ -148,6 +149,17 @@ class TransformersNetwork(Backbone):
         for module in self.network.modules():
             if hasattr(module, "grid_size"):
                 module.grid_size = side
+
+
+def _make_buffers(network: nn.Module) -> None:
+    """Makes buffers of the tensors that modules of `network` have as plain attributes, such as VideoMAE's table of
+    positions. They then move to the device with the network, and not anew in each call.
+    """
+    for module in network.modules():
+        for name, value in [*vars(module).items()]:
+            if isinstance(value, Tensor):
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
 
 
 def build(folder: ModelFolder) -> nn.Module:

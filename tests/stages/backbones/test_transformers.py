@@ -224,6 +224,15 @@ def test_the_head_of_a_classifier_is_what_its_classifier_reads(
     require_equal(maps["layer_1"].flatten(2), theirs[1].transpose(1, 2))
 
 
+def test_the_table_of_positions_moves_with_the_network(networks: dict[str, tuple[Path, nn.Module]]) -> None:
+    """VideoMAE has it as a plain tensor, which no call of `to` would move."""
+    network: Any = build_backbone(f"transformers/{networks['videomae'][0]}", "pretrained", ["layer_0"])
+    table = network.network.embeddings.position_embeddings
+    assert torch.equal(table, networks["videomae"][1].get_submodule("videomae.embeddings").position_embeddings)
+    assert network.to("meta").network.embeddings.position_embeddings.is_meta
+    assert not any("position" in name for name in network.state_dict())
+
+
 @pytest.mark.parametrize("kind", ["videomae", "vjepa2", "dinov3_vit", "siglip"])
 def test_layers_above_the_highest_tap_are_gone(kind: str, networks: dict[str, tuple[Path, nn.Module]]) -> None:
     model = f"transformers/{networks[kind][0]}"
