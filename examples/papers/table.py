@@ -30,6 +30,7 @@ NUM_VIDEOS = {  # of train and val, as published
     "something_v2": 193_690,
     "kinetics400": 266_440,
 }
+LARGE_VIEW_PX = 256  # side of the views in view_rows.py
 FROZEN = "Below the cached tap all is frozen. The paper tunes it: `kinegraph finetune` does, from this run."
 LARGE_BYTES = 20e12  # maps of which a config says more
 # The networks of STRG and RSTG halve 32 frames once; those that the weights came from three times.
@@ -140,7 +141,8 @@ def _protocol(document: dict[str, Any]) -> Iterator[str]:
 def _test_views(paper: str, document: dict[str, Any]) -> Iterator[str]:
     """Yields a line about the config with the views on which the paper tests."""
     dataset_name = document["dataset"]["root"].rpartition("/")[2]
-    if (paper, dataset_name) in PROTOCOLS:
+    are_larger = not any(entry.get("size") == LARGE_VIEW_PX for entry in document.get("backbones", {}).values())
+    if (paper, dataset_name) in PROTOCOLS and are_larger:
         config = f"views/{paper}_{dataset_name}.yaml"
         yield f"Larger views of the paper's test: {config}, for `kinegraph evaluate RUN --cache`."
 

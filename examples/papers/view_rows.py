@@ -11,10 +11,9 @@ from typing import Any
 
 import yaml
 
-from examples.papers.table import HERE, PROTOCOLS, TITLES, Row
+from examples.papers.table import HERE, LARGE_VIEW_PX, PROTOCOLS, TITLES, Row
 from kinegraph.cache_schemas.words import counted
 
-SIDE_PX = 256
 ELEVEN = ("even_11",)
 ABOUT = {
     "trg": "The paper tests whole frames of this height. Three squares cover them, as a cache holds squares alone. "
@@ -45,13 +44,13 @@ class Views:
         document["cache"] += "_views"
         document["clips"] |= {"per_video": self.per_video, "crops": [*self.crops]}
         for entry in document["backbones"].values():
-            entry["size"] = SIDE_PX
+            entry["size"] = LARGE_VIEW_PX
         return document
 
     @property
     def views(self) -> str:
         num_crops = 11 if self.crops == ELEVEN else len(self.crops)
-        return f"{counted(self.per_video, 'clip')} x {counted(num_crops, 'crop')} of {SIDE_PX} px"
+        return f"{counted(self.per_video, 'clip')} x {counted(num_crops, 'crop')} of {LARGE_VIEW_PX} px"
 
     @property
     def text(self) -> str:
