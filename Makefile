@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-browser test-notebook test-faults test-install test-slurm test-parity gpu lint bench bench-scripts
+.PHONY: demo test test-browser test-notebook test-faults test-install test-slurm test-parity gpu lint bench bench-scripts pictures
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -60,6 +60,10 @@ bench: .venv/installed
 SCRIPTS := $(filter-out results render extraction stores resizing,$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench-scripts: .venv/installed
 	for script in $(SCRIPTS); do $(BIN)/python -m benchmarks.$$script || exit 1; done
+
+# Makes the pictures of README.md anew, from videos that it generates.
+pictures: .venv/installed
+	$(BIN)/python docs/pictures.py
 
 # Known-good versions: what CI runs on. `pip install kinegraph` alone takes any that pyproject.toml allows.
 .venv/installed: pyproject.toml constraints.txt

@@ -222,7 +222,7 @@ class Catalogue:
 
     def _read(self, before: ShownClips | None) -> ShownClips:
         cache = Cache(self._root) if before is None else before.cache
-        written_at = cache.storage.written_at(TABLE)
+        written_at = cache.storage.written_at(TABLE) if cache.storage.exists(TABLE) else None
         if before is None or written_at != self._written_at:
             cache = Cache(self._root)
             before, self._written_at, self._mark = _rows(cache), written_at, None

@@ -137,7 +137,7 @@ class FramePictures:
 
     def path(self, row: ClipRow) -> str:
         if not row.is_probed:
-            raise DecodeError("unreadable", f"{row.path} could not be read when it was indexed")
+            raise DecodeError("unreadable", "no times of frames: the video could not be opened, or was imported")
         path = self.videos.path(row)
         if is_url(path):
             raise DecodeError("missing", f"{path} is at a URL, and browse fetches nothing. Give --videos ROOT.")

@@ -26,7 +26,7 @@ class VideosAtHand:
 
     def exists(self, video_name: str, path: str) -> bool:
         """Returns whether a video has a file. `video_name` is its id, and `path` is its path in the cache."""
-        return self._below_root(video_name) is not None or (not is_url(path) and Path(on_disk(path)).exists())
+        return self._below_root(video_name) is not None or (not is_url(path) and _is_there(path))
 
     def path(self, row: ClipRow) -> str:
         """Returns the path of the video of `row`. It is `<root>/<id of the video>` if that exists, else the path that
@@ -36,7 +36,7 @@ class VideosAtHand:
         """
         if (file := self._below_root(row.video_name)) is not None:
             return file
-        if is_url(row.path) or Path(on_disk(row.path)).exists():
+        if is_url(row.path) or _is_there(row.path):
             return row.path
         tried = f"no file {row.path}"
         if self.root is None:
@@ -44,10 +44,15 @@ class VideosAtHand:
         raise DecodeError("missing", f"{tried}, and no {row.video_name} below {self.root} (--videos).")
 
     def _below_root(self, video_name: str) -> str | None:
-        if self.root is None:
+        file = "" if self.root is None else on_disk(str(self.root / video_name))
+        if self.root is None or not _is_there(file):
             return None
-        file = Path(on_disk(str(self.root / video_name)))
-        return str(file) if file.exists() and file.resolve().is_relative_to(self.root.resolve()) else None
+        return file if Path(file).resolve().is_relative_to(self.root.resolve()) else None
+
+
+def _is_there(path: str) -> bool:
+    """Returns whether there is a file or folder at `path`. A name that no file can have is not there."""
+    return os.path.exists(on_disk(path))  # noqa: PTH110 -- Path.exists raises an error for a name that is too long
 
 
 def has_changed(path: str, source: Source) -> bool:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheNotFound
 from kinegraph.pipeline.browsing import catalogue
 from kinegraph.pipeline.browsing.catalogue import NOT_RUN, OK, Catalogue, ClipFilter
 from kinegraph.pipeline.browsing.scored import ScoredVideos
@@ -69,3 +70,10 @@ def test_a_cache_without_shards(load: Callable[..., Config], complete: Callable[
     clips = Catalogue(cache.root).now()
     assert set(clips.status.tolist()) == {NOT_RUN}
     assert len(clips.matching(ClipFilter())) == 6
+
+
+def test_a_cache_without_rows(load: Callable[..., Config], complete: Callable[..., Cache]) -> None:
+    cache = complete(load(name="rowless"), limit=1)
+    cache.storage.delete("clips.parquet")
+    with pytest.raises(CacheNotFound, match="only it says which row is which clip"):
+        Catalogue(cache.root)

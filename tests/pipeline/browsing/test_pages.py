@@ -23,7 +23,7 @@ from tests.pipeline.conftest import Videos
 
 HOSTILE = (
     "<script>alert(1)</script>", "two\nlines", 'quo"te\'s & <b>bold</b>', "\u202eright to left", "שלום", "$x_1$ _y",
-    "javascript:alert(1)", "{{ 7 * 7 }}",
+    "javascript:alert(1)", "{{ 7 * 7 }}", "long" * 80,
 )  # fmt: skip
 
 
