@@ -25,7 +25,7 @@ from kinegraph.cli.options import (
 from kinegraph.cli.printing import heads as printing
 from kinegraph.cli.printing.one_network import network
 from kinegraph.cli.printing.result_tables import TABLE_FORMS
-from kinegraph.cli.printing.text import note, note_at_work
+from kinegraph.cli.printing.text import note, note_at_work, say
 from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -279,5 +279,22 @@ def demo(
         return
     result = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)
     printing.demo(result)
+    _report_of_demo(chosen)
     if result.diverged is not None:
         raise result.diverged
+
+
+def _report_of_demo(config: "Config") -> None:
+    """Writes report.html beside the cache of the demo. Without the packages of figures, says how to install them."""
+    from kinegraph.stages.pictures.packages import require_look
+
+    try:
+        require_look()
+    except UsageError as error:
+        note(f"no report: {error}")
+        return
+    from kinegraph.pipeline.reports.report import write_report
+
+    out = Path(config.cache).parent / "report.html"
+    write_report([config.cache, config.train.run], out)
+    say(f"report: {out}")

@@ -11,6 +11,12 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Failure
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.training.kept_predictions import (
+    KeptPredictions,
+    PredictionsDocument,
+    recipe_digest,
+    write_predictions,
+)
 from kinegraph.pipeline.training.results import RunResults, SplitCounts, write_results
 from kinegraph.stages.training.options import TrainOptions
 from tests.conftest import six_videos, tiny_stages
@@ -35,8 +41,27 @@ def hostile_cache(root: Path) -> Cache:
     return cache
 
 
-def write_runs(root: Path, cache: str, seeds: Sequence[int] = (0, 1, 2)) -> Path:
-    """Two heads with a learning curve and test scores for each seed."""
+def write_kept(folder: Path, results: RunResults, videos: Sequence[str], num_right: int) -> None:
+    """Predictions of a run for videos of two classes. All but `num_right` are wrong; the first one is the surest."""
+    (folder / "run.json").write_text(json.dumps({"weights_sha256": "w"}))
+    labels = np.arange(len(videos)) % 2
+    guesses = np.where(np.arange(len(videos)) < len(videos) - num_right, 1 - labels, labels)
+    scores = np.zeros((len(videos), 2), np.float32)
+    scores[np.arange(len(videos)), guesses] = np.linspace(3, 1, len(videos))
+    about = PredictionsDocument(
+        split="test", class_names=tuple(HOSTILE), multi_label=False, scores_are="logits", clips="",
+        recipe=recipe_digest(results.recipe, results.cache_fingerprint, results.trained_on), weights_sha256="w",
+        kinegraph_version="0.1.0",
+    )  # fmt: skip
+    kept = KeptPredictions(
+        about=about, video_ids=videos, clip_ids=[None] * len(videos), num_clips=np.ones(len(videos), np.int32),
+        labels=[[int(label)] for label in labels], scores=scores,
+    )  # fmt: skip
+    write_predictions(folder, kept)
+
+
+def write_runs(root: Path, cache: str, videos: Sequence[str] = (), seeds: Sequence[int] = (0, 1, 2)) -> Path:
+    """Two heads with a learning curve and test scores for each seed, and with predictions for `videos`."""
     for name, (head, score) in HEADS.items():
         for seed in seeds:
             folder = root / name / f"seed{seed}"
@@ -54,4 +79,6 @@ def write_runs(root: Path, cache: str, seeds: Sequence[int] = (0, 1, 2)) -> Path
                 counts={"test": SplitCounts(num_videos=6, num_failed=0, num_unsealed_clips=0)},
             )  # fmt: skip
             write_results(folder, results)
+            if videos:
+                write_kept(folder, results, videos, num_right=4 if head == "strg" else 1)
     return root

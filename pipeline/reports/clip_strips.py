@@ -91,6 +91,35 @@ def nearest_strip(
     )  # fmt: skip
 
 
+def boxes_strip(
+    samples: ArraySamples, finder: FrameFinder, row: int, nodes: Sequence[tuple[tuple[int, int], float]],
+    path: Sequence[tuple[int, int]], *, name: str, title: str, told: str, most: int,
+) -> Strip:  # fmt: skip
+    """Returns a Strip of at most `most` time steps of the clip in row `row`, with the boxes `nodes` alone.
+
+    `nodes` has pairs ((time step, box), weight). The first one is drawn in another colour. `path` are boxes (time step,
+    box) that a line joins. `told` says what the boxes are. Raises FramesMissingError without frames.
+    """
+    clip = finder.clip(row, box_step(samples), ALL_STEPS)
+    if clip.has_changed:
+        raise FramesMissingError(f"{clip.row.path} has changed since the cache was made, so its boxes do not fit.")
+    boxes = samples.read(BOXES, np.array([row]))[0]  # [T, N, 4]
+    steps = sorted({step for (step, _), _ in nodes})[:most]
+    line = [(step, (boxes[step, box, :2] + boxes[step, box, 2:]) / 2) for step, box in path]
+    frames = []
+    for step in steps:
+        here = [(box, weight, at) for at, ((other, box), weight) in enumerate(nodes) if other == step]
+        names = [f"box {box}, weight {weight:.3f}" for box, weight, _ in here]
+        chosen = next((place for place, (_, _, at) in enumerate(here) if at == 0), None)
+        points = [(float(x), float(y)) for at, (x, y) in line if at <= step]
+        drawn = np.array([boxes[step, box] for box, _, _ in here])
+        place = int(np.flatnonzero(clip.steps == step)[0])
+        frames.append(_frame(clip, place, boxes=drawn, names=names, path=points, chosen=chosen))
+    weights = np.array([weight for _, weight in nodes])
+    description = f"{clip.row.clip_id}: {told}. The weights are {', '.join(f'{weight:.3f}' for weight in weights[1:])}."
+    return Strip(name=name, title=title, description=description, frames=frames, data={"weight": weights})
+
+
 def most_similar(
     samples: ArraySamples, array: str, vector: np.ndarray, rows: np.ndarray, most: int = 32
 ) -> tuple[list[tuple[int, int, int]], list[float]]:

@@ -1,11 +1,13 @@
 """Reads what a cache says of itself: its rows, its stages and its ledger. Reads no values of arrays. Torch-free."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kinegraph.cache_schemas.arrays import STATUS_FAILED, STATUS_NOT_RUN, STATUS_OK, STATUS_WARNED
 from kinegraph.cache_schemas.cache import Cache
@@ -149,6 +151,14 @@ class CacheNumbers:
         """Returns a mask of the rows that are usable in every stage, bool [rows]."""
         masks = [stage.usable for stage in self.stages.values()]
         return np.logical_and.reduce(masks) if masks else np.zeros(self.num_rows, bool)
+
+    def first_rows(self, video_ids: Sequence[str]) -> dict[str, int]:
+        """Returns video id -> number of its first row that is usable in every stage, for those of `video_ids` that have
+        one.
+        """
+        places = pc.index_in(self.video_ids, value_set=pa.array(video_ids, pa.string())).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(np.isfinite(places.astype(float)) & self.usable)
+        return {video_ids[int(places[row])]: int(row) for row in rows[::-1]}
 
     def name_of(self, row: int) -> str:
         """Returns the names of the labels of a row, with commas between them."""

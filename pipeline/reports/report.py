@@ -49,6 +49,11 @@ SECTIONS: tuple[tuple[str, str, Maker], ...] = (
     ("neighbours", "Nearest regions", cache_sections.neighbours),
     ("heads", "Heads", run_sections.heads),
     ("learning", "Learning", run_sections.learning),
+    ("classes", "Classes", run_sections.classes),
+    ("confusion", "Confusion", run_sections.confusion),
+    ("mistakes", "Mistakes", run_sections.mistakes),
+    ("calibration", "Calibration", run_sections.calibration),
+    ("graphs", "Graphs", run_sections.graphs),
 )
 
 

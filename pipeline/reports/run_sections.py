@@ -3,11 +3,26 @@
 Torch-free.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from kinegraph.pipeline.reports.cache_sections import figure
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.cache_sections import CLIPS_OF_CLASS, STRIP_BOXES, figure, rows_to_show
 from kinegraph.pipeline.reports.contents import Contents
-from kinegraph.pipeline.reports.section import Absent, ReportTable, Section, SectionPart
+from kinegraph.pipeline.reports.frames import FramesMissingError
+from kinegraph.pipeline.reports.look import Look
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
+from kinegraph.pipeline.training.results import ResultsError
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.records import RECORD_FILE
+
+MOST_MISTAKES, MISTAKE_FRAMES, MOST_OPEN, MOST_GRAPHS = 12, 4, 20, 3
+WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
 
 NO_RUNS = "The report was made without runs. Name a folder of trained runs beside the cache."
 SEEDS = "A circle is a seed, a tick the mean, a line ± the sample standard deviation."
@@ -39,3 +54,124 @@ def learning(contents: Contents) -> Section | Absent:
     )
     parts: list[SectionPart] = [figure(BY_EPOCH, partial(runs.curves, name)) for name in metrics]
     return Section(parts)
+
+
+def classes(contents: Contents) -> Section | Absent:
+    return _of_predictions(contents, _classes)
+
+
+def confusion(contents: Contents) -> Section | Absent:
+    return _of_predictions(contents, _confusion)
+
+
+def calibration(contents: Contents) -> Section | Absent:
+    return _of_predictions(contents, lambda runs: Section([figure(_source(runs), runs.calibration)]))
+
+
+def mistakes(contents: Contents) -> Section | Absent:
+    return _of_predictions(contents, partial(_mistakes, contents.look))
+
+
+def _of_predictions(contents: Contents, make: Callable[[Runs], Section]) -> Section | Absent:
+    """Returns the section that `make` makes of runs, or the reason why there are no runs or no predictions."""
+    if contents.runs is None:
+        return Absent(NO_RUNS)
+    try:
+        contents.runs.best()
+        return make(contents.runs)
+    except (ResultsError, NothingToShowError) as error:
+        return Absent(str(error))
+
+
+def _source(runs: Runs) -> str:
+    name, best = runs.best()
+    left_out = (
+        f", without {counted(best.num_left_out, 'video')} of failed clips or no label" if best.num_left_out else ""
+    )
+    return f"Kept predictions of the first seed of {name}{left_out}."
+
+
+def _classes(runs: Runs) -> Section:
+    name, best = runs.best()
+    control = runs.control()
+    columns = {name: best.per_class()} | ({control[0]: control[1].per_class()} if control else {})
+    counts = best.truth.sum(0)
+    rows = [
+        [best.class_names[at], f"{counts[at]:,}", *(f"{values[at]:.3f}" for values in columns.values())]
+        for at in range(len(counts))
+    ]
+    numeric = frozenset(range(1, 2 + len(columns)))
+    table = ReportTable(
+        caption="Scores by class", header=["class", "videos", *columns], rows=rows, numeric=numeric, sortable=True,
+        filterable=len(rows) > MOST_OPEN, closed=True,
+    )  # fmt: skip
+    return Section([figure(_source(runs), runs.classes), table])
+
+
+def _confusion(runs: Runs) -> Section:
+    _, best = runs.best()
+    rows = [[best.class_names[true], best.class_names[guess], f"{count:,}"] for true, guess, count in best.confused(15)]
+    caption = "Most frequent false positives" if best.is_multi_label else "Most frequent confusions"
+    header = ["true class", "predicted class", "videos"]
+    table = ReportTable(caption=caption, header=header, rows=rows, numeric=frozenset({2}), sortable=True)
+    return Section([figure(_source(runs), runs.confusion), table])
+
+
+def _mistakes(look: Look | None, runs: Runs) -> Section:
+    name, best = runs.best()
+    wrong = best.mistakes(MOST_MISTAKES)
+    if not wrong:
+        raise NothingToShowError(f"{name} has no wrong prediction.")
+    names = best.class_names
+    rows = [
+        [it.video_id, ", ".join(names[at] for at in it.true), names[it.predicted], f"{it.confidence:.3f}"]
+        for it in wrong
+    ]
+    header = ["video", "true", "predicted", "confidence"]
+    parts: list[SectionPart] = [
+        ReportTable(caption="Most confident mistakes", header=header, rows=rows, numeric=frozenset({3}), sortable=True)
+    ]
+    rows_of = look.numbers.first_rows([it.video_id for it in wrong]) if look else {}
+    missing = "" if look else "Frames need the cache: name it beside the runs."
+    for it in wrong:
+        if look is None or it.video_id not in rows_of:
+            continue
+        try:
+            strip = look.strip(rows_of[it.video_id], STRIP_BOXES, MISTAKE_FRAMES)
+        except FramesMissingError as error:
+            missing = str(error)
+            continue
+        told = f"{', '.join(names[at] for at in it.true)}, taken for {names[it.predicted]} ({it.confidence:.2f})"
+        parts.append(ReportFigure(replace(strip, name=f"mistake_{rows_of[it.video_id]}", title=told), strip.title))
+    return Section([*parts, *([Paragraph(missing)] if missing else [])])
+
+
+def graphs(contents: Contents) -> Section | Absent:
+    """Returns the section of the graphs of up to 3 heads on two clips. Runs the heads, so it imports torch."""
+    runs, look = contents.runs, contents.look
+    if runs is None or look is None:
+        return Absent(NO_RUNS if runs is None else contents.why_no_cache)
+    rows = rows_to_show(look)[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
+    parts: list[SectionPart] = []
+    for name, group in runs.groups.items():
+        if not rows or len({part.text for part in parts if isinstance(part, Paragraph)}) == MOST_GRAPHS:
+            break
+        folder, results = group[0]
+        if results.recipe.head not in WITH_GRAPHS or not (folder / RECORD_FILE).exists():
+            continue
+        parts += _graphs_of(look, name, folder, rows)
+    if not parts:
+        return Absent("No run here has a head with a graph (strg, trg, atr, rstg, st_sgn).")
+    return Section(parts)
+
+
+def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
+    from kinegraph.pipeline.reports.graphs import head_graphs
+    from kinegraph.stages.training.checkpoint import load_run
+
+    try:
+        head, _ = load_run(folder)
+        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in head_graphs(look, name, head, rows)]
+    except (FramesMissingError, UsageError, CacheError) as error:
+        return [Paragraph(f"{name}: {error}")]
+    return [Paragraph(f"Graphs of {name} on {counted(len(rows), 'clip')}."), *drawn] if drawn else []

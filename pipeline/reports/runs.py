@@ -9,15 +9,20 @@ from statistics import mean
 import numpy as np
 
 from kinegraph.cache_schemas.fingerprint import canonical
-from kinegraph.cache_schemas.words import few_of
+from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.predicted import Predicted
 from kinegraph.pipeline.reports.published import published
-from kinegraph.pipeline.training.results import RunResults
+from kinegraph.pipeline.training.kept_predictions import read_predictions
+from kinegraph.pipeline.training.results import ResultsError, RunResults
+from kinegraph.stages.pictures.bars import dots
 from kinegraph.stages.pictures.lines import Line, lines
-from kinegraph.stages.pictures.picture import Picture
+from kinegraph.stages.pictures.matrices import matrix
+from kinegraph.stages.pictures.picture import WIDE, Picture
 from kinegraph.stages.pictures.seeds import seed_scores
 
-MOST_HEADS, MOST_NAMED = 30, 4
+MOST_HEADS, MOST_NAMED, MOST_CLASSES = 30, 4, 40
+CONTROLS = {"avg_pool", "proposal_pool", "mlp", "lstm", "trn", "conv_lstm", "conv3d", "non_local", "relation_matrix"}
 BETTER_IF_SMALLER = "loss"
 Group = list[tuple[Path, RunResults]]
 
@@ -32,6 +37,7 @@ class Runs:
     def __init__(self, runs: Sequence[tuple[Path, RunResults]], num_classes: int | None = None) -> None:
         self.runs = list(runs)
         self.num_classes = num_classes
+        self._kept: dict[str, Predicted] = {}
         groups: dict[tuple[str, Path, str], Group] = {}
         for folder, run in self.runs:
             parent = folder.parent if folder.name == f"seed{run.seed}" else folder
@@ -93,6 +99,89 @@ class Runs:
         axis = metric if metric in ("train loss", "learning rate") else f"validation {metric}"
         return lines(f"curves_{name}", f"{axis[:1].upper()}{axis[1:]} by epoch", series, "epoch", axis)
 
+    def classes(self) -> Picture:
+        """Draws the score of each class: the best head against the best control, sorted by the difference.
+
+        Controls are heads without a graph. If there are more than 40 classes, the 20 with the largest and the 20 with
+        the smallest difference are drawn. The scores are accuracies, or average precisions if videos may have several
+        labels. Raises ResultsError if the predictions of the best head are missing.
+        """
+        name, best = self.best()
+        values = best.per_class()
+        series, order = {name: values}, np.argsort(-values, kind="stable")
+        control = self.control()
+        if control is not None and control[0] != name:
+            series[control[0]] = control[1].per_class()
+            order = np.argsort(-np.nan_to_num(values - series[control[0]], nan=-2.0), kind="stable")
+        order = np.array([at for at in order if np.isfinite(values[at])], int)
+        if len(order) > MOST_CLASSES:
+            order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
+        score = "average precision" if best.is_multi_label else "accuracy"
+        drawn = {key: scores[order] for key, scores in series.items()}
+        return dots(
+            "class_scores",
+            f"{score.capitalize()} by class",
+            [best.class_names[at] for at in order],
+            drawn,
+            score,
+            width=WIDE,
+        )
+
+    def confusion(self) -> Picture:
+        """Draws which classes the best head takes for which. Raises ResultsError if its predictions are missing."""
+        name, best = self.best()
+        counts = best.confusion()
+        words = "False positives by true class" if best.is_multi_label else "Confusion"
+        told = (
+            f"{words} of {name} on {counted(len(best.video_ids), 'video')}: {np.trace(counts):,} are on the diagonal."
+        )
+        names = best.class_names
+        return matrix("confusion", f"{words}, {name}", counts, names, names, "true class", "predicted class", told)
+
+    def calibration(self) -> Picture:
+        """Draws how often predictions of the best head are right, by their confidence. Raises ResultsError if its
+        predictions are missing.
+        """
+        name, best = self.best()
+        found = best.reliability()
+        diagonal = Line(name="right as often as said", x=np.array([0.0, 1.0]), y=np.array([[0.0, 1.0]]))
+        own = Line(name=name, x=found.confidence, y=found.accuracy[None])
+        picture = lines(
+            "calibration", f"Calibration, {name}", [own, diagonal], "confidence", "share right", bounds=(0, 1)
+        )
+        picture.description += (
+            f" The expected calibration error is {found.error:.3f} over {found.counts.sum():,} predictions."
+        )
+        return picture
+
+    def best(self) -> tuple[str, Predicted]:
+        """Returns the name and the predictions of the head with the best mean score: those of its first seed.
+
+        Raises ResultsError if they are missing, and NothingToShowError if no run has scores.
+        """
+        return self._predicted(max(self._means(), key=lambda name: self._means()[name]))
+
+    def control(self) -> tuple[str, Predicted] | None:
+        """Returns the name and the predictions of the best head without a graph, or None if there is none."""
+        means = {
+            name: value for name, value in self._means().items() if self.groups[name][0][1].recipe.head in CONTROLS
+        }
+        try:
+            return self._predicted(max(means, key=lambda name: means[name])) if means else None
+        except ResultsError:
+            return None
+
+    def _means(self) -> dict[str, float]:
+        split, metric = self.split_and_metric
+        scores = {name: self._scores(group, split, metric) for name, group in self.groups.items()}
+        sign = -1 if metric == BETTER_IF_SMALLER else 1
+        return {name: sign * float(values.mean()) for name, values in scores.items() if len(values)}
+
+    def _predicted(self, name: str) -> tuple[str, Predicted]:
+        if name not in self._kept:
+            self._kept[name] = Predicted(read_predictions(self.groups[name][0][0], self.split_and_metric[0]))
+        return name, self._kept[name]
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Returns (header, rows) of the table of heads, the best score first."""
         try:
@@ -119,7 +208,6 @@ class Runs:
             "head",
             "seeds",
             score,
-            "±",
             "videos",
             "parameters",
             "seconds",

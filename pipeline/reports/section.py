@@ -35,6 +35,11 @@ class ReportTable:
     closed: bool = False
     note: str = ""
 
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(f"{self.caption}: {len(self.header)} heads of columns, and a row has {len(row)} cells")
+
 
 @dataclass(frozen=True)
 class ReportFigure:

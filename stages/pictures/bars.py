@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from kinegraph.stages.pictures.picture import NARROW, WIDE, Picture, Values, plain_axes, styled
-from kinegraph.stages.pictures.theme import INK, MARKERS, MUTED, SERIES, label
+from kinegraph.stages.pictures.theme import GRID, INK, LIGHT, MARKERS, MUTED, SERIES, label
 
 ROW_INCHES, FRAME_INCHES = 0.24, 0.75  # height of one row, and of title and axis together
 Words = Callable[[float], str]
+STATE_COLOURS = {"ok": LIGHT["c1"], "warned": LIGHT["c5"], "failed": LIGHT["c8"], "not run": GRID}
 
 
 def number(value: float) -> str:
@@ -29,7 +30,8 @@ def shares(name: str, title: str, labels: Sequence[str], parts: Mapping[str, Val
     with styled():
         axes = plain_axes(picture, "x")
         left = np.zeros(len(labels))
-        for part, colour in zip(counts, SERIES, strict=False):
+        for place, (part, name_of_part) in enumerate(zip(counts, parts, strict=True)):
+            colour = STATE_COLOURS.get(name_of_part, SERIES[place % len(SERIES)])
             axes.barh(range(len(labels)), part / sums, left=left, color=colour, height=0.5)
             left += part / sums
         for row in range(len(labels)):
@@ -113,11 +115,10 @@ def dots(
         for place, (key, values) in enumerate(series.items()):
             colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
             axes.plot(values, range(len(labels)), marker, color=colour, markersize=4.5, alpha=0.9, clip_on=False)
-            share = (place + 0.5) / len(series)
-            axes.plot([share - 0.02 - 0.012 * len(label(key, 12))], [1.03], marker, color=colour, markersize=4.5,
-                      transform=axes.transAxes, clip_on=False)  # fmt: skip
-            axes.text(share, 1.03, label(key, 12), transform=axes.transAxes, ha="center", va="center", color=colour,
-                      fontsize=7.5)  # fmt: skip
+            share = place / len(series)
+            axes.plot([share], [1.03], marker, color=colour, markersize=4.5, transform=axes.transAxes, clip_on=False)
+            axes.annotate(label(key, 14), (share, 1.03), (6, 0), "axes fraction", "offset points", va="center",
+                          color=colour, fontsize=7.5)  # fmt: skip
         tidy_rows(axes, labels)
         axes.set(xlabel=axis)
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -24,7 +24,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a cache with hostile names, and of runs."""
     root = tmp_path_factory.mktemp("browser")
     cache = hostile_cache(root)
-    runs = write_runs(root / "runs", cache.root)
+    runs = write_runs(root / "runs", cache.root, [row.video_id for row in cache.clips.rows()])
     return write_report([cache.root, str(runs)], root / "report.html").path
 
 

@@ -17,7 +17,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def written(hostile: Cache, tmp_path_factory: pytest.TempPathFactory) -> tuple[WrittenReport, str]:
     """The report of the hostile cache with runs, and its text."""
     root = tmp_path_factory.mktemp("report")
-    runs = write_runs(root / "runs", hostile.root)
+    runs = write_runs(root / "runs", hostile.root, [row.video_id for row in hostile.clips.rows()])
     places = [hostile.root, str(runs)]
     figures, failures = root / "figures", root / "failures.csv"
     report = write_report(places, root / "report.html", figures=figures, form="svg", failures=failures)

@@ -20,7 +20,9 @@ from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.page import Page
 from kinegraph.pipeline.reports.published import PUBLISHED
 from kinegraph.pipeline.reports.report import SECTIONS, WrittenReport, write_report
+from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section
+from kinegraph.pipeline.training.results import find_results
 from kinegraph.stages.errors import UsageError
 from tests.made_reports import HOSTILE, WORDS, write_runs
 
@@ -142,7 +144,8 @@ def test_figures_and_failures_are_written_as_files(written: Written) -> None:
 def test_every_figure_of_the_page_is_a_method_of_look(hostile: Cache, tmp_path: Path) -> None:
     """The page has no other figures: it calls `kinegraph.look`, and the runs of a look."""
     look = kinegraph.look(hostile.root)
-    contents = Contents(look=look, runs=look.runs(write_runs(tmp_path / "runs", hostile.root)))
+    videos = [row.video_id for row in hostile.clips.rows()]
+    contents = Contents(look=look, runs=look.runs(write_runs(tmp_path / "runs", hostile.root, videos)))
     drawn = {
         part.drawing.name
         for _, _, make in SECTIONS
@@ -155,13 +158,16 @@ def test_every_figure_of_the_page_is_a_method_of_look(hostile: Cache, tmp_path: 
         look.coverage(), look.classes(), look.durations(), look.frame_sizes(), look.disk(), look.time(), look.sealed(),
         look.boxes_a_frame(), look.scores_by_rank(), look.box_sizes(), look.box_centres(), look.box_cover(),
         look.box_overlaps(), contents.runs.heads(), contents.runs.curves("top1"),
+        contents.runs.classes(), contents.runs.confusion(), contents.runs.calibration(),
     }  # fmt: skip
     assert {picture.name for picture in again} <= drawn
     arrays = look.samples.vector_arrays()
     of_arrays = {f"{kind}_{array.replace('/', '_')}" for kind in ("norms", "spread", "steps") for array in arrays}
     assert of_arrays <= drawn
     others = drawn - of_arrays - {picture.name for picture in again}
-    assert all(re.fullmatch(r"(strip_\d+|neighbours_\d+_\d+_\d+|curves_\w+)", name) for name in others), others
+    assert all(re.fullmatch(r"(strip_\d+|mistake_\d+|neighbours_\d+_\d+_\d+|curves_\w+)", name) for name in others), (
+        others
+    )
 
 
 def test_without_videos_frames_come_from_another_folder(hostile: Cache, tmp_path: Path) -> None:
@@ -202,6 +208,7 @@ def test_runs_whose_cache_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     report = write_report([str(runs)], tmp_path / "report.html")
     assert report.absent.keys() == {"Coverage"}
     assert "The cache of the runs cannot be opened. No cache at" in report.absent["Coverage"]
+    assert "predictions-test.parquet" in made(Contents(runs=Runs(find_results(runs))), "classes")["classes"].reason
     text = Tags(report.path.read_text()).text
     assert "Charades mAP 36.2 (I3D, 50 boxes)" in text
     assert "0.810 ± 0.010" in text

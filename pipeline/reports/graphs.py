@@ -1,0 +1,103 @@
+"""Draws the graphs that a trained head computes over the boxes or frames of clips. Imports torch when it runs a head.
+
+Shapes: T time steps, N boxes of a time step.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.clip_strips import boxes_strip
+from kinegraph.pipeline.reports.look import Look
+from kinegraph.stages.pictures.matrices import matrix
+from kinegraph.stages.pictures.picture import Picture
+from kinegraph.stages.pictures.strips import Strip
+
+if TYPE_CHECKING:
+    from kinegraph.stages.heads.clip_graphs import ClipGraph
+    from kinegraph.stages.heads.head import Head
+
+MOST_NODES, MOST_FRAMES = 6, 8
+Node = tuple[int, int]  # time step, box
+
+
+def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, float]]:
+    """Returns the nodes with the largest weights in the sum for the node `query`, and these weights. The node itself
+    is left out. `weights` [T, N, T, N] are those of a ClipGraph.
+    """
+    row = weights[query].copy()  # [T, N]
+    row[query] = 0
+    order = np.argsort(-row, axis=None, kind="stable")[:most]
+    nodes = [(int(place // row.shape[1]), int(place % row.shape[1])) for place in order]
+    return [(node, float(row[node])) for node in nodes if row[node] > 0]
+
+
+def heaviest_path(weights: np.ndarray, start: Node) -> list[Node]:
+    """Returns the nodes from `start` on along the largest weights to the next time step. The path ends where no weight
+    is above 0. `weights` [T, N, T, N] are those of a ClipGraph.
+    """
+    path = [start]
+    for step in range(start[0] + 1, weights.shape[0]):
+        row = weights[path[-1]][step]
+        if row.max(initial=0) <= 0:
+            break
+        path.append((step, int(row.argmax())))
+    return path
+
+
+def head_graphs(look: Look, name: str, head: "Head", rows: Sequence[int]) -> Iterator[Picture | Strip]:
+    """Yields a figure for each graph of a head and each clip of `rows`, the row numbers. `name` is the head's name.
+
+    A graph of boxes becomes a strip: the box with the best score of the middle time step, and the boxes that have the
+    largest weights in its sum. A graph of boxes of neighbouring frames becomes a strip with the path of the largest
+    weights. A graph of frames becomes a matrix, the mean over `rows`. Raises FramesMissingError without videos.
+    """
+    import torch
+
+    clips = CachedClips(look.cache, head.reads)
+    batch = clips.batch(np.searchsorted(clips.rows, rows))
+    head.eval()
+    with torch.inference_mode():
+        graphs = head.clip_graphs(batch)
+    for graph_name, graph in graphs.items():
+        title = f"{name}: {graph_name}"
+        if graph.links == "frames":
+            yield _frames_matrix(graph, title, f"graph_{name}_{graph_name}")
+            continue
+        for place, row in enumerate(rows):
+            yield _boxes_graph(look, graph, place, row, title)
+
+
+def _frames_matrix(graph: "ClipGraph", title: str, name: str) -> Picture:
+    mean = graph.matrix.mean(0).numpy()  # [T, T]
+    steps = [str(step) for step in range(len(mean))]
+    told = (
+        f"Mean weights between {counted(len(mean), 'frame')} over {counted(len(graph.matrix), 'clip')}; the largest is"
+    )
+    axes = "frame", "frame that is added"
+    return matrix(_plain(name), title, mean, steps, steps, *axes, f"{told} {mean.max():.3f}.")
+
+
+def _boxes_graph(look: Look, graph: "ClipGraph", place: int, row: int, title: str) -> Strip:
+    weights = graph.weights[place].numpy()  # [T, N, T, N]
+    if graph.links == "boxes":
+        start = (weights.shape[0] // 2, 0)
+        shown = [(start, 1.0), *heaviest(weights, start, MOST_NODES)]
+        told = f"box 0 of time step {start[0]}, and the boxes with the largest weights in its sum"
+        joined: list[Node] = []
+    else:
+        start = (0, 0)
+        joined = heaviest_path(weights, start)
+        shown = [(node, 1.0) for node in joined]
+        told = f"path of the largest weights from box 0 of the first frame, over {counted(len(joined), 'frame')}"
+    nodes = [((step * graph.frame_step, box), weight) for (step, box), weight in shown]
+    path = [(step * graph.frame_step, box) for step, box in joined]
+    name = _plain(f"graph_{title}_{row}")
+    return boxes_strip(look.samples, look.finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
