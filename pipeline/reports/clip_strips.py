@@ -116,7 +116,8 @@ def boxes_strip(
         place = int(np.flatnonzero(clip.steps == step)[0])
         frames.append(_frame(clip, place, boxes=drawn, names=names, path=points, chosen=chosen))
     weights = np.array([weight for _, weight in nodes])
-    description = f"{clip.row.clip_id}: {told}. The weights are {', '.join(f'{weight:.3f}' for weight in weights[1:])}."
+    told_weights = ", ".join(f"{weight:.3f}" for weight in weights[1:]) or "all 0"
+    description = f"{clip.row.clip_id}: {told}. The weights are {told_weights}."
     return Strip(name=name, title=title, description=description, frames=frames, data={"weight": weights})
 
 

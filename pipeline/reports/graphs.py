@@ -35,16 +35,22 @@ def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, fl
     return [(node, float(row[node])) for node in nodes if row[node] > 0]
 
 
-def heaviest_path(weights: np.ndarray, start: Node) -> list[Node]:
-    """Returns the nodes from `start` on along the largest weights to the next time step. The path ends where no weight
-    is above 0. `weights` [T, N, T, N] are those of a ClipGraph.
+def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
+    """Returns nodes along the largest weights from one time step to the next, and these weights. The first node has 1.
+
+    The path begins at box 0 of the first time step. If no weight leads forwards, as in a graph of earlier frames, it
+    begins at box 0 of the last time step and leads backwards. It ends where no weight is above 0. `weights` [T, N, T,
+    N] are those of a ClipGraph.
     """
-    path = [start]
-    for step in range(start[0] + 1, weights.shape[0]):
-        row = weights[path[-1]][step]
+    num_steps = weights.shape[0]
+    is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))
+    steps = range(num_steps) if is_forwards else range(num_steps)[::-1]
+    path: list[tuple[Node, float]] = [((steps[0], 0), 1.0)]
+    for step in steps[1:]:
+        row = weights[path[-1][0]][step]
         if row.max(initial=0) <= 0:
             break
-        path.append((step, int(row.argmax())))
+        path.append(((step, int(row.argmax())), float(row.max())))
     return path
 
 
@@ -85,16 +91,13 @@ def _boxes_graph(look: Look, graph: "ClipGraph", place: int, row: int, title: st
     weights = graph.weights[place].numpy()  # [T, N, T, N]
     if graph.links == "boxes":
         start = (weights.shape[0] // 2, 0)
-        shown = [(start, 1.0), *heaviest(weights, start, MOST_NODES)]
+        shown, joined = [(start, 1.0), *heaviest(weights, start, MOST_NODES)], []
         told = f"box 0 of time step {start[0]}, and the boxes with the largest weights in its sum"
-        joined: list[Node] = []
     else:
-        start = (0, 0)
-        joined = heaviest_path(weights, start)
-        shown = [(node, 1.0) for node in joined]
-        told = f"path of the largest weights from box 0 of the first frame, over {counted(len(joined), 'frame')}"
+        shown = joined = heaviest_path(weights)
+        told = f"the path of the largest weights from box 0 on, over {counted(len(joined), 'frame')}"
     nodes = [((step * graph.frame_step, box), weight) for (step, box), weight in shown]
-    path = [(step * graph.frame_step, box) for step, box in joined]
+    path = sorted((step * graph.frame_step, box) for (step, box), _ in joined)
     name = _plain(f"graph_{title}_{row}")
     return boxes_strip(look.samples, look.finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
 

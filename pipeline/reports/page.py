@@ -113,7 +113,7 @@ class Page:
                 self.left_out += 1
                 return None
             self._num_strips, self._strip_bytes = self._num_strips + 1, self._strip_bytes + len(svg)
-            size, table = "strip", None
+            size, table = "strip" if len(drawing.frames) > 1 else "narrow", None
         else:
             size = "wide" if drawing.get_size_inches()[0] * 96 > NARROW_PX else "narrow"
             table = data_table(drawing.title, drawing.data)

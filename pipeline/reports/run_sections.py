@@ -153,13 +153,13 @@ def graphs(contents: Contents) -> Section | Absent:
         return Absent(NO_RUNS if runs is None else contents.why_no_cache)
     rows = rows_to_show(look)[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
     parts: list[SectionPart] = []
-    for name, group in runs.groups.items():
-        if not rows or len({part.text for part in parts if isinstance(part, Paragraph)}) == MOST_GRAPHS:
-            break
+    heads: set[str] = set()  # with their options: further runs of them would show alike graphs
+    for name, group in runs.groups.items() if rows else ():
         folder, results = group[0]
-        if results.recipe.head not in WITH_GRAPHS or not (folder / RECORD_FILE).exists():
-            continue
-        parts += _graphs_of(look, name, folder, rows)
+        head = f"{results.recipe.head} {results.recipe.options}"
+        if results.recipe.head in WITH_GRAPHS and (folder / RECORD_FILE).exists() and head not in heads:
+            heads.add(head)
+            parts += _graphs_of(look, name, folder, rows) if len(heads) <= MOST_GRAPHS else []
     if not parts:
         return Absent("No run here has a head with a graph (strg, trg, atr, rstg, st_sgn).")
     return Section(parts)
