@@ -123,7 +123,7 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
     """Returns the array of the .npy file `file`, which is open at its first byte. `size` is the size of the file in
     bytes.
 
-    Raises ArrayFileError if the file is damaged or if the values are no numbers.
+    Raises ArrayFileError if the file is damaged or if the type of its values is not numeric.
     """
     shape, is_fortran, dtype = _header(file)
     require_plain(dtype)

@@ -25,7 +25,9 @@ class VideosAtHand:
         self.root = root
 
     def exists(self, video_name: str, path: str) -> bool:
-        """Returns whether a video has a file. `video_name` is its id, and `path` is its path in the cache."""
+        """Returns whether the file of a video is on this machine. `video_name` is the id of the video. `path` is the
+        path of its file as the cache recorded it.
+        """
         return self._below_root(video_name) is not None or (not is_url(path) and _is_there(path))
 
     def path(self, row: ClipRow) -> str:

@@ -44,7 +44,8 @@ def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
 
 
 def has_label_file(options: OwnersOptions, name: str) -> bool:
-    """Returns whether the folder `options.annotations` has the file `name`. Returns False for a URL."""
+    """Returns whether the folder `options.annotations` has the file `name`. Returns False if `options.annotations` is a
+    URL, because files at a URL are not looked for."""
     return (Path(options.annotations.removeprefix(FILE)) / name).is_file()
 
 

@@ -155,10 +155,12 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps, in ticks, of the key frames of `stream` to which a seek (a jump in the video) may lead.
+    """Returns the time stamps, in ticks, of the key frames of `stream` that are safe targets of a seek (a jump in the
+    video), in increasing order.
 
-    A key frame is in the list if all frames from it up to the next key frame are shown. An mp4 may hide frames, usually
-    at its start and end. Returns an empty list if stamps go back, or if frames in the middle of the video are hidden.
+    A key frame is safe if no frame between it and the next key frame is hidden. An mp4 may hide frames, usually at its
+    start and end. Returns an empty list if time stamps are not in increasing order, or if frames in the middle of the
+    video are hidden.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown

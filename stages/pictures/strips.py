@@ -44,7 +44,7 @@ class StripFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Several frames as one picture. `columns` is the number of frames in a row.
+    """Several frames as one picture. `columns` is the number of frames per row.
 
     `name`, `title`, `description` and `data` are as in a Picture. A notebook shows a Strip. `savefig("strip.svg")`
     writes an SVG file.

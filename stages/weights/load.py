@@ -40,9 +40,10 @@ def load_weights(
     """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
     `weights` is a name in `named`, a local path, or `random:<seed>`. `model` is the name of the network in its
-    catalogue. `is_ignored` returns True for the name of a tensor of the file that must not be used. `above` has the
-    shapes of tensors that were cut off the network, by name. The file may have these tensors, which are not used.
-    `other_words` are further values of `weights` that the message of an error lists.
+    catalogue. `is_ignored` returns True for the name of a tensor of the file that must not be used. `above` maps
+    names to shapes of tensors that belong to layers which were removed from the network, such as its classifier. The
+    file may have these tensors, which are not used. `other_words` are values of `weights` that the caller handles. They
+    are only listed in the message of an error.
 
     Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
     same tensors.

@@ -44,12 +44,12 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`, or for ten times as long
-        while workers restart. The error is OutOfTimeError if the last worker left because its time was over, else
-        ClusterLost.
+        """Raises an error if the cluster has had no worker for too long. The limit is `run.dask.timeout_seconds`. It is
+        ten times as long while workers restart.
 
-        Workers that are batch jobs may wait in a queue for any time. For them, only ClusterError is raised, if jobs are
-        refused or end without a worker.
+        The error is OutOfTimeError if the last worker left because its time was over. Otherwise it is ClusterLost.
+        Workers that are batch jobs have no limit, because they may wait in a queue. For them, the error is
+        ClusterError, and only if jobs are refused or end without a worker.
         """
         self._count()
         if self._jobs is not None:

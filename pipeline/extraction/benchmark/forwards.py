@@ -14,8 +14,9 @@ from kinegraph.cache_schemas import stopping
 
 @dataclass(frozen=True)
 class Forward:
-    """One call of a network. `arguments` are its arguments, with copies of the tensors on their device. The call ran
-    under autocast to `autocast_dtype`, or without autocast if `autocast_dtype` is None.
+    """A call of a network that was recorded, so that the benchmark can repeat it. `arguments` are its arguments.
+    Tensors among them are copies, on the device of the originals. The call ran under autocast to `autocast_dtype`, or
+    without autocast if `autocast_dtype` is None.
     """
 
     network: nn.Module

@@ -32,8 +32,8 @@ SLACK_SECONDS = 1e-6  # by which times of frames are rounded
 
 
 class FrameSource(Protocol):
-    """Decodes the frames of clips, cuts them and resizes them. Each FrameSource chooses its own type of frames. Callers
-    only pass the frames from `of_clips` on to `square` and `whole` of the same object.
+    """Decodes the frames of clips, crops them and resizes them. `of_clips` returns frames in a type that each
+    FrameSource chooses. Callers pass these frames to `square` or `whole` of the same object, which return pixels.
     """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Any]]:
