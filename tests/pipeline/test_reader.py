@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from kinegraph.cache_schemas.box_frames import box_frames_arrays
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.reader import CachedClips
@@ -104,6 +106,22 @@ def test_the_crop_of_a_row_is_an_array(load: Load, complete: Callable[[Config], 
     found = reader(batch, batch["features/tiny/res4"])
     assert found.valid.any((1, 2)).all()
     torch.testing.assert_close(found.features, batch["regions/tiny/res4"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_frames_of_the_slow_pathway_are_an_array(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an array with `frame_index`, such as that of a slow pathway, as heads need it for the boxes."""
+    maps = whole.array("features/tiny/res4")
+    frames = tuple(3 * step for step in range(maps.shape[0]))
+    spread = replace(maps, frame_step=None, frame_index=frames)
+    monkeypatch.setattr(
+        "kinegraph.cache_schemas.cache.box_frames_arrays", lambda specs: box_frames_arrays(specs | {maps.name: spread})
+    )
+    name = f"clips/box_frames/{maps.name}"
+    every = whole.array("clips/frame_times").shape[0] // whole.array("proposals/count").shape[0]
+    for preload in (False, True):
+        clips = CachedClips(whole, [name, maps.name], preload=preload)
+        assert clips.spec[name] == maps.shape[:1]
+        assert clips.batch([2, 0])[name].tolist() == [[frame // every for frame in frames]] * 2
 
 
 def test_imported_rows_have_no_crop(tmp_path: Path) -> None:
