@@ -22,7 +22,7 @@ from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training import finetuning, joint_comparison
-from kinegraph.pipeline.training.decoded_clips import VideosChanged
+from kinegraph.pipeline.training.decoded_clips import VideosChanged, decoding
 from kinegraph.pipeline.training.finetuning import StepZero, finetune
 from kinegraph.pipeline.training.joint_comparison import compare
 from kinegraph.pipeline.training.one_run import held
@@ -297,6 +297,7 @@ def test_a_video_that_fails_later_stops_the_run_by_name_and_the_state_stays(
         ({"unfreeze": ["res9"]}, HeadError, "finetune.unfreeze: given 'res9', allowed: all, .*res4"),
         ({"views": {"short_side": [32, 64]}}, UsageError, "finetune.views.short_side: given .* allowed: from 64 px on"),
         ({"views": {"region": "frame"}}, UsageError, "finetune.views.region: .*crop center.*crop, because .*full"),
+        ({"views": {"offsets": "random"}}, UsageError, "finetune.views.offsets: .*because proposals/boxes.* belong to"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -304,6 +305,21 @@ def test_options_that_do_not_fit(
 ) -> None:
     with pytest.raises(error, match=message):
         finetune(home.config(run=str(tmp_path / "run"), **options))
+
+
+def test_frames_of_segments_are_drawn_anew_in_each_epoch(home: Home) -> None:
+    """Ten frames in eight segments: a clip has other frames in another epoch, and the same ones in the same epoch."""
+    config = home.config("pooled", views={"offsets": "random"}, val_split=None)
+    cache = Cache(config.cache)
+    start = start_of(config, cache, allow_code=False)
+    with decoding(config, CPU) as decoder:
+        clips, _ = finetuning._clips(config, cache, start, online_head(config, start, CPU), decoder)
+        seen = [clips.in_epoch(epoch).batch([0, 1])["pixels/tiny"] for epoch in (1, 1, 2)]
+        cached = clips.as_cached().batch([0, 1])["pixels/tiny"]
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+    assert seen[0].shape == cached.shape
+    assert not torch.equal(seen[0], cached)
 
 
 def test_other_weights_than_those_of_the_run_are_refused(home: Home, tmp_path: Path) -> None:
