@@ -159,8 +159,8 @@ def _chosen(source: Cache, names: Sequence[str], option: str) -> list[ArraySpec]
 
 def _require_same_windows(source: Cache, beside: Cache) -> None:
     """Raises ExchangeError if the windows of two caches have other lengths or distances."""
-    cut = [{key: cache.manifest["clips"].get(key) for key in WINDOW_OPTIONS} for cache in (source, beside)]
-    if changed := differences(*cut):
+    ours, theirs = ({key: cache.manifest["clips"].get(key) for key in WINDOW_OPTIONS} for cache in (source, beside))
+    if changed := differences(ours, theirs):
         raise ExchangeError(f"{beside.root} has other windows than {source.root}: {'; '.join(changed)}")
 
 

@@ -52,7 +52,7 @@ class Predicted:
         self.num_left_out = len(kept.video_ids) - len(chosen)
         self.video_ids = [kept.video_ids[at] for at in chosen]
         self.probabilities = probabilities[chosen]
-        self.truth = np.zeros(self.probabilities.shape, bool)
+        self.truth: np.ndarray = np.zeros(self.probabilities.shape, bool)
         for row, at in enumerate(chosen):
             self.truth[row, [*kept.labels[at]]] = True
 

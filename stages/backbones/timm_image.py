@@ -178,7 +178,7 @@ def create(model: str) -> Any:
 
 
 @cache
-def _any_size(model: str) -> dict[str, bool]:
+def _any_size(model: str) -> dict[str, Any]:
     """Returns the options with which timm builds the model `model` so that it takes any size that its patches divide.
     They are empty if the model has no such option, or needs none.
     """

@@ -167,7 +167,7 @@ def test_nobody_else_is_let_in(browser: "Browser", address: str) -> None:
     """Another browser of this machine, and a page of another server that asks for a picture or a frame."""
     visitor = Visitor(browser, address)
     stranger = browser.new_page()
-    assert stranger.goto(f"{address}/").status == 403  # type: ignore[union-attr]
+    assert stranger.goto(f"{address}/").status == 403
     stranger.set_content(f'<iframe src="{address}/?token={TOKEN}"></iframe><img src="{address}/clips/1/middle.webp">')
     stranger.wait_for_load_state("networkidle")
     assert stranger.evaluate("document.querySelector('img').naturalWidth") == 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kinegraph.cache_schemas.annotations import read_annotations
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
@@ -205,7 +206,7 @@ def test_a_stream_that_is_one_window_longer_loses_the_last_window() -> None:
 def test_what_only_one_cache_has_is_said(
     windows_cache: Cache, load: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = to_tad.read_annotations
+    read = read_annotations
 
     def renamed(cache: Cache) -> dict[str, Any]:
         videos = read(cache)
