@@ -20,7 +20,8 @@ ABOUT = (
     "The experiments are small. Heads are narrow and stand behind frozen features. Few videos are seen for few epochs, "
     "and the last epoch is kept. Learning rates and epochs were chosen by speed and by a few runs of the first seed, "
     "some of them by their test accuracy. So a claim that does not show up here may hold in the paper's experiment, "
-    "and a claim that shows up here is no proof of it. [papers.md](papers.md) lists the configs of the papers' own rows.",
+    "and a claim that shows up here is no proof of it. [papers.md](papers.md) lists the configs of the papers' own "
+    "rows.",
 )
 HOW = (
     "Each row is trained with {seeds}. ± is the sample standard deviation over seeds. The seconds are those of one "
