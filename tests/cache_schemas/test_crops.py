@@ -78,7 +78,7 @@ def test_the_three_crops_of_kinetics(width: int, height: int, short: int, size: 
         assert found == [uniform_crop(*frame, size, place) for place in range(3)]
 
 
-@pytest.mark.parametrize("resize", ["pillow", "torch"])
+@pytest.mark.parametrize("resize", ["pillow", "bicubic", "torch"])
 def test_eleven_crops_lie_evenly_along_the_longer_side(resize: Resize) -> None:
     framing = Framing(size=256, resize_short=256, resize=resize)
     names = ClipOptions(crops=("even_11",)).crop_names

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,11 +24,14 @@ from kinegraph.stages.backbones import transformers_weights
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.pixels import framing_of, pixels_of
 from kinegraph.stages.backbones.transformers_families import FAMILIES
 from kinegraph.stages.backbones.transformers_folder import read_folder
+from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.recipe import Recipe
+from tests.stages.decode.conftest import clip_row
 
 pytest.importorskip("transformers")
 
@@ -439,6 +444,30 @@ def test_pixels_are_those_of_the_processor(
     told = advice(Config.model_validate(options_of(folder).model_dump(exclude={"dataset"}) | {"cache": "c"}))
     assert "backbones.vit: preprocessor_config.json resizes frames with lanczos" in told[0]
     assert pixels_of(options_of(folder).backbones["vit"]).std == pytest.approx((1 / 255,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("clip", "CLIPImageProcessorPil"), ("videomae", "VideoMAEImageProcessorPil")]
+)
+def test_pixels_are_those_that_the_processor_of_the_package_makes(
+    kind: str, name: str, networks: dict[str, tuple[Path, nn.Module]]
+) -> None:
+    module = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
+    processor = getattr(module, name).from_pretrained(networks[kind][0])
+    theirs = np.asarray(processor(image, return_tensors="np")["pixel_values"]).reshape(3, SIDE, SIDE)
+    recipe = options_of(networks[kind][0])
+    pixels = FramePixels(image).square(recipe.square_of("vit"), clip_row(Path("v"), [0.0], crop_name="center"))
+    ours = Normalised(_Kept(), pixels_of(recipe.backbones["vit"]))
+    frames = ours(torch.from_numpy(pixels.copy())[None, None])["kept"][0, 0]  # [3, S, S]
+    np.testing.assert_allclose(frames.numpy(), theirs, atol=1e-5)
+
+
+class _Kept(nn.Module):
+    """A network that returns its input [B, 3, T, S, S]."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"kept": x}
 
 
 @pytest.mark.parametrize(

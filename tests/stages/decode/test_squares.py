@@ -43,6 +43,19 @@ def test_an_image_of_the_right_size_is_left_alone() -> None:
     np.testing.assert_array_equal(resized_by_torch(image, (30, 20), (0, 0, 30, 20)), np.asarray(image))
 
 
+@pytest.mark.parametrize("short", [40, None])
+def test_bicubic_is_pillows_filter(short: int | None) -> None:
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (90, 120, 3), np.uint8))
+    square = Square(size=32, resize_short=short, resize="bicubic", every=1)
+    row = clip_row(Path("v"), [0.0], crop_name="center")
+    found = FramePixels(image).square(square, row)
+    if short is None:
+        wanted = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC, box=row.crop))
+    else:
+        wanted = np.asarray(image.resize((53, 40), Image.Resampling.BICUBIC))[4:36, 10:42]
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_frame_is_resized_once_for_all_its_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     resized: list[tuple[int, int]] = []
     resize = Image.Image.resize
