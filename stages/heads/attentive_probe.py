@@ -111,9 +111,9 @@ class AttentiveClassifier(nn.Module):
     """Maps tokens [B, N, C] to logits [B, K]. `forward` also takes a mask [B, N], which is true for tokens, or None if
     all N places are tokens.
 
-    Weights start as in V-JEPA 2: from a truncated normal distribution with standard deviation 0.02. Biases start at 0.
-    The last layer of each attention and MLP is then divided by sqrt(2 n). n is 1 for the cross-attention block, and 2,
-    3 and so on for the self-attention blocks.
+    Weights start as in the code of V-JEPA (facebookresearch/jepa): from a truncated normal distribution with standard
+    deviation 0.02. Biases start at 0. The last layers of a block are divided by sqrt(2 n), with n from 2 on for the
+    self-attention blocks, and n = 1 for the cross-attention.
     """
 
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:

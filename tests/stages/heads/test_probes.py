@@ -81,6 +81,21 @@ def test_attention_is_that_of_the_formula(lively: Lively) -> None:
     torch.testing.assert_close(net(x), net.fc(pooled[:, 0]))
 
 
+@pytest.mark.parametrize("name", ["linear_probe", "attentive_probe"])
+def test_class_tokens_and_the_output_of_the_network_are_read_by_their_names(
+    name: str, spec: Spec, make_batch: MakeBatch, lively: Lively
+) -> None:
+    x = make_batch()[POOLED]  # [B, T, C]
+    plain = lively(build_head(name, {POOLED: (5, 12)}, 7, read="pooled", **ONE))
+    tokens = build_head(name, spec | {f"{MAPS}_class": (5, 12)}, 7, read="pooled", tap="res5_class", **ONE).double()
+    tokens.load_state_dict(plain.state_dict())
+    assert tokens.reads == (f"{MAPS}_class",)
+    torch.testing.assert_close(tokens({f"{MAPS}_class": x}), plain({POOLED: x}))
+    whole = build_head(name, spec | {"features/i3d/head": (12,)}, 7, read="pooled", tap="head", **ONE).double()
+    whole.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(whole({"features/i3d/head": x[:, 0]}), plain({POOLED: x[:, :1]}))
+
+
 def attentive(spec: Spec, lively: Lively, **options: Any) -> Head:
     return lively(build_head("attentive_probe", spec, 7, **ONE, num_blocks=1, **options))
 
