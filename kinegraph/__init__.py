@@ -147,7 +147,7 @@ def evaluate(
 
     Returns the scores as RunScores. It has `result.metrics` (metric name -> value), `per_class()` (class name ->
     score), `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json,
-    and the scores of all videos are written to predictions-<split>.parquet in its folder.
+    and the scores of all videos are written to its folder as `predictions-<split>.parquet`.
 
     Raises RunError if `run` is not the folder of a complete run or does not fit the cache. Raises CacheError for a
     cache that cannot be used. Raises UsageError for a split without clips or an override that is not allowed.
