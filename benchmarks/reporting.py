@@ -1,4 +1,4 @@
-"""`kinegraph report` of caches of 3,900 and of 99,840 clips: seconds, bytes of the page, and peak memory.
+"""`kinegraph report` of caches of 3,900 and of 99,840 clips: seconds, CPU seconds, bytes of the page, and peak memory.
 
 The caches are simulated in a temporary folder: rows, ledger and random values, without videos. The ratio of the two is
 to be small, because a report reads a sample of the values.
@@ -36,8 +36,10 @@ DOCUMENT = {
     "regions": {"backbones": ["tiny"]},
     "store": {"shard_clips": SHARD_CLIPS},
 }
-PEAK = "import resource, sys; from kinegraph.cli.app import app; import atexit; atexit.register(lambda: print('peak', "
-PEAK += "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)); sys.argv[0] = 'kinegraph'; app()"
+PEAK = (
+    "import os, resource, sys; from kinegraph.cli.app import app; import atexit; atexit.register(lambda: print('cpu', "
+)
+PEAK += "sum(os.times()[:2]), 'peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)); app()"
 
 
 def values(spec: ArraySpec, rows: Sequence[ClipRow], random: np.random.Generator) -> np.ndarray:
@@ -105,13 +107,13 @@ def simulate(root: Path, num_rows: int) -> str:
     return config.cache
 
 
-def reported(cache: str, out: Path) -> tuple[float, int, int]:
-    """(seconds, bytes of the page, peak bytes of memory) of one report, in a process of its own."""
+def reported(cache: str, out: Path) -> tuple[float, float, int, int]:
+    """(seconds, CPU seconds, bytes of the page, peak bytes of memory) of one report, in a process of its own."""
     begun = time.monotonic()
     command = [sys.executable, "-c", PEAK, "report", cache, "--out", str(out)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    (peak,) = re.findall(r"peak (\d+)", done.stdout)
-    return time.monotonic() - begun, out.stat().st_size, int(peak) * 1024
+    ((cpu, peak),) = re.findall(r"cpu ([\d.]+) peak (\d+)", done.stdout)
+    return time.monotonic() - begun, float(cpu), out.stat().st_size, int(peak) * 1024
 
 
 def measured() -> Iterator[Case]:
@@ -120,9 +122,10 @@ def measured() -> Iterator[Case]:
         seconds: dict[str, list[float]] = {f"{size:,} clips": [] for size in SIZES}
         for _ in range(ROUNDS):
             for size, cache in caches.items():
-                taken, num_bytes, peak = reported(cache, Path(folder) / "report.html")
+                taken, cpu, num_bytes, peak = reported(cache, Path(folder) / "report.html")
                 seconds[f"{size:,} clips"].append(taken)
-                print(f"{size:,} clips: {taken:.1f} s, {num_bytes / 1e6:.2f} MB, peak {peak / 1e9:.2f} GB")
+                told = f"{size:,} clips: {taken:.1f} s, {cpu:.1f} s of CPU, {num_bytes / 1e6:.2f} MB"
+                print(f"{told}, peak {peak / 1e9:.2f} GB")
         yield Case(name="report", unit="reports", amount=1, seconds=seconds)
 
 

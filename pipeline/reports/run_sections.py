@@ -19,8 +19,8 @@ from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
 from kinegraph.pipeline.training.results import ResultsError
 from kinegraph.stages.errors import UsageError
-from kinegraph.stages.training.records import RECORD_FILE
 
+WEIGHTS = "*.safetensors"  # of a run; without them no torch is imported
 MOST_MISTAKES, MISTAKE_FRAMES, MOST_OPEN, MOST_GRAPHS = 12, 4, 20, 3
 WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
 
@@ -157,11 +157,11 @@ def graphs(contents: Contents) -> Section | Absent:
     for name, group in runs.groups.items() if rows else ():
         folder, results = group[0]
         head = f"{results.recipe.head} {results.recipe.options}"
-        if results.recipe.head in WITH_GRAPHS and (folder / RECORD_FILE).exists() and head not in heads:
+        if results.recipe.head in WITH_GRAPHS and any(folder.glob(WEIGHTS)) and head not in heads:
             heads.add(head)
             parts += _graphs_of(look, name, folder, rows) if len(heads) <= MOST_GRAPHS else []
     if not parts:
-        return Absent("No run here has a head with a graph (strg, trg, atr, rstg, st_sgn).")
+        return Absent("No run here has weights of a head with a graph (strg, trg, atr, rstg, st_sgn).")
     return Section(parts)
 
 

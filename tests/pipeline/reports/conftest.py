@@ -19,6 +19,5 @@ def written(hostile: Cache, tmp_path_factory: pytest.TempPathFactory) -> tuple[W
     root = tmp_path_factory.mktemp("report")
     runs = write_runs(root / "runs", hostile.root, [row.video_id for row in hostile.clips.rows()])
     places = [hostile.root, str(runs)]
-    figures, failures = root / "figures", root / "failures.csv"
-    report = write_report(places, root / "report.html", figures=figures, form="svg", failures=failures)
+    report = write_report(places, root / "report.html", failures=root / "failures.csv")
     return report, report.path.read_text(encoding="utf-8")
