@@ -7,6 +7,7 @@ weights, and of a cache with more files than one process may open.
 from collections.abc import Iterator, Sequence
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.crops import FULL, base_of
 from kinegraph.cache_schemas.errors import open_files_limit
 from kinegraph.cache_schemas.reader import features_options
 from kinegraph.cache_schemas.words import counted
@@ -88,6 +89,11 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     if source is None:
         return
     given, trained = _sampling(config.clips, options.every), source.sampling
+    if source.resize is not None and source.short_side_px is None and {*map(base_of, config.clips.crops)} != {FULL}:
+        yield (
+            f"backbones.{name}: {source.file_name} was tested on whole frames, squeezed into a square. Set clips.crops "
+            "to [full] to do the same"
+        )
     title = f"backbones.{name}: {source.file_name} was trained"
     if given is not None and trained is not None and _differ(given, trained):
         yield f"{title} on {trained}, here it gets {given} (clips.num_frames, clips.fps, every)"

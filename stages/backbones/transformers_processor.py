@@ -57,10 +57,6 @@ class Processor:
         if self.filter not in RESIZES:
             how = "an unknown filter" if self.filter is None else FILTERS.get(self.filter, f"filter {self.filter}")
             told.append(f"{self.file.name} resizes frames with {how}, here `resize: {self.resize}` resizes them")
-        if self.resize_short is None:
-            told.append(
-                f"{self.file.name} squeezes the whole frame into a square. Set clips.crops to [full] to do the same"
-            )
         return told
 
 

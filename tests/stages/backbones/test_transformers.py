@@ -423,6 +423,12 @@ def options_of(folder: Path, **values: Any) -> Recipe:
     return Recipe.model_validate({"clips": {"num_frames": FRAMES}, "backbones": {"vit": backbone}})
 
 
+def advised(recipe: Recipe, *crops: str) -> list[str]:
+    clips_options = {"num_frames": FRAMES} | ({"crops": crops} if crops else {})
+    document = recipe.model_dump(exclude={"dataset"}) | {"cache": "c", "clips": clips_options}
+    return advice(Config.model_validate(document))
+
+
 def test_pixels_are_those_of_the_processor(
     networks: dict[str, tuple[Path, nn.Module]], copied: Callable[[str], Path]
 ) -> None:
@@ -432,6 +438,8 @@ def test_pixels_are_those_of_the_processor(
     assert (framing.size, framing.resize_short, framing.resize) == (SIDE, 72, "pillow")
     squeezed = options_of(networks["siglip"][0]).framing_of("vit")
     assert (squeezed.size, squeezed.resize_short, squeezed.resize) == (SIDE, None, "bicubic")
+    assert "was tested on whole frames, squeezed into a square" in advised(options_of(networks["siglip"][0]))[0]
+    assert advised(options_of(networks["siglip"][0]), "full") == []
     vjepa = options_of(networks["vjepa2"][0]).framing_of("vit")
     assert vjepa.resize_short == SIDE * 256 // 224, "its processor ignores `size`"
     pixels = pixels_of(options_of(networks["vivit"][0]).backbones["vit"])  # (2 x - 1 - mean) / std for x in 0..1
@@ -441,7 +449,7 @@ def test_pixels_are_those_of_the_processor(
     assert framing_of(other.backbones["vit"], other.entry_of("vit")).resize == "pillow"
     folder = copied("dinov2")
     change(folder / "preprocessor_config.json", resample=1, do_normalize=False, do_rescale=False)
-    told = advice(Config.model_validate(options_of(folder).model_dump(exclude={"dataset"}) | {"cache": "c"}))
+    told = advised(options_of(folder))
     assert "backbones.vit: preprocessor_config.json resizes frames with lanczos" in told[0]
     assert pixels_of(options_of(folder).backbones["vit"]).std == pytest.approx((1 / 255,) * 3)
 
