@@ -53,18 +53,15 @@ def test_pages_until_ctrl_c(indexed: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--videos", "nowhere"], "error: --videos nowhere: no such folder"),
-        (["--run", "nowhere"], "error: There is no results.json in nowhere"),
-        (["--port", "70000"], "'--port'"),
-    ],
-)
-def test_wrong_usage(kinegraph: Command, indexed: Path, options: list[str], said: str) -> None:
-    done = kinegraph("browse", indexed, *options)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert said in done.stderr
+def test_wrong_usage(kinegraph: Command, indexed: Path) -> None:
+    for option, value, said in (
+        ("--videos", "nowhere", "error: --videos nowhere: no such folder"),
+        ("--run", "nowhere", "error: There is no results.json in nowhere"),
+        ("--port", "70000", "'--port'"),
+    ):
+        done = kinegraph("browse", indexed, option, value)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert said in done.stderr
 
 
 def test_no_cache(kinegraph: Command, tmp_path: Path) -> None:
@@ -73,10 +70,10 @@ def test_no_cache(kinegraph: Command, tmp_path: Path) -> None:
     assert "No cache at" in done.stderr
 
 
-def test_a_missing_package_is_named(kinegraph: Command, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(kinegraph: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("kinegraph.pipeline.browsing")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    done = kinegraph("browse", indexed)
+    done = kinegraph("browse", tmp_path)
     assert done.exit_code == 2
     assert "error: browse needs the package uvicorn: pip install 'kinegraph[look]'" in done.stderr
