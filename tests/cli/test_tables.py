@@ -95,7 +95,7 @@ def test_markdown_and_latex(kinegraph: Command, table: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--to", "html"], "--to html: allowed: csv, md, latex"),
+        (["--to", "html"], "--to html: allowed: csv, md, latex, png"),
         (["--to", "md", "--json"], "--to md: allowed without --json"),
     ],
 )
