@@ -14,7 +14,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 def facts() -> ClipFacts:
     """Two frames with boxes, two tracks, and a graph of two objects at 1.5 s."""
     boxes = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    proposals = {
+    proposals: dict[str, np.ndarray] = {
         "proposals/boxes": boxes,
         "proposals/scores": np.array([[3, 2, 1], [5, 4, 0]], np.float32),
         "proposals/count": np.array([1, 2], np.int16),
