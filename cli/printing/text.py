@@ -37,16 +37,16 @@ def note_at_work(text: str) -> None:
 
 def say(text: str = "", *, end: str = "\n") -> None:
     """Prints the text `text` and then `end` to stdout. On a terminal, lines break between words."""
-    print(folded(shown(text), columns(sys.stdout)), end=end)
+    print(folded(shown(text), columns(sys.stdout)), end=end, flush=True)
 
 
 def say_whole(text: str) -> None:
     """Prints a result for other programs to stdout. Lines are never broken, even on a terminal."""
-    print(shown(text), end="")
+    print(shown(text), end="", flush=True)
 
 
 def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> None:
-    print(table(header, rows, words, columns(sys.stdout)))
+    print(table(header, rows, words, columns(sys.stdout)), flush=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
-from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.pipeline.browsing.catalogue import STATUSES, ShownClips
 from kinegraph.pipeline.browsing.clip_facts import BoxesOfFrame, ClipFacts, facts_of, row_of
 from kinegraph.pipeline.browsing.frames import MAX_FILM_SECONDS, strip_places
@@ -160,7 +160,7 @@ def picture(site: Site, request: Request) -> Response:
     every = whole_number(request.query_params, "every", 0)
     places = strip_places(len(row.target_times), every) if every else []
     if place >= len(row.target_times):
-        raise HTTPException(404, f"Clip {number:,} has {len(row.target_times):,} frames, counted from 0.")
+        raise HTTPException(404, f"Clip {number:,} has {counted(len(row.target_times), 'frame')}, from 0 on.")
     return _picture(lambda: site.frames.picture(number, row, place, places if place in places else [place]))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import HEAD
+from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.resnet3d import EXPANSION, Bottleneck3D, ResidualStage
 from kinegraph.stages.backbones.taps import spread_frames
@@ -80,7 +81,7 @@ class SlowFast(Backbone):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         num_frames = x.shape[2]
         if num_frames % self.alpha:
-            raise ValueError(f"{num_frames} frames: SlowFast needs a multiple of {self.alpha}")
+            raise ValueError(f"{counted(num_frames, 'frame')}: SlowFast needs a multiple of {self.alpha}")
         newest, maps = {"slow": x, "fast": x}, {}
         if "slow_stem" in self.levels:
             chosen = spread_frames(num_frames, num_frames // self.alpha)

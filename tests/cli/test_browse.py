@@ -1,9 +1,11 @@
 """`browse` as a process: the address it prints, who is let in, and how it ends."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,14 @@ def answer(port: int, path: str, **headers: str) -> tuple[int, dict[str, str], s
 
 def test_pages_until_ctrl_c(indexed: Path) -> None:
     command = [sys.executable, "-m", "kinegraph", "browse", str(indexed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        ) as process,
+        ExitStack() as at_the_end,
+    ):
+        at_the_end.callback(process.kill)
         assert process.stdout is not None
         address = urlsplit(process.stdout.readline().strip())
         assert address.hostname == "127.0.0.1"
