@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,15 +48,25 @@ def check_output(flag: str, file: Path | None) -> None:
     """
     if file is None:
         return
-    folder = next(folder for folder in file.absolute().parents if folder.exists())
     if file.is_dir():
         raise UsageError(f"{flag} {file}: is a folder. Name a file.")
     if file.exists() and not file.is_file():
         raise UsageError(f"{flag} {file}: is a device or a pipe, and it would be replaced. Name a file.")
-    if not folder.is_dir():
-        raise UsageError(f"{flag} {file}: {folder} is no folder. Name a file in a folder.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{flag} {file}: the folder {folder} cannot be written to. Name a file in another folder.")
+    _check_writable(flag, file, file.absolute().parents, "file in a folder")
+
+
+def check_output_folder(flag: str, folder: Path | None) -> None:
+    """Raises UsageError if no file can be written into the folder `folder`, which need not exist. As check_output."""
+    if folder is not None:
+        _check_writable(flag, folder, (folder.absolute(), *folder.absolute().parents), "folder")
+
+
+def _check_writable(flag: str, given: Path, parents: Sequence[Path], noun: str) -> None:
+    first = next(path for path in parents if path.exists())
+    if not first.is_dir():
+        raise UsageError(f"{flag} {given}: {first} is no folder. Name a {noun}.")
+    if not os.access(first, os.W_OK):
+        raise UsageError(f"{flag} {given}: the folder {first} cannot be written to. Name another folder.")
 
 
 def run_overrides(

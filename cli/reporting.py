@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.cli.options import check_choice, check_output
+from kinegraph.cli.options import check_choice, check_output, check_output_folder
 from kinegraph.cli.printing.text import counting, note, say, size
-from kinegraph.stages.errors import UsageError
 
 FIGURE_FORMS = ("pdf", "svg", "png")
 
@@ -31,8 +30,7 @@ def report(
     check_choice("--figures-as", figures_as, FIGURE_FORMS)
     for flag, file in (("--out", out), ("--failures", failures)):
         check_output(flag, file)
-    if figures is not None and figures.exists() and not figures.is_dir():
-        raise UsageError(f"--figures {figures}: is no folder. Name a folder.")
+    check_output_folder("--figures", figures)
     from kinegraph.stages.pictures.packages import require_look
 
     require_look()

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.config import Config, load_config
     from kinegraph.pipeline.errors import ConfigError
     from kinegraph.pipeline.predicting.predictor import Predictor
+    from kinegraph.pipeline.reports.frames import FramesMissingError
     from kinegraph.pipeline.reports.look import Look
+    from kinegraph.pipeline.reports.nothing import NothingToShowError
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
@@ -55,9 +57,11 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "Frames",
+    "FramesMissingError",
     "Head",
     "HeadOptions",
     "Look",
+    "NothingToShowError",
     "Verification",
     "VideoFacts",
     "VideoSequences",
@@ -83,7 +87,9 @@ _MODULES = {
     "pipeline.config": ("Config", "load_config"),
     "pipeline.caches.decoding": ("Frames", "VideoFacts", "decode", "probe"),
     "pipeline.errors": ("ConfigError",),
+    "pipeline.reports.frames": ("FramesMissingError",),
     "pipeline.reports.look": ("Look",),
+    "pipeline.reports.nothing": ("NothingToShowError",),
     "pipeline.caches.verification": ("Verification", "verify"),
     "stages.decode.errors": ("DecodeError",),
     "stages.heads.clip_graphs": ("ClipGraph",),

@@ -95,8 +95,19 @@ def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
     if graphs := reading.rows(GRAPHS):
         options = clips.cache.stage(GRAPHS).options
         facts.graphs = _graphs(graphs, options.get("vocabulary") or {})
-    facts.source = reading.source(row)
+    facts.source = source_of(clips, number, row)
     return facts
+
+
+def source_of(clips: ShownClips, number: int, row: ClipRow) -> Source | None:
+    """Returns the identity of the video of `row`, the row number `number`, when it was extracted. Returns None where no
+    record has it.
+    """
+    for key in clips.stages:
+        record = clips.cache.ledger.read(key, number // clips.cache.shard_clips)
+        if record is not None and row.video_id in record.sources:
+            return record.sources[row.video_id]
+    return None
 
 
 @dataclass(frozen=True)
@@ -119,15 +130,6 @@ class _Reading:
         except (CacheError, ValueError, OSError) as error:
             self.problems.append(f"The stage {key} cannot be read: {error}")
             return {}
-
-    def source(self, row: ClipRow) -> Source | None:
-        """Returns the identity of the video of `row` when it was extracted, or None where no record has it."""
-        cache, shard = self.clips.cache, self.number // self.clips.cache.shard_clips
-        for key in self.clips.stages:
-            record = cache.ledger.read(key, shard)
-            if record is not None and row.video_id in record.sources:
-                return record.sources[row.video_id]
-        return None
 
 
 def _boxes(proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every: int) -> list[BoxesOfFrame]:

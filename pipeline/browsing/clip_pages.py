@@ -1,6 +1,7 @@
 """Makes the pages of one clip: frames with boxes, graphs, its film, and the neighbours of a region. Torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from html import escape
 from textwrap import wrap
 from typing import Any
@@ -14,7 +15,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.pipeline.browsing.catalogue import STATUSES, ShownClips
-from kinegraph.pipeline.browsing.clip_facts import BoxesOfFrame, ClipFacts, facts_of, row_of
+from kinegraph.pipeline.browsing.clip_facts import BoxesOfFrame, ClipFacts, facts_of, row_of, source_of
 from kinegraph.pipeline.browsing.frames import MAX_FILM_SECONDS, strip_places
 from kinegraph.pipeline.browsing.links import address, decimal, filter_of, query_of, whole_number
 from kinegraph.pipeline.browsing.neighbours import (
@@ -194,6 +195,7 @@ def play(site: Site, request: Request) -> Response:
     return rendered(
         "play.html.j2", request, clips, number=number, row=row, problem=problem, media_type=media_type,
         back=address(f"/clips/{number}", kept), cut=MAX_FILM_SECONDS if is_cut else None,
+        has_changed=bool(_change(site, clips, number)),
     )  # fmt: skip
 
 
@@ -225,11 +227,11 @@ def neighbours(site: Site, request: Request) -> Response:
         about = _about(index)
     except (LookupError, CacheError, ValueError, OSError) as error:
         problem, found = str(error), found if here else []
+    shown = partial(_shown, clips, kept, lru_cache(partial(_change, site, clips)))
     return rendered(
         "neighbours.html.j2", request, clips, number=number, row=row, region=region, problem=problem, about=about,
-        back=address(f"/clips/{number}", kept), asked=[_shown(clips, one, kept) for one in found],
-        groups=[("In this clip", [_shown(clips, one, kept) for one in here]),
-                ("In other videos", [_shown(clips, one, kept) for one in elsewhere])],
+        back=address(f"/clips/{number}", kept), asked=[*map(shown, found)],
+        groups=[("In this clip", [*map(shown, here)]), ("In other videos", [*map(shown, elsewhere)])],
     )  # fmt: skip
 
 
@@ -268,14 +270,35 @@ def _within(counts: list[int], vectors: np.ndarray, region: Region) -> list[Neig
     return sorted(found, key=lambda one: -one.similarity)[:NEIGHBOURS_HERE]
 
 
-def _shown(clips: ShownClips, neighbour: Neighbour, kept: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what a page shows of a neighbour: the frame, the box, the clip and the similarity."""
+def _change(site: Site, clips: ShownClips, number: int) -> str:
+    """Returns a sentence if the video of the row `number` has changed since it was extracted, else "". Returns "" for a
+    video without a file, whose picture says so.
+    """
+    row = row_of(clips.cache, number)
+    try:
+        return change_of(site.frames.path(row), source_of(clips, number, row))
+    except DecodeError:
+        return ""
+
+
+def _shown(
+    clips: ShownClips, kept: Mapping[str, str], change: Callable[[int], str], neighbour: Neighbour
+) -> dict[str, Any]:
+    """Returns what a page shows of a neighbour: the frame, the box, the clip and the similarity. Without a box, `why`
+    says why. `change` returns a sentence for the number of a row whose video has changed.
+    """
     (row, index, box), cache = neighbour.region, clips.cache
     shard, place = divmod(row, cache.shard_clips)
     spec = cache.array("proposals/boxes")
-    rectangle = _rectangle(cache.store.open_shard(spec, shard).row(place)[index, box])
+    rectangle: dict[str, float] | None = None
+    why = change(row)
+    try:
+        rectangle = None if why else _rectangle(cache.store.open_shard(spec, shard).row(place)[index, box])
+    except (CacheError, ValueError, OSError) as error:
+        why = f"the boxes cannot be read: {error}"
     return {
-        "clip_id": clips.clip_id(row), "href": address(f"/clips/{row}", kept), "box": rectangle,
+        "clip_id": clips.clip_id(row), "href": address(f"/clips/{row}", kept),
+        "box": rectangle, "why": why,
         "labels": [clips.classes[label] for label in clips.labels(row)],
         "size": clips.frame_sizes[row].tolist(), "similarity": neighbour.similarity,
         "picture": f"/clips/{row}/frames/{index * (spec.frame_step or 1)}.webp",

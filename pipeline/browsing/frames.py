@@ -23,6 +23,7 @@ from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import open_images
 from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.opening import on_disk
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, open_video
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted, WholeFrame
@@ -117,7 +118,8 @@ class FramePictures:
 
         Raises DecodeError if the frame cannot be decoded.
         """
-        return self._strips.get((number, (*places,)), lambda: self._decoded(row, places))[place]
+        key = (number, self._stamp(row), (*places,))
+        return self._strips.get(key, lambda: self._decoded(row, places))[place]
 
     def middle(self, number: int, row: ClipRow) -> bytes:
         """Returns the frame in the middle of the clip of `row` as a WebP file. Raises DecodeError as `picture`."""
@@ -130,10 +132,11 @@ class FramePictures:
 
         Raises DecodeError if the clip cannot be decoded.
         """
-        target = self._folder / f"{number}{film_ending()}"
-        if self._films.has(number) and not target.exists():
-            self._films.forget(number)
-        return self._films.get(number, lambda: self._filmed(row, target))
+        key = (number, self._stamp(row))
+        target = self._folder / f"{number}-{hash(key):x}{film_ending()}"
+        if self._films.has(key) and not target.exists():
+            self._films.forget(key)
+        return self._films.get(key, lambda: self._filmed(row, target))
 
     def path(self, row: ClipRow) -> str:
         if not row.is_probed:
@@ -142,6 +145,17 @@ class FramePictures:
         if is_url(path):
             raise DecodeError("missing", f"{path} is at a URL, and browse fetches nothing. Give --videos ROOT.")
         return path
+
+    def _stamp(self, row: ClipRow) -> tuple[str, int, int]:
+        """Returns the path of the video of `row`, its size in bytes and its time of change in ns. A file that was
+        replaced has another stamp, so frames of the old one are not shown.
+        """
+        path = self.path(row)
+        try:
+            now = Path(on_disk(path)).stat()
+        except OSError as error:
+            raise DecodeError("missing", f"{path}: {error.strerror}") from error
+        return path, now.st_size, now.st_mtime_ns
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -31,10 +32,15 @@ class Site:
     runs: list[ShownRun]
 
     def run(self, query: Mapping[str, str]) -> ShownRun | None:
-        """Returns the run that the parameter `run` of an address names by its number, or None if there is no run."""
-        if not self.runs:
-            return None
-        return self.runs[min(whole_number(query, "run", 0), len(self.runs) - 1)]
+        """Returns the run that the parameter `run` of an address names by its number, or None if there is no run.
+
+        Raises HTTPException (404) for a number that no run has.
+        """
+        number = whole_number(query, "run", 0)
+        if self.runs and number >= len(self.runs):
+            count = len(self.runs)
+            raise HTTPException(404, f"There is no run {number:,}: the page Runs has {count:,}, counted from 0.")
+        return self.runs[number] if self.runs else None
 
 
 def name(text: str) -> Markup:

@@ -66,7 +66,8 @@ def nearest_strip(
     """
     row, step, box = query
     own, of_boxes = samples.vectors(array, np.array([row]))[0], samples.box_steps(array)
-    if step >= own.shape[0] or box >= own.shape[1] or not np.isfinite(own[step, box]).all():
+    is_there = 0 <= step < own.shape[0] and 0 <= box < own.shape[1]
+    if not is_there or not np.isfinite(own[step, box]).all():
         raise NothingToShowError(f"The clip in row {row} has no region for box {box} at time step {step} in {array}.")
     rows = samples.rows(array, most_rows=NEIGHBOUR_ROWS)
     rows = rows[rows != row]

@@ -4,14 +4,17 @@ Shapes: T time steps, N boxes of a time step.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint, features_options
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.clip_strips import boxes_strip
-from kinegraph.pipeline.reports.look import Look
+from kinegraph.pipeline.reports.frames import FrameFinder
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.samples import ArraySamples
 from kinegraph.stages.pictures.matrices import matrix
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
@@ -54,16 +57,51 @@ def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
     return path
 
 
-def head_graphs(look: Look, name: str, head: "Head", rows: Sequence[int]) -> Iterator[Picture | Strip]:
+def run_graphs(
+    samples: ArraySamples,
+    finder: FrameFinder,
+    folder: Path,
+    name: str,
+    rows: Sequence[int],
+    *,
+    allow_code: bool = False,
+) -> Iterator[Picture | Strip]:
+    """Yields the figures of head_graphs for the trained run in `folder`. `name` is a name for titles.
+
+    Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If the
+    head is the user's own, its code is run, but only with `allow_code`.
+    """
+    from kinegraph.pipeline.training.trainable import spec_of
+    from kinegraph.stages.training.checkpoint import load_run, require_fit, require_same_features
+
+    cache = samples.numbers.cache
+    head, record = load_run(folder, allow_code=allow_code)
+    require_fit(record, spec_of(cache), tuple(cache.classes))
+    before = features_fingerprint(cache, head.reads, before_upgrade=True)
+    now = features_options(cache, head.reads), features_fingerprint(cache, head.reads)
+    require_same_features(record, *now, before)
+    yield from head_graphs(samples, finder, name, head, rows)
+
+
+def head_graphs(
+    samples: ArraySamples, finder: FrameFinder, name: str, head: "Head", rows: Sequence[int]
+) -> Iterator[Picture | Strip]:
     """Yields a figure for each graph of a head and each clip of `rows`, the row numbers. `name` is the head's name.
 
     A graph of boxes becomes a strip: the box with the best score of the middle time step, and the boxes that have the
     largest weights in its sum. A graph of boxes of neighbouring frames becomes a strip with the path of the largest
-    weights. A graph of frames becomes a matrix, the mean over `rows`. Raises FramesMissingError without videos.
+    weights. A graph of frames becomes a matrix, the mean over `rows`.
+
+    Raises FramesMissingError without videos, and NothingToShowError for a row without values.
     """
     import torch
 
-    clips = CachedClips(look.cache, head.reads)
+    if not rows:
+        return
+    clips = CachedClips(samples.numbers.cache, head.reads)
+    if len(lacking := np.setdiff1d(rows, clips.rows)):
+        told = f"The clip in row {lacking[0]} has no values of {', '.join(head.reads)}"
+        raise NothingToShowError(f"{told}: it failed, it is not extracted yet, or there is no such row.")
     batch = clips.batch(np.searchsorted(clips.rows, rows))
     head.eval()
     with torch.inference_mode():
@@ -74,7 +112,7 @@ def head_graphs(look: Look, name: str, head: "Head", rows: Sequence[int]) -> Ite
             yield _frames_matrix(graph, title, f"graph_{name}_{graph_name}")
             continue
         for place, row in enumerate(rows):
-            yield _boxes_graph(look, graph, place, row, title)
+            yield _boxes_graph(samples, finder, graph, place, row, title)
 
 
 def _frames_matrix(graph: "ClipGraph", title: str, name: str) -> Picture:
@@ -87,7 +125,9 @@ def _frames_matrix(graph: "ClipGraph", title: str, name: str) -> Picture:
     return matrix(_plain(name), title, mean, steps, steps, *axes, f"{told} {mean.max():.3f}.")
 
 
-def _boxes_graph(look: Look, graph: "ClipGraph", place: int, row: int, title: str) -> Strip:
+def _boxes_graph(
+    samples: ArraySamples, finder: FrameFinder, graph: "ClipGraph", place: int, row: int, title: str
+) -> Strip:
     weights = graph.weights[place].numpy()  # [T, N, T, N]
     if graph.links == "boxes":
         start = (weights.shape[0] // 2, 0)
@@ -99,7 +139,7 @@ def _boxes_graph(look: Look, graph: "ClipGraph", place: int, row: int, title: st
     nodes = [((step * graph.frame_step, box), weight) for (step, box), weight in shown]
     path = sorted((step * graph.frame_step, box) for (step, box), _ in joined)
     name = _plain(f"graph_{title}_{row}")
-    return boxes_strip(look.samples, look.finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
+    return boxes_strip(samples, finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ Imports matplotlib and no torch. A method that has nothing to draw raises Nothin
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.boxes import BoxSummary, box_summary
 from kinegraph.pipeline.reports.clip_strips import clip_strip, nearest_strip
 from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
+from kinegraph.pipeline.reports.graphs import run_graphs
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.numbers import STATES, CacheNumbers
 from kinegraph.pipeline.reports.runs import Runs
@@ -214,9 +216,15 @@ class Look:
     def strip(self, row: int, boxes: int = 5, frames: int = 8, path: int | None = None) -> Strip:
         """Draws frames of the clip in row `row`, with the `boxes` boxes of the best scores in each frame.
 
-        With `path`, a line follows the box with this number from the first frame on, along the largest overlaps. Raises
-        FramesMissingError if the video of the clip is not there or cannot be decoded.
+        With `path`, a line follows the box with this number from the first frame on, along the largest overlaps. It is
+        one of the boxes that are drawn. Raises FramesMissingError if the video of the clip is not there or cannot be
+        decoded. Raises ValueError for a row or a number of boxes or frames that does not exist.
         """
+        self._require_row(row)
+        if boxes < 0 or frames < 1:
+            raise ValueError(f"strip: given boxes {boxes} and frames {frames}, expected 0 or more, and 1 or more.")
+        if path is not None and not 0 <= path < boxes:
+            raise ValueError(f"strip: given path {path}, expected one of the {boxes} boxes that are drawn, from 0.")
         return clip_strip(self.samples, self.finder, row, boxes, frames, path)
 
     def neighbours(self, row: int, frame: int, box: int, array: str | None = None, count: int = 7) -> Strip:
@@ -224,12 +232,32 @@ class Look:
 
         `frame` is the number of a time step of the clip in row `row`, and `box` the number of a box in it. `array` is
         an array of regions, by default the first one of the cache. Raises FramesMissingError if the video of the clip
-        is not there.
+        is not there. Raises ValueError for a row that does not exist.
         """
+        self._require_row(row)
         regions = [name for name in self.samples.vector_arrays() if name.startswith("regions/")]
         if not regions or BOXES not in self.samples.specs:
             raise NothingToShowError("The cache has no region features with boxes.")
+        if array is not None and array not in regions:
+            raise NothingToShowError(f"{array} is no array of regions of the cache. It has {', '.join(regions)}.")
         return nearest_strip(self.samples, self.finder, array or regions[0], (row, frame, box), count)
+
+    def graphs(
+        self, run: Path | str, rows: Sequence[int], name: str = "", *, allow_code: bool = False
+    ) -> list[Picture | Strip]:
+        """Draws the graphs that the head of a trained run computes over the clips in `rows`: a list of figures.
+
+        `run` is the folder of the run, and `name` begins the titles. A graph of boxes becomes a Strip for each clip: a
+        box, and the boxes with the largest weights in its sum, or the path of the largest weights. A graph of frames
+        becomes one matrix, the mean over `rows`. A head without a graph has no figure. The head runs on the CPU, so
+        torch is imported.
+
+        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If
+        the head is your own, its code runs only with `allow_code`. Raises FramesMissingError without videos.
+        """
+        folder = Path(run)
+        title = name or folder.name
+        return [*run_graphs(self.samples, self.finder, folder, title, rows, allow_code=allow_code)]
 
     def runs(self, folder: Path | str) -> Runs:
         """Returns the Runs of the trained runs in `folder` or below. Its methods draw figures of heads and of learning.
@@ -237,6 +265,10 @@ class Look:
         Raises ResultsError if there is no run with results.
         """
         return Runs(find_results(Path(folder)), len(self.numbers.class_names))
+
+    def _require_row(self, row: int) -> None:
+        if not 0 <= row < self.numbers.num_rows:
+            raise ValueError(f"There is no row {row}: {self.cache.root} has {self.numbers.num_rows:,}, counted from 0.")
 
     def vectors(self, array: str) -> VectorSummary:
         """Returns the VectorSummary of an array of features or regions. Raises NothingToShowError without values."""

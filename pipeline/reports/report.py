@@ -7,8 +7,9 @@ with a reason. So no section is left out silently.
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from pathlib import Path
 
 from kinegraph.cache_schemas import stopping
@@ -25,7 +26,7 @@ from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.page import Page
 from kinegraph.pipeline.reports.runs import Runs
-from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section
+from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section, SectionPart
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures.strips import Strip
@@ -97,6 +98,7 @@ def write_report(
         on_progress("sections", done, len(SECTIONS))
         sections[name] = make(contents)
         log.debug("section %s is made", section_title)
+    sections = _named_apart(sections)
     page = Page({name: section_title for name, section_title, _ in SECTIONS})
     facts = cache_sections.head_words(contents.look) if contents.look else _facts_of_runs(contents)
     html = page.render(title, facts, sections, _version()).encode()
@@ -123,7 +125,8 @@ def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
         raise UsageError(
             f"report: {', '.join(caches)} are {len(caches)} caches; a report is about one. Make one for each."
         )
-    runs = [found for place in places if place not in caches for found in _runs_in(place)]
+    listed = [found for place in places if place not in caches for found in _runs_in(place)]
+    runs = [*{folder.resolve(): (folder, run) for folder, run in listed}.values()]  # places may lie in each other
     why = Contents.why_no_cache
     if not caches and runs:
         caches, why = _cache_of_runs(runs)
@@ -135,6 +138,11 @@ def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
 
 def _runs_in(place: str) -> list[tuple[Path, RunResults]]:
     folder = Path(place)
+    if not folder.exists():
+        raise UsageError(
+            f"report: {place}: no such folder, looked from {Path.cwd()}. Name the folder of a cache, of a run or of "
+            "runs."
+        )
     if not folder.is_dir() or not any(folder.rglob(RESULTS_FILE)):
         raise UsageError(
             f"report: {place} is no cache (it has no {MANIFEST}), and no folder of trained runs (there is no "
@@ -158,6 +166,30 @@ def _cache_of_runs(runs: Sequence[tuple[Path, RunResults]]) -> tuple[list[str], 
 def _facts_of_runs(contents: Contents) -> list[tuple[str, str]]:
     assert contents.runs is not None
     return [("runs", f"{len(contents.runs.runs):,}"), ("heads", f"{len(contents.runs.groups):,}")]
+
+
+def _named_apart(sections: Mapping[str, Section | Absent]) -> dict[str, Section | Absent]:
+    """Returns `sections` with a name of its own for each figure. Names of heads that differ in signs alone, such as
+    `a-b` and `a_b`, make equal names of figures.
+    """
+    names: set[str] = set()
+
+    def apart(part: SectionPart) -> SectionPart:
+        if not isinstance(part, ReportFigure):
+            return part
+        drawing = part.drawing
+        others = (f"{drawing.name}_{number}" for number in count(2))
+        name = next(name for name in chain([drawing.name], others) if name not in names)
+        names.add(name)
+        if isinstance(drawing, Strip):
+            return replace(part, drawing=replace(drawing, name=name))
+        drawing.name = name
+        return part
+
+    return {
+        key: Section([*map(apart, section.parts)]) if isinstance(section, Section) else section
+        for key, section in sections.items()
+    }
 
 
 def _drawings(sections: Mapping[str, Section | Absent]) -> Iterator[ReportFigure]:

@@ -151,7 +151,8 @@ def graphs(contents: Contents) -> Section | Absent:
     runs, look = contents.runs, contents.look
     if runs is None or look is None:
         return Absent(NO_RUNS if runs is None else contents.why_no_cache)
-    rows = rows_to_show(look)[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
+    usable = [row for row in rows_to_show(look) if look.numbers.usable[row]]
+    rows = usable[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
     parts: list[SectionPart] = []
     heads: set[str] = set()  # with their options: further runs of them would show alike graphs
     for name, group in runs.groups.items() if rows else ():
@@ -166,12 +167,8 @@ def graphs(contents: Contents) -> Section | Absent:
 
 
 def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
-    from kinegraph.pipeline.reports.graphs import head_graphs
-    from kinegraph.stages.training.checkpoint import load_run
-
     try:
-        head, _ = load_run(folder)
-        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in head_graphs(look, name, head, rows)]
-    except (FramesMissingError, UsageError, CacheError) as error:
+        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in look.graphs(folder, rows, name)]
+    except (FramesMissingError, NothingToShowError, UsageError, CacheError) as error:
         return [Paragraph(f"{name}: {error}")]
     return [Paragraph(f"Graphs of {name} on {counted(len(rows), 'clip')}."), *drawn] if drawn else []

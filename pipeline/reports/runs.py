@@ -162,14 +162,17 @@ class Runs:
         return self._predicted(max(self._means(), key=lambda name: self._means()[name]))
 
     def control(self) -> tuple[str, Predicted] | None:
-        """Returns the name and the predictions of the best head without a graph, or None if there is none."""
+        """Returns the name and the predictions of the best head without a graph. Returns None if there is none, and if
+        its classes are others than those of the best head.
+        """
         means = {
             name: value for name, value in self._means().items() if self.groups[name][0][1].recipe.head in CONTROLS
         }
         try:
-            return self._predicted(max(means, key=lambda name: means[name])) if means else None
+            control = self._predicted(max(means, key=lambda name: means[name])) if means else None
         except ResultsError:
             return None
+        return control if control and control[1].class_names == self.best()[1].class_names else None
 
     def _means(self) -> dict[str, float]:
         split, metric = self.split_and_metric

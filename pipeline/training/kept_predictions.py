@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from kinegraph.cache_schemas.documents import parsed
+from kinegraph.cache_schemas.documents import RESTORE, parsed
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import remove_durably, write_whole
 from kinegraph.cache_schemas.fingerprint import fingerprint
@@ -119,7 +119,8 @@ def read_predictions(folder: Path, split: str) -> KeptPredictions:
     """Returns the predictions of the run in `folder` on `split`.
 
     Raises ResultsError if there is no such file, if it is damaged, or if it is of other clips, another recipe or other
-    weights than those of the run. The message says how to write it again.
+    weights than those of the run. Raises ResultsError also if the record of the run cannot be read. The message says
+    what to do.
     """
     path = predictions_path(folder, split)
     again = f"`kinegraph evaluate {folder} --split {split}` writes it."
@@ -157,7 +158,20 @@ def _differs(about: PredictionsDocument, folder: Path) -> str:
     results = read_results(folder)
     if about.recipe != recipe_digest(results.recipe, results.cache_fingerprint, results.trained_on):
         return "another recipe or other features"
-    if about.weights_sha256 != json.loads(read_regular(folder / RECORD_FILE)).get("weights_sha256"):
+    if about.weights_sha256 != _weights_of(folder):
         return "other weights"
     counts = results.counts.get(about.split)
     return "other clips or labels" if counts and about.clips != counts.digest else ""
+
+
+def _weights_of(folder: Path) -> str | None:
+    """Returns the digest of the weights of the run in `folder`. Raises ResultsError if its record cannot be read."""
+    path = folder / RECORD_FILE
+    try:
+        weights: str | None = json.loads(read_regular(path)).get("weights_sha256")
+        return weights
+    except (OSError, ValueError, AttributeError) as error:
+        told = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({on_one_line(str(error))})"
+        raise ResultsError(
+            f"{path} {told}, so nobody knows whether the predictions beside it are of this run. {RESTORE}"
+        ) from error

@@ -332,6 +332,8 @@ def test_wrong_use_is_refused(kinegraph: Command, trained: Trained, tmp_path: Pa
         assert (told.exit_code, told.stdout) == (2, "")
         assert words in " ".join(told.stderr.split())
         assert words in " ".join(kinegraph("evaluate", run, "--confusion", file).stderr.split())
+    told = kinegraph("report", run, "--figures", trained.config / "figures")
+    assert (told.exit_code, "my.yaml is no folder. Name a folder." in " ".join(told.stderr.split())) == (2, True)
     video = trained.videos / "left" / "v1.mp4"
     content = video.read_bytes()
     (odd := tmp_path / "odd.txt").hardlink_to(video)

@@ -147,6 +147,34 @@ def test_a_video_that_is_damaged_now(whole: Cache, browsed: Browsed, shared_vide
     assert "/boxes/" in client.get("/clips/1").text
 
 
+def test_a_video_that_is_replaced_while_pages_are_open(
+    whole: Cache, browsed: Browsed, shared_videos: Videos, video_folder: Path
+) -> None:
+    """No page shows boxes on the new video, and none shows frames of the old one."""
+    client = browsed(whole)
+    picture, film = (client.get(f"/clips/0/{name}").content for name in ("middle.webp", "film"))
+    box, other = "/clips/0/frames/0/boxes/0", "/clips/1/frames/0/boxes/0"
+    drawn = [client.get(page).text.count('<rect class="line') for page in (box, other)]
+    told = "The video has changed since it was extracted."
+    assert told not in client.get("/clips/0/play").text
+    video = shared_videos.root / "left/v1.mp4"
+    video.write_bytes((shared_videos.root / "right/v2.mp4").read_bytes())
+    now = [client.get(page).text for page in (box, other)]
+    no_box = [page.count("No box is drawn: <bdi>the video has changed since it was extracted</bdi>.") for page in now]
+    assert no_box[0] > 1, "the box itself, and its neighbours in the clip"
+    assert no_box[1] > 0, "neighbours in another video"
+    left = [old - new for old, new in zip(drawn, no_box, strict=True)]
+    assert [page.count('<rect class="line') for page in now] == left
+    assert client.get("/clips/0/middle.webp").content != picture
+    assert client.get("/clips/0/film").content != film
+    assert told in client.get("/clips/0/play").text
+    for chunk in [*Path(whole.root, "data.zarr/proposals/boxes").glob("c.*")]:
+        chunk.unlink()
+        chunk.write_bytes(b"damaged")
+    page = browsed(whole).get(other)
+    assert (page.status_code, "No box is drawn: <bdi>the boxes cannot be read" in page.text) == (200, True)
+
+
 def test_videos_elsewhere(
     whole: Cache, browsed: Browsed, shared_videos: Videos, video_folder: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,8 @@ def test_predictions_filter_clips_and_stand_on_their_pages(whole: Cache, browsed
     assert '4 videos, <a href="/?run=0&amp;verdict=wrong">' in page
     assert "no predictions of these weights: run `kinegraph evaluate" in page
     assert "verdict" not in client.get("/", params={"run": "1"}).text
+    refused = client.get("/clips/0?run=2")
+    assert (refused.status_code, "There is no run 2: the page Runs has 2" in refused.text) == (404, True)
 
 
 def test_predictions_that_cannot_be_used(
@@ -73,5 +75,9 @@ def test_predictions_that_cannot_be_used(
         assert "no predictions of these weights" in browsed(whole, run=folder).get("/runs").text
     assert "is of other weights than the run has now" in caplog.text
     assert "verdict" not in browsed(whole, run=folder).get("/").text
+    (folder / RECORD_FILE).unlink()
+    with caplog.at_level(logging.WARNING):
+        assert browsed(whole, run=folder).get("/clips/0").status_code == 200
+    assert "run.json is missing, so nobody knows" in caplog.text
     with pytest.raises(ResultsError):
         browsed(whole, run=tmp_path / "nowhere")

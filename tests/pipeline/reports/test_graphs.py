@@ -1,13 +1,25 @@
 """Graphs of heads in a report: planted weights are found, and a head without training is drawn."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 import kinegraph
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import features_fingerprint
+from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.graphs import head_graphs, heaviest, heaviest_path
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.run_sections import graphs
+from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.section import Section
+from kinegraph.pipeline.training.results import find_results
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
+from tests.made_reports import write_runs
 
 T, N = 4, 3
 
@@ -35,14 +47,46 @@ def test_graphs_of_a_head(hostile: Cache) -> None:
     clips = kinegraph.CachedClips(hostile, [*look.samples.specs])
     rows = clips.rows[:2].tolist()
     head = kinegraph.build_head("strg", clips.spec, 2, dim=8)
-    drawn = [*head_graphs(look, "strg", head, rows)]
+    drawn = [*head_graphs(look.samples, look.finder, "strg", head, rows)]
     assert len(drawn) == 2 * len(head.graph_links)
     assert all(isinstance(each, Strip) and "<image" in each.svg() for each in drawn)
     similar = next(each for each in drawn if "similarity" in each.name)
     assert 0 < similar.data["weight"][1:].sum() <= 1
-    assert [*head_graphs(look, "avg", kinegraph.build_head("avg_pool", clips.spec, 2), rows)] == []
-    frames = [
-        *head_graphs(look, "trg", kinegraph.build_head("trg", clips.spec, 2, dim=8, num_blocks=1, num_heads=1), rows)
-    ]
+    assert [*head_graphs(look.samples, look.finder, "avg", kinegraph.build_head("avg_pool", clips.spec, 2), rows)] == []
+    failed = int(np.flatnonzero(~look.numbers.usable)[0])
+    with pytest.raises(NothingToShowError, match=f"The clip in row {failed} has no values of"):
+        next(head_graphs(look.samples, look.finder, "strg", head, [failed]))
+    trg = kinegraph.build_head("trg", clips.spec, 2, dim=8, num_blocks=1, num_heads=1)
+    frames = [*head_graphs(look.samples, look.finder, "trg", trg, rows)]
     assert all(isinstance(each, Picture) for each in frames)
     assert frames[0].data["values"].sum(1) == pytest.approx(np.ones(len(frames[0].data["values"])), abs=1e-3)
+
+
+def parts(contents: Contents) -> list[Any]:
+    section = graphs(contents)
+    assert isinstance(section, Section)
+    return list(section.parts)
+
+
+def test_graphs_are_of_features_that_fit_the_run(
+    hostile: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a cache with other features has no graphs, and the report says why."""
+    write_runs(tmp_path, hostile.root, seeds=(0,))
+    look = kinegraph.look(hostile)
+    contents = Contents(look=look, runs=Runs(find_results(tmp_path)))
+    (tmp_path / "strg_joint/seed0/model.safetensors").touch()
+    clips = kinegraph.CachedClips(hostile, [*look.samples.specs])
+    head = kinegraph.build_head("strg", clips.spec, 2, dim=8)
+    record = SimpleNamespace(
+        head="strg", spec={name: clips.spec[name] for name in head.reads}, class_names=tuple(hostile.classes),
+        num_classes=2, cache_fingerprint="of another cache", features=None, finetune=None,
+    )  # fmt: skip
+    monkeypatch.setattr("kinegraph.stages.training.checkpoint.load_run", lambda folder, **options: (head, record))
+    (told,) = parts(contents)
+    assert "The features were made with other options than those the run was trained on" in told.text
+    record.cache_fingerprint = features_fingerprint(hostile, head.reads)
+    assert len(parts(contents)) > 1
+    record.class_names = ("a", "b")
+    (told,) = parts(contents)
+    assert "This cache does not fit the run" in told.text

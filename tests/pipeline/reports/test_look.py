@@ -1,6 +1,7 @@
 """Numbers and figures of a cache, against values that are planted or counted by hand."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,25 @@ def test_a_planted_neighbour_is_found(look: Look) -> None:
     assert strip.data["cosine"][0] == 1
     with pytest.raises(NothingToShowError, match="no region for box 99"):
         look.neighbours(int(rows[0]), 0, 99)
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (lambda look: look.strip(6), "There is no row 6: .* has 6, counted from 0"),
+        (lambda look: look.strip(-1), "There is no row -1"),
+        (lambda look: look.strip(1, boxes=-1), "given boxes -1"),
+        (lambda look: look.strip(1, frames=0), "frames 0, expected 0 or more, and 1 or more"),
+        (lambda look: look.strip(1, boxes=2, path=2), "given path 2, expected one of the 2 boxes"),
+        (lambda look: look.neighbours(6, 0, 0), "There is no row 6"),
+        (lambda look: look.neighbours(1, -1, 0), "no region for box 0 at time step -1"),
+        (lambda look: look.neighbours(1, 0, -1), "no region for box -1"),
+        (lambda look: look.neighbours(1, 0, 0, array=FEATURES), "is no array of regions of the cache. It has regions"),
+    ],
+)
+def test_places_that_do_not_exist(look: Look, figure: Callable[[Look], Strip], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        figure(look)
 
 
 def test_a_strip_has_the_frames_and_boxes_of_the_clip(look: Look) -> None:

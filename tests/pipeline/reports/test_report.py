@@ -24,6 +24,7 @@ from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section
 from kinegraph.pipeline.training.results import find_results
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.pictures.strips import Strip
 from tests.made_reports import HOSTILE, WORDS, write_runs
 
 Written = tuple[WrittenReport, str]
@@ -139,6 +140,23 @@ def test_figures_are_written_as_files(hostile: Cache, tmp_path: Path, monkeypatc
     assert (tmp_path / "figures" / "disk.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_figures_of_one_name_get_names_of_their_own(
+    hostile: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads named a-b and a_b make figures of one name."""
+    look = kinegraph.look(hostile)
+    strip = Strip(name="coverage", title="", description="", frames=[], data={})
+
+    def make(contents: Contents) -> Section:
+        return Section([ReportFigure(look.coverage(), ""), ReportFigure(strip, "")])
+
+    monkeypatch.setattr(reporting, "SECTIONS", (SECTIONS[0], ("one", "One", make), ("two", "Two", make)))
+    report = write_report([hostile.root], tmp_path / "report.html", figures=tmp_path)
+    files = {path.name for path in tmp_path.glob("coverage*")}
+    assert files == {"coverage.pdf", "coverage_2.svg", "coverage_3.pdf", "coverage_4.svg"}
+    assert report.num_figures == 4
+
+
 def test_all_failures_are_written_as_a_file(written: Written) -> None:
     rows = [*csv.reader((written[0].path.parent / "failures.csv").read_text().splitlines())]
     assert rows[0] == ["video", "clip", "stages", "reason", "words"]
@@ -210,13 +228,14 @@ def test_runs_whose_cache_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     runs = write_runs(tmp_path / "runs", str(tmp_path / "gone"))
     few = [entry for entry in SECTIONS if entry[0] in ("attention", "coverage", "heads")]
     monkeypatch.setattr(reporting, "SECTIONS", tuple(few))
-    report = write_report([str(runs)], tmp_path / "report.html")
+    report = write_report([str(runs), str(runs / "avg_pool")], tmp_path / "report.html")  # a run counts once
     assert report.absent.keys() == {"Coverage"}
     assert "The cache of the runs cannot be opened. No cache at" in report.absent["Coverage"]
     assert "predictions-test.parquet" in made(Contents(runs=Runs(find_results(runs))), "classes")["classes"].reason
     text = Tags(report.path.read_text()).text
     assert "Charades mAP 36.2 (I3D, 50 boxes)" in text
     assert "0.810 ± 0.010" in text
+    assert "0.310 ± 0.010" in text
 
 
 def test_published_scores_are_those_of_the_papers() -> None:
@@ -226,6 +245,8 @@ def test_published_scores_are_those_of_the_papers() -> None:
 
 
 def test_places_that_do_not_go_together(hostile: Cache, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere: no such folder, looked from /"):
+        write_report([str(tmp_path / "nowhere")], tmp_path / "report.html")
     with pytest.raises(UsageError, match=r"is no cache .* and no folder of trained runs"):
         write_report([str(tmp_path)], tmp_path / "report.html")
     with pytest.raises(UsageError, match="are 2 caches"):
@@ -241,6 +262,17 @@ def test_a_page_drops_strips_that_it_has_no_room_for(hostile: Cache, monkeypatch
     assert page.left_out >= 1
     assert f"{page.left_out} strip" in text
     assert "left out: no page has more than 2 strips" in text
+
+
+def test_a_control_of_other_classes_is_not_compared(hostile: Cache, tmp_path: Path) -> None:
+    videos = [row.video_id for row in hostile.clips.rows()]
+    runs = Runs(find_results(write_runs(tmp_path, hostile.root, videos, seeds=(0,))))
+    control = runs.control()
+    assert control is not None
+    assert control[0] in runs.classes().data
+    control[1].class_names = ("a", "b", "c")
+    assert runs.control() is None
+    assert "avg_pool" not in runs.classes().data
 
 
 def test_10_000_classes(hostile: Cache, tmp_path: Path) -> None:
