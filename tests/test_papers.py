@@ -82,6 +82,12 @@ def document(paper: str, name: str) -> Any:
     return yaml.safe_load((EXAMPLES / "papers" / paper / f"{name}.yaml").read_text())
 
 
+def header(paper: str, name: str) -> str:
+    """Returns the comment at the head of a config, on one line."""
+    lines = (EXAMPLES / "papers" / paper / f"{name}.yaml").read_text().splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+
+
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
     """The part of the page about each paper."""
@@ -170,7 +176,49 @@ def test_views_of_the_tests_are_larger_and_of_the_same_networks() -> None:
     assert views["clips"] == document("rstg", "table3_to_map_res3_4")["clips"]
     assert views["backbones"]["i3d"] == document("rstg", "table3_to_map_res3_4")["backbones"]["i3d"] | {"size": 256}
     assert document("views", "strg_charades")["clips"]["crops"] == ["left", "center", "right"]
-    assert "views/strg_charades.yaml" in (EXAMPLES / "papers/strg/s4_charades.yaml").read_text()
+
+
+def test_headers_have_the_command_for_views_of_their_own_frames_and_network() -> None:
+    """Views of another number of frames, or smaller than the squares of the training, would be refused or unfair."""
+    for row in generate.rows():
+        if "kinegraph evaluate RUN --cache" in row.text:
+            assert f"--set cache={row.document['cache']}_views" in row.text, row.path
+    text = header("trg", "table4_resnet50_dense_32")
+    assert "Views of the paper's test: 30 views of 256 px." in text
+    assert "--set 'clips.crops=[left, center, right]' --set 'backbones.resnet50.size=256'" in text
+    for paper, name, side in (("trg", "table2_inception_v3_8", 299), ("strg", "s9_charades_joint", 288)):
+        assert f"30 views of {side} px" in header(paper, name)
+        assert "size=" not in header(paper, name)
+    assert "The paper's accurate protocol: 6 views of 256 px." in header("atr", "a3_s3_5")
+    assert "Cached maps: 144.0 TB" in header("views", "rstg_something_v1")
+
+
+def test_stages_of_strg() -> None:
+    """The first stage trains a network alone, 100K steps at the full rate. The last trains both, 30K at a tenth."""
+    for name in sorted(ROWS["strg"]):
+        tuning, text = document("strg", name)["finetune"], header("strg", name)
+        alone = name.startswith(("s0", "s5")) or name in ("s9_charades_i3d", "s9_charades_nl_i3d")
+        assert (tuning["iterations"], tuning["learning_rate"]) == ((100_000, 1.25e-3) if alone else (30_000, 1.25e-4))
+        assert tuning.get("milestones") == ([90_000] if alone else None)
+        assert ("Without stage 1" in text) == (not alone), name
+        gains = name in ("s9_charades_nl_i3d", "s9_charades_nl_joint")  # new non-local blocks have gains of 0
+        assert tuning["batch_norm"] == ("statistics" if gains else "frozen"), name
+        assert ("a frozen gain of 0" in text) == gains
+    for name, first in (("s4_something_v1", "s0_something_v1"), ("s6_charades", "s5_charades"),
+                        ("s9_charades_nl_joint", "s9_charades_nl_i3d")):  # fmt: skip
+        assert f"(`finetune` of {first};" in header("strg", name)
+
+
+def test_headers_say_what_is_a_guess() -> None:
+    for place in ("bottom", "middle"):
+        assert "probably dense" in header("trg", f"figure6_resnet50_{place}")
+        assert "probably dense" not in header("trg", f"figure6_inception_v3_{place}")
+    assert "dropout (0.3) and the weights" in header("trg", "table1_resnet50_8")
+    assert "inferred from figure 5" not in header("trg", "table3_t1_resnet50")
+    assert "layer_clip" in header("rstg", "table3_to_map_res3_4")
+    assert "one view of an interval" in header("st_sgn", "intervals_gine_person")
+    assert "lie in the whole frame" in header("strg", "s4_charades")
+    assert "lie in the whole frame" not in header("rstg", "table3_to_map_res3_4")
 
 
 def test_st_sgn_reads_action_genome_as_it_is_shipped() -> None:

@@ -20,9 +20,11 @@ ATR_BACKBONES = {
 }
 ATR_OURS = "The recipe is TSM's, as the paper's appendix with rates, epochs and dropout is lost."
 ATR_VIEWS = (
-    "Trained on the views of the test, too. For squares of 224 px in training: a8_tsm_{}_atr, and its larger views."
+    "Trained on the views of the test, too. For squares of 224 px in training: a8_tsm_{}_atr, and its header's views."
 )
 ATR_SLOWONLY = "A guess: the paper does not name the file of SlowOnly. This is pytorchvideo's, of Kinetics-400."
+ATR_IMAGENET = "Weights of ImageNet at the start are TSM's, too."
+ATR_KINETICS = "A guess: every eighth of 30 frames a second (3.75 fps), as TSM takes them. So are crops of 224 px."
 TESTED = {"size": 224, "resize_short": 256}  # as TSN and TSM are
 SIM = {"locator": "none", "reasoner": "efficient"}
 
@@ -80,13 +82,13 @@ ATR_ROWS: dict[str, tuple[str, str | list[str], Keys | None, str]] = {
 def atr_rows() -> Iterator[Row]:
     for name, (about, places, block, top1) in ATR_ROWS.items():
         published = f"Something-Something V2 top-1 {top1}"
-        yield Row(
-            paper="atr", name=name, about=about, published=published, base=_atr(places, block), notes=(FROZEN, ATR_OURS)
-        )
+        notes, base = (FROZEN, ATR_OURS, ATR_IMAGENET), _atr(places, block)
+        yield Row(paper="atr", name=name, about=about, published=published, base=base, notes=notes)
     for backbone in ATR_BACKBONES:
         for dataset_name in ("kinetics400", "something_v1", "something_v2"):
             for name, block in (("alone", None), ("atr", {})):
                 guessed = backbone == "slowonly" and dataset_name != "kinetics400"
+                kinetics = (ATR_KINETICS,) if dataset_name == "kinetics400" else ()
                 of_table_3 = backbone == "tsn" and dataset_name == "something_v2"
                 yield Row(
                     paper="atr",
@@ -94,7 +96,7 @@ def atr_rows() -> Iterator[Row]:
                     about=f"table 5, {backbone} R50 on {dataset_name}{', ATR' if block is not None else ' alone'}",
                     published=f"top-1 {'27.5' if block is None else '59.6'}" if of_table_3 else "lost",
                     base=_atr(S3_5, block, backbone, dataset_name),
-                    notes=(FROZEN, ATR_OURS, *((ATR_SLOWONLY,) if guessed else ())),
+                    notes=(FROZEN, ATR_OURS, ATR_SLOWONLY if guessed else ATR_IMAGENET, *kinetics),
                 )
     for dataset_name, version, figure in (("something_v1", "V1", "53.9"), ("something_v2", "V2", "65.4")):
         base = _atr(S3_5, {}, "tsm", dataset_name)
@@ -111,5 +113,5 @@ def atr_rows() -> Iterator[Row]:
             published=f"Something-Something {version} top-1 {figure}, inferred from the text; the table is lost",
             base=base,
             keys=keys,
-            notes=(ATR_VIEWS.format(dataset_name), FROZEN, ATR_OURS),
+            notes=(ATR_VIEWS.format(dataset_name), FROZEN, ATR_OURS, ATR_IMAGENET),
         )

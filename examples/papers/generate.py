@@ -64,7 +64,10 @@ def _lists() -> Iterator[str]:
             for variant, name in SYNC_MNIST.items():
                 config = "[full_3](../examples/sync_mnist/full_3.yaml), [full_5](../examples/sync_mnist/full_5.yaml)"
                 yield f"| table 1 (SyncMNIST), {name} | we could not read the table | variant `{variant}` of {config} |"
-            transfer = "`kinegraph train examples/sync_mnist/full_5.yaml --set train.start_from=RUN`, a run of full_3"
+            transfer = (
+                "`kinegraph train examples/sync_mnist/full_5.yaml --head VARIANT --set train.start_from=RUN`. "
+                "RUN is the run of the same variant of full_3"
+            )
             reached = "90 % of the maximum after as many steps as random weights need for 17 %"
             yield f"| figure, from 3SyncMNIST to 5SyncMNIST | {reached} | {transfer} |"
         yield from ("", "| row without a config | why |", "|---|---|")

@@ -17,6 +17,9 @@ RSTG_SGD: Keys = {
     "schedule": "plateau",
 }
 RSTG_OURS = "The loss is summed over the clips of a step, as released. Ours: 8 clips a step; the paper has 2 a GPU."
+RSTG_SCHEDULE = "A guess: 100 epochs and the plateau. They are those of SyncMNIST."
+RSTG_FILE = "A guess: the file of weights. Those of 8x8 and of 32x4 have the strides of the released network."
+RSTG_NORM = "Norms of the graph take their statistics frame by frame. As released, over the clip: `norm: layer_clip`."
 # The released network has stem stride 1 in time and 16 frames out, as the files of 8x8 have.
 RSTG_BACKBONES = {
     "c2d": ("c2d_r50", "nonlocal_net_8x8"),
@@ -67,12 +70,13 @@ def rstg_rows() -> Iterator[Row]:
 
 def _rstg_row(name: str, about: str, published: str, base: Keys, also: tuple[tuple[str, str], ...] = ()) -> Row:
     table = name.partition("_")[0]
+    graph = () if name.endswith("_alone") else (RSTG_NORM,)
     return Row(
         paper="rstg",
         name=name,
         about=f"{table[:-1]} {table[-1]}, {about}",
         published=f"{TOP1_TOP5_V1} {published}",
         base=base,
-        notes=(RSTG_VIEWS, RSTG_OURS, FROZEN),
+        notes=(RSTG_VIEWS, RSTG_OURS, RSTG_SCHEDULE, RSTG_FILE, *graph, FROZEN),
         also=also,
     )

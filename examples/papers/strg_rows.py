@@ -18,7 +18,9 @@ STRG_SGD: Keys = {
     "milestones": [90_000],
     "gamma": 0.1,
 }
-# The last stage of the paper: all layers, norms frozen, 30K iterations at a "reduced" rate, here a tenth.
+# The first stage of the paper, which is the whole training of networks alone.
+STRG_FIRST: Keys = {key: STRG_SGD[key] for key in ("learning_rate", "iterations", "schedule", "milestones", "gamma")}
+# The last stage: all layers, norms frozen, 30K iterations at a "reduced" rate, here a tenth.
 STRG_JOINT = {
     "unfreeze": "all",
     "batch_norm": "frozen",
@@ -64,12 +66,27 @@ def _strg(dataset_name: str, backbone: str = "i3d", top: int | None = None) -> K
 # The strides of the non-local paper's long clips: 128 frames become 16.
 STRG_LONG = {"stem_time_stride": 2, "pool1_time_stride": 2}
 STRG_R101 = (
-    "Strides in time of the non-local paper's long clips: 128 frames become 16, 406 GMAC (the paper: about 3 x R50).",
+    "Strides in time of the non-local paper's long clips: 128 frames become 16. 406 GMAC without non-local blocks (the "
+    "paper: about 3 x R50).",
     "No Kinetics weights of this depth are public. These are ImageNet's, inflated, and Kinetics training matters.",
 )
 STRG_CACHED = ("Deviation: cached regions are projected; the paper projects maps first, as s4_charades_maps does.",)
 STRG_STAGES = (
-    "Stages: `kinegraph train`, then `kinegraph finetune` for joint training; the paper says `reduced` of its rate."
+    "Stages of the paper: 1. the network alone is tuned (`finetune` of {}; its extract.yaml makes features).",
+    "2. Graphs are trained on these features (`train`). 3. Both are trained (`finetune`, at a tenth of the rate: the",
+    "paper says `reduced`). Without stage 1, `train` sees features of a network that does not know the data set.",
+)
+STRG_ALONE = (
+    "`kinegraph train` trains the classifier alone on frozen features. `kinegraph finetune` from its run is the row of",
+    "the paper: the whole network, 100K steps.",
+)
+STRG_GROUPS = (
+    "The blocks of res3 see the whole clip, as in the non-local paper. In the file's training they saw groups of 4",
+    "frames, as `backbones.nl_i3d.options.res3_attention_frames: 4` does.",
+)
+STRG_NEW_BLOCKS = (
+    "ImageNet has no non-local blocks. New ones are the identity, so `train` scores what I3D-R101 without them scores.",
+    "`finetune` trains the gains of norms. The paper freezes them, but a frozen gain of 0 would keep the blocks out.",
 )
 # id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
 STRG_ROWS: dict[str, tuple[str, str, Keys, str, str | None]] = {
@@ -119,7 +136,20 @@ def strg_rows() -> Iterator[Row]:
 
 def _strg_row(name: str, about: str, figures: str, base: Keys, keys: Keys) -> Row:
     kind = MEAN_AP if "charades" in name else TOP1_TOP5_V1
-    cached = keys.get("train.head") != "avg_pool" and not name.endswith("_maps")
-    long = STRG_R101 if name.startswith("s9") else ()
-    published, notes = f"{kind} {figures}", (*(STRG_CACHED if cached else ()), *long, STRG_STAGES)
-    return Row(paper="strg", name=name, about=about, published=published, base=base, keys=keys, notes=notes)
+    alone, deep, [network] = keys.get("train.head") == "avg_pool", name.startswith("s9"), base["backbones"]
+    is_nonlocal = network.startswith("nl_")
+    notes: tuple[str, ...] = () if alone or name.endswith("_maps") else STRG_CACHED
+    notes += STRG_R101 if deep else ()
+    notes += (STRG_NEW_BLOCKS if deep else STRG_GROUPS) if is_nonlocal else ()
+    notes += STRG_ALONE if alone else tuple(line.format(_first_stage(name, network)) for line in STRG_STAGES)
+    if alone:
+        keys = keys | {f"finetune.{key}": value for key, value in STRG_FIRST.items()}
+    if deep and is_nonlocal:
+        keys = keys | {"finetune.batch_norm": "statistics"}
+    return Row(paper="strg", name=name, about=about, published=f"{kind} {figures}", base=base, keys=keys, notes=notes)
+
+
+def _first_stage(name: str, network: str) -> str:
+    """Returns the row that tunes `network` alone, on the data set of the row `name`."""
+    of_network = {"i3d": "s0_{}", "nl_i3d": "s5_{}", "i3d_r101": "s9_{}_i3d", "nl_i3d_r101": "s9_{}_nl_i3d"}[network]
+    return of_network.format("charades" if "charades" in name else "something_v1")

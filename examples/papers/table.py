@@ -47,6 +47,7 @@ PROTOCOLS: dict[tuple[str, str], tuple[str, int, tuple[str, ...]]] = {  # paper,
     ("atr", "kinetics400"): ("a8_tsm_kinetics400_atr", 10, THREE_CROPS),
     ("rstg", "something_v1"): ("table3_to_map_res3_4", 2, ("even_11",)),
 }  # of the views in view_rows.py
+ACCURATE = {("atr", "something_v1"), ("atr", "something_v2")}  # the paper has a second protocol, of one view
 BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
 
 
@@ -102,7 +103,8 @@ class Row:
             *_protocol(self.document),
             *_test_views(self.paper, self.document),
             *self.notes,
-            *_disk(self.document),
+            *_tuning_squares(self.document),
+            *disk(self.document),
             "Made by `python -m examples.papers.generate`.",
         ]
         body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
@@ -126,9 +128,10 @@ def merged(rows: Iterable[Row]) -> Iterator[Row]:
 def _protocol(document: dict[str, Any]) -> Iterator[str]:
     """Yields the lines about split, aggregation and views."""
     train, clips = document["train"], document["clips"]
-    views = clips["per_video"] * sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    views = num_views(clips)
+    item = "an interval" if document["dataset"].get("labels") == "interval" else "a video"
     of_views = {"max": "the largest score of", "mean": "the mean score of"}[train["aggregate"]]
-    scored = f"{of_views} {counted(views, 'view')} of a video" if views > 1 else "one view of a video"
+    scored = f"{of_views} {counted(views, 'view')} of a video" if views > 1 else f"one view of {item}"
     yield f"Scored on the split {train['test_split']}, as the paper's tables are: {scored}."
     if train["val_split"] is None:
         yield "No score on it chooses an epoch: the last epoch is kept."
@@ -138,22 +141,48 @@ def _protocol(document: dict[str, Any]) -> Iterator[str]:
         yield "The loss on val ends the training and chooses the epoch: the protocol looks at val."
 
 
+def num_views(clips: Keys) -> int:
+    """Returns the number of rows that a video has in the cache, by the section `clips`."""
+    per_clip = sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    return int(clips["per_video"] * per_clip)
+
+
 def _test_views(paper: str, document: dict[str, Any]) -> Iterator[str]:
-    """Yields a line about the config with the views on which the paper tests."""
+    """Yields the lines that say how this config makes the views of the paper's test, if it does not have them."""
     dataset_name = document["dataset"]["root"].rpartition("/")[2]
-    are_larger = not any(entry.get("size") == LARGE_VIEW_PX for entry in document.get("backbones", {}).values())
-    if (paper, dataset_name) in PROTOCOLS and are_larger:
-        config = f"views/{paper}_{dataset_name}.yaml"
-        yield f"Larger views of the paper's test: {config}, for `kinegraph evaluate RUN --cache`."
+    if (paper, dataset_name) not in PROTOCOLS:
+        return
+    _, per_video, crops = PROTOCOLS[paper, dataset_name]
+    clips, wanted, side = document["clips"], {"per_video": per_video, "crops": [*crops]}, LARGE_VIEW_PX
+    changed = {f"clips.{key}": value for key, value in wanted.items() if clips.get(key, ["center"]) != value}
+    for name, options in document["backbones"].items():
+        own = options.get("size") or entry(options["model"], options.get("options", {}), options["weights"]).size
+        side = max(own, LARGE_VIEW_PX)  # Inception-V3 and the R101 of STRG see larger squares in training
+        if own < side:
+            changed[f"backbones.{name}.size"] = side
+    if changed:
+        views = num_views({"per_video": per_video, "crops": crops})
+        what = "The paper's accurate protocol" if (paper, dataset_name) in ACCURATE else "Views of the paper's test"
+        cache = f"{document['cache']}_views"
+        yield f"{what}: {counted(views, 'view')} of {side} px. `index` and `extract` this file with"
+        sets = "".join(f" --set '{key}={json.dumps(value)}'" for key, value in changed.items()).replace('"', "")
+        yield f"  --set cache={cache}{sets}"
+        yield f"and then `kinegraph evaluate RUN --cache {cache}`. A tuned run has its own extract.yaml for this."
 
 
-def _disk(document: dict[str, Any]) -> Iterator[str]:
+def _tuning_squares(document: dict[str, Any]) -> Iterator[str]:
+    """Yields a line that says where the random squares of `finetune` lie, if the cache has one square of each frame."""
+    if "finetune" in document and document["clips"].get("crops", ["center"]) == ["center"]:
+        yield "The random squares of `finetune` lie in the cached square. Those of the paper lie in the whole frame."
+
+
+def disk(document: dict[str, Any]) -> Iterator[str]:
     """Yields a line about the bytes of the cached maps, and a proposal where they are too many for most disks."""
     num_videos = NUM_VIDEOS.get(document.get("dataset", {}).get("root", "").rpartition("/")[2])
     if num_videos is None or "backbones" not in document:
         return
     clips, total = document["clips"], 0.0
-    views = clips["per_video"] * sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
+    views = num_views(clips)
     below: dict[str, float] = {}  # tap below the cached one -> bytes of its maps
     for options in document["backbones"].values():
         backbone = entry(options["model"], options.get("options", {}), options["weights"])

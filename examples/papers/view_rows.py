@@ -6,20 +6,21 @@ The networks of a config are those of one row. A trained run is scored on them b
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from examples.papers.table import HERE, LARGE_VIEW_PX, PROTOCOLS, TITLES, Row
+from examples.papers.table import HERE, LARGE_VIEW_PX, PROTOCOLS, TITLES, Row, disk, num_views
 from kinegraph.cache_schemas.words import counted
 
-ELEVEN = ("even_11",)
 ABOUT = {
     "trg": "The paper tests whole frames of this height. Three squares cover them, as a cache holds squares alone. "
     "TSN's ten crops are `clips.crops=[center, center_flip, top_left, top_left_flip, ...]`.",
     "strg": "The paper tests whole frames of this height. Three squares cover them, as a cache holds squares alone.",
     "atr": "The accurate protocol of the paper. The efficient one is the config of the row.",
+    "atr_kinetics400": "Short side 256 px, as the paper says. The configs of the rows have squares of 224 px.",
     "rstg": "Paper and README say 256 px. The released script, and the configs of the rows, have 224.",
 }
 
@@ -49,7 +50,7 @@ class Views:
 
     @property
     def views(self) -> str:
-        num_crops = 11 if self.crops == ELEVEN else len(self.crops)
+        num_crops = num_views({"per_video": 1, "crops": self.crops})
         return f"{counted(self.per_video, 'clip')} x {counted(num_crops, 'crop')} of {LARGE_VIEW_PX} px"
 
     @property
@@ -57,12 +58,13 @@ class Views:
         row = f"{self.row.paper}/{self.row.name}.yaml"
         lines = [
             f"{TITLES[self.row.paper]}: the views of its test, {self.views}.",
-            ABOUT[self.row.paper],
-            f"The networks are those of {row}. A run of another row needs its sections `backbones` and `proposals`.",
+            ABOUT.get(self.name, ABOUT[self.row.paper]),
+            f"Networks and frames are those of {row}. The header of another row has the command for its views.",
             "",
             f"  kinegraph index examples/papers/views/{self.name}.yaml    # then extract",
             f"  kinegraph evaluate RUN --cache {self.document['cache']}",
             "",
+            *islice(disk(self.document), 1),
             "Made by `python -m examples.papers.generate`.",
         ]
         body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)

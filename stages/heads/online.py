@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kinegraph.stages.backbones.backbone import MAP_RANK, Backbone
 from kinegraph.stages.backbones.extract import Normalised
-from kinegraph.stages.backbones.norms import frozen_norms, norms_of
+from kinegraph.stages.backbones.norms import frozen_norms, norms_of, warn_of_gains_at_0
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
 from kinegraph.stages.heads.head import Head, HeadError
@@ -159,7 +159,10 @@ class OnlineHead(Head):
             fixed = [] if taps is None else [path for tap, paths in parts.items() if tap not in taps for path in paths]
             kept = frozen_norms(norms_of(backbone), batch_norm)
             backbone.requires_grad_(True)
-            for path in [*fixed, *(kept if batch_norm != "statistics" else [])]:
+            gains = kept if batch_norm != "statistics" else []
+            below = tuple(f"{path}." for path in fixed)
+            warn_of_gains_at_0(backbone, [path for path in gains if not path.startswith(below)])
+            for path in [*fixed, *gains]:
                 backbone.get_submodule(path).requires_grad_(False)
             self.frozen_modules += [f"{place}.{path}" for path in (*fixed, *kept)]
             for above, paths in enumerate(reversed(parts.values())):

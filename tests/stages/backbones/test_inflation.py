@@ -8,6 +8,7 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.inflation import repeated
+from kinegraph.stages.backbones.norms import norms_of, warn_of_gains_at_0
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
 from kinegraph.stages.errors import WeightsError
@@ -53,6 +54,18 @@ def test_non_local_blocks_start_as_the_identity() -> None:
     network = build_backbone("nonlocal_i3d_r50", "inflate:random:0", ["res3"])
     clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(network(clip)["res3"], plain(clip)["res3"])
+
+
+def test_frozen_norms_that_hold_non_local_blocks_at_the_identity_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    network = build_backbone("nonlocal_i3d_r50", "inflate:random:0", ["res3"])
+    norms = norms_of(network)
+    warn_of_gains_at_0(network, norms)
+    [record] = caplog.records
+    assert "2 frozen norms of the backbone keep their gain of 0" in record.getMessage()
+    assert "`finetune.batch_norm: statistics` trains the gains" in record.getMessage()
+    caplog.clear()
+    warn_of_gains_at_0(build_backbone("i3d_r50", "inflate:random:0", ["res3"]), norms_of(network)[:10])
+    assert not caplog.records
 
 
 def test_tsm_takes_2d_weights_as_they_are(flat: Backbone) -> None:
