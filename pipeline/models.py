@@ -164,10 +164,12 @@ def _source(source: WeightSource) -> dict[str, Any]:
     """Returns a dict that says where a file of weights comes from and which input its network expects. Unknown values
     are None.
 
-    The key `source` of the dict has the URL of the file, or its path in this package.
+    The key `source` of the dict has the URL of a file that is downloaded. Otherwise it has the path of the file or of
+    its folder, or the repository on huggingface.co from which the user gets the file.
     """
+    hub = source.hub and f"{source.hub.repository} on huggingface.co"
     return {
-        "source": source.url or str(source.path),
+        "source": source.url or source.path or hub,
         "licence": source.licence,
         "sha256": source.sha256 or None,
         "pixels": source.pixels and asdict(source.pixels),

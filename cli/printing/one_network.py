@@ -130,7 +130,8 @@ def _shape(shape: list[int] | None) -> str:
 def _source(source: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Yields (title, words) of each line about a file of weights."""
     yield "licence", [source["licence"] or UNKNOWN]
-    yield "sha256", [source["sha256"] or f"{UNKNOWN}, so a download is not checked"]
+    checked = "so a download is not checked" if "://" in source["source"] else "nothing is downloaded"
+    yield "sha256", [source["sha256"] or f"{UNKNOWN}, {checked}"]
     if source["pixels"]:
         yield "pixels", list(_pixels(source["pixels"]))
     if sampling := source["sampling"]:

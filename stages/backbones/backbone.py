@@ -52,13 +52,16 @@ class Backbone(nn.Module):
 
         Raises ValueError if `taps` is empty, or if one of them is not among the wanted taps so far.
         """
-        present = [name for name in self.stages if name in self.taps]
-        unknown = [name for name in taps if name not in present]
-        if unknown or not taps:
-            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {present}")
-        self.taps = tuple(name for name in present if name in taps)
+        self._want_taps(taps)
         if not self.wants_head:
             self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
+
+    def _want_taps(self, taps: Sequence[str]) -> None:
+        """Makes `taps` the wanted taps. Raises ValueError if it is empty, or has a tap that was not wanted before."""
+        unknown = [name for name in taps if name not in self.taps]
+        if unknown or not taps:
+            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
+        self.taps = tuple(name for name in self.taps if name in taps)
 
     def cut_below(self, tap: str) -> None:
         """Removes the submodules of `tap` and of all taps below it. Afterwards the network takes maps of `tap` in place

@@ -29,13 +29,13 @@ from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
 from kinegraph.stages.backbones.torchvision_video import S3D, MViT, VideoResNet, VideoSwin
-from kinegraph.stages.backbones.transformers_entry import PRETRAINED
 from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, read_folder
 from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build
 from kinegraph.stages.backbones.transformers_weights import files_digest, pretrained
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
+from kinegraph.stages.weights.sources import PRETRAINED
 
 
 def _torchvision(name: str, **options: Any) -> Any:
@@ -116,7 +116,13 @@ def build_backbone(
         for name in network.state_dict():
             del above[name]
         ignored, words = network.is_classifier, backbone.other_words
-        load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_words=words)
+        try:
+            load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_words=words)
+        except WeightsError as error:
+            if not backbone.folder:
+                raise
+            remedy = "Set `weights: pretrained` for the weights of the folder. A file must be one that `finetune` wrote"
+            raise WeightsError(f"{error}\n{remedy}") from error
     return network.eval().requires_grad_(False)
 
 

@@ -115,7 +115,8 @@ class BackboneEntry:
         """
         for key, value in options.items():
             if key not in self.options:
-                raise ValueError(f"backbone {self.name} has no option {key!r}; its options are {[*self.options]}")
+                names = ", ".join(self.options) or "none"
+                raise ValueError(f"backbone {self.name} has no option {key!r}; its options: {names}")
             if value not in self.options[key]:
                 raise ValueError(f"{key}: given {value!r}, allowed: {', '.join(map(str, self.options[key]))}")
         source = known_source(weights, self.weights) if options.get(GEOMETRY) != PAPER else None

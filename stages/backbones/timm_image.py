@@ -25,10 +25,10 @@ from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Steps, Tap
-from kinegraph.stages.weights.sources import HubFile, WeightSource
+from kinegraph.stages.weights.random import draw_as_built
+from kinegraph.stages.weights.sources import PRETRAINED, HubFile, WeightSource
 
 FINAL_NORM, APPLIED, NONE = "final_norm", "applied", "none"  # the option, and its values
-PRETRAINED = "pretrained"  # the name of the weights that timm publishes
 RESIZES: dict[str, Resize] = {"bicubic": "bicubic", "bilinear": "pillow"}  # names of timm
 VECTORS_RANK = 2  # axes of the output `head`: frame, channel
 
@@ -61,24 +61,15 @@ class TimmImage(Backbone):
 
         Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
         """
-        unknown = [name for name in taps if name not in self.taps]
-        if unknown or not taps:
-            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
-        self.taps = tuple(name for name in self.taps if name in taps)
+        self._want_taps(taps)
         if not self.wants_head:
             self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
         elif not has_projection(self.model):
             self.model.reset_classifier(0)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as timm initialises this model. The weights depend on `seed` alone.
-
-        torch's global generator stays unchanged.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            drawn = create(self.name).state_dict()
-        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
+        """Fills the network with random weights, as timm initialises this model. They depend on `seed` alone."""
+        draw_as_built(self, seed, lambda: create(self.name))
 
     def is_classifier(self, name: str) -> bool:
         """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model. A projection

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX
 from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.weights.random import draw_as_built
 
 
 class S3D(Backbone):
@@ -65,14 +65,8 @@ class VideoTransformer(Backbone):
         self.adopt(build())
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as torchvision initialises it. The weights depend on `seed` alone.
-
-        torch's global generator stays unchanged.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            drawn = self._build().state_dict()
-        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
+        """Fills the network with random weights, as torchvision initialises it. They depend on `seed` alone."""
+        draw_as_built(self, seed, self._build)
 
     def is_classifier(self, name: str) -> bool:
         """Returns whether the tensor `name` of a weights file belongs to torchvision's classifier."""

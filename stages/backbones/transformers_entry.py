@@ -13,9 +13,8 @@ from kinegraph.stages.backbones.transformers_folder import (
     read_folder,
 )
 from kinegraph.stages.backbones.transformers_processor import Processor, read_processor
-from kinegraph.stages.weights.sources import WeightSource
+from kinegraph.stages.weights.sources import PRETRAINED, WeightSource
 
-PRETRAINED = "pretrained"  # the option `weights` that stands for the files in the folder
 NORM = "norm"  # the tap above the last layer
 
 

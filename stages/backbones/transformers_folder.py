@@ -99,7 +99,7 @@ class ModelFolder:
                 + (f". {pickled[0]} is a pickle, which is not read" if pickled else "")
                 + ". Save the network again with `save_pretrained`, which writes safetensors."
             )
-        names = sorted(set(_content(self.path / INDEX).get("weight_map", {}).values()))
+        names = sorted(set(json_object(self.path / INDEX).get("weight_map", {}).values()))
         wrong = [name for name in names if Path(name).name != name or not (self.path / name).is_file()]
         if wrong or not names:
             raise WeightsError(f"{self.path / INDEX}: names {wrong[:1] or 'no file'}, which the folder does not have")
@@ -171,7 +171,7 @@ def _in_hub_cache(name: str) -> Path | None:
 def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
     """Reads `folder`. `mtime_ns` and `num_bytes` of its `config.json` say whether the file has changed since."""
     file = folder / CONFIG
-    whole = _content(file)
+    whole = json_object(file)
     if CODE in whole:
         raise ValueError(
             f"{file}: has {CODE}, so the network is Python code in the folder. kinegraph runs no such code. Use a "
@@ -199,7 +199,7 @@ def described(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> Mod
 
     def number(key: str | None, *, axis: int = -1, default: int | None = None) -> int:
         value = default if key is None else values.get(key, default)
-        if isinstance(value, list) and value and len({*value[-2:]}) == 1:  # (frames, rows, columns) or (rows, columns)
+        if isinstance(value, list) and value and value[-1] == value[-2:][0]:  # ([frames,] rows, columns)
             value = value[axis]
         if not isinstance(value, int) or isinstance(value, bool) or value < (1 if default is None else default):
             raise ValueError(f"{file}: {key}: given {values.get(str(key))!r}, allowed: a whole number above 0")
@@ -219,7 +219,7 @@ def described(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> Mod
     )
 
 
-def _content(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
     """Returns the content of a JSON file of the folder. Raises ValueError if it is no JSON object."""
     try:
         content = json.loads(read_regular(file, CONFIG_BYTES))

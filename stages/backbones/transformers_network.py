@@ -6,20 +6,22 @@ Shapes: B clips, T frames, N tokens, C channels, H rows and W columns. T', H' an
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.transformers_entry import NORM, tap_names
-from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, ModelFolder
-from kinegraph.stages.errors import UsageError
+from kinegraph.stages.backbones.transformers_folder import CONFIG, TRANSFORMERS_PREFIX, ModelFolder
+from kinegraph.stages.errors import UsageError, WeightsError
+from kinegraph.stages.weights.random import draw_as_built
 
 OLDEST = (5, 18)  # earlier releases load VideoMAE's biases as zeros, without an error
-WITHOUT_EFFECT = ("_attn_implementation", "attn_implementation")  # keys of config.json that are replaced
+ATTENTION = ("_attn_implementation", "attn_implementation")  # keys of config.json that are replaced
 
 
 class TransformersNetwork(Backbone):
@@ -48,10 +50,7 @@ class TransformersNetwork(Backbone):
 
         Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
         """
-        unknown = [name for name in taps if name not in self.taps]
-        if unknown or not taps:
-            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
-        self.taps = tuple(name for name in self.taps if name in taps)
+        self._want_taps(taps)
         if not self.wants_head:
             self._leave_out(self.family.head_module)
             self._cut_above(self.taps[-1])
@@ -86,14 +85,8 @@ class TransformersNetwork(Backbone):
         return module.register_forward_hook(keep)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as transformers initialises it. The weights depend on `seed` alone.
-
-        torch's global generator stays unchanged.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            drawn = TransformersNetwork(self.folder, build(self.folder)).state_dict()
-        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
+        """Fills the network with random weights, as transformers initialises it. They depend on `seed` alone."""
+        draw_as_built(self, seed, lambda: TransformersNetwork(self.folder, build(self.folder)))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns tap -> maps [B, C, T', H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
@@ -163,16 +156,34 @@ def _make_buffers(network: nn.Module) -> None:
 
 
 def build(folder: ModelFolder) -> nn.Module:
-    """Returns the network of `folder` with random weights from torch's global generator."""
+    """Returns the network of `folder` with random weights from torch's global generator.
+
+    Raises WeightsError if transformers refuses a value of `config.json`.
+    """
     network_class, config = classes(folder)
-    network: nn.Module = network_class(config)
+    with refusals(folder):
+        network: nn.Module = network_class(config)
     return network
+
+
+@contextmanager
+def refusals(folder: ModelFolder) -> Iterator[None]:
+    """Returns a context that raises WeightsError in place of any error. The context is for calls of transformers, whose
+    errors have many types and name no file.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise WeightsError(
+            f"{folder.path / CONFIG}: transformers cannot build this {folder.family.network}: "
+            f"{type(error).__name__}: {sentence(error)} If the file was changed, take the published one"
+        ) from error
 
 
 def classes(folder: ModelFolder) -> tuple[Any, Any]:
     """Returns (class of the network of `folder`, config of the network as transformers has it).
 
-    Raises UsageError if transformers is not installed or too old.
+    Raises UsageError if transformers is not installed or too old, or if it refuses a value of `config.json`.
     """
     family = folder.family
     try:
@@ -187,7 +198,8 @@ def classes(folder: ModelFolder) -> tuple[Any, Any]:
             "releases load the biases of VideoMAE as zeros: pip install -U 'kinegraph[transformers]'"
         )
     module = importlib.import_module(f"transformers.models.{family.module}")
-    values = {key: value for key, value in folder.config.items() if key not in WITHOUT_EFFECT}
-    config = getattr(module, family.config).from_dict(values)
+    values = {key: value for key, value in folder.config.items() if key not in ATTENTION}
+    with refusals(folder):
+        config = getattr(module, family.config).from_dict(values)
     config._attn_implementation = "sdpa" if getattr(module, family.network)._supports_sdpa else "eager"
     return getattr(module, family.network), config

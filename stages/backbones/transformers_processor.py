@@ -5,14 +5,13 @@ the folder of the network. Values that the file lacks are not taken from the cla
 these classes have other values than the networks were trained with.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kinegraph.cache_schemas.crops import Resize
-from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.stages.backbones.transformers_folder import json_object
 from kinegraph.stages.weights.sources import Channels, Pixels
 
 # File -> the entry of the file that has the processor, or None if the file is the processor. The first file is taken.
@@ -80,7 +79,7 @@ def read_processor(
         pixels=pixels,
         size=size,
         resize_short=int(size * short_of_crop) if short_of_crop is not None and short is not None else short,
-        filter=document.get("resample"),
+        filter=_filter(file, document.get("resample")),
         num_frames=frames if isinstance(frames, int) else None,
     )
 
@@ -90,11 +89,8 @@ def _document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapp
         file = folder / name
         if not file.is_file():
             continue
-        try:
-            content = json.loads(read_regular(file, CONFIG_BYTES))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
-        document = content.get(part) if part is not None and isinstance(content, dict) else content
+        content = json_object(file)
+        document = content if part is None else content.get(part)
         if isinstance(document, dict):
             return file, document
     raise ValueError(
@@ -139,7 +135,7 @@ def _sides(file: Path, document: Mapping[str, Any]) -> tuple[int, int | None]:
     if "shortest_edge" in sides:
         short = _side(file, "size", sides["shortest_edge"])
         return (short if crop is None else crop), short
-    side = _square(file, "size", sides)
+    side = _square(file, "size", sides or given)
     if crop not in (None, side):
         raise ValueError(f"{file}: crop_size: given {crop}, allowed: {side}, to which the whole frame is squeezed")
     return side, None
@@ -147,7 +143,8 @@ def _sides(file: Path, document: Mapping[str, Any]) -> tuple[int, int | None]:
 
 def _square(file: Path, key: str, value: Any) -> int:
     sides = [*value.values()] if isinstance(value, dict) else [value]
-    if len({*sides}) != 1 or (isinstance(value, dict) and {*value} not in ({"height", "width"}, {"shortest_edge"})):
+    has_names = not isinstance(value, dict) or {*value} in ({"height", "width"}, {"shortest_edge"})
+    if not has_names or any(side != sides[0] for side in sides):
         raise ValueError(f"{file}: {key}: given {value}, allowed: one number of px, or equal `height` and `width`")
     return _side(file, key, sides[0])
 
@@ -155,6 +152,12 @@ def _square(file: Path, key: str, value: Any) -> int:
 def _side(file: Path, key: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{file}: {key}: given {value!r}, allowed: a whole number of px")
+    return value
+
+
+def _filter(file: Path, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f"{file}: resample: given {value!r}, allowed: the number of a filter of Pillow, {FILTERS}")
     return value
 
 

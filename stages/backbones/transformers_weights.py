@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kinegraph.cache_schemas.regular import NotRegularError, open_regular, require_regular
 from kinegraph.cache_schemas.words import few_of
 from kinegraph.stages.backbones.transformers_folder import ModelFolder
-from kinegraph.stages.backbones.transformers_network import TransformersNetwork, classes
+from kinegraph.stages.backbones.transformers_network import TransformersNetwork, classes, refusals
 from kinegraph.stages.errors import WeightsError
 
 MAX_LISTED = 12
@@ -34,7 +34,8 @@ def pretrained(folder: ModelFolder) -> TransformersNetwork:
         state |= _read(file)
     in_files = {_digest(tensor) for tensor in state.values()}  # before transformers gets the tensors
     network_class, config = classes(folder)
-    network, report = _loaded(network_class, config, state)
+    with refusals(folder):
+        network, report = _loaded(network_class, config, state)
     _require_complete(folder, report)
     _require_equal(folder, network, in_files)
     return TransformersNetwork(folder, network)

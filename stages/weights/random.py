@@ -1,6 +1,6 @@
 """Draws random weights for deep networks, with which the size of the activations hardly changes from layer to layer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,6 +35,18 @@ def initialise(network: nn.Module, seed: int) -> None:
     # shortcuts and linear projections, which no ReLU follows, keep it.
     for norm, gain in _norms_before_no_relu(network):
         nn.init.constant_(norm.weight, gain)
+
+
+def draw_as_built(network: nn.Module, seed: int, build: Callable[[], nn.Module]) -> None:
+    """Fills `network` with random weights, in place: those of the network that `build` makes. They depend on `seed`
+    alone. torch's global generator stays unchanged.
+
+    The network that `build` makes has all tensors of `network`, under the same names.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn = build().state_dict()
+    network.load_state_dict({name: drawn[name] for name in network.state_dict()})
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:

@@ -10,6 +10,7 @@ from kinegraph.cache_schemas.words import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+PRETRAINED = "pretrained"  # a value of `weights`: those that timm publishes, or those of the folder of transformers
 
 Channels = tuple[float, float, float]
 ChannelOrder = Literal["RGB", "BGR"]

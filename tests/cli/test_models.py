@@ -11,7 +11,7 @@ from kinegraph.cli.printing.one_network import network as print_network
 from kinegraph.pipeline import models as known
 from kinegraph.stages.backbones.catalogue import CATALOGUE
 from kinegraph.stages.backbones.entry import BackboneEntry
-from kinegraph.stages.weights.sources import Pixels, WeightSource
+from kinegraph.stages.weights.sources import HubFile, Pixels, WeightSource
 
 Command = Callable[..., Any]
 
@@ -83,8 +83,14 @@ def test_what_nobody_knows_is_said(capsys: pytest.CaptureFixture[str], monkeypat
     told = " ".join(capsys.readouterr().out.split())
     assert "parameters: not counted, usual input: 1 frame of 224 px" in told
     assert "licence: unknown" in told
+    assert "sha256: unknown, nothing is downloaded" in told
     assert "pixels: BGR from 0 to 1, mean 0 0 0, std 1 1 1" in told
     assert told.endswith("It is new.")
+    hub = WeightSource(file_name="net", licence="", hub=HubFile(repository="timm/net", names=("model.safetensors",)))
+    bare = replace(bare, weights={"pretrained": hub})
+    print_network(known.network("timm/bare"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "sha256: unknown, nothing is downloaded timm/net on huggingface.co" in told
     print_network(known.network("tiny_i3d") | {"weights": []})
     assert "weights: none has a name here, give the path of a file. Its licence is" in " ".join(
         capsys.readouterr().out.split()

@@ -132,7 +132,7 @@ def test_options_are_chosen_from_what_the_entry_lists() -> None:
     assert known.choose({"res5_stride": 1, "temporal_kernels": "all"}, "random:0") == {"temporal_kernels": "all"}
     with pytest.raises(ValueError, match="res5_stride: given 4, allowed: 1, 2"):
         known.choose({"res5_stride": 4}, "random:0")
-    with pytest.raises(ValueError, match=r"s3d has no option 'res5_stride'; its options are \[\]"):
+    with pytest.raises(ValueError, match="s3d has no option 'res5_stride'; its options: none"):
         entry("s3d", {"res5_stride": 1})
 
 

@@ -382,6 +382,7 @@ def test_folders_that_are_not_what_they_should_be(copied: Callable[[str], Path],
         ({"model_type": "siglip2"}, "model_type is 'siglip2', allowed: videomae, vjepa2"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers: given 'two', allowed: a whole number above 0"),
         ({"num_channels": 1}, "num_channels: given 1, allowed: 3"),
+        ({"patch_size": [[16], [16]]}, "patch_size: given .* allowed: a whole number above 0"),
     ):
         whole = config.read_text()
         change(config, **faulty)
@@ -396,6 +397,26 @@ def test_folders_that_are_not_what_they_should_be(copied: Callable[[str], Path],
         entry(f"transformers/{tmp_path}")
     with pytest.raises(ValueError, match="kinegraph downloads nothing here: hf download some/network"):
         entry("transformers/some/network")
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random:0"])
+def test_values_that_the_package_refuses_are_refused_with_their_file(
+    weights: str, copied: Callable[[str], Path]
+) -> None:
+    folder = copied("dinov2")
+    for faulty in ({"hidden_act": "no_such"}, {"hidden_dropout_prob": "much"}):
+        whole = (folder / "config.json").read_text()
+        change(folder / "config.json", **faulty)
+        with pytest.raises(WeightsError, match=r"config\.json: transformers cannot build this Dinov2Model: "):
+            build_backbone(f"transformers/{folder}", weights, ["layer_0"])
+        (folder / "config.json").write_text(whole)
+
+
+def test_a_file_of_the_package_is_no_file_of_kinegraph(networks: dict[str, tuple[Path, nn.Module]]) -> None:
+    folder = networks["dinov2"][0]
+    for file in (folder / "model.safetensors", folder / "no_such.safetensors"):
+        with pytest.raises(WeightsError, match="\nSet `weights: pretrained` for the weights of the folder"):
+            build_backbone(f"transformers/{folder}", str(file), ["layer_0"])
 
 
 def test_a_kernel_that_a_config_asks_for_is_not_fetched(copied: Callable[[str], Path]) -> None:
@@ -488,6 +509,9 @@ class _Kept(nn.Module):
         ("dinov2", {"image_std": [1, 0, 1]}, "image_std: given .* allowed: above 0"),
         ("dinov2", {"image_std": [1, 1]}, "image_std: given .* three numbers"),
         ("dinov2", {"size": {"longest_edge": 64}}, "size: given"),
+        ("dinov2", {"size": [72, 72]}, r"size: given \[72, 72\], allowed: a whole number of px"),
+        ("dinov2", {"crop_size": [64, 64]}, r"crop_size: given \[64, 64\], allowed: a whole number of px"),
+        ("dinov2", {"resample": ["bicubic"]}, "resample: given .*, allowed: the number of a filter of Pillow"),
         ("videomae", {"crop_size": 48}, "makes an input of 48 px, and the network of config.json takes 64 px only"),
         ("timesformer", {"num_frames": 16}, "makes an input of 16 frames, .* takes 8 frames only"),
     ],
