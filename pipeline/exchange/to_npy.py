@@ -133,8 +133,11 @@ def claim(storage: Storage, manifest: dict[str, Any]) -> None:
         advice = "Remove the file and what was exported beside it, or name an empty folder."
         there = read_document(storage, MANIFEST, JsonObject, advice).root
         same = json.loads(json.dumps(manifest))
-        if any(there.get(key) != same.get(key) for key in COMPARED):
-            raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")
+        if others := [key for key in COMPARED if there.get(key) != same.get(key)]:
+            raise ExchangeError(
+                f"{storage.root} holds an export of other features or arrays. "
+                f"Other than now are: {', '.join(others)}. Name an empty folder."
+            )
     elif any(storage.names(".")):
         raise ExchangeError(f"{storage.root} is neither empty nor such an export; name an empty folder")
     put_manifest(storage, manifest)

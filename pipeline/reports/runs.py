@@ -231,9 +231,10 @@ class Runs:
         ]
         if failed:
             yield f"Scores of {few_of(failed, MOST_NAMED)} count videos without an ok clip as wrong.", "heads"
-        caches = sorted({run.cache_fingerprint for _, run in self.runs})
-        if len(caches) > 1:
-            yield "The runs read different features. Scores of different features are no comparison of heads.", "heads"
+        caches = sorted({run.cache for _, run in self.runs})  # heads of one cache read different arrays of it
+        if len(caches) > 1 and len({run.cache_fingerprint for _, run in self.runs}) > 1:
+            told = f"The runs were trained on {len(caches)} caches ({few_of(caches, MOST_NAMED)})."
+            yield f"{told} Scores on different features are no comparison of heads.", "heads"
         if random := sorted({key for _, run in self.runs for key in run.random_weights or ()}):
             yield f"Runs read stages of random weights ({few_of(random, MOST_NAMED)}).", "heads"
 

@@ -264,6 +264,15 @@ def test_a_page_drops_strips_that_it_has_no_room_for(hostile: Cache, monkeypatch
     assert "left out: no page has more than 2 strips" in text
 
 
+def test_runs_of_several_caches_are_named(tmp_path: Path) -> None:
+    """Heads that read different arrays of one cache may be compared."""
+    found = find_results(write_runs(tmp_path, "one", seeds=(0,)))
+    other = [(folder, run.model_copy(update={"cache_fingerprint": "g"})) for folder, run in found]
+    assert "no comparison" not in str([*Runs([found[0], other[1]]).attention()])
+    moved = [(folder, run.model_copy(update={"cache": "two"})) for folder, run in other]
+    assert "trained on 2 caches (one, two). Scores on different" in str([*Runs([found[0], moved[1]]).attention()])
+
+
 def test_a_control_of_other_classes_is_not_compared(hostile: Cache, tmp_path: Path) -> None:
     videos = [row.video_id for row in hostile.clips.rows()]
     runs = Runs(find_results(write_runs(tmp_path, hostile.root, videos, seeds=(0,))))
