@@ -24,6 +24,7 @@ from kinegraph.pipeline.browsing.neighbours import (
     Neighbour,
     Region,
     RegionIndex,
+    box_frames_of,
     region_arrays_of,
     unit,
     usable_rows,
@@ -218,12 +219,16 @@ def neighbours(site: Site, request: Request) -> Response:
     here: list[Neighbour] = []
     elsewhere: list[Neighbour] = []
     try:
-        counts, vectors = _regions(clips, number)
+        counts, frames, vectors = _regions(clips, number)
         if region.frame >= len(counts) or region.box >= counts[region.frame]:
             raise LookupError(f"This clip has no box {region.box} in frame {region.frame}. Both are counted from 0.")
-        here = _within(counts, vectors, region)
+        if region.frame not in frames:
+            told = ", ".join(map(str, dict.fromkeys(frames)))
+            raise LookupError(f"Frame {region.frame} has boxes and no regions. Regions are of the frames {told}.")
+        here = _within(counts, frames, vectors, region)
         index = site.neighbours.index()
-        elsewhere = index.nearest(vectors[region.frame, region.box], NEIGHBOURS, clips.rows_of_video(row.video_id))
+        vector = vectors[frames.index(region.frame), region.box]
+        elsewhere = index.nearest(vector, NEIGHBOURS, clips.rows_of_video(row.video_id))
         about = _about(index)
     except (LookupError, CacheError, ValueError, OSError) as error:
         problem, found = str(error), found if here else []
@@ -242,9 +247,10 @@ def _about(index: RegionIndex) -> str:
     return f"among {kept} of about {index.num_all:,} regions, drawn evenly"
 
 
-def _regions(clips: ShownClips, number: int) -> tuple[list[int], np.ndarray]:
-    """Returns the number of boxes of each frame, and the regions [T, N, D] of the row `number`. Raises LookupError
-    where the row has no regions, and errors of the store for a damaged shard.
+def _regions(clips: ShownClips, number: int) -> tuple[list[int], list[int], np.ndarray]:
+    """Returns the number of boxes of each frame with boxes, the frame with boxes of each time step of the regions, and
+    the regions [T, N, D] of the row `number`. Raises LookupError where the row has no regions, and errors of the store
+    for a damaged shard.
     """
     specs, cache = region_arrays_of(clips.cache), clips.cache
     if not specs:
@@ -253,20 +259,21 @@ def _regions(clips: ShownClips, number: int) -> tuple[list[int], np.ndarray]:
         raise LookupError(f"This clip has no regions in {specs[0].stage}: it failed, or it is not extracted yet.")
     shard, place = divmod(number, cache.shard_clips)
     count, values = (cache.store.open_shard(spec, shard).row(place) for spec in (cache.array(COUNT), specs[0]))
-    return count.tolist(), values
+    return count.tolist(), box_frames_of(cache, specs[0]).tolist(), values
 
 
-def _within(counts: list[int], vectors: np.ndarray, region: Region) -> list[Neighbour]:
+def _within(counts: list[int], frames: list[int], vectors: np.ndarray, region: Region) -> list[Neighbour]:
     """Returns the regions of the same clip that are most similar to `region`, the best of each frame, best first.
-    `vectors` [T, N, D] are the regions of the clip, and `counts` [T] the numbers of its boxes.
+    `vectors` [T, N, D] are the regions of the clip, `frames` [T] their frames with boxes, and `counts` the numbers of
+    boxes of these frames.
     """
     units = unit(vectors)
-    found = []
-    for index, num_boxes in enumerate(counts):
-        if num_boxes > 0 and index != region.frame:
-            similarity = units[index, :num_boxes] @ units[region.frame, region.box]
+    query, found = units[frames.index(region.frame), region.box], []
+    for step, frame in enumerate(frames):
+        if counts[frame] > 0 and frame != region.frame:
+            similarity = units[step, : counts[frame]] @ query
             box = int(similarity.argmax())
-            found.append(Neighbour(Region(region.row, index, box), float(similarity[box])))
+            found.append(Neighbour(Region(region.row, frame, box), float(similarity[box])))
     return sorted(found, key=lambda one: -one.similarity)[:NEIGHBOURS_HERE]
 
 

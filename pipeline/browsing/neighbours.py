@@ -19,7 +19,7 @@ from kinegraph.pipeline.browsing.catalogue import OK, WARNED, ShownClips
 MAX_BYTES = 256 << 20  # of vectors that are kept, and of rows that are read for them
 MAX_REGIONS = 100_000
 WAIT_SECONDS = 20.0
-COUNT = "proposals/count"
+BOXES, COUNT = "proposals/boxes", "proposals/count"
 NO_REGIONS = "The cache has no regions yet. The config needs the sections proposals and regions."
 log = logging.getLogger("kinegraph")
 
@@ -127,13 +127,13 @@ def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
     *_, channels = spec.shape
     usable, opened = usable_rows(clips, spec), lru_cache(maxsize=4)(cache.store.open_shard)
     rows = _evenly(usable, max(1, MAX_BYTES // spec.row_bytes))
-    count_spec = cache.array(COUNT)
+    count_spec, frames = cache.array(COUNT), box_frames_of(cache, spec)
     places, counts = [], 0
     for row in rows.tolist():
         shard, place = divmod(row, cache.shard_clips)
-        count = opened(count_spec, shard).row(place)
+        count = opened(count_spec, shard).row(place)[frames]  # of each time step
         counts += int(count.sum())
-        places += [(row, index, box) for index, num_boxes in enumerate(count.tolist()) for box in range(num_boxes)]
+        places += [(row, step, box) for step, num_boxes in enumerate(count.tolist()) for box in range(num_boxes)]
     listed = np.array(places, np.int32).reshape(-1, 3)
     kept = listed[_evenly(np.arange(len(listed)), min(MAX_REGIONS, MAX_BYTES // (4 * channels)))]
     vectors = np.empty((len(kept), channels), np.float32)
@@ -142,8 +142,19 @@ def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
         values = opened(spec, shard).row(place)
         first, last = np.searchsorted(kept[:, 0], [row, row + 1])
         vectors[first:last] = unit(values[kept[first:last, 1], kept[first:last, 2]])
+    kept[:, 1] = frames[kept[:, 1]]
     num_all = round(counts * len(usable) / max(1, len(rows)))
     return RegionIndex(vectors=vectors, places=kept, num_all=num_all)
+
+
+def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
+    """Returns, for each time step of the regions `spec`, the number of the frame with boxes that it belongs to, int64
+    [T]. A backbone may make fewer time steps than there are frames with boxes.
+    """
+    boxes = cache.array(BOXES)
+    frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
+    steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)
+    return steps
 
 
 def usable_rows(clips: ShownClips, spec: ArraySpec) -> np.ndarray:

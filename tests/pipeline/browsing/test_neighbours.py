@@ -1,12 +1,15 @@
 """The index of regions: a planted neighbour is found, and the index stays within its limits."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.browsing import neighbours
 from kinegraph.pipeline.browsing.catalogue import Catalogue
-from kinegraph.pipeline.browsing.neighbours import Region, RegionIndex, made_index, region_arrays_of
+from kinegraph.pipeline.browsing.neighbours import Region, RegionIndex, box_frames_of, made_index, region_arrays_of
 
 
 def index_of(vectors: list[list[float]], rows: list[int]) -> RegionIndex:
@@ -20,6 +23,23 @@ def test_a_planted_neighbour_is_found() -> None:
     assert (best.region, round(best.similarity, 3)) == (Region(2, 2, 0), 1.0)
     assert (second.region, round(second.similarity, 3)) == (Region(1, 1, 0), 0.96)
     assert [one.region.row for one in index.nearest(np.array([6, 8]), 9, without=np.array([2, 4]))] == [1, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("num_boxes", "every", "regions", "expected"),
+    [
+        (8, 1, {"shape": (4, 5, 3), "frame_index": (0, 2, 4, 6)}, [0, 2, 4, 6]),  # a backbone halves the time steps
+        (4, 2, {"shape": (8, 5, 3), "frame_step": 1}, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (4, 2, {"shape": (4, 5, 3), "frame_step": 2}, [0, 1, 2, 3]),
+    ],
+)
+def test_the_frame_with_boxes_of_a_time_step(
+    num_boxes: int, every: int, regions: dict[str, Any], expected: list[int]
+) -> None:
+    boxes = SimpleNamespace(shape=(num_boxes, 5, 4), frame_step=every)
+    spec = SimpleNamespace(**{"frame_index": None, "frame_step": None} | regions)
+    cache: Any = SimpleNamespace(array=lambda name: boxes)
+    assert box_frames_of(cache, cast("Any", spec)).tolist() == expected
 
 
 def test_regions_of_a_cache(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

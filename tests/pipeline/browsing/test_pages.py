@@ -9,11 +9,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import av
+import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.cache import CLASSES, Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.pipeline.browsing import clip_pages, neighbours
 from kinegraph.pipeline.browsing.server import _listening
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.stage import clips_options
@@ -80,6 +82,21 @@ def test_boxes_by_number_and_score(whole: Cache, browsed: Browsed) -> None:
     ]
     assert counts[1] <= 4
     assert counts[0] == counts[4] > counts[1] > 0 == counts[2] == counts[3]
+
+
+def test_a_frame_with_boxes_and_without_regions(
+    whole: Cache, browsed: Browsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backbone may make regions of every second frame with boxes alone."""
+    for module in (clip_pages, neighbours):
+        monkeypatch.setattr(module, "box_frames_of", lambda cache, spec: np.array([0, 2, 2, 3]))
+    client = browsed(whole)
+    refused = client.get("/clips/0/frames/1/boxes/0").text
+    assert "Frame 1 has boxes and no regions. Regions are of the frames 0, 2, 3." in refused
+    near = client.get("/clips/0/frames/2/boxes/0").text
+    assert "In other videos" in near
+    shown = [link.split("/")[4] for link in re.findall(r'href="(/clips/[^"]*/boxes/[^"]*)"', near)]
+    assert {*shown} <= {"0", "2", "3"}
 
 
 @pytest.mark.parametrize(

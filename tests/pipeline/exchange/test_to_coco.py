@@ -66,9 +66,7 @@ def test_some_rows_and_again(whole: Cache, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     export_coco(whole, str(out), rows=range(2, 4), split="train")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    with pytest.raises(
-        ExchangeError, match=r"holds an export of other features or arrays. Other than now are: (split|rows)"
-    ):
+    with pytest.raises(ExchangeError, match=r"holds an export of other .* Other than now are: rows\."):
         export_coco(whole, str(out), rows=range(3, 4), split="train")
 
 
