@@ -136,8 +136,8 @@ def _boxes_graph(
     else:
         shown = joined = heaviest_path(weights)
         told = f"the path of the largest weights from box 0 on, over {counted(len(joined), 'frame')}"
-    nodes = [((step * graph.frame_step, box), weight) for (step, box), weight in shown]
-    path = sorted((step * graph.frame_step, box) for (step, box), _ in joined)
+    nodes = [((graph.frame(step), box), weight) for (step, box), weight in shown]
+    path = sorted((graph.frame(step), box) for (step, box), _ in joined)
     name = _plain(f"graph_{title}_{row}")
     return boxes_strip(samples, finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
 

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import kinegraph
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import features_fingerprint
 from kinegraph.pipeline.reports.contents import Contents
-from kinegraph.pipeline.reports.graphs import head_graphs, heaviest, heaviest_path
+from kinegraph.pipeline.reports.graphs import _boxes_graph, head_graphs, heaviest, heaviest_path
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.run_sections import graphs
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Section
 from kinegraph.pipeline.training.results import find_results
+from kinegraph.stages.heads.clip_graphs import ClipGraph
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
 from tests.made_reports import write_runs
@@ -90,3 +92,15 @@ def test_graphs_are_of_features_that_fit_the_run(
     record.class_names = ("a", "b")
     (told,) = parts(contents)
     assert "This cache does not fit the run" in told.text
+
+
+def test_a_time_step_has_the_boxes_of_its_frame(hostile: Cache) -> None:
+    """The time steps of a head may be of some frames with boxes alone."""
+    look = kinegraph.look(hostile)
+    row = int(np.flatnonzero(look.numbers.usable)[0])
+    weights = torch.zeros(1, T, N, T, N)
+    weights[0, 2, 0, 3, 1] = 0.5
+    graph = ClipGraph(weights=weights, links="boxes", frames=(0, 0, 1, 3))
+    strip = _boxes_graph(look.samples, look.finder, graph, 0, row, "planted")
+    boxes = look.samples.read("proposals/boxes", np.array([row]))[0]
+    assert [frame.boxes.tolist() for frame in strip.frames] == [[boxes[1, 0].tolist()], [boxes[3, 1].tolist()]]
