@@ -10,11 +10,11 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.backbones.transformers_entry import family_taps
 from kinegraph.stages.backbones.transformers_families import FAMILIES, ModelFamily
-from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
 from kinegraph.stages.weights.formats.by_network import FORMATS_OF
 from kinegraph.stages.weights.sources import WeightSource
+from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
 
 # fields of a network and of a tap that a row has in other words; it has all other fields under their own names
 TOLD = frozenset({"taps", "mean", "std", "weights", "counts", "num_params", "channels"})

@@ -12,7 +12,6 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.backbones.taps import Tap, spread_frames
-from kinegraph.stages.backbones.transformers_folder import absolute
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
@@ -22,6 +21,7 @@ from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.regions.options import RegionOptions
 from kinegraph.stages.scene_graphs.options import GraphOptions
 from kinegraph.stages.tracks.options import TrackOptions
+from kinegraph.stages.weights.transformers_files import absolute
 
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 

@@ -29,13 +29,14 @@ from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
 from kinegraph.stages.backbones.timm_image import TimmImage
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
 from kinegraph.stages.backbones.torchvision_video import S3D, MViT, VideoResNet, VideoSwin
-from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX, read_folder
-from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build
-from kinegraph.stages.backbones.transformers_weights import files_digest, pretrained
+from kinegraph.stages.backbones.transformers_folder import read_folder
+from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build, pretrained
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
 from kinegraph.stages.weights.random import initialise
 from kinegraph.stages.weights.sources import PRETRAINED
+from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
+from kinegraph.stages.weights.transformers_load import files_digest
 
 
 def _torchvision(name: str, **options: Any) -> Any:
@@ -143,7 +144,7 @@ def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) ->
     if weights.startswith(INFLATE):
         return tensors_digest(network)
     if backbone.folder and weights == PRETRAINED:
-        return files_digest(read_folder(backbone.folder))
+        return files_digest(read_folder(backbone.folder).path)
     return weights_digest(network, weights, backbone.weights)
 
 

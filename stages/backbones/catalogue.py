@@ -10,9 +10,9 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 from kinegraph.stages.backbones.slowfast_entries import SLOWFAST_ENTRIES
 from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from kinegraph.stages.backbones.transformers_entry import transformers_entry
-from kinegraph.stages.backbones.transformers_folder import TRANSFORMERS_PREFIX
 from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
+from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
 
 TIMM_PREFIX = "timm/"
 HALF_VALID = (3, 2)  # kernel and stride in Inception-V3, whose layers do not pad

@@ -5,15 +5,10 @@ from pathlib import Path
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.backbones.transformers_families import ModelFamily
-from kinegraph.stages.backbones.transformers_folder import (
-    CONFIG,
-    TRANSFORMERS_PREFIX,
-    ModelFolder,
-    described,
-    read_folder,
-)
-from kinegraph.stages.backbones.transformers_processor import Processor, read_processor
+from kinegraph.stages.backbones.transformers_folder import ModelFolder, described, read_folder
 from kinegraph.stages.weights.sources import PRETRAINED, WeightSource
+from kinegraph.stages.weights.transformers_files import CONFIG, TRANSFORMERS_PREFIX
+from kinegraph.stages.weights.transformers_processor import Processor, read_processor
 
 NORM = "norm"  # the tap above the last layer
 

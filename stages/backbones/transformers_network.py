@@ -5,23 +5,17 @@ Modules of the package are imported one by one. Its `Auto` classes take seconds 
 Shapes: B clips, T frames, N tokens, C channels, H rows and W columns. T', H' and W' are the sizes of a map.
 """
 
-import importlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.arrays import CLASS_SUFFIX, HEAD
-from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.transformers_entry import NORM, tap_names
-from kinegraph.stages.backbones.transformers_folder import CONFIG, TRANSFORMERS_PREFIX, ModelFolder
-from kinegraph.stages.errors import UsageError, WeightsError
+from kinegraph.stages.backbones.transformers_folder import ModelFolder
 from kinegraph.stages.weights.random import draw_as_built
-
-OLDEST = (5, 18)  # earlier releases load VideoMAE's biases as zeros, without an error
-ATTENTION = ("_attn_implementation", "attn_implementation")  # keys of config.json that are replaced
+from kinegraph.stages.weights.transformers_load import class_and_config, load_network, refusals
 
 
 class TransformersNetwork(Backbone):
@@ -161,45 +155,27 @@ def build(folder: ModelFolder) -> nn.Module:
     Raises WeightsError if transformers refuses a value of `config.json`.
     """
     network_class, config = classes(folder)
-    with refusals(folder):
+    with refusals(folder.path, folder.family.network):
         network: nn.Module = network_class(config)
     return network
 
 
-@contextmanager
-def refusals(folder: ModelFolder) -> Iterator[None]:
-    """Returns a context that raises WeightsError in place of any error. The context is for calls of transformers, whose
-    errors have many types and name no file.
+def pretrained(folder: ModelFolder) -> TransformersNetwork:
+    """Returns the network of `folder` with the weights in its files, in float32.
+
+    Raises WeightsError if the files are missing or damaged, or if a tensor is missing, unknown or of another shape.
     """
-    try:
-        yield
-    except Exception as error:
-        raise WeightsError(
-            f"{folder.path / CONFIG}: transformers cannot build this {folder.family.network}: "
-            f"{type(error).__name__}: {sentence(error)} If the file was changed, take the published one"
-        ) from error
+    family = folder.family
+    network_class, config = classes(folder)
+    network = load_network(folder.path, network_class, config, left_out=family.left_out, unneeded=family.unneeded)
+    return TransformersNetwork(folder, network)
 
 
 def classes(folder: ModelFolder) -> tuple[Any, Any]:
     """Returns (class of the network of `folder`, config of the network as transformers has it).
 
-    Raises UsageError if transformers is not installed or too old, or if it refuses a value of `config.json`.
+    Raises UsageError if transformers is not installed or too old. Raises WeightsError if it refuses a value of
+    `config.json`.
     """
     family = folder.family
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(
-            f"{TRANSFORMERS_PREFIX}{folder.path} needs transformers: pip install 'kinegraph[transformers]'"
-        ) from error
-    if tuple(map(int, transformers.__version__.split(".")[:2])) < OLDEST:
-        raise UsageError(
-            f"transformers {transformers.__version__} is installed, allowed: {OLDEST[0]}.{OLDEST[1]} or later. Earlier "
-            "releases load the biases of VideoMAE as zeros: pip install -U 'kinegraph[transformers]'"
-        )
-    module = importlib.import_module(f"transformers.models.{family.module}")
-    values = {key: value for key, value in folder.config.items() if key not in ATTENTION}
-    with refusals(folder):
-        config = getattr(module, family.config).from_dict(values)
-    config._attn_implementation = "sdpa" if getattr(module, family.network)._supports_sdpa else "eager"
-    return getattr(module, family.network), config
+    return class_and_config(folder.path, family.module, family.network, family.config, folder.config)

@@ -20,7 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinegraph.pipeline.advice import advice
 from kinegraph.pipeline.config import Config
-from kinegraph.stages.backbones import transformers_weights
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import BackboneEntry
@@ -31,6 +30,7 @@ from kinegraph.stages.backbones.transformers_folder import read_folder
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.weights import transformers_load
 from tests.stages.decode.conftest import clip_row
 
 pytest.importorskip("transformers")
@@ -363,14 +363,14 @@ def test_values_that_the_package_changes_while_it_loads_are_refused(
     copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Releases before 5.18 loaded the biases of VideoMAE as zeros, and their report named nothing that raises."""
-    loaded = transformers_weights._loaded
+    loaded = transformers_load._loaded
 
     def without_biases(*arguments: Any) -> Any:
         network, report = loaded(*arguments)
         network.encoder.layer[0].attention.attention.query.bias.data.zero_()
         return network, report
 
-    monkeypatch.setattr(transformers_weights, "_loaded", without_biases)
+    monkeypatch.setattr(transformers_load, "_loaded", without_biases)
     refused(copied("videomae"), r"changed the values of: encoder\.layer\.0\.attention\.attention\.query\.bias$")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kinegraph.cache_schemas.crops import Resize
-from kinegraph.stages.backbones.transformers_folder import json_object
 from kinegraph.stages.weights.sources import Channels, Pixels
+from kinegraph.stages.weights.transformers_files import json_object
 
 # File -> the entry of the file that has the processor, or None if the file is the processor. The first file is taken.
 OF_VIDEOS = {
@@ -67,11 +67,11 @@ def read_processor(
 
     Raises ValueError if there is no file of a processor, or if kinegraph cannot do what the processor does.
     """
-    file, document = _document(folder, OF_VIDEOS if of_videos else OF_IMAGES)
+    file, document = processor_document(folder, OF_VIDEOS if of_videos else OF_IMAGES)
     for key in ("image_mean", "image_std", *must_have):
         if key not in document and (key in must_have or document.get("do_normalize", True)):
             raise ValueError(f"{file}: has no {key}. Add it as it was in the training of the network")
-    pixels = _pixels(file, document)
+    pixels = processor_pixels(file, document)
     size, short = _sides(file, document)
     frames = document.get("num_frames")
     return Processor(
@@ -84,7 +84,7 @@ def read_processor(
     )
 
 
-def _document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapping[str, Any]]:
+def processor_document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapping[str, Any]]:
     for name, part in files.items():
         file = folder / name
         if not file.is_file():
@@ -101,7 +101,7 @@ def _document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapp
     )
 
 
-def _pixels(file: Path, document: Mapping[str, Any]) -> Pixels:
+def processor_pixels(file: Path, document: Mapping[str, Any]) -> Pixels:
     """Returns the normalisation, for values from 0 to 1. The processor multiplies bytes by a factor, perhaps subtracts
     1 (`offset`), then subtracts the mean and divides by the standard deviation.
     """

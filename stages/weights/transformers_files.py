@@ -1,0 +1,139 @@
+"""Finds the folder of a network of transformers, and reads its `config.json` and the list of its weight files.
+Torch-free.
+
+The folder is one that transformers writes with `save_pretrained`, or a repository of the Hugging Face hub that is in
+the local cache of the hub. Nothing is downloaded, and no code in the folder is run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kinegraph.cache_schemas.fingerprint import canonical
+from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.stages.errors import WeightsError
+
+TRANSFORMERS_PREFIX = "transformers/"
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+# Keys of config.json that say nothing about the values of features.
+WITHOUT_EFFECT = {
+    "_attn_implementation",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "attn_implementation",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "torch_dtype",
+    "transformers_version",
+}
+CODE = "auto_map"  # names Python files of the folder that transformers would run
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the content of `config.json` in `folder`.
+
+    Raises ValueError if the file cannot be read, or if it names code in the folder.
+    """
+    file = folder / CONFIG
+    content = json_object(file)
+    if CODE in content:
+        raise ValueError(
+            f"{file}: has {CODE}, so the network is Python code in the folder. kinegraph runs no such code. Use a "
+            "network that transformers has itself."
+        )
+    return content
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Returns the sha256 of the part of `config`, a `config.json`, on which the outputs of the network depend."""
+    effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    return hashlib.sha256(canonical(effective).encode()).hexdigest()
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Returns the safetensors files in `folder` that have the weights of the network.
+
+    Raises WeightsError if there is none, or if one of several files is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    if not (folder / INDEX).is_file():
+        pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+        raise WeightsError(
+            f"{folder}: has no {WEIGHTS}"
+            + (f". {pickled[0]} is a pickle, which is not read" if pickled else "")
+            + ". Save the network again with `save_pretrained`, which writes safetensors."
+        )
+    names = sorted(set(json_object(folder / INDEX).get("weight_map", {}).values()))
+    wrong = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if wrong or not names:
+        raise WeightsError(f"{folder / INDEX}: names {wrong[:1] or 'no file'}, which the folder does not have")
+    return tuple(folder / name for name in names)
+
+
+def find_folder(name: str) -> Path:
+    """Returns the folder of the network `name`, which is a path or the id of a repository, such as
+    `MCG-NJU/videomae-base`. A repository must be in the hub's local cache.
+
+    Raises ValueError if neither has a `config.json`.
+    """
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder.resolve()
+    cached = _in_hub_cache(name)
+    if cached is not None:
+        return cached
+    if folder.is_dir():
+        raise ValueError(f"given {TRANSFORMERS_PREFIX}{name}, allowed: a folder with a {CONFIG}; {folder} has none")
+    raise ValueError(
+        f"given {TRANSFORMERS_PREFIX}{name}, allowed: a folder that `save_pretrained` wrote, or the id of a repository "
+        f"in {hub_cache()}, which does not have it. kinegraph downloads nothing here: hf download {name}"
+    )
+
+
+def absolute(model: str) -> str:
+    """Returns the option `model` of a config with an absolute path, if it names a folder. Another name of a model is
+    returned unchanged.
+    """
+    folder = Path(model.removeprefix(TRANSFORMERS_PREFIX)).expanduser()
+    if model.startswith(TRANSFORMERS_PREFIX) and (folder / CONFIG).is_file():
+        return f"{TRANSFORMERS_PREFIX}{folder.resolve()}"
+    return model
+
+
+def hub_cache() -> Path:
+    """Returns the folder in which the package huggingface_hub keeps what it has downloaded."""
+    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if given:
+        return Path(given).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(os.environ.get("HF_HOME", cache)).expanduser() / "hub"
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    if name.count("/") > 1 or name.startswith(("/", ".", "~")):
+        return None
+    repository = hub_cache() / f"models--{name.replace('/', '--')}"
+    try:
+        commit = (repository / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    folder = repository / "snapshots" / commit
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """Returns the content of a JSON file of the folder. Raises ValueError if it is no JSON object."""
+    try:
+        content = json.loads(read_regular(file, CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
