@@ -307,21 +307,26 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
     )
 
 
-def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
+def proposal_arrays(
+    num_frames: int, top: int, frame_step: int, *, scores_are: str = "objectness logit", has_labels: bool = False
+) -> tuple[ArraySpec, ...]:
     """Returns the specs of the arrays of region proposals. Region proposals are boxes around possible objects of any
-    class. The boxes of a frame are sorted from the best score to the worst.
+    class. The boxes of a frame are sorted from the best score to the worst. `scores_are` says in words what a score is.
 
     The arrays are boxes (T, N, 4), scores (T, N) and count (T), where T is `num_frames` and N is `top`. A box is x1,
     y1, x2, y2 in pixels of the upright frame. The first `count` boxes of a frame are valid. One of every `frame_step`
-    sampled frames has boxes.
+    sampled frames has boxes. If `has_labels` is true, there is also the array labels (T, N), with the number of the
+    class of each box.
     """
+    labels = _Column("labels", "int16", 2, -1, "class number of each box, in `labels` of the options; -1: no box")
     return _columns(
         "proposals",
         {frame_dim(frame_step): num_frames, "proposal": top, "box_edge": 4},
         frame_step,
         _Column("boxes", "float32", 3, math.nan, "x1, y1, x2, y2 in the rotated frame", "px"),
-        _Column("scores", "float32", 2, math.nan, "objectness logit, descending within the first `count`"),
+        _Column("scores", "float32", 2, math.nan, f"{scores_are}, descending within the first `count`"),
         _Column("count", "int16", 1, -1, "valid proposals; rows past it are 0; -1 in a failed row"),
+        *((labels,) if has_labels else ()),
     )
 
 
@@ -411,7 +416,7 @@ def every_array() -> list[ArraySpec]:
         *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
         class_token_array("<backbone>", "<tap>", (0, 0), 1),
         head_array("<backbone>", (0, 0), 1),
-        *proposal_arrays(0, 0, 1),
+        *proposal_arrays(0, 0, 1, has_labels=True),
         *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
         *graph_arrays((0, 0, 0), None),
         *track_arrays(proposal_arrays(0, 0, 1)[1]),

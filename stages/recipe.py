@@ -49,8 +49,8 @@ class Recipe(StageOptions):
         for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):
             if Path(weights := options.get("weights") or "").is_file():
                 options["weights"] = str(Path(weights).resolve())
-        for options in sections.get("backbones", {}).values():
-            options["model"] = absolute(options["model"])
+            if "model" in options:
+                options["model"] = absolute(options["model"])
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:

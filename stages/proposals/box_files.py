@@ -9,11 +9,15 @@ With the option `frames: index`, a file has `index` in place of `seconds`, the n
 Such a file must also have `num_frames` (in json beside `frames`), the number of frames that the user's program counted
 in the video. A file with `seconds` needs no `num_frames`.
 
+With the option `labels`, a json file also has `labels` beside `boxes`, with one label for each box: a name in the
+option, or its number there, from 0. An npz file has numbers, in the array `labels` [F, N].
+
 A frame without boxes must be listed too, with an empty list. If a file has no scores, all scores are 0 and the boxes
 keep their order.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from kinegraph.cache_schemas.regular import read_regular
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.stages.number_files import read_npz
 from kinegraph.stages.proposals.options import FileOptions
 
@@ -38,7 +42,8 @@ class VideoBoxes:
     frame of the video if the option `frames` is "seconds". With "index" it is the number of the frame, from 0.
 
     `boxes` [K, 4] float64 have the form and unit that the options `box_format` and `units` state, as in the file.
-    `scores` [K] float32 belong to them. Both are in the order of the frames. The boxes of frame f are
+    `scores` [K] float32 belong to them, and so do `labels` [K] int16, the numbers of their classes. `labels` is None if
+    the option `labels` is not set. All are in the order of the frames. The boxes of frame f are
     `boxes[starts[f]:starts[f + 1]]`, so `starts` is int64 [F + 1]. `num_frames` is the number of frames of the video as
     the file states it, or None.
     """
@@ -48,6 +53,7 @@ class VideoBoxes:
     scores: np.ndarray
     starts: np.ndarray
     num_frames: int | None
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 1 or self.scores.shape != self.boxes.shape[:1]:
@@ -59,14 +65,16 @@ class VideoBoxes:
             raise BoxFileError("expected at least one frame, each listed once, in ascending order")
 
 
-def read_boxes(path: Path, frames: str) -> VideoBoxes:
+def read_boxes(path: Path, frames: str, classes: Sequence[str] | None = None) -> VideoBoxes:
     """Returns the VideoBoxes of one video, read from the file `path`.
 
     If `frames` is "seconds", the file has the time of each frame in seconds. If it is "index", the file has the number
-    of each frame. Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
+    of each frame. `classes` are the names of classes. If they are given, each box must have a label.
+
+    Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
     """
     try:
-        return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
+        return (_from_json if path.suffix == ".json" else _from_npz)(path, frames, classes)
     except (BoxFileError, OSError):
         raise
     except KeyError as error:
@@ -75,23 +83,43 @@ def read_boxes(path: Path, frames: str) -> VideoBoxes:
         raise BoxFileError(f"cannot be read as a file of boxes: {error}") from error
 
 
-def _from_json(path: Path, frames: str) -> VideoBoxes:
+def _from_json(path: Path, frames: str, classes: Sequence[str] | None) -> VideoBoxes:
     document: Any = json.loads(read_regular(path))
     listed = document["frames"]
     boxes = [_four_each(np.asarray(frame["boxes"], np.float64)) for frame in listed]
     scores = [frame.get("scores", [0.0] * len(own)) for frame, own in zip(listed, boxes, strict=True)]
-    for frame, own, score in zip(listed, boxes, scores, strict=True):
-        if len(own) != len(score):
-            raise BoxFileError(
-                f"frame {frame[frames]} has {counted(len(score), 'score')} for {counted(len(own), 'box')}"
-            )
+    labels = [] if classes is None else [frame["labels"] if len(frame["boxes"]) else [] for frame in listed]
+    for what, of_frames in (("score", scores), ("label", labels)):
+        for frame, own, values in zip(listed, boxes, of_frames, strict=False):
+            if len(own) != len(values):
+                raise BoxFileError(
+                    f"frame {frame[frames]} has {counted(len(values), what)} for {counted(len(own), 'box')}"
+                )
     return VideoBoxes(
         frames=np.array([frame[frames] for frame in listed], np.float64),
         boxes=np.concatenate([np.empty((0, 4)), *boxes]),
         scores=np.array([score for of_frame in scores for score in of_frame], np.float32),
         starts=np.cumsum([0, *map(len, boxes)]),
         num_frames=document.get("num_frames"),
+        labels=_numbers((label for of_frame in labels for label in of_frame), classes),
     )
+
+
+def _numbers(labels: Iterable[Any], classes: Sequence[str] | None) -> np.ndarray | None:
+    """Returns the numbers of the classes that `labels` name, int16, or None if `classes` is None. A label is one of
+    `classes`, or its number. Raises BoxFileError for another label.
+    """
+    if classes is None:
+        return None
+    places: dict[Any, int] = {name: number for number, name in enumerate(classes)}
+    places |= {number: number for number in range(len(classes))}
+    labels = [*labels]
+    if strange := [label for label in labels if isinstance(label, list | dict) or label not in places]:
+        raise BoxFileError(
+            f"label {strange[0]!r}; expected a name in proposals.labels ({few_of(classes, 5)}), "
+            f"or its number from 0 to {len(classes) - 1}"
+        )
+    return np.array([places[label] for label in labels], np.int16)
 
 
 def _four_each(boxes: np.ndarray) -> np.ndarray:
@@ -100,15 +128,18 @@ def _four_each(boxes: np.ndarray) -> np.ndarray:
     return boxes.reshape(-1, 4)
 
 
-def _from_npz(path: Path, frames: str) -> VideoBoxes:
-    arrays, _ = read_npz(path, (frames, "boxes", "count", "scores", "num_frames"))
+def _from_npz(path: Path, frames: str, classes: Sequence[str] | None) -> VideoBoxes:
+    names = (frames, "boxes", "count", "scores", "num_frames", *(() if classes is None else ("labels",)))
+    arrays, _ = read_npz(path, names)
     if strange := [f"{name} holds {array.dtype}" for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
         raise BoxFileError(f"{strange[0]}; numbers are expected")
     keys, boxes = arrays[frames], arrays["boxes"]
     most = boxes.shape[1] if boxes.ndim == 3 else 0
     count = arrays.get("count", np.full(keys.shape, most))
     scores = arrays.get("scores", np.zeros(boxes.shape[:2]))
-    if boxes.ndim != 3 or not keys.shape == count.shape == boxes.shape[:1] or scores.shape != boxes.shape[:2]:
+    labels = scores if classes is None else arrays["labels"]
+    fit_frames = boxes.ndim == 3 and keys.shape == count.shape == boxes.shape[:1]
+    if not fit_frames or not labels.shape == scores.shape == boxes.shape[:2]:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in arrays.items())
         raise BoxFileError(f"shapes do not belong together: {shapes}")
     if len(bad := count[~np.isin(count, np.arange(most + 1))]):
@@ -120,6 +151,7 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
         scores=scores[valid].astype(np.float32),
         starts=np.cumsum([0, *valid.sum(1)]),
         num_frames=arrays["num_frames"].item() if "num_frames" in arrays else None,
+        labels=_numbers(labels[valid].tolist(), classes),
     )
 
 

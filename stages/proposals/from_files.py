@@ -34,16 +34,18 @@ class FileSource:
         except (BoxFileError, OSError) as error:
             raise ProposalError("unreadable", f"box file {path} of {frames.video_id}: {error}") from error
         kept = [self._best(boxes, listed, place) for place in places]
-        out = ClipProposals.empty(len(kept), self.options.top)
+        out = ClipProposals.empty(len(kept), self.options.top, has_labels=listed.labels is not None)
         for t, rows in enumerate(kept):
             out.boxes[t, : len(rows)] = boxes[rows]
             out.scores[t, : len(rows)] = listed.scores[rows]
             out.count[t] = len(rows)
+            if out.labels is not None and listed.labels is not None:
+                out.labels[t, : len(rows)] = listed.labels[rows]
         return out
 
     def _read(self, path: str) -> VideoBoxes:
         if self._last is None or self._last[0] != path:
-            self._last = path, read_boxes(Path(path), self.options.frames)
+            self._last = path, read_boxes(Path(path), self.options.frames, self.options.labels)
         return self._last[1]
 
     def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kinegraph.stages.options import StageOptions
+from kinegraph.stages.options import ClassName, StageOptions, need
 from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.transformers_detectors import read_detector
 from kinegraph.stages.video_files import check_pattern, path_for
 
 Size = tuple[int, int]
@@ -52,6 +53,18 @@ class SourceOptions(StageOptions):
     def takes_pixels(self) -> bool:
         """Returns whether the source needs the pixels of the frames."""
         return self.network is not None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Returns the names of the classes whose numbers `proposals/labels` has. Returns None if the source states no
+        classes.
+        """
+        return None
+
+    @property
+    def scores_are(self) -> str:
+        """Returns in words what a score is."""
+        return "objectness logit"
 
     def input_size(self, height: int, width: int) -> Size:
         """Returns the size (rows, columns) in pixels to which the pipeline resizes a frame for the source. The frame
@@ -182,12 +195,56 @@ class Detectron2Options(SourceOptions):
         return height, width
 
 
+class TransformersOptions(SourceOptions):
+    """A detector of the package transformers: DETR or RT-DETR, in float32, with the weights in its folder.
+
+    The score of a box is the probability of its most probable class. `proposals/labels` has the number of this class.
+    A frame has at most `top` boxes, and no more than the network has queries.
+    """
+
+    source: Literal["transformers"]
+    model: str = Field(
+        pattern="^transformers/.+",
+        description="`transformers/` and a folder, or a repository in the local cache of the Hugging Face hub",
+    )
+    top: Top = 50
+    nms_threshold: float | None = Field(
+        None, gt=0, le=1, description="IoU above which the box with the lower score is dropped; null: no suppression"
+    )
+
+    @property
+    def weights_word(self) -> str:
+        return self.model
+
+    @property
+    def takes_pixels(self) -> bool:
+        return True
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return read_detector(self.model).classes
+
+    @property
+    def scores_are(self) -> str:
+        return "probability of the most probable class"
+
+    def input_size(self, height: int, width: int) -> Size:
+        return read_detector(self.model).input_size(height, width)
+
+    def recorded(self) -> dict[str, Any]:
+        detector = read_detector(self.model)
+        return super().recorded() | detector.identity | {"labels": [*detector.classes]}
+
+
 class FileOptions(SourceOptions):
     """Options for boxes that you already have, in one json or npz file per video. `files` is the pattern of the paths.
     A frame has at most `top` boxes.
 
     `box_format`, `units` and `frames` say what the numbers in a file mean. Boxes are clipped to the frame. Boxes that
     overlap each other stay, because non-maximum suppression does not run.
+
+    If `labels` is set, each box in a file must have a label, and `proposals/labels` has its number in `labels`.
+    Otherwise labels in files are ignored.
     """
 
     source: Literal["file"]
@@ -207,7 +264,14 @@ class FileOptions(SourceOptions):
         le=3600,
         description="largest difference between a frame's time and the time of its boxes",
     )
+    labels: tuple[ClassName, ...] | None = Field(
+        None, min_length=1, max_length=32_767, description="names of the classes of boxes; null: no classes are stored"
+    )
     top: Top = 50
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.labels
 
     @property
     def takes_numbers(self) -> bool:
@@ -219,6 +283,8 @@ class FileOptions(SourceOptions):
     @model_validator(mode="after")
     def _files_can_be_found(self) -> "FileOptions":
         check_pattern("files", self.files, (".json", ".npz"))
+        labels = self.labels or ()
+        need(len({*labels}) == len(labels), "labels", [*labels], "each name once")
         return self
 
 
@@ -254,6 +320,7 @@ ProposalOptions = Annotated[
     | TinyOptions
     | CheckpointOptions
     | Detectron2Options
+    | TransformersOptions
     | FileOptions
     | GridOptions
     | ActionGenomeBoxOptions,

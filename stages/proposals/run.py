@@ -46,7 +46,7 @@ class ProposalRunner:
             if isinstance(proposals, ProposalError):
                 batch.fail(slot, proposals.reason, proposals.detail)
                 continue
-            for name, values in vars(proposals.within(row.crop)).items():
+            for name, values in proposals.within(row.crop).arrays().items():
                 batch.write(f"proposals/{name}", [slot], values[None])
         if batch.is_last:
             self._last = None

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from kinegraph.cache_schemas.ledger import Reason
-from kinegraph.stages.regions.geometry import boxes_in_crop
+from kinegraph.stages.regions.geometry import boxes_in_crop, overlaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +44,30 @@ class ClipProposals:
     `boxes` [T, N, 4] float32 are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N] float32. `count` [T] int16
     is the number of boxes of each frame. A frame with fewer than N boxes has zeros after its last box, in `boxes` and
     `scores`.
+
+    `labels` [T, N] int16 are the numbers of the boxes' classes, and -1 after the last box of a frame. It is None if the
+    source states no classes.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     count: np.ndarray
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.boxes.shape != (*self.scores.shape, 4) or self.scores.shape[:1] != self.count.shape:
-            shapes = (f"{name}={list(value.shape)}" for name, value in vars(self).items())
+        has_labels = self.labels is None or self.labels.shape == self.scores.shape
+        if self.boxes.shape != (*self.scores.shape, 4) or self.scores.shape[:1] != self.count.shape or not has_labels:
+            shapes = (f"{name}={list(value.shape)}" for name, value in self.arrays().items())
             raise ValueError(f"shapes do not belong together: {', '.join(shapes)}")
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns name -> array, for each array that there is."""
+        return {name: values for name, values in vars(self).items() if values is not None}
+
     @classmethod
-    def empty(cls, num_frames: int, top: int) -> "ClipProposals":
+    def empty(cls, num_frames: int, top: int, *, has_labels: bool = False) -> "ClipProposals":
         """Returns a ClipProposals of `num_frames` frames without any box. Its arrays are zeros, with room for `top`
-        boxes per frame.
+        boxes per frame. If `has_labels` is true, it also has `labels`, which are -1.
 
         The caller fills in the boxes.
         """
@@ -67,13 +76,15 @@ class ClipProposals:
             boxes=np.zeros((*shape, 4), np.float32),
             scores=np.zeros(shape, np.float32),
             count=np.zeros(num_frames, np.int16),
+            labels=np.full(shape, -1, np.int16) if has_labels else None,
         )
 
     def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
         """Returns a copy that has only the boxes that overlap the rectangle `crop`, (x1, y1, x2, y2) in pixels of the
         video.
 
-        The boxes of a frame keep their order and come first. Zeros follow. Boxes are not clipped to the crop.
+        The boxes of a frame keep their order and come first. Zeros follow, and -1 in `labels`. Boxes are not clipped to
+        the crop.
         """
         top = self.scores.shape[1]
         kept = [
@@ -81,7 +92,21 @@ class ClipProposals:
             for boxes, scores, count in zip(self.boxes, self.scores, self.count, strict=True)
         ]
         boxes, scores, count = zip(*kept, strict=True)
-        return ClipProposals(boxes=np.stack(boxes), scores=np.stack(scores), count=np.array(count, np.int16))
+        return ClipProposals(
+            boxes=np.stack(boxes),
+            scores=np.stack(scores),
+            count=np.array(count, np.int16),
+            labels=self._labels_within(crop),
+        )
+
+    def _labels_within(self, crop: tuple[float, float, float, float]) -> np.ndarray | None:
+        if self.labels is None:
+            return None
+        out = np.full_like(self.labels, -1)
+        for t, num in enumerate(self.count):
+            seen = self.labels[t, :num][overlaps(self.boxes[t, :num], crop)]
+            out[t, : len(seen)] = seen
+        return out
 
 
 class ProposalError(Exception):
@@ -96,8 +121,8 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """A source of region proposals, which are boxes (x1, y1, x2, y2) in pixels of the frame, without classes. It
-    returns the best boxes of each frame, by descending score, at most as many as its option `top`.
+    """A source of region proposals, which are boxes (x1, y1, x2, y2) in pixels of the frame. It returns
+    the best boxes of each frame, by descending score, at most as many as its option `top`.
 
     Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone. Two calls with the
     same frame return the same boxes. tests/stages/proposals/source_contract.py tests these rules.

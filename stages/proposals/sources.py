@@ -11,6 +11,7 @@ from kinegraph.stages.proposals.from_action_genome import GenomeBoxes
 from kinegraph.stages.proposals.from_detectron2 import Detectron2Source
 from kinegraph.stages.proposals.from_files import FileSource
 from kinegraph.stages.proposals.from_networks import NetworkSource
+from kinegraph.stages.proposals.from_transformers import TransformersSource
 from kinegraph.stages.proposals.grid import GridSource
 from kinegraph.stages.proposals.options import (
     ActionGenomeBoxOptions,
@@ -21,6 +22,7 @@ from kinegraph.stages.proposals.options import (
     ProposalOptions,
     TinyOptions,
     TorchvisionOptions,
+    TransformersOptions,
 )
 from kinegraph.stages.proposals.source import ProposalSource
 
@@ -35,6 +37,7 @@ SOURCES: dict[type, Callable[[Any, torch.device, DatasetOptions | None], Proposa
     TinyOptions: lambda options, device, dataset: NetworkSource(options, device),
     CheckpointOptions: lambda options, device, dataset: NetworkSource(options, device),
     Detectron2Options: lambda options, device, dataset: Detectron2Source(options, device),
+    TransformersOptions: lambda options, device, dataset: TransformersSource(options, device),
     FileOptions: lambda options, device, dataset: FileSource(options),
     GridOptions: lambda options, device, dataset: GridSource(options),
     ActionGenomeBoxOptions: _genome_boxes,

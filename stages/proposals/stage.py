@@ -15,7 +15,13 @@ from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
 from kinegraph.stages.decode.wanted import Wanted, WholeFrame
 from kinegraph.stages.options import under
 from kinegraph.stages.proposals.catalogue import entry
-from kinegraph.stages.proposals.options import ActionGenomeBoxOptions, FileOptions, ProposalOptions
+from kinegraph.stages.proposals.options import (
+    ActionGenomeBoxOptions,
+    FileOptions,
+    ProposalOptions,
+    TransformersOptions,
+)
+from kinegraph.stages.proposals.transformers_detectors import read_detector
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Facts, Rows, StageKind
 from kinegraph.stages.weights.sources import check_word
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raised when the output changes beyond rounding
 BOXES, SCORES, COUNT = "proposals/boxes", "proposals/scores", "proposals/count"
+LABELS = "proposals/labels"  # only of sources that state classes
 
 
 class Proposals(StageKind):
@@ -40,7 +47,13 @@ class Proposals(StageKind):
         recorded = options.recorded() | {"version": VERSION, "reads": {CLIPS: declared[CLIPS].fingerprint}}
         if options.weights_word:
             recorded["weights_sha256"] = digest
-        arrays = proposal_arrays(recipe.clips.num_frames // options.every, options.top, options.every)
+        arrays = proposal_arrays(
+            recipe.clips.num_frames // options.every,
+            options.top,
+            options.every,
+            scores_are=options.scores_are,
+            has_labels=options.classes is not None,
+        )
         return Stage(key=key, options=recorded, arrays=arrays, weights=options.weights_word)
 
     def check(self, recipe: Recipe) -> None:
@@ -49,6 +62,9 @@ class Proposals(StageKind):
         recipe.check_every("proposals.every", recipe.proposals.every)
         if isinstance(recipe.proposals, ActionGenomeBoxOptions):
             recipe.check_annotated("proposals.source")
+        if isinstance(recipe.proposals, TransformersOptions):
+            with under("proposals.model"):
+                read_detector(recipe.proposals.model)
         if recipe.proposals.network is not None:
             with under("proposals.weights"):
                 check_word(recipe.proposals.weights_word, entry(recipe.proposals.network).weights)
@@ -83,7 +99,7 @@ class Proposals(StageKind):
         scores that rise from one box to the next.
 
         `ok` maps array names to the rows of a shard that did not fail. For n rows, the arrays are boxes [n, T, N, 4],
-        scores [n, T, N] and count [n, T]. Each row has T frames with places for N boxes.
+        scores [n, T, N] and count [n, T], and perhaps labels [n, T, N]. Each row has T frames with places for N boxes.
         """
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])
@@ -96,6 +112,8 @@ class Proposals(StageKind):
             yield SCORES, "scores"
         if (boxes[~within] != 0).any():
             yield BOXES, "boxes"
+        if LABELS in ok and ((ok[LABELS] >= 0) != within).any():
+            yield LABELS, "labels"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
         """Returns the name of the array of scores, in a tuple, if it may be normal that all scores are 0. This is so

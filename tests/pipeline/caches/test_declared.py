@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, Any]] = {  # in place of those of `tiny_stages`
     "all regions": {"regions": {"backbones": ["tiny"], "grid": True, "reduce": "mean", "storage_dtype": "float32"}},
     "boxes from files": {"proposals": BOXES},
     "boxes by index": {"proposals": BOXES | {"frames": "index", "box_format": "xywh"}},
+    "boxes with labels": {"proposals": BOXES | {"labels": ["cup", "person"]}},
     "a grid": {"proposals": {"source": "grid", "cells": [2, 3]}},
     "torchvision": {"proposals": {"source": "torchvision", "weights": "coco_v1", "short_side": 256}},
     "detectron2": {"proposals": {"source": "detectron2"}},

@@ -50,6 +50,13 @@ def listed(*boxes: list[Any], scores: list[Any] | None = None, name: str = "seco
     return {"frames": [first, {name: 0.5 if name == "seconds" else 4, "boxes": []}], "num_frames": 8}
 
 
+def labelled(*labels: str | int) -> dict[str, Any]:
+    """A document with one box in its first frame, and these labels."""
+    document = listed([0, 0, 9, 9])
+    document["frames"][0]["labels"] = labels
+    return document
+
+
 def test_best_first_and_the_rest_in_the_files_order(propose: Propose) -> None:
     boxes = [[float(i), 0, 50, 40] for i in range(5)]
     found = propose(listed(*boxes, scores=[0.1, 0.9, 0.5, 0.9, 0.2]))
@@ -76,6 +83,32 @@ def test_without_scores(propose: Propose) -> None:
 )
 def test_coordinates(propose: Propose, box: list[float], options: dict[str, str]) -> None:
     np.testing.assert_allclose(propose(listed(box), **options).boxes[0, 0], [20, 10, 60, 30], rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [["cup", "person"], [0, 1], ["cup", 1]])
+def test_labels_go_with_their_boxes(propose: Propose, labels: list[Any]) -> None:
+    document = listed([0, 0, 9, 9], [1, 1, 9, 9], scores=[0.2, 0.7])
+    document["frames"][0]["labels"] = labels
+    found = propose(document, labels=("cup", "person"))
+    assert found.labels is not None
+    assert found.labels.tolist() == [[1, 0, -1], [-1] * 3]
+    cut = found.within((0, 0, 0.5, 20))  # only the box of the cup
+    assert cut.labels is not None
+    assert (cut.labels[0].tolist(), cut.count[0], cut.labels.dtype) == ([0, -1, -1], 1, np.int16)
+    assert propose(document).labels is None
+
+
+def test_labels_in_npz(propose: Propose) -> None:
+    boxes = np.tile(np.array([1, 2, 30, 40.0]), (2, 2, 1))
+    arrays = {"seconds": np.array([0, 0.5]), "boxes": boxes, "count": np.array([2, 1])}
+    found = propose(arrays | {"labels": np.array([[1, 0], [1, 9]])}, ".npz", labels=("cup", "person"))
+    assert found.labels is not None
+    assert found.labels.tolist() == [[1, 0, -1], [1, -1, -1]]
+
+
+def test_names_of_labels_are_distinct() -> None:
+    with pytest.raises(ValueError, match=r"labels: given .*'cup', 'cup'.*each name once"):
+        FileOptions(source="file", files="{stem}.json", labels=("cup", "cup"))
 
 
 def test_boxes_are_clipped_and_those_without_area_left_out(propose: Propose) -> None:
@@ -119,6 +152,9 @@ def test_npz(propose: Propose) -> None:
         (listed([60, 10, 20, 5]), {}, r"negative size, first \[60.0, 10.0, 20.0, 5.0\] at seconds 0.*box_format xyxy"),
         (listed([20, 10, 60, 30]), {"units": "fraction"}, "wholly outside"),
         (listed([0, 0, 9, 9], scores=[1, 2]), {}, "2 scores for 1 box"),
+        (listed([0, 0, 9, 9]), {"labels": ("cup",)}, "has no 'labels'"),
+        (labelled("cat"), {"labels": ("cup", "dog")}, r"label 'cat'; expected a name in .*\(cup, dog\).* to 1"),
+        (labelled("cat", "cat"), {"labels": ("cat",)}, "frame 0 has 2 labels for 1 box"),
         (listed([0, 0, 9, 9], scores=[[1, 2]]), {}, r"one score for each box, found .*scores \[1, 2\]"),
         (listed(*[[0, 0, 9]] * 4), {}, r"boxes of shape \[4, 3\], expected four numbers each"),
         (listed([[0, 0, 9, 9]]), {}, r"boxes of shape \[1, 1, 4\], expected four numbers each"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinegraph.stages.proposals.stage import BOXES, COUNT, SCORES
+from kinegraph.stages.proposals.stage import BOXES, COUNT, LABELS, SCORES
 from kinegraph.stages.recipe import Recipe
 from tests.stages.stage_contract import SECONDS, SIDE, BatchInMemory, Damage, FailingContract, RunnerContract
 
@@ -42,8 +42,12 @@ class TestFromNetworks(ProposalContract):
 
 class TestFromFiles(ProposalContract, FailingContract):
     @pytest.fixture
+    def damages(self) -> list[Damage]:
+        return [(LABELS, lambda rows: rows.fill(1), "labels"), (LABELS, lambda rows: rows.fill(-1), "labels")]
+
+    @pytest.fixture
     def recipe(self, tmp_path: Path) -> Recipe:
-        proposals = {"source": "file", "files": f"{tmp_path}/{{stem}}.json", "top": 3}
+        proposals = {"source": "file", "files": f"{tmp_path}/{{stem}}.json", "top": 3, "labels": ["cup", "person"]}
         return Recipe.model_validate({"clips": {"num_frames": 8}, "proposals": proposals})
 
     @pytest.fixture
@@ -52,7 +56,8 @@ class TestFromFiles(ProposalContract, FailingContract):
         for row in batch.rows:
             path = (tmp_path / row.video_id).with_suffix(".json")
             path.parent.mkdir(exist_ok=True)
-            frames = [{"seconds": t * SECONDS, "boxes": [[t, 2, 60, 40]], "scores": [2.0]} for t in range(8)]
+            best = {"scores": [2.0], "labels": [1]}
+            frames = [{"seconds": t * SECONDS, "boxes": [[t, 2, 60, 40]]} | best for t in range(8)]
             path.write_text(json.dumps({"frames": frames}))
         return batch
 

@@ -1,0 +1,182 @@
+"""Describes a detector of the package transformers, from the files of its folder. Torch-free.
+
+DETECTORS has one entry for each kind of detector.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kinegraph.stages.options import need
+from kinegraph.stages.weights.sources import Pixels
+from kinegraph.stages.weights.transformers_files import (
+    CONFIG,
+    TRANSFORMERS_PREFIX,
+    config_digest,
+    find_folder,
+    read_config,
+)
+from kinegraph.stages.weights.transformers_processor import OF_IMAGES, processor_document, processor_pixels
+
+BILINEAR = 2  # Pillow's number of the filter with which whole frames are resized
+MOST_CLASSES = 32_767  # numbers of classes are stored as int16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFamily:
+    """Describes the detectors whose `config.json` has the value `model_type` under this key.
+
+    about: the detector in words.
+    module, network, config: the file of transformers with the two classes, below `transformers.models`, and the names
+        of the class of the network and of the class of its config.
+    has_no_object: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
+    size_multiple: the sides of the input must be multiples of this number of px. If it is 1, any size is right.
+    """
+
+    model_type: str
+    about: str
+    module: str
+    network: str
+    config: str
+    has_no_object: bool
+    size_multiple: int = 1
+
+
+DETECTORS: dict[str, DetectorFamily] = {
+    family.model_type: family
+    for family in (
+        DetectorFamily(
+            model_type="detr",
+            about="DETR (Carion et al. 2020)",
+            module="detr.modeling_detr",
+            network="DetrForObjectDetection",
+            config="DetrConfig",
+            has_no_object=True,
+        ),
+        DetectorFamily(
+            model_type="rt_detr",
+            about="RT-DETR (Zhao et al. 2023)",
+            module="rt_detr.modeling_rt_detr",
+            network="RTDetrForObjectDetection",
+            config="RTDetrConfig",
+            has_no_object=False,
+            size_multiple=32,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """The detector in the folder `path`. `config` is the content of its `config.json`.
+
+    classes: the names of its classes, in the order of their numbers.
+    pixels: the normalisation of its input.
+    size: (rows, columns) in px to which a frame is squeezed, or (short side, longest side) if `keeps_aspect` is true.
+    """
+
+    path: Path
+    family: DetectorFamily
+    config: Mapping[str, Any]
+    classes: tuple[str, ...]
+    pixels: Pixels
+    size: tuple[int, int]
+    keeps_aspect: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Returns what a fingerprint says of the detector in place of the path of its folder, which may be moved."""
+        return {
+            "network": f"{TRANSFORMERS_PREFIX}{self.family.model_type}",
+            "config_sha256": config_digest(self.config),
+            "mean": [*self.pixels.mean],
+            "std": [*self.pixels.std],
+            "size": [*self.size],
+            "keeps_aspect": self.keeps_aspect,
+        }
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the size (rows, columns) in px of the input, for a frame of `height` x `width` px. Sides are rounded
+        as transformers rounds them.
+        """
+        if not self.keeps_aspect:
+            return self.size
+        target, longest = self.size
+        short_side, long_side = min(height, width), max(height, width)
+        exact: float = target
+        if long_side / short_side * target > longest:
+            exact = longest * short_side / long_side
+            target = round(exact)
+        if short_side == target:
+            return height, width
+        other = max(1, int(exact * long_side / short_side))
+        return (target, other) if height <= width else (other, target)
+
+
+def read_detector(model: str) -> Detector:
+    """Returns the detector `model`, which is `transformers/` and the path of a folder, or the id of a repository in the
+    hub's local cache.
+
+    Raises ValueError if there is no such folder, if the folder has another network or code, or if kinegraph cannot do
+    what its processor does.
+    """
+    folder = find_folder(model.removeprefix(TRANSFORMERS_PREFIX))
+    files = (folder / name for name in (CONFIG, *OF_IMAGES))
+    return _read(folder, tuple(file.stat().st_mtime_ns for file in files if file.is_file()))
+
+
+@lru_cache(maxsize=16)
+def _read(folder: Path, mtimes_ns: tuple[int, ...]) -> Detector:
+    """Reads `folder`. `mtimes_ns` of its files say whether they have changed since."""
+    config = read_config(folder)
+    family = DETECTORS.get(str(config.get("model_type")))
+    if family is None:
+        raise ValueError(
+            f"{folder / CONFIG}: model_type is {config.get('model_type')!r}, allowed: {', '.join(DETECTORS)}"
+        )
+    file, document = processor_document(folder, OF_IMAGES)
+    filter_number = document.get("resample", BILINEAR)
+    need(filter_number == BILINEAR, f"{file}: resample", filter_number, f"{BILINEAR}, which is bilinear")
+    need(document.get("pad_size") is None, f"{file}: pad_size", document.get("pad_size"), "null")
+    if document.get("do_normalize", True) and not {"image_mean", "image_std"} <= document.keys():
+        raise ValueError(f"{file}: has no image_mean or no image_std. Add them as in the training of the network")
+    pixels = processor_pixels(file, document)
+    need(pixels.channel_order == "RGB", f"{file}: do_flip_channel_order", True, "false")
+    size, keeps_aspect = _size(file, document)
+    multiple = family.size_multiple
+    fits = multiple == 1 or not (keeps_aspect or any(side % multiple for side in size))
+    need(fits, f"{file}: size", [*size], f"`height` and `width`, multiples of {multiple} px")
+    return Detector(
+        path=folder,
+        family=family,
+        config=config,
+        classes=_classes(folder / CONFIG, config),
+        pixels=pixels,
+        size=size,
+        keeps_aspect=keeps_aspect,
+    )
+
+
+def _classes(file: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the classes. transformers leaves `id2label` out where there are two classes."""
+    named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    numbers = [str(number) for number in range(len(named))] if isinstance(named, dict) else []
+    if not numbers or {*numbers} != {*named} or len(numbers) > MOST_CLASSES:
+        raise ValueError(f"{file}: id2label: allowed: the names of at most {MOST_CLASSES} classes, numbered from 0")
+    return tuple(str(named[number]) for number in numbers)
+
+
+def _size(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, int], bool]:
+    """Returns (size, whether frames keep their aspect ratio), as `Detector` has them."""
+    need(document.get("do_resize", True), f"{file}: do_resize", False, "true, because videos have many sizes")
+    given = document.get("size")
+    sides = {"shortest_edge": given, "longest_edge": document.get("max_size")} if isinstance(given, int) else given
+    for keys, keeps_aspect in ((("shortest_edge", "longest_edge"), True), (("height", "width"), False)):
+        values = [sides.get(key) for key in keys] if isinstance(sides, dict) else []
+        if all(isinstance(value, int) and value > 0 for value in values) and len(values) == len(keys):
+            return (int(values[0] or 0), int(values[1] or 0)), keeps_aspect
+    raise ValueError(
+        f"{file}: size: given {given!r}, allowed: `height` and `width`, or `shortest_edge` and `longest_edge`, in px"
+    )
