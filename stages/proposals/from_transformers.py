@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, nms
 
 from kinegraph.stages.device import computing_in, frozen_on, upload
-from kinegraph.stages.errors import UsageError
+from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.proposals.from_networks import PIXELS_PER_PASS
 from kinegraph.stages.proposals.options import TransformersOptions
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
@@ -98,14 +98,14 @@ def load_detector(detector: Detector) -> nn.Module:
     values = {**detector.config, "use_pretrained_backbone": False}
     config: Any
     try:
-        network_class, config = class_and_config(
-            str(detector.path), family.module, family.network, family.config, values
-        )
+        network_class, config = class_and_config(detector.path, family.module, family.network, family.config, values)
         config.backbone_config._attn_implementation = "eager"  # convolutions, which refuse another word
         config.backbone_config.use_pretrained_backbone = False
         network = load_network(detector.path, network_class, config)
-    except ImportError as error:  # of timm, which has the backbones of DETR's published folders
+    except WeightsError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise  # timm is missing otherwise, which has the backbones of DETR's published folders
         raise UsageError(
-            f"proposals.model: {detector.path} needs timm: pip install 'kinegraph[timm]' ({error})"
+            f"proposals.model: {detector.path} needs timm: pip install 'kinegraph[timm]' ({error.__cause__})"
         ) from error
     return network.eval().requires_grad_(False)

@@ -298,7 +298,7 @@ def test_no_pretrained_backbone_is_fetched(
 
 def test_timm_is_named_where_it_is_missing(copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*arguments: Any) -> nn.Module:
-        raise ImportError("TimmBackbone requires the timm library")
+        raise WeightsError("not built") from ImportError("TimmBackbone requires the timm library")
 
     monkeypatch.setattr(from_transformers, "load_network", load)
     with pytest.raises(UsageError, match=r"needs timm: pip install 'kinegraph\[timm\]'"):
