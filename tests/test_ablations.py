@@ -1,6 +1,8 @@
 """The ablations: rows are variants of configs, claims are judged by a rule, measures agree with what is known."""
 
 import json
+import runpy
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,8 @@ from examples.ablations.rows import (
     Ablation,
     Claim,
 )
+from kinegraph.cache_schemas import stopping
+from kinegraph.cli import exits
 from kinegraph.pipeline.config import load_config
 from kinegraph.stages.heads.build import build_head
 
@@ -163,3 +167,17 @@ def test_what_is_finished_is_kept(tmp_path: Path) -> None:
     assert "| `st_sgn_matrix` | relation matrix, biGRU | 0." in section
     assert "±" in section
     assert record.document(again)[0]["name"] == "st_sgn_matrix"
+
+
+def test_ctrl_c_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record, "prepared", stopped)
+    monkeypatch.setattr(exits, "stop_on_signals", lambda: None)
+    monkeypatch.setattr(stopping._noted, "words", "")
+    monkeypatch.setattr(sys, "argv", ["examples.ablations", "--paper", "rstg"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FIGURES.with_name("__main__.py")), run_name="__main__")
+    assert end.value.code == 130
+    assert "What is finished stays. The same command goes on from there." in capsys.readouterr().err

@@ -10,6 +10,8 @@ from examples.ablations.record import document, measured_rows, prepared
 from examples.ablations.render import PAGE, page
 from examples.ablations.rows import ABLATIONS, HERE
 from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.stopping import say_after_stop
+from kinegraph.cli.exits import end_process, exit_code, stop_on_signals
 from kinegraph.cli.printing.text import note_at_work
 from kinegraph.pipeline.machine import hardware
 
@@ -47,4 +49,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop_on_signals()
+    say_after_stop("What is finished stays. The same command goes on from there.")
+    end_process(exit_code(main))

@@ -12,8 +12,15 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head
 from kinegraph.stages.heads.candidates import candidates_of
 from kinegraph.stages.heads.head import Head
-from kinegraph.stages.training.checkpoint import RunRecord, load_head, load_record, require_same_features
+from kinegraph.stages.training.checkpoint import (
+    RunNotFound,
+    RunRecord,
+    load_head,
+    load_record,
+    require_same_features,
+)
 from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE
 
 DIGITS = 12  # of the digest of the weights, in the record of a run that started from them
 SHOWN = 3  # names of layers in a message
@@ -29,7 +36,7 @@ def with_digest(options: TrainOptions) -> TrainOptions:
     """
     if options.start_from is None:
         return options
-    digest = load_record(Path(options.start_from)).weights_sha256 or ""
+    digest = _record_of(Path(options.start_from)).weights_sha256 or ""
     return options.model_copy(update={"start_from": f"{options.start_from}@{digest[:DIGITS]}"})
 
 
@@ -48,7 +55,7 @@ def start_from(head: Head, folder: Path, cache: Cache) -> None:
             f"train.start_from: {head.name} has several candidates, which start from equal fresh weights. Leave the "
             "key out, or give one number in `learning_rates` and in `weight_decays`."
         )
-    record = load_record(folder)
+    record = _record_of(folder)
     if record.head != head.name:
         raise UsageError(f"train.start_from: {folder} has the head {record.head}, and this run trains {head.name}.")
     fingerprint = features_fingerprint(cache, head.reads)
@@ -67,6 +74,15 @@ def start_from(head: Head, folder: Path, cache: Cache) -> None:
     head.load_state_dict(own | kept)
     if fresh:
         log.info("start_from %s: its classes are others, so these layers are fresh: %s", folder, ", ".join(fresh))
+
+
+def _record_of(folder: Path) -> RunRecord:
+    try:
+        return load_record(folder)
+    except RunNotFound as error:
+        raise RunNotFound(
+            f"train.start_from: {folder} holds no trained run. Name the folder of one run, in which {RECORD_FILE} lies."
+        ) from error
 
 
 def _of_classes(record: RunRecord) -> list[str]:

@@ -33,7 +33,7 @@ from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages import processes
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
-from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists, load_record
+from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists, RunNotFound, load_record
 from kinegraph.stages.training.records import EpochRecord
 from kinegraph.stages.training.state import STATE_FILE
 from tests.conftest import moving_square, tiny_stages, write_video
@@ -117,6 +117,12 @@ def test_a_run_of_another_head_is_no_start(config: Config, keys: dict[str, Any],
     start = {"start_from": str(first.folder), "run": f"{config.train.run}-2"}
     with pytest.raises(UsageError, match=words):
         train_runs(changed(config, train=start | keys))
+
+
+def test_a_start_without_a_run_names_the_key(config: Config, tmp_path: Path) -> None:
+    words = r"train\.start_from: .*nothing holds no trained run\. Name the folder of one run"
+    with pytest.raises(RunNotFound, match=words):
+        train_runs(changed(config, train={"start_from": str(tmp_path / "nothing")}))
 
 
 def test_one_run_is_trained_and_scored(config: Config) -> None:
