@@ -151,8 +151,8 @@ class OnlineHead(Head):
         backbones = [(path, module) for path, module in modules if isinstance(module, Backbone)]
         known = [tap for _, backbone in backbones for tap in backbone.levels]
         if unknown := [tap for tap in taps or () if tap not in known]:
-            allowed = ", or some of ".join(["all, []", *([", ".join(known)] if known else [])])
-            raise HeadError(f"finetune.unfreeze: given {unknown[0]!r}, allowed: {allowed}.")
+            some = f", or some of {', '.join(known)}" if known else "; this network is trained whole or not at all"
+            raise HeadError(f"finetune.unfreeze: given {unknown[0]!r}, allowed: all, []{some}.")
         self.frozen_modules = []
         for place, backbone in backbones:
             parts = _parts(backbone)
@@ -191,7 +191,7 @@ def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
     """Returns tap -> names of the submodules between the tap below and this tap, lowest tap first. The lowest tap has
     the submodules from the input on.
 
-    For a network of the package timm, the only key is "", with all submodules.
+    For a network of the package timm or transformers, the only key is "", with all submodules.
     """
     if not backbone.levels:
         return {"": [name for name, _ in backbone.named_children()]}
