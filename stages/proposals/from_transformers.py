@@ -56,7 +56,8 @@ class TransformersSource:
         pixels = upload(frames, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
         step = max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for part in pixels.split(step):
+        for first in range(0, len(pixels), step):
+            part = pixels[first : first + step]
             with computing_in("fp32", self.device):
                 result = self._network(pixel_values=(part.float() / 255 - self._mean) / self._std)
             scores, labels = _classified(result.logits, has_no_object=self._detector.family.has_no_object)

@@ -145,11 +145,18 @@ def _require_complete(
     known = (*left_out, *unneeded)
     problems = {
         "in the network only": (name for name in report["missing_keys"] if not name.startswith(unneeded)),
-        "in the file only": (name for name in report["unexpected_keys"] if not name.startswith(known)),
+        "in the file only": (
+            name for name in report["unexpected_keys"] if not (name.startswith(known) or _counts(name))
+        ),
         "of another shape": (_shapes(*item) for item in report["mismatched_keys"] if not item[0].startswith(unneeded)),
     }
     listed = {where: sorted(names) for where, names in problems.items()}
     _refuse(title, [f"{where}: {few_of(names, MAX_LISTED)}" for where, names in listed.items() if names])
+
+
+def _counts(name: str) -> bool:
+    """Returns whether the tensor `name` counts training steps of a batch norm. A frozen norm has no such tensor."""
+    return name.endswith(".num_batches_tracked")
 
 
 def _require_equal(title: str, network: nn.Module, in_files: Collection[Digest], unneeded: tuple[str, ...]) -> None:

@@ -87,7 +87,7 @@ def saved(kind: str, folder: Path) -> nn.Module:
     head: Any = network.get_submodule(classifier)
     with torch.no_grad():  # as a head with one mean for all classes, which finds several of them
         head.bias -= network(torch.rand(1, 3, 64, 96)).logits[0].mean(0)
-    network.save_pretrained(folder)  # type: ignore[operator]
+    network.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSORS[kind]))
     return network
 
