@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.cli.exits import EXIT_FAILED
 from kinegraph.cli.options import (
     AllowCode,
@@ -66,6 +66,9 @@ def train(
     if rank() > 0:  # under torchrun only the first process prints
         train_runs(settings, names, seeds, overwrite=overwrite)
         return
+    if settings.train.variants and not names:
+        first = first_of([*settings.train.variants])
+        note(f"Trains {settings.train.head} of the config. --head trains variants of train.variants: {first}")
     lines = printing.TrainingLines()
     try:
         if settings.run.executor in ("dask", "slurm"):

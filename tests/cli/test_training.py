@@ -45,6 +45,9 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     assert (again.exit_code, again.stdout) == (2, "")
     assert "holds a trained run already" in again.stderr
 
+    alone = kinegraph("train", config, "--set", f"train.run={tmp_path / 'alone'}")
+    assert "Trains avg_pool of the config. --head trains variants of train.variants: " in " ".join(alone.stderr.split())
+
     diverged = kinegraph("train", config, "--head", "wild,calm", "--seeds", "2")
     assert diverged.exit_code == 1
     assert [line.split()[:2] for line in diverged.stdout.splitlines()] == [["head", "seeds"], ["calm", "2"]]
