@@ -164,7 +164,7 @@ def _classes(file: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     numbers = [str(number) for number in range(len(named))] if isinstance(named, dict) else []
     if not numbers or {*numbers} != {*named} or len(numbers) > MOST_CLASSES:
-        raise ValueError(f"{file}: id2label: allowed: the names of at most {MOST_CLASSES} classes, numbered from 0")
+        raise ValueError(f"{file}: id2label: allowed: the names of classes numbered from 0, at most {MOST_CLASSES:,}")
     return tuple(str(named[number]) for number in numbers)
 
 
