@@ -6,6 +6,8 @@ pathway of SlowFast, which takes the frames 0, 4, 8, 13, 17, 22, 26 and 31 of 32
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES, ArraySpec
 
 BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with boxes of its time steps
@@ -36,3 +38,12 @@ def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
         if spec.frame_index is not None and len(spec.shape) > 2
     ]
     return {spec.name: spec for spec in arrays}
+
+
+def frames_with_boxes(features: ArraySpec, boxes: ArraySpec) -> np.ndarray:
+    """Returns, for each time step of the array `features`, the number of the time step of the array `boxes` that it
+    belongs to, int64 [T]. A backbone may make fewer time steps than there are frames with boxes.
+    """
+    frames = np.array(features.frame_index or np.arange(features.shape[0]) * (features.frame_step or 1))
+    steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)
+    return steps

@@ -17,6 +17,15 @@ def _plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
+def size(num_bytes: float) -> str:
+    """Returns a number of bytes as text (`0 B`, `3.4 MB`)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
 def first_of(names: Sequence[str], most: int = 3) -> str:
     """Returns at most `most` of `names`, with commas between them. `, ...` follows if there are more names."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

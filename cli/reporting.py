@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, size
 from kinegraph.cli.options import check_choice, check_output, check_output_folder
-from kinegraph.cli.printing.text import counting, note, say, size
+from kinegraph.cli.printing.text import counting, note, say
 
 FIGURE_FORMS = ("pdf", "svg", "png")
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kinegraph.cache_schemas.data_set_documents import MISSING
-from kinegraph.cache_schemas.words import counted, on_one_line
+from kinegraph.cache_schemas.words import counted, on_one_line, size
 from kinegraph.cli.printing.failures import by_video
-from kinegraph.cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
+from kinegraph.cli.printing.text import duration, note, note_listed, say, say_table, wrapped
 from kinegraph.pipeline.machine.terminal import speed
 
 if TYPE_CHECKING:

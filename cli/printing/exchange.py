@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, size
 from kinegraph.cli.printing.failures import by_video
-from kinegraph.cli.printing.text import note, note_listed, say, say_whole, size
+from kinegraph.cli.printing.text import note, note_listed, say, say_whole
 
 if TYPE_CHECKING:
     from kinegraph.pipeline.exchange.importing import Imported

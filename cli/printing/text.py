@@ -151,14 +151,6 @@ def _justified(column: Sequence[str], *, flush_left: bool) -> list[str]:
     return [cell + blank if flush_left else blank + cell for cell, blank in zip(column, blanks, strict=True)]
 
 
-def size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
-
-
 def duration(seconds: float) -> str:
     """Returns a duration as text: `0 s`, `12 min`, `3.4 h`, ..."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, get_args
@@ -234,7 +234,7 @@ class Catalogue:
         stages = {key: self._stage(before, key) for key in keys}
         self._mark = mark
         status, reason = _summary(len(before), stages)
-        return ShownClips(**{**_columns(before), "stages": stages, "status": status, "reason": reason})
+        return replace(before, stages=stages, status=status, reason=reason, _answers={})
 
     def _stage(self, clips: ShownClips, key: str) -> StageStatus:
         """Returns the StageStatus of the stage `key`. Reads the records that are new or were replaced."""
@@ -255,16 +255,6 @@ class Catalogue:
         status[[*warnings]] = WARNED
         status[[*failures]] = FAILED
         return StageStatus(status=status, failures=failures, warnings=warnings, num_sealed=len(known))
-
-
-def _columns(clips: ShownClips) -> dict[str, Any]:
-    return {
-        name: getattr(clips, name)
-        for name in (
-            "cache", "classes", "clip_ids", "video_ids", "video_names", "paths", "frame_sizes", "splits", "split_of",
-            "label_values", "label_rows",
-        )
-    }  # fmt: skip
 
 
 def _rows(cache: Cache) -> ShownClips:

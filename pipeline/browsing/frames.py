@@ -28,7 +28,7 @@ from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, open_video
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted, WholeFrame
 from kinegraph.stages.pictures.film import film_ending, writing_film
-from kinegraph.stages.pictures.strips import SHORT_PX, webp
+from kinegraph.stages.pictures.strips import shown_size, webp
 from kinegraph.stages.remote.urls import is_url
 
 MAX_STRIP = 16  # frames of a clip that a page shows
@@ -173,7 +173,7 @@ class FramePictures:
             target_times=tuple(row.target_times[place] for place in places),
             target_frames=row.target_frames and tuple(row.target_frames[place] for place in places),
         )
-        wanted = Wanted(num_frames=len(places), whole=WholeFrame(network_size=_shown_size, every=1), may_repeat=True)
+        wanted = Wanted(num_frames=len(places), whole=WholeFrame(network_size=shown_size, every=1), may_repeat=True)
         with self._slot():
             (clip,) = decode_clips(path, [part], wanted, DECODE_SECONDS, self._rules, OpenVideos())
         if isinstance(clip, DecodeError):
@@ -189,11 +189,6 @@ class FramePictures:
             except SeekLost:
                 _write_film(path, row, target, deadline, skips=False)
         return target
-
-
-def _shown_size(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, SHORT_PX / min(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _write_film(path: str, row: ClipRow, target: Path, deadline: float, *, skips: bool) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.box_frames import frames_with_boxes
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.pipeline.browsing.catalogue import OK, WARNED, ShownClips
@@ -148,13 +149,8 @@ def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
 
 
 def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
-    """Returns, for each time step of the regions `spec`, the number of the frame with boxes that it belongs to, int64
-    [T]. A backbone may make fewer time steps than there are frames with boxes.
-    """
-    boxes = cache.array(BOXES)
-    frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
-    steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)
-    return steps
+    """Returns, for each time step of the regions `spec`, the number of the frame with boxes that it belongs to."""
+    return frames_with_boxes(spec, cache.array(BOXES))
 
 
 def usable_rows(clips: ShownClips, spec: ArraySpec) -> np.ndarray:

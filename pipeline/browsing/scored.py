@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinegraph.pipeline.training.kept_predictions import read_predictions
+from kinegraph.pipeline.training.kept_predictions import kept_splits, read_predictions
 from kinegraph.pipeline.training.results import ResultsError
 
-START = "predictions-"  # of the names of files
 NO_ROW = -1
 NO_PREDICTIONS = np.empty(0, np.int64)
 log = logging.getLogger("kinegraph")
@@ -82,9 +80,8 @@ def read_scored(run: Path) -> ScoredVideos:
     """Returns the probabilities of the videos of all splits that `evaluate` has kept in the folder of a run, or
     NO_SCORES. A file that is damaged, or is of other weights or clips than the run has now, is left out with a warning.
     """
-    splits = [unquote(path.stem.removeprefix(START)) for path in sorted(run.glob(f"{START}*.parquet"))]
     kept = []
-    for split in splits:
+    for split in kept_splits(run):
         try:
             kept.append(read_predictions(run, split))
         except ResultsError as error:

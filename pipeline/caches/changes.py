@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.ledger import Record, Source
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
 from kinegraph.pipeline.caches.own_files import files_of
-from kinegraph.pipeline.caches.videos_at_hand import has_changed as has_changed
+from kinegraph.pipeline.caches.videos_at_hand import has_changed
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.errors import DecodeError

@@ -11,10 +11,10 @@ from itertools import islice
 import numpy as np
 
 from kinegraph.cache_schemas.fingerprint import Options
-from kinegraph.cache_schemas.words import counted, few_of
+from kinegraph.cache_schemas.words import counted, few_of, size
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.frames import WITHOUT_VIDEOS, FramesMissingError
-from kinegraph.pipeline.reports.look import Look, size
+from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.samples import BOXES, COUNT
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart

@@ -13,7 +13,7 @@ from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand, change_of
 from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.wanted import Wanted, WholeFrame
-from kinegraph.stages.pictures.strips import SHORT_PX
+from kinegraph.stages.pictures.strips import shown_size
 from kinegraph.stages.remote.urls import is_url
 
 NO_LIMIT = float("inf")
@@ -79,12 +79,10 @@ class FrameFinder:
         return bool(change_of(path, record.sources.get(row.video_id) if record is not None else None))
 
     def _decoded(self, row: ClipRow, frame_step: int, most: int, changed: bool) -> ClipPictures:
-        def small(height: int, width: int) -> tuple[int, int]:
-            scale = min(1.0, SHORT_PX / min(height, width))
-            return max(1, round(height * scale)), max(1, round(width * scale))
-
         wanted = Wanted(
-            num_frames=len(row.target_times), whole=WholeFrame(network_size=small, every=frame_step), may_repeat=True
+            num_frames=len(row.target_times),
+            whole=WholeFrame(network_size=shown_size, every=frame_step),
+            may_repeat=True,
         )
         (clip,) = decode_clips(row.path, [row], wanted, self._seconds_left)
         if isinstance(clip, DecodeError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, size
 from kinegraph.pipeline.reports.boxes import BoxSummary, box_summary
 from kinegraph.pipeline.reports.clip_strips import clip_strip, nearest_strip
 from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
@@ -30,15 +30,6 @@ from kinegraph.stages.pictures.picture import NARROW, WIDE, Picture
 from kinegraph.stages.pictures.strips import Strip
 
 BINS, MOST_CLASSES, MOST_LISTED, MOST_SPLITS = 30, 40, 14, 4
-
-
-def size(num_bytes: float) -> str:
-    """Returns a number of bytes as text (`0 B`, `3.4 MB`)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
 
 
 class Look:

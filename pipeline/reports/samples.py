@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.box_frames import frames_with_boxes
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.reports.numbers import CacheNumbers
 
@@ -111,10 +112,7 @@ class ArraySamples:
         """Returns, for each time step of the array `name`, the number of the time step of `proposals/boxes` with the
         same frame: int64 [T].
         """
-        spec, boxes = self.specs[name], self.specs[BOXES]
-        frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
-        steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)
-        return steps
+        return frames_with_boxes(self.specs[name], self.specs[BOXES])
 
     def _blocks(self, name: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(rows), ROWS_AT_ONCE):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE
 
 KEY = b"kinegraph"  # of the document in the file's metadata
+START = "predictions-"  # of the names of the files
 
 
 class PredictionsDocument(BaseModel):
@@ -87,7 +88,12 @@ def predictions_path(folder: Path, split: str) -> Path:
     """Returns the path of the file for `split`, in the folder of a run. Letters that a file name cannot have are
     escaped as in a URL.
     """
-    return folder / f"predictions-{quote(split, safe=' ')}.parquet"
+    return folder / f"{START}{quote(split, safe=' ')}.parquet"
+
+
+def kept_splits(folder: Path) -> list[str]:
+    """Returns the names of the splits whose predictions lie in the folder of a run."""
+    return [unquote(path.stem.removeprefix(START)) for path in sorted(folder.glob(f"{START}*.parquet"))]
 
 
 def recipe_digest(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> str:
@@ -149,7 +155,7 @@ def read_predictions(folder: Path, split: str) -> KeptPredictions:
 
 def remove_predictions(folder: Path) -> None:
     """Removes the predictions of all splits from the folder of a run."""
-    for path in folder.glob("predictions-*.parquet"):
+    for path in folder.glob(f"{START}*.parquet"):
         remove_durably(path)
 
 

@@ -25,10 +25,9 @@ from kinegraph.stages.heads.candidates import (
     CandidateOptions,
     Decay,
     Rate,
-    require_readable,
 )
 from kinegraph.stages.heads.head import MASK, HeadError, Spec
-from kinegraph.stages.heads.inputs import RegionReader, choose_source
+from kinegraph.stages.heads.inputs import RegionReader
 
 USUAL_HEADS, INIT_STD = 16, 0.02
 LEARNING_RATES, WEIGHT_DECAYS = (5e-3, 3e-3, 1e-3, 3e-4, 1e-4), (0.01, 0.1, 0.4, 0.8)  # V-JEPA 2's
@@ -67,13 +66,10 @@ class AttentiveProbe(CandidateHead):
 
     def __init__(self, spec: Spec, num_classes: int, options: AttentiveProbeOptions) -> None:
         super().__init__()
-        require_readable(spec, options.read)
-        self.source = choose_source(spec, [options.read], options)
-        self.array = self.source.array(options.read)
+        channels = self.choose(spec, options.read, options)
         self.regions = RegionReader(spec, self.source, boxes=False) if options.read == "regions" else None
         self.reads = (self.array,) if self.regions is None else self.regions.reads
         self.recompute = options.recompute
-        channels = spec[self.array][1 if options.read == "maps" else -1]
         num_heads = _num_heads(channels, options.num_heads)
         self.carry(
             AttentiveClassifier(channels, num_classes, options.num_blocks, num_heads, options.mlp_ratio), options

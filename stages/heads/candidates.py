@@ -14,7 +14,8 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.head import Head, HeadError, Spec, TapOptions, are_videos
+from kinegraph.stages.heads.head import FeatureSource, Head, HeadError, Spec, TapOptions, are_videos
+from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.options import need
 
 RATES = "learning rates that are trained side by side, in place of `learning_rate` of the section `train`"
@@ -55,7 +56,8 @@ class CandidateOptions(TapOptions):
 
 
 class CandidateHead(Head):
-    """The base class of heads with candidates. A subclass calls `carry` in its constructor, and implements `inputs`.
+    """The base class of heads with candidates. A subclass calls `choose` and `carry` in its constructor, and
+    implements `inputs`.
 
     All candidates read the same arrays of a batch, so one pass over the cache trains all of them. They share no
     parameter and start from the same weights. The training adds up their losses, so each candidate gets the weights
@@ -65,6 +67,19 @@ class CandidateHead(Head):
 
     option_model: ClassVar[type[CandidateOptions]]
     candidates: tuple[Candidate, ...]
+    source: FeatureSource
+    array: str
+
+    def choose(self, spec: Spec, read: str, options: CandidateOptions) -> int:
+        """Sets `source` and `array`, the features that `read` (such as `maps`) names. Returns their channels.
+
+        Raises HeadError if `spec` has no such features, or has the shapes of whole videos and `read` is not `pooled`.
+        """
+        if are_videos(spec) and read != "pooled":
+            raise HeadError(f"read: given {read}, allowed with train.over: videos: pooled")
+        self.source = choose_source(spec, [read], options)
+        self.array = self.source.array(read)
+        return spec[self.array][1 if read == "maps" else -1]
 
     def carry(self, probe: nn.Module, options: CandidateOptions) -> None:
         """Adds one copy of the network `probe` for each candidate of `options`. `probe` maps the tensors that `inputs`
@@ -118,9 +133,3 @@ class CandidateHead(Head):
 def candidates_of(head: nn.Module) -> Sequence[Candidate]:
     """Returns the candidates of `head`, or an empty sequence for a head without candidates."""
     return head.candidates if isinstance(head, CandidateHead) else ()
-
-
-def require_readable(spec: Spec, read: str) -> None:
-    """Raises HeadError if `spec` has the shapes of whole videos and the option `read` of a probe is not `pooled`."""
-    if are_videos(spec) and read != "pooled":
-        raise HeadError(f"read: given {read}, allowed with train.over: videos: pooled")

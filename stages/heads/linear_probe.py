@@ -16,10 +16,8 @@ from kinegraph.stages.heads.candidates import (
     CandidateOptions,
     Decay,
     Rate,
-    require_readable,
 )
 from kinegraph.stages.heads.head import MASK, Classifier, Spec
-from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.heads.padded import mean_over_time
 
 # DINOv2's, whose optimiser is SGD without weight decay; it multiplies them by the batch size over 256
@@ -48,11 +46,8 @@ class LinearProbe(CandidateHead):
 
     def __init__(self, spec: Spec, num_classes: int, options: LinearProbeOptions) -> None:
         super().__init__()
-        require_readable(spec, options.read)
-        self.source = choose_source(spec, [options.read], options)
-        self.array = self.source.array(options.read)
+        channels = self.choose(spec, options.read, options)
         self.reads = (self.array,)
-        channels = spec[self.array][1 if options.read == "maps" else -1]
         self.carry(Classifier(channels, num_classes, dropout=0.0), options)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor]:

@@ -73,6 +73,14 @@ class Strip:
         Path(fname).write_text(self.svg(), encoding="utf-8")
 
 
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Returns the (rows, columns) in px at which a frame of `height` x `width` px is shown. Its short side has at most
+    SHORT_PX px.
+    """
+    scale = min(1.0, SHORT_PX / min(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def webp(pixels: np.ndarray, short_px: int = SHORT_PX) -> bytes:
     """Returns a WebP picture of `pixels` [H, W, 3] uint8 RGB, whose short side has at most `short_px` px."""
     image = Image.fromarray(pixels)
