@@ -12,10 +12,11 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.frames import ClipPictures, FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.samples import BOXES, COUNT, SCORES, ArraySamples
-from kinegraph.stages.pictures.strips import Point, Strip, StripFrame, data_uri
+from kinegraph.stages.pictures.strips import Heat, Point, Strip, StripFrame, data_uri
 
 NEIGHBOUR_ROWS = 512
 ALL_STEPS = 1 << 16
+NO_BOXES = np.empty((0, 4))
 
 
 def box_step(samples: ArraySamples) -> int:
@@ -43,7 +44,7 @@ def clip_strip(
         ]
     line = [] if path is None else followed(drawn, path)
     pictures = [
-        _frame(clip, place, boxes=drawn[place], names=names[place], path=line[: place + 1])
+        clip_frame(clip, place, boxes=drawn[place], names=names[place], path=line[: place + 1])
         for place in range(len(clip.steps))
     ]
     changed = " The video has changed since the cache was made, so no boxes are drawn." if clip.has_changed else ""
@@ -115,7 +116,7 @@ def boxes_strip(
         points = [(float(x), float(y)) for at, (x, y) in line if at <= step]
         drawn = np.array([boxes[step, box] for box, _, _ in here])
         place = int(np.flatnonzero(clip.steps == step)[0])
-        frames.append(_frame(clip, place, boxes=drawn, names=names, path=points, chosen=chosen))
+        frames.append(clip_frame(clip, place, boxes=drawn, names=names, path=points, chosen=chosen))
     weights = np.array([weight for _, weight in nodes])
     told_weights = ", ".join(f"{weight:.3f}" for weight in weights[1:]) or "all 0"
     description = f"{clip.row.clip_id}: {told}. The weights are {told_weights}."
@@ -177,13 +178,16 @@ def _one_frame(samples: ArraySamples, finder: FrameFinder, place: tuple[int, int
         raise NothingToShowError(f"The clip in row {row} has {counted(int(count), 'box')} at time step {step}.")
     at = int(np.flatnonzero(clip.steps == step)[0])
     told = f"{clip.row.video_id}, {clip.times[at]:.2f} s, {_told(box, scores[box])}"
-    return _frame(clip, at, boxes=boxes[box][None], names=[told], chosen=0, caption=caption)
+    return clip_frame(clip, at, boxes=boxes[box][None], names=[told], chosen=0, caption=caption)
 
 
-def _frame(
-    clip: ClipPictures, place: int, *, boxes: np.ndarray, names: Sequence[str], path: Sequence[Point] = (),
-    chosen: int | None = None, caption: str = "",
+def clip_frame(
+    clip: ClipPictures, place: int, *, boxes: np.ndarray = NO_BOXES, names: Sequence[str] = (),
+    path: Sequence[Point] = (), chosen: int | None = None, caption: str = "", heat: Heat | None = None,
 ) -> StripFrame:  # fmt: skip
+    """Returns the frame number `place` of `clip` for a Strip. The other arguments are those of StripFrame. Without
+    `caption`, its time stands below it.
+    """
     row: ClipRow = clip.row
     return StripFrame(
         image=data_uri(clip.pixels[place]),
@@ -194,6 +198,7 @@ def _frame(
         path=path,
         chosen=chosen,
         caption=caption or f"{clip.times[place]:.2f} s",
+        heat=heat,
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint, features_options
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import features_fingerprint, features_options
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.clip_strips import boxes_strip
 from kinegraph.pipeline.reports.frames import FrameFinder
@@ -20,6 +21,7 @@ from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
 
 if TYPE_CHECKING:
+    from kinegraph.cache_schemas.reader import Batch
     from kinegraph.stages.heads.clip_graphs import ClipGraph
     from kinegraph.stages.heads.head import Head
 
@@ -71,16 +73,36 @@ def run_graphs(
     Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If the
     head is the user's own, its code is run, but only with `allow_code`.
     """
+    head = fitting_head(samples.numbers.cache, folder, allow_code=allow_code)
+    yield from head_graphs(samples, finder, name, head, rows)
+
+
+def fitting_head(cache: Cache, folder: Path, *, allow_code: bool = False) -> "Head":
+    """Returns the head of the trained run in `folder`, in evaluation mode on the CPU.
+
+    Raises RunError if the run cannot be read, or if it was trained on other features than those of `cache`. If the head
+    is the user's own, its code is run, but only with `allow_code`.
+    """
     from kinegraph.pipeline.training.trainable import spec_of
     from kinegraph.stages.training.checkpoint import load_run, require_fit, require_same_features
 
-    cache = samples.numbers.cache
     head, record = load_run(folder, allow_code=allow_code)
     require_fit(record, spec_of(cache), tuple(cache.classes))
     before = features_fingerprint(cache, head.reads, before_upgrade=True)
     now = features_options(cache, head.reads), features_fingerprint(cache, head.reads)
     require_same_features(record, *now, before)
-    yield from head_graphs(samples, finder, name, head, rows)
+    return head
+
+
+def batch_of(samples: ArraySamples, arrays: Sequence[str], rows: Sequence[int]) -> "Batch":
+    """Returns the values of `arrays` in the rows `rows` as one batch. Raises NothingToShowError for a row without
+    values.
+    """
+    clips = samples.opened(arrays)
+    if len(lacking := np.setdiff1d(rows, clips.rows)):
+        told = f"The clip in row {lacking[0]} has no values of {', '.join(arrays)}"
+        raise NothingToShowError(f"{told}: it failed, it is not extracted yet, or there is no such row.")
+    return clips.batch(np.searchsorted(clips.rows, rows))
 
 
 def head_graphs(
@@ -98,11 +120,7 @@ def head_graphs(
 
     if not rows:
         return
-    clips = CachedClips(samples.numbers.cache, head.reads)
-    if len(lacking := np.setdiff1d(rows, clips.rows)):
-        told = f"The clip in row {lacking[0]} has no values of {', '.join(head.reads)}"
-        raise NothingToShowError(f"{told}: it failed, it is not extracted yet, or there is no such row.")
-    batch = clips.batch(np.searchsorted(clips.rows, rows))
+    batch = batch_of(samples, head.reads, rows)
     head.eval()
     with torch.inference_mode():
         graphs = head.clip_graphs(batch)
@@ -122,7 +140,7 @@ def _frames_matrix(graph: "ClipGraph", title: str, name: str) -> Picture:
         f"Mean weights between {counted(len(mean), 'frame')} over {counted(len(graph.matrix), 'clip')}; the largest is"
     )
     axes = "frame", "frame that is added"
-    return matrix(_plain(name), title, mean, steps, steps, *axes, f"{told} {mean.max():.3f}.")
+    return matrix(plain(name), title, mean, steps, steps, *axes, f"{told} {mean.max():.3f}.")
 
 
 def _boxes_graph(
@@ -138,9 +156,10 @@ def _boxes_graph(
         told = f"the path of the largest weights from box 0 on, over {counted(len(joined), 'frame')}"
     nodes = [((graph.frame(step), box), weight) for (step, box), weight in shown]
     path = sorted((graph.frame(step), box) for (step, box), _ in joined)
-    name = _plain(f"graph_{title}_{row}")
+    name = plain(f"graph_{title}_{row}")
     return boxes_strip(samples, finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Returns `name` with `_` for all characters but letters and digits."""
     return "".join(c if c.isalnum() else "_" for c in name)

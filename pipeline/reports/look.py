@@ -16,7 +16,8 @@ from kinegraph.cache_schemas.words import counted, size
 from kinegraph.pipeline.reports.boxes import BoxSummary, box_summary
 from kinegraph.pipeline.reports.clip_strips import clip_strip, nearest_strip
 from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
-from kinegraph.pipeline.reports.graphs import run_graphs
+from kinegraph.pipeline.reports.graphs import fitting_head, run_graphs
+from kinegraph.pipeline.reports.head_figures import HeadFigures
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.numbers import STATES, CacheNumbers
 from kinegraph.pipeline.reports.runs import Runs
@@ -249,6 +250,17 @@ class Look:
         folder = Path(run)
         title = name or folder.name
         return [*run_graphs(self.samples, self.finder, folder, title, rows, allow_code=allow_code)]
+
+    def head(self, run: Path | str, name: str = "", *, allow_code: bool = False) -> HeadFigures:
+        """Returns the HeadFigures of the trained run in the folder `run`. Its methods draw what the head computes for
+        clips of the cache. `name` begins the titles. Imports torch.
+
+        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If
+        the head is your own, its code runs only with `allow_code`.
+        """
+        folder = Path(run)
+        head = fitting_head(self.cache, folder, allow_code=allow_code)
+        return HeadFigures(self.samples, self.finder, name or folder.name, head)
 
     def runs(self, folder: Path | str) -> Runs:
         """Returns the Runs of the trained runs in `folder` or below. Its methods draw figures of heads and of learning.

@@ -160,12 +160,19 @@ class CacheNumbers:
         rows = np.flatnonzero(np.isfinite(places.astype(float)) & self.usable)
         return {video_ids[int(places[row])]: int(row) for row in rows[::-1]}
 
+    def labels_of(self, row: int) -> list[int]:
+        """Returns the labels of a row."""
+        end = int(self._num_labels[: row + 1].sum())
+        labels: list[int] = self._labels[end - int(self._num_labels[row]) : end].tolist()
+        return labels
+
+    def class_name(self, label: int) -> str:
+        """Returns the name of a class, or its number where the cache has no name."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
     def name_of(self, row: int) -> str:
         """Returns the names of the labels of a row, with commas between them."""
-        starts = np.cumsum(self._num_labels)
-        labels = self._labels[starts[row] - self._num_labels[row] : starts[row]]
-        names = self.class_names
-        return ", ".join(names[label] if label < len(names) else str(label) for label in labels) or "no label"
+        return ", ".join(map(self.class_name, self.labels_of(row))) or "no label"
 
     def _stage(self, key: str) -> StageNumbers:
         numbers = StageNumbers(stage=self.cache.stage(key), state=np.zeros(self.num_rows, np.uint8))

@@ -118,6 +118,16 @@ class Predicted:
                 )  # fmt: skip
         return mistakes
 
+    def right(self, most: int) -> list[str]:
+        """Returns the ids of the `most` right predictions with the largest confidence, at most one of each predicted
+        class.
+        """
+        confidence, guesses = self.probabilities.max(1), self.predicted
+        is_right = self.truth[np.arange(len(guesses)), guesses]
+        order = [at for at in np.argsort(-confidence, kind="stable") if is_right[at]]
+        first = {int(guesses[at]): at for at in reversed(order)}  # class -> its most confident right video
+        return [self.video_ids[at] for at in order if first[int(guesses[at])] == at][:most]
+
     def reliability(self) -> Reliability:
         """Returns the Reliability of the largest probability of each video. If videos may have several labels, that of
         the probabilities of all classes.

@@ -20,7 +20,7 @@ from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.caches.failures import failed_clips
-from kinegraph.pipeline.reports import cache_sections, run_sections
+from kinegraph.pipeline.reports import cache_sections, head_sections, run_sections
 from kinegraph.pipeline.reports.attention import attention
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
@@ -54,7 +54,8 @@ SECTIONS: tuple[tuple[str, str, Maker], ...] = (
     ("confusion", "Confusion", run_sections.confusion),
     ("mistakes", "Mistakes", run_sections.mistakes),
     ("calibration", "Calibration", run_sections.calibration),
-    ("graphs", "Graphs", run_sections.graphs),
+    ("class-maps", "Class activation maps", head_sections.class_maps),
+    ("graphs", "Graphs", head_sections.graphs),
 )
 
 

@@ -6,11 +6,9 @@ Torch-free.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.reports.cache_sections import CLIPS_OF_CLASS, STRIP_BOXES, figure, rows_to_show
+from kinegraph.pipeline.reports.cache_sections import STRIP_BOXES, figure
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.frames import FramesMissingError
 from kinegraph.pipeline.reports.look import Look
@@ -18,11 +16,8 @@ from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
 from kinegraph.pipeline.training.results import ResultsError
-from kinegraph.stages.errors import UsageError
 
-WEIGHTS = "*.safetensors"  # of a run; without them no torch is imported
-MOST_MISTAKES, MISTAKE_FRAMES, MOST_OPEN, MOST_GRAPHS = 12, 4, 20, 3
-WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
+MOST_MISTAKES, MISTAKE_FRAMES, MOST_OPEN = 12, 4, 20
 
 NO_RUNS = "The report was made without runs. Name a folder of trained runs beside the cache."
 SEEDS = "A circle is a seed, a tick the mean, a line ± the sample standard deviation."
@@ -144,31 +139,3 @@ def _mistakes(look: Look | None, runs: Runs) -> Section:
         told = f"{', '.join(names[at] for at in it.true)}, taken for {names[it.predicted]} ({it.confidence:.2f})"
         parts.append(ReportFigure(replace(strip, name=f"mistake_{rows_of[it.video_id]}", title=told), strip.title))
     return Section([*parts, *([Paragraph(missing)] if missing else [])])
-
-
-def graphs(contents: Contents) -> Section | Absent:
-    """Returns the section of the graphs of up to 3 heads on two clips. Runs the heads, so it imports torch."""
-    runs, look = contents.runs, contents.look
-    if runs is None or look is None:
-        return Absent(NO_RUNS if runs is None else contents.why_no_cache)
-    usable = [row for row in rows_to_show(look) if look.numbers.usable[row]]
-    rows = usable[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
-    parts: list[SectionPart] = []
-    heads: set[str] = set()  # with their options: further runs of them would show alike graphs
-    for name, group in runs.groups.items() if rows else ():
-        folder, results = group[0]
-        head = f"{results.recipe.head} {results.recipe.options}"
-        if results.recipe.head in WITH_GRAPHS and any(folder.glob(WEIGHTS)) and head not in heads:
-            heads.add(head)
-            parts += _graphs_of(look, name, folder, rows) if len(heads) <= MOST_GRAPHS else []
-    if not parts:
-        return Absent("No run here has weights of a head with a graph (strg, trg, atr, rstg, st_sgn).")
-    return Section(parts)
-
-
-def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
-    try:
-        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in look.graphs(folder, rows, name)]
-    except (FramesMissingError, NothingToShowError, UsageError, CacheError) as error:
-        return [Paragraph(f"{name}: {error}")]
-    return [Paragraph(f"Graphs of {name} on {counted(len(rows), 'clip')}."), *drawn] if drawn else []

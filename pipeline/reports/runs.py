@@ -159,7 +159,7 @@ class Runs:
 
         Raises ResultsError if they are missing, and NothingToShowError if no run has scores.
         """
-        return self._predicted(max(self._means(), key=lambda name: self._means()[name]))
+        return self.predicted(self.ranked()[0])
 
     def control(self) -> tuple[str, Predicted] | None:
         """Returns the name and the predictions of the best head without a graph. Returns None if there is none, and if
@@ -169,7 +169,7 @@ class Runs:
             name: value for name, value in self._means().items() if self.groups[name][0][1].recipe.head in CONTROLS
         }
         try:
-            control = self._predicted(max(means, key=lambda name: means[name])) if means else None
+            control = self.predicted(max(means, key=lambda name: means[name])) if means else None
         except ResultsError:
             return None
         return control if control and control[1].class_names == self.best()[1].class_names else None
@@ -180,7 +180,15 @@ class Runs:
         sign = -1 if metric == BETTER_IF_SMALLER else 1
         return {name: sign * float(values.mean()) for name, values in scores.items() if len(values)}
 
-    def _predicted(self, name: str) -> tuple[str, Predicted]:
+    def ranked(self) -> list[str]:
+        """Returns the names of the heads that have a score, the best one first. Raises NothingToShowError without
+        scores.
+        """
+        means = self._means()
+        return sorted(means, key=lambda name: -means[name])
+
+    def predicted(self, name: str) -> tuple[str, Predicted]:
+        """Returns the name of a head and the kept predictions of its first seed. Raises ResultsError without them."""
         if name not in self._kept:
             self._kept[name] = Predicted(read_predictions(self.groups[name][0][0], self.split_and_metric[0]))
         return name, self._kept[name]

@@ -3,7 +3,7 @@
 Shapes: R rows, T time steps, N regions of a time step, C channels, K vectors of a row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ class ArraySamples:
         self.specs = {
             name: spec for name, spec in numbers.cache.arrays().items() if numbers.stages[spec.stage].num_shards
         }
-        self._clips: CachedClips | None = None
+        self._clips: dict[tuple[str, ...], CachedClips] = {}
         self._summaries: dict[str, VectorSummary | None] = {}
 
     def vector_arrays(self) -> list[str]:
@@ -84,9 +84,14 @@ class ArraySamples:
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Returns the values of the array `name` in the rows `rows`, [R, ...], as they are stored."""
-        if self._clips is None:
-            self._clips = CachedClips(self.numbers.cache, [*self.specs])
-        return self._clips.read_rows(name, rows)
+        return self.opened(self.specs).read_rows(name, rows)
+
+    def opened(self, arrays: Iterable[str]) -> CachedClips:
+        """Returns the CachedClips of `arrays` over all splits. It is opened once."""
+        names = tuple(sorted({*arrays}))
+        if names not in self._clips:
+            self._clips[names] = CachedClips(self.numbers.cache, names)
+        return self._clips[names]
 
     def summary(self, name: str) -> VectorSummary | None:
         """Returns the VectorSummary of the array `name`, or None if no row of it is usable."""

@@ -48,3 +48,12 @@ class AvgPool(Head):
             return logits
         scores: Tensor = self.classifier(frames)  # [B, T, K]
         return mean_over_time(scores, mask) if self.consensus == "logits" else max_over_time(scores, mask)
+
+    @property
+    def class_map_array(self) -> str:
+        return "" if self.consensus == "max" or self.source.is_vector else self.source.maps
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if not self.class_map_array:
+            return super().class_maps(batch)
+        return self.classifier.maps(batch[self.source.maps].to(self.classifier.fc.weight.dtype))

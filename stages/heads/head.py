@@ -14,6 +14,10 @@ from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
 ANY_LENGTH = 0  # in a Spec, an axis whose length differs from sample to sample
+WITH_CLASS_MAPS = (
+    "Such a map needs a linear layer on the mean of maps: avg_pool (not with `consensus: max`), linear_probe, conv3d, "
+    "non_local, trg, atr, and rstg with `output: map`."
+)
 MASK = "mask"  # entry of a batch of whole videos: bool [B, N], true for windows, false for places after the last
 # kind of array -> prefix and suffix of its name, rank of one clip
 KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "regions": ("regions/", "", 3)}
@@ -165,6 +169,22 @@ class Head(nn.Module):
         """
         return {}
 
+    @property
+    def class_map_array(self) -> str:
+        """Returns the name of the cached array of maps from which `class_maps` computes class activation maps. Returns
+        "" for a head without them, as this base class does.
+        """
+        return ""
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the class activation maps of B clips, [B, num_classes, T, H, W]: T time steps, H rows and W columns
+        (Zhou et al. 2016, arXiv 1512.04150). Their mean over T, H and W is the logit of the class.
+
+        `batch` is as in `forward`, and has the array `class_map_array` too. The head must be in evaluation mode. Raises
+        HeadError for a head without such maps.
+        """
+        raise HeadError(f"The head {self.name} has no class activation maps. {WITH_CLASS_MAPS}")
+
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies its learning rate for the parameter with the name
         `parameter`. It is 1 unless a subclass returns another factor.
@@ -188,3 +208,10 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.dropout(x))
         return logits
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Returns the class activation maps [B, K, T, H, W] of maps x [B, T, C, H, W], for B clips, K classes, T time
+        steps, C channels, H rows and W columns. Without dropout, `forward` maps the mean of x to their mean.
+        """
+        classified: Tensor = self.fc(x.movedim(2, -1))  # [B, T, H, W, K]
+        return classified.movedim(-1, 1)

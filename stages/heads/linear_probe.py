@@ -6,6 +6,7 @@ Shapes: B clips, T frames, C channels, H rows and W columns of a map, K classes.
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -55,3 +56,14 @@ class LinearProbe(CandidateHead):
         if x.ndim == 5:
             return (x.mean((1, 3, 4)),)
         return (x if x.ndim == 2 else mean_over_time(x, batch.get(MASK)),)  # an output of the whole clip is [B, C]
+
+    @property
+    def class_map_array(self) -> str:
+        return "" if self.source.is_vector else self.source.maps
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if not self.class_map_array:
+            return super().class_maps(batch)
+        x = batch[self.source.maps].to(next(self.parameters()).dtype)
+        probes = [probe for probe in self.probes if isinstance(probe, Classifier)]
+        return torch.stack([probe.maps(x) for probe in probes]).mean(0)

@@ -66,9 +66,19 @@ class MapHead(Head):
         raise NotImplementedError
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        maps = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
-        logits: Tensor = self.classifier(maps.mean((1, 3, 4)))
+        logits: Tensor = self.classifier(self._after_blocks(batch).mean((1, 3, 4)))
         return logits
+
+    def _after_blocks(self, batch: Mapping[str, Tensor]) -> Tensor:
+        maps: Tensor = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
+        return maps
+
+    @property
+    def class_map_array(self) -> str:
+        return self.source.maps
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.classifier.maps(self._after_blocks(batch))
 
     @property
     def graph_links(self) -> Mapping[str, Links]:

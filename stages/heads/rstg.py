@@ -58,6 +58,15 @@ class Rstg(Head):
         logits: Tensor = self.classifier(out if out.dim() == 2 else out.mean((1, 3, 4)))
         return logits
 
+    @property
+    def class_map_array(self) -> str:
+        return self.source.maps if isinstance(self.block, RstgToMap) else ""
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if not self.class_map_array:
+            return super().class_maps(batch)
+        return self.classifier.maps(self.block(batch[self.source.maps].to(self.classifier.fc.weight.dtype)))
+
 
 class RstgToVec(nn.Module):
     """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG. There are B clips of T frames. C is

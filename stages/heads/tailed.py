@@ -50,6 +50,13 @@ class TailedHead(Head):
     def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
         return self.head.clip_graphs(self._above(batch))
 
+    @property
+    def class_map_array(self) -> str:
+        return self.tail.read.maps if self.head.class_map_array else ""
+
+    def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.head.class_maps(self._above(batch))
+
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.boxes_read(batch)
 

@@ -18,7 +18,36 @@ from kinegraph.stages.pictures.theme import escaped
 SHORT_PX, QUALITY = 224, 80  # of the pictures in a page: 5 to 13 kB each
 GAP_PX, CAPTION_PX = 6, 20
 LINE, EDGE, CHOSEN = "#ffffff", "#000000", "#ffb000"
+HEAT_LOW, HEAT_HIGH = (208, 0, 112), (255, 213, 0)  # from a red to a yellow, which both show on most frames
+HEAT_OPACITY = 0.75
 Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heat:
+    """A heat map over a frame. `shares` [H, W] are from 0, which is transparent, to 1. They cover the rectangle x1, y1,
+    x2, y2 in px of the video's frame. If x1 > x2, the columns run from right to left, as those of mirrored crops.
+    """
+
+    shares: np.ndarray
+    rectangle: Sequence[float]
+
+    def svg(self, scale_x: float, scale_y: float) -> str:
+        """Returns the heat map as an SVG element. A browser smooths the cells. The scales are px of the picture per px
+        of the frame.
+        """
+        x1, y1, x2, y2 = self.rectangle
+        shares = np.nan_to_num(self.shares).clip(0, 1)[:, :: -1 if x1 > x2 else 1]
+        left, width = min(x1, x2) * scale_x, abs(x2 - x1) * scale_x
+        content = io.BytesIO()
+        colours = np.array(HEAT_LOW) + shares[..., None] * (np.array(HEAT_HIGH) - HEAT_LOW)
+        pixels = np.concatenate([colours, 255 * HEAT_OPACITY * shares[..., None]], -1).round().astype(np.uint8)
+        Image.fromarray(pixels).save(content, "PNG", optimize=True)
+        return (
+            f'<image href="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" x="{_px(left)}" '
+            f'y="{_px(y1 * scale_y)}" width="{_px(width)}" height="{_px((y2 - y1) * scale_y)}" '
+            'preserveAspectRatio="none"/>'
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +58,7 @@ class StripFrame:
     video's frame in px, in which the N `boxes` [N, 4] are given. `caption` stands below the frame. `names` has a text
     for each box, which a browser shows beside the pointer. With `links`, each box is a link to an address. `chosen` is
     the number of the box that is drawn in another colour, or None. `path` are points (x, y) of a line over the frame.
+    `heat` is a heat map under the boxes, or None.
     """
 
     image: str
@@ -40,6 +70,7 @@ class StripFrame:
     links: Sequence[str] = ()
     chosen: int | None = None
     path: Sequence[Point] = ()
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +162,8 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
         f'viewBox="0 0 {_px(width)} {_px(height)}">'
         f'<image href="{escaped(frame.image)}" width="{_px(width)}" height="{_px(height)}" preserveAspectRatio="none"/>'
     ]
+    if frame.heat is not None:
+        parts.append(frame.heat.svg(scale_x, scale_y))
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
     for number, box in enumerate(np.asarray(frame.boxes, float).reshape(-1, 4)):
         parts.append(_box(frame, number, box * scale))

@@ -13,8 +13,8 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import features_fingerprint
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.graphs import _boxes_graph, head_graphs, heaviest, heaviest_path
+from kinegraph.pipeline.reports.head_sections import graphs
 from kinegraph.pipeline.reports.nothing import NothingToShowError
-from kinegraph.pipeline.reports.run_sections import graphs
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Section
 from kinegraph.pipeline.training.results import find_results

@@ -1,5 +1,6 @@
 """Strips: frames as pictures in an SVG, with boxes in pixels of the video."""
 
+import base64
 import io
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinegraph.stages.pictures.strips import CAPTION_PX, SHORT_PX, Strip, StripFrame, data_uri, strip_svg, webp
+from kinegraph.stages.pictures.strips import CAPTION_PX, SHORT_PX, Heat, Strip, StripFrame, data_uri, strip_svg, webp
 
 SVG = "{http://www.w3.org/2000/svg}"
 PIXELS = np.full((480, 640, 3), 90, np.uint8)
@@ -43,6 +44,21 @@ def test_links_names_and_the_chosen_box() -> None:
     assert svg.count("#ffb000") == 1
     assert "\\x001 s" in "".join(root.itertext())
     assert ET.fromstring(strip_svg([frame()], "w")).get("role") == "img"
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_heat_map_lies_in_its_rectangle(mirrored: bool) -> None:
+    """The hot cell is the first one of the upper row, or its last one of a mirrored crop."""
+    shares = np.array([[1.0, 0.5, 0], [0, 0, np.nan]])
+    rectangle = (480, 120, 160, 360) if mirrored else (160, 120, 480, 360)
+    svg = strip_svg([frame(heat=Heat(shares=shares, rectangle=rectangle))], "words")
+    image = ET.fromstring(svg).findall(f"{SVG}svg/{SVG}image")[1]
+    scale = SHORT_PX / 480
+    places = [float(image.get(key, "")) for key in ("x", "y", "width", "height")]
+    assert places == pytest.approx([160 * scale, 120 * scale, 320 * scale, 240 * scale], abs=0.1)
+    content = base64.b64decode(image.get("href", "").partition("base64,")[2])
+    opacity = np.asarray(Image.open(io.BytesIO(content)))[..., 3]
+    assert opacity[:, :: -1 if mirrored else 1].tolist() == [[191, 96, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("boxes", [np.empty((0, 4)), np.full((1, 4), np.nan), np.array([[9.0, 9, 2, 2]])])

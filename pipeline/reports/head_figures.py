@@ -1,0 +1,72 @@
+"""Figures of what a trained head computes for clips of a cache. Imports torch when it runs the head, on the CPU.
+
+Shapes: K classes, T time steps of the head, H rows and W columns of a map.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.frames import FrameFinder
+from kinegraph.pipeline.reports.graphs import batch_of, plain
+from kinegraph.pipeline.reports.head_maps import maps_strip
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.samples import ArraySamples
+from kinegraph.stages.pictures.strips import Strip
+
+if TYPE_CHECKING:
+    from kinegraph.stages.heads.head import Head
+
+
+class HeadFigures:
+    """Figures of a trained head on clips of a cache. `Look.head` makes one. `name` begins the titles.
+
+    A method raises NothingToShowError if the head or the cache has nothing for the figure, and for a row without
+    values. It raises FramesMissingError for a clip without frames to show.
+    """
+
+    def __init__(self, samples: ArraySamples, finder: FrameFinder, name: str, head: "Head") -> None:
+        self.name, self.head = name, head
+        self._samples, self._finder = samples, finder
+
+    def class_maps(self, rows: Sequence[int]) -> list[Strip]:
+        """Draws where in the frames the head sees a class: a Strip for each clip of `rows`, with class activation maps.
+
+        The first line of frames has the maps of the class with the largest logit. If this class is wrong, the second
+        line has the maps of the first true class. `data` has the maps [T, H, W], whose mean is the logit.
+
+        Only a head that classifies the mean of cached maps by a linear layer has such maps.
+        """
+        import torch
+
+        from kinegraph.stages.heads.head import WITH_CLASS_MAPS
+
+        array = self.head.class_map_array
+        if not array:
+            told = f"{self.name}: the head {self.head.name} has no class activation maps, as it is."
+            raise NothingToShowError(f"{told} {WITH_CLASS_MAPS}")
+        if array not in self._samples.specs:
+            told = f"{self.name}: class activation maps need the array {array}, which the cache lacks."
+            raise NothingToShowError(f"{told} A backbone with `store: [maps]` makes it.")
+        batch = batch_of(self._samples, [array, *self.head.reads], rows)
+        with torch.inference_mode():
+            maps = self.head.class_maps(batch).float().numpy()  # [B, K, T, H, W]
+        return [self._class_maps_strip(array, row, maps[place]) for place, row in enumerate(rows)]
+
+    def _class_maps_strip(self, array: str, row: int, maps: np.ndarray) -> Strip:
+        numbers = self._samples.numbers
+        logits, labels = maps.mean((1, 2, 3)), numbers.labels_of(row)
+        best = int(logits.argmax())
+        shown = [best, *(labels[:1] if best not in labels else ())]
+        words = ["predicted" if label == best else "true" for label in shown]
+        lines = [(f"{word} {numbers.class_name(at)}", maps[at]) for word, at in zip(words, shown, strict=True)]
+        logits_told = ", ".join(f"{caption} ({logits[at]:.2f})" for (caption, _), at in zip(lines, shown, strict=True))
+        told = f"Class activation maps of {counted(len(shown), 'class')} and their logits: {logits_told}."
+        title = f"{self.name}: {', '.join(map(numbers.class_name, labels)) or 'no label'}"
+        title += "" if best in labels or not labels else f", taken for {numbers.class_name(best)}"
+        return maps_strip(
+            self._samples, self._finder, row, array, lines, name=plain(f"class_maps_{self.name}_{row}"), title=title,
+            told=told,
+        )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Makes the sections of a report for which trained heads run on clips of the cache. They run on the CPU.
+
+Each function returns a Section, or Absent with a reason. Torch is imported only if a run has weights.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.cache_sections import CLIPS_OF_CLASS, rows_to_show
+from kinegraph.pipeline.reports.contents import Contents
+from kinegraph.pipeline.reports.frames import FramesMissingError
+from kinegraph.pipeline.reports.look import Look
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.run_sections import NO_RUNS
+from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, Section, SectionPart
+from kinegraph.pipeline.training.results import ResultsError
+from kinegraph.stages.errors import UsageError
+
+WEIGHTS = "*.safetensors"  # of a run; without them no torch is imported
+MOST_GRAPHS, WRONG_CLIPS, RIGHT_CLIPS = 3, 4, 2
+WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
+MAPS_RANK = 4  # of one clip
+MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its largest (yellow)."
+
+
+def class_maps(contents: Contents) -> Section | Absent:
+    """Returns the section of the class activation maps of the best head that has them."""
+    runs, look = contents.runs, contents.look
+    if runs is None or look is None:
+        return Absent(NO_RUNS if runs is None else contents.why_no_cache)
+    if not any(name.startswith("features/") and len(it.shape) == MAPS_RANK for name, it in look.samples.specs.items()):
+        return Absent("The cache has no maps. A backbone with `store: [maps]` makes them.")
+    refused: list[str] = []
+    for name, folder in _with_weights(runs):
+        try:
+            return Section([*_class_maps_of(look, runs, name, folder)])
+        except (NothingToShowError, UsageError, CacheError) as error:
+            refused.append(str(error))
+    return Absent(refused[0] if refused else "No run here has a score and weights.")
+
+
+def _with_weights(runs: Runs) -> Iterator[tuple[str, Path]]:
+    """Yields the name and the folder of the first seed of each head that has weights, the best score first."""
+    try:
+        ranked = runs.ranked()
+    except NothingToShowError:
+        return
+    for name in ranked:
+        folder = runs.groups[name][0][0]
+        if any(folder.glob(WEIGHTS)):
+            yield name, folder
+
+
+def _class_maps_of(look: Look, runs: Runs, name: str, folder: Path) -> Iterator[SectionPart]:
+    head = look.head(folder, name)
+    try:
+        _, kept = runs.predicted(name)
+        wrong = [it.video_id for it in kept.mistakes(WRONG_CLIPS)]
+        videos = [*wrong, *kept.right(RIGHT_CLIPS)]
+        rows_of = look.numbers.first_rows(videos)
+        rows = [rows_of[video] for video in videos if video in rows_of]
+        told = f"{counted(len(wrong), 'confident mistake')} of {name}, then right predictions."
+    except ResultsError as error:
+        rows = [row for row in rows_to_show(look) if look.numbers.usable[row]][:RIGHT_CLIPS]
+        told = f"Clips of the cache. Mistakes cannot be chosen: {error}"
+    yield Paragraph(f"Where {name} sees a class. {told}")
+    missing = ""
+    for row in rows:
+        try:
+            for strip in head.class_maps([row]):
+                yield ReportFigure(strip, MAPS_CAPTION)
+        except FramesMissingError as error:
+            missing = str(error)
+    if missing:
+        yield Paragraph(missing)
+
+
+def graphs(contents: Contents) -> Section | Absent:
+    """Returns the section of the graphs of up to 3 heads on two clips. Runs the heads, so it imports torch."""
+    runs, look = contents.runs, contents.look
+    if runs is None or look is None:
+        return Absent(NO_RUNS if runs is None else contents.why_no_cache)
+    usable = [row for row in rows_to_show(look) if look.numbers.usable[row]]
+    rows = usable[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
+    parts: list[SectionPart] = []
+    heads: set[str] = set()  # with their options: further runs of them would show alike graphs
+    for name, group in runs.groups.items() if rows else ():
+        folder, results = group[0]
+        head = f"{results.recipe.head} {results.recipe.options}"
+        if results.recipe.head in WITH_GRAPHS and any(folder.glob(WEIGHTS)) and head not in heads:
+            heads.add(head)
+            parts += _graphs_of(look, name, folder, rows) if len(heads) <= MOST_GRAPHS else []
+    if not parts:
+        return Absent("No run here has weights of a head with a graph (strg, trg, atr, rstg, st_sgn).")
+    return Section(parts)
+
+
+def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
+    try:
+        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in look.graphs(folder, rows, name)]
+    except (FramesMissingError, NothingToShowError, UsageError, CacheError) as error:
+        return [Paragraph(f"{name}: {error}")]
+    return [Paragraph(f"Graphs of {name} on {counted(len(rows), 'clip')}."), *drawn] if drawn else []

@@ -1,0 +1,62 @@
+"""Class activation maps: their mean is the logit, and heads without a linear layer on the mean of maps refuse them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kinegraph.stages.heads.build import HEADS, build_head
+from kinegraph.stages.heads.head import WITH_CLASS_MAPS, HeadError
+from tests.stages.heads.conftest import Lively
+
+MAPS, POOLED = "features/i3d/res5", "features/i3d/res5_pooled"
+WITH_MAPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "avg_pool": ("avg_pool", {}),
+    "of logits": ("avg_pool", {"consensus": "logits"}),
+    "linear_probe": ("linear_probe", {"learning_rates": (0.1, 0.2)}),
+    "probe of maps": ("linear_probe", {"read": "maps"}),
+    "conv3d": ("conv3d", {"num_blocks": 1}),
+    "non_local": ("non_local", {}),
+    "trg": ("trg", {"dim": 8, "num_blocks": 1}),
+    "atr": ("atr", {}),
+    "rstg": ("rstg", {"output": "map", "dim": 8}),
+}
+
+
+@pytest.mark.parametrize("case", WITH_MAPS)
+def test_their_mean_is_the_logit(
+    case: str, spec: dict[str, tuple[int, ...]], make_batch: Callable[..., dict[str, Tensor]], lively: Lively
+) -> None:
+    name, options = WITH_MAPS[case]
+    head, batch = lively(build_head(name, spec, 3, **options)), make_batch()
+    batch[POOLED] = batch[MAPS].mean((3, 4))
+    assert head.class_map_array == MAPS
+    maps = head.class_maps(batch)
+    assert maps.shape == (3, 3, *(spec[MAPS][0], *spec[MAPS][2:]))
+    torch.testing.assert_close(maps.mean((2, 3, 4)), head(batch))
+
+
+@pytest.mark.parametrize("name", [*HEADS, "of the largest"])
+def test_other_heads_refuse_them(
+    name: str, spec: dict[str, tuple[int, ...]], make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    """The sentence of the refusal names all heads that have maps."""
+    of_max = {"consensus": "max"} if name == "of the largest" else {}
+    small = {"dim": 8} if name in ("trg", "conv_lstm") else {}
+    head = build_head("avg_pool" if of_max else name, spec, 3, **of_max, **small)
+    if head.class_map_array:
+        assert name in WITH_CLASS_MAPS
+        return
+    with pytest.raises(HeadError, match=r"has no class activation maps\. Such a map needs"):
+        head.class_maps(make_batch())
+
+
+def test_a_tail_is_passed_through() -> None:
+    options = {"model": "resnet18", "weights": "random:0", "from": "res4"}
+    spec = {"features/i3d/res4": (2, 256, 2, 2)}
+    head = build_head("avg_pool", spec, 3, tail=options).eval()
+    batch = {"features/i3d/res4": torch.randn(1, *spec["features/i3d/res4"])}
+    assert head.class_map_array == "features/i3d/res4"
+    torch.testing.assert_close(head.class_maps(batch).mean((2, 3, 4)), head(batch))
