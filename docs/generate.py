@@ -285,8 +285,8 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
         "look": (),
         "Look": (
             "coverage", "classes", "durations", "frame_sizes", "disk", "time", "sealed", "norms", "norm_by_step",
-            "spread", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres", "box_cover", "box_overlaps",
-            "strip", "neighbours", "graphs", "head", "runs",
+            "spread", "embedding", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres", "box_cover",
+            "box_overlaps", "strip", "neighbours", "graphs", "head", "runs",
         ),
         "FramesMissingError": (), "NothingToShowError": (),
     },

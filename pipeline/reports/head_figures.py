@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding
 from kinegraph.pipeline.reports.frames import FrameFinder
 from kinegraph.pipeline.reports.graphs import batch_of, plain
 from kinegraph.pipeline.reports.head_maps import maps_strip
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.samples import ArraySamples
+from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kinegraph.stages.heads.head import Head
+
+CLIPS_AT_ONCE = 64
 
 
 class HeadFigures:
@@ -55,6 +61,38 @@ class HeadFigures:
             maps = self.head.class_maps(batch).float().numpy()  # [B, K, T, H, W]
         return [self._class_maps_strip(array, row, maps[place]) for place, row in enumerate(rows)]
 
+    def embedding(self, rows: Sequence[int] | None = None, method: Method = "pca") -> Picture:
+        """Draws clips as points by the vectors that the head's last linear layer classifies, as `Look.embedding` draws
+        cached vectors. By default, at most 400 clips of the cache are drawn.
+        """
+        import torch
+
+        from kinegraph.stages.heads.head import Classifier
+
+        classifiers = [module for module in self.head.modules() if isinstance(module, Classifier)]
+        if not classifiers:
+            raise NothingToShowError(f"{self.name}: the head {self.head.name} has no classifier of vectors.")
+        chosen = chosen_clips(self._samples.numbers, self._readable_rows() if rows is None else np.array(rows))
+        given: list[torch.Tensor] = []
+        vectors = [np.empty((0, 1))]
+        hook = classifiers[-1].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+        with hook, torch.inference_mode():
+            for first in range(0, len(chosen), CLIPS_AT_ONCE):
+                some = chosen[first : first + CLIPS_AT_ONCE].tolist()
+                self.head(batch_of(self._samples, self.head.reads, some))
+                vectors.append(_one_a_clip(given[-1]))
+        together = np.concatenate(vectors[1:] or vectors)
+        if len(together) != len(chosen):
+            raise NothingToShowError(f"{self.name}: its classifier reads several vectors of a clip, not one.")
+        name, of = plain(f"{method}_{self.name}"), f"what the classifier of {self.name} reads"
+        return embedding(self._samples.numbers, chosen, together, method, name=name, of=of)
+
+    def _readable_rows(self) -> np.ndarray:
+        """Returns a sample of the rows of the arrays that the head reads."""
+        stored = [name for name in self.head.reads if name in self._samples.specs]
+        usable = self._samples.opened(self.head.reads).rows
+        return np.intersect1d(self._samples.rows(*stored), usable) if stored else usable
+
     def _class_maps_strip(self, array: str, row: int, maps: np.ndarray) -> Strip:
         numbers = self._samples.numbers
         logits, labels = maps.mean((1, 2, 3)), numbers.labels_of(row)
@@ -70,3 +108,9 @@ class HeadFigures:
             self._samples, self._finder, row, array, lines, name=plain(f"class_maps_{self.name}_{row}"), title=title,
             told=told,
         )  # fmt: skip
+
+
+def _one_a_clip(given: "Tensor") -> np.ndarray:
+    """Returns the vectors [B, C] that a classifier was given. Those of several frames become their mean."""
+    vectors = given.float()
+    return np.asarray((vectors.flatten(1, -2).mean(1) if vectors.ndim > 2 else vectors).numpy())

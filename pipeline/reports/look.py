@@ -15,6 +15,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.words import counted, size
 from kinegraph.pipeline.reports.boxes import BoxSummary, box_summary
 from kinegraph.pipeline.reports.clip_strips import clip_strip, nearest_strip
+from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding
 from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
 from kinegraph.pipeline.reports.graphs import fitting_head, run_graphs
 from kinegraph.pipeline.reports.head_figures import HeadFigures
@@ -154,6 +155,17 @@ class Look:
         line = Line(name="mean", x=np.arange(len(summary.norm_by_step)), y=summary.norm_by_step[None])
         title = f"{array}: length by time step"
         return lines(f"steps_{_file(array)}", title, [line], "time step", "mean L2 norm", height=2.2, width=NARROW)
+
+    def embedding(self, array: str, method: Method = "pca") -> Picture:
+        """Draws clips as points by their mean vectors in an array, with a colour and a shape for each class: at most
+        400 clips of the 20 most frequent classes. A clip with several labels counts as its first one.
+
+        `method` is "pca" or "tsne". A t-SNE needs scikit-learn. Without it, the figure is a PCA and says so.
+        """
+        self.vectors(array)
+        rows = chosen_clips(self.numbers, self.samples.rows(array))
+        name, of = f"{method}_{_file(array)}", f"the mean vectors of {array}"
+        return embedding(self.numbers, rows, self.samples.means(array, rows), method, name=name, of=of)
 
     def boxes_a_frame(self) -> Picture:
         """Draws how many boxes the frames have."""

@@ -113,6 +113,17 @@ class ArraySamples:
             values[np.arange(values.shape[2]) >= count[..., None]] = np.nan
         return values
 
+    def means(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Returns the mean vector of each of the rows `rows` over its time steps and regions, float64 [R, C]. It is NaN
+        for a row without regions.
+        """
+        means = [np.empty((0, 0))]
+        for _, vectors in self._blocks(name, rows):
+            there = np.isfinite(vectors).all(-1, keepdims=True)  # [R, T, K, 1]
+            total, count = np.where(there, vectors, 0).sum((1, 2), dtype=np.float64), there.sum((1, 2))
+            means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+        return np.concatenate(means[1:] or means)
+
     def box_steps(self, name: str) -> np.ndarray:
         """Returns, for each time step of the array `name`, the number of the time step of `proposals/boxes` with the
         same frame: int64 [T].

@@ -10,6 +10,7 @@ import kinegraph
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.reports.contents import Contents
+from kinegraph.pipeline.reports.embedding import pca
 from kinegraph.pipeline.reports.head_figures import HeadFigures
 from kinegraph.pipeline.reports.head_maps import frames_of
 from kinegraph.pipeline.reports.head_sections import class_maps
@@ -75,6 +76,18 @@ def test_class_maps_are_refused_in_words(look: Look, rows: list[int]) -> None:
     drawn.head.source = kinegraph.stages.heads.head.FeatureSource("tiny", "res9")
     with pytest.raises(NothingToShowError, match=r"need the array features/tiny/res9, which the cache lacks. A backb"):
         drawn.class_maps(rows)
+
+
+def test_clips_by_what_the_classifier_reads(look: Look) -> None:
+    drawn = figures(look, "avg_pool")
+    picture = drawn.embedding()
+    pooled = look.samples.read("features/tiny/res4_pooled", np.flatnonzero(look.numbers.usable)).astype(float).mean(1)
+    assert np.stack([picture.data["x"], picture.data["y"]], 1) == pytest.approx(pca(pooled)[0], abs=1e-3)
+    assert picture.title == "PCA of what the classifier of avg_pool reads"
+    drawn.head = torch.nn.Module()  # type: ignore[assignment]
+    drawn.head.name = "mine.py:Mine"
+    with pytest.raises(NothingToShowError, match=r"the head mine\.py:Mine has no classifier of vectors"):
+        drawn.embedding()
 
 
 def test_frames_of_time_steps() -> None:

@@ -188,9 +188,8 @@ def test_every_figure_of_the_page_is_a_method_of_look(hostile: Cache, tmp_path: 
     of_arrays = {f"{kind}_{array.replace('/', '_')}" for kind in ("norms", "spread", "steps") for array in arrays}
     assert of_arrays <= drawn
     others = drawn - of_arrays - {picture.name for picture in again}
-    assert all(re.fullmatch(r"(strip_\d+|mistake_\d+|neighbours_\d+_\d+_\d+|curves_\w+)", name) for name in others), (
-        others
-    )
+    of_names = r"(strip|mistake|class_maps|neighbours|curves|pca|tsne)_\w+"
+    assert all(re.fullmatch(of_names, name) for name in others), others
 
 
 def test_without_videos_frames_come_from_another_folder(hostile: Cache, tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Draws clips as points in two dimensions, by PCA or t-SNE of one vector a clip. Torch-free.
+
+Shapes: n clips, C channels of a vector.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+
+from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.numbers import CacheNumbers
+from kinegraph.stages.pictures.picture import Picture
+from kinegraph.stages.pictures.scatter import scatter
+
+MOST_CLIPS, MOST_CLASSES, SEED = 400, 20, 0
+TSNE_CHANNELS, PERPLEXITY = 50, 30
+LEAST_CLIPS = 3
+Method = Literal["pca", "tsne"]
+WITHOUT = "t-SNE needs scikit-learn (pip install scikit-learn), so this is PCA."
+
+
+def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS) -> np.ndarray:
+    """Returns at most `most` of the row numbers `rows`, evenly drawn and always the same, in ascending order. Only
+    clips whose first label is among the 20 most frequent ones are drawn.
+    """
+    labels = numbers.first_label[rows]
+    frequent = [label for label, _ in Counter(labels[labels >= 0].tolist()).most_common(MOST_CLASSES)]
+    rows = rows[np.isin(labels, frequent)]
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))
+    return rows
+
+
+def pca(vectors: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the points [n, axes] of the `vectors` [n, C] on their first principal axes, and the share of the variance
+    along each axis, [axes]. The largest component of each axis is positive.
+    """
+    centred = np.asarray(vectors, float) - vectors.mean(0, dtype=float)
+    left, values, right = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(1)])
+    points = np.zeros((len(vectors), axes))
+    kept = min(axes, len(values))
+    points[:, :kept] = (left * values * signs)[:, :kept]
+    shares = np.zeros(axes)
+    shares[:kept] = values[:kept] ** 2 / max(float((values**2).sum()), 1e-30)
+    return points, shares
+
+
+def tsne(vectors: np.ndarray) -> np.ndarray:
+    """Returns the points [n, 2] of a t-SNE of the `vectors` [n, C], with seed 0. It begins at their PCA. scikit-learn
+    is imported.
+    """
+    from sklearn.manifold import TSNE
+
+    reduced, _ = pca(vectors, min(TSNE_CHANNELS, *vectors.shape))
+    start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
+    perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
+    points: np.ndarray = TSNE(init=start, perplexity=perplexity, random_state=SEED).fit_transform(reduced)
+    return points
+
+
+def embedding(
+    numbers: CacheNumbers, rows: np.ndarray, vectors: np.ndarray, method: Method, *, name: str, of: str
+) -> Picture:
+    """Draws the clips `rows` [n] by their `vectors` [n, C]. `of` says what the vectors are. Without scikit-learn, a
+    t-SNE becomes a PCA, and the description says so.
+
+    Raises NothingToShowError for fewer than 3 clips with finite vectors.
+    """
+    finite = np.isfinite(vectors).all(1)
+    rows, vectors = rows[finite], vectors[finite]
+    if len(rows) < LEAST_CLIPS:
+        raise NothingToShowError(f"{of}: fewer than {LEAST_CLIPS} clips have a label and finite values.")
+    lacks = method == "tsne" and find_spec("sklearn") is None
+    if method == "tsne" and not lacks:
+        points, axes = tsne(vectors), ("t-SNE 1", "t-SNE 2")
+        told = f"t-SNE of {of}, begun at PCA, seed {SEED}. Distances between far points say little."
+    else:
+        points, shares = pca(vectors)
+        axes = f"axis 1, {shares[0]:.0%} of variance", f"axis 2, {shares[1]:.0%} of variance"
+        told = f"PCA of {of}: {shares.sum():.0%} of the variance lies in the plane. {WITHOUT if lacks else ''}".strip()
+    labels, groups = _by_frequency(numbers.first_label[rows])
+    title = f"{'t-SNE' if axes[0].startswith('t') else 'PCA'} of {of}"
+    return scatter(name, title, points, groups, [numbers.class_name(at) for at in labels], axes, told)
+
+
+def _by_frequency(labels: np.ndarray) -> tuple[Sequence[int], np.ndarray]:
+    """Returns the different `labels` [n], the most frequent first, and the place of each clip's label in them, [n]."""
+    order = [label for label, _ in Counter(sorted(labels.tolist())).most_common()]
+    return order, np.array([order.index(label) for label in labels.tolist()])

@@ -1,0 +1,34 @@
+"""Draws points in two dimensions, with a colour and a shape for each group. Torch-free."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.pictures.picture import WIDE, Picture, plain_axes, styled
+from kinegraph.stages.pictures.theme import INK, MARKERS, SERIES, label
+
+LEAST_INCHES, ROW_INCHES = 3.2, 0.185
+
+
+def scatter(
+    name: str, title: str, points: np.ndarray, groups: np.ndarray, names: Sequence[str], axes_names: tuple[str, str],
+    told: str,
+) -> Picture:  # fmt: skip
+    """Draws the `points` [n, 2]. `groups` [n] has the number of each point's group, and `names` the names of the
+    groups. Up to 64 groups differ in colour and shape. `axes_names` name x and y. `told` begins the description.
+    """
+    picture = Picture(name, title, height=max(LEAST_INCHES, 0.4 + ROW_INCHES * len(names)), width=WIDE)
+    with styled():
+        axes = plain_axes(picture, None)
+        for place, text in enumerate(names):
+            colour, marker = SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
+            here = points[groups == place]
+            axes.plot(here[:, 0], here[:, 1], marker, color=colour, markersize=3.5, alpha=0.8, markeredgewidth=0)
+            top = 1 - (place + 0.5) * ROW_INCHES / (picture.get_size_inches()[1] - 0.4)
+            axes.plot([1.03], [top], marker, color=colour, markersize=4, transform=axes.transAxes, clip_on=False)
+            axes.annotate(f"{label(text, 24)} ({len(here)})", (1.03, top), (7, 0), "axes fraction", "offset points",
+                          color=INK, va="center", fontsize=7.5)  # fmt: skip
+        axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
+    counts = f"{counted(len(points), 'point')} of {counted(len(names), 'class')}"
+    return picture.told(f"{told} {counts}.", x=points[:, 0], y=points[:, 1], **{"class": [names[at] for at in groups]})
