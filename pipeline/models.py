@@ -8,10 +8,11 @@ from typing import Any
 from kinegraph.stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX, entry
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.backbones.transformers_entry import family_taps
+from kinegraph.stages.backbones.transformers_entry import usual_taps
 from kinegraph.stages.backbones.transformers_families import FAMILIES, ModelFamily
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
+from kinegraph.stages.proposals.transformers_detectors import DETECTORS, DetectorFamily, is_detector, read_detector
 from kinegraph.stages.weights.formats.by_network import FORMATS_OF
 from kinegraph.stages.weights.sources import WeightSource
 from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
@@ -24,7 +25,7 @@ TOLD_OF_TAP = frozenset({"space", "time"})
 def models() -> list[dict[str, Any]]:
     """Returns the document that `models --json` prints: a row for each network that a config can name."""
     backbones = [*map(_backbone, CATALOGUE.values()), *map(_family, FAMILIES.values())]
-    return [*backbones, *map(_proposals, PROPOSALS.values())]
+    return [*backbones, *map(_proposals, PROPOSALS.values()), *map(_detector, DETECTORS.values())]
 
 
 def heads() -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def network(name: str) -> dict[str, Any]:
         return known[name]
     if name.startswith((TIMM_PREFIX, TRANSFORMERS_PREFIX)):
         try:
-            return _backbone(entry(name))
+            return _own_detector(name) if is_detector(name) else _backbone(entry(name))
         except ValueError as error:
             raise UsageError(f"models {name}: {error}") from error
     near = get_close_matches(name, known, 3, 0.5)
@@ -92,29 +93,65 @@ def _plain(value: Any) -> Any:
 
 def _family(family: ModelFamily) -> dict[str, Any]:
     """Describes a family of networks of the package transformers, as one row of the list that `kinegraph models`
-    prints. The input and the taps are those of the usual network of the family. Another network of the family has the
-    values of its `config.json`.
+    prints. The numbers, the input and the taps are those of the usual network of the family. Another network of the
+    family has those of its `config.json`.
     """
-    taps = family_taps(family)
-    num_frames, size = family.defaults[family.frames] if family.frames else 1, family.defaults[family.size]
+    taps, counts = usual_taps(family), family.counts
     return {
         "name": f"{TRANSFORMERS_PREFIX}{family.model_type}",
         "kind": "backbone",
         "about": family.about,
-        "params": None,
-        "gmacs": None,
+        "usual": family.usual,
+        "params": counts.num_params,
+        "gmacs": counts.gmacs,
         "input": {
-            "num_frames": num_frames,
-            "size": size,
+            "num_frames": counts.num_frames,
+            "size": counts.size,
             "num_classes": 0,
             "only_this": family.is_exact,
         },
-        "taps": [_tap(tap, num_frames, size) for tap in taps],
+        "taps": [_tap(tap, counts.num_frames, counts.size) for tap in taps],
         "class_token": taps[-1].class_token,
         "has_head": bool(family.head),
         "options": {},
         "inflates": None,
         "weights": [],
+    }
+
+
+def _detector(family: DetectorFamily) -> dict[str, Any]:
+    """Describes a family of detectors of the package transformers, as one row of the list that `kinegraph models`
+    prints. The numbers and the input are those of the usual network of the family.
+    """
+    height, width = family.counted_size
+    return {
+        "name": f"{TRANSFORMERS_PREFIX}{family.model_type}",
+        "kind": "proposals",
+        "about": family.about,
+        "usual": family.usual,
+        "params": family.num_params,
+        "gmacs": family.gmacs,
+        "source": "transformers",
+        "input": {"num_frames": 1, "height": height, "width": width},
+        "taps": [],
+        "options": {},
+        "weights": [],
+    }
+
+
+def _own_detector(name: str) -> dict[str, Any]:
+    """Describes the detector in the user's folder that `name` names. It is not counted."""
+    detector = read_detector(name)
+    height, width = detector.input_size(*COUNTED_FRAME)
+    pixels = {"mean": [*detector.pixels.mean], "std": [*detector.pixels.std], "channel_order": "RGB", "highest": 1}
+    return _detector(detector.family) | {
+        "name": name,
+        "usual": None,
+        "params": None,
+        "gmacs": None,
+        "input": {"num_frames": 1, "height": height, "width": width},
+        "pixels": pixels,
+        "classes": [*detector.classes],
     }
 
 

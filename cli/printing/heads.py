@@ -222,16 +222,13 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     """
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        if row["params"] is None:
-            say_page(f"{row['name']:<{width}}  parameters and taps as in config.json")
-        else:
-            say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
+        say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
         shown = [tap for tap in row["taps"] if "about" not in row or tap["name"] in _ends(row["taps"])]
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in shown]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
         told = {
-            "about": [row["about"]] if "about" in row else [],
+            "about": [row["about"], f"here {row['usual']}"] if "about" in row else [],
             "input": [_counted_for(row)],
             "taps": taps,
             "options": options,
@@ -248,7 +245,7 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     say_page("kinegraph models NAME tells all about one network")
     say_page(
         "transformers/<family>: a config names transformers/<folder>, or transformers/<repository> of the Hugging Face "
-        "hub's cache (pip install 'kinegraph[transformers]'). Input and taps are those of the usual network"
+        "hub's cache (pip install 'kinegraph[transformers]'). Numbers and taps are those of the network after `here`"
     )
     say_page("timm/<model>: any image model of timm that returns its maps (pip install 'kinegraph[timm]')")
     say_page(

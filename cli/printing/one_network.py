@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 IN_OTHER_LINES = frozenset({  # keys of a row that have a line of their own, or that a line has in other words
     "name", "kind", "about", "params", "gmacs", "input", "taps", "options", "chosen", "weights", "pixels", "size",
     "min_frames", "sees_single_frames", "head_channels", "head_shape", "inflates", "checkpoints", "remarks", "folder",
-    "identity", "source", "class_token", "has_head", "sees",
+    "identity", "source", "class_token", "has_head", "sees", "usual",
 })  # fmt: skip
 
 
@@ -33,8 +33,7 @@ def network(row: Mapping[str, Any]) -> None:
         say(f"  {source['source']}")
     if not row["weights"]:
         say()
-        own = "`pretrained` is what belongs to the name" if "/" in row["name"] else "give the path of a file"
-        say_page(f"weights: none has a name here, {own}. Its licence is what its owners say")
+        say_page(f"weights: none has a name here, {_own_weights(row)}. The licence is what the owners say")
     say()
     say_page("In a config:")
     say_page(f"  {_example(row)}")
@@ -42,11 +41,19 @@ def network(row: Mapping[str, Any]) -> None:
         say_page(remark)
 
 
+def _own_weights(row: Mapping[str, Any]) -> str:
+    if row["kind"] == "proposals":
+        return "those in the folder are taken"
+    return "`pretrained` is what belongs to the name" if "/" in row["name"] else "give the path of a file"
+
+
 def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Yields (title, words) of each line about the network itself."""
     form = row["input"]
     if "about" in row:
         yield "about", [row["about"]]
+    if row.get("usual"):
+        yield "numbers of", [row["usual"], "other networks have those of their config.json"]
     size = f"{form['size']} px" if "size" in form else f"{form['width']} x {form['height']} px"
     of_frames = f"{counted(form['num_frames'], 'frame')} of {size}{' of optical flow' * (row.get('sees') == 'flow')}"
     if row["params"] is None:
@@ -57,6 +64,8 @@ def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield "GMACs", [f"{row['gmacs']:,.3f} for {of_frames}"]
     if pixels := row.get("pixels"):
         yield "pixels", list(_pixels(pixels))
+    elif "about" in row:
+        yield "pixels", ["as the file of the processor in the folder says"]
     if "min_frames" in row:
         only = row["taps"][-1]
         frames = f"exactly {only['only_frames']}" if only["only_frames"] else f"{row['min_frames']} or more"
@@ -64,6 +73,8 @@ def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         other = "no other" if only["only_size"] else "unless the config has another `size`"
         yield "size", [f"{row['size']} px", other]
         yield "output head", [_head(row)]
+    if row.get("has_head"):
+        yield "output head", ["with `head: true`"]
     if row.get("source") and row["kind"] == "proposals":
         yield "source", [f"`proposals.source: {row['source']}`"]
     if row.get("inflates"):
@@ -151,7 +162,9 @@ def _source(source: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def _example(row: Mapping[str, Any]) -> str:
     """Returns a line of a config that uses the network."""
     weights = row["weights"][0]["name"] if row["weights"] else "pretrained" if "/" in row["name"] else "FILE"
-    model = "transformers/<folder>" if "about" in row else row["name"]
+    model = "transformers/<folder>" if row.get("usual") else row["name"]
     if row["kind"] == "proposals":
-        return f"proposals: {{source: {row['source']}, model: {row['name']}, weights: {weights}}}"
+        has_model = row["source"] in ("torchvision", "transformers")
+        named = [f"source: {row['source']}", *([f"model: {model}"] if has_model else [])]
+        return f"proposals: {{{', '.join([*named, *([f'weights: {weights}'] if row['weights'] else [])])}}}"
     return f"backbones: {{net: {{model: {model}, weights: {weights}, taps: [{row['taps'][-1]['name']}]}}}}"

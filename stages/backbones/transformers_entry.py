@@ -45,9 +45,14 @@ def transformers_entry(name: str) -> BackboneEntry:
     )
 
 
-def family_taps(family: ModelFamily) -> tuple[Tap, ...]:
-    """Returns the taps of the usual network of the family, which a `config.json` without values describes."""
-    return _taps(described(Path(CONFIG), family, {"use_mean_pooling": False}))
+def usual_network(family: ModelFamily) -> ModelFolder:
+    """Returns the usual network of the family, as a folder with its `config.json` would describe it."""
+    return described(Path(CONFIG), family, family.usual_config)
+
+
+def usual_taps(family: ModelFamily) -> tuple[Tap, ...]:
+    """Returns the taps of the usual network of the family."""
+    return _taps(usual_network(family))
 
 
 def tap_names(folder: ModelFolder) -> tuple[str, ...]:

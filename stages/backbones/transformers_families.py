@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from kinegraph.stages.backbones.entry import Counts
+
 # How patch tokens follow each other over time (t), rows (h) and columns (w). The last letter changes fastest.
 Order = Literal["thw", "hwt", "hw"]
 
@@ -17,6 +19,9 @@ class ModelFamily:
     """Describes the networks whose `config.json` has the value `model_type` under this key.
 
     about: published networks of the family, in words.
+    usual, usual_config: one published network, whose numbers stand for the family in lists, in words, and the values
+        of its `config.json` that differ from `defaults`.
+    counts: the numbers of the usual network without a classifier, with the output `head` if the family has one.
     module, network, config: the file of transformers that has the class of the network, below `transformers.models`,
         the name of this class, and the name of the class of its config.
     layers, norm: paths in the network of the list of layers, and of the norm of all tokens above the last layer. `norm`
@@ -41,6 +46,9 @@ class ModelFamily:
 
     model_type: str
     about: str
+    usual: str
+    counts: Counts
+    usual_config: Mapping[str, Any] = field(default_factory=dict)
     module: str
     network: str
     config: str
@@ -78,6 +86,10 @@ class ModelFamily:
         return self.order == "hw"
 
 
+def _counts(num_params: int, gmacs: float, size: int, *, num_frames: int = 1) -> Counts:
+    return Counts(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=0)
+
+
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_channels": 3, "patch_size": 16, "image_size": 224}
 _CLASSIFIER = {"classifier.": "the classifier"}
 _DECODER = {
@@ -101,6 +113,7 @@ _DINO: dict[str, Any] = {
     "left_out": _CLASSIFIER,
     "unneeded": ("embeddings.mask_token",),
 }
+_DINOV3_B = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "num_register_tokens": 4}
 _CLIP: dict[str, Any] = {
     "module": "clip.modeling_clip",
     "config": "CLIPVisionConfig",
@@ -120,6 +133,8 @@ _SIGLIP: dict[str, Any] = {
     "resamples": True,
     "head": "pooler_output",
     "head_module": "head",
+    "usual": "SigLIP B/16",
+    "counts": _counts(92_884_224, 17.708, 224),
     "defaults": _BASE,
     "left_out": _TEXT,
 }
@@ -128,6 +143,9 @@ _ALL = (
     ModelFamily(
         model_type="videomae",
         about="VideoMAE (Tong et al. 2022)",
+        usual="VideoMAE-B",
+        usual_config={"use_mean_pooling": False},
+        counts=_counts(86_227_200, 180.345, 224, num_frames=16),
         module="videomae.modeling_videomae",
         network="VideoMAEModel",
         config="VideoMAEConfig",
@@ -143,6 +161,8 @@ _ALL = (
     ModelFamily(
         model_type="vjepa2",
         about="V-JEPA 2 (Assran et al. 2025)",
+        usual="V-JEPA 2 L",
+        counts=_counts(303_885_312, 5785.321, 256, num_frames=64),
         module="vjepa2.modeling_vjepa2",
         network="VJEPA2Model",
         config="VJEPA2Config",
@@ -163,6 +183,8 @@ _ALL = (
     ModelFamily(
         model_type="timesformer",
         about="TimeSformer (Bertasius et al. 2021)",
+        usual="TimeSformer-B",
+        counts=_counts(121_258_752, 195.83, 224, num_frames=8),
         module="timesformer.modeling_timesformer",
         network="TimesformerModel",
         config="TimesformerConfig",
@@ -178,6 +200,8 @@ _ALL = (
     ModelFamily(
         model_type="vivit",
         about="ViViT (Arnab et al. 2021)",
+        usual="ViViT-B/16x2",
+        counts=_counts(88_646_400, 451.524, 224, num_frames=32),
         module="vivit.modeling_vivit",
         network="VivitModel",
         config="VivitConfig",
@@ -197,6 +221,9 @@ _ALL = (
     ModelFamily(
         model_type="dinov2",
         about="DINOv2 (Oquab et al. 2023)",
+        usual="DINOv2 B/14",
+        usual_config={"image_size": 518},
+        counts=_counts(86_580_480, 23.161, 224),
         module="dinov2.modeling_dinov2",
         network="Dinov2Model",
         config="Dinov2Config",
@@ -206,6 +233,9 @@ _ALL = (
     ModelFamily(
         model_type="dinov2_with_registers",
         about="DINOv2 with registers (Darcet et al. 2024)",
+        usual="DINOv2 B/14 with registers",
+        usual_config={"image_size": 518, "patch_size": 14},
+        counts=_counts(86_583_552, 23.539, 224),
         module="dinov2_with_registers.modeling_dinov2_with_registers",
         network="Dinov2WithRegistersModel",
         config="Dinov2WithRegistersConfig",
@@ -215,6 +245,9 @@ _ALL = (
     ModelFamily(
         model_type="dinov3_vit",
         about="DINOv3 (Simeoni et al. 2025), its vision transformers",
+        usual="DINOv3 B/16",
+        usual_config=_DINOV3_B,
+        counts=_counts(85_660_416, 17.932, 224),
         module="dinov3_vit.modeling_dinov3_vit",
         network="DINOv3ViTModel",
         config="DINOv3ViTConfig",
@@ -224,6 +257,8 @@ _ALL = (
     ModelFamily(
         model_type="clip",
         about="CLIP (Radford et al. 2021), its network of images",
+        usual="CLIP B/32",
+        counts=_counts(87_849_216, 4.409, 224),
         network="CLIPVisionModelWithProjection",
         layers="vision_model.encoder.layers",
         vision="vision_config",
@@ -235,6 +270,8 @@ _ALL = (
     ModelFamily(
         model_type="clip_vision_model",
         about="CLIP's network of images, saved without the network of texts",
+        usual="CLIP B/32",
+        counts=_counts(87_456_000, 4.408, 224),
         network="CLIPVisionModel",
         layers="encoder.layers",
         defaults=_BASE | {"patch_size": 32},

@@ -29,6 +29,8 @@ class DetectorFamily:
     """Describes the detectors whose `config.json` has the value `model_type` under this key.
 
     about: the detector in words.
+    usual, num_params, gmacs, counted_size: one published network, its number of parameters, and its billions of
+        multiplications of convolutions, linear layers and attention for an input of `counted_size` (rows, columns) px.
     module, network, config: the file of transformers with the two classes, below `transformers.models`, and the names
         of the class of the network and of the class of its config.
     has_no_object: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
@@ -37,6 +39,10 @@ class DetectorFamily:
 
     model_type: str
     about: str
+    usual: str
+    num_params: int
+    gmacs: float
+    counted_size: tuple[int, int]
     module: str
     network: str
     config: str
@@ -50,6 +56,10 @@ DETECTORS: dict[str, DetectorFamily] = {
         DetectorFamily(
             model_type="detr",
             about="DETR (Carion et al. 2020)",
+            usual="DETR R50",
+            num_params=41_501_895,
+            gmacs=81.165,
+            counted_size=(800, 1066),
             module="detr.modeling_detr",
             network="DetrForObjectDetection",
             config="DetrConfig",
@@ -58,6 +68,10 @@ DETECTORS: dict[str, DetectorFamily] = {
         DetectorFamily(
             model_type="rt_detr",
             about="RT-DETR (Zhao et al. 2023)",
+            usual="RT-DETR R50",
+            num_params=42_731_082,
+            gmacs=68.717,
+            counted_size=(640, 640),
             module="rt_detr.modeling_rt_detr",
             network="RTDetrForObjectDetection",
             config="RTDetrConfig",
@@ -113,6 +127,17 @@ class Detector:
             return height, width
         other = max(1, int(exact * long_side / short_side))
         return (target, other) if height <= width else (other, target)
+
+
+def is_detector(model: str) -> bool:
+    """Returns whether `model` is `transformers/` and the name of a folder whose `config.json` describes a detector that
+    kinegraph knows. Returns False if there is no such folder.
+    """
+    try:
+        config = read_config(find_folder(model.removeprefix(TRANSFORMERS_PREFIX)))
+    except ValueError:
+        return False
+    return config.get("model_type") in DETECTORS
 
 
 def read_detector(model: str) -> Detector:

@@ -6,11 +6,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
+from kinegraph.cli.printing.one_network import _example
 from kinegraph.cli.printing.one_network import network as print_network
 from kinegraph.pipeline import models as known
 from kinegraph.stages.backbones.catalogue import CATALOGUE
 from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.weights.sources import HubFile, Pixels, WeightSource
 
 Command = Callable[..., Any]
@@ -38,9 +42,16 @@ def test_one_network_is_told_whole(kinegraph: Command) -> None:
     assert "score threshold: 0.0" in proposals
     assert "proposals: {source: detectron2-checkpoint," in proposals
     family = " ".join(kinegraph("models", "transformers/vjepa2").stdout.split())
-    assert "about: V-JEPA 2 (Assran et al. 2025) parameters: not counted, usual input: 64 frames of 256 px" in family
+    assert "V-JEPA 2 (Assran et al. 2025) numbers of: V-JEPA 2 L, other networks have those of their config" in family
+    assert "parameters: 303,885,312 GMACs: 5,785.321 for 64 frames of 256 px" in family
     assert "model: transformers/<folder>, weights: pretrained, taps: [norm]" in family
-    assert "none has a name here, `pretrained` is what belongs to the name. Its licence is" in family
+    assert "none has a name here, `pretrained` is what belongs to the name. The licence is" in family
+
+
+def test_the_example_of_a_proposal_network_is_a_config() -> None:
+    for name in ("tiny_rpn", "detectron2_fpn", "fasterrcnn_resnet50_fpn", "transformers/rt_detr"):
+        example = yaml.safe_load(_example(known.network(name)))["proposals"]
+        assert TypeAdapter(ProposalOptions).validate_python(example).source == example["source"]
 
 
 def test_the_story_in_json_is_the_row_of_the_list(kinegraph: Command) -> None:
@@ -92,7 +103,7 @@ def test_what_nobody_knows_is_said(capsys: pytest.CaptureFixture[str], monkeypat
     told = " ".join(capsys.readouterr().out.split())
     assert "sha256: unknown, nothing is downloaded timm/net on huggingface.co" in told
     print_network(known.network("tiny_i3d") | {"weights": []})
-    assert "weights: none has a name here, give the path of a file. Its licence is" in " ".join(
+    assert "weights: none has a name here, give the path of a file. The licence is" in " ".join(
         capsys.readouterr().out.split()
     )
 

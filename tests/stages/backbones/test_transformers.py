@@ -25,8 +25,10 @@ from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.pixels import framing_of, pixels_of
+from kinegraph.stages.backbones.transformers_entry import usual_network
 from kinegraph.stages.backbones.transformers_families import FAMILIES
 from kinegraph.stages.backbones.transformers_folder import read_folder
+from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.recipe import Recipe
@@ -563,13 +565,29 @@ def test_defaults_are_those_of_the_package(kind: str) -> None:
     assert getattr(config, family.size) == family.defaults[family.size]
 
 
-def test_operations_are_those_of_the_published_network() -> None:
-    """DINOv2-B at 224 px. Attention must be eager, since products inside fused attention are not counted here."""
-    module = importlib.import_module("transformers.models.dinov2.modeling_dinov2")
-    config = module.Dinov2Config(image_size=518)
-    config._attn_implementation = "eager"
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "siglip_vision_model"])  # the network of siglip
+def test_the_list_tells_what_the_usual_network_counts(kind: str) -> None:
+    """Its GMACs are those of torch's counter, on a device without values."""
+    family = FAMILIES[kind]
+    folder, form = usual_network(family), family.counts
     with torch.device("meta"):
-        network = module.Dinov2Model(config).eval()
+        network = TransformersNetwork(folder, build(folder)).eval()
+        network.want(class_tokens=False, head=folder.head_channels is not None)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            network(torch.empty(1, 3, 224, 224))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(23.16, rel=0.005)
+            network(torch.empty(1, 3, form.num_frames, form.size, form.size))
+    assert sum(parameter.numel() for parameter in network.parameters()) == form.num_params
+    assert round(counter.get_total_flops() / 2e9, 3) == form.gmacs
+
+
+@pytest.mark.parametrize(
+    ("kind", "millions", "gmacs"),
+    [
+        ("clip", 87.85, 8.82 / 2),  # open_clip's model_profile.csv, which counts two operations per multiplication
+        ("siglip", 92.88, 35.42 / 2),  # the same file, ViT-B-16-SigLIP
+        ("timesformer", None, 588 / 3),  # mmaction2's metafile of TimeSformer, with its classifier, of three crops
+    ],
+)
+def test_the_usual_network_counts_what_is_published(kind: str, millions: float | None, gmacs: float) -> None:
+    counts = FAMILIES[kind].counts
+    assert counts.gmacs == pytest.approx(gmacs, rel=0.005)
+    assert millions is None or counts.num_params / 1e6 == pytest.approx(millions, rel=0.005)

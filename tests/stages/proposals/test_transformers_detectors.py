@@ -17,8 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
+from kinegraph.cli.printing.one_network import network as print_network
+from kinegraph.pipeline.models import network as network_row
 from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.proposals import from_transformers
@@ -215,6 +218,15 @@ def test_the_stage_has_labels_and_the_names_of_classes(copied: Callable[[str], P
     assert kind.declare(recipe_of(moved), "proposals", {"clips": clips}, "0" * 64).fingerprint != stage.fingerprint
 
 
+def test_the_story_of_a_folder(networks: dict[str, tuple[Path, nn.Module]], capsys: pytest.CaptureFixture[str]) -> None:
+    row = network_row(f"transformers/{networks['rt_detr'][0]}")
+    print_network(row)
+    told = capsys.readouterr().out
+    assert "proposals: {source: transformers, model:" in told
+    assert "parameters:   not counted, usual input: 1 frame of 96 x 64 px" in told
+    assert row["classes"] == [*CLASSES]
+
+
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
@@ -303,3 +315,28 @@ def test_timm_is_named_where_it_is_missing(copied: Callable[[str], Path], monkey
     monkeypatch.setattr(from_transformers, "load_network", load)
     with pytest.raises(UsageError, match=r"needs timm: pip install 'kinegraph\[timm\]'"):
         load_detector(read_detector(f"transformers/{copied('detr')}"))
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_the_list_tells_what_the_usual_detector_counts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GMACs are counted on a device without values. The package would look at the values of masks there."""
+    pytest.importorskip("timm")
+    family = DETECTORS[kind]
+    module = importlib.import_module(f"transformers.models.{family.module}")
+    monkeypatch.setattr(module, "create_bidirectional_mask", lambda **given: None, raising=False)
+    monkeypatch.setattr(module, "torch_compilable_check", lambda *given: None, raising=False)
+    config = getattr(module, family.config)()
+    config.backbone_config.use_pretrained_backbone = False
+    with torch.device("meta"):
+        network = getattr(module, family.network)(config).eval()
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(pixel_values=torch.empty(1, 3, *family.counted_size))
+    assert sum(parameter.numel() for parameter in network.parameters()) == family.num_params
+    assert round(counter.get_total_flops() / 2e9, 3) == family.gmacs
+
+
+def test_rt_detr_counts_what_is_published() -> None:
+    """The paper has 42 M and 136 G, with two operations for each multiplication. The GMACs here are 1.05 % more."""
+    counted = DETECTORS["rt_detr"]
+    assert round(counted.num_params / 1e6) in (42, 43)
+    assert 1.01 < 2 * counted.gmacs / 136 < 1.011
