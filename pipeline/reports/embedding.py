@@ -28,10 +28,13 @@ def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS
     """
     labels = numbers.first_label[rows]
     frequent = [label for label, _ in Counter(labels[labels >= 0].tolist()).most_common(MOST_CLASSES)]
-    rows = rows[np.isin(labels, frequent)]
-    if len(rows) > most:
-        rows = np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))
-    return rows
+    return evenly(rows[np.isin(labels, frequent)], most)
+
+
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """Returns at most `most` of the row numbers `rows`, drawn evenly and always the same, in ascending order."""
+    drawn = np.random.default_rng(SEED).choice(rows, min(most, len(rows)), replace=False)
+    return np.sort(drawn)
 
 
 def pca(vectors: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:

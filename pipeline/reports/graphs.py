@@ -15,8 +15,8 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.clip_strips import boxes_strip
 from kinegraph.pipeline.reports.frames import FrameFinder
 from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.relations import relation_pictures
 from kinegraph.pipeline.reports.samples import ArraySamples
-from kinegraph.stages.pictures.matrices import matrix
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
 
@@ -112,7 +112,7 @@ def head_graphs(
 
     A graph of boxes becomes a strip: the box with the best score of the middle time step, and the boxes that have the
     largest weights in its sum. A graph of boxes of neighbouring frames becomes a strip with the path of the largest
-    weights. A graph of frames becomes a matrix, the mean over `rows`.
+    weights. A graph of frames becomes a matrix, the mean over `rows`, and a matrix of the divergences of its rows.
 
     Raises FramesMissingError without videos, and NothingToShowError for a row without values.
     """
@@ -127,20 +127,11 @@ def head_graphs(
     for graph_name, graph in graphs.items():
         title = f"{name}: {graph_name}"
         if graph.links == "frames":
-            yield _frames_matrix(graph, title, f"graph_{name}_{graph_name}")
+            mean = graph.matrix.mean(0).numpy()  # [T, T]
+            yield from relation_pictures(mean, len(rows), title, plain(f"graph_{name}_{graph_name}"))
             continue
         for place, row in enumerate(rows):
             yield _boxes_graph(samples, finder, graph, place, row, title)
-
-
-def _frames_matrix(graph: "ClipGraph", title: str, name: str) -> Picture:
-    mean = graph.matrix.mean(0).numpy()  # [T, T]
-    steps = [str(step) for step in range(len(mean))]
-    told = (
-        f"Mean weights between {counted(len(mean), 'frame')} over {counted(len(graph.matrix), 'clip')}; the largest is"
-    )
-    axes = "frame", "frame that is added"
-    return matrix(plain(name), title, mean, steps, steps, *axes, f"{told} {mean.max():.3f}.")
 
 
 def _boxes_graph(

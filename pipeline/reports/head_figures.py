@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding
+from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding, evenly
 from kinegraph.pipeline.reports.frames import FrameFinder
-from kinegraph.pipeline.reports.graphs import batch_of, plain
+from kinegraph.pipeline.reports.graphs import batch_of, head_graphs, plain
 from kinegraph.pipeline.reports.head_maps import maps_strip
 from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.relations import relation_pictures
 from kinegraph.pipeline.reports.samples import ArraySamples
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.heads.head import Head
 
-CLIPS_AT_ONCE = 64
+CLIPS_AT_ONCE, MOST_RELATED = 16, 64
 
 
 class HeadFigures:
@@ -60,6 +61,58 @@ class HeadFigures:
         with torch.inference_mode():
             maps = self.head.class_maps(batch).float().numpy()  # [B, K, T, H, W]
         return [self._class_maps_strip(array, row, maps[place]) for place, row in enumerate(rows)]
+
+    def graphs(self, rows: Sequence[int]) -> list[Picture | Strip]:
+        """Draws the graphs of the head over the clips of `rows`, as `Look.graphs` does."""
+        return [*head_graphs(self._samples, self._finder, self.name, self.head, rows)]
+
+    def relations(self, rows: Sequence[int] | None = None) -> list[Picture]:
+        """Draws each graph between frames as the mean over the clips of `rows`, and how much the weights of each two of
+        its rows differ: the Jensen-Shannon divergence of the weights for a frame itself, the frame before and the one
+        after. By default, at most 64 clips of the cache are taken.
+        """
+        import torch
+
+        names = [name for name, links in self.head.graph_links.items() if links == "frames"]
+        if not names:
+            raise NothingToShowError(f"{self.name}: the head {self.head.name} has no graph between frames, as it is.")
+        chosen = evenly(self._readable_rows(), MOST_RELATED) if rows is None else np.array(rows)
+        sums: dict[str, np.ndarray] = {}
+        with torch.inference_mode():
+            for first in range(0, len(chosen), CLIPS_AT_ONCE):
+                batch = batch_of(self._samples, self.head.reads, chosen[first : first + CLIPS_AT_ONCE].tolist())
+                for name, graph in self.head.clip_graphs(batch).items():
+                    sums[name] = sums.get(name, 0) + graph.matrix.sum(0).double().numpy()
+        return [
+            picture
+            for name in names if name in sums
+            for picture in relation_pictures(
+                sums[name] / len(chosen), len(chosen), f"{self.name}: {name}", plain(f"graph_{self.name}_{name}")
+            )
+        ]  # fmt: skip
+
+    def actionness(self, rows: Sequence[int]) -> list[Strip]:
+        """Draws where the head says that the action is: a Strip for each clip of `rows`, with a line of frames for each
+        block of an ATR head. The three cached boxes with the largest means are drawn, the largest one in another
+        colour. `data` has the maps [T, H, W].
+        """
+        import torch
+
+        batch = batch_of(self._samples, self.head.reads, rows)
+        with torch.inference_mode():
+            maps = {name: values.float().numpy() for name, values in self.head.action_maps(batch).items()}
+        if not maps:
+            told = f"{self.name}: the head {self.head.name} has no map of the action, as it is."
+            raise NothingToShowError(f"{told} atr has one, except with `locator: none`.")
+        return [
+            maps_strip(
+                self._samples, self._finder, row, self.head.class_map_array,
+                [(name, values[place]) for name, values in maps.items()], with_boxes=True,
+                name=plain(f"actionness_{self.name}_{row}"), title=f"{self.name}: actionness",
+                told=f"Actionness of {counted(len(maps), 'block')}: yellow is where the locator finds the action.",
+            )
+            for place, row in enumerate(rows)
+        ]  # fmt: skip
 
     def embedding(self, rows: Sequence[int] | None = None, method: Method = "pca") -> Picture:
         """Draws clips as points by the vectors that the head's last linear layer classifies, as `Look.embedding` draws

@@ -11,23 +11,24 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle, directed
-from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, clip_frame
+from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, NO_BOXES, clip_frame
 from kinegraph.pipeline.reports.frames import FrameFinder, FramesMissingError
-from kinegraph.pipeline.reports.samples import ArraySamples
+from kinegraph.pipeline.reports.samples import BOXES, COUNT, ArraySamples
 from kinegraph.stages.pictures.strips import Heat, Strip
 
-MOST_FRAMES = 4
+MOST_FRAMES, MOST_BOXES = 4, 3
 
 
 def maps_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, array: str, lines: Sequence[tuple[str, np.ndarray]], *,
-    name: str, title: str, told: str,
+    name: str, title: str, told: str, with_boxes: bool = False,
 ) -> Strip:  # fmt: skip
     """Returns a Strip with a line of up to 4 frames of the clip in row `row` for each of `lines`: (caption, maps [T, H,
     W]). The maps lie over the frames as heat maps, and cover what the network of the array `array` saw of them.
 
-    The colours of a line go from the smallest to the largest value of its maps. `data` has the maps by caption. Raises
-    FramesMissingError if the clip has no frames to show, or if its video has changed.
+    The colours of a line go from the smallest to the largest value of its maps. With `with_boxes`, the three cached
+    boxes of a frame with the largest means of the map are drawn, the largest one in another colour. `data` has the maps
+    by caption. Raises FramesMissingError if the clip has no frames to show, or if its video has changed.
     """
     clip = finder.clip(row, 1, ALL_STEPS)
     if clip.has_changed:
@@ -41,11 +42,41 @@ def maps_strip(
         for step in np.unique(np.linspace(0, len(maps) - 1, min(MOST_FRAMES, len(maps))).round().astype(int)):
             at = min(int(sampled[step]), len(clip.pixels) - 1)
             words = f"{caption}, {clip.times[at]:.2f} s"
-            frames.append(clip_frame(clip, at, caption=words, heat=Heat(shares=shares[step], rectangle=rectangle)))
+            heat = Heat(shares=shares[step], rectangle=rectangle)
+            boxes = _boxes_of(samples, row, int(sampled[step])) if with_boxes else NO_BOXES
+            means = in_boxes(maps[step], rectangle, boxes)
+            order = [at for at in np.argsort(-means, kind="stable")[:MOST_BOXES] if np.isfinite(means[at])]
+            names = [f"box {box}, mean {means[box]:.3f}" for box in order]
+            frames.append(clip_frame(clip, at, boxes=boxes[order], names=names, chosen=0, caption=words, heat=heat))
     return Strip(
         name=name, title=title, description=told, frames=frames, columns=len(frames) // max(1, len(lines)),
         data=dict(lines),
     )  # fmt: skip
+
+
+def in_boxes(values: np.ndarray, rectangle: Rectangle, boxes: np.ndarray) -> np.ndarray:
+    """Returns the mean of a map in each of `boxes` [N, 4], float64 [N]. `values` [H, W] cover `rectangle`, as that of
+    `seen`. Cells count by the part that lies in the box. A box outside of the rectangle has NaN.
+    """
+    height, width = values.shape
+    left, top, right, bottom = rectangle
+    columns, rows = np.linspace(left, right, width + 1), np.linspace(top, bottom, height + 1)
+    low, high = np.minimum(columns[:-1], columns[1:]), np.maximum(columns[:-1], columns[1:])
+    across = np.clip(np.minimum(high, boxes[:, 2:3]) - np.maximum(low, boxes[:, 0:1]), 0, None)  # [N, W]
+    down = np.clip(np.minimum(rows[1:], boxes[:, 3:4]) - np.maximum(rows[:-1], boxes[:, 1:2]), 0, None)  # [N, H]
+    total, area = np.einsum("nh,hw,nw->n", down, values, across), down.sum(1) * across.sum(1)
+    means: np.ndarray = np.where(area > 0, total / np.where(area > 0, area, 1), np.nan)
+    return means
+
+
+def _boxes_of(samples: ArraySamples, row: int, frame: int) -> np.ndarray:
+    """Returns the cached boxes [N, 4] of a sampled frame of a clip, or none if the frame has no boxes."""
+    spec = samples.specs.get(BOXES)
+    if spec is None or frame % (spec.frame_step or 1) or not samples.numbers.stages[spec.stage].usable[row]:
+        return NO_BOXES
+    step = frame // (spec.frame_step or 1)
+    boxes, count = (samples.read(name, np.array([row]))[0, step] for name in (BOXES, COUNT))
+    return np.asarray(boxes[:count], float)
 
 
 def frames_of(spec: ArraySpec, num_steps: int) -> np.ndarray:

@@ -26,6 +26,7 @@ MOST_GRAPHS, WRONG_CLIPS, RIGHT_CLIPS = 3, 4, 2
 WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
 MAPS_RANK = 4  # of one clip
 MOST_ARRAYS = 3
+RELATIONS_CAPTION = "Mean over at most 64 usable clips, evenly drawn; first seed."
 CLIPS_CAPTION = "At most 400 usable clips of the 20 most frequent classes, evenly drawn; first labels."
 MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its largest (yellow)."
 
@@ -121,8 +122,17 @@ def graphs(contents: Contents) -> Section | Absent:
 
 
 def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
+    """Returns the figures of the graphs of one head, each kind of them or the reason why it cannot be drawn."""
+    drawn: list[SectionPart] = []
     try:
-        drawn = [ReportFigure(picture, f"{name}, first seed.") for picture in look.graphs(folder, rows, name)]
+        head = look.head(folder, name)
+        if "frames" in head.head.graph_links.values():
+            drawn += [ReportFigure(picture, RELATIONS_CAPTION) for picture in head.relations()]
+        else:
+            drawn += [ReportFigure(picture, f"{name}, first seed.") for picture in head.graphs(rows)]
+        if head.head.name == "atr" and head.head.options.get("locator") != "none":
+            drawn += [ReportFigure(strip, MAPS_CAPTION) for strip in head.actionness(rows)]
     except (FramesMissingError, NothingToShowError, UsageError, CacheError) as error:
-        return [Paragraph(f"{name}: {error}")]
-    return [Paragraph(f"Graphs of {name} on {counted(len(rows), 'clip')}."), *drawn] if drawn else []
+        drawn.append(Paragraph(f"{name}: {error}"))
+    has_figures = any(isinstance(part, ReportFigure) for part in drawn)
+    return [*([Paragraph(f"Graphs of {name}.")] if has_figures else []), *drawn]

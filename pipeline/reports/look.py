@@ -253,8 +253,8 @@ class Look:
 
         `run` is the folder of the run, and `name` begins the titles. A graph of boxes becomes a Strip for each clip: a
         box, and the boxes with the largest weights in its sum, or the path of the largest weights. A graph of frames
-        becomes one matrix, the mean over `rows`. A head without a graph has no figure. The head runs on the CPU, so
-        torch is imported.
+        becomes a matrix, the mean over `rows`, and a matrix of the Jensen-Shannon divergences of its rows. A head
+        without a graph has no figure. The head runs on the CPU, so torch is imported.
 
         Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If
         the head is your own, its code runs only with `allow_code`. Raises FramesMissingError without videos.

@@ -6,7 +6,7 @@ formulas. Docstrings mark reconstructed parts with "reconstructed". Choices that
 Shapes: B clips, T frames, C channels, R = C / `reduction` channels, H rows and W columns of a map. t is a frame.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.clip_graphs import FrameGraphs
+from kinegraph.stages.heads.clip_graphs import FrameGraphs, recorded
 from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
 from kinegraph.stages.options import StageOptions
 
@@ -80,6 +80,17 @@ class Atr(MapHead):
 
     def make_blocks(self, options: AtrOptions) -> Iterable[nn.Module]:
         return (AtrBlock(self.read_maps.channels, options) for _ in range(options.num_blocks))
+
+    def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the actionness: the map M of each block's locator, as "block1" and so on."""
+        locators = {
+            f"block{number}": block.locate
+            for number, block in enumerate(self.blocks, 1)
+            if isinstance(block, AtrBlock) and block.locate is not None
+        }
+        with recorded(*locators.values()) as outputs:
+            self(batch)
+        return {name: located.squeeze(2) for name, located in zip(locators, outputs, strict=True)}
 
 
 class AtrBlock(nn.Module):

@@ -185,6 +185,13 @@ class Head(nn.Module):
         """
         raise HeadError(f"The head {self.name} has no class activation maps. {WITH_CLASS_MAPS}")
 
+    def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the maps by which the head says where in the frames the action is: name -> map [B, T, H, W], for B
+        clips, T time steps, H rows and W columns. The larger a value is, the more of the action is there. `batch` is as
+        in `forward`. A head without such maps returns an empty dictionary, as this base class does.
+        """
+        return {}
+
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies its learning rate for the parameter with the name
         `parameter`. It is 1 unless a subclass returns another factor.

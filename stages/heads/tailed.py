@@ -57,6 +57,9 @@ class TailedHead(Head):
     def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.class_maps(self._above(batch))
 
+    def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.head.action_maps(self._above(batch))
+
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.boxes_read(batch)
 

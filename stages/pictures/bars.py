@@ -15,8 +15,8 @@ STATE_COLOURS = {"ok": LIGHT["c1"], "warned": LIGHT["c5"], "failed": LIGHT["c8"]
 
 
 def number(value: float) -> str:
-    """Returns a number as a short text (`3,900`, `0.0123`)."""
-    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.3g}"
+    """Returns a number as a short text (`3,900`, `0.0123`, `nan`)."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.3g}"
 
 
 def shares(name: str, title: str, labels: Sequence[str], parts: Mapping[str, Values]) -> Picture:

@@ -12,10 +12,11 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.embedding import pca
 from kinegraph.pipeline.reports.head_figures import HeadFigures
-from kinegraph.pipeline.reports.head_maps import frames_of
+from kinegraph.pipeline.reports.head_maps import frames_of, in_boxes
 from kinegraph.pipeline.reports.head_sections import class_maps
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.relations import divergences
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, Section
 from kinegraph.pipeline.training.results import find_results
@@ -88,6 +89,32 @@ def test_clips_by_what_the_classifier_reads(look: Look) -> None:
     drawn.head.name = "mine.py:Mine"
     with pytest.raises(NothingToShowError, match=r"the head mine\.py:Mine has no classifier of vectors"):
         drawn.embedding()
+
+
+def test_relations_are_means_over_clips(look: Look, rows: list[int]) -> None:
+    drawn = figures(look, "trg", dim=8, num_blocks=1, num_heads=1)
+    (mean, between), each = drawn.relations(rows), [drawn.relations([row])[0].data["values"] for row in rows]
+    assert mean.data["values"] == pytest.approx((each[0] + each[1]) / 2, abs=1e-6)
+    assert between.data["values"] == pytest.approx(divergences(mean.data["values"]), abs=1e-6)
+    assert "over 5 clips" in drawn.relations()[0].description
+    with pytest.raises(NothingToShowError, match="the head avg_pool has no graph between frames"):
+        figures(look, "avg_pool").relations(rows)
+
+
+def test_actionness_chooses_the_box_with_the_largest_mean(look: Look, rows: list[int]) -> None:
+    drawn = figures(look, "atr")
+    (strip,) = drawn.actionness(rows[:1])
+    (maps,) = strip.data.values()
+    boxes = look.samples.read("proposals/boxes", np.array(rows[:1]))[0]
+    count = look.samples.read("proposals/count", np.array(rows[:1]))[0]
+    shown = strip.frames[0]
+    assert shown.heat is not None
+    x1, y1, x2, y2 = shown.heat.rectangle
+    means = in_boxes(maps[0], (x1, y1, x2, y2), boxes[0, : count[0]].astype(float))
+    assert shown.boxes[0].tolist() == boxes[0, np.nanargmax(means)].tolist()
+    assert shown.names[0] == f"box {np.nanargmax(means)}, mean {np.nanmax(means):.3f}"
+    with pytest.raises(NothingToShowError, match=r"has no map of the action, as it is\. atr has one"):
+        figures(look, "non_local").actionness(rows)
 
 
 def test_frames_of_time_steps() -> None:

@@ -53,10 +53,13 @@ def test_other_heads_refuse_them(
         head.class_maps(make_batch())
 
 
-def test_a_tail_is_passed_through() -> None:
-    options = {"model": "resnet18", "weights": "random:0", "from": "res4"}
-    spec = {"features/i3d/res4": (2, 256, 2, 2)}
-    head = build_head("avg_pool", spec, 3, tail=options).eval()
-    batch = {"features/i3d/res4": torch.randn(1, *spec["features/i3d/res4"])}
-    assert head.class_map_array == "features/i3d/res4"
-    torch.testing.assert_close(head.class_maps(batch).mean((2, 3, 4)), head(batch))
+def test_the_map_of_the_action_is_that_of_the_locator(
+    spec: dict[str, tuple[int, ...]], make_batch: Callable[..., dict[str, Tensor]], lively: Lively
+) -> None:
+    head, batch = lively(build_head("atr", spec, 3, num_blocks=2)), make_batch()
+    logits, maps = head(batch), head.action_maps(batch)
+    assert [*maps] == ["block1", "block2"]
+    torch.testing.assert_close(maps["block1"], head.blocks[0].locate(batch[MAPS]).squeeze(2))
+    assert torch.equal(head(batch), logits), "no hook stays"
+    assert build_head("atr", spec, 3, locator="none").eval().action_maps(batch) == {}
+    assert build_head("non_local", spec, 3).action_maps(batch) == {}

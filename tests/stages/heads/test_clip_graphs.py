@@ -128,6 +128,9 @@ def test_a_tail_is_passed_through(make_batch: MakeBatch) -> None:
     options = {"model": "resnet18", "weights": "random:0", "from": "res4"}
     spec = {"features/i3d/res4": (2, 256, 2, 2)}
     head = build_head("trg", spec, 3, dim=8, num_blocks=1, tail=options).eval()
-    graphs = head.clip_graphs({"features/i3d/res4": torch.randn(1, *spec["features/i3d/res4"])})
+    batch = {"features/i3d/res4": torch.randn(1, *spec["features/i3d/res4"])}
+    graphs = head.clip_graphs(batch)
+    assert head.class_map_array == "features/i3d/res4"
+    torch.testing.assert_close(head.class_maps(batch).mean((2, 3, 4)), head(batch), atol=1e-5, rtol=1e-4)
     assert [*graphs] == [*head.graph_links] == ["block1_graph1", "block1_graph2", "block1_graph3"]
     assert graphs["block1_graph1"].weights.shape == (1, 2, 1, 2, 1)

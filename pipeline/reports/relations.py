@@ -1,0 +1,54 @@
+"""Draws mean relations between the frames of clips, and how their rows differ. Torch-free.
+
+Shapes: T frames.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.pictures.matrices import matrix
+from kinegraph.stages.pictures.picture import Picture
+
+
+def divergences(weights: np.ndarray) -> np.ndarray:
+    """Returns the Jensen-Shannon divergence, in bits, between each two rows of `weights` [T, T]: [T - 2, T - 2].
+
+    The weights of frame t for the frames t - 1, t and t + 1 are compared, divided by their sum. So the first and the
+    last frame are left out. A divergence is 0 for equal rows, and at most 1. It is NaN for a row of zeros.
+    """
+    inner = np.arange(1, len(weights) - 1)[:, None]
+    near = weights[inner, inner + np.arange(-1, 2)]  # [T - 2, 3]
+    sums = near.sum(1, keepdims=True)
+    shares = np.where(sums > 0, near / np.where(sums > 0, sums, 1), np.nan)  # [T - 2, 3]
+    entropy = _entropy(shares)
+    between: np.ndarray = _entropy((shares[:, None] + shares) / 2) - (entropy[:, None] + entropy) / 2
+    return between
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """Returns the entropy in bits over the last axis."""
+    logarithms = np.log2(np.where(shares > 0, shares, 1))
+    return np.asarray(-(shares * logarithms).sum(-1))
+
+
+def relation_pictures(weights: np.ndarray, num_clips: int, title: str, name: str) -> Iterator[Picture]:
+    """Yields a picture of the mean `weights` [T, T] over `num_clips` clips, and one of the divergences of its rows if
+    there are at least 4 frames.
+    """
+    steps = [str(step) for step in range(len(weights))]
+    told = f"Mean weights between {counted(len(weights), 'frame')} over {counted(num_clips, 'clip')}; the largest is"
+    axes = "frame", "frame that is added"
+    yield matrix(name, title, weights, steps, steps, *axes, f"{told} {weights.max():.3f}.")
+    if len(weights) < 4:
+        return
+    between = divergences(weights)
+    others = between[~np.eye(len(between), dtype=bool)]
+    told = (
+        "Jensen-Shannon divergence in bits (0: equal, 1: apart) between the mean weights of two frames for themselves "
+        f"and the frames before and after. The mean is {np.nanmean(others):.4f}, the largest {np.nanmax(others):.4f}."
+        if np.isfinite(others).any()
+        else "No row has weights."
+    )
+    yield matrix(f"{name}_js", f"{title}, divergence", between, steps[1:-1], steps[1:-1], "frame", "frame", told)
