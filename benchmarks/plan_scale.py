@@ -1,8 +1,8 @@
-"""Plan, status and extract of a cache of 1,000,000 rows, simulated: seconds and peak memory of each command.
+"""Plan, status and extract of a cache of 1,000,000 rows, simulated: seconds, CPU time and peak memory of each command.
 
 clips.parquet, the stages' files, a ledger record per shard and key, and empty objects (hard links) in place of data, in
 a temporary folder. Ten clips per video, all sealed but the last shard, which extract then does, although its videos are
-gone, and finds nothing to do when it runs again. Made in a process of its own: the peak of a child counts its parent's
+gone, and finds nothing to do when it runs again. `status` looks twice: it keeps what it has read. Made in a process of its own: the peak of a child counts its parent's
 memory.
 """
 
@@ -26,6 +26,7 @@ from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, Cache
 from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
+from kinegraph.cache_schemas.local_storage import SETTLED_SECONDS
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.zarr_shards import object_name
@@ -142,7 +143,9 @@ def measure(what: str, arguments: list[str], exit_code: int = 0) -> str:
         _, status, used = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
     assert running.returncode == exit_code, said
-    print(f"{what}: {time.perf_counter() - begun:.1f} s, peak {used.ru_maxrss / 1e6:.2f} GB", flush=True)
+    cpu = used.ru_utime + used.ru_stime
+    seconds = time.perf_counter() - begun
+    print(f"{what}: {seconds:.1f} s, CPU {cpu:.1f} s, peak {used.ru_maxrss / 1e6:.2f} GB", flush=True)
     return said
 
 
@@ -155,7 +158,11 @@ def main() -> None:
         making.start()
         making.join()
         planned = json.loads(measure("plan", ["plan", config, "--json"]))
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/home"
+        time.sleep(SETTLED_SECONDS)  # status keeps nothing of younger records
         known = json.loads(measure("status", ["status", f"{folder}/cache", "--json"]))
+        again = json.loads(measure("status, nothing new", ["status", f"{folder}/cache", "--json"]))
+        assert again == known
         assert {stage["missing"] for stage in planned["stages"].values()} == {1}
         assert {stage["shards"]["missing"] for stage in known["stages"].values()} == {1}
         said = measure("extract, one shard left", ["extract", config], exit_code=3)  # its videos are not there

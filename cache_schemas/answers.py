@@ -1,8 +1,11 @@
-"""Reads the HTTP status behind an error, and says what it means for a caller that may repeat its request."""
+"""Reads answers of stores: the HTTP status behind an error, what it means for a caller that may repeat its request, and
+the etag of an object.
+"""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+ETAGS = ("ETag", "etag")  # keys of the etag in answers of fsspec's file systems
 Meaning = Literal["gone", "credentials", "refused", "away", "broken"]
 
 # "away" means that the request may succeed later. Other statuses of 400 to 499 are "refused", all others "broken".
@@ -32,6 +35,13 @@ def meaning_of(status: int) -> Meaning:
     "broken": every other status.
     """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
+
+
+def etag_of(info: Mapping[str, Any]) -> str | None:
+    """Returns the etag of an object: the text by which its store tells versions apart. `info` is what fsspec's method
+    `info` returns for the object. Returns None where the store reports no etag.
+    """
+    return next((str(info[key]) for key in ETAGS if info.get(key)), None)
 
 
 def status_in(error: BaseException | None) -> int:

@@ -4,7 +4,7 @@ A shard is done (sealed) for a stage key if and only if the record of that shard
 """
 
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.names import ObjectName
 from kinegraph.cache_schemas.storage import Span, Storage
 
-LEDGER = "ledger"
+LEDGER, ENDING = "ledger", ".json"
 ADVICE = "`kinegraph verify --repair` removes it, and the next extract redoes the shard."
 RECORDS_AT_ONCE = 256  # records that one call of the storage reads
 Reason = Literal[
@@ -148,6 +148,14 @@ def encoded(record: Record) -> bytes:
     return json.dumps(record.model_dump(exclude_none=True), indent=1, sort_keys=True).encode()
 
 
+def _shard_of(name: str, key: str) -> int | None:
+    """Returns the number of the shard whose record for the stage `key` has the name `name`, or None for another object
+    below the folder of the stage.
+    """
+    stem = name[len(LEDGER) + len(key) + 2 : -len(ENDING)]  # no Path objects, which are slow for 16,000 records
+    return int(stem) if name.endswith(ENDING) and stem.isascii() and stem.isdigit() else None
+
+
 class Ledger:
     """Reads and writes the ledger records below `<cache>/ledger`. A record marks a shard as done for a stage key."""
 
@@ -184,9 +192,16 @@ class Ledger:
         """Returns the numbers of the shards that have a record for the stage `key`, in ascending order. These are the
         shards that are done.
         """
-        folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects, which are slow for 16,000 records
-        stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
-        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+        shards = (_shard_of(name, key) for name in self.storage.names(f"{LEDGER}/{key}"))
+        return sorted(shard for shard in shards if shard is not None)
+
+    def stamps(self, key: str) -> dict[int, str | None]:
+        """Returns the number of each shard that has a record for the stage `key`, in ascending order -> the stamp of
+        the record. While the stamp stays the same, the record is the same. A stamp of None says nothing.
+        """
+        stamps = self.storage.stamps(f"{LEDGER}/{key}")
+        numbered = ((shard, name, stamp) for name, stamp in stamps if (shard := _shard_of(name, key)) is not None)
+        return dict(sorted((shard, stamp) for shard, name, stamp in numbered if name == self.name(key, shard)))
 
     def has(self, key: str, shard: int) -> bool:
         """Returns whether shard number `shard` is done for the stage `key`. It is done if its ledger record exists."""
@@ -211,12 +226,19 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Yields the Records of a stage key in the order of the shards, one for each shard that has a record. `among`
-        contains the numbers of the shards whose records are wanted. None means all shards.
+        """Returns an iterator over the Records of a stage key in the order of the shards, one for each shard that has a
+        record. `among` contains the numbers of the shards whose records are wanted. None means all shards.
 
         Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.
         """
-        shards = [shard for shard in self.shards(key) if among is None or shard in among]
+        return self.records_of(key, [shard for shard in self.shards(key) if among is None or shard in among])
+
+    def records_of(self, key: str, shards: Sequence[int]) -> Iterator[Record]:
+        """Yields the Records of the shards with the numbers `shards` of a stage key, in this order. Shards without a
+        record are skipped.
+
+        Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.
+        """
         for first in range(0, len(shards), RECORDS_AT_ONCE):
             some = shards[first : first + RECORDS_AT_ONCE]
             names = [self.name(key, shard) for shard in some]

@@ -1,7 +1,9 @@
 """Stores the objects of a cache as files in a folder."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kinegraph.cache_schemas.errors import UnsafeName
@@ -17,6 +19,8 @@ from kinegraph.cache_schemas.files import (
 from kinegraph.cache_schemas.names import checked_name
 from kinegraph.cache_schemas.regular import open_regular, read_whole
 from kinegraph.cache_schemas.storage import ROOT, Span
+
+SETTLED_SECONDS = 60.0  # age from which the times of a file tell its versions apart
 
 
 class LocalStorage:
@@ -55,8 +59,18 @@ class LocalStorage:
     def written_at(self, name: str) -> float | None:
         return (self._folder / checked_name(name)).stat().st_mtime
 
+    def stamp(self, name: str) -> str | None:
+        with suppress(FileNotFoundError):
+            return _stamp((self._folder / checked_name(name)).stat())
+        return None
+
+    def stamps(self, folder: str) -> Iterator[tuple[str, str | None]]:
+        for name, entry in _entries(str(self._at(folder)), folder):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                yield name, _stamp(entry.stat())
+
     def names(self, folder: str) -> Iterator[str]:
-        return _names(str(self._at(folder)), folder)
+        return (name for name, _ in _entries(str(self._at(folder)), folder))
 
     def delete(self, name: str) -> None:
         remove_durably(self._to_change(name))
@@ -91,9 +105,22 @@ class LocalStorage:
         return path
 
 
-def _names(path: str, folder: str) -> Iterator[str]:
-    """Yields the name of every object in the folder at `path` and in the folders below it. `folder` is the name of the
-    folder at `path`, and every yielded name starts with it (`ledger` -> `ledger/clips/000000.json`).
+def _stamp(status: os.stat_result) -> str | None:
+    """Returns a text that differs between two versions of a file, or None where the file changed less than
+    SETTLED_SECONDS ago. `status` is the status of the file.
+
+    A program can set the time of the last change of the content (mtime) back, but not that of the file (ctime). Two
+    changes within one tick of the clock show the same time, and a tick may take 2 s. So may an inode that the file
+    system uses again. The time must lie back longer, because the clock of a server may be late.
+    """
+    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
+        return None
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _entries(path: str, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields (name, entry) of every object in the folder at `path` and in the folders below it. `folder` is the name of
+    the folder at `path`, and every yielded name starts with it (`ledger` -> `ledger/clips/000000.json`).
     """
     try:
         entries = os.scandir(path)
@@ -102,9 +129,9 @@ def _names(path: str, folder: str) -> Iterator[str]:
     with entries:  # an entry knows whether it is a folder, so no file needs a stat
         for entry in entries:
             if entry.is_dir():
-                yield from _names(entry.path, f"{folder}/{entry.name}")
+                yield from _entries(entry.path, f"{folder}/{entry.name}")
             elif not entry.name.startswith(TEMPORARY_PREFIX):
-                yield f"{folder}/{entry.name}"
+                yield f"{folder}/{entry.name}", entry
 
 
 def _read_part(path: str, start: int, stop: int | None) -> bytes:

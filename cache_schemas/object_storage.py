@@ -4,7 +4,7 @@ kind is s3://, which fsspec opens through the package s3fs.
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import fsspec
 import xxhash
 from fsspec.asyn import sync
 
-from kinegraph.cache_schemas.answers import status_of
+from kinegraph.cache_schemas.answers import etag_of, status_of
 from kinegraph.cache_schemas.errors import StorageError
 from kinegraph.cache_schemas.file_systems import open_file_system
 from kinegraph.cache_schemas.files import Buffer
@@ -138,15 +138,25 @@ class ObjectStorage:
                 return None
             raise
 
-    def names(self, folder: str) -> Iterator[str]:
+    def stamp(self, name: str) -> str | None:
+        system, path = self._at(name)
+        try:
+            return _stamp(self._ask(name, lambda: system.info(path)))
+        except FileNotFoundError:
+            return None
+
+    def stamps(self, folder: str) -> Iterator[tuple[str, str | None]]:
         system, path = self._at(folder)
         try:
-            paths = self._ask(folder, lambda: system.find(path))
+            infos = self._ask(folder, lambda: system.find(path, detail=True))
         except FileNotFoundError:
             return
-        for name in paths:
+        for name, info in infos.items():
             if name.startswith(f"{path}/") and not name.endswith("/"):  # web consoles make an object for each folder
-                yield folder + name.removeprefix(path)
+                yield folder + name.removeprefix(path), _stamp(info)
+
+    def names(self, folder: str) -> Iterator[str]:
+        return (name for name, _ in self.stamps(folder))
 
     def delete(self, name: str) -> None:
         system, path = self._at(name)
@@ -219,6 +229,14 @@ class ObjectStorage:
         if self.root.startswith("s3"):
             return f"{advice}: credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint (FSSPEC_S3_ENDPOINT_URL)."
         return f"{advice}."
+
+
+def _stamp(info: Mapping[str, Any]) -> str | None:
+    """Returns a text that differs between two versions of an object, or None where the store reports no etag. `info` is
+    what fsspec's method `info` returns.
+    """
+    etag = etag_of(info)
+    return None if etag is None else f"{etag} {info.get('size')}"
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:

@@ -4,7 +4,7 @@ A record may no longer match the rows, for example because clips.parquet was rep
 was sealed.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from kinegraph.cache_schemas.cache import MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, video_of
@@ -38,7 +38,21 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
     Raises RowsMismatch if a sealed shard lies beyond the rows that clips.parquet has now, and CacheError if its record
     is damaged.
     """
-    shards = cache.ledger.shards(key)
+    return _within(cache, key, cache.ledger.shards(key))
+
+
+def sealed_stamps(cache: Cache, key: str) -> dict[int, str | None]:
+    """Returns the shards of `sealed_shards`, in ascending order -> the stamp of the shard's record. While the stamp
+    stays the same, the record is the same. A stamp of None says nothing.
+    """
+    stamps = cache.ledger.stamps(key)
+    return {shard: stamps[shard] for shard in _within(cache, key, [*stamps])}
+
+
+def _within(cache: Cache, key: str, shards: Sequence[int]) -> list[int]:
+    """Returns those of the sealed `shards` of the stage `key` that lie within the rows of the cache. Raises
+    RowsMismatch if the others are not of rows that were added meanwhile.
+    """
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
         _require_newer(cache, key, shards[-1], f"is sealed as shard {shards[-1]:,}, counted from 0")
     return [shard for shard in shards if shard < cache.num_shards]
@@ -52,8 +66,14 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
     where a record does not match the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
-    wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
-    return (record for record in cache.ledger.records(key, wanted) if _is_of_rows(cache, record))
+    return records_of(cache, key, shards if among is None else [shard for shard in shards if shard in among])
+
+
+def records_of(cache: Cache, key: str, shards: Sequence[int]) -> Iterator[Record]:
+    """Returns an iterator over the ledger records of the stage `key` for the sealed `shards`, in this order. It skips
+    records and raises errors as `sealed_records` does, but makes no list of all records.
+    """
+    return (record for record in cache.ledger.records_of(key, shards) if _is_of_rows(cache, record))
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:

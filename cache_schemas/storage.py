@@ -83,6 +83,19 @@ class Storage(Protocol):
         """
         ...
 
+    def stamp(self, name: str) -> str | None:
+        """Returns a text about the version of the object `name`. While the text of an object stays the same, its bytes
+        are the same, so a reader may keep what it has read.
+
+        Returns None where there is no such object, and where the storage cannot tell versions apart. For a minute after
+        a file was written, a disk cannot, because its clock has ticks.
+        """
+        ...
+
+    def stamps(self, folder: str) -> Iterator[tuple[str, str | None]]:
+        """Yields (name, what `stamp` returns) of each object that `names` yields. One listing finds all of them."""
+        ...
+
     def names(self, folder: str) -> Iterator[str]:
         """Yields the names of all objects in a folder and in the folders below it, in no particular order. Yields
         nothing for a folder that does not exist.

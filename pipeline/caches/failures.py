@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +10,8 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import video_of
 from kinegraph.cache_schemas.ledger import Record
-from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.sealed_rows import records_of
+from kinegraph.pipeline.caches.kept_summaries import KeptSummaries
 
 UPSTREAM = "upstream"
 
@@ -39,18 +39,21 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
     The reason `upstream` means that the clip failed in an earlier stage, which this stage reads. It is left out if the
     clip also has another reason.
     """
-    keys = cache.stage_keys()
-    in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
+    kept, keys = KeptSummaries(cache), cache.stage_keys()
+    of_stages = [_numbered(cache, kept, key_index, key) for key_index, key in enumerate(keys)]
+    kept.write()
+    in_order = heapq.merge(*of_stages, key=lambda entry: entry[:2])
     for _, entries in stopping.checked(groupby(in_order, lambda entry: entry[0])):
         yield from _of_shard([record for *_, record in entries])
 
 
-def _numbered(cache: Cache, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """Yields (number of the shard, `key_index`, record) for each ledger record of the stage `key`, in the order of the
-    shards. `key_index` is the position of `key` among the stage keys of the cache.
+def _numbered(cache: Cache, kept: KeptSummaries, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
+    """Returns an iterator over (number of the shard, `key_index`, record) for each ledger record of the stage `key`
+    with a failure, in the order of the shards. `key_index` is the position of `key` among the stage keys of the cache.
     """
     cache.stage(key)  # raises if the document is damaged or of a later version
-    return ((record.shard, key_index, record) for record in sealed_records(cache, key))
+    shards = [shard for shard, summary in kept.summaries(key).items() if summary.failed]
+    return ((record.shard, key_index, record) for record in records_of(cache, key, shards))
 
 
 def _of_shard(records: list[Record]) -> Iterator[FailedClip]:

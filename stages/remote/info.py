@@ -10,9 +10,9 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from kinegraph.cache_schemas.answers import etag_of
 from kinegraph.cache_schemas.ledger import Source
 
-ETAGS = ("ETag", "etag")
 MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 
 
@@ -33,8 +33,7 @@ class RemoteInfo:
         """Makes a RemoteInfo, with the size and the version of a file. `info` is what fsspec's method `info` returns
         for the file.
         """
-        etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
-        return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
+        return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag_of(info))
 
     def identified(self, copy: Source) -> Source:
         """Returns a Source, the identity of the video at the URL for the ledger. `copy` is the identity of this

@@ -7,6 +7,7 @@ import threading
 import pytest
 import xxhash
 
+from kinegraph.cache_schemas import local_storage
 from kinegraph.cache_schemas.errors import UnsafeName
 from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.local_storage import LocalStorage
@@ -15,6 +16,7 @@ from kinegraph.cache_schemas.storage import Span, Storage
 
 class StorageContract:
     methods: tuple[str, ...] = ("fork", "spawn")  # by which other processes see the objects
+    has_stamps = True
 
     @pytest.fixture
     def storage(self) -> Storage:
@@ -104,7 +106,7 @@ class StorageContract:
         uses = (
             lambda: storage.put(name, [b"x"]), lambda: storage.create(name, b"x"), lambda: storage.get(name),
             lambda: storage.read([Span(name)]), lambda: storage.exists(name), lambda: storage.digest(name),
-            lambda: storage.written_at(name),
+            lambda: storage.written_at(name), lambda: storage.stamp(name), lambda: list(storage.stamps(name)),
             lambda: list(storage.names(name)), lambda: storage.delete(name), lambda: storage.local_path(name),
         )  # fmt: skip
         for use in uses if isinstance(storage, LocalStorage) else uses[:-1]:
@@ -129,6 +131,20 @@ class StorageContract:
         assert first is not None
         assert second is not None
         assert first - 1 <= second < first + 600
+
+    def test_a_stamp_stays_as_long_as_the_object(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local_storage, "SETTLED_SECONDS", 0.0)
+        assert storage.stamp("a/b") is None
+        assert list(storage.stamps("a")) == []
+        storage.put("a/b", [b"x"])
+        storage.put("a/c/d", [b"x"])
+        before = dict(storage.stamps("a"))
+        assert before == {name: storage.stamp(name) for name in ("a/b", "a/c/d")} == dict(storage.stamps("a"))
+        storage.put("a/b", [b"y"])
+        now = dict(storage.stamps("a"))
+        assert now["a/c/d"] == before["a/c/d"]
+        assert now["a/b"] != before["a/b"] or not self.has_stamps
+        assert {stamp is not None for stamp in (*before.values(), *now.values())} == {self.has_stamps}
 
     def test_sweeping_takes_nothing_that_is_whole(self, storage: Storage) -> None:
         storage.put("a/b", [b"x"])

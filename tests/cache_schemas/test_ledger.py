@@ -16,6 +16,7 @@ def test_shards_are_those_with_a_record(tmp_path: Path) -> None:
         (tmp_path / "ledger" / "features" / "a" / stray).touch()
     assert ledger.shards("features/a") == [0, 7, 1_234_567]
     assert [record.shard for record in ledger.records("features/a", {7, 8})] == [7]
+    assert [*ledger.stamps("features/a")] == [0, 7, 1_234_567]
 
 
 def test_an_early_record_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Summarises ledger records. A summary has the part of a record that `kinegraph status` counts. Torch-free."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.shards.pace import Sealed
+
+
+class Summary(NamedTuple):
+    """The counts of one ledger record.
+
+    `failed` maps the reason of failures to the number of clips that failed for it. `num_warned` is the number of clips
+    with warnings, and `num_bytes` the size of the shard's objects. `kinds` are names of kinds of work, in the order of
+    the record, and `seconds` the seconds that each of them took. `sealed` has the number of rows, the host, and when
+    the shard was sealed.
+    """
+
+    failed: dict[str, int]
+    num_warned: int
+    num_bytes: int
+    kinds: tuple[str, ...]
+    seconds: tuple[float, ...]
+    sealed: Sealed
+
+    @classmethod
+    def of(cls, record: Record) -> "Summary":
+        return cls(
+            failed=dict(Counter(failure.reason for failure in record.failures)),
+            num_warned=len(record.warnings),
+            num_bytes=sum(entry.size for entry in record.objects.values()),
+            kinds=tuple(record.seconds),
+            seconds=tuple(record.seconds.values()),
+            sealed=Sealed.of(record),
+        )
+
+
+def total_seconds(summaries: Iterable[Summary]) -> dict[str, float]:
+    """Returns kind of work -> its seconds in all `summaries` together. The order of the summaries does not matter."""
+    rows_of: dict[tuple[str, ...], list[tuple[float, ...]]] = {}  # column by column takes a tenth of the time
+    for summary in summaries:
+        rows_of.setdefault(summary.kinds, []).append(summary.seconds)
+    values_of: dict[str, list[float]] = {}
+    for kinds, rows in rows_of.items():
+        for kind, column in zip(kinds, zip(*rows, strict=True), strict=True):
+            values_of.setdefault(kind, []).extend(column)
+    return {kind: math.fsum(values) for kind, values in values_of.items()}
