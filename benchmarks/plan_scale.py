@@ -2,8 +2,8 @@
 
 clips.parquet, the stages' files, a ledger record per shard and key, and empty objects (hard links) in place of data, in
 a temporary folder. Ten clips per video, all sealed but the last shard, which extract then does, although its videos are
-gone, and finds nothing to do when it runs again. `status` looks twice: it keeps what it has read. Made in a process of its own: the peak of a child counts its parent's
-memory.
+gone, and finds nothing to do when it runs again. `status` looks twice: it keeps what it has read. The cache is made in
+a process of its own: the peak of a child counts its parent's memory.
 """
 
 import functools
