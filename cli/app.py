@@ -20,6 +20,7 @@ from kinegraph.cli import benchmarks, browsing, caches, exchange, finetuning, he
 from kinegraph.cli.exits import EXIT_FAILED, after_stop, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
+from kinegraph.pipeline.machine.memory import keep_freed_memory
 from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
@@ -104,6 +105,7 @@ def main() -> None:
     # OpenMP threads that spin while they wait are a little faster on a quiet machine. They are much slower where other
     # processes use the cores too (benchmarks/openmp_waiting.py measures both). Torch must be imported after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     log_to_stderr()
     logging.getLogger("kinegraph").setLevel(logging.INFO)  # other loggers (botocore logs much) stay at WARNING
     open_standard_streams()

@@ -35,6 +35,7 @@ from kinegraph.pipeline.extraction.worker import Worker
 from kinegraph.pipeline.machine import hardware
 from kinegraph.pipeline.machine.alternation import Way, alternate
 from kinegraph.pipeline.machine.devices import described
+from kinegraph.pipeline.machine.memory import without_kept_memory
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.stage import Proposals
 from kinegraph.stages.regions.stage import Regions
@@ -290,7 +291,11 @@ def _ways_of_loops(loops: dict[str, PlainLoop], rows: Sequence[ClipRow], folder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
 
-    ways = [Way(name=name, run=partial(loop.run, rows, folder), prepare=empty) for name, loop in loops.items()]
+    def run(loop: PlainLoop) -> None:
+        with without_kept_memory():  # as in a script of a user
+            loop.run(rows, folder)
+
+    ways = [Way(name=name, run=partial(run, loop), prepare=empty) for name, loop in loops.items()]
     if loop := loops.get(PLAIN_TORCHCODEC):
         ways.append(Way(name=DECODING_TORCHCODEC, run=partial(_decode, loop, rows)))
     return ways
