@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.numbers import CacheNumbers
 from kinegraph.stages.pictures.picture import Picture
@@ -76,7 +77,7 @@ def embedding(
     finite = np.isfinite(vectors).all(1)
     rows, vectors = rows[finite], vectors[finite]
     if len(rows) < LEAST_CLIPS:
-        raise NothingToShowError(f"{of}: fewer than {LEAST_CLIPS} clips have a label and finite values.")
+        raise NothingToShowError(f"{of}: fewer than {counted(LEAST_CLIPS, 'clip')} have a label and finite values.")
     lacks = method == "tsne" and find_spec("sklearn") is None
     if method == "tsne" and not lacks:
         points, axes = tsne(vectors), ("t-SNE 1", "t-SNE 2")
