@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 Rectangle = tuple[float, float, float, float]
-Resize = Literal["pillow", "bicubic", "torch"]
+Resize = Literal["pillow", "bicubic", "torch", "swscale"]
 
 FULL, FLIP = "full", "_flip"
 MIDDLE = Fraction(1, 2)
@@ -42,6 +42,8 @@ class Framing:
     pillow: bilinear with antialias, as torchvision does for images.
     bicubic: Pillow's bicubic filter, also with antialias, as vision transformers expect it.
     torch: bilinear without antialias, as PySlowFast and PyTorchVideo do for videos.
+    swscale: bilinear with antialias by FFmpeg's libswscale, which resizes a frame before it becomes RGB. Only whole
+        frames can be resized so.
     """
 
     size: int
@@ -131,9 +133,9 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
     """Returns (left, top), the first pixel of the crop `crop`, such as "left", in a resized frame of `width` x `height`
     px.
 
-    The place of the crop is rounded to whole pixels, as `framing.resize` says. `pillow` and `bicubic` round halves to
-    even, as torchvision's CenterCrop does. `torch` rounds up, as the function uniform_crop of PySlowFast and
-    PyTorchVideo does. For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
+    The place of the crop is rounded to whole pixels, as `framing.resize` says. `torch` rounds up, as the function
+    uniform_crop of PySlowFast and PyTorchVideo does. The others round halves to even, as torchvision's CenterCrop does.
+    For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size

@@ -3,6 +3,7 @@
 A view is a random change of a clip: another rectangle of the frame, mirrored pixels, or other colours.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +41,8 @@ from kinegraph.stages.regions.geometry import overlaps
 from kinegraph.stages.remote.staging import AtHand, Staging
 from kinegraph.stages.remote.urls import is_url
 from kinegraph.stages.training.clips import Batch, VideoLost
+
+log = logging.getLogger("kinegraph")
 
 NUM_NAMED = 5  # videos that an error names
 OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one value for each box -> value of no box
@@ -120,9 +123,7 @@ class DecodedClips(CachedClips):
         self.names, self.seed, self.epoch, self._decoding = [*names], seed, 1, decoding
         self.views = None if views is None or views.is_off else views
         cuts = self.views is not None and self.views.short_side is not None
-        self.squares = {
-            name: replace(square, resize_short=None) if cuts else square for name, square in squares.items()
-        }
+        self.squares = {name: cut_first(name, square) if cuts else square for name, square in squares.items()}
         self.wanted = replace(wanted, squares=frozenset(self.squares.values()))
         self._table = cache.clips.table.take(self.rows)
         self._reading = threading.Lock()
@@ -215,6 +216,21 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
                 "`kinegraph extract` again, so that it counts as failed, and begin anew with --overwrite."
             )
         yield clip.squares
+
+
+def cut_first(name: str, square: Square) -> Square:
+    """Returns the Square of the backbone `name` for random squares, which are cut out of the frame and then resized.
+
+    Says so in the log where this changes how frames are resized.
+    """
+    if square.resize != "swscale":
+        return replace(square, resize_short=None)
+    log.warning(
+        "finetune.views.short_side: Pillow resizes the random squares of %s, because `resize: swscale` resizes whole "
+        "frames only. Validation without random squares is resized as the config says",
+        name,
+    )
+    return replace(square, resize_short=None, resize="pillow")
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, class_token_array, feature_arrays, head_array
 from kinegraph.cache_schemas.cache import FEATURES
-from kinegraph.cache_schemas.crops import Framing, is_mirrored
+from kinegraph.cache_schemas.crops import FULL, Framing, base_of, is_mirrored
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
@@ -160,6 +160,10 @@ def _check_entry(recipe: Recipe, name: str) -> None:
     if framing.resize_short is not None:
         allowed = f"at most the {framing.resize_short} px of the resized frame's short side (resize_short)"
         need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
+    if framing.resize == "swscale":
+        cut_first = [crop for crop in recipe.clips.crops if not framing.cuts(crop) and base_of(crop) != FULL]
+        allowed = f"only with resize_short (such as {framing.size}) or clips.crops [full]: it resizes whole frames"
+        need(not cut_first, f"backbones.{name}.resize", framing.resize, allowed)
     recipe.check_every(f"backbones.{name}.every", options.every)
     frames = recipe.clips.num_frames // options.every
     given, least = counted(frames, "frame"), backbone.min_frames

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.stages.clock import CONVERT, DECODE, Clock
+from kinegraph.stages.decode.converting import Converter
 from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import OpenImages, open_images
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.overlap import OverlappingFrames
 from kinegraph.stages.decode.seeking import SeekLost
+from kinegraph.stages.decode.shown import pixels_of
 from kinegraph.stages.decode.squares import FramePixels
-from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, TimedFrame, open_video
+from kinegraph.stages.decode.stream import OpenVideo, TimedFrame, open_video
 from kinegraph.stages.decode.torchcodec_video import LeftToPyAVError, TorchcodecVideo
 from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
@@ -205,6 +206,7 @@ class _Pass:
         ] = {}  # row -> end of the time during which the row's last frame was shown, s
         self.by_number = rows[0].target_frames is not None  # frames are then counted from the video's start
         self.video_frames = 0
+        self._converter = Converter()
         self._overlap: OverlappingFrames | None = None  # where rows of the next pass overlap with these
         if skips and wanted.overlapping and isinstance(video, OpenVideo) and rows[-1].target_times:
             self._overlap = OverlappingFrames(video, min(rows[-1].target_times))
@@ -288,40 +290,27 @@ class _Pass:
                 self._fill_from(shown, slots)
 
     def _fill_from(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        image = self._image(shown, {slot.row for slot in slots})
-        if image is None:
-            return
-        pixels = FramePixels(image)
-        for slot in slots:
-            clip, row = self.clips[slot.row], self.rows[slot.row]
-            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, shown.number
-            clip.coded_numbers[slot.index] = shown.coded
-            for square in self.wanted.squares:
-                if slot.index % square.every == 0:
-                    self._store(clip.squares, square, slot.index // square.every, pixels.square(square, row))
-            self._store_whole(slot, pixels)
-
-    def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
-        """Returns the frame `shown` as an RGB image. `rows` has the indices, in `self.rows`, of the rows that want the
-        frame.
-
-        Returns None where the frame cannot be converted, or where it has another size than `index` found in the video.
-        All rows in `rows` are then marked as failed.
+        """Writes the decoded frame `shown` to `slots`. Their rows are marked as failed where the frame cannot be
+        converted, or where it has another size than `index` found in the video.
         """
         try:
-            with self.clock.during(CONVERT if isinstance(self.video, OpenVideo) else DECODE):
-                image = Image.fromarray(self.video.rgb(shown.frame))
-        except DecodeError as error:  # one image of a folder cannot be read
-            failed = error
-        except PYAV_ERRORS as error:
-            failed = DecodeError("unreadable", f"the frame at {shown.seconds:.2f} s cannot be shown: {error}")
-        else:
-            indexed = next((row.frame_width, row.frame_height) for row in (self.rows[row_index] for row_index in rows))
-            if image.size == indexed:
-                return image
-            failed = self._other_size(shown, image.size, indexed)
-        self.errors |= dict.fromkeys(rows, failed)
-        return None
+            pixels = pixels_of(self.video, shown, self._converter, self.clock)
+            row = self.rows[slots[0].row]
+            if pixels.size != (indexed := (row.frame_width, row.frame_height)):
+                raise self._other_size(shown, pixels.size, indexed)
+            for slot in slots:
+                self._fill_slot(slot, shown, pixels)
+        except DecodeError as error:
+            self.errors |= dict.fromkeys((slot.row for slot in slots), error)
+
+    def _fill_slot(self, slot: _Slot, shown: TimedFrame, pixels: FramePixels) -> None:
+        clip, row = self.clips[slot.row], self.rows[slot.row]
+        clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, shown.number
+        clip.coded_numbers[slot.index] = shown.coded
+        for square in self.wanted.squares:
+            if slot.index % square.every == 0:
+                self._store(clip.squares, square, slot.index // square.every, pixels.square(square, row))
+        self._store_whole(slot, pixels)
 
     def _other_size(self, shown: TimedFrame, size: Size, indexed: Size) -> DecodeError:
         sizes = self.video.sizes
@@ -339,10 +328,10 @@ class _Pass:
             return
         first = self.clips[self.first_of_clip[self.rows[slot.row].clip_id.rpartition(":")[0]]]
         if first is self.clips[slot.row]:
-            height, width = whole.network_size(pixels.image.height, pixels.image.width)
+            height, width = whole.network_size(*pixels.size[::-1])
             if first.whole is None:
                 first.whole = np.zeros((-(-self.wanted.num_frames // whole.every), height, width, 3), np.uint8)
-            first.whole[slot.index // whole.every] = pixels.whole((width, height))
+            first.whole[slot.index // whole.every] = pixels.whole((width, height), whole.resize)
 
     def _store(self, into: dict[Square, np.ndarray], square: Square, index: int, pixels: np.ndarray) -> None:
         if square not in into:

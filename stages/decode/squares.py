@@ -1,26 +1,44 @@
 """Cuts the squares that networks take out of a frame.
 
-The frame is resized once for all crops that are cut out of it.
+The frame is resized once for all crops that are cut out of it. libswscale resizes a frame before it becomes RGB, so the
+frame becomes RGB only if another way of resizing needs it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from PIL import Image
 
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle, Resize, cut_origin, resized_frame
+from kinegraph.stages.decode.converting import Converter
 from kinegraph.stages.decode.wanted import Size, Square
 
 
 @dataclass
 class FramePixels:
-    """One frame of a video, `image`, and the squares and resized frames that were made from it so far."""
+    """One frame of a video, and the squares and resized frames that were made from it so far.
 
-    image: Image.Image
+    `size` is (width, height) of the frame in px. `rgb()` returns the frame as RGB pixels, uint8 [height, width, 3], and
+    `scaled(size)` returns it as libswscale scales it to `size`. A function is called only if its result is needed.
+    """
+
+    size: Size
+    rgb: Callable[[], np.ndarray]
+    scaled: Callable[[Size], np.ndarray]
     _made: dict[object, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: Image.Image, converter: Converter | None = None) -> "FramePixels":
+        """Returns the FramePixels of a frame that is an RGB `image` already. `converter` scales it, if one is given."""
+        scaled = (converter or Converter()).scaled_rgb
+        return cls(image.size, lambda: np.asarray(image), lambda size: scaled(np.asarray(image), size))
+
+    @cached_property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.rgb())
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
         """Returns the part of this frame that the crop of `row` covers, resized for a backbone: uint8 [size, size, 3],
@@ -35,23 +53,26 @@ class FramePixels:
             self._made[key] = np.ascontiguousarray(cut[:, ::-1]) if row.mirrored else cut
         return self._made[key]
 
-    def whole(self, size: Size) -> np.ndarray:
-        """Returns the whole frame, resized with Pillow to `size` = (width, height), as uint8 [height, width, 3]."""
-        return self._resized(size, "pillow")
+    def whole(self, size: Size, how: Resize) -> np.ndarray:
+        """Returns the whole frame, resized to `size` = (width, height), as uint8 [height, width, 3]. `how` is an
+        option `resize`.
+        """
+        key = (size, how)
+        if key not in self._made:
+            everything = (0, 0, *self.size)
+            self._made[key] = self.scaled(size) if how == "swscale" else RESIZES[how](self.image, size, everything)
+        return self._made[key]
 
     def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
         if not square.cuts(row.crop_name):
-            return RESIZES[square.resize](self.image, (square.size, square.size), row.crop)
+            side = square.size, square.size
+            if row.crop == (0, 0, *self.size):
+                return self.whole(side, square.resize)
+            return RESIZES[square.resize](self.image, side, row.crop)
         assert square.resize_short is not None
-        size = resized_frame(*self.image.size, square.resize_short)
+        size = resized_frame(*self.size, square.resize_short)
         x, y = cut_origin(row.crop_name, *size, square)
-        return self._resized(size, square.resize)[y : y + square.size, x : x + square.size]
-
-    def _resized(self, size: Size, how: Resize) -> np.ndarray:
-        key = (size, how)
-        if key not in self._made:
-            self._made[key] = RESIZES[how](self.image, size, (0, 0, *self.image.size))
-        return self._made[key]
+        return self.whole(size, square.resize)[y : y + square.size, x : x + square.size]
 
 
 def resized_by_pillow(
@@ -105,7 +126,7 @@ def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.nda
     return before, after, (centres - before).astype(np.float32)
 
 
-RESIZES: dict[Resize, Callable[[Image.Image, Size, Rectangle], np.ndarray]] = {
+RESIZES: dict[Resize, Callable[[Image.Image, Size, Rectangle], np.ndarray]] = {  # ways that take any part of a picture
     "pillow": resized_by_pillow,
     "bicubic": partial(resized_by_pillow, filter=Image.Resampling.BICUBIC),
     "torch": resized_by_torch,

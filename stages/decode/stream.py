@@ -17,11 +17,11 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode import seeking
+from kinegraph.stages.decode.converting import Converter
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.first_rules import FirstTimeline
 from kinegraph.stages.decode.opening import on_disk, open_container, require_file
@@ -29,7 +29,7 @@ from kinegraph.stages.decode.packets import PacketCount
 from kinegraph.stages.decode.rules import RULES, Rules
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.timeline import PresentedFrames, first_stamps
-from kinegraph.stages.decode.wanted import LATEST_RULES
+from kinegraph.stages.decode.wanted import LATEST_RULES, Size
 
 NOBODY = "NULL"  # source of complaints about headers that FFmpeg saw in part only, while looking for the format
 MAX_COMPLAINTS = 5  # complaints of each kind that are kept per video
@@ -91,7 +91,7 @@ class OpenVideo:
         self.container, self.stream, self._logs, self.rules, self.path = container, stream, logs, rules, path
         self._errors: list[str] = []
         self.stream.codec_context.thread_count = 1
-        self._reformatter = VideoReformatter()
+        self._converter = Converter()
         stamps, self._packets = first_stamps(container, stream, container.demux())
         self.timeline = rules.timeline(container, stream, stamps)
         self.packets = PacketCount(container, stream)
@@ -307,9 +307,11 @@ class OpenVideo:
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """Returns a frame as RGB pixels, uint8 [height, width, 3], turned and mirrored as its metadata says."""
-        # one converter with one thread serves the whole video; a new converter per frame is 25 times slower
-        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return self.rules.orientation(frame).applied(pixels)
+        return self._converter.rgb(frame, self.rules.orientation(frame))
+
+    def scaled(self, frame: VideoFrame, size: Size) -> np.ndarray:
+        """Returns what `rgb` returns, scaled by libswscale to `size` = (width, height) in px."""
+        return self._converter.scaled(frame, self.rules.orientation(frame), size)
 
 
 @contextmanager

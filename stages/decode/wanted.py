@@ -6,7 +6,7 @@ This module imports neither PyAV nor torch, because plans use it.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.crops import Framing, Resize
 from kinegraph.stages.decode.errors import DecodeError
 
 LATEST_RULES = 2  # by which frames are found: the version of `clips`, part of every fingerprint below it
@@ -29,11 +29,12 @@ class WholeFrame:
     of the clip.
 
     `network_size` is a function: (height, width) of a frame of the video -> (height, width) of the resized frame, all
-    in px.
+    in px. `resize` says how frames are resized, as for a Framing.
     """
 
     network_size: Callable[[int, int], Size]
     every: int
+    resize: Resize = "pillow"
 
 
 @dataclass(frozen=True, kw_only=True)

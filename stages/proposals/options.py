@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from kinegraph.cache_schemas.crops import Resize
 from kinegraph.stages.options import ClassName, StageOptions, need
 from kinegraph.stages.proposals.catalogue import entry
 from kinegraph.stages.proposals.transformers_detectors import read_detector
@@ -15,6 +16,13 @@ Weights = Annotated[str, Field(description="a name that `kinegraph models` lists
 Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="precision in which the network computes")]
 ShortSide = Annotated[
     int | None, Field(ge=32, le=8192, description="frames are resized to this short side, px; null: the network's own")
+]
+HowResized = Annotated[
+    Literal["pillow", "swscale"],
+    Field(
+        description="how frames are resized, bilinear with antialias: by Pillow, as in the network's own code, or by "
+        "FFmpeg, which is faster and nearly equal"
+    ),
 ]
 # Options that are recorded as a digest or as the network's name.
 WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
@@ -55,6 +63,11 @@ class SourceOptions(StageOptions):
         return self.network is not None
 
     @property
+    def resizes_by(self) -> Resize:
+        """Returns how the pipeline resizes frames for the source: by "pillow" or "swscale"."""
+        return getattr(self, "resize", "pillow")
+
+    @property
     def classes(self) -> tuple[str, ...] | None:
         """Returns the names of the classes whose numbers `proposals/labels` has. Returns None if the source states no
         classes.
@@ -87,6 +100,8 @@ class SourceOptions(StageOptions):
         The fingerprint also covers the digest of the weights, which the caller adds to the dictionary.
         """
         recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
+        if recorded.get("resize") == "pillow":
+            del recorded["resize"]  # earlier versions did not write it, and equal options keep their fingerprint
         if self.network is not None:
             del recorded["source"]
             recorded["network"] = self.network
@@ -113,6 +128,7 @@ class TorchvisionOptions(SourceOptions):
     weights: Weights
     top: Top = 50
     short_side: ShortSide = None
+    resize: HowResized = "pillow"
     precision: Precision = "fp32"
 
     @property
@@ -159,6 +175,7 @@ class CheckpointOptions(SourceOptions):
     weights: Weights = "rpn_R_50_FPN_1x"
     top: Top = 50
     short_side: ShortSide = None
+    resize: HowResized = "pillow"
 
     @property
     def network(self) -> str:
@@ -211,6 +228,7 @@ class TransformersOptions(SourceOptions):
     nms_threshold: float | None = Field(
         None, gt=0, le=1, description="IoU above which the box with the lower score is dropped; null: no suppression"
     )
+    resize: HowResized = "pillow"
 
     @property
     def weights_word(self) -> str:

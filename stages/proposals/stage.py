@@ -73,7 +73,9 @@ class Proposals(StageKind):
         options = _options(recipe)
         if not (options.takes_pixels or options.takes_numbers):
             return None
-        whole = WholeFrame(network_size=options.input_size, every=options.every) if options.takes_pixels else None
+        whole = None
+        if options.takes_pixels:
+            whole = WholeFrame(network_size=options.input_size, every=options.every, resize=options.resizes_by)
         return recipe.wanted(whole=whole, numbered=options.takes_numbers)
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:

@@ -36,7 +36,7 @@ def seen(image: Image.Image, crop: str, **framing: Any) -> np.ndarray:
         Path("v"), [0.0], crop_name=crop, crop=rectangle, frame_width=width, frame_height=height,
         mirrored=crop.endswith("_flip"),
     )  # fmt: skip
-    return FramePixels(image).square(Square(every=1, **framing), row)
+    return FramePixels.of(image).square(Square(every=1, **framing), row)
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -67,6 +67,10 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "backbones.tiny.resize_short=60",
             "backbones.tiny.size: given 96, allowed: at most the 60 px of the resized frame's short side",
         ),
+        (
+            "backbones.tiny.resize=swscale",
+            "backbones.tiny.resize: given 'swscale', allowed: only with resize_short (such as 96) or clips.crops ",
+        ),
         ("clips.crops=[left, left]", "clips.crops: given ['left', 'left'], allowed: each crop once"),
         ("clips.per_video=0", "clips.per_video: Input should be greater than or equal to 1 (given 0)"),
         (

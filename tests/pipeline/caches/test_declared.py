@@ -76,6 +76,18 @@ def test_a_chosen_option_is_fingerprinted_and_shapes_the_arrays() -> None:
     assert [spec.shape for spec in stage(store=["maps"]).arrays] == [(16, 2048, 14, 14)]
 
 
+def test_swscale_is_fingerprinted_where_it_is_chosen() -> None:
+    assert stage(resize_short=256, size=224, resize="swscale").options["resize"] == "swscale"
+    assert stage(resize_short=256, size=224, resize="pillow") == stage(resize_short=256, size=224)
+    boxes = {"source": "torchvision", "weights": "random:0"}
+    found, pillows = (
+        declare(check_config({"cache": "cache", "proposals": boxes | {"resize": how}}, "test"), {}).stages["proposals"]
+        for how in ("swscale", "pillow")
+    )
+    assert found.options == pillows.options | {"resize": "swscale"}
+    assert "resize" not in pillows.options
+
+
 @pytest.mark.parametrize(
     ("model", "threshold"), [("fasterrcnn_resnet50_fpn", None), ("fasterrcnn_mobilenet_v3_large_fpn", 0.05)]
 )

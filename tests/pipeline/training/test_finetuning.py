@@ -22,7 +22,7 @@ from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training import finetuning, joint_comparison
-from kinegraph.pipeline.training.decoded_clips import VideosChanged, decoding
+from kinegraph.pipeline.training.decoded_clips import VideosChanged, cut_first, decoding
 from kinegraph.pipeline.training.finetuning import StepZero, finetune
 from kinegraph.pipeline.training.joint_comparison import compare
 from kinegraph.pipeline.training.one_run import held
@@ -31,6 +31,7 @@ from kinegraph.pipeline.training.table import train_runs
 from kinegraph.pipeline.training.tuned_run import TunedRun
 from kinegraph.pipeline.training.tuning_start import online_head, start_of
 from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training.checkpoint import RunError, load_record
@@ -222,6 +223,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     assert (whole / "model.safetensors").read_bytes() == (tmp_path / "stopped" / "model.safetensors").read_bytes()
     plain = finetune(home.config(run=str(tmp_path / "plain"), **options | {"views": {}})).folder
     assert (plain / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes()
+
+
+def test_random_squares_are_resized_by_pillow(caplog: pytest.LogCaptureFixture) -> None:
+    square = Square(size=64, resize_short=72, resize="swscale", every=1)
+    assert cut_first("tiny", square) == Square(size=64, every=1)
+    assert "finetune.views.short_side: Pillow resizes the random squares of tiny" in caplog.text
+    torchs = Square(size=64, resize_short=72, resize="torch", every=1)
+    assert cut_first("tiny", torchs) == Square(size=64, resize="torch", every=1)
 
 
 def test_passes_that_are_computed_again_have_the_same_gradients(home: Home, tmp_path: Path) -> None:

@@ -488,7 +488,7 @@ def test_pixels_are_those_that_the_processor_of_the_package_makes(
     processor = getattr(module, name).from_pretrained(networks[kind][0])
     theirs = np.asarray(processor(image, return_tensors="np")["pixel_values"]).reshape(3, SIDE, SIDE)
     recipe = options_of(networks[kind][0])
-    pixels = FramePixels(image).square(recipe.square_of("vit"), clip_row(Path("v"), [0.0], crop_name="center"))
+    pixels = FramePixels.of(image).square(recipe.square_of("vit"), clip_row(Path("v"), [0.0], crop_name="center"))
     ours = Normalised(_Kept(), pixels_of(recipe.backbones["vit"]))
     frames = ours(torch.from_numpy(pixels.copy())[None, None])["kept"][0, 0]  # [3, S, S]
     np.testing.assert_allclose(frames.numpy(), theirs, atol=1e-5)

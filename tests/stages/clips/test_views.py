@@ -60,7 +60,7 @@ def test_a_marked_pixel_stays_in_its_box(crop: str) -> None:
         pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         pixels[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = 255
         clip, view = row(number, crop), view_of(row(number, crop), SIZE, OPTIONS, 3, 1)
-        picture = FramePixels(Image.fromarray(pixels)).square(Square(size=SIZE, every=1), _viewed(clip, view))
+        picture = FramePixels.of(Image.fromarray(pixels)).square(Square(size=SIZE, every=1), _viewed(clip, view))
         batch = {
             "clips/crop": torch.zeros(1, 4, dtype=torch.float64),
             "proposals/boxes": torch.tensor([[[(0.0, 0.0, 1.0, 1.0), box]]]),

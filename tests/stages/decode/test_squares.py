@@ -48,7 +48,7 @@ def test_bicubic_is_pillows_filter(short: int | None) -> None:
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (90, 120, 3), np.uint8))
     square = Square(size=32, resize_short=short, resize="bicubic", every=1)
     row = clip_row(Path("v"), [0.0], crop_name="center")
-    found = FramePixels(image).square(square, row)
+    found = FramePixels.of(image).square(square, row)
     if short is None:
         wanted = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC, box=row.crop))
     else:
@@ -65,7 +65,7 @@ def test_a_frame_is_resized_once_for_all_its_crops(monkeypatch: pytest.MonkeyPat
         return resize(self, size, *args, **more)
 
     monkeypatch.setattr(Image.Image, "resize", counted)
-    frame = FramePixels(Image.new("RGB", (120, 90)))
+    frame = FramePixels.of(Image.new("RGB", (120, 90)))
     for crop in ("left", "center", "right", "center_flip", "top_left"):
         for square in (Square(size=32, resize_short=40, every=1), Square(size=40, resize_short=40, every=2)):
             row = clip_row(Path("v"), [0.0], crop_name=crop, mirrored=crop.endswith("_flip"))
