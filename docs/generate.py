@@ -286,7 +286,7 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
         "Look": (
             "coverage", "classes", "durations", "frame_sizes", "disk", "time", "sealed", "norms", "norm_by_step",
             "spread", "embedding", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres", "box_cover",
-            "box_overlaps", "strip", "neighbours", "graphs", "head", "runs",
+            "box_overlaps", "strip", "neighbours", "scene_graph", "graphs", "head", "runs",
         ),
         "FramesMissingError": (), "NothingToShowError": (),
     },

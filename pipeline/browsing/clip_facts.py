@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -11,9 +10,10 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.scene_graphs import GRAPHS, SceneGraph, scene_graphs
 from kinegraph.pipeline.browsing.catalogue import OK, WARNED, ShownClips
 
-PROPOSALS, TRACKS, GRAPHS = "proposals", "tracks", "graphs"
+PROPOSALS, TRACKS = "proposals", "tracks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +30,6 @@ class BoxesOfFrame:
     boxes: np.ndarray
     scores: np.ndarray
     tracks: np.ndarray | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneObject:
-    """One object of a scene graph. `relations` are the relations of the object to the person."""
-
-    name: str
-    is_linked: bool
-    relations: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneGraph:
-    """The objects around a person at `seconds` since the start of the clip."""
-
-    seconds: float
-    objects: tuple[SceneObject, ...]
 
 
 @dataclass(kw_only=True)
@@ -94,7 +77,7 @@ def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
         facts.frame_boxes = _boxes(proposals, reading.rows(TRACKS).get(f"{TRACKS}/id"), facts.every)
     if graphs := reading.rows(GRAPHS):
         options = clips.cache.stage(GRAPHS).options
-        facts.graphs = _graphs(graphs, options.get("vocabulary") or {})
+        facts.graphs = scene_graphs(graphs, options.get("vocabulary") or {})
     facts.source = source_of(clips, number, row)
     return facts
 
@@ -143,31 +126,4 @@ def _boxes(proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every
             tracks=None if tracks is None else tracks[index, :num_boxes],
         )
         for index, num_boxes in enumerate(count.tolist())
-    ]
-
-
-def _graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> list[SceneGraph]:
-    """Returns the scene graphs of one clip in the order of time. Numbers without a name in `vocabulary` are shown as
-    numbers.
-    """
-    times, count, objects, linked, relations = (
-        graphs[f"{GRAPHS}/{name}"] for name in ("times", "count", "objects", "linked", "relations")
-    )
-
-    def name(kind: str, index: int) -> str:
-        names = vocabulary.get(kind, ())
-        return str(names[index]) if 0 <= index < len(names) else f"{kind} {index}"
-
-    def one(index: int, place: int) -> SceneObject:
-        found = np.flatnonzero(relations[index, place]).tolist()
-        return SceneObject(
-            name=name("classes", int(objects[index, place])),
-            is_linked=bool(linked[index, place]),
-            relations=tuple(name("relations", relation) for relation in found),
-        )
-
-    return [
-        SceneGraph(seconds=float(times[index]), objects=tuple(one(index, place) for place in range(num_objects)))
-        for index, num_objects in enumerate(count.tolist())
-        if num_objects >= 0
     ]

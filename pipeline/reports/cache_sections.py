@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.cache_schemas.scene_graphs import GRAPHS
 from kinegraph.cache_schemas.words import counted, few_of, size
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.frames import WITHOUT_VIDEOS, FramesMissingError
@@ -24,7 +25,7 @@ from kinegraph.stages.pictures.strips import Strip
 
 MOST_FAILURES, MOST_WORDS, MOST_LINES = 1000, 300, 12
 MOST_CLASSES, CLIPS_OF_CLASS, STRIP_FRAMES, STRIP_BOXES = 8, 2, 8, 5
-MOST_DEAD, NEIGHBOUR_STRIPS = 12, 3
+MOST_DEAD, NEIGHBOUR_STRIPS, SCENE_STRIPS = 12, 3, 3
 ALL, NO_CACHE = "All rows of the ledger.", "The report was made without a cache."
 
 
@@ -288,6 +289,20 @@ def neighbours(contents: Contents) -> Section | Absent:
         return Absent(why or f"No clip with boxes can be shown. {WITHOUT_VIDEOS}")
     told = "Cosine of the cached region features. Nearest neighbours show what the features call alike."
     return Section([Paragraph(told), *strips])
+
+
+def scene_graphs(contents: Contents) -> Section | Absent:
+    look = contents.look
+    if look is None:
+        return Absent(contents.why_no_cache)
+    if GRAPHS not in look.numbers.stages:
+        return Absent("The cache has no scene graphs. A config with the section `graphs` makes them.")
+    rows = [row for row in rows_to_show(look) if look.numbers.stages[GRAPHS].usable[row]][::CLIPS_OF_CLASS]
+    parts = [
+        figure(f"Clip {look.numbers.clip_ids[row].as_py()}, row {row:,}.", partial(look.scene_graph, row))
+        for row in rows[:SCENE_STRIPS]
+    ]
+    return Section(parts) if parts else Absent("No clip with scene graphs is usable yet.")
 
 
 def _network(options: Options) -> str:

@@ -12,11 +12,17 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.frames import ClipPictures, FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.samples import BOXES, COUNT, SCORES, ArraySamples
-from kinegraph.stages.pictures.strips import Heat, Point, Strip, StripFrame, data_uri
+from kinegraph.stages.pictures.strips import DrawnEdge, Heat, Point, Strip, StripFrame, data_uri
 
 NEIGHBOUR_ROWS = 512
 ALL_STEPS = 1 << 16
 NO_BOXES = np.empty((0, 4))
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Returns at most `most` of the numbers from 0 to `count` - 1, evenly spread, with the first and the last one."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+    return places
 
 
 def box_step(samples: ArraySamples) -> int:
@@ -184,6 +190,7 @@ def _one_frame(samples: ArraySamples, finder: FrameFinder, place: tuple[int, int
 def clip_frame(
     clip: ClipPictures, place: int, *, boxes: np.ndarray = NO_BOXES, names: Sequence[str] = (),
     path: Sequence[Point] = (), chosen: int | None = None, caption: str = "", heat: Heat | None = None,
+    edges: Sequence[DrawnEdge] = (), labels: Sequence[tuple[Point, str]] = (),
 ) -> StripFrame:  # fmt: skip
     """Returns the frame number `place` of `clip` for a Strip. The other arguments are those of StripFrame. Without
     `caption`, its time stands below it.
@@ -199,6 +206,8 @@ def clip_frame(
         chosen=chosen,
         caption=caption or f"{clip.times[place]:.2f} s",
         heat=heat,
+        edges=edges,
+        labels=labels,
     )
 
 

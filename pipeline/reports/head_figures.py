@@ -13,6 +13,7 @@ from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding
 from kinegraph.pipeline.reports.frames import FrameFinder
 from kinegraph.pipeline.reports.graphs import batch_of, head_graphs, plain
 from kinegraph.pipeline.reports.head_maps import maps_strip
+from kinegraph.pipeline.reports.messages import messages_strip
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.relations import relation_pictures
 from kinegraph.pipeline.reports.samples import ArraySamples
@@ -110,6 +111,28 @@ class HeadFigures:
                 [(name, values[place]) for name, values in maps.items()], with_boxes=True,
                 name=plain(f"actionness_{self.name}_{row}"), title=f"{self.name}: actionness",
                 told=f"Actionness of {counted(len(maps), 'block')}: yellow is where the locator finds the action.",
+            )
+            for place, row in enumerate(rows)
+        ]  # fmt: skip
+
+    def messages(self, rows: Sequence[int]) -> list[Strip]:
+        """Draws the messages between the nodes of RSTG: a Strip for each clip of `rows`, with the five strongest
+        messages of each frame in the last space stage. `data` has the lengths of all weighted messages [T, P].
+        """
+        import torch
+
+        batch = batch_of(self._samples, self.head.reads, rows)
+        with torch.inference_mode():
+            messages = self.head.node_messages(batch)
+        if messages is None:
+            told = f"{self.name}: the head {self.head.name} sends no messages between cells, as it is."
+            raise NothingToShowError(f"{told} rstg does, except with `schedule: time_only`.")
+        array = next(name for name in self.head.reads if name.startswith("features/"))
+        pairs = [*zip(messages.senders, messages.receivers, strict=True)]
+        return [
+            messages_strip(
+                self._samples, self._finder, row, array, messages.strengths[place].float().numpy(), pairs,
+                np.array(messages.cells), name=plain(f"messages_{self.name}_{row}"), title=f"{self.name}: messages",
             )
             for place, row in enumerate(rows)
         ]  # fmt: skip

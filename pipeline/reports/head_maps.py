@@ -11,7 +11,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle, directed
-from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, NO_BOXES, clip_frame
+from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, NO_BOXES, clip_frame, spread
 from kinegraph.pipeline.reports.frames import FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.samples import BOXES, COUNT, ArraySamples
 from kinegraph.stages.pictures.strips import Heat, Strip
@@ -39,7 +39,7 @@ def maps_strip(
         low, high = float(maps.min()), float(maps.max())
         shares = (maps - low) / (high - low or 1.0)
         sampled = frames_of(samples.specs[array], len(maps))
-        for step in np.unique(np.linspace(0, len(maps) - 1, min(MOST_FRAMES, len(maps))).round().astype(int)):
+        for step in spread(len(maps), MOST_FRAMES):
             at = min(int(sampled[step]), len(clip.pixels) - 1)
             words = f"{caption}, {clip.times[at]:.2f} s"
             heat = Heat(shares=shares[step], rectangle=rectangle)

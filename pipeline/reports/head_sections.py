@@ -132,6 +132,8 @@ def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[Sec
             drawn += [ReportFigure(picture, f"{name}, first seed.") for picture in head.graphs(rows)]
         if head.head.name == "atr" and head.head.options.get("locator") != "none":
             drawn += [ReportFigure(strip, MAPS_CAPTION) for strip in head.actionness(rows)]
+        if head.head.name == "rstg" and head.head.options.get("schedule") != "time_only":
+            drawn += [ReportFigure(strip, f"{name}, first seed.") for strip in head.messages(rows)]
     except (FramesMissingError, NothingToShowError, UsageError, CacheError) as error:
         drawn.append(Paragraph(f"{name}: {error}"))
     has_figures = any(isinstance(part, ReportFigure) for part in drawn)

@@ -19,6 +19,7 @@ from kinegraph.pipeline.reports.embedding import Method, chosen_clips, embedding
 from kinegraph.pipeline.reports.frames import NO_LIMIT, FrameFinder
 from kinegraph.pipeline.reports.graphs import fitting_head, run_graphs
 from kinegraph.pipeline.reports.head_figures import HeadFigures
+from kinegraph.pipeline.reports.messages import scene_strip
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.numbers import STATES, CacheNumbers
 from kinegraph.pipeline.reports.runs import Runs
@@ -230,6 +231,16 @@ class Look:
         if path is not None and not 0 <= path < boxes:
             raise ValueError(f"strip: given path {path}, expected one of the {boxes} boxes that are drawn, from 0.")
         return clip_strip(self.samples, self.finder, row, boxes, frames, path)
+
+    def scene_graph(self, row: int, frames: int = 4) -> Strip:
+        """Draws at most `frames` scene graphs of the clip in row `row` over its frames: the objects, their relations to
+        the person, and a line to each object that has an edge.
+
+        Raises FramesMissingError if the video of the clip is not there. Raises ValueError for a row that does not
+        exist.
+        """
+        self._require_row(row)
+        return scene_strip(self.samples, self.finder, row, frames)
 
     def neighbours(self, row: int, frame: int, box: int, array: str | None = None, count: int = 7) -> Strip:
         """Draws a box of a clip, and the `count` regions of other clips whose features have the largest cosine with it.

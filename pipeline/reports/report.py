@@ -48,6 +48,7 @@ SECTIONS: tuple[tuple[str, str, Maker], ...] = (
     ("proposals", "Proposals", cache_sections.proposals),
     ("clips", "Clips", cache_sections.clips),
     ("neighbours", "Nearest regions", cache_sections.neighbours),
+    ("scene-graphs", "Scene graphs", cache_sections.scene_graphs),
     ("embeddings", "Embeddings", head_sections.embeddings),
     ("heads", "Heads", run_sections.heads),
     ("learning", "Learning", run_sections.learning),

@@ -70,6 +70,21 @@ def masked_graph(
     return ClipGraph(weights=weights, links=links, frame_step=frame_step, frames=frames)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NodeMessages:
+    """The messages between the nodes of each frame, for B clips, T frames and P pairs of nodes.
+
+    `strengths` [B, T, P] are the lengths (L2 norms) of the messages of each pair, times their attention weights. Pair p
+    leads from node `senders`[p] to node `receivers`[p]. `cells` has the place of each node in the map: (x1, y1, x2, y2)
+    as shares of its width and height.
+    """
+
+    strengths: Tensor
+    senders: Sequence[int]
+    receivers: Sequence[int]
+    cells: Sequence[tuple[float, float, float, float]]
+
+
 class FrameGraphs(nn.Module):
     """Returns its input unchanged: the weights [B, G, T, T] of `num_graphs` graphs over the T frames of B clips.
 

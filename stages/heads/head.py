@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.errors import UsageError
-from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links, NodeMessages
 from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
@@ -191,6 +191,12 @@ class Head(nn.Module):
         in `forward`. A head without such maps returns an empty dictionary, as this base class does.
         """
         return {}
+
+    def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
+        """Returns the messages that the head sends between the cells of each map, for B clips, or None for a head
+        without them. `batch` is as in `forward`.
+        """
+        return None
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies its learning rate for the parameter with the name

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kinegraph.stages.heads.clip_graphs import NodeMessages, recorded
 from kinegraph.stages.heads.grid_graph import pooling, upsampling
 from kinegraph.stages.heads.head import Classifier, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
@@ -45,7 +46,7 @@ class Rstg(Head):
         self.source = choose_source(spec, ["maps"], options)
         self.reads = (self.source.maps,)
         _, channels, height, width = spec[self.source.maps]
-        self.block: nn.Module
+        self.block: RstgToMap | RstgToVec
         if options.output == "map":
             self.block = RstgToMap(channels, height, width, options)
         else:
@@ -66,6 +67,15 @@ class Rstg(Head):
         if not self.class_map_array:
             return super().class_maps(batch)
         return self.classifier.maps(self.block(batch[self.source.maps].to(self.classifier.fc.weight.dtype)))
+
+    def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
+        """Returns the messages of the last space stage, or None with `schedule: time_only`, which sends none."""
+        space = self.block.graph.space
+        if space.silent:
+            return None
+        with recorded(space.sent) as outputs:
+            self(batch)
+        return space.messages_of(outputs[-1])
 
 
 class RstgToVec(nn.Module):

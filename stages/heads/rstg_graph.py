@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from kinegraph.stages.device import through_lstm
-from kinegraph.stages.heads.grid_graph import POSITION_CELLS, links, positions
+from kinegraph.stages.heads.clip_graphs import NodeMessages
+from kinegraph.stages.heads.grid_graph import POSITION_CELLS, cells, links, positions
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.options import StageOptions
 
@@ -156,6 +157,8 @@ class SpaceStage(nn.Module):
         if not self.silent:
             self.send = Send(dim + position.shape[1], dim, layered)
             self.attention = Attention(dim, options, layered)
+        self.cells = [tuple(map(float, (*across, *down))) for down, across in cells(options.scales)]
+        self.sent = nn.Identity()  # the weighted messages pass it, so that `recorded` can see them
 
     def forward(self, nodes: Tensor) -> Tensor:
         if self.silent:
@@ -164,9 +167,15 @@ class SpaceStage(nn.Module):
         located = self._located(nodes)
         messages = self.send(located, located, self.sender, self.receiver)  # [B, T, P, D]
         weights = self.attention.weights(nodes)[..., self.receiver, self.sender]  # [B, T, P]
-        gathered = self.attention.finish(self.receives @ (weights[..., None] * messages))  # [B, T, V, D]
+        gathered = self.attention.finish(self.receives @ self.sent(weights[..., None] * messages))  # [B, T, V, D]
         updated: Tensor = self.update(torch.cat([nodes, gathered], -1))
         return updated
+
+    def messages_of(self, weighted: Tensor) -> NodeMessages:
+        """Returns the NodeMessages of `weighted` [B, T, P, D], the weighted messages of P pairs of nodes."""
+        places = [(x1, y1, x2, y2) for x1, x2, y1, y2 in self.cells]
+        pairs = self.sender.tolist(), self.receiver.tolist()
+        return NodeMessages(strengths=weighted.norm(dim=-1), senders=pairs[0], receivers=pairs[1], cells=places)
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
         """Passes messages from frame to frame. Returns the new nodes [B, T, V, D] and the state after the last frame.

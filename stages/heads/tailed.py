@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from kinegraph.stages.heads.clip_graphs import ClipGraph, Links
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links, NodeMessages
 from kinegraph.stages.heads.head import Head, HeadError, Spec
 from kinegraph.stages.heads.insertion import is_inserted
 from kinegraph.stages.heads.tail import Tail
@@ -59,6 +59,9 @@ class TailedHead(Head):
 
     def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.head.action_maps(self._above(batch))
+
+    def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
+        return self.head.node_messages(self._above(batch))
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.boxes_read(batch)

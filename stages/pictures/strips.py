@@ -19,7 +19,7 @@ SHORT_PX, QUALITY = 224, 80  # of the pictures in a page: 5 to 13 kB each
 GAP_PX, CAPTION_PX = 6, 20
 LINE, EDGE, CHOSEN = "#ffffff", "#000000", "#ffb000"
 HEAT_LOW, HEAT_HIGH = (208, 0, 112), (255, 213, 0)  # from a red to a yellow, which both show on most frames
-HEAT_OPACITY = 0.75
+HEAT_OPACITY, DARKENED = 0.75, 0.6
 Point = tuple[float, float]
 
 
@@ -51,6 +51,30 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawnEdge:
+    """An edge of a graph over a frame, from the point `start` to the point `end`, which gets a dot. Points (x, y) are
+    in px of the video's frame. The larger `share`, from 0 to 1, the thicker the line.
+    """
+
+    start: Point
+    end: Point
+    share: float = 0.5
+
+    def svg(self, scale_x: float, scale_y: float) -> str:
+        """Returns the edge as an SVG element. The scales are px of the picture per px of the frame."""
+        x1, y1, x2, y2 = (
+            _px(value * scale) for value, scale in zip((*self.start, *self.end), (scale_x, scale_y) * 2, strict=True)
+        )
+        px = 1 + 3 * min(max(self.share, 0), 1)
+        line = f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke='
+        return (
+            f'<g>{line}"{EDGE}" stroke-opacity="0.55" stroke-width="{_px(px + 2)}"/>'
+            f'{line}"{CHOSEN}" stroke-width="{_px(px)}"/>'
+            f'<circle cx="{x2}" cy="{y2}" r="{_px(px + 1.5)}" fill="{CHOSEN}" stroke="{EDGE}"/></g>'
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StripFrame:
     """One frame of a strip.
 
@@ -58,7 +82,8 @@ class StripFrame:
     video's frame in px, in which the N `boxes` [N, 4] are given. `caption` stands below the frame. `names` has a text
     for each box, which a browser shows beside the pointer. With `links`, each box is a link to an address. `chosen` is
     the number of the box that is drawn in another colour, or None. `path` are points (x, y) of a line over the frame.
-    `heat` is a heat map under the boxes, or None.
+    `heat` is a heat map under the boxes, or None. `edges` are drawn over the boxes. `labels` are texts that begin at
+    points (x, y). A frame with labels is darkened, so that they can be read.
     """
 
     image: str
@@ -71,6 +96,8 @@ class StripFrame:
     chosen: int | None = None
     path: Sequence[Point] = ()
     heat: Heat | None = None
+    edges: Sequence[DrawnEdge] = ()
+    labels: Sequence[tuple[Point, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +191,8 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
     ]
     if frame.heat is not None:
         parts.append(frame.heat.svg(scale_x, scale_y))
+    if frame.labels:
+        parts.append(f'<rect width="{_px(width)}" height="{_px(height)}" fill="{EDGE}" opacity="{DARKENED}"/>')
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
     for number, box in enumerate(np.asarray(frame.boxes, float).reshape(-1, 4)):
         parts.append(_box(frame, number, box * scale))
@@ -173,6 +202,12 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
             parts.append(
                 f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{px}" opacity="{opacity}"/>'
             )
+    parts += [edge.svg(scale_x, scale_y) for edge in frame.edges]
+    parts += [
+        f'<text x="{_px(x * scale_x)}" y="{_px(y * scale_y)}" font-size="12" font-family="sans-serif" fill="{LINE}" '
+        f'dominant-baseline="middle">{escaped(text)}</text>'
+        for (x, y), text in frame.labels
+    ]
     parts.append("</svg>")
     if frame.caption:
         parts.append(

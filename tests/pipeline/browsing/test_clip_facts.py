@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.scene_graphs import SceneObject, scene_graphs
 from kinegraph.pipeline.browsing import clip_pages
-from kinegraph.pipeline.browsing.clip_facts import ClipFacts, SceneObject, _boxes, _graphs
+from kinegraph.pipeline.browsing.clip_facts import ClipFacts, _boxes
 from tests.pipeline.browsing.conftest import Browsed
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -28,7 +29,7 @@ def facts() -> ClipFacts:
         "graphs/relations": np.array([[[1, 0, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]], np.uint8),
     }
     vocabulary = {"classes": ["person", HOSTILE], "relations": ["holding", "above", "near"]}
-    return ClipFacts(every=2, frame_boxes=_boxes(proposals, tracks, 2), graphs=_graphs(graphs, vocabulary))
+    return ClipFacts(every=2, frame_boxes=_boxes(proposals, tracks, 2), graphs=scene_graphs(graphs, vocabulary))
 
 
 def test_values_of_the_arrays() -> None:

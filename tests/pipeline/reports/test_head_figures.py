@@ -117,6 +117,14 @@ def test_actionness_chooses_the_box_with_the_largest_mean(look: Look, rows: list
         figures(look, "non_local").actionness(rows)
 
 
+def test_messages_of_rstg(look: Look, rows: list[int]) -> None:
+    strips = figures(look, "rstg", dim=8, num_iterations=1).messages(rows)
+    assert [strip.data["strength"].shape for strip in strips] == [(look.samples.specs[MAPS].shape[0], 90)] * 2
+    assert {len(frame.edges) for frame in strips[0].frames} == {5}
+    with pytest.raises(NothingToShowError, match="sends no messages between cells"):
+        figures(look, "rstg", dim=8, schedule="time_only").messages(rows)
+
+
 def test_frames_of_time_steps() -> None:
     spec = ArraySpec(name="features/a/b", stage="features/a", shape=(4, 1, 1, 1), dtype="float32",
                      dims=("t", "c", "y", "x"), fill=0, about="", frame_step=2)  # fmt: skip

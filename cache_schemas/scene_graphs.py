@@ -1,0 +1,53 @@
+"""Names what the arrays of the stage `graphs` hold of one clip: a person and objects, and how they are related."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+GRAPHS = "graphs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneObject:
+    """One object of a scene graph. `relations` are the relations of the object to the person."""
+
+    name: str
+    is_linked: bool
+    relations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneGraph:
+    """The objects around a person at `seconds` since the start of the clip."""
+
+    seconds: float
+    objects: tuple[SceneObject, ...]
+
+
+def scene_graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> list[SceneGraph]:
+    """Returns the scene graphs of one clip in the order of time. `graphs` has the arrays of the stage, `graphs/times`
+    and so on, without the axis of rows. Numbers without a name in `vocabulary` are shown as numbers.
+    """
+    times, count, objects, linked, relations = (
+        graphs[f"{GRAPHS}/{name}"] for name in ("times", "count", "objects", "linked", "relations")
+    )
+
+    def name(kind: str, index: int) -> str:
+        names = vocabulary.get(kind, ())
+        return str(names[index]) if 0 <= index < len(names) else f"{kind} {index}"
+
+    def one(index: int, place: int) -> SceneObject:
+        found = np.flatnonzero(relations[index, place]).tolist()
+        return SceneObject(
+            name=name("classes", int(objects[index, place])),
+            is_linked=bool(linked[index, place]),
+            relations=tuple(name("relations", relation) for relation in found),
+        )
+
+    return [
+        SceneGraph(seconds=float(times[index]), objects=tuple(one(index, place) for place in range(num_objects)))
+        for index, num_objects in enumerate(count.tolist())
+        if num_objects >= 0
+    ]
