@@ -79,6 +79,14 @@ class ClipRow:
         """Returns the name of the crop, for example `center` or `left_flip`."""
         return crop_of(self.clip_id)
 
+    def at(self, places: Sequence[int]) -> "ClipRow":
+        """Returns a copy of this row with only those frames that `places` lists by their positions in the clip."""
+        return replace(
+            self,
+            target_times=tuple(self.target_times[place] for place in places),
+            target_frames=self.target_frames and tuple(self.target_frames[place] for place in places),
+        )
+
     def seen(self, framing: Framing) -> Rectangle:
         """Returns the rectangle (x1, y1, x2, y2) of a frame that a network sees, in pixels of the video. `framing` says
         how the network resizes and cuts frames. If the row is mirrored, the rectangle has x1 > x2.

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -168,14 +167,9 @@ class FramePictures:
 
     def _decoded(self, row: ClipRow, places: Sequence[int]) -> dict[int, bytes]:
         path = self.path(row)
-        part = replace(
-            row,
-            target_times=tuple(row.target_times[place] for place in places),
-            target_frames=row.target_frames and tuple(row.target_frames[place] for place in places),
-        )
         wanted = Wanted(num_frames=len(places), whole=WholeFrame(network_size=shown_size, every=1), may_repeat=True)
         with self._slot():
-            (clip,) = decode_clips(path, [part], wanted, DECODE_SECONDS, self._rules, OpenVideos())
+            (clip,) = decode_clips(path, [row.at(places)], wanted, DECODE_SECONDS, self._rules, OpenVideos())
         if isinstance(clip, DecodeError):
             raise clip
         assert clip.whole is not None

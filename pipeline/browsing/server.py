@@ -30,8 +30,8 @@ from kinegraph.pipeline.browsing.guard import TOKEN, Guard
 from kinegraph.pipeline.browsing.neighbours import Neighbours
 from kinegraph.pipeline.browsing.runs import shown_runs
 from kinegraph.pipeline.browsing.site import FOLDER, Site, rendered
+from kinegraph.pipeline.caches.clip_rules import rules_of
 from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand
-from kinegraph.stages.decode.wanted import LATEST_RULES
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures import theme
 
@@ -62,8 +62,7 @@ def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path
     """
     at_hand, runs = VideosAtHand(videos), shown_runs(run)
     catalogue = Catalogue(cache)
-    rules = int(catalogue.now().cache.manifest["clips"].get("version", LATEST_RULES))
-    frames = FramePictures(at_hand, folder, rules)
+    frames = FramePictures(at_hand, folder, rules_of(catalogue.now().cache))
     return Site(catalogue=catalogue, frames=frames, neighbours=Neighbours(), runs=runs)
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from kinegraph.cache_schemas.errors import UnknownSplit
 from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.pipeline.caches.clip_rules import rules_of
 from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand, change_of
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.exchange.sealed_clips import SealedClips
@@ -29,7 +30,7 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
-from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted, WholeFrame
+from kinegraph.stages.decode.wanted import Wanted, WholeFrame
 from kinegraph.stages.remote.options import StagingOptions
 from kinegraph.stages.remote.staging import Staging
 
@@ -167,16 +168,11 @@ class _Frames:
         if changed := change_of(path, record.sources.get(row.video_id)):
             raise DecodeError("unreadable", changed)
         places = self.places(row)
-        part = replace(
-            row,
-            target_times=tuple(row.target_times[place] for place in places),
-            target_frames=row.target_frames and tuple(row.target_frames[place] for place in places),
-        )
         whole = WholeFrame(network_size=lambda height, width: (height, width), every=1)
         wanted = Wanted(num_frames=len(places), whole=whole, may_repeat=True)
-        rules = int(self.clips.source.manifest["clips"].get("version", LATEST_RULES))
+        rules = rules_of(self.clips.source)
         with self.staging.begin(path) as video:
-            (clip,) = decode_clips(video.file, [part], wanted, DECODE_SECONDS, rules, OpenVideos())
+            (clip,) = decode_clips(video.file, [row.at(places)], wanted, DECODE_SECONDS, rules, OpenVideos())
             if isinstance(clip, DecodeError):
                 raise DecodeError(clip.reason, video.named(clip.detail))
         assert clip.whole is not None

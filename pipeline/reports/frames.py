@@ -9,6 +9,7 @@ import numpy as np
 from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.pipeline.caches.clip_rules import rules_of
 from kinegraph.pipeline.caches.videos_at_hand import VideosAtHand, change_of
 from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.decode.errors import DecodeError
@@ -84,7 +85,7 @@ class FrameFinder:
             whole=WholeFrame(network_size=shown_size, every=frame_step),
             may_repeat=True,
         )
-        (clip,) = decode_clips(row.path, [row], wanted, self._seconds_left)
+        (clip,) = decode_clips(row.path, [row], wanted, self._seconds_left, rules_of(self.cache))
         if isinstance(clip, DecodeError):
             raise clip
         assert clip.whole is not None

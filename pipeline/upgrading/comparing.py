@@ -22,6 +22,7 @@ from kinegraph.cache_schemas.closure import stages_in_order, with_readers
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Record, encoded
 from kinegraph.cache_schemas.stage import Stage
+from kinegraph.pipeline.caches.clip_rules import rules_of
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.clips.options import ClipOptions
@@ -314,21 +315,6 @@ def is_latest(cache: Cache) -> bool:
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
     return rules_of(cache) == LATEST_RULES
-
-
-def rules_of(cache: Cache) -> int:
-    """Returns the version of the rules by which the frames of the cache were chosen.
-
-    If the cache and its stage `clips` record different versions, the lower one is returned. Raises CacheError for a
-    version that this kinegraph does not know.
-    """
-    options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
-    versions = [recorded.get("version", LATEST_RULES) for recorded in options]
-    for version in versions:
-        if version not in range(1, LATEST_RULES + 1):
-            raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {LATEST_RULES}.")
-    # A run that began before an upgrade may have sealed frames by earlier rules.
-    return int(min(versions))
 
 
 def record_digest(record: Record) -> str:

@@ -29,6 +29,7 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.stage import Stage
+from kinegraph.pipeline.caches.clip_rules import rules_of
 from kinegraph.pipeline.shards.contents import recorded_status
 from kinegraph.pipeline.shards.leases import alone, require_alone
 from kinegraph.pipeline.shards.sealing import write_and_seal
@@ -41,7 +42,6 @@ from kinegraph.pipeline.upgrading.comparing import (
     latest_options,
     made_from_clips,
     record_digest,
-    rules_of,
 )
 from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.decode.wanted import LATEST_RULES

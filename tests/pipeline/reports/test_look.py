@@ -11,11 +11,13 @@ import pytest
 import kinegraph
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.reports import frames
 from kinegraph.pipeline.reports.clip_strips import followed, most_similar
 from kinegraph.pipeline.reports.frames import FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.samples import _Sums
+from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.strips import Strip
 
@@ -146,6 +148,20 @@ def test_a_changed_video_has_frames_without_boxes(look: Look, tmp_path: Path) ->
     strip = other.strip(row)
     assert "has changed since the cache was made" in strip.description
     assert not any(len(frame.boxes) for frame in strip.frames)
+
+
+def test_frames_are_found_by_the_rules_of_the_cache(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def refused(path: str, rows: object, wanted: object, seconds: float, rules: int) -> list[DecodeError]:
+        found.append(rules)
+        return [DecodeError("unreadable", "not decoded in this test")]
+
+    monkeypatch.setattr(frames, "decode_clips", refused)
+    monkeypatch.setattr(frames, "rules_of", lambda cache: 1)
+    with pytest.raises(FramesMissingError, match="not decoded in this test"):
+        look.strip(int(np.flatnonzero(look.numbers.usable)[0]))
+    assert found == [1]
 
 
 def test_frames_that_cannot_be_shown_say_why(look: Look, tmp_path: Path) -> None:
