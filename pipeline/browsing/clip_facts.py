@@ -1,11 +1,12 @@
 """Reads what a cache holds of one clip: boxes, tracks, scene graphs and the times of frames. Torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import FRAME_TIMES
+from kinegraph.cache_schemas.box_classes import BOX_LABELS, box_class_names, named
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
@@ -22,7 +23,7 @@ class BoxesOfFrame:
 
     `place` is the number of the frame in the clip, and `index` its number among the frames that have boxes. `boxes`
     [N, 4] are (x1, y1, x2, y2) in pixels of the upright video. `scores` is [N]. `tracks` [N] are the numbers of tracks,
-    or None without tracks.
+    or None without tracks. `classes` [N] are the names of the boxes' classes, or None where the cache has none.
     """
 
     place: int
@@ -30,6 +31,7 @@ class BoxesOfFrame:
     boxes: np.ndarray
     scores: np.ndarray
     tracks: np.ndarray | None
+    classes: list[str] | None = None
 
 
 @dataclass(kw_only=True)
@@ -74,7 +76,8 @@ def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
         proposals.keys()
     ):
         facts.every = clips.cache.array(f"{PROPOSALS}/boxes").frame_step or 1
-        facts.frame_boxes = _boxes(proposals, reading.rows(TRACKS).get(f"{TRACKS}/id"), facts.every)
+        tracks = reading.rows(TRACKS).get(f"{TRACKS}/id")
+        facts.frame_boxes = _boxes(proposals, tracks, facts.every, box_class_names(clips.cache))
     if graphs := reading.rows(GRAPHS):
         options = clips.cache.stage(GRAPHS).options
         facts.graphs = scene_graphs(graphs, options.get("vocabulary") or {})
@@ -115,7 +118,11 @@ class _Reading:
             return {}
 
 
-def _boxes(proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every: int) -> list[BoxesOfFrame]:
+def _boxes(
+    proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every: int, names: Sequence[str] = ()
+) -> list[BoxesOfFrame]:
+    """Returns the boxes of each frame that has boxes. `names` are those of the classes of boxes, by number."""
+    labels = proposals.get(BOX_LABELS)
     boxes, scores, count = (proposals[f"{PROPOSALS}/{name}"] for name in ("boxes", "scores", "count"))
     return [
         BoxesOfFrame(
@@ -124,6 +131,7 @@ def _boxes(proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every
             boxes=boxes[index, :num_boxes],
             scores=scores[index, :num_boxes],
             tracks=None if tracks is None else tracks[index, :num_boxes],
+            classes=None if labels is None else named(labels[index, :num_boxes].tolist(), names),
         )
         for index, num_boxes in enumerate(count.tolist())
     ]

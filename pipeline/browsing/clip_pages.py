@@ -80,7 +80,7 @@ def clip(site: Site, request: Request) -> Response:
         frames=_frames(number, row, facts, None if is_changed else most, least, kept),
         is_playable=not problem and row.is_probed, boxes=most, least="" if least is None else least,
         run=run, best=_best(scores, clips, run), graphs=[_graph(graph) for graph in facts.graphs],
-        num_tracks=facts.num_tracks,
+        num_tracks=facts.num_tracks, has_classes=any(frame.classes for frame in facts.frame_boxes),
     )  # fmt: skip
 
 
@@ -130,8 +130,11 @@ def _boxes(
         score = float(frame.scores[box])
         if least is None or score >= least:
             track = None if frame.tracks is None else int(frame.tracks[box])
+            of_class = "" if frame.classes is None else frame.classes[box]
+            words = " ".join([*filter(None, [of_class]), *([] if track is None else [str(track)])])
             drawn.append({
                 **_rectangle(frame.boxes[box]), "number": box, "score": score, "track": track,
+                "class": of_class, "words": words,
                 "colour": None if track is None else track % TRACK_COLOURS,
                 "href": address(f"/clips/{number}/frames/{frame.index}/boxes/{box}", kept),
             })  # fmt: skip

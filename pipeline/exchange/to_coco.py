@@ -13,6 +13,7 @@ from PIL import Image
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.box_classes import BOX_LABELS, box_class_names
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import UnknownSplit
@@ -37,7 +38,7 @@ from kinegraph.stages.remote.staging import Staging
 ANNOTATIONS, IMAGES = "annotations.json", "images"
 QUALITY, DECODE_SECONDS = 90, 600.0
 BOXES, SCORES, COUNT, TRACKS = "proposals/boxes", "proposals/scores", "proposals/count", "tracks/id"
-CATEGORY = {"id": 1, "name": "proposal", "supercategory": ""}
+FIRST_CATEGORY = 1  # tools take 0 for the background
 CocoEntry = dict[str, Any]
 
 
@@ -80,6 +81,9 @@ def export_coco(
     """Writes the frames that have boxes as <out>/images/<clip>/<frame>.jpg, and their boxes as <out>/annotations.json.
     Returns an ExportedFrames.
 
+    The categories are the classes of boxes, if the cache has them. The number of a class in `proposals/labels` is one
+    less than the id of its category. Otherwise there is one category, `proposal`.
+
     `split` and `rows` (numbers of rows) choose clips. A clip may have several rows, one for each crop, with the same
     frames and boxes. Only its first row is written. `videos` is the folder that holds the videos, if they are not where
     they were. A clip is left out if it failed or is not sealed. It is also left out if its video is missing, has
@@ -115,7 +119,7 @@ def _specs(source: Cache) -> list[ArraySpec]:
     arrays = source.arrays()
     if BOXES not in arrays:
         raise ExchangeError(f"{source.root} has no boxes: extract with the section `proposals` in the config first.")
-    return [arrays[name] for name in (BOXES, SCORES, COUNT, TRACKS) if name in arrays]
+    return [arrays[name] for name in (BOXES, SCORES, COUNT, BOX_LABELS, TRACKS) if name in arrays]
 
 
 def _chosen(source: Cache, split: str | None, rows: range | None) -> list[tuple[int, ClipRow]]:
@@ -258,7 +262,7 @@ def _document(
     video_ids = {name: index for index, name in enumerate(dict.fromkeys(row.video_id for _, row in written), 1)}
     head = {
         "info": {"description": f"kinegraph export of {clips.source.root}"},
-        "categories": [CATEGORY],
+        "categories": _categories(clips.source),
         "classes": clips.source.classes,
         "videos": [{"id": index, "name": name} for name, index in video_ids.items()],
     }
@@ -284,6 +288,11 @@ def _document(
     yield b"]}\n"
 
 
+def _categories(source: Cache) -> list[CocoEntry]:
+    names = box_class_names(source) or ("proposal",)
+    return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(names, FIRST_CATEGORY)]
+
+
 def _image(clips: SealedClips, row: ClipRow, place: int, image_id: int, video_ids: dict[str, int]) -> CocoEntry:
     return {
         "id": image_id,
@@ -304,7 +313,8 @@ def _box(values: dict[str, np.ndarray], index: int, box: int) -> CocoEntry:
     x1, y1, x2, y2 = (float(edge) for edge in values[BOXES][index, box])
     width, height = x2 - x1, y2 - y1
     score = float(values[SCORES][index, box])
-    return {"category_id": CATEGORY["id"], "bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0,
+    category = FIRST_CATEGORY + (int(values[BOX_LABELS][index, box]) if BOX_LABELS in values else 0)
+    return {"category_id": category, "bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0,
             "score": score, "rank": box}  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from kinegraph.stages.remote.staging import Staging
 
 NUM_BARS, NUM_EDGES = 5, 3
 SAME_SECONDS = 1e-6  # the times of one frame, decoded twice, are equal up to the rounding of floats
-NO_BOXES = np.empty((0, 4))
+NO_BOXES = FrameBoxes(seconds=-1.0, boxes=np.empty((0, 4)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ def write_overlay(
 
     The overlay has every frame of the video once, at its own time, upright. A band below the frame shows the classes
     with the best scores, by their names in `class_names`. Frame and band together are at most `max_height` px high. The
-    boxes that the head read at a frame are drawn on this frame. They are drawn dashed on the frames that follow, until
-    the head read boxes again. If the boxes have edges, the three strongest edges of each frame are drawn as lines
-    between the middles of boxes. The strongest edge of a span is the brightest and widest. `on_frame` is called with
-    the number of frames so far.
+    boxes that the head read at a frame are drawn on this frame, with the names of their classes if they have any. They
+    are drawn dashed on the frames that follow, until the head read boxes again. If the boxes have edges, the three
+    strongest edges of each frame are drawn as lines between the middles of boxes. The strongest edge of a span is the
+    brightest and widest. `on_frame` is called with the number of frames so far.
 
     If the call raises an error, no file is written and an existing file stays. `staging` copies a video at a URL.
     Raises DecodeError if the video cannot be read, UsageError where PyAV has no encoder, and CacheNotWritable where
@@ -78,8 +78,9 @@ def _written(
                 height, width = pixels.shape[:2]
                 layout = OverlayLayout.fitted(width, height, max_height, timetable.num_bars)
                 film: Film = stack.enter_context(writing_film(target, layout.size, 1 / video.frame_period))
-            boxes, edges, band, is_read_now = timetable.at(shown.seconds)
-            film.add(layout.drawn(pixels, boxes, band, dashed=not is_read_now, edges=edges), shown.seconds)
+            frame, edges, band, is_read_now = timetable.at(shown.seconds)
+            drawn = layout.drawn(pixels, frame.boxes, band, dashed=not is_read_now, edges=edges, classes=frame.classes)
+            film.add(drawn, shown.seconds)
             on_frame(film.num_frames)
         if layout is None:
             raise DecodeError("truncated", video.complaints or "not one frame could be decoded")
@@ -117,12 +118,11 @@ class _Timetable:
     def num_bars(self) -> int:
         return min(NUM_BARS, len(self.class_names))
 
-    def at(self, seconds: float) -> tuple[np.ndarray, Sequence[Edge], Band, bool]:
-        """Returns what to draw at the time `seconds`: N boxes [N, 4], edges between them, the Band below the frame, and
-        whether the boxes belong to exactly this time.
+    def at(self, seconds: float) -> tuple[FrameBoxes, Sequence[Edge], Band, bool]:
+        """Returns what to draw at the time `seconds`: boxes, edges between them, the Band below the frame, and whether
+        the boxes belong to exactly this time.
 
-        The boxes are those of the last frame that the head read, x1, y1, x2, y2 in pixels of the video. `seconds` must
-        not be smaller than in the call before.
+        The boxes are those of the last frame that the head read. `seconds` must not be smaller than in the call before.
         """
         spans = self.prediction.spans
         while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:
@@ -132,9 +132,9 @@ class _Timetable:
         boxes = spans[self._number].boxes
         while self._next_boxes < len(boxes) and boxes[self._next_boxes].seconds <= seconds + SAME_SECONDS:
             self._next_boxes += 1
-        last = boxes[self._next_boxes - 1] if self._next_boxes else FrameBoxes(seconds=-1.0, boxes=NO_BOXES)
+        last = boxes[self._next_boxes - 1] if self._next_boxes else NO_BOXES
         is_now = abs(last.seconds - seconds) <= SAME_SECONDS
-        return last.boxes, self._edges(last), self._band(spans[self._number]), is_now
+        return last, self._edges(last), self._band(spans[self._number]), is_now
 
     def _edges(self, frame: FrameBoxes) -> list[Edge]:
         """Returns the edges to draw between the boxes of `frame`, a frame of the present span. Their strengths are

@@ -27,12 +27,14 @@ class FrameBoxes:
 
     A box is x1, y1, x2, y2 in pixels of the upright frame. `edges` [N, N] has the weights of the head's graph between
     the boxes. Entry (i, j) is the weight of box j in the sum for box i. The diagonal is 0. `edges` is None unless the
-    caller of `predict` asked for edges.
+    caller of `predict` asked for edges. `classes` has the names of the boxes' classes, or is empty if the boxes have no
+    classes.
     """
 
     seconds: float
     boxes: np.ndarray
     edges: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     def strongest_edges(self, most: int) -> list[tuple[int, int, float]]:
         """Returns the strongest edges as (i, j, weight) with i < j, strongest first, at most `most` of them.
@@ -52,7 +54,8 @@ def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
     """Returns one FrameBoxes for each time in `frames`, in the order of time. `frames` come from several clips, which
     may have the same frames.
 
-    Boxes with the same coordinates become one box. Of several weights of one edge, the largest counts.
+    Boxes with the same coordinates become one box, with the names of all their classes. Of several weights of one edge,
+    the largest counts.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:
@@ -71,7 +74,12 @@ def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
             np.maximum.at(edges, np.ix_(numbers, numbers), frame.edges)
     if edges is not None:
         np.fill_diagonal(edges, 0)  # two boxes of a clip may have the same coordinates
-    return FrameBoxes(seconds=frames[0].seconds, boxes=boxes, edges=edges)
+    classes = [name for frame in frames for name in frame.classes]
+    of_box: list[dict[str, None]] = [{} for _ in boxes]  # in the order of their first box
+    for number, name in zip(number_of.reshape(-1).tolist() if classes else (), classes, strict=True):
+        of_box[number][name] = None
+    joined_names = tuple(" / ".join(names) for names in of_box) if classes else ()
+    return FrameBoxes(seconds=frames[0].seconds, boxes=boxes, edges=edges, classes=joined_names)
 
 
 @dataclass(frozen=True, kw_only=True)

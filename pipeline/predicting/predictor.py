@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
+from kinegraph.cache_schemas.box_classes import BOX_LABELS, box_class_names, named
 from kinegraph.cache_schemas.box_frames import BOX_FRAMES
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, Interval
@@ -143,7 +144,8 @@ class Predictor:
     def _predicted(
         self, videos: Sequence[str], cache: Cache, plan: Plan, *, keep_boxes: bool, graph: str | None
     ) -> Iterator[Prediction]:
-        with_boxes = (BOXES, COUNT, FRAME_TIMES) if keep_boxes and self.head.reads_boxes else ()
+        of_boxes = (BOXES, COUNT, FRAME_TIMES, *((BOX_LABELS,) if BOX_LABELS in cache.arrays() else ()))
+        with_boxes = of_boxes if keep_boxes and self.head.reads_boxes else ()
         clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
         samples = samples_of(clips, self.record.train.over, self.record.train.max_windows)
         if isinstance(samples, CachedVideos) and samples.num_shortened:
@@ -196,13 +198,16 @@ class Predictor:
         (is_read,) = self.head.boxes_read(batch)  # [T, N]
         times = batch[FRAME_TIMES][0, :: clips.specs[BOXES].frame_step].tolist()
         edges = {} if graph is None else self._edges(batch, graph)
+        names, labels = box_class_names(clips.cache), batch[BOX_LABELS][0] if BOX_LABELS in batch else None
         frames = []
         for number, (seconds, boxes, chosen) in enumerate(zip(times, batch[BOXES][0], is_read, strict=True)):
             of_frame = None
             if number in edges:
                 kept = chosen[: len(edges[number])]
                 of_frame = edges[number][kept][:, kept].numpy()
-            frames.append(FrameBoxes(seconds=seconds, boxes=boxes[chosen].float().numpy(), edges=of_frame))
+            classes = () if labels is None else tuple(named(labels[number][chosen].tolist(), names))
+            kept_boxes = boxes[chosen].float().numpy()
+            frames.append(FrameBoxes(seconds=seconds, boxes=kept_boxes, edges=of_frame, classes=classes))
         return frames
 
     def _edges(self, batch: Mapping[str, Tensor], graph: str) -> dict[int, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kinegraph.cache_schemas.box_classes import BOX_LABELS, box_class_names, named
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.frames import ClipPictures, FrameFinder, FramesMissingError
@@ -42,15 +43,18 @@ def clip_strip(
     clip = finder.clip(row, box_step(samples), frames)
     drawn: list[np.ndarray] = [np.empty((0, 4)) for _ in clip.steps]
     names: list[list[str]] = [[] for _ in clip.steps]
+    classes: list[list[str]] = [[] for _ in clip.steps]
     if has_boxes and not clip.has_changed:
         given, scores, count = (samples.read(name, np.array([row]))[0] for name in (BOXES, SCORES, COUNT))
         drawn = [given[at, : min(boxes, count[at])] for at in clip.steps]
         names = [
             [_told(rank, scores[at, rank]) for rank in range(len(drawn[place]))] for place, at in enumerate(clip.steps)
         ]
+        of_row = box_classes(samples, row)
+        classes = [of_row[at][: len(drawn[place])] for place, at in enumerate(clip.steps)] if of_row else classes
     line = [] if path is None else followed(drawn, path)
     pictures = [
-        clip_frame(clip, place, boxes=drawn[place], names=names[place], path=line[: place + 1])
+        clip_frame(clip, place, boxes=drawn[place], names=names[place], classes=classes[place], path=line[: place + 1])
         for place in range(len(clip.steps))
     ]
     changed = " The video has changed since the cache was made, so no boxes are drawn." if clip.has_changed else ""
@@ -112,6 +116,7 @@ def boxes_strip(
     if clip.has_changed:
         raise FramesMissingError(f"{clip.row.path} has changed since the cache was made, so its boxes do not fit.")
     boxes = samples.read(BOXES, np.array([row]))[0]  # [T, N, 4]
+    of_row = box_classes(samples, row)
     steps = sorted({step for (step, _), _ in nodes})[:most]
     line = [(step, (boxes[step, box, :2] + boxes[step, box, 2:]) / 2) for step, box in path]
     frames = []
@@ -122,7 +127,8 @@ def boxes_strip(
         points = [(float(x), float(y)) for at, (x, y) in line if at <= step]
         drawn = np.array([boxes[step, box] for box, _, _ in here])
         place = int(np.flatnonzero(clip.steps == step)[0])
-        frames.append(clip_frame(clip, place, boxes=drawn, names=names, path=points, chosen=chosen))
+        classes = [of_row[step][box] for box, _, _ in here] if of_row else []
+        frames.append(clip_frame(clip, place, boxes=drawn, names=names, classes=classes, path=points, chosen=chosen))
     weights = np.array([weight for _, weight in nodes])
     told_weights = ", ".join(f"{weight:.3f}" for weight in weights[1:]) or "all 0"
     description = f"{clip.row.clip_id}: {told}. The weights are {told_weights}."
@@ -147,6 +153,16 @@ def most_similar(
             best.append((float(cosine[index, place]), (int(some[index]), int(step), int(box))))
     best = sorted((entry for entry in best if entry[0] > -2), key=lambda entry: (-entry[0], entry[1]))[:most]
     return [place for _, place in best], [cosine for cosine, _ in best]
+
+
+def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
+    """Returns the name of the class of each box of each time step of the clip in row `row`. A place without a box has
+    a name, too. Returns an empty list if the cache has no classes of boxes.
+    """
+    names = box_class_names(samples.numbers.cache)
+    if BOX_LABELS not in samples.specs:
+        return []
+    return [named(step, names) for step in samples.read(BOX_LABELS, np.array([row]))[0].tolist()]
 
 
 def followed(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
@@ -184,13 +200,15 @@ def _one_frame(samples: ArraySamples, finder: FrameFinder, place: tuple[int, int
         raise NothingToShowError(f"The clip in row {row} has {counted(int(count), 'box')} at time step {step}.")
     at = int(np.flatnonzero(clip.steps == step)[0])
     told = f"{clip.row.video_id}, {clip.times[at]:.2f} s, {_told(box, scores[box])}"
-    return clip_frame(clip, at, boxes=boxes[box][None], names=[told], chosen=0, caption=caption)
+    of_row = box_classes(samples, row)
+    classes = [of_row[step][box]] if of_row else []
+    return clip_frame(clip, at, boxes=boxes[box][None], names=[told], classes=classes, chosen=0, caption=caption)
 
 
 def clip_frame(
     clip: ClipPictures, place: int, *, boxes: np.ndarray = NO_BOXES, names: Sequence[str] = (),
-    path: Sequence[Point] = (), chosen: int | None = None, caption: str = "", heat: Heat | None = None,
-    edges: Sequence[DrawnEdge] = (), labels: Sequence[tuple[Point, str]] = (),
+    classes: Sequence[str] = (), path: Sequence[Point] = (), chosen: int | None = None, caption: str = "",
+    heat: Heat | None = None, edges: Sequence[DrawnEdge] = (), labels: Sequence[tuple[Point, str]] = (),
 ) -> StripFrame:  # fmt: skip
     """Returns the frame number `place` of `clip` for a Strip. The other arguments are those of StripFrame. Without
     `caption`, its time stands below it.
@@ -202,6 +220,7 @@ def clip_frame(
         height=row.frame_height,
         boxes=boxes,
         names=names,
+        classes=classes,
         path=path,
         chosen=chosen,
         caption=caption or f"{clip.times[place]:.2f} s",

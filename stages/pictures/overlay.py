@@ -66,14 +66,22 @@ class OverlayLayout:
         return cls(picture=picture, size=(picture[0], picture[1] + band), font_px=font_px)
 
     def drawn(
-        self, pixels: np.ndarray, boxes: np.ndarray, band: Band, *, dashed: bool, edges: Sequence[Edge] = ()
+        self,
+        pixels: np.ndarray,
+        boxes: np.ndarray,
+        band: Band,
+        *,
+        dashed: bool,
+        edges: Sequence[Edge] = (),
+        classes: Sequence[str] = (),
     ) -> np.ndarray:
         """Returns a frame of the overlay, uint8 RGB [height, width, 3].
 
         `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes (x1, y1, x2,
         y2) in pixels of that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not
         drawn. `edges` are edges between the boxes. An edge is a line between the middles of two boxes, wider and less
-        transparent if it is stronger. With `dashed`, it is thin. `band` is the text below the picture.
+        transparent if it is stronger. With `dashed`, it is thin. `classes` has a word for each box, which is written in
+        the box. `band` is the text below the picture.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:
@@ -90,7 +98,15 @@ class OverlayLayout:
             if has_area[[edge.first, edge.second]].all():
                 width_px = self._line_px if dashed else round(self._line_px * (1 + 2 * edge.strength))
                 _draw_edge(draw, middles[edge.first], middles[edge.second], width_px, edge.strength)
+        for box, word in zip(scaled[has_area], np.array(classes)[has_area] if classes else (), strict=False):
+            self._write(draw, box, word)
         return np.concatenate([np.asarray(image), _band_pixels(self, band)])
+
+    def _write(self, draw: ImageDraw.ImageDraw, box: np.ndarray, word: str) -> None:
+        """Writes `word` into the upper left corner of a box, or further to the left if the picture ends there."""
+        shown = lettering.fitted(word, self.font_px, self.picture[0])
+        x = min(float(box[0]) + MARGIN_PX, self.picture[0] - lettering.width_px(shown, self.font_px))
+        lettering.write(draw, (max(1.0, x), float(box[1]) + self.font_px / 2 + MARGIN_PX), shown, self.font_px)
 
     @property
     def _line_px(self) -> int:

@@ -80,10 +80,11 @@ class StripFrame:
 
     `image` is the address of the picture: a data URI of `data_uri`, or a URL. `width` and `height` are those of the
     video's frame in px, in which the N `boxes` [N, 4] are given. `caption` stands below the frame. `names` has a text
-    for each box, which a browser shows beside the pointer. With `links`, each box is a link to an address. `chosen` is
-    the number of the box that is drawn in another colour, or None. `path` are points (x, y) of a line over the frame.
-    `heat` is a heat map under the boxes, or None. `edges` are drawn over the boxes. `labels` are texts that begin at
-    points (x, y). A frame with labels is darkened, so that they can be read.
+    for each box, which a browser shows beside the pointer, and `classes` a word that is written in each box. With
+    `links`, each box is a link to an address. `chosen` is the number of the box that is drawn in another colour, or
+    None. `path` are points (x, y) of a line over the frame. `heat` is a heat map under the boxes, or None. `edges` are
+    drawn over the boxes. `labels` are texts that begin at points (x, y). A frame with labels is darkened, so that they
+    can be read.
     """
 
     image: str
@@ -92,6 +93,7 @@ class StripFrame:
     boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
     caption: str = ""
     names: Sequence[str] = ()
+    classes: Sequence[str] = ()
     links: Sequence[str] = ()
     chosen: int | None = None
     path: Sequence[Point] = ()
@@ -195,7 +197,7 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
         parts.append(f'<rect width="{_px(width)}" height="{_px(height)}" fill="{EDGE}" opacity="{DARKENED}"/>')
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
     for number, box in enumerate(np.asarray(frame.boxes, float).reshape(-1, 4)):
-        parts.append(_box(frame, number, box * scale))
+        parts.append(_box(frame, number, box * scale, width))
     if len(frame.path) > 1:
         points = " ".join(f"{_px(x * scale_x)},{_px(y * scale_y)}" for x, y in frame.path)
         for colour, px, opacity in ((EDGE, 5, 0.6), (CHOSEN, 2, 1)):
@@ -217,8 +219,10 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
     return "".join(parts)
 
 
-def _box(frame: StripFrame, number: int, box: np.ndarray) -> str:
-    """Returns a box as a thin line over a wider translucent dark line, so that it shows on any frame."""
+def _box(frame: StripFrame, number: int, box: np.ndarray, picture_width: float) -> str:
+    """Returns a box as a thin line over a wider translucent dark line, so that it shows on any frame. `box` is in px of
+    the picture, which is `picture_width` px wide.
+    """
     x, y, width, height = (_px(value) for value in (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)))
     is_chosen = number == frame.chosen
     rectangle = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none"'
@@ -228,11 +232,25 @@ def _box(frame: StripFrame, number: int, box: np.ndarray) -> str:
         f'{rectangle} stroke="{EDGE}" stroke-opacity="0.55" stroke-width="{px + 2.5}"/>'
         f'{rectangle} stroke="{colour}" stroke-width="{px}"/>'
     )
+    if number < len(frame.classes):
+        drawn += _word(frame.classes[number], box, picture_width)
     if number < len(frame.links):
         told = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
         face = f'<rect class="face" x="{x}" y="{y}" width="{width}" height="{height}" fill="transparent"/>'
         return f'<a href="{escaped(frame.links[number])}" aria-label="{told}">{name}{drawn}{face}</a>'
     return f"<g>{name}{drawn}</g>"
+
+
+def _word(word: str, box: np.ndarray, picture_width: float) -> str:
+    """Returns `word` in the upper corner of a box. It ends at the right corner where the box lies on the right side, so
+    that the picture does not cut it.
+    """
+    is_right = box[0] > 0.6 * picture_width
+    x, anchor = (box[2] - 3, "end") if is_right else (box[0] + 3, "start")
+    return (
+        f'<text x="{_px(x)}" y="{_px(box[1] + 12)}" text-anchor="{anchor}" font-size="11" font-family="sans-serif" '
+        f'fill="{LINE}" stroke="{EDGE}" stroke-width="2.5" paint-order="stroke">{escaped(word)}</text>'
+    )
 
 
 def _px(value: float) -> str:

@@ -143,6 +143,26 @@ def whole(load: Callable[..., Config], complete: Callable[[Config], Cache]) -> C
     return cache
 
 
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory, shared_videos: Videos) -> Cache:
+    """Each frame with boxes of the six videos has a box `cup`, and one with a hostile name. Do not change it."""
+    tmp_path, video_folder = tmp_path_factory.mktemp("labelled"), shared_videos.root
+    boxes = {"seconds": 0.0, "boxes": [[8, 8, 40, 40], [60, 10, 90, 50]], "scores": [0.9, 0.5], "labels": [0, 1]}
+    for video in video_folder.rglob("*.mp4"):
+        file = tmp_path / "boxes" / video.relative_to(video_folder).with_suffix(".json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"frames": [boxes]}))
+    document = tiny_stages(tmp_path / "labelled", video_folder) | {"backbones": {}, "regions": None}
+    document["proposals"] = {
+        "source": "file", "files": str(tmp_path / "boxes" / "{stem}.json"), "tolerance_seconds": 60,
+        "labels": ["cup", "<b>dog"], "every": 2, "top": 4,
+    }  # fmt: skip
+    config = check_config(document | {"run": {"executor": "inline", "threads": 1}}, "labelled")
+    index(config)
+    assert extract(config).failures == ()
+    return Cache(config.cache)
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """State of a fake SLURM whose commands are on the PATH."""

@@ -45,6 +45,15 @@ def test_values_of_the_arrays() -> None:
     )
 
 
+def test_classes_of_boxes_are_written_in_them(labelled: Cache, browsed: Browsed) -> None:
+    page = browsed(labelled).get("/clips/0").text
+    assert page.count("box 0, cup, score 0.90</title>") == 4
+    assert page.count(">cup</text>") == page.count(">&lt;b&gt;dog</text>") == 4
+    assert page.count('text-anchor="end"') == 4, "a word in a box on the right ends at its right side"
+    assert "The name in a box is its class." in page
+    assert "<b>dog" not in page
+
+
 def test_the_page_draws_them(whole: Cache, browsed: Browsed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_pages, "facts_of", lambda *given: facts())
     page = browsed(whole).get("/clips/0").text

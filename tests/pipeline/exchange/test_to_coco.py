@@ -57,6 +57,16 @@ def test_boxes_and_frames_are_those_of_the_cache(whole: Cache, tmp_path: Path) -
     assert 0.5 < sizes[0].num_bytes / written < 2
 
 
+def test_categories_are_the_classes_of_boxes(labelled: Cache, tmp_path: Path) -> None:
+    export_coco(labelled, str(tmp_path / "out"), rows=range(1))
+    document = document_of(tmp_path / "out")
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert names == {1: "cup", 2: "<b>dog"}
+    labels = rows_of(labelled.root, "proposals/labels")[0]
+    kept = [label for of_frame in labels.tolist() for label in of_frame if label >= 0]
+    assert [entry["category_id"] - 1 for entry in document["annotations"]] == kept == [0, 1] * 4
+
+
 def test_some_rows_and_again(whole: Cache, tmp_path: Path) -> None:
     out = tmp_path / "out"
     exported = export_coco(whole, str(out), rows=range(2, 4), split="train")

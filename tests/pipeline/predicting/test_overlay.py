@@ -15,6 +15,7 @@ from kinegraph.pipeline.predicting.pictures import Pictures
 from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan, joined_boxes
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.pictures.overlay import Band, OverlayLayout
 from kinegraph.stages.remote.options import StagingOptions
 from kinegraph.stages.remote.staging import Staging
 from tests import coded_videos
@@ -162,14 +163,33 @@ def test_the_three_strongest_edges_of_a_frame() -> None:
 def test_boxes_of_two_clips_are_joined_with_their_edges() -> None:
     """The second clip reads the boxes in another order, and one more. The third has no boxes."""
     a, b, c = [1.0, 1, 2, 2], [0.0, 0, 1, 1], [5.0, 5, 6, 6]
-    first = FrameBoxes(seconds=1.0, boxes=np.array([a, b]), edges=np.array([[0, 0.4], [0.1, 0]]))
-    second = FrameBoxes(seconds=1.0, boxes=np.array([b, c, a, a]), edges=np.full((4, 4), 0.3) * (1 - np.eye(4)))
+    first = FrameBoxes(
+        seconds=1.0, boxes=np.array([a, b]), edges=np.array([[0, 0.4], [0.1, 0]]), classes=("cup", "dog")
+    )
+    second = FrameBoxes(
+        seconds=1.0,
+        boxes=np.array([b, c, a, a]),
+        edges=np.full((4, 4), 0.3) * (1 - np.eye(4)),
+        classes=("dog", "hat", "cup", "mug"),
+    )
     other = FrameBoxes(seconds=0.5, boxes=np.array([c]))
     earlier, joined = joined_boxes([first, second, other])
     assert (earlier.seconds, earlier.edges, joined.seconds) == (0.5, None, 1.0)
     assert joined.boxes.tolist() == [b, a, c]
+    assert (joined.classes, earlier.classes) == (("dog", "cup / mug", "hat"), ())
     assert joined.edges is not None
     np.testing.assert_allclose(joined.edges, [[0, 0.3, 0.3], [0.4, 0, 0.3], [0.3, 0.3, 0]], rtol=1e-6)
+
+
+def test_words_are_written_in_boxes_and_stay_on_the_picture() -> None:
+    layout = OverlayLayout.fitted(160, 100, 720, num_bars=0)
+    pixels, boxes = np.zeros((100, 160, 3), np.uint8), np.array([[10.0, 10, 60, 60], [150, 50, 158, 90], [9, 9, 9, 9]])
+    plain = layout.drawn(pixels, boxes, Band(""), dashed=False)
+    worded = layout.drawn(pixels, boxes, Band(""), dashed=False, classes=("cup", "person", "none"))
+    ys, xs = np.nonzero((worded != plain).any(-1))
+    left, right = xs < 80, xs >= 80
+    assert (xs[left].min() >= 10, xs[left].max() < 60, ys[left].max() < 30) == (True,) * 3
+    assert (xs[right].max() < 160, xs[right].min() < 150, ys[right].min() >= 45) == (True,) * 3
 
 
 def test_the_band_is_that_of_the_clip_under_way(tmp_path: Path) -> None:

@@ -138,6 +138,13 @@ def test_a_strip_has_the_frames_and_boxes_of_the_clip(look: Look) -> None:
     assert strip._repr_svg_().count("data:image/webp") == 4
 
 
+def test_a_strip_names_the_classes_of_boxes(labelled: Cache) -> None:
+    strip = Look(labelled).strip(0)
+    assert {tuple(frame.classes) for frame in strip.frames} == {("cup", "<b>dog")}
+    drawn = strip.svg()
+    assert drawn.count(">cup</text>") == drawn.count(">&lt;b&gt;dog</text>") == len(strip.frames)
+
+
 def test_a_changed_video_has_frames_without_boxes(look: Look, tmp_path: Path) -> None:
     row = int(np.flatnonzero(look.numbers.usable)[0])
     path = Path(look.cache.rows(row // 2)[row % 2].path)

@@ -1,0 +1,21 @@
+"""Names the classes of boxes. The array `proposals/labels` has their numbers, and the stage `proposals` their names."""
+
+from collections.abc import Iterable, Sequence
+
+from kinegraph.cache_schemas.cache import Cache
+
+BOX_LABELS = "proposals/labels"
+
+
+def box_class_names(cache: Cache) -> tuple[str, ...]:
+    """Returns the names of the classes of boxes, in the order of their numbers. Returns an empty tuple if the cache has
+    no classes of boxes.
+    """
+    if BOX_LABELS not in cache.arrays():
+        return ()
+    return tuple(map(str, cache.stage("proposals").options.get("labels", ())))
+
+
+def named(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
+    """Returns the name of each class in `numbers`. A number without a name becomes `class <number>`."""
+    return [names[number] if 0 <= number < len(names) else f"class {number}" for number in numbers]
