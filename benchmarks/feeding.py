@@ -43,8 +43,8 @@ def write(path: str, width: int, height: int, num_frames: int) -> None:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(num_frames):
             x = round(number * width / num_frames)
-            pixels = picture[:, x : x + width] + np.roll(noise, 37 * number, (0, 1))
-            pixels = pixels.clip(0, 255).astype(np.uint8)
+            seen = picture[:, x : x + width] + np.roll(noise, 37 * number, (0, 1))
+            pixels: np.ndarray = seen.clip(0, 255).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
 

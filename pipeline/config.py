@@ -70,6 +70,15 @@ class RunOptions(StageOptions):
         description="threads of one worker, for decoding and computing. auto: all cores divided among local workers, 1 "
         "with dask and slurm",
     )
+    decode_threads: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="threads of one worker that decode videos ahead of the networks; their number changes no value. "
+        "null: as many as `threads`. With `threads: auto` and a GPU, Dask workers then take their share of the "
+        "machine's cores. With slurm it is at least `slurm.cpus`. `python -m benchmarks.feeding` says how many feed a "
+        "GPU, see docs/gpu.md",
+    )
     device: str = Field(
         "auto",
         description="auto, cpu, cuda or cuda:<index>. With auto and cuda, workers take the GPUs in turn. "
@@ -121,9 +130,14 @@ class RunOptions(StageOptions):
         return 1 if self.executor in ("dask", "slurm") else max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
-    def decode_threads(self) -> int:
-        """Returns the number of threads of one worker that decode ahead. With the executor `inline` it is 0."""
-        return 0 if self.executor == "inline" else self.worker_threads
+    def decoders(self) -> int:
+        """Returns the number of threads of one worker that decode ahead, as far as the config says it. With the
+        executor `inline` it is 0.
+        """
+        if self.executor == "inline":
+            return 0
+        of_task = (self.slurm.cpus or 1) if self.executor == "slurm" else 1
+        return self.decode_threads or max(self.worker_threads, of_task)
 
     @property
     def jobs_walltime_seconds(self) -> float | None:

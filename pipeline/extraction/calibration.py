@@ -86,7 +86,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
         _copy_sealed(cache, temporary, read, unit.shard)
         begun = time.monotonic()
-        worker.run([unit], decode_threads=config.run.decode_threads)
+        worker.run([unit], decode_threads=worker.decoders if config.run.decoders else 0)
         seconds = time.monotonic() - begun
         records = [temporary.ledger.read(key, unit.shard) for key in unit.keys]
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
@@ -145,7 +145,7 @@ def _machine(worker: Worker) -> Machine:
     return Machine(
         is_cpu=device.type == "cpu",
         cores=os.cpu_count() or 1,
-        decoders=worker.config.run.decode_threads,
+        decoders=worker.decoders if worker.config.run.decoders else 0,
         has_fast_bf16=has_fast_bf16,
     )
 

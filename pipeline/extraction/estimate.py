@@ -11,7 +11,7 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.declared import Declared
 from kinegraph.pipeline.caches.plan import Plan
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.feed import BATCHES_AHEAD
+from kinegraph.pipeline.extraction.feed import BATCHES_AHEAD, MOST_BYTES_AHEAD
 from kinegraph.pipeline.shards.pace import RECENT_RECORDS, Sealed, clips_per_second
 from kinegraph.stages.errors import UsageError
 
@@ -86,10 +86,12 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     keys = {key for unit in plan.units for key in unit.keys}
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
     shards = 2 * cache.shard_clips * row_bytes  # one being filled, one being written
-    # 2: decoded ahead, and the video that exceeds that; 1: being assembled; 2: waiting for the queue, in the network
-    batches = 2 + 1 + BATCHES_AHEAD + 2
-    clips = batches * config.run.batch_size + config.run.decode_threads + _most_rows_of_a_video(cache)
-    return shards + clips * _clip_bytes(plan.declared, cache, keys)
+    clip_bytes, rows = _clip_bytes(plan.declared, cache, keys), _most_rows_of_a_video(cache)
+    decoders, batch = config.run.decoders, config.run.batch_size
+    of_threads = min(decoders * rows, MOST_BYTES_AHEAD // max(1, clip_bytes))
+    ahead = max(2 * batch + decoders, of_threads) + rows  # and the video that exceeds that
+    # 1: being assembled; 2: waiting for the queue, in the network
+    return shards + ((1 + BATCHES_AHEAD + 2) * batch + ahead) * clip_bytes
 
 
 def _most_rows_of_a_video(cache: Cache) -> int:
@@ -105,13 +107,7 @@ def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
     counts, also one whose maps the cache already has.
     """
     wanted = declared.wanted(declared.running(keys, lambda key: False))
-    if wanted is None:
-        return 0
-    num_bytes = sum(-(-wanted.num_frames // square.every) * square.size**2 * 3 for square in wanted.squares)
-    if (whole := wanted.whole) is not None:
-        largest = max((h * w for h, w in (whole.network_size(*frame) for frame in _frame_sizes(cache))), default=0)
-        num_bytes += -(-wanted.num_frames // whole.every) * largest * 3
-    return num_bytes
+    return 0 if wanted is None else max((wanted.num_bytes(*frame) for frame in _frame_sizes(cache)), default=0)
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:

@@ -30,6 +30,7 @@ from kinegraph.stages.remote.staging import AtHand, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2
+MOST_BYTES_AHEAD = 2**30  # of pixels, up to which each decoder thread has a video beyond two batches of clips
 LEFT_OPEN = 2  # videos that a following unit may need again; each holds some decoded frames
 
 
@@ -212,23 +213,28 @@ class Feed:
         """Yields (video of a unit, its decoded clips) for all videos of all `units`, in order.
 
         While the caller works on one video, the threads of `pool` decode the next videos, until about two batches of
-        clips are decoded in advance. `staging` copies videos at URLs to the disk, and `open_videos` lends files that
+        clips are decoded in advance. Where videos have many clips, each thread gets a video all the same, until their
+        pixels take MOST_BYTES_AHEAD. `staging` copies videos at URLs to the disk, and `open_videos` lends files that
         are open. Nothing more is yielded once `closed` is set.
         """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
-        clips = 0
+        clips = num_bytes = 0
         for video in self._videos(units):
             if closed.is_set():
                 return
             under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging), open_videos)))
-            clips += len(video.rows)
-            while clips > capacity and len(under_way) > 1:
+            clips, num_bytes = clips + len(video.rows), num_bytes + self._num_bytes(video)
+            while clips > capacity and len(under_way) > (self._threads if num_bytes <= MOST_BYTES_AHEAD else 1):
                 first, future = under_way.popleft()
-                clips -= len(first.rows)
+                clips, num_bytes = clips - len(first.rows), num_bytes - self._num_bytes(first)
                 yield first, future.result()
         for first, future in under_way:
             yield first, future.result()
+
+    def _num_bytes(self, video: _UnitVideo) -> int:
+        wanted, row = self._wanted(video.unit), video.rows[0]
+        return 0 if wanted is None else len(video.rows) * wanted.num_bytes(row.frame_height, row.frame_width)
 
     def _assembled(self, decoded: Iterable[tuple[_UnitVideo, _Decoded]]) -> Iterator[PixelBatch]:
         rows: list[ClipRow] = []

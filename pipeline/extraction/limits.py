@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from kinegraph.cache_schemas.crops import FULL, base_of
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.clock import (
     ASSEMBLE,
@@ -110,11 +111,12 @@ def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[s
     """
     if kind == DECODE:
         yield (
-            f"more threads (`run.threads`, now {machine.decoders} on {machine.cores} cores)"
+            f"more threads (`run.decode_threads`, now {machine.decoders} on {machine.cores} cores)"
             if machine.decoders < machine.cores
             else "more cores, or workers on other machines"
         )
         if beside.get(CONVERT, 0.0) > beside.get(DECODE, 0.0):
+            yield from _faster_resizing(config)
             yield from _smaller(config)
     elif kind == FETCH:
         yield "workers nearer to the videos, or more of them"
@@ -126,6 +128,17 @@ def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[s
         if maps := [name for name, options in config.backbones.items() if "maps" in options.store]:
             yield f"`backbones.{maps[0]}.store: [pooled]`, in another cache, if nothing reads the maps"
         yield "a faster disk for the cache"
+
+
+def _faster_resizing(config: Config) -> Iterator[str]:
+    """Yields advice if libswscale could resize the frames of all backbones and of the proposals, in place of Pillow."""
+    framings = {f"backbones.{name}": config.framing_of(name) for name in config.backbones}
+    by_pillow = [section for section, framing in framings.items() if framing.resize in ("pillow", "bicubic")]
+    is_whole = {*map(base_of, config.clips.crops)} == {FULL} or all(each.resize_short for each in framings.values())
+    if config.proposals is not None and getattr(config.proposals, "resize", "") == "pillow":
+        by_pillow.append("proposals")
+    if by_pillow and is_whole:
+        yield f"`resize: swscale` under {' and '.join(by_pillow)} ({OTHER_CACHE})"
 
 
 def _smaller(config: Config) -> Iterator[str]:

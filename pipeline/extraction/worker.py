@@ -31,6 +31,7 @@ from kinegraph.pipeline.extraction.events import (
 from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded, Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
+from kinegraph.pipeline.machine.hardware import usable_cores
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
 from kinegraph.pipeline.shards.revisiting import revisit
 from kinegraph.stages.clock import DECODE_WAIT, FIRST_BATCH, REST, START_UP, WRITER_WAIT, Clock
@@ -83,6 +84,18 @@ class Worker:
         torch.set_num_threads(self.threads)
         self.loaded = loaded or load(config, cache, keys, report)
         self._start_up_seconds = max(0.0, monotonic() - begun)
+
+    @property
+    def decoders(self) -> int:
+        """Returns the number of threads of this worker that decode ahead, if it decodes ahead.
+
+        Without the option `run.decode_threads` it is that of the threads that compute. On a GPU with `threads: auto` it
+        is at least this worker's share of the cores, because the networks leave these idle.
+        """
+        run = self.config.run
+        if run.decode_threads is not None or run.threads != "auto" or self.loaded.device.type == "cpu":
+            return run.decode_threads or self.threads
+        return max(self.threads, usable_cores() // max(1, torch.cuda.device_count()))
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Runs all units and returns the suspects: the WorkUnits that killed `max_deaths` workers. `decode_threads`

@@ -302,7 +302,7 @@ class Predictor:
             if self._loaded is None:
                 require_same_features(self.record, *worker.loaded.declared.made(keys))
             self._loaded = worker.loaded
-            worker.run(plan.units, decode_threads=worker.threads)
+            worker.run(plan.units, decode_threads=worker.decoders)
         return Cache(cache.root), plan
 
     def _keys(self) -> tuple[str, ...]:

@@ -63,6 +63,14 @@ class Wanted:
     overlapping: bool = False
     torchcodec_device: str | None = None
 
+    def num_bytes(self, height: int, width: int) -> int:
+        """Returns the number of bytes of the pixels of one clip. The frames of the video have `height` x `width` px."""
+        num_bytes = sum(-(-self.num_frames // square.every) * square.size**2 * 3 for square in self.squares)
+        if self.whole is not None:
+            rows, columns = self.whole.network_size(height, width)
+            num_bytes += -(-self.num_frames // self.whole.every) * rows * columns * 3
+        return num_bytes
+
     def on_device(self, device: str) -> "Wanted":
         """Returns a copy of this Wanted for a worker on `device`, such as "cuda:1". If torchcodec is to decode on a
         GPU, `torchcodec_device` of the copy is this device. Otherwise nothing changes.

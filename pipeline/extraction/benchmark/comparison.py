@@ -110,7 +110,7 @@ class Extraction:
         self.worker = Worker(self.config, self.made, (), _say_nothing, UnitSchedule(None), loaded)
 
     def run(self) -> None:
-        self.worker.run(self.units, decode_threads=self.config.run.decode_threads)
+        self.worker.run(self.units, decode_threads=self.config.run.decoders)
 
     def failures(self) -> dict[str, str]:
         """Returns clip id -> reason in words, for each clip that failed in the last run."""
@@ -126,7 +126,7 @@ class Extraction:
             self.loaded.wanted,
             batch_size=run.batch_size,
             timeout_seconds=run.video_timeout_seconds,
-            threads=run.decode_threads,
+            threads=run.decoders,
             staging=run.staging,
         )
         with closing(feed.batches(self.units)) as batches:

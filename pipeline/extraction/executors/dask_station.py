@@ -163,7 +163,7 @@ class Station(WorkerPlugin):
             while (errand := self._next()) is not None:
                 over = Pass(leases, errand.max_deaths)
                 units = [errand.unit] if worker.schedule.lacks_measure else self._from(errand)
-                worker.run_free(units, over, decode_threads=worker.threads)
+                worker.run_free(units, over, decode_threads=worker.decoders)
                 if over.too_late:
                     raise worker.schedule.stopped()
 

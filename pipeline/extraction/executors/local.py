@@ -55,7 +55,7 @@ def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     `job` ends before all units are done. Raises WalltimeError if not even one unit fits into that time.
     """
     worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
-    _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
+    _run_alone(job, worker.run(units, decode_threads=worker.decoders, max_deaths=MAX_DEATHS), report)
 
 
 def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
@@ -253,7 +253,7 @@ def _work(
     try:
         config = on_device_of(config, worker_index)
         worker = Worker(config, Cache(cache), keys, report, UnitSchedule(allotted), begun=begun)
-        worker.run(units(), decode_threads=worker.threads)
+        worker.run(units(), decode_threads=worker.decoders)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors
     except (OutOfTimeError, WalltimeError) as error:

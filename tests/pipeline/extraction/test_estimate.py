@@ -78,6 +78,10 @@ def test_memory_of_a_worker(load: Load) -> None:
     assert estimate(config, cache, plan).worker_bytes == 2 * 2 * row + (7 * 4 + 3 + 1) * clip
     only_proposals = make_plan(config, cache, stages=["proposals"])
     assert estimate(config, cache, only_proposals).worker_bytes < estimate(config, cache, plan).worker_bytes
+    three_clips = load("run.executor=local", "run.threads=9", "run.batch_size=4", "clips.per_video=3", name="three")
+    cache = index(three_clips).cache
+    found = estimate(three_clips, cache, make_plan(three_clips, cache)).worker_bytes
+    assert found == 2 * 2 * row + (5 * 4 + 9 * 2 + 2) * clip, "each thread has a video, and a shard has 2 of its clips"
 
 
 def test_hours_at_the_pace_of_earlier_shards(load: Load) -> None:

@@ -1,10 +1,12 @@
 """Decoding ahead gives the batches that decoding in turn gives, and stops when it is closed."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -59,6 +61,27 @@ def test_threads_change_nothing(feed: MakeFeed, threads: int) -> None:
         assert summary(ahead) == summary(in_turn)
         np.testing.assert_array_equal(ahead.pixels[SQUARE], in_turn.pixels[SQUARE])
         assert all(isinstance(clip, DecodedClip) for clip in ahead.clips)
+
+
+@pytest.mark.parametrize(("most_bytes", "at_once"), [(2**30, 3), (0, 2)])
+def test_each_thread_has_a_video(
+    feed: MakeFeed, monkeypatch: pytest.MonkeyPatch, most_bytes: int, at_once: int
+) -> None:
+    """Also where two videos have more clips than are decoded ahead, unless their pixels take too much memory."""
+    made, begun, seen = feed(3), threading.Semaphore(0), list[int]()
+    made._batch_size = 1  # 5 clips ahead, and 3 of a video
+    decode, numbers = made._decode, itertools.count()
+
+    def held(*arguments: Any) -> Any:
+        begun.release()
+        if next(numbers) == 0:
+            seen.append(sum(begun.acquire(timeout=5 if n < at_once else 0.2) for n in range(3)))
+        return decode(*arguments)
+
+    monkeypatch.setattr(made, "_decode", held)
+    monkeypatch.setattr("kinegraph.pipeline.extraction.feed.MOST_BYTES_AHEAD", most_bytes)
+    assert len(list(made.batches(UNITS[:1]))) == 9
+    assert seen == [at_once]
 
 
 @pytest.mark.parametrize("threads", [0, 3])

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,27 @@ def counted_replays(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
 
     monkeypatch.setattr(FakeGraph, "replay", noted)
     return replays
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "decoders"),
+    [
+        ("cuda", ["run.executor=dask", "run.threads=auto"], 8),  # 16 cores, 2 GPUs
+        ("cpu", ["run.executor=dask", "run.threads=auto"], 1),
+        ("cuda", ["run.executor=dask", "run.threads=3"], 3),
+        ("cuda", ["run.executor=dask", "run.threads=auto", "run.decode_threads=5"], 5),
+        ("cpu", ["run.threads=1", "run.decode_threads=6"], 6),
+    ],
+)
+def test_decoder_threads_of_a_worker(
+    load: Load, monkeypatch: pytest.MonkeyPatch, device: str, overrides: list[str], decoders: int
+) -> None:
+    monkeypatch.setattr("kinegraph.pipeline.extraction.worker.usable_cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    worker = object.__new__(Worker)
+    worker.config = load(*overrides)
+    worker.threads, worker.loaded = worker.config.run.worker_threads, SimpleNamespace(device=torch.device(device))  # type: ignore[assignment]
+    assert worker.decoders == decoders
 
 
 def test_the_bytes_of_a_cpu_without_a_wait_but_for_results(

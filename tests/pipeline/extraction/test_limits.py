@@ -112,8 +112,8 @@ def test_other_stages(load: Load) -> None:
 def test_decoders_that_are_slower_than_the_stages_limit(load: Load) -> None:
     told = limit(load(), GPU, WORK, {"decode": 38.0, "convert and resize": 10.0})
     assert told == (
-        "limit: decoding. It takes 12.0 s, and the stages take 10.0 s. What helps: more threads (`run.threads`, now 4 "
-        "on 16 cores)."
+        "limit: decoding. It takes 12.0 s, and the stages take 10.0 s. What helps: more threads (`run.decode_threads`, "
+        "now 4 on 16 cores)."
     )
     in_time = {"waiting for the first batch": 12.0, "waiting for decode": 0.3}
     told = limit(load(), GPU, WORK | in_time, {"decode": 38.0, "convert and resize": 10.0})
@@ -121,7 +121,11 @@ def test_decoders_that_are_slower_than_the_stages_limit(load: Load) -> None:
     all_cores = replace(GPU, cores=4)
     told = limit(load(), all_cores, WORK, {"decode": 10.0, "convert and resize": 38.0})
     assert "more cores, or workers on other machines; fewer frames, `clips.num_frames`" in told
-    assert "a smaller `proposals.short_side`" in limit(load(*DETECTOR), all_cores, WORK, {"convert and resize": 48.0})
+    converting = {"convert and resize": 48.0}
+    assert "a smaller `proposals.short_side`" in limit(load(*DETECTOR), all_cores, WORK, converting)
+    assert "swscale" not in limit(load(*DETECTOR), all_cores, WORK, converting), "crops are cut first"
+    whole = load(*DETECTOR, "backbones.tiny.resize_short=72", "backbones.tiny.size=64")
+    assert f"`resize: swscale` under backbones.tiny and proposals {NEW}; " in limit(whole, all_cores, WORK, converting)
 
 
 def test_decoding_between_batches_is_work_of_the_same_thread(load: Load) -> None:

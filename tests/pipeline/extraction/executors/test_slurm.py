@@ -320,9 +320,19 @@ def test_tasks_are_single_workers_with_the_threads_of_the_array(load: Load) -> N
     job = indexed(load, "run.threads=auto")
     submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
     config = load_config(submission.folder / "config.yaml")
-    assert (config.run.executor, config.run.workers, config.run.threads) == ("local", 1, 1)
+    assert (config.run.executor, config.run.workers, config.run.threads, config.run.decode_threads) == (
+        "local",
+        1,
+        1,
+        1,
+    )
     assert config.model_copy(update={"run": job.config.run}) == job.config
     assert submission.work().units == job.units
+
+
+def test_all_cores_of_a_task_decode(load: Load) -> None:
+    assert load("run.executor=slurm", "run.slurm.cpus=12", "run.threads=2").run.decoders == 12
+    assert load("run.executor=slurm", "run.slurm.cpus=12", "run.decode_threads=3").run.decoders == 3
 
 
 def test_refused_submissions_are_told(load: Load, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
