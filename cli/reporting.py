@@ -25,6 +25,16 @@ def report(
     failures: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Also write all failed clips with the decoder's words.")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Compare with another cache, or with a folder of other runs.")
+    ] = None,
+    attributes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV",
+            help="Show scores by attributes of classes: class,<attribute>,... The default is what the cache has.",
+        ),
+    ] = None,
 ) -> None:
     """Write a page about a cache and trained runs, with figures and frames. It needs no network and changes nothing."""
     check_choice("--figures-as", figures_as, FIGURE_FORMS)
@@ -38,7 +48,15 @@ def report(
 
     with counting() as progress:
         written = write_report(
-            places, out, videos=videos, figures=figures, form=figures_as, failures=failures, on_progress=progress
+            places,
+            out,
+            videos=videos,
+            figures=figures,
+            form=figures_as,
+            failures=failures,
+            against=against,
+            attributes=attributes,
+            on_progress=progress,
         )
     say(f"{written.path}: {size(written.num_bytes)}, {counted(written.num_figures, 'figure')}")
     for title, reason in written.absent.items():

@@ -284,9 +284,9 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
     "Look at a cache": {
         "look": (),
         "Look": (
-            "coverage", "classes", "durations", "frame_sizes", "disk", "time", "sealed", "norms", "norm_by_step",
-            "spread", "embedding", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres", "box_cover",
-            "box_overlaps", "strip", "neighbours", "scene_graph", "graphs", "head", "runs",
+            "coverage", "classes", "durations", "frame_sizes", "disk", "time", "sealed", "norms", "norms_against",
+            "norm_by_step", "spread", "embedding", "boxes_a_frame", "scores_by_rank", "box_sizes", "box_centres",
+            "box_cover", "box_overlaps", "strip", "neighbours", "scene_graph", "graphs", "head", "runs",
         ),
         "FramesMissingError": (), "NothingToShowError": (),
     },

@@ -11,10 +11,11 @@ from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
+from kinegraph.pipeline.reports.samples import DRIFT
 from kinegraph.pipeline.reports.section import Absent, Paragraph, Section
 
 MOST_SENTENCES, MOST_NAMED = 7, 3
-FAILED_SHARE, DRIFT, DRIFTED_SHARE, REPEATED_SHARE = 0.01, 0.5, 0.2, 0.1
+FAILED_SHARE, DRIFTED_SHARE, REPEATED_SHARE = 0.01, 0.2, 0.1
 
 
 def attention(contents: Contents) -> Section | Absent:

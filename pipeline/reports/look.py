@@ -136,6 +136,12 @@ class Look:
         title = f"{array}: length of vectors"
         return _histogram(f"norms_{_file(array)}", title, {"vectors": summary.norms}, "L2 norm", "vectors")
 
+    def norms_against(self, other: "Look", array: str) -> Picture:
+        """Draws the lengths of the vectors of an array here and in another cache, as shares of the vectors."""
+        values = {"here": self.vectors(array).norms, "there": other.vectors(array).norms}
+        name, title = f"against_{_file(array)}", f"{array}: length of vectors, here and there"
+        return _histogram(name, title, values, "L2 norm", "vectors", as_shares=True)
+
     def spread(self, array: str) -> Picture:
         """Draws a histogram of the standard deviations of the channels of an array. A dead channel has 0."""
         summary = self.vectors(array)
@@ -322,6 +328,8 @@ def _histogram(
     axis: str,
     noun: str = "clips",
     limits: tuple[float, float] | None = None,
+    *,
+    as_shares: bool = False,
 ) -> Picture:
     finite = {key: np.asarray(series, float)[np.isfinite(series)] for key, series in values.items()}
     together = np.concatenate([*finite.values()])
@@ -331,9 +339,8 @@ def _histogram(
     if high <= low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
-    picture = histogram(
-        name, title, {key: np.histogram(series, edges)[0] for key, series in finite.items()}, edges, axis, noun
-    )
+    counts = {key: np.histogram(series, edges)[0] for key, series in finite.items()}
+    picture = histogram(name, title, counts, edges, axis, noun, as_shares=as_shares)
     picture.description += f" The median is {number(float(np.median(together)))}."
     return picture
 

@@ -61,6 +61,15 @@ class Predicted:
         """Returns the class with the largest probability of each video, int64 [V]."""
         return np.asarray(self.probabilities.argmax(1))
 
+    @property
+    def is_right(self) -> np.ndarray:
+        """Returns whether the class with the largest probability is one of the video, bool [V]."""
+        return np.asarray(self.truth[np.arange(len(self.truth)), self.predicted])
+
+    def names_of(self, video: int) -> str:
+        """Returns the names of the classes of a video, with commas between them."""
+        return ", ".join(self.class_names[at] for at in np.flatnonzero(self.truth[video]))
+
     def per_class(self) -> np.ndarray:
         """Returns a score of each class, [K], and NaN for a class without a video.
 
@@ -101,7 +110,7 @@ class Predicted:
     def mistakes(self, most: int) -> list[Mistake]:
         """Returns the `most` wrong predictions with the largest confidence, at most two of each true class."""
         confidence, guesses = self.probabilities.max(1), self.predicted
-        wrong = np.flatnonzero(~self.truth[np.arange(len(guesses)), guesses])
+        wrong = np.flatnonzero(~self.is_right)
         of_class: Counter[int] = Counter()
         mistakes: list[Mistake] = []
         for row in wrong[np.argsort(-confidence[wrong], kind="stable")]:
@@ -123,8 +132,7 @@ class Predicted:
         class.
         """
         confidence, guesses = self.probabilities.max(1), self.predicted
-        is_right = self.truth[np.arange(len(guesses)), guesses]
-        order = [at for at in np.argsort(-confidence, kind="stable") if is_right[at]]
+        order = [at for at in np.argsort(-confidence, kind="stable") if self.is_right[at]]
         first = {int(guesses[at]): at for at in reversed(order)}  # class -> its most confident right video
         return [self.video_ids[at] for at in order if first[int(guesses[at])] == at][:most]
 
@@ -135,7 +143,7 @@ class Predicted:
         if self.is_multi_label:
             confidence, is_true = self.probabilities.ravel(), self.truth.ravel()
         else:
-            confidence, is_true = self.probabilities.max(1), self.truth[np.arange(len(self.truth)), self.predicted]
+            confidence, is_true = self.probabilities.max(1), self.is_right
         bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
         counts = np.bincount(bins, minlength=BINS)
         there = counts > 0

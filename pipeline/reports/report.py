@@ -15,6 +15,7 @@ from pathlib import Path
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import MANIFEST, Cache
 from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.data_set_documents import ATTRIBUTES
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.storages import open_storage
@@ -22,11 +23,13 @@ from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.caches.failures import failed_clips
 from kinegraph.pipeline.reports import cache_sections, head_sections, run_sections
 from kinegraph.pipeline.reports.attention import attention
+from kinegraph.pipeline.reports.comparison import comparison
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.page import Page
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section, SectionPart
+from kinegraph.pipeline.training.breakdown import OF_CACHE, Attributes, read_attributes
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures.strips import Strip
@@ -40,6 +43,7 @@ log = logging.getLogger("kinegraph")
 
 SECTIONS: tuple[tuple[str, str, Maker], ...] = (
     ("attention", "Attention", attention),
+    ("comparison", "Comparison", comparison),
     ("provenance", "Provenance", cache_sections.provenance),
     ("coverage", "Coverage", cache_sections.coverage),
     ("failures", "Failures", cache_sections.failures),
@@ -84,17 +88,24 @@ def write_report(
     figures: Path | None = None,
     form: str = "pdf",
     failures: Path | None = None,
+    against: str | None = None,
+    attributes: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> WrittenReport:
     """Writes a report as one HTML file, in place of an existing file. Changes nothing else, unless it is asked for.
 
     `places` are at most one cache, and folders with trained runs. `videos` is a folder in which videos are looked for
     first. `figures` is a folder that receives each figure as a file of the format `form`, and `failures` a csv that
-    receives all failures. Equal caches, runs and videos give equal bytes.
+    receives all failures. `against` is another cache, or a folder with other runs, that the report compares with.
+    `attributes` is a csv with attributes of the classes, or "cache" for those of the cache. By default, those of the
+    cache are used if it has some. Equal caches, runs and videos give equal bytes.
 
     Raises UsageError for places that are neither, or that do not go together. Raises CacheError for a damaged cache.
     """
     contents, title = _opened(places, videos)
+    if against is not None:
+        contents = replace(contents, against=_opened([against], None)[0], against_name=against)
+    contents = replace(contents, attributes=_attributes(contents, attributes))
     sections: dict[str, Section | Absent] = {}
     for done, (name, section_title, make) in enumerate(SECTIONS):
         stopping.check()
@@ -137,6 +148,22 @@ def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
     num_classes = len(look.numbers.class_names) if look else None
     title = places[0] if len(places) == 1 else f"{places[0]} and {counted(len(places) - 1, 'other place')}"
     return Contents(look=look, runs=Runs(runs, num_classes) if runs else None, why_no_cache=why), title
+
+
+def _attributes(contents: Contents, table: str | None) -> Attributes | None:
+    """Returns the attributes of the classes in the csv `table`, by default those of the cache, or None without them.
+    Raises UsageError for a csv that cannot be used.
+    """
+    look, runs = contents.look, contents.runs
+    root = "" if look is None else look.cache.root
+    if table is None:
+        if look is None or not look.cache.storage.exists(ATTRIBUTES):
+            return None
+        table = OF_CACHE
+    elif table == OF_CACHE and look is None:
+        raise UsageError(f"--attributes {OF_CACHE}: {contents.why_no_cache}")
+    names = look.numbers.class_names if look is not None else runs.best()[1].class_names if runs is not None else ()
+    return read_attributes(table, names, root)
 
 
 def _runs_in(place: str) -> list[tuple[Path, RunResults]]:

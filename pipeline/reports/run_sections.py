@@ -15,6 +15,7 @@ from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.runs import Runs
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
+from kinegraph.pipeline.training.breakdown import Attributes
 from kinegraph.pipeline.training.results import ResultsError
 
 MOST_MISTAKES, MISTAKE_FRAMES, MOST_OPEN = 12, 4, 20
@@ -30,8 +31,10 @@ def heads(contents: Contents) -> Section | Absent:
         return Absent(NO_RUNS)
     header, rows = runs.table()
     numeric = frozenset(range(1, len(header) - 2))
+    by_key = [figure("results.json of all runs: the mean of the seeds, and a band of all of them.", runs.by_key)]
     return Section([
         figure(f"results.json of all runs. {SEEDS}", runs.heads),
+        *(part for part in by_key if isinstance(part, ReportFigure)),
         ReportTable(caption="Heads", header=header, rows=rows, numeric=numeric, sortable=True,
                     note="Published scores are on the data sets of the papers, so they are no target on other data."),
     ])  # fmt: skip
@@ -52,7 +55,7 @@ def learning(contents: Contents) -> Section | Absent:
 
 
 def classes(contents: Contents) -> Section | Absent:
-    return _of_predictions(contents, _classes)
+    return _of_predictions(contents, partial(_classes, contents.attributes))
 
 
 def confusion(contents: Contents) -> Section | Absent:
@@ -86,7 +89,7 @@ def _source(runs: Runs) -> str:
     return f"Kept predictions of the first seed of {name}{left_out}."
 
 
-def _classes(runs: Runs) -> Section:
+def _classes(attributes: Attributes | None, runs: Runs) -> Section:
     name, best = runs.best()
     control = runs.control()
     columns = {name: best.per_class()} | ({control[0]: control[1].per_class()} if control else {})
@@ -100,7 +103,8 @@ def _classes(runs: Runs) -> Section:
         caption="Scores by class", header=["class", "videos", *columns], rows=rows, numeric=numeric, sortable=True,
         filterable=len(rows) > MOST_OPEN, closed=True,
     )  # fmt: skip
-    return Section([figure(_source(runs), runs.classes), table])
+    by_attribute = [] if attributes is None else [figure(_source(runs), partial(runs.attributes, attributes))]
+    return Section([figure(_source(runs), runs.classes), table, *by_attribute])
 
 
 def _confusion(runs: Runs) -> Section:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -13,6 +13,8 @@ from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.reports.nothing import NothingToShowError
 from kinegraph.pipeline.reports.predicted import Predicted
 from kinegraph.pipeline.reports.published import published
+from kinegraph.pipeline.reports.varied import varied
+from kinegraph.pipeline.training.breakdown import Attributes, by_attribute
 from kinegraph.pipeline.training.kept_predictions import read_predictions
 from kinegraph.pipeline.training.results import ResultsError, RunResults
 from kinegraph.stages.pictures.bars import dots
@@ -113,19 +115,68 @@ class Runs:
         if control is not None and control[0] != name:
             series[control[0]] = control[1].per_class()
             order = np.argsort(-np.nan_to_num(values - series[control[0]], nan=-2.0), kind="stable")
-        order = np.array([at for at in order if np.isfinite(values[at])], int)
+        return _by_class("class_scores", best, series, order)
+
+    def classes_against(self, other: "Runs") -> Picture:
+        """Draws the score of each class of the best head here and in `other`, as `pair` chooses them, sorted by the
+        difference. Raises ResultsError if predictions are missing, and NothingToShowError for other classes.
+        """
+        (name, best), (other_name, compared) = self.pair(other)
+        if best.class_names != compared.class_names:
+            raise NothingToShowError("The classes here and there differ, so their scores are not compared.")
+        series = {f"{name} here": best.per_class(), f"{other_name} there": compared.per_class()}
+        here, there = series.values()
+        return _by_class("classes_against", best, series, np.argsort(-np.nan_to_num(here - there), kind="stable"))
+
+    def pair(self, other: "Runs") -> tuple[tuple[str, Predicted], tuple[str, Predicted]]:
+        """Returns the best head here and the head of `other` that has the same name, or else the best one there: name
+        and kept predictions of each. Raises ResultsError if predictions are missing.
+        """
+        name, best = self.best()
+        return (name, best), other.predicted(name if name in other.ranked() else other.ranked()[0])
+
+    def attributes(self, attributes: Attributes) -> Picture:
+        """Draws the mean score of the classes with each value of an attribute, such as `object: ball`: the best head
+        against the best control, sorted by the difference. `attributes` maps a class to attribute -> value. Of more
+        than 40 values, the 20 with the largest and the 20 with the smallest differences are drawn.
+        """
+        heads = [self.best(), *([control] if (control := self.control()) is not None else [])]
+        scores = {
+            name: {
+                f"{it.attribute}: {it.value} ({it.num_classes})": it.score
+                for it in by_attribute(_scored(predicted), attributes)
+            }
+            for name, predicted in heads
+        }
+        first, *others = scores.values()
+        if not first:
+            raise NothingToShowError("No class with a score has an attribute.")
+        gains = {value: score - (others[0][value] if others else 0.0) for value, score in first.items()}
+        order = sorted(gains, key=lambda value: -gains[value])
         if len(order) > MOST_CLASSES:
-            order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
-        score = "average precision" if best.is_multi_label else "accuracy"
-        drawn = {key: scores[order] for key, scores in series.items()}
-        return dots(
-            "class_scores",
-            f"{score.capitalize()} by class",
-            [best.class_names[at] for at in order],
-            drawn,
-            score,
-            width=WIDE,
-        )
+            order = order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
+        drawn = {name: [of_head[value] for value in order] for name, of_head in scores.items()}
+        title = "Mean score by attribute (number of classes)"
+        return dots("attributes", title, order, drawn, "mean score", width=WIDE)
+
+    def by_key(self) -> Picture:
+        """Draws the score by the only key in which the heads differ, such as `options.dim` or a number of boxes. Each
+        of its values has one head. Raises NothingToShowError if heads differ in no key or in several.
+        """
+        split, metric = self.split_and_metric
+        found = varied({name: group for name, group in self.groups.items() if len(self._scores(group, split, metric))})
+        if found is None:
+            raise NothingToShowError("The heads differ in no key or in several, so no score is drawn by a key.")
+        seeds = {name: self._scores(self.groups[name], split, metric) for name in found.values}
+        title, axis = f"{split} {metric} by {found.key}", f"{split} {metric}"
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found.values.values()):
+            labels = [str(value) for value in found.values.values()]
+            return seed_scores("by_key", title, labels, [*seeds.values()], axis)
+        names = sorted(found.values, key=lambda name: float(found.values[name]))
+        most = max(map(len, seeds.values()))
+        padded = [np.pad(seeds[name], (0, most - len(seeds[name])), constant_values=np.nan) for name in names]
+        line = Line(name=found.key, x=np.array([found.values[name] for name in names]), y=np.stack(padded, 1))
+        return lines("by_key", title, [line], found.key, axis, marks=True)
 
     def confusion(self) -> Picture:
         """Draws which classes the best head takes for which. Raises ResultsError if its predictions are missing."""
@@ -249,6 +300,26 @@ class Runs:
     def _scores(self, group: Group, split: str, metric: str) -> np.ndarray:
         scores = [run.scores[split][metric] for _, run in group if metric in run.scores.get(split, {})]
         return np.array(scores)
+
+
+def _by_class(name: str, predicted: Predicted, series: Mapping[str, np.ndarray], order: np.ndarray) -> Picture:
+    """Draws the scores of classes in the order `order`, without the classes that have none. Of more than 40 classes,
+    the first 20 and the last 20 are drawn.
+    """
+    scored = np.isfinite(np.stack([*series.values()])).all(0)
+    order = np.array([at for at in order if scored[at]], int)
+    if len(order) > MOST_CLASSES:
+        order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
+    score = "average precision" if predicted.is_multi_label else "accuracy"
+    drawn = {key: scores[order] for key, scores in series.items()}
+    labels = [predicted.class_names[at] for at in order]
+    return dots(name, f"{score.capitalize()} by class", labels, drawn, score, width=WIDE)
+
+
+def _scored(predicted: Predicted) -> dict[str, float]:
+    """Returns class -> score of the classes that have one."""
+    scores = zip(predicted.class_names, predicted.per_class().tolist(), strict=True)
+    return {name: score for name, score in scores if score == score}
 
 
 def _history(run: RunResults, metric: str) -> np.ndarray:

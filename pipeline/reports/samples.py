@@ -15,6 +15,7 @@ from kinegraph.pipeline.reports.numbers import CacheNumbers
 
 MOST_ROWS, MOST_BYTES = 4096, 256 << 20  # of an array, whichever is less
 ROWS_AT_ONCE = 64
+DRIFT = 0.5  # standard deviations between two means that differ
 LEAST_OF_SPLIT = 30  # rows of a split whose mean is compared
 VECTORS = ("features/", "regions/")  # arrays with one or several vectors per time step
 COUNT, BOXES, SCORES = "proposals/count", "proposals/boxes", "proposals/scores"
@@ -51,6 +52,13 @@ class VectorSummary:
         difference = np.abs(self.split_means[first] - self.split_means[second])
         drift: np.ndarray = np.divide(difference, self.std, out=np.zeros_like(difference), where=self.std > 0)
         return drift
+
+    def shift(self, other: "VectorSummary") -> float:
+        """Returns the share of the channels whose means in the two samples are more than half a pooled standard
+        deviation apart. `other` sums up an array with as many channels.
+        """
+        pooled = np.sqrt((self.std**2 + other.std**2) / 2)
+        return float((np.abs(self.mean - other.mean) > DRIFT * pooled).mean())
 
 
 class ArraySamples:

@@ -29,10 +29,10 @@ class Line:
 def lines(
     name: str, title: str, series: Sequence[Line], x_axis: str, y_axis: str, *,
     bounds: tuple[float, float] | None = None, height: float = 2.8,
-    width: float = WIDE, words: Callable[[float], str] = number,
+    width: float = WIDE, words: Callable[[float], str] = number, marks: bool = False,
 ) -> Picture:  # fmt: skip
     """Draws `series`, each with its name at its end. `x_axis` and `y_axis` name the axes, and `bounds` are the limits
-    of y, or None for the limits of the values.
+    of y, or None for the limits of the values. With `marks`, each point has a mark.
     """
     picture = Picture(name, title, height=height, width=width)
     values = np.concatenate([line.y.ravel() for line in series]) if series else np.zeros(0)
@@ -50,7 +50,7 @@ def lines(
                 axes.fill_between(
                     line.x, _edge(line.y, np.fmin), _edge(line.y, np.fmax), color=colour, alpha=0.18, lw=0
                 )
-            marker = "o" if len(line.x) < 2 else ""
+            marker = "o" if marks or len(line.x) < 2 else ""
             axes.plot(line.x, mean, color=colour, linestyle=dash, linewidth=1.5, marker=marker, markersize=4)
             last = mean[np.isfinite(mean)][-1:]
             ends.append((float(last[0]) - low) / (high - low or 1.0) if last.size else 0.0)

@@ -1,0 +1,74 @@
+"""Finds the one key of a config in which heads differ, such as a number of boxes. Torch-free."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kinegraph.cache_schemas.fingerprint import canonical
+from kinegraph.cache_schemas.regular import NotRegularError, read_regular
+from kinegraph.pipeline.training.results import RunResults
+from kinegraph.stages.training.options import FREE
+from kinegraph.stages.training.records import RECORD_FILE
+
+ABSENT = "(absent)"
+NOT_COMPARED = {"seed", *FREE}
+DERIVED = (".weights_sha256", ".config_sha256")  # endings of keys of features that follow from others
+
+
+class Varied(NamedTuple):
+    """The only key in which heads differ, such as `options.dim`, and the value of each head, by its name."""
+
+    key: str
+    values: dict[str, Any]
+
+
+def varied(heads: Mapping[str, Sequence[tuple[Path, RunResults]]]) -> Varied | None:
+    """Returns the Varied of `heads`, or None if they differ in no key, in several, or in the kind of head.
+
+    `heads` maps a name to the (folder, results) of its runs, of which the first one stands for all.
+    Compared are the recipes of the trainings, all options of the heads, and the options of the features that they read.
+    """
+    settings = {name: _settings(*runs[0]) for name, runs in heads.items()}
+    if len(settings) < 2:
+        return None
+    different = [
+        key
+        for key in sorted({key for each in settings.values() for key in each})
+        if len({canonical(each.get(key, ABSENT)) for each in settings.values()}) > 1
+    ]
+    if len(different) != 1 or different == ["head"]:  # the figure of heads shows the kind of head
+        return None
+    values = {name: each.get(different[0], ABSENT) for name, each in settings.items()}
+    return Varied(different[0], values) if len({canonical(value) for value in values.values()}) == len(values) else None
+
+
+def _settings(folder: Path, results: RunResults) -> dict[str, Any]:
+    """Returns key -> value of everything that a user chose for a run, with `.` between the names of inner keys."""
+    recipe = results.recipe.model_dump(mode="json", exclude=NOT_COMPARED)
+    try:
+        record = json.loads(read_regular(folder / RECORD_FILE))
+    except (OSError, ValueError, NotRegularError):
+        record = {}
+    options = record.get("options")
+    if isinstance(options, dict):
+        recipe["options"] = options  # with defaults
+    features = record.get("features")
+    settings = flat(recipe)
+    if isinstance(features, dict):
+        of_features = flat(features)
+        settings |= {key: value for key, value in of_features.items() if not key.endswith(DERIVED)}
+    else:
+        settings["features"] = results.cache_fingerprint
+    return settings
+
+
+def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of `options` with `.` between the names of inner keys. `prefix` begins each key."""
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
