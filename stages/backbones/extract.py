@@ -16,6 +16,7 @@ from kinegraph.stages.backbones.compiling import require_compiler
 from kinegraph.stages.backbones.folding import fold_batch_norms
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
+from kinegraph.stages.backbones.planes import flatten_layers
 from kinegraph.stages.cuda_graphs import GraphedForward
 from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
 from kinegraph.stages.weights.sources import Pixels
@@ -77,6 +78,7 @@ class FeatureExtractor:
         self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:
             fold_batch_norms(backbone)
+        flatten_layers(backbone, convolutions=options.precision == "fp32" and device.type == "cpu")
         self.options, self.device = options, device
         network = frozen_on(backbone, device)
         if compiled:
