@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.bn_inception import BNInception
 from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
@@ -33,7 +31,7 @@ from kinegraph.stages.backbones.transformers_folder import read_folder
 from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build, pretrained
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
-from kinegraph.stages.weights.random import initialise
+from kinegraph.stages.weights.random import drawing, initialise
 from kinegraph.stages.weights.sources import PRETRAINED
 from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
 from kinegraph.stages.weights.transformers_load import files_digest
@@ -106,7 +104,7 @@ def build_backbone(
         backbone.tap(tap)
     backbone.check_outputs(taps, tokens, head=head)
     loaded = bool(backbone.folder) and weights == PRETRAINED
-    with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
+    with drawing(weights):
         network = pretrained(read_folder(backbone.folder)) if loaded else untrained(model, **backbone.chosen)
     network.want(class_tokens=tokens != "patch", head=head)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from kinegraph.stages.backbones.norms import NORMS
 
@@ -27,7 +27,16 @@ def fold_batch_norms(network: nn.Module) -> None:
         for conv, norm in list(_pairs(parent)):
             before, after = getattr(parent, conv), getattr(parent, norm)
             if isinstance(before, CONVOLUTIONS) and isinstance(after, NORMS):
-                parent.add_module(conv, fuse_conv_bn_eval(before, after))
+                # fuse_conv_bn_eval would copy the convolution first
+                before.weight, before.bias = fuse_conv_bn_weights(
+                    before.weight,
+                    before.bias,
+                    after.running_mean,
+                    after.running_var,
+                    after.eps,
+                    after.weight,
+                    after.bias,
+                )
                 parent.add_module(norm, nn.Identity())
 
 

@@ -24,7 +24,7 @@ from kinegraph.stages.proposals.detectron2_rpn import (
 from kinegraph.stages.proposals.rpn import RpnProposer
 from kinegraph.stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
 from kinegraph.stages.weights.load import load_weights, locate, read_known
-from kinegraph.stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+from kinegraph.stages.weights.random import BRANCH_GAIN, LINEAR_GAIN, drawing
 from kinegraph.stages.weights.sources import known_source
 
 BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
@@ -148,7 +148,7 @@ def build_proposer(model: str, weights: str) -> Proposer:
     the network.
     """
     network = entry(model)
-    with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
+    with drawing(weights):
         proposer = PROPOSERS[model](weights)
     load_weights(proposer, weights, network.weights, lambda key: key.startswith(IGNORED))
     if weights.startswith("random:"):

@@ -6,6 +6,7 @@ names. The folder `formats` knows such names.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from torch import Size, Tensor, nn
 
 from kinegraph.cache_schemas.words import counted
@@ -38,9 +39,10 @@ def fill(
     misfits = [name for name, x in state.items() if x.shape != shapes.get(name, x.shape)]
     used = {name: x for name, x in state.items() if name not in above and name not in misfits}
     try:
+        # `assign` copies no tensor. The network takes the memory into which the file was read.
         # A plain dict has no version. torch then renames keys of older torchvision files, and counts
         # the batches of norms from 0 where a file has no num_batches_tracked.
-        loaded = network.load_state_dict(used, strict=False)
+        loaded = network.load_state_dict(_owned(used, network), strict=False, assign=True)
     except RuntimeError as error:
         raise WeightsError(str(error)) from error
     missing = [name for name in loaded.missing_keys if name not in misfits]
@@ -65,6 +67,28 @@ def _as_in(wanted: Iterable[str], state: State) -> State:
     for layer in range(1, 5):
         state = {k.replace(f"res{layer + 1}.", f"layer{layer}."): x for k, x in state.items()}
     return {k: x[:, :, 0] if x.ndim == 5 and x.shape[2] == 1 else x for k, x in state.items()}
+
+
+def _owned(state: State, network: nn.Module) -> State:
+    """Returns the tensors `state` in the types of the tensors of `network`, each in memory of its own.
+
+    A tensor is copied only if it has another type, or if its memory has values of other tensors too. Tensors of a
+    safetensors file are parts of the mapped file. Workers of one machine share its memory until a tensor is changed.
+
+    Raises WeightsError for a tensor whose values are not all stored: a sparse one, or one of torch's device `meta`.
+    """
+    dtypes = {name: x.dtype for name, x in network.state_dict().items()}
+    owned: State = {}
+    taken = set[int]()
+    for name, x in state.items():
+        if x.layout is not torch.strided or x.device.type != "cpu":
+            raise WeightsError(f"{name} does not have all its values (layout {x.layout}, device {x.device})")
+        storage = x.untyped_storage()
+        is_alone = x.is_contiguous() and storage.nbytes() == x.nbytes and storage.data_ptr() not in taken
+        taken.add(storage.data_ptr())
+        is_kept = is_alone and x.dtype == dtypes.get(name, x.dtype)
+        owned[name] = x.detach() if is_kept else torch.empty(x.shape, dtype=dtypes.get(name, x.dtype)).copy_(x.detach())
+    return owned
 
 
 def _headline(converted: Converted) -> str:

@@ -5,8 +5,9 @@ names that are allowed for a network: name -> description of the file.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -215,5 +216,15 @@ def _check_classes(
 
 
 def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        about = os.fstat(file.fileno())
+        return _sha256_of(path, (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns))
+
+
+@lru_cache(8)
+def _sha256_of(path: Path, identity: tuple[int, ...]) -> str:
+    """Returns the sha256 of a file. A worker asks for that of a public file twice: before loading, and as the digest of
+    the network. `identity` is the device, inode, size and time of change of the file.
+    """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

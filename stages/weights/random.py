@@ -1,14 +1,46 @@
 """Draws random weights for deep networks, with which the size of the activations hardly changes from layer to layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from kinegraph.stages.backbones.non_local import NonLocal
 
 BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
+# With these functions, layers of torch draw weights in their constructors. trunc_normal_ is not among them, because a
+# mode cannot replace it as a whole. Without its draws it would never end.
+DRAWS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
+
+
+class Undrawn(TorchFunctionMode):
+    """A context in which the constructors of layers draw no random weights. The weights then have any values, and the
+    caller loads a file into all of them. So a network of a file is built in less time.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in DRAWS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def drawing(weights: str) -> AbstractContextManager[object]:
+    """Returns a context for the constructor of a network that gets the weights `weights`, an option of a config.
+    torch's global generator stays unchanged.
+
+    Layers draw random weights in the context only if some of them may stay. They may stay for `random:<seed>`, and for
+    `inflate:...`, whose file lacks some weights of the network.
+    """
+    stack = ExitStack()
+    stack.enter_context(torch.random.fork_rng(devices=[]))
+    if not weights.startswith(("random:", "inflate:")):
+        stack.enter_context(Undrawn())
+    return stack
 
 
 def initialise(network: nn.Module, seed: int) -> None:

@@ -14,6 +14,7 @@ from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.weights import load as module
 from kinegraph.stages.weights.load import load_weights, locate, weights_digest
+from kinegraph.stages.weights.random import drawing
 from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 from kinegraph.stages.weights.sources import WeightSource
 
@@ -44,6 +45,59 @@ def test_safetensors_are_read_and_may_be_half_precision(tmp_path: Path, state: d
     loaded = build_backbone("resnet18", str(path), ["res2"]).state_dict()
     assert loaded["conv1.weight"].dtype == torch.float32
     assert torch.equal(loaded["conv1.weight"], state["conv1.weight"].half().float())
+
+
+def test_a_safetensors_file_is_mapped_and_not_copied(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "file.safetensors")
+    network = build_backbone("resnet18", str(tmp_path / "file.safetensors"), ["res2"])
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "file.safetensors" in line]
+    mapped = [range(*(int(address, 16) for address in words[0].split("-"))) for words in maps]
+    assert all(any(x.data_ptr() in part for part in mapped) for x in network.parameters())
+    with torch.no_grad():
+        next(network.parameters()).fill_(7)  # a network that is trained does not write to the file
+    assert same(build_backbone("resnet18", str(tmp_path / "file.safetensors"), ["res2"]).state_dict(), state)
+
+
+def test_tensors_that_share_memory_in_the_file_do_not_share_it_in_the_network(tmp_path: Path) -> None:
+    both = torch.arange(8.0)
+    shared = both[:4].view(2, 2)
+    torch.save({"0.weight": shared, "1.weight": shared, "2.weight": both[4:].view(2, 2).T}, tmp_path / "file.pth")
+    network = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(3)))
+    load_weights(network, str(tmp_path / "file.pth"), {})
+    weights = list(network.parameters())
+    assert torch.equal(weights[2], both[4:].view(2, 2).T)
+    assert all(x.is_contiguous() and x.untyped_storage().nbytes() == 16 for x in weights)
+    assert len({x.data_ptr() for x in weights}) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize("damage", [lambda x: x.to_sparse(), lambda x: x.to("meta")], ids=["sparse", "meta"])
+def test_tensors_without_values_are_refused(tmp_path: Path, damage: Any) -> None:
+    torch.save({"weight": damage(torch.ones(2, 2))}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="weight does not have all its values"):
+        load_weights(nn.Linear(2, 2, bias=False), str(tmp_path / "file.pth"), {})
+
+
+@pytest.mark.parametrize("weights", ["file.pth", "random:0", "inflate:file.pth"])
+def test_layers_draw_weights_only_where_they_may_stay(weights: str) -> None:
+    before = torch.random.get_rng_state()
+    with drawing(weights):
+        nn.Linear(4, 4)
+        is_drawn = not torch.equal(torch.random.get_rng_state(), before)
+        cut = nn.init.trunc_normal_(torch.full((64,), torch.nan))
+    assert is_drawn == (weights != "file.pth")
+    assert 0.1 < float(cut.std()) < 2  # torch draws these anyway: some of its methods draw until the values fit
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_sha256_of_a_file_is_computed_once_until_the_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"a")
+    first, computed = weights_digest(nn.Identity(), str(path), {}), module._sha256_of.cache_info().misses
+    assert weights_digest(nn.Identity(), str(path), {}) == first == hashlib.sha256(b"a").hexdigest()
+    assert module._sha256_of.cache_info().misses == computed
+    path.write_bytes(b"bb")
+    assert weights_digest(nn.Identity(), str(path), {}) == hashlib.sha256(b"bb").hexdigest()
 
 
 def test_classifier_and_layers_above_the_cut_are_left_out(tmp_path: Path, state: dict[str, Tensor]) -> None:
