@@ -7,11 +7,12 @@ place and appends the new rows, sorted among themselves.
 import bisect
 import itertools
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kinegraph.cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
@@ -24,9 +25,11 @@ from kinegraph.cache_schemas.words import sentence
 TABLE = "clips.parquet"
 ROW_GROUP_ROWS = 8192  # rows that are read at least, also for one row
 Interval = tuple[float, float]  # [start, end), seconds from the first presented frame
+WHOLE: Interval = (-math.inf, math.inf)  # sorts a whole video before its intervals
+RowOrder = tuple[str, Interval, int, str]  # name of the video, interval, number of the clip, crop
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRow:
     """One clip under one crop. Times are in seconds from the first presented frame.
 
@@ -120,6 +123,7 @@ TARGET_FRAMES = pa.field("target_frames", pa.list_(pa.int32()))
 OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE, TARGET_FRAMES)  # written only where at least one row has a value
 MAY_BE_NULL = {INTERVAL.name, FRAME_RATE.name, TARGET_FRAMES.name}
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # no extraction fingerprint covers these columns
+MUST_STAY = [field.name for field in fields(ClipRow) if field.name not in MAY_CHANGE]
 
 
 class ClipsTable:
@@ -139,18 +143,25 @@ class ClipsTable:
         """Yields the rows with the numbers from `start` to `stop` - 1 as `ClipRow`. With a `stop` of None, yields all
         rows from `start` on.
         """
-        for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
-            for key in ("labels", "target_times", "crop"):
-                entry[key] = tuple(entry[key])
-            for key in (INTERVAL.name, TARGET_FRAMES.name):
-                if entry.get(key) is not None:
+        stop = len(self) if stop is None else min(stop, len(self))
+        for first in range(start, stop, ROW_GROUP_ROWS):  # all rows as Python objects take several times the table
+            for entry in self.table.slice(first, min(ROW_GROUP_ROWS, stop - first)).to_pylist():
+                for key in ("labels", "target_times", "crop"):
                     entry[key] = tuple(entry[key])
-            yield ClipRow(**entry)
+                for key in (INTERVAL.name, TARGET_FRAMES.name):
+                    if entry.get(key) is not None:
+                        entry[key] = tuple(entry[key])
+                yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
         """Returns the column `name` as a list of Python values."""
         values: list[object] = self.table.column(name).to_pylist()
         return values
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Returns text -> number of rows with it, for the column `name`, which has texts."""
+        counts = pc.value_counts(self.table.column(name))
+        return {entry["values"]: entry["counts"] for entry in counts.to_pylist()}
 
     def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
         """Returns a copy of this table with other video paths. `paths` has one path for each row."""
@@ -158,10 +169,20 @@ class ClipsTable:
         return ClipsTable(self.table.set_column(where, SCHEMA.field("path"), pa.array(paths, pa.string())))
 
     @classmethod
-    def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
+    def from_rows(cls, rows: Iterable[ClipRow]) -> "ClipsTable":
         """Returns a table of `rows`. An optional column is present only where at least one row has a value for it."""
-        schema = _schema({field.name for field in OPTIONAL if any(getattr(row, field.name) for row in rows)})
-        return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
+        schema, used, parts, rows = (
+            _schema({field.name for field in OPTIONAL}),
+            set[str](),
+            list[pa.Table](),
+            iter(rows),
+        )
+        while some := [*itertools.islice(rows, ROW_GROUP_ROWS)]:
+            used |= {field.name for field in OPTIONAL if any(getattr(row, field.name) for row in some)}
+            columns = {name: [getattr(row, name) for row in some] for name in schema.names}
+            parts.append(pa.table(columns, schema=schema))
+        table = pa.concat_tables(parts) if parts else schema.empty_table()
+        return cls(table.select(_schema(used).names))
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
@@ -332,11 +353,11 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
                 "video back into the list, or start a new cache."
             )
         if row.is_probed and now.is_probed:
-            before, after = asdict(row), asdict(now)
-            changed = [key for key in before if key not in MAY_CHANGE and not _same(before[key], after[key])]
+            changed = [key for key in MUST_STAY if not _same(getattr(row, key), getattr(now, key))]
             if changed:
+                before, after = getattr(row, changed[0]), getattr(now, changed[0])
                 raise CacheMismatch(
-                    f"{row.clip_id} was indexed with {changed[0]} {before[changed[0]]!r}, now {after[changed[0]]!r}: "
+                    f"{row.clip_id} was indexed with {changed[0]} {before!r}, now {after!r}: "
                     "another video, or other `clips` options. Start a new cache for it."
                 )
         now_known = now.is_probed or not row.is_probed
@@ -370,8 +391,15 @@ def crop_of(clip_id: str) -> str:
     return clip_id.rpartition(":")[2]
 
 
-def row_order(row: ClipRow) -> tuple[str, Interval, int, str]:
+def row_order(row: ClipRow) -> RowOrder:
     """Returns the key that rows are sorted by: video, then interval by time, then clip number, then crop."""
-    _, clip, crop = row.clip_id.rsplit(":", 2)
-    whole = (float("-inf"), float("inf"))
-    return row.video_name, whole if row.interval is None else row.interval, int(clip), crop
+    return order_of(row.clip_id, row.video_id, row.interval)
+
+
+def order_of(clip_id: str, video_id: str, interval: Sequence[float] | None) -> RowOrder:
+    """Returns the key that a row with these values is sorted by, as `row_order` does."""
+    _, clip, crop = clip_id.rsplit(":", 2)
+    if interval is None:
+        return video_id, WHOLE, int(clip), crop
+    start, end = interval
+    return name_of_video(video_id, (start, end)), (start, end), int(clip), crop

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from kinegraph.cache_schemas.clips_table import name_of_video
 from kinegraph.cache_schemas.crops import is_mirrored
 from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.listing import Listing, Video
@@ -86,6 +87,24 @@ def _summary(
         unlabelled=sum(not video.labels for video in videos),
         unreadable=sum(isinstance(probes[video.path], DecodeError) and video.path not in absent for video in videos),
     )
+
+
+def unreadable_videos(listing: Listing, probes: Probes, absent: Collection[str]) -> dict[str, DecodeError]:
+    """Returns id of the whole video -> error, for each video of `listing` that could not be opened. `probes` maps the
+    path of each video to the result of opening it. `absent` has the paths without a file, which count as missing.
+    """
+    return {
+        name_of_video(video.video_id, video.interval): probe
+        for video in listing.videos
+        if isinstance(probe := probes[video.path], DecodeError) and video.path not in absent
+    }
+
+
+def complaints_about(probes: Probes) -> dict[str, str]:
+    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults. `probes`
+    maps the path of each video to the result of opening it.
+    """
+    return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:

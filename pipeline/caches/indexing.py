@@ -3,14 +3,14 @@
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from kinegraph.cache_schemas.annotations import has_windows, write_annotations
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
-from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, merged, name_of_video, row_order
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, name_of_video
 from kinegraph.cache_schemas.closure import stages_in_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
 from kinegraph.cache_schemas.data_set_documents import write_attributes, write_missing
@@ -18,11 +18,19 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.table_order import merged_tables, sorted_table
 from kinegraph.pipeline.caches import windowed
 from kinegraph.pipeline.caches.absent_videos import with_absent
-from kinegraph.pipeline.caches.annotated_frames import with_clips
+from kinegraph.pipeline.caches.annotated_frames import WithClips, with_clips
 from kinegraph.pipeline.caches.declared import auto_shard_clips
-from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, mirror_warnings, summaries
+from kinegraph.pipeline.caches.index_summary import (
+    SplitSummary,
+    complaints_about,
+    label_warnings,
+    mirror_warnings,
+    summaries,
+    unreadable_videos,
+)
 from kinegraph.pipeline.caches.kept_probes import KeptProbes, stamp_of
 from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
@@ -152,33 +160,29 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
     chosen = with_clips(listing, probes, config.clips, may_be_empty=may_be_empty)
     listing, probes = chosen.listing, chosen.probes
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
-    old = list(cache.clips.rows()) if storage.exists(TABLE) else []
-    rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
-    if config.clips.has_windows or chosen.without_clip:
-        rows += windowed.kept_rows(old, chosen.listed, probes, chosen.without_clip)
-    table = merged(old, rows) if old else sorted(rows, key=row_order)
-    if len(table) > len(old) and len(old) % cache.shard_clips:
-        reopen_partial(cache, len(old) // cache.shard_clips)
+    table, num_old = _table(cache, chosen, config.clips)
+    if len(table) > num_old and num_old % cache.shard_clips:
+        reopen_partial(cache, num_old // cache.shard_clips)
     _write(storage, listing, table)
     if config.clips.has_windows:
         write_annotations(storage, windowed.annotated(listing, probes, config.clips, cache))
     write_dataset(storage, _entered(config.dataset, listing))
     Cache(config.cache).declare_arrays(renew=True)
-    unreadable = _unreadable(listing, probes, absent)
+    unreadable = unreadable_videos(listing, probes, absent)
     files = files_of_splits(listing, probes, absent)
     intervals = [(name, *interval, _duration(probes[path])) for name, interval, path in _intervals(listing)]
     return Indexed(
         cache=Cache(config.cache),
         num_videos=len(probes),
         num_intervals=len(intervals),
-        num_new_rows=len(table) - len(old),
+        num_new_rows=len(table) - num_old,
         unreadable=unreadable,
-        complaints=_complaints(probes),
+        complaints=complaints_about(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
         without_window=chosen.without_clip if config.clips.has_windows else [],
         without_frame=[] if config.clips.has_windows else chosen.without_clip,
-        splits=summaries(listing, probes, Counter(row.split for row in table), absent),
+        splits=summaries(listing, probes, table.counts("split"), absent),
         left_out=dict(listing.left_out),
         warnings=chosen.warnings + _warnings(listing, config),
         files=files,
@@ -242,13 +246,27 @@ def require_begun(cache: Cache) -> None:
         raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
 
 
-def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None:
+def _table(cache: Cache, chosen: WithClips, options: ClipOptions) -> tuple[ClipsTable, int]:
+    """Returns (the table of all rows, the number of those that the cache has already). `chosen` has the videos."""
+    rows: Iterator[ClipRow] = (
+        row for video in chosen.listing.videos for row in video_rows(video, chosen.probes[video.path], options)
+    )
+    if not cache.storage.exists(TABLE):
+        return sorted_table(rows), 0
+    old = ClipsTable.read(cache.storage)
+    if options.has_windows or chosen.without_clip:
+        # before `rows`, because `rows` has a row without times of each video that cannot be opened now
+        rows = chain(windowed.kept_rows(old.rows(), chosen.listed, chosen.probes, chosen.without_clip), rows)
+    return merged_tables(old, rows), len(old)
+
+
+def _write(storage: Storage, listing: Listing, table: ClipsTable) -> None:
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
     source = {"classes_from": listing.classes_from} if listing.classes_from else {}
     storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label} | source, ensure_ascii=False).encode()])
     write_missing(storage, {name: (absent.split, absent.words) for name, absent in listing.missing.items()})
     write_attributes(storage, listing.attributes)
-    ClipsTable.from_rows(table).write(storage)
+    table.write(storage)
 
 
 def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
@@ -269,26 +287,6 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
     if entered.get("frame_rate") and not any(video.frame_rate for video in listing.videos):
         del entered["frame_rate"]
     return entered
-
-
-def _unreadable(
-    listing: Listing, probes: Mapping[str, Probe | DecodeError], absent: Collection[str]
-) -> dict[str, DecodeError]:
-    """Returns id of the whole video -> error, for each video of `listing` that could not be opened. `probes` maps the
-    path of each video to the result of opening it. `absent` has the paths without a file, which count as missing.
-    """
-    return {
-        name_of_video(video.video_id, video.interval): probe
-        for video in listing.videos
-        if isinstance(probe := probes[video.path], DecodeError) and video.path not in absent
-    }
-
-
-def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
-    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults. `probes`
-    maps the path of each video to the result of opening it.
-    """
-    return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
 def _duration(probe: Probe | DecodeError) -> float:

@@ -5,12 +5,14 @@ A probe is what was read from one header. A cache keeps probes in objects `probe
 line. These objects only save time. A cache without them is complete.
 """
 
+import io
 import os
 import secrets
 import threading
 import time
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
 import av
 from pydantic import Field, ValidationError
@@ -24,6 +26,7 @@ from kinegraph.stages.remote.urls import is_url
 
 FOLDER = "probed"
 EVERY_SECONDS = 10.0  # an `index` that ends sooner keeps nothing
+LINES_AT_ONCE = 1000  # of a kept file, in one write
 Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a file
 
 
@@ -93,6 +96,9 @@ def stamp_of(path: str) -> Stamp | None:
     return status.st_size, status.st_mtime_ns
 
 
+_Entry = tuple[str, Stamp, Probe]  # path of a video, and what was read from its header when it had this stamp
+
+
 class KeptProbes:
     """The probes that the cache in `storage` keeps. `rules` names the rules by which `index` reads videos now. Probes
     by other rules, or by another version of PyAV, are not used.
@@ -103,11 +109,12 @@ class KeptProbes:
     def __init__(self, storage: Storage, rules: str) -> None:
         self._storage, self._reader = storage, f"{rules}, PyAV {av.__version__}"
         self._parts = [name for name in storage.names(FOLDER) if name.endswith(".jsonl")]
-        self._kept = {kept.path: kept for name in sorted(self._parts) for kept in self._read(name)}
-        self._new: list[KeptProbe] = []
+        # not as KeptProbe, which takes several times the memory
+        self._kept = {path: (stamp, probe) for name in sorted(self._parts) for path, stamp, probe in self._read(name)}
+        self._new: list[_Entry] = []
         self._lock, self._written_at = threading.Lock(), time.monotonic()
 
-    def _read(self, name: str) -> Iterator[KeptProbe]:
+    def _read(self, name: str) -> Iterator[_Entry]:
         """Yields the probes in the object `name` that can be used. A damaged line is skipped. Its video is then read
         again.
         """
@@ -115,13 +122,13 @@ class KeptProbes:
             content = self._storage.get(name)
         except FileNotFoundError:  # another `index` has just put it together with others
             return
-        for line in content.splitlines():
+        for line in io.BytesIO(content):  # no list of all lines
             try:
                 kept = KeptProbe.model_validate_json(line)
             except (ValidationError, RecursionError):
                 continue
             if kept.reader == self._reader:
-                yield kept
+                yield kept.path, (kept.size, kept.mtime_ns), kept.probe()
 
     def __contains__(self, path: str) -> bool:
         return path in self._kept
@@ -130,14 +137,14 @@ class KeptProbes:
         """Returns the kept Probe of the file `path`. Returns None if there is none, or if the size or the time of
         change in `stamp` is not that of the file when it was probed.
         """
-        kept = self._kept.get(path)
-        return kept.probe() if kept is not None and (kept.size, kept.mtime_ns) == stamp else None
+        kept_stamp, probe = self._kept.get(path, (None, None))
+        return probe if kept_stamp == stamp else None
 
     def add(self, path: str, stamp: Stamp | None, probe: Probe) -> None:
         """Keeps `probe` of the file `path`. `stamp` was taken before the file was read."""
         if stamp is not None:
             with self._lock:
-                self._new.append(KeptProbe.of(path, stamp, self._reader, probe))
+                self._new.append((path, stamp, probe))
 
     def write_if_due(self) -> None:
         """Writes the new probes if EVERY_SECONDS have passed since the last writing."""
@@ -149,7 +156,7 @@ class KeptProbes:
         with self._lock:
             new, self._new = self._new, []
         if new:
-            self._kept |= {kept.path: kept for kept in new}
+            self._remember(new)
             self._parts.append(self._put(new))
         self._written_at = time.monotonic()
 
@@ -159,14 +166,23 @@ class KeptProbes:
         """
         if not self._parts or (not self._new and len(self._parts) == 1 and self._kept.keys() <= {*paths}):
             return
-        self._kept |= {kept.path: kept for kept in self._new}
+        self._remember(self._new)
         self._new = []
-        part = self._put([self._kept[path] for path in paths if path in self._kept])
+        part = self._put((path, *self._kept[path]) for path in paths if path in self._kept)
         for name in self._parts:
             self._storage.delete(name)
         self._parts = [part]
 
-    def _put(self, probes: Collection[KeptProbe]) -> str:
+    def _remember(self, entries: Iterable[_Entry]) -> None:
+        self._kept |= {path: (stamp, probe) for path, stamp, probe in entries}
+
+    def _put(self, entries: Iterable[_Entry]) -> str:
         name = f"{FOLDER}/{secrets.token_hex(8)}.jsonl"
-        self._storage.put(name, [b"".join(kept.model_dump_json().encode() + b"\n" for kept in probes)])
+        self._storage.put(name, self._lines(iter(entries)))
         return name
+
+    def _lines(self, entries: Iterator[_Entry]) -> Iterator[bytes]:
+        """Yields the lines of `entries`, LINES_AT_ONCE together, so that never all of them are in memory."""
+        while some := [*islice(entries, LINES_AT_ONCE)]:
+            lines = (KeptProbe.of(path, stamp, self._reader, probe).model_dump_json() for path, stamp, probe in some)
+            yield "".join(f"{line}\n" for line in lines).encode()

@@ -14,7 +14,7 @@ CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # each line of Charades_v1_classes.t
 OnVideosMade = Callable[[int], None]  # called with the number of videos made since the last call
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Video:
     """One video of a data set, or one interval of a video.
 
@@ -80,7 +80,7 @@ class Listing:
     absent: Mapping[str, Sequence["Entry"]] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A video or an interval of a video, as found in a csv or below a folder.
 

@@ -48,7 +48,7 @@ class Seekable(Protocol):
     def tell(self) -> int: ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """The facts about a video that indexing needs. `duration` is in seconds. `frame_width` and `frame_height` are those
     of the upright frame, in px.

@@ -1,14 +1,17 @@
 """The table of clips over many runs of `index`: rows keep their numbers, whatever a data set becomes."""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kinegraph.cache_schemas.clips_table import ClipRow, merged, row_order
+from kinegraph.cache_schemas import clips_table, table_order
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, row_order
 from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.table_order import merged_tables, sorted_table
 
 NAN = float("nan")
 VIDEOS = st.integers(0, 4).map("v{:02d}.mp4".format)
@@ -64,7 +67,11 @@ class Table(RuleBasedStateMachine):
     @rule()
     def index(self) -> None:
         known = len(self.table)
-        self.table = merged(self.table, [*self.listed.values()])
+        before, now = self.table, [*self.listed.values()]
+        self.table = merged(before, now)
+        with mock.patch.multiple(clips_table, ROW_GROUP_ROWS=3), mock.patch.multiple(table_order, ROW_GROUP_ROWS=3):
+            columns = merged_tables(ClipsTable.from_rows(before), iter(now)) if before else sorted_table(iter(now))
+        assert [*map(repr, columns.rows())] == [*map(repr, self.table)], "the same rows, with few as Python objects"
         for number, row in enumerate(self.table):
             assert self.numbers.setdefault(row.clip_id, number) == number
             if row.is_probed and self.listed[row.clip_id].is_probed:
@@ -77,7 +84,9 @@ class Table(RuleBasedStateMachine):
     def a_video_that_goes_is_refused(self, data: st.DataObject) -> None:
         gone = data.draw(st.sampled_from(self.table)).clip_id
         with pytest.raises(CacheMismatch, match=gone):
-            merged(self.table, [row for row in self.listed.values() if row.clip_id != gone])
+            merged_tables(
+                ClipsTable.from_rows(self.table), (row for row in self.listed.values() if row.clip_id != gone)
+            )
 
     @precondition(lambda self: any(row.is_probed for row in self.table))
     @rule(data=st.data())

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,7 @@ def test_videos_of_an_export(cache: Path, tmp_path: Path) -> None:
     table = ClipsTable.read(Cache(cache).storage)
     ids = ["../../../../x", "/etc/x", "..\\..\\x", "a\0b"][-len(table) :]
     clip_ids = [f"{video}:0:center" for video in ids]
-    columns = {"video_id": ids, "clip_id": clip_ids}
-    rows = [
-        row.__class__(**vars(row) | {key: of[n] for key, of in columns.items()}) for n, row in enumerate(table.rows())
-    ]
+    rows = [replace(row, video_id=ids[n], clip_id=clip_ids[n]) for n, row in enumerate(table.rows())]
     ClipsTable.from_rows(rows).write(Cache(cache).storage)
     for path in cache.glob("ledger/**/*.json"):
         path.write_text(json.dumps(json.loads(path.read_bytes()) | {"sources": {}, "failures": []}))

@@ -1,0 +1,74 @@
+"""Puts the rows of a clips table in order. The rows are held as Arrow columns, and only some thousand at a time as
+Python objects, which take four times the memory.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kinegraph.cache_schemas.clips_table import (
+    INTERVAL,
+    ROW_GROUP_ROWS,
+    ClipRow,
+    ClipsTable,
+    RowOrder,
+    merged,
+    order_of,
+    row_order,
+)
+
+
+def sorted_table(rows: Iterable[ClipRow]) -> ClipsTable:
+    """Returns a table of `rows`, sorted by `row_order`. The caller need not hold all rows at a time."""
+    before: RowOrder | None = None
+    is_sorted = True
+
+    def watched() -> Iterator[ClipRow]:
+        nonlocal before, is_sorted
+        for row in rows:
+            now = row_order(row)
+            is_sorted = is_sorted and (before is None or before <= now)
+            before = now
+            yield row
+
+    table = ClipsTable.from_rows(watched())
+    return table if is_sorted else ClipsTable.from_rows(_in_order(table))
+
+
+def merged_tables(old: ClipsTable, rows: Iterable[ClipRow]) -> ClipsTable:
+    """Returns the table of a cache after another run of `index`, as `merged` does: the rows of `old` with their
+    numbers, then those of `rows` that are new, sorted. The caller need not hold all `rows` at a time. If `rows` has a
+    row of `old` twice, the first one counts.
+
+    Raises CacheMismatch where `merged` raises it.
+    """
+    new = ClipsTable.from_rows(rows)
+    old_ids, new_ids = old.table.column("clip_id"), new.table.column("clip_id")
+    places = pc.index_in(old_ids, value_set=new_ids)
+    added = _in_order(ClipsTable(new.table.filter(pc.invert(pc.is_in(new_ids, value_set=old_ids)))))
+    return ClipsTable.from_rows(chain(_kept(old, new, places), added))
+
+
+def _kept(old: ClipsTable, new: ClipsTable, places: pa.ChunkedArray) -> Iterator[ClipRow]:
+    """Yields the rows of `old` with the values that they have now. `places` has the number of each row in `new`, or
+    null for a row that `new` lacks.
+    """
+    whole = new.table.combine_chunks()  # `take` would do so each time
+    for first in range(0, len(old), ROW_GROUP_ROWS):
+        now = ClipsTable(whole.take(places.slice(first, ROW_GROUP_ROWS).drop_null()))
+        yield from merged([*old.rows(first, first + ROW_GROUP_ROWS)], [*now.rows()])
+
+
+def _in_order(table: ClipsTable) -> Iterator[ClipRow]:
+    """Yields the rows of `table`, sorted by `row_order`."""
+    ids = [table.column("clip_id"), table.column("video_id")]
+    has_intervals = INTERVAL.name in table.table.column_names
+    intervals = table.column(INTERVAL.name) if has_intervals else [None] * len(table)
+    keys = [*map(order_of, *ids, intervals)]
+    order = np.array(sorted(range(len(table)), key=keys.__getitem__), np.int64)
+    whole = table.table.combine_chunks()
+    for first in range(0, len(order), ROW_GROUP_ROWS):
+        yield from ClipsTable(whole.take(order[first : first + ROW_GROUP_ROWS])).rows()
