@@ -13,8 +13,10 @@ from kinegraph.stages.weights.transformers_files import (
     config_digest,
     find_folder,
     read_config,
+    unknown_type,
 )
 
+OTHERWISE = "Features that another program made come in with `kinegraph import`"
 PROJECTION = "projection_dim"  # of images and texts, so it stands above the config of the network of images
 
 
@@ -82,7 +84,7 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
     whole = read_config(folder)
     family = family_of(whole)
     if family is None:
-        raise ValueError(f"{file}: model_type is {whole.get('model_type')!r}, allowed: {', '.join(FAMILIES)}")
+        raise unknown_type(folder, whole, FAMILIES, OTHERWISE)
     config = whole if family.vision is None else whole.get(family.vision)
     if not isinstance(config, dict):
         raise ValueError(f"{file}: has no {family.vision}, which describes the network of images")

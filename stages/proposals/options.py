@@ -213,7 +213,7 @@ class Detectron2Options(SourceOptions):
 
 
 class TransformersOptions(SourceOptions):
-    """A detector of the package transformers: DETR or RT-DETR, in float32, with the weights in its folder.
+    """A detector of the package transformers: DETR, RT-DETR or RT-DETR v2, in float32, with the weights in its folder.
 
     The score of a box is the probability of its most probable class. `proposals/labels` has the number of this class.
     A frame has at most `top` boxes, and no more than the network has queries.

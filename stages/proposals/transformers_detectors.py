@@ -4,7 +4,7 @@ DETECTORS has one entry for each kind of detector.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from kinegraph.stages.weights.transformers_files import (
     config_digest,
     find_folder,
     read_config,
+    unknown_type,
 )
 from kinegraph.stages.weights.transformers_processor import OF_IMAGES, processor_document, processor_pixels
 
 BILINEAR = 2  # Pillow's number of the filter with which whole frames are resized
+OTHERWISE = "Boxes of another detector come from files that you write: `proposals: {source: file}`"
 MOST_CLASSES = 32_767  # numbers of classes are stored as int16
 
 
@@ -50,36 +52,42 @@ class DetectorFamily:
     size_multiple: int = 1
 
 
-DETECTORS: dict[str, DetectorFamily] = {
-    family.model_type: family
-    for family in (
-        DetectorFamily(
-            model_type="detr",
-            about="DETR (Carion et al. 2020)",
-            usual="DETR R50",
-            num_params=41_501_895,
-            gmacs=81.165,
-            counted_size=(800, 1066),
-            module="detr.modeling_detr",
-            network="DetrForObjectDetection",
-            config="DetrConfig",
-            has_no_object=True,
-        ),
-        DetectorFamily(
-            model_type="rt_detr",
-            about="RT-DETR (Zhao et al. 2023)",
-            usual="RT-DETR R50",
-            num_params=42_731_082,
-            gmacs=68.717,
-            counted_size=(640, 640),
-            module="rt_detr.modeling_rt_detr",
-            network="RTDetrForObjectDetection",
-            config="RTDetrConfig",
-            has_no_object=False,
-            size_multiple=32,
-        ),
-    )
-}
+_DETR = DetectorFamily(
+    model_type="detr",
+    about="DETR (Carion et al. 2020)",
+    usual="DETR R50",
+    num_params=41_501_895,
+    gmacs=81.165,
+    counted_size=(800, 1066),
+    module="detr.modeling_detr",
+    network="DetrForObjectDetection",
+    config="DetrConfig",
+    has_no_object=True,
+)
+_RT_DETR = DetectorFamily(
+    model_type="rt_detr",
+    about="RT-DETR (Zhao et al. 2023)",
+    usual="RT-DETR R50",
+    num_params=42_731_082,
+    gmacs=68.717,
+    counted_size=(640, 640),
+    module="rt_detr.modeling_rt_detr",
+    network="RTDetrForObjectDetection",
+    config="RTDetrConfig",
+    has_no_object=False,
+    size_multiple=32,
+)
+_RT_DETR_V2 = replace(
+    _RT_DETR,
+    model_type="rt_detr_v2",
+    about="RT-DETR v2 (Lv et al. 2024)",
+    usual="RT-DETR v2 R50",
+    module="rt_detr_v2.modeling_rt_detr_v2",
+    network="RTDetrV2ForObjectDetection",
+    config="RTDetrV2Config",
+)
+
+DETECTORS: dict[str, DetectorFamily] = {family.model_type: family for family in (_DETR, _RT_DETR, _RT_DETR_V2)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +166,7 @@ def _read(folder: Path, mtimes_ns: tuple[int, ...]) -> Detector:
     config = read_config(folder)
     family = DETECTORS.get(str(config.get("model_type")))
     if family is None:
-        raise ValueError(
-            f"{folder / CONFIG}: model_type is {config.get('model_type')!r}, allowed: {', '.join(DETECTORS)}"
-        )
+        raise unknown_type(folder, config, DETECTORS, OTHERWISE)
     file, document = processor_document(folder, OF_IMAGES)
     filter_number = document.get("resample", BILINEAR)
     need(filter_number == BILINEAR, f"{file}: resample", filter_number, f"{BILINEAR}, which is bilinear")

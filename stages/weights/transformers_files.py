@@ -8,7 +8,7 @@ the local cache of the hub. Nothing is downloaded, and no code in the folder is 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ WITHOUT_EFFECT = {
     "torch_dtype",
     "transformers_version",
 }
+# What to do with a network that is not allowed where it stands. `model_type` in config.json -> a sentence.
+_AS_PROPOSALS = "This is a detector. Name it under `proposals`, with `source: transformers`"
+_AS_BOX_FILES = "Write its boxes to files, with their classes: `proposals: {source: file}` (docs/networks.md)"
+ELSEWHERE = {
+    "hiera": "timm has this network: `model: timm/hiera_base_224` (pip install 'kinegraph[timm]')",
+    "siglip2": "Networks of SigLIP 2 with one size have the model_type siglip. This one takes images of many sizes",
+    **dict.fromkeys(("detr", "rt_detr", "rt_detr_v2"), _AS_PROPOSALS),
+    **dict.fromkeys(("grounding-dino", "mm-grounding-dino"), _AS_BOX_FILES),
+}
 CODE = "auto_map"  # names Python files of the folder that transformers would run
 
 
@@ -48,6 +57,15 @@ def read_config(folder: Path) -> dict[str, Any]:
             "network that transformers has itself."
         )
     return content
+
+
+def unknown_type(folder: Path, config: Mapping[str, Any], allowed: Iterable[str], otherwise: str) -> ValueError:
+    """Returns an error about the `model_type` in `config`, the `config.json` of `folder`, that is not in `allowed`. The
+    message says what to do, and ends with `otherwise` for networks of which no more is known.
+    """
+    given = config.get("model_type")
+    remedy = ELSEWHERE.get(str(given), otherwise)
+    return ValueError(f"{folder / CONFIG}: model_type is {given!r}, allowed: {', '.join(allowed)}. {remedy}")
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

@@ -381,7 +381,10 @@ def test_folders_that_are_not_what_they_should_be(copied: Callable[[str], Path],
     config = folder / "config.json"
     for faulty, match in (
         ({"auto_map": {"AutoModel": "modeling.Net"}}, "config.json: has auto_map, so the network is Python code"),
-        ({"model_type": "siglip2"}, "model_type is 'siglip2', allowed: videomae, vjepa2"),
+        ({"model_type": "siglip2"}, "model_type is 'siglip2', allowed: videomae, vjepa2.* have the model_type siglip"),
+        ({"model_type": "hiera"}, "timm has this network: `model: timm/hiera_base_224`"),
+        ({"model_type": "rt_detr"}, "Name it under `proposals`, with `source: transformers`"),
+        ({"model_type": "vjepa2_1"}, "Features that another program made come in with `kinegraph import`"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers: given 'two', allowed: a whole number above 0"),
         ({"num_channels": 1}, "num_channels: given 1, allowed: 3"),
         ({"patch_size": [[16], [16]]}, "patch_size: given .* allowed: a whole number above 0"),
