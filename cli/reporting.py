@@ -59,5 +59,7 @@ def report(
             on_progress=progress,
         )
     say(f"{written.path}: {size(written.num_bytes)}, {counted(written.num_figures, 'figure')}")
+    if written.unfinished:
+        note(written.unfinished)
     for title, reason in written.absent.items():
         note(f"{title}: {reason}")

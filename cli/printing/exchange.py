@@ -65,6 +65,8 @@ def exported_frames(export: "ExportedFrames", out: str) -> None:
     images, clips = counted(export.num_images, "image"), counted(export.num_clips, "clip")
     boxes = counted(export.num_boxes, "box")
     say(f"{out}: {images} of {clips} with {boxes}. annotations.json has the boxes")
+    if export.num_removed:
+        note(f"removed: {counted(export.num_removed, 'image')} of an earlier export that this one does not have")
     note_listed(
         f"left out: {counted(len(export.left_out), 'clip')}:",
         [f"{clip}: {reason}" for clip, reason in export.left_out.items()],

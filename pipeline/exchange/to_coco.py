@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ ANNOTATIONS, IMAGES = "annotations.json", "images"
 QUALITY, DECODE_SECONDS = 90, 600.0
 BOXES, SCORES, COUNT, TRACKS = "proposals/boxes", "proposals/scores", "proposals/count", "tracks/id"
 FIRST_CATEGORY = 1  # tools take 0 for the background
+IMAGE = re.compile(rf"{IMAGES}/.+/[0-9]{{4,}}\.jpg")
 CocoEntry = dict[str, Any]
 
 
@@ -57,6 +59,7 @@ class CocoSize(NamedTuple):
 class ExportedFrames:
     """The result of an export to COCO: the numbers of clips, images and boxes that were written.
 
+    `num_removed` is the number of images of an earlier export that were removed, because no clip of this one has them.
     `left_out` maps the id of each clip that was left out to the reason. `damaged` has a sentence for each damaged shard
     of the cache.
     """
@@ -64,6 +67,7 @@ class ExportedFrames:
     num_clips: int = 0
     num_images: int = 0
     num_boxes: int = 0
+    num_removed: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -109,6 +113,9 @@ def export_coco(
         _tell_size(frames, storage, kept, on_size)
         written = _write_frames(frames, storage, kept, exported, on_progress)
     exported.num_clips = len(written)
+    exported.num_removed = _remove_others(
+        storage, {image_name(row.clip_id, at) for _, row in written for at in frames.places(row)}
+    )
     storage.put(ANNOTATIONS, _document(clips, frames, written, exported))
     put_manifest(storage, manifest | {"complete": True, "left_out": exported.left_out, "damaged": exported.damaged})
     return exported
@@ -251,6 +258,16 @@ def _write_frames(
                 written.append(clip)
             on_progress("writing frames of clips", done, len(kept))
     return written
+
+
+def _remove_others(storage: Storage, kept: set[str]) -> int:
+    """Removes the images of an earlier export, which may have been interrupted, except those in `kept`. Returns how
+    many were removed. Files with other names stay.
+    """
+    others = [name for name in storage.names(IMAGES) if IMAGE.fullmatch(name) and name not in kept]
+    for name in others:
+        storage.delete(name)
+    return len(others)
 
 
 def _document(

@@ -22,16 +22,23 @@ from kinegraph.stages.pictures.theme import css
 
 HERE = Path(__file__).parent
 MOST_BYTES = 20_000_000  # of a page
-ROOM_BYTES = 3_000_000  # of MOST_BYTES, for what is not a strip
+ALL_ROWS = 1 << 60
+# (bytes of strips, rows of a table) of a page; the next pair is tried if a page is larger than MOST_BYTES
+PAGE_LIMITS = ((17_000_000, ALL_ROWS), (0, ALL_ROWS), (0, 5_000), (0, 200), (0, 10))
 MOST_STRIPS, MOST_NUMBERS = 64, 60
 NARROW_PX = 340
 
 
 class Page:
-    """Renders one page. `left_out` counts the strips that the page has no room for."""
+    """Renders one page. `left_out` counts the strips that the page has no room for.
 
-    def __init__(self, titles: Mapping[str, str]) -> None:
-        self._titles = titles
+    The page has strips of at most `most_strip_bytes` together, and at most `most_rows` rows of each table.
+    """
+
+    def __init__(
+        self, titles: Mapping[str, str], most_strip_bytes: int = PAGE_LIMITS[0][0], most_rows: int = ALL_ROWS
+    ) -> None:
+        self._titles, self._most_strip_bytes, self._most_rows = titles, most_strip_bytes, most_rows
         self._strip_bytes = self._num_strips = self.left_out = self._num_tables = 0
         self._names: set[str] = set()
         self._environment = Environment(
@@ -97,10 +104,13 @@ class Page:
 
     def _of_table(self, table: ReportTable) -> dict[str, Any]:
         self._num_tables += 1
+        left_out = len(table.rows) - self._most_rows
+        cut = f"{counted(left_out, 'row')} left out: a page has at most 20 MB." if left_out > 0 else ""
         return {
             "kind": "table", "id": f"table-{self._num_tables}", "caption": table.caption, "header": table.header,
-            "rows": table.rows, "numeric": table.numeric, "sortable": table.sortable, "closed": table.closed,
-            "filterable": table.filterable, "note": table.note, "count": counted(len(table.rows), "row"),
+            "rows": table.rows[: self._most_rows], "numeric": table.numeric, "sortable": table.sortable,
+            "closed": table.closed, "filterable": table.filterable, "note": f"{table.note} {cut}".strip(),
+            "count": counted(len(table.rows), "row"),
         }  # fmt: skip
 
     def _figure(self, figure: ReportFigure) -> dict[str, Any] | None:
@@ -109,7 +119,7 @@ class Page:
         self._names.add(drawing.name)
         svg = drawing.svg()
         if isinstance(drawing, Strip):
-            if self._num_strips == MOST_STRIPS or self._strip_bytes + len(svg) > MOST_BYTES - ROOM_BYTES:
+            if self._num_strips == MOST_STRIPS or self._strip_bytes + len(svg) > self._most_strip_bytes:
                 self.left_out += 1
                 return None
             self._num_strips, self._strip_bytes = self._num_strips + 1, self._strip_bytes + len(svg)

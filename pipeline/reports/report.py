@@ -19,24 +19,24 @@ from kinegraph.cache_schemas.data_set_documents import ATTRIBUTES
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.storages import open_storage
-from kinegraph.cache_schemas.words import counted, few_of
+from kinegraph.cache_schemas.words import counted, few_of, size
 from kinegraph.pipeline.caches.failures import failed_clips
 from kinegraph.pipeline.reports import cache_sections, head_sections, run_sections
 from kinegraph.pipeline.reports.attention import attention
 from kinegraph.pipeline.reports.comparison import comparison
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
-from kinegraph.pipeline.reports.page import Page
-from kinegraph.pipeline.reports.runs import Runs
+from kinegraph.pipeline.reports.outputs import FAILURE_COLUMNS, require_own
+from kinegraph.pipeline.reports.page import MOST_BYTES, PAGE_LIMITS, Page
+from kinegraph.pipeline.reports.runs import Runs, told_unfinished
 from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section, SectionPart
 from kinegraph.pipeline.training.breakdown import OF_CACHE, Attributes, read_attributes
-from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results
+from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results, unfinished_runs
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures.strips import Strip
 from kinegraph.stages.remote.urls import is_url
 
 DECODE_SECONDS = 60.0  # for all frames of a report
-FAILURE_COLUMNS = ("video", "clip", "stages", "reason", "words")
 FIGURE_FORMS = ("pdf", "svg", "png")
 Maker = Callable[[Contents], Section | Absent]
 log = logging.getLogger("kinegraph")
@@ -70,7 +70,8 @@ class WrittenReport:
     """A report that was written to `path`, with `num_bytes`.
 
     `absent` maps the title of a section without content to the reason. `num_figures` is the number of figures.
-    `left_out` is the number of strips of frames for which the page had no room.
+    `left_out` is the number of strips of frames for which the page had no room. `unfinished` says which runs are left
+    out because they are not finished, or is "".
     """
 
     path: Path
@@ -78,6 +79,7 @@ class WrittenReport:
     absent: Mapping[str, str]
     num_figures: int
     left_out: int
+    unfinished: str
 
 
 def write_report(
@@ -102,6 +104,7 @@ def write_report(
 
     Raises UsageError for places that are neither, or that do not go together. Raises CacheError for a damaged cache.
     """
+    require_own(out, figures, failures)
     contents, title = _opened(places, videos)
     if against is not None:
         contents = replace(contents, against=_opened([against], None)[0], against_name=against)
@@ -113,9 +116,8 @@ def write_report(
         sections[name] = make(contents)
         log.debug("section %s is made", section_title)
     sections = _named_apart(sections)
-    page = Page({name: section_title for name, section_title, _ in SECTIONS})
     facts = cache_sections.head_words(contents.look) if contents.look else _facts_of_runs(contents)
-    html = page.render(title, facts, sections, _version()).encode()
+    html, page = rendered(title, facts, sections)
     if figures is not None:
         _write_figures(figures, form, sections)
     if failures is not None:
@@ -129,7 +131,22 @@ def write_report(
         absent={titles[name]: section.reason for name, section in sections.items() if isinstance(section, Absent)},
         num_figures=sum(1 for _ in _drawings(sections)),
         left_out=page.left_out,
+        unfinished=told_unfinished(contents.runs.unfinished) if contents.runs and contents.runs.unfinished else "",
     )
+
+
+def rendered(
+    title: str, facts: Sequence[tuple[str, str]], sections: Mapping[str, Section | Absent]
+) -> tuple[bytes, Page]:
+    """Returns the page as UTF-8, and the Page that rendered it. The page has at most 20 MB: if it is larger, strips of
+    frames are left out, and then rows of tables. The page says so.
+    """
+    for most_strip_bytes, most_rows in PAGE_LIMITS:
+        page = Page({name: section_title for name, section_title, _ in SECTIONS}, most_strip_bytes, most_rows)
+        html = page.render(title, facts, sections, _version()).encode()
+        if len(html) <= MOST_BYTES:
+            return html, page
+    raise UsageError(f"report: the page of {title} has {size(len(html))}, and at most {size(MOST_BYTES)} are allowed.")
 
 
 def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
@@ -147,7 +164,9 @@ def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
     look = Look(Cache(caches[0]), videos, decode_seconds=DECODE_SECONDS) if caches else None
     num_classes = len(look.numbers.class_names) if look else None
     title = places[0] if len(places) == 1 else f"{places[0]} and {counted(len(places) - 1, 'other place')}"
-    return Contents(look=look, runs=Runs(runs, num_classes) if runs else None, why_no_cache=why), title
+    unfinished = sorted({folder for place in places if place not in caches for folder in unfinished_runs(Path(place))})
+    opened = Runs(runs, num_classes, unfinished) if runs else None
+    return Contents(look=look, runs=opened, why_no_cache=why), title
 
 
 def _attributes(contents: Contents, table: str | None) -> Attributes | None:
@@ -174,9 +193,11 @@ def _runs_in(place: str) -> list[tuple[Path, RunResults]]:
             "runs."
         )
     if not folder.is_dir() or not any(folder.rglob(RESULTS_FILE)):
+        unfinished = unfinished_runs(folder) if folder.is_dir() else []
+        begun = f" {told_unfinished(unfinished)}" if unfinished else ""
         raise UsageError(
             f"report: {place} is no cache (it has no {MANIFEST}), and no folder of trained runs (there is no "
-            f"{RESULTS_FILE} in it or below). Name the folder of a cache, of a run or of runs."
+            f"{RESULTS_FILE} in it or below).{begun} Name the folder of a cache, of a run or of runs."
         )
     return find_results(folder)
 

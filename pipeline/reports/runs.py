@@ -30,14 +30,20 @@ Group = list[tuple[Path, RunResults]]
 
 
 class Runs:
-    """Figures of trained runs. `runs` has (folder, results) of each run.
+    """Figures of trained runs. `runs` has (folder, results) of each run. `unfinished` are the folders of runs that were
+    begun beside them and are not finished.
 
     Runs that differ in their seed alone are one head: they share a row of a table and a line of a figure. A method
     returns a Picture, as those of Look do.
     """
 
-    def __init__(self, runs: Sequence[tuple[Path, RunResults]], num_classes: int | None = None) -> None:
-        self.runs = list(runs)
+    def __init__(
+        self,
+        runs: Sequence[tuple[Path, RunResults]],
+        num_classes: int | None = None,
+        unfinished: Sequence[Path] = (),
+    ) -> None:
+        self.runs, self.unfinished = list(runs), unfinished
         self.num_classes = num_classes
         self._kept: dict[str, Predicted] = {}
         groups: dict[tuple[str, Path, str], Group] = {}
@@ -280,6 +286,8 @@ class Runs:
 
     def attention(self) -> Iterator[tuple[str, str]]:
         """Yields (sentence, name of a section) for what is odd about the runs."""
+        if self.unfinished:
+            yield told_unfinished(self.unfinished), "heads"
         if late := [name for name, group in self.groups.items() if any(_is_unfinished(run) for _, run in group)]:
             told = f"{few_of(late, MOST_NAMED)}: the best epoch is among the last, so training may not have converged."
             yield f"{told} Train longer (train.epochs).", "learning"
@@ -300,6 +308,13 @@ class Runs:
     def _scores(self, group: Group, split: str, metric: str) -> np.ndarray:
         scores = [run.scores[split][metric] for _, run in group if metric in run.scores.get(split, {})]
         return np.array(scores)
+
+
+def told_unfinished(folders: Sequence[Path]) -> str:
+    """Returns a sentence about runs that are left out because they are not finished."""
+    told = few_of([str(folder) for folder in folders], MOST_NAMED)
+    runs = counted(len(folders), "run is not finished", "runs are not finished")
+    return f"{runs}, so no score or figure has them ({told}). `kinegraph train CONFIG` goes on."
 
 
 def _by_class(name: str, predicted: Predicted, series: Mapping[str, np.ndarray], order: np.ndarray) -> Picture:

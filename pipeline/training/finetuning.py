@@ -46,7 +46,7 @@ from kinegraph.stages.training.checkpoint import (
 from kinegraph.stages.training.epoch_clips import with_views_per_epoch
 from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.options import HEAD
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE
 
 log = logging.getLogger("kinegraph")
 

@@ -27,9 +27,8 @@ from kinegraph.stages.training import together
 from kinegraph.stages.training.checkpoint import CODE_FILE, RunError
 from kinegraph.stages.training.epoch_clips import EpochClips
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.records import RECORD_FILE, STATE_FILE, EpochRecord, StepRecord, TrainResult
 from kinegraph.stages.training.schedules import Schedule
-from kinegraph.stages.training.state import STATE_FILE
 from kinegraph.stages.training.tensorboard import scalar_log
 from kinegraph.stages.training.train import train
 from kinegraph.stages.training.videos import Samples

@@ -12,7 +12,7 @@ from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.regular import NotRegularError, read_regular
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training.options import FREE, TrainOptions
-from kinegraph.stages.training.records import RECORD_FILE
+from kinegraph.stages.training.records import RECORD_FILE, STATE_FILE
 
 if TYPE_CHECKING:
     from kinegraph.stages.training.videos import Samples
@@ -161,3 +161,8 @@ def find_results(root: Path) -> list[tuple[Path, RunResults]]:
             raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below, only runs of older versions.")
         raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below: train with train.run={root} first.")
     return [(folder, read_results(folder)) for folder in folders]
+
+
+def unfinished_runs(root: Path) -> list[Path]:
+    """Returns the folders in `root` or below with a training that was begun and not finished, sorted."""
+    return sorted(path.parent for path in root.rglob(STATE_FILE) if not (path.parent / RESULTS_FILE).exists())

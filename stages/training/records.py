@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 RECORD_FILE = "run.json"  # written last in the folder of a run
+STATE_FILE = "state.pt"  # of a run that is not finished
 
 
 @dataclass(frozen=True, kw_only=True)

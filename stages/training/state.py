@@ -16,10 +16,10 @@ from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.clips import Clips, identified
 from kinegraph.stages.training.options import FREE, TrainOptions
+from kinegraph.stages.training.records import STATE_FILE
 from kinegraph.stages.training.together import num_processes
 from kinegraph.stages.weights.torch_files import require_sound
 
-STATE_FILE = "state.pt"
 ADVICE = "Remove it, or begin the run anew with --overwrite."
 KINDS: dict[str, type | tuple[type, ...]] = {
     "head": dict,

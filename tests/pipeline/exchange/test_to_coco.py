@@ -76,6 +76,11 @@ def test_some_rows_and_again(whole: Cache, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     export_coco(whole, str(out), rows=range(2, 4), split="train")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "images" / "gone").mkdir()  # of an earlier export that was interrupted
+    for name in ("gone/0000.jpg", "gone/mine.jpg"):
+        (out / "images" / name).touch()
+    assert export_coco(whole, str(out), rows=range(2, 4), split="train").num_removed == 1
+    assert {path.name for path in out.rglob("*") if path.is_file()} == {"mine.jpg", *(path.name for path in before)}
     with pytest.raises(ExchangeError, match=r"holds an export of other .* Other than now are: rows\."):
         export_coco(whole, str(out), rows=range(3, 4), split="train")
 

@@ -1,0 +1,53 @@
+"""Refuses files that a report must not replace: those of a cache, and those that no report wrote. Torch-free."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kinegraph.cache_schemas.cache import MANIFEST
+from kinegraph.cache_schemas.clips_table import TABLE
+from kinegraph.stages.errors import UsageError
+
+FAILURE_COLUMNS = ("video", "clip", "stages", "reason", "words")
+KIND = '<p class="kind">kinegraph report</p>'  # in each page
+HEAD_BYTES = 1 << 16  # of a page, in which KIND stands
+
+
+def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
+    """Raises UsageError unless a report may write the page `out`, the folder `figures` and the csv `failures`.
+
+    No path may lie in a cache, except that of a page that ends with .html and that of a csv. A file that exists must be
+    empty, or must be a page or a csv of an earlier report.
+    """
+    _require_own("--out", out, ".html", _is_page)
+    if failures is not None:
+        _require_own("--failures", failures, ".csv", _is_csv)
+    if figures is not None and (cache := _cache_around(figures / "figure")):
+        raise UsageError(f"--figures {figures}: lies in the cache {cache}. Name a folder outside of it.")
+
+
+def _require_own(flag: str, path: Path, ending: str, is_own: Callable[[str], bool]) -> None:
+    cache = _cache_around(path)
+    if cache is not None and path.suffix != ending:
+        told = f"{flag} {path}: lies in the cache {cache}, where other files belong to the cache."
+        raise UsageError(f"{told} Name a file that ends with {ending}, or a file outside of the cache.")
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head and not is_own(head.decode("utf-8", "replace")):
+        told = f"{flag} {path}: is a file that no report wrote, and it would be replaced."
+        raise UsageError(f"{told} Name another file, or remove this one.")
+
+
+def _cache_around(path: Path) -> Path | None:
+    """Returns the folder of the cache that `path` lies in, or None."""
+    found = (folder for folder in path.resolve().parents if (folder / MANIFEST).exists())
+    return next((folder for folder in found if (folder / TABLE).exists()), None)
+
+
+def _is_page(head: str) -> bool:
+    return head.startswith("<!doctype html>") and KIND in head
+
+
+def _is_csv(head: str) -> bool:
+    return head.startswith(",".join(FAILURE_COLUMNS))
