@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw and dh are clamped at log(1000 / 16), as in torchvision and detectron2
+SHIFTED_NUMBERS = 4000  # up to so many numbers of boxes, torchvision moves the boxes of different levels apart on a CPU
+FIRST_TRIED = 8  # times `top` candidates usually have `top` boxes that remain after suppression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ def select(
     drops the box with the lower score.
 
     Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it is empty or not
-    finite, or if the sigmoid of its score is less than `score_threshold`.
+    finite, or if the sigmoid of its score is less than `score_threshold`. Candidates of equal scores stay in their
+    order.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -92,15 +95,38 @@ def select(
         scores=scores.new_zeros(len(boxes), top),
         count=levels.new_zeros(len(boxes)),
     )
-    for f, is_valid in enumerate(valid):
-        kept = is_valid.nonzero()[:, 0]  # a GPU waits for their number here, and again in the suppression
-        box, score = boxes[f, kept], scores[f, kept]
-        # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
-        best = batched_nms(box, score, levels[kept], nms_threshold)[:top]
-        out.boxes[f, : len(best)] = box[best]
-        out.scores[f, : len(best)] = score[best]
+    # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
+    order = scores.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    for f, num in enumerate(valid.sum(1).tolist()):  # a GPU waits for the numbers here, and again in the suppression
+        ranked = order[f, :num]
+        best = ranked[remaining(boxes[f, ranked], scores[f, ranked], levels[ranked], nms_threshold, top)]
+        out.boxes[f, : len(best)] = boxes[f, best]
+        out.scores[f, : len(best)] = scores[f, best]
         out.count[f].fill_(len(best))
     return out
+
+
+def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: float, top: int) -> Tensor:
+    """Returns the indices of the `top` best boxes that remain after non-maximum suppression (NMS) within each level.
+
+    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box. The
+    result is `batched_nms(...)[:top]` of torchvision. Boxes of equal scores stay in their order.
+
+    A box can be suppressed only by a better box. So on a CPU, the search among the best candidates ends as soon as
+    `top` boxes remain.
+    """
+    if boxes.is_cuda or boxes.numel() <= SHIFTED_NUMBERS:  # overlaps of boxes that are moved apart differ by rounding
+        return batched_nms(boxes, scores, levels, nms_threshold)[:top]
+    tried = FIRST_TRIED * top
+    while True:
+        kept = torch.zeros(min(tried, len(boxes)), dtype=torch.bool)
+        for level in levels[:tried].unique():
+            of_level = (levels[:tried] == level).nonzero()[:, 0]
+            kept[of_level[nms(boxes[of_level], scores[of_level], nms_threshold)]] = True
+        best = kept.nonzero()[:top, 0]
+        if len(best) == top or tried >= len(boxes):
+            return best
+        tried *= 4
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
