@@ -34,7 +34,8 @@ class StageBatch(Protocol):
     slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out a row
     that is stored already for this stage and for all stages that wait for its arrays. `is_last` is True for the last
     batch of a shard. `shard_rows` has all rows of the shard. It is the same list object for all batches of a work unit.
-    `offset` is the position of the first row of the batch in `shard_rows`.
+    `offset` is the position of the first row of the batch in `shard_rows`. Every batch of the shard but the last has
+    `batch_size` rows.
     """
 
     @property
@@ -45,6 +46,9 @@ class StageBatch(Protocol):
 
     @property
     def offset(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def slots(self) -> list[int]: ...

@@ -48,6 +48,10 @@ class KeptBatch:
     def offset(self) -> int:
         return self.batch.offset
 
+    @property
+    def batch_size(self) -> int:
+        return self.batch.batch_size
+
     def pixels(self, square: Square) -> np.ndarray:
         return self.batch.pixels(square)
 

@@ -280,6 +280,10 @@ class _KeyBatch:
     def offset(self) -> int:
         return self.batch.offset
 
+    @property
+    def batch_size(self) -> int:
+        return self.shard.loaded.provenance.batch_size
+
     def pixels(self, square: Square) -> np.ndarray:
         return self.batch.pixels[square]
 

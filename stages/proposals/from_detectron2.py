@@ -49,6 +49,10 @@ class Detectron2Source:
         self._resize = ResizeShortestEdge([config.INPUT.MIN_SIZE_TEST] * 2, config.INPUT.MAX_SIZE_TEST)
         self._is_bgr = config.INPUT.FORMAT == "BGR"
 
+    @property
+    def frames_together(self) -> int:
+        return 1
+
     @torch.inference_mode()
     def propose(self, frames: ClipFrames) -> ClipProposals:
         assert frames.pixels is not None

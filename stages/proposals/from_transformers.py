@@ -9,7 +9,7 @@ from torchvision.ops import box_convert, nms
 
 from kinegraph.stages.device import computing_in, frozen_on, upload
 from kinegraph.stages.errors import UsageError, WeightsError
-from kinegraph.stages.proposals.from_networks import PIXELS_PER_PASS
+from kinegraph.stages.proposals.from_networks import FRAMES_TOGETHER, PIXELS_PER_PASS
 from kinegraph.stages.proposals.options import TransformersOptions
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 from kinegraph.stages.proposals.transformers_detectors import Detector, read_detector
@@ -32,6 +32,10 @@ class TransformersSource:
         self._mean, self._std = (
             torch.tensor(values, device=device).view(3, 1, 1) for values in (pixels.mean, pixels.std)
         )
+
+    @property
+    def frames_together(self) -> int:
+        return FRAMES_TOGETHER[self.device.type]
 
     @torch.inference_mode()
     def propose(self, frames: ClipFrames) -> ClipProposals:

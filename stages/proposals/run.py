@@ -1,6 +1,7 @@
 """Computes the proposals of clips with a source of proposals, and writes them to the cache.
 
 The source runs once on the whole frames of a clip. Then each crop of the clip keeps the boxes that overlap the crop.
+A network runs once on a frame, also where several clips of a shard share the frame.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.proposals.options import ProposalOptions
-from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.stages.proposals.sharing import SharedFrames
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, FrameSource, ProposalError
 from kinegraph.stages.proposals.sources import build_source
 from kinegraph.stages.stage import StageBatch
 
@@ -19,7 +21,8 @@ from kinegraph.stages.stage import StageBatch
 class ProposalRunner:
     """Runs the source of proposals that `options` describe. `digest` is a digest of its weights.
 
-    The runner keeps the proposals of the last clip, because the next rows may be further crops of the same clip.
+    If the source is no network, the runner keeps the proposals of the last clip, because the next rows may be further
+    crops of the same clip.
     """
 
     def __init__(
@@ -35,13 +38,15 @@ class ProposalRunner:
         self.options, self._file_of = options, file_of
         self._source = build_source(options, device, dataset)
         self.digest = self._source.digest
+        self._shared = SharedFrames(self._source, options.every) if isinstance(self._source, FrameSource) else None
         self._last: tuple[str, ClipProposals | ProposalError] | None = None
 
     def run(self, batch: StageBatch) -> None:
+        shared = self._shared.of(batch) if self._shared else {}
         for slot in batch.slots:
             row, clip = batch.rows[slot], batch.clip(slot)
             batch.note_file(slot, self._file_of(row.video_name) if self._file_of else None)
-            proposals = self._of_clip(row, clip)
+            proposals = shared[slot] if self._shared else self._of_clip(row, clip)
             clip.whole = None  # the largest thing in memory
             if isinstance(proposals, ProposalError):
                 batch.fail(slot, proposals.reason, proposals.detail)

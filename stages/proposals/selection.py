@@ -116,11 +116,12 @@ def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: floa
     `top` boxes remain.
     """
     if boxes.is_cuda or boxes.numel() <= SHIFTED_NUMBERS:  # overlaps of boxes that are moved apart differ by rounding
-        return batched_nms(boxes, scores, levels, nms_threshold)[:top]
+        best: Tensor = batched_nms(boxes, scores, levels, nms_threshold)[:top]
+        return best
     tried = FIRST_TRIED * top
     while True:
         kept = torch.zeros(min(tried, len(boxes)), dtype=torch.bool)
-        for level in levels[:tried].unique():
+        for level in range(int(levels.max()) + 1):
             of_level = (levels[:tried] == level).nonzero()[:, 0]
             kept[of_level[nms(boxes[of_level], scores[of_level], nms_threshold)]] = True
         best = kept.nonzero()[:top, 0]

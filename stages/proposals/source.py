@@ -4,7 +4,7 @@ Shapes: T frames, N proposals of a frame, frames of h rows and w columns.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,9 @@ class ClipFrames:
 
     `annotated` are the numbers of the frames, from 0, if the clip has frames that the data set annotates. Otherwise it
     is None.
+
+    A `FrameSource` may get frames of several clips of videos of one size. `video_id` is then "", `seconds` are NaN, and
+    the other facts about a clip are missing.
     """
 
     video_id: str
@@ -135,4 +138,15 @@ class ProposalSource(Protocol):
     def propose(self, frames: ClipFrames) -> ClipProposals:
         """Returns the ClipProposals of the clip that `frames` describes. Raises ProposalError if the source has no
         proposals for it.
+        """
+
+
+@runtime_checkable
+class FrameSource(ProposalSource, Protocol):
+    """A source that runs a network on the pixels of frames, and needs no other facts about a clip."""
+
+    @property
+    def frames_together(self) -> int:
+        """Returns the number of frames that the network should get at once. With more frames it is hardly faster.
+        Returns 1 if the network takes one frame at a time.
         """

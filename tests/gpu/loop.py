@@ -61,7 +61,7 @@ class NoiseBatch:
             target_times=(0.0,), crop=(0, 0, 96, 96), frame_width=96, frame_height=96,
         )  # fmt: skip
         self.rows: Sequence[ClipRow] = [row] * CLIPS
-        self.shard_rows, self.offset = self.rows, 0
+        self.shard_rows, self.offset, self.batch_size = self.rows, 0, CLIPS
 
     def pixels(self, square: Square) -> np.ndarray:
         shape = (CLIPS, self.frames, self.size, self.size, 3)

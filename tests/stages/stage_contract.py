@@ -63,6 +63,10 @@ class BatchInMemory:
     def shard_rows(self) -> Sequence[ClipRow]:
         return self.rows
 
+    @property
+    def batch_size(self) -> int:
+        return len(self.rows)
+
     def pixels(self, square: Square) -> np.ndarray:
         shape = (len(self.rows), self.num_frames // square.every, square.size, square.size, 3)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,6 +1,7 @@
 """Proposals as a kind of stage: of a network, which sees frames, and of files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,15 @@ import pytest
 
 from kinegraph.stages.proposals.stage import BOXES, COUNT, LABELS, SCORES
 from kinegraph.stages.recipe import Recipe
-from tests.stages.stage_contract import SECONDS, SIDE, BatchInMemory, Damage, FailingContract, RunnerContract
+from tests.stages.stage_contract import (
+    SECONDS,
+    SIDE,
+    BatchInMemory,
+    Damage,
+    FailingContract,
+    RunnerContract,
+    clip_row,
+)
 
 
 class ProposalContract(RunnerContract):
@@ -37,7 +46,9 @@ class TestFromNetworks(ProposalContract):
     def batch(self, recipe: Recipe) -> BatchInMemory:
         assert recipe.proposals is not None
         size = recipe.proposals.input_size(SIDE, SIDE)
-        return BatchInMemory(num_frames=4, whole=np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8))
+        rows = [replace(clip_row(number), target_times=(0.0, 1.0, 2.0, 3.0)) for number in range(4)]
+        whole = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+        return BatchInMemory(num_frames=4, rows=rows, whole=whole)
 
 
 class TestFromFiles(ProposalContract, FailingContract):

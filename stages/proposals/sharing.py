@@ -1,0 +1,130 @@
+"""Lets each frame of a shard go through a proposal network once, also where clips or crops share the frame.
+
+Each distinct frame of a shard has one place: a run of the network, and a position among the frames of this run. Places
+follow from the rows of the shard and the batch size alone. So the bytes of a frame do not depend on which clips failed,
+were retried or are in the cache already. Places without a frame are 0. Imports no torch.
+
+Shapes: T frames of a clip that the network takes, h rows and w columns of a frame.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, FrameSource
+from kinegraph.stages.stage import StageBatch
+
+Frame = tuple[object, ...]  # the file, the interval of the data set's list, and the time or the number
+
+
+class Group(NamedTuple):
+    """The frames of one size, in px, that are new in one batch of the shard. Batches are counted from 0."""
+
+    batch: int
+    width: int
+    height: int
+
+
+class Place(NamedTuple):
+    """The place of a frame: its position in run number `run` of a group, both counted from 0."""
+
+    group: Group
+    run: int
+    position: int
+
+
+class FramePlaces:
+    """The distinct frames of a shard with the `rows`, and their places.
+
+    `of_row` has the T frames of each row, or none if the video of the row could not be opened. `every` says that the
+    network takes every k-th frame of a clip. `place_of` has the place of each frame. `last_row` has the last row in
+    which a frame occurs.
+
+    A batch has `batch_size` rows. A run has the frames of as many clips as have `frames_together` frames, but at least
+    those of one clip. The last run of a group may be of fewer clips. If `frames_together` is 1, each run has one frame.
+    """
+
+    def __init__(self, rows: Sequence[ClipRow], every: int, batch_size: int, frames_together: int) -> None:
+        self.of_row = [_frames(row, every) for row in rows]
+        self._per_clip = 1 if frames_together == 1 else max(map(len, self.of_row))
+        self._per_run = self._per_clip * max(1, frames_together // max(1, self._per_clip))
+        self.place_of: dict[Frame, Place] = {}
+        self.last_row: dict[Frame, int] = {}
+        self._num: Counter[Group] = Counter()
+        for index, (row, frames) in enumerate(zip(rows, self.of_row, strict=True)):
+            group = Group(index // batch_size, row.frame_width, row.frame_height)
+            for frame in frames:
+                if frame not in self.place_of:
+                    self.place_of[frame] = Place(group, *divmod(self._num[group], self._per_run))
+                    self._num[group] += 1
+                self.last_row[frame] = index
+
+    def length(self, place: Place) -> int:
+        """Returns the number of frames of the run with the place `place`. It is a multiple of T, or 1."""
+        left = self._num[place.group] - place.run * self._per_run
+        return min(self._per_run, -(-left // self._per_clip) * self._per_clip)
+
+
+def _frames(row: ClipRow, every: int) -> list[Frame]:
+    # the interval decides which frame is shown at a time near its end
+    shown = row.target_times if row.target_frames is None else row.target_frames
+    return [(row.path, row.interval, frame) for frame in shown[::every]]
+
+
+class SharedFrames:
+    """Computes the proposals of batches of one shard after the other with `source`, which takes every `every`-th frame
+    of a clip.
+
+    Only the proposals of frames that later batches of the shard need stay in memory.
+    """
+
+    def __init__(self, source: FrameSource, every: int) -> None:
+        self._source, self._every = source, every
+        self._rows: Sequence[ClipRow] = ()
+        self._held: dict[Frame, dict[str, np.ndarray]] = {}  # of each frame, the arrays of its proposals
+
+    def of(self, batch: StageBatch) -> dict[int, ClipProposals]:
+        """Returns slot -> the ClipProposals of the whole frames of the clip, for each of `batch.slots`."""
+        if batch.shard_rows is not self._rows:
+            self._places = FramePlaces(batch.shard_rows, self._every, batch.batch_size, self._source.frames_together)
+            self._rows, self._held = batch.shard_rows, {}
+        frames = {slot: self._places.of_row[batch.offset + slot] for slot in batch.slots}
+        runs: dict[object, dict[Frame, np.ndarray]] = defaultdict(dict)
+        for slot, of_clip in frames.items():
+            whole = batch.clip(slot).whole
+            assert whole is not None
+            for frame, pixels in zip(of_clip, whole, strict=True):
+                if frame not in self._held:
+                    group, run, _ = self._places.place_of[frame]
+                    runs[group, run, pixels.shape][frame] = pixels
+        for new in runs.values():
+            self._held |= self._computed(new)
+        found = {slot: _joined([self._held[frame] for frame in of_clip]) for slot, of_clip in frames.items()}
+        next_row = batch.offset + len(batch.rows)
+        self._held = {frame: x for frame, x in self._held.items() if self._places.last_row[frame] >= next_row}
+        if batch.is_last:
+            self._rows, self._held = (), {}
+        return found
+
+    def _computed(self, new: Mapping[Frame, np.ndarray]) -> dict[Frame, dict[str, np.ndarray]]:
+        """Runs the source once on the frames `new` of one run, frame -> pixels [h, w, 3]. Returns the arrays of the
+        proposals of each frame.
+        """
+        places = {frame: self._places.place_of[frame] for frame in new}
+        first = next(iter(places.values()))
+        pixels = np.zeros((self._places.length(first), *next(iter(new.values())).shape), np.uint8)
+        for frame, place in places.items():
+            pixels[place.position] = new[frame]
+        seconds = np.full(len(pixels), np.nan)
+        width, height = first.group.width, first.group.height
+        found = self._source.propose(
+            ClipFrames(video_id="", width=width, height=height, seconds=seconds, pixels=pixels)
+        ).arrays()
+        return {frame: {name: x[place.position] for name, x in found.items()} for frame, place in places.items()}
+
+
+def _joined(frames: Sequence[Mapping[str, np.ndarray]]) -> ClipProposals:
+    return ClipProposals(**{name: np.stack([arrays[name] for arrays in frames]) for name in frames[0]})
