@@ -14,7 +14,7 @@ from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 from kinegraph.stages.weights.load import weights_digest
 
 PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333; maps of a ResNet-50 with FPN then take 1.3 GB
-# `FrameSource.frames_together`, by kind of device. On a CPU, a frame among four takes as long as one among eight.
+# `PixelSource.frames_together`, by kind of device. On a CPU, a frame among four takes as long as one among eight.
 FRAMES_TOGETHER = {"cpu": 4, "cuda": 32}
 
 

@@ -12,8 +12,8 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.proposals.options import ProposalOptions
-from kinegraph.stages.proposals.sharing import SharedFrames
-from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, FrameSource, ProposalError
+from kinegraph.stages.proposals.sharing import FrameProposals
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, PixelSource, ProposalError
 from kinegraph.stages.proposals.sources import build_source
 from kinegraph.stages.stage import StageBatch
 
@@ -38,7 +38,7 @@ class ProposalRunner:
         self.options, self._file_of = options, file_of
         self._source = build_source(options, device, dataset)
         self.digest = self._source.digest
-        self._shared = SharedFrames(self._source, options.every) if isinstance(self._source, FrameSource) else None
+        self._shared = FrameProposals(self._source, options.every) if isinstance(self._source, PixelSource) else None
         self._last: tuple[str, ClipProposals | ProposalError] | None = None
 
     def run(self, batch: StageBatch) -> None:

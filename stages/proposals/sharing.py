@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, FrameSource
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, PixelSource
 from kinegraph.stages.stage import StageBatch
 
-Frame = tuple[object, ...]  # the file, the interval of the data set's list, and the time or the number
+ShownFrame = tuple[object, ...]  # the file, the interval of the data set's list, and the time or the number
 
 
-class Group(NamedTuple):
+class FramesOfBatch(NamedTuple):
     """The frames of one size, in px, that are new in one batch of the shard. Batches are counted from 0."""
 
     batch: int
@@ -28,15 +28,15 @@ class Group(NamedTuple):
     height: int
 
 
-class Place(NamedTuple):
+class FramePlace(NamedTuple):
     """The place of a frame: its position in run number `run` of a group, both counted from 0."""
 
-    group: Group
+    group: FramesOfBatch
     run: int
     position: int
 
 
-class FramePlaces:
+class PlacesInRuns:
     """The distinct frames of a shard with the `rows`, and their places.
 
     `of_row` has the T frames of each row, or none if the video of the row could not be opened. `every` says that the
@@ -51,48 +51,48 @@ class FramePlaces:
         self.of_row = [_frames(row, every) for row in rows]
         self._per_clip = 1 if frames_together == 1 else max(map(len, self.of_row))
         self._per_run = self._per_clip * max(1, frames_together // max(1, self._per_clip))
-        self.place_of: dict[Frame, Place] = {}
-        self.last_row: dict[Frame, int] = {}
-        self._num: Counter[Group] = Counter()
+        self.place_of: dict[ShownFrame, FramePlace] = {}
+        self.last_row: dict[ShownFrame, int] = {}
+        self._num: Counter[FramesOfBatch] = Counter()
         for index, (row, frames) in enumerate(zip(rows, self.of_row, strict=True)):
-            group = Group(index // batch_size, row.frame_width, row.frame_height)
+            group = FramesOfBatch(index // batch_size, row.frame_width, row.frame_height)
             for frame in frames:
                 if frame not in self.place_of:
-                    self.place_of[frame] = Place(group, *divmod(self._num[group], self._per_run))
+                    self.place_of[frame] = FramePlace(group, *divmod(self._num[group], self._per_run))
                     self._num[group] += 1
                 self.last_row[frame] = index
 
-    def length(self, place: Place) -> int:
+    def length(self, place: FramePlace) -> int:
         """Returns the number of frames of the run with the place `place`. It is a multiple of T, or 1."""
         left = self._num[place.group] - place.run * self._per_run
         return min(self._per_run, -(-left // self._per_clip) * self._per_clip)
 
 
-def _frames(row: ClipRow, every: int) -> list[Frame]:
+def _frames(row: ClipRow, every: int) -> list[ShownFrame]:
     # the interval decides which frame is shown at a time near its end
     shown = row.target_times if row.target_frames is None else row.target_frames
     return [(row.path, row.interval, frame) for frame in shown[::every]]
 
 
-class SharedFrames:
+class FrameProposals:
     """Computes the proposals of batches of one shard after the other with `source`, which takes every `every`-th frame
     of a clip.
 
     Only the proposals of frames that later batches of the shard need stay in memory.
     """
 
-    def __init__(self, source: FrameSource, every: int) -> None:
+    def __init__(self, source: PixelSource, every: int) -> None:
         self._source, self._every = source, every
         self._rows: Sequence[ClipRow] = ()
-        self._held: dict[Frame, dict[str, np.ndarray]] = {}  # of each frame, the arrays of its proposals
+        self._held: dict[ShownFrame, dict[str, np.ndarray]] = {}  # of each frame, the arrays of its proposals
 
     def of(self, batch: StageBatch) -> dict[int, ClipProposals]:
         """Returns slot -> the ClipProposals of the whole frames of the clip, for each of `batch.slots`."""
         if batch.shard_rows is not self._rows:
-            self._places = FramePlaces(batch.shard_rows, self._every, batch.batch_size, self._source.frames_together)
+            self._places = PlacesInRuns(batch.shard_rows, self._every, batch.batch_size, self._source.frames_together)
             self._rows, self._held = batch.shard_rows, {}
         frames = {slot: self._places.of_row[batch.offset + slot] for slot in batch.slots}
-        runs: dict[object, dict[Frame, np.ndarray]] = defaultdict(dict)
+        runs: dict[object, dict[ShownFrame, np.ndarray]] = defaultdict(dict)
         for slot, of_clip in frames.items():
             whole = batch.clip(slot).whole
             assert whole is not None
@@ -109,7 +109,7 @@ class SharedFrames:
             self._rows, self._held = (), {}
         return found
 
-    def _computed(self, new: Mapping[Frame, np.ndarray]) -> dict[Frame, dict[str, np.ndarray]]:
+    def _computed(self, new: Mapping[ShownFrame, np.ndarray]) -> dict[ShownFrame, dict[str, np.ndarray]]:
         """Runs the source once on the frames `new` of one run, frame -> pixels [h, w, 3]. Returns the arrays of the
         proposals of each frame.
         """

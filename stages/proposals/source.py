@@ -26,7 +26,7 @@ class ClipFrames:
     `annotated` are the numbers of the frames, from 0, if the clip has frames that the data set annotates. Otherwise it
     is None.
 
-    A `FrameSource` may get frames of several clips of videos of one size. `video_id` is then "", `seconds` are NaN, and
+    A `PixelSource` may get frames of several clips of videos of one size. `video_id` is then "", `seconds` are NaN, and
     the other facts about a clip are missing.
     """
 
@@ -142,7 +142,7 @@ class ProposalSource(Protocol):
 
 
 @runtime_checkable
-class FrameSource(ProposalSource, Protocol):
+class PixelSource(ProposalSource, Protocol):
     """A source that runs a network on the pixels of frames, and needs no other facts about a clip."""
 
     @property

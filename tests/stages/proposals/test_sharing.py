@@ -11,8 +11,8 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.proposals.from_networks import NetworkSource
 from kinegraph.stages.proposals.options import TinyOptions
-from kinegraph.stages.proposals.sharing import SharedFrames
-from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, FrameSource
+from kinegraph.stages.proposals.sharing import FrameProposals
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, PixelSource
 from tests.stages.stage_contract import BatchInMemory, clip_row
 
 FRAMES = 4
@@ -89,9 +89,9 @@ class Network:
         return out
 
 
-def scores_of(chosen: Sequence[ShardBatch], source: FrameSource) -> dict[int, np.ndarray]:
+def scores_of(chosen: Sequence[ShardBatch], source: PixelSource) -> dict[int, np.ndarray]:
     """Row -> the scores of its frames, computed by one worker."""
-    shared = SharedFrames(source, every=1)
+    shared = FrameProposals(source, every=1)
     return {
         batch.offset + slot: proposals.scores
         for batch in chosen
@@ -132,7 +132,7 @@ def test_other_clips_do_not_change_a_frame(failed: tuple[int, ...], together: in
 
 
 def test_only_what_later_batches_need_is_held() -> None:
-    shared, held = SharedFrames(Network(), every=1), []
+    shared, held = FrameProposals(Network(), every=1), []
     for batch in batches(windows(1), 3):
         shared.of(batch)
         held.append(len(shared._held))
@@ -150,8 +150,8 @@ def test_an_interval_has_its_own_last_frame() -> None:
 def test_windows_have_the_bytes_of_their_clips_alone() -> None:
     """In float32, where a run of another length would have other sums."""
     source = NetworkSource(TinyOptions(source="tiny", weights="shipped", top=9), torch.device("cpu"))
-    assert isinstance(source, FrameSource)
-    rows, shared = windows(1, lengths=(9, 3, 3)), SharedFrames(source, every=1)
+    assert isinstance(source, PixelSource)
+    rows, shared = windows(1, lengths=(9, 3, 3)), FrameProposals(source, every=1)
     for batch in batches(rows, 3):
         for slot, found in shared.of(batch).items():
             row, pixels = batch.rows[slot], batch.clip(slot).whole
