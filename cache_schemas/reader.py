@@ -137,8 +137,11 @@ class CachedClips:
         self._failed_rows = [failed[video] for video in self.failed_videos]
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._of_video: dict[str, list[int]] = {}  # video_id -> clip numbers in the order of time; made when needed
-        self._preload, self._float32 = preload, float32
-        self._preloaded = self._in_memory()
+        self._preload, self._float32 = False, float32
+        self._preloaded: dict[str, np.ndarray] | None = None
+        self.batches_ahead = 1
+        if preload:
+            self.preload()
 
     @cached_property
     def unsealed_videos(self) -> frozenset[str]:
@@ -197,14 +200,24 @@ class CachedClips:
             sealed &= here
         return sealed, ok & sealed
 
-    def _in_memory(self) -> dict[str, np.ndarray] | None:
-        """Returns None, or array name -> values of all clips of the data set if `preload` is true.
+    @property
+    def num_bytes(self) -> int:
+        """Returns how many bytes the values of all clips of the data set take in memory."""
+        return len(self) * sum(spec.row_bytes for spec in self.specs.values())
+
+    def preload(self) -> None:
+        """Reads the values of all clips into memory, as the argument `preload` does. Threads then need not read ahead.
 
         Raises CacheError where the free memory cannot hold the values.
         """
-        if not self._preload:
-            return None
-        needed, free = len(self) * sum(spec.row_bytes for spec in self.specs.values()), available_bytes()
+        self._preload, self._preloaded, self.batches_ahead = True, self._in_memory(), 0
+
+    def _in_memory(self) -> dict[str, np.ndarray]:
+        """Returns array name -> values of all clips of the data set.
+
+        Raises CacheError where the free memory cannot hold the values.
+        """
+        needed, free = self.num_bytes, available_bytes()
         if free is not None and needed > free:
             raise CacheError(
                 f"{self.cache.root}: {counted(len(self), 'clip')} of {', '.join(self.specs)} take {needed:,} "
@@ -376,15 +389,20 @@ class CachedClips:
                 filled[position] = row
         return filled
 
+    @cached_property
+    def _first_labels(self) -> np.ndarray:
+        """Returns the first label of each row of the cache, int64 [rows], with -1 for no label."""
+        return np.array([labels[0] if labels else -1 for labels in self._labels], np.int64)
+
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
         """Returns the labels of the row numbers `rows`. The tensor is multi-hot float32 [rows, num_classes] if
         `multi_label` is true, else int64 [rows] with -1 for no label.
         """
         import torch
 
-        chosen = [self._labels[row] for row in rows]
         if not self.multi_label:
-            return torch.tensor([labels[0] if labels else -1 for labels in chosen], dtype=torch.int64)
+            return torch.from_numpy(self._first_labels[rows])
+        chosen = [self._labels[row] for row in rows]
         hot = torch.zeros(len(chosen), self.num_classes)
         for position, labels in enumerate(chosen):
             hot[position, list(labels)] = 1.0

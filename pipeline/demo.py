@@ -23,6 +23,7 @@ from kinegraph.stages.device import is_slow_at, pick_device
 from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.clips import require_usable
 from kinegraph.stages.training.evaluation import EvaluationResult
+from kinegraph.stages.training.train import on_threads
 
 log = logging.getLogger("kinegraph")
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -143,8 +144,8 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     extracted = time.monotonic()
     note(f"3/3 training {counted(len(names), 'head')} with {counted(seeds, 'seed')}, runs in {config.train.run}")
     finished = all(is_trained(run.folder) for run in wanted)
-    runs, diverged = _trained(config, names, seeds, overwrite=overwrite or finished, note=note)
-    results = [evaluate_run(run.folder).result for run in runs]
+    trained, diverged = _trained(config, names, seeds, overwrite=overwrite or finished, note=note)
+    runs, results = zip(*trained, strict=True)
     metric = _metric(config, results[0])
     scored = [(run.results, result.metrics[metric]) for run, result in zip(runs, results, strict=True)]
     return DemoResult(
@@ -195,26 +196,32 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
-) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
-    """Trains each head in `names` with each of `seeds` seeds. Returns the finished runs, and the error that names the
-    runs that diverged. The error is None if no run diverged.
+) -> tuple[list[tuple[TrainedRun, EvaluationResult]], RunsDiverged | None]:
+    """Trains each head in `names` with each of `seeds` seeds. Returns the finished runs with their scores on the test
+    videos, and the error that names the runs that diverged. The error is None if no run diverged.
 
-    Runs that are finished already are kept, unless `overwrite` is true. `note` is called with a line of text for each
-    finished run. Raises RunsDiverged if all runs diverged.
+    A run is scored as soon as it has ended, while other processes train. Runs that are finished already are kept,
+    unless `overwrite` is true. `note` is called with a line of text for each finished run. Raises RunsDiverged if all
+    runs diverged.
     """
     numbers = count(1)
+    results: dict[Path, EvaluationResult] = {}
 
-    def tell(run: TrainedRun) -> None:
+    def score(run: TrainedRun) -> None:
         how = "kept" if run.kept else f"{run.results.seconds:.0f} s"
         of_all = f"run {next(numbers)} of {len(names) * seeds}"
         note(f"      {of_all} ({run.results.name}, seed {run.results.seed}): {how}")
+        with on_threads(config.run.worker_threads):  # as many as a process that trains
+            results[run.folder] = evaluate_run(run.folder).result
 
+    diverged = None
     try:
-        return train_runs(config, names, seeds, overwrite=overwrite, on_run=tell), None
+        runs: Sequence[TrainedRun] = train_runs(config, names, seeds, overwrite=overwrite, on_run=score)
     except RunsDiverged as error:
         if not error.finished:
             raise
-        return error.finished, error
+        runs, diverged = error.finished, error
+    return [(run, results[run.folder]) for run in runs], diverged
 
 
 def _metric(config: Config, result: EvaluationResult) -> str:

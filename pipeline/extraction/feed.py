@@ -234,7 +234,9 @@ class Feed:
 
     def _num_bytes(self, video: _UnitVideo) -> int:
         wanted, row = self._wanted(video.unit), video.rows[0]
-        return 0 if wanted is None else len(video.rows) * wanted.num_bytes(row.frame_height, row.frame_width)
+        if wanted is None or not row.frame_height:  # the header of this video could not be read
+            return 0
+        return len(video.rows) * wanted.num_bytes(row.frame_height, row.frame_width)
 
     def _assembled(self, decoded: Iterable[tuple[_UnitVideo, _Decoded]]) -> Iterator[PixelBatch]:
         rows: list[ClipRow] = []

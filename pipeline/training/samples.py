@@ -4,25 +4,33 @@ import logging
 
 from kinegraph.cache_schemas.annotations import read_annotations, why_no_sequences
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.regular import MIB
 from kinegraph.cache_schemas.words import counted, few_of
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.videos import CachedVideos, Samples, samples_of
 
+SMALL_BYTES = 256 * MIB  # of a split
 NAMED = 10  # videos in a message
 log = logging.getLogger("kinegraph")
 
 
-def opened_samples(cache: Cache, head: Head, split: str, options: TrainOptions, *, preload: bool = False) -> Samples:
+def opened_samples(
+    cache: Cache, head: Head, split: str, options: TrainOptions, *, preload: bool | None = False
+) -> Samples:
     """Returns the samples of the split `split`, with the arrays that `head` reads: clips, or whole videos if
-    `options.over` says so. If `preload` is true, all arrays are read into memory now. Logs what is missing.
+    `options.over` says so. If `preload` is true, all arrays are read into memory now. If it is None, they are read if
+    they take at most SMALL_BYTES. Logs what is missing.
 
     Raises ConfigError if whole videos are asked for and the cache has no windows.
     """
     require_sequences(cache, options)
-    clips = CachedClips(cache, head.reads, split, preload=preload)
+    clips = CachedClips(cache, head.reads, split, preload=bool(preload))
+    if preload is None and clips.num_bytes <= min(SMALL_BYTES, (available_bytes() or 0) // 8):
+        clips.preload()
     samples = samples_of(clips, options.over, options.max_windows)
     if isinstance(samples, CachedVideos):
         _tell_of_videos(samples, split)

@@ -1,7 +1,7 @@
 """`kinegraph train` trains a table of heads and seeds on one cache."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,8 +117,10 @@ def train_runs(
     is `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state. Finished
     runs are kept while the others are trained. With `overwrite` all runs are discarded first.
 
-    `on_epoch` and `on_step` are called with the run and the record of each epoch or step. With several workers they are
-    called in the worker processes and must be picklable. `on_run` is called in this process with each finished run.
+    With several workers, the runs that probably take longest are trained first, so that no worker is left alone with a
+    long run at the end. `on_epoch` and `on_step` are called with the run and the record of each epoch or step. With
+    several workers they are called in the worker processes and must be picklable. `on_run` is called in this process
+    with each finished run, in the order of the training.
 
     Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
     StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs were finished
@@ -131,11 +133,12 @@ def train_runs(
     require_same_recipes(config, wanted, overwrite=overwrite)
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
-    require_trainable(config, wanted, overwrite=overwrite)
+    num_parameters = require_trainable(config, wanted, overwrite=overwrite)
     enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
     config = config.model_copy(update={"run": enough})  # workers without a run get no share of the cores
     trained = [] if overwrite else [run for run in wanted if is_trained(run.folder)]
-    located = zip(wanted, places(wanted, trained, config.run.workers), strict=True)
+    in_turn = longest_first(wanted, num_parameters) if config.run.workers > 1 else wanted
+    located = zip(in_turn, places(in_turn, trained, config.run.workers), strict=True)
     jobs = [_RunToTrain(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
     with together.acquainted(pick_device(config.run.device)):
         together.meet()
@@ -144,7 +147,15 @@ def train_runs(
                 with held(run.folder):
                     discard(run.folder)
         together.meet()
-        return _all(jobs, config.run.workers, on_run)
+        return _all(jobs, config.run.workers, on_run, [run.folder for run in wanted])
+
+
+def longest_first(runs: Sequence[WantedRun], num_parameters: Mapping[str, int]) -> list[WantedRun]:
+    """Returns `runs` in the order of their work, the most work first. `num_parameters` has the number of parameters of
+    each head by the name of the run. The work is a guess: parameters times epochs, or times iterations.
+    """
+    lengths = {run.name: run.options.iterations or run.options.epochs for run in runs}
+    return sorted(runs, key=lambda run: num_parameters[run.name] * lengths[run.name], reverse=True)
 
 
 def log_epoch(run: RunPlace, record: EpochRecord) -> None:
@@ -240,15 +251,22 @@ def _folder(run: str, name: str, seed: int | None) -> Path:
     return (place if HEAD in run else place / name) / f"seed{seed}"
 
 
-def _all(jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
-    runs, diverged = [], []
+def _all(
+    jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], None], folders: list[Path]
+) -> list[TrainedRun]:
+    """Trains `jobs` in `workers` processes. Returns the runs in the order of `folders`, their folders. Calls `on_run`
+    with each of them. Raises RunsDiverged if runs diverged.
+    """
+    finished: dict[Path, TrainedRun] = {}
+    diverged = []
     tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
     for job, run in zip(jobs, tried, strict=True):
         if isinstance(run, TrainingDiverged):
             diverged.append(told_of(job.wanted, run))
         else:
-            runs.append(run)
+            finished[job.folder] = run
             on_run(run)
+    runs = [finished[folder] for folder in folders if folder in finished]
     if diverged:
         raise RunsDiverged(runs, diverged)
     return runs

@@ -29,8 +29,9 @@ USUAL = TrainOptions()
 log = logging.getLogger("kinegraph")
 
 
-def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights.
+def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> dict[str, int]:
+    """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights. Returns the
+    number of parameters of each head, by the name of the run.
 
     Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if the head
     has several candidates and no validation split to choose one. Raises CacheMismatch if the cache was made with
@@ -49,6 +50,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
             "theirs by `kinegraph import ... --annotations CSV`"
         )
     reads: set[str] = set()
+    num_parameters: dict[str, int] = {}
     for run in {run.name: run for run in wanted}.values():
         options = run.options
         if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
@@ -61,6 +63,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
         except HeadError as error:
             raise HeadError(f"{run.name}: {_in_view_of(config, cache, run, error)}") from error
         require_choice(head, options)
+        num_parameters[run.name] = sum(parameter.numel() for parameter in head.parameters())
         unused = [key for key in ("learning_rate", "weight_decay") if getattr(options, key) != getattr(USUAL, key)]
         if candidates_of(head) and unused and together.rank() == 0:
             log.warning(
@@ -74,6 +77,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
     if together.rank() == 0:
         for sentence in random_weights_advice(random_in_cache(cache, sorted(reads))):
             log.warning("%s", sentence)
+    return num_parameters
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:

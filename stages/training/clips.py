@@ -114,7 +114,8 @@ def read_batches(
 
     A batch is a dictionary of the arrays `names`, on `device`. If samples are whole videos, it has their mask, too.
     While the caller uses a batch, threads read the next `clips.batches_ahead` batches, or one batch if `clips` has no
-    such attribute. A stop by a signal raises KeyboardInterrupt between two batches.
+    such attribute. With 0, no thread reads, and a batch is read when the caller asks for it. For a GPU, one thread
+    reads then, which also copies to pinned memory. A stop by a signal raises KeyboardInterrupt between two batches.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
     # data sets that were written for earlier versions have no `batch`
@@ -125,14 +126,19 @@ def read_batches(
         chosen = {name: batch[name] for name in (*names, *([MASK] if MASK in batch else []))}
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 
+    parts = stopping.checked(torch.split(order, batch_size))
+    if not ahead and device.type == "cpu":
+        yield from map(read, parts)
+        return
+
     def move(reading: Future[Batch]) -> Batch:
         return {name: x.to(device, non_blocking=True) for name, x in stopping.result(reading).items()}
 
     pending: deque[Future[Batch]] = deque()
-    with stopping.threads(ahead, "read-ahead") as reader:
-        for indices in stopping.checked(torch.split(order, batch_size)):
+    with stopping.threads(max(1, ahead), "read-ahead") as reader:
+        for indices in parts:
             pending.append(reader.submit(read, indices))
-            if len(pending) > ahead:
+            if len(pending) > max(1, ahead):
                 yield move(pending.popleft())
         while pending:
             yield move(pending.popleft())

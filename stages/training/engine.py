@@ -53,6 +53,7 @@ from kinegraph.stages.training.state import (
 )
 
 STEP_RECORD_SECONDS = 1.0
+STATE_SECONDS = 5.0  # epochs that are shorter share a state: in a tiny run it took a fifth of the time
 
 
 class TrainingDiverged(RuntimeError):
@@ -105,6 +106,7 @@ class Training:
         self.history: list[EpochRecord] = []
         self.best = _Best()
         self.state_file: Path | None = None
+        self.has_state = False
         self.begun = self.saved = time.perf_counter()
 
     def resume_from(self, state_file: Path | None) -> None:
@@ -139,7 +141,8 @@ class Training:
             if worth > self.best.worth:
                 chosen = record.candidate_index
                 self.best = _Best(worth, record.epoch, copy.deepcopy(weights_of(self._scored(), chosen)), chosen)
-            self._save()
+            if self._finished() or self._epoch_is_kept(time.perf_counter()):
+                self._save()
         keep(self.head, self.best.candidate)
         self.head.load_state_dict(self.best.weights)
         self.head.eval()
@@ -348,6 +351,13 @@ class Training:
         count = together.num_processes()
         return count * len(indices[together.rank() :: count]) / num_clips
 
+    def _epoch_is_kept(self, now: float) -> bool:
+        """Returns whether the state is written after an epoch that ended at `now`: if the run has no state yet, or if
+        the last one is STATE_SECONDS old. Several processes write it after each epoch, because they have no common
+        clock.
+        """
+        return not self.has_state or together.num_processes() > 1 or now - self.saved >= STATE_SECONDS
+
     def _state_is_due(self, now: float) -> bool:
         if self.state_file is None:
             return False
@@ -362,7 +372,7 @@ class Training:
         """
         if self.state_file is None:
             return
-        self.saved = time.perf_counter()
+        self.has_state, self.saved = True, time.perf_counter()
         generators_by_rank, losses = together.gathered(generators(self.device)), together.gathered(self.losses.cpu())
         if together.rank() > 0:
             return

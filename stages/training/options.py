@@ -123,7 +123,8 @@ class TrainOptions(StageOptions):
         10.0,
         gt=0,
         le=MAX_SECONDS / 60,
-        description="a killed run continues from the last epoch, or from a state at most this many minutes old",
+        description="a killed run continues from its last state, which is written after each epoch, but not again "
+        "within 5 s, and after this many minutes of an epoch",
     )
     checkpoint_steps: int | None = Field(
         None,
@@ -137,8 +138,10 @@ class TrainOptions(StageOptions):
         "val", description="split that chooses the best epoch; null: the last epoch is kept"
     )
     test_split: SplitName = Field("test", description="split that `kinegraph evaluate` scores")
-    preload: bool = Field(
-        False, description="all clips are read into memory first, which is faster where clips are compressed or small"
+    preload: bool | None = Field(
+        None,
+        description="all clips are read into memory first, which is faster where clips are compressed or small; null: "
+        "where a split takes at most 256 MiB and an eighth of the free memory",
     )
     aggregate: Literal["max", "mean"] = Field("mean", description="how the clips and crops of a video are aggregated")
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")

@@ -55,7 +55,8 @@ def train(
     number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
     seeded(options.seed, device): head = build_head(...)`.
 
-    With a `state_file`, the run writes its state to this file after each epoch. The options `checkpoint_minutes` and
+    With a `state_file`, the run writes its state to this file after each epoch, but not again within STATE_SECONDS. The
+    options `checkpoint_minutes` and
     `checkpoint_steps` say when it also does so within an epoch. If the file has a state at the start, the run continues
     from this state. The weights at the end are the same as without the interruption. The caller removes the file after
     the training. If the training diverges, `train` removes the file.
@@ -77,7 +78,7 @@ def train(
         raise UsageError(f"{options.section}.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
     require_precision(options.precision, device, f"{options.section}.precision")
     seed = options.seed + together.rank() * RANK_SEEDS
-    with together.acquainted(device), seeded(seed, device), _threads(options.threads):
+    with together.acquainted(device), seeded(seed, device), on_threads(options.threads):
         training = Training(head.to(device), train_clips, val_clips, options, device)
         training.resume_from(state_file)
         together.meet()
@@ -100,7 +101,8 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def on_threads(count: int | None) -> Iterator[None]:
+    """Lets torch compute on `count` CPU threads for the time of a `with` block. None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -26,6 +26,7 @@ from kinegraph.pipeline.training import table as training
 from kinegraph.pipeline.training.kept_runs import require_same_recipes
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import read_results
+from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs, wanted_runs
 from kinegraph.pipeline.training.trainable import build_for
@@ -138,11 +139,15 @@ def test_one_run_is_trained_and_scored(config: Config) -> None:
 
 
 def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    (mapped,) = train_runs(config)
+    (mapped,) = train_runs(changed(config, train={"preload": False}))
     (preloaded,) = train_runs(changed(config, train={"preload": True}), overwrite=True)
     assert [record["loss"] for record in preloaded.results.history] == [
         record["loss"] for record in mapped.results.history
     ]
+    cache, head = Cache(config.cache), build_for(Cache(config.cache), config.train.recipe)
+    assert opened_samples(cache, head, "train", config.train.recipe, preload=None).batches_ahead == 0, "small"
+    monkeypatch.setattr(samples, "SMALL_BYTES", 1)
+    assert opened_samples(cache, head, "train", config.train.recipe, preload=None).batches_ahead == 1
     monkeypatch.setattr("kinegraph.cache_schemas.reader.available_bytes", lambda: 0)
     with pytest.raises(CacheError, match="0 bytes of memory are free"):
         train_runs(changed(config, train={"preload": True}), overwrite=True)
@@ -200,7 +205,9 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     runs = train_runs(
         config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.results.name, run.results.seed))
     )
-    assert heard == [(name, seed) for name in ("pool", "graph", "lstm") for seed in (0, 1)]
+    in_turn = ("pool", "graph", "lstm") if workers == 1 else ("graph", "lstm", "pool")  # the most parameters first
+    assert heard == [(name, seed) for name in in_turn for seed in (0, 1)]
+    assert [run.results.name for run in runs[::2]] == ["pool", "graph", "lstm"]
     assert [run.folder.relative_to(config.train.run).as_posix() for run in runs[:2]] == ["pool/seed0", "pool/seed1"]
     assert all((run.folder / "model.safetensors").exists() for run in runs)
     with pytest.raises(RunExists):

@@ -82,3 +82,22 @@ def test_the_states_of_torch_s_mean_are_read() -> None:
     ema = build_ema(head, TrainOptions(ema=0.9))
     assert ema is not None
     ema.load_state_dict(AveragedModel(build_head("avg_pool", SPEC, 3), use_buffers=True).state_dict())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_fused_optimizer_of_cpus_is_the_plain_one(name: str) -> None:
+    options = TrainOptions.model_validate({"optimizer": name, "weight_decay": 0.1, "learning_rate": 1e-2})
+    heads = [build_head("lstm", SPEC, 3, hidden=8) for _ in range(2)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    fused, plain = (build_optimizer(head, options) for head in heads)
+    assert fused.param_groups[0]["fused"]
+    plain.param_groups[0]["fused"] = False
+    for _ in range(5):
+        for parameters in zip(*(head.parameters() for head in heads), strict=True):
+            gradient = torch.randn_like(parameters[0])
+            for parameter in parameters:
+                parameter.grad = gradient
+        fused.step()
+        plain.step()
+    for ours, theirs in zip(*(head.parameters() for head in heads), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)

@@ -75,6 +75,17 @@ def test_states_are_also_written_by_the_clock(tmp_path: Path, monkeypatch: pytes
     assert saved == [5, 1, 2, 3, 4, 5]
 
 
+def test_short_epochs_share_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(engine, "save_state", lambda path, state, of: saved.append(state["step"]))
+    by_epochs = OPTIONS.model_copy(update={"checkpoint_steps": None})
+    run(tmp_path, by_epochs)
+    assert saved == [5, 20], "after the first and the last of four epochs"
+    monkeypatch.setattr(engine, "STATE_SECONDS", 0.0)
+    run(tmp_path, by_epochs)
+    assert saved == [5, 20, 5, 10, 15, 20]
+
+
 def test_the_state_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
     with pytest.raises(StateError, match=r"the beginning of another run \(epochs: 1 -> 4\).*--overwrite"):
