@@ -3,6 +3,7 @@
 Reading a damaged document raises CacheError. The message of the error names the file and the cause.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
@@ -12,7 +13,7 @@ from kinegraph.cache_schemas.errors import CacheError, newer_schema
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.names import ObjectName
 from kinegraph.cache_schemas.storage import Storage
-from kinegraph.cache_schemas.words import quoted, sentence
+from kinegraph.cache_schemas.words import counted, quoted, sentence
 
 Model = TypeVar("Model", bound=BaseModel)
 STAGES = "stages"  # folder of stages/<key>.json
@@ -22,6 +23,14 @@ MAX_SHARD_CLIPS = 1 << 24
 MAX_ROW_BYTES = 1 << 40
 Codec = Literal["none", "lz4", "zstd"]
 Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+_SHOULD_BE = {  # what a value should be, by pydantic's type of the error
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "mapping_type"), "keys with values"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+}
 
 
 class Document(BaseModel):
@@ -196,6 +205,19 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
     return document
 
 
+def said(fault: Mapping[str, Any]) -> str:
+    """Returns what is wrong with a value, in words for people who do not know pydantic's and Python's types. `fault` is
+    an item of `ValidationError.errors()`.
+    """
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind in _SHOULD_BE:
+        return f"Input should be {_SHOULD_BE[kind]}"
+    if kind in ("too_long", "too_short"):
+        limit, least_or_most = ("max_length", "most") if kind == "too_long" else ("min_length", "least")
+        return f"Input should have at {least_or_most} {counted(context[limit], 'item')}"
+    return str(fault["msg"])
+
+
 def fault(error: Exception) -> str:
     """Returns one line that says what is wrong with a document. `error` was raised when the document was parsed.
 
@@ -206,7 +228,7 @@ def fault(error: Exception) -> str:
         return shortened(str(error))
     first = error.errors(include_url=False)[0]
     key = ".".join(map(quoted, first["loc"]))
-    words = shortened(str(first.get("ctx", {}).get("error", first["msg"])), 3 * SHOWN_CHARACTERS)
+    words = shortened(str(first.get("ctx", {}).get("error", said(first))), 3 * SHOWN_CHARACTERS)
     if first["type"] not in ("json_invalid", "missing") and "given" not in words:
         words += f" (given {shortened(repr(first['input']))})"
     return f"{shortened(key)}: {words}" if key else words

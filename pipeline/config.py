@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from kinegraph.cache_schemas.arrays import ARRAY_KINDS
 from kinegraph.cache_schemas.compression import NONE, by_kind
-from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.documents import said, shortened
 from kinegraph.cache_schemas.words import quoted
 from kinegraph.pipeline.cluster_options import DaskOptions, SlurmOptions
 from kinegraph.pipeline.config_file import read_config_file, read_yaml
@@ -352,7 +352,7 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
         case "value_error":  # kinegraph's own checks: the text begins with the key below the section
             below, _, words = str(context["error"]).partition(": ")
             return ".".join([*map(quoted, keys), below]), words
-    return key, f"{entry['msg']} (given {shortened(repr(entry['input']))})"
+    return key, f"{said(entry)} (given {shortened(repr(entry['input']))})"
 
 
 def _meant(given: str, allowed_keys: Iterable[str]) -> str:

@@ -15,7 +15,9 @@ from kinegraph.cache_schemas.crops import FULL, Framing, base_of, is_mirrored
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.backbones.catalogue import entry, owner
+from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.backbones.taps import WrongFrames, WrongSize
 from kinegraph.stages.clips.windows import new_frames
 from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.decode.wanted import Wanted
@@ -166,18 +168,37 @@ def _check_entry(recipe: Recipe, name: str) -> None:
         need(not cut_first, f"backbones.{name}.resize", framing.resize, allowed)
     recipe.check_every(f"backbones.{name}.every", options.every)
     frames = recipe.clips.num_frames // options.every
-    given, least = counted(frames, "frame"), backbone.min_frames
-    need(frames >= least, f"backbones.{name}", given, f"{least} or more for {options.model}")
+    least = backbone.min_frames * options.every
+    allowed = f"{least} or more for {options.model} of backbones.{name}"
+    need(frames >= backbone.min_frames, "clips.num_frames", recipe.clips.num_frames, allowed)
     for tap in options.taps:
-        with under(f"backbones.{name}.taps"):
-            shape = backbone.tap(tap).shape(frames, framing.size)
-        need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
+        _check_tap(f"backbones.{name}", backbone, tap, frames, framing.size)
     backbone.check_outputs(options.taps, options.tokens, head=options.head, section=f"backbones.{name}.")
     if backbone.sees == "flow":
         _check_flow(recipe, name)
     with under(f"backbones.{name}.weights"):
         backbone, word = owner(backbone, options.weights)
         check_word(word, backbone.weights, backbone.other_words)
+
+
+def _check_tap(section: str, backbone: BackboneEntry, name: str, num_frames: int, size: int) -> None:
+    """Raises ValueError if the backbone has no tap `name`, or if it cannot take a clip of `num_frames` frames of `size`
+    x `size` px. The message begins with the key of the config that has the wrong value.
+
+    `section` is the section of the backbone, such as `backbones.vit`.
+    """
+    with under(f"{section}.taps"):
+        tap = backbone.tap(name)
+    try:
+        shape = tap.shape(num_frames, size)
+        if shape[0] <= 0:
+            raise WrongFrames(f"{counted(num_frames, 'frame')}, too few: {name} would have shape {shape}")
+        if min(shape) <= 0:
+            raise WrongSize(f"size {size} px, too small: {name} would have shape {shape}")
+    except WrongSize as error:
+        raise ValueError(f"{section}.size: {error}") from error
+    except WrongFrames as error:
+        raise ValueError(f"clips.num_frames: {section} gets {error}") from error
 
 
 def _check_flow(recipe: Recipe, name: str) -> None:

@@ -17,6 +17,14 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 Steps = Literal["frame", "clip"]  # of a class token: one for each map, or one for the whole clip
 
 
+class WrongSize(ValueError):
+    """Raised if a network cannot take frames of a size."""
+
+
+class WrongFrames(ValueError):
+    """Raised if a network cannot take clips of a number of frames."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tap:
     """A place where a backbone can be cut. `name` is the name that configs use, such as `res5`.
@@ -79,13 +87,13 @@ class Tap:
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
         """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px.
 
-        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises ValueError if the
-        network cannot take this size or this number of frames.
+        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises WrongSize if the
+        network cannot take this size, and WrongFrames if it cannot take this number of frames.
         """
         if self.only_size not in (None, size):
-            raise ValueError(f"size {size} px: {self.name} needs exactly {self.only_size} px")
+            raise WrongSize(f"size {size} px: {self.name} needs exactly {self.only_size} px")
         if size % self.size_multiple:
-            raise ValueError(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
+            raise WrongSize(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
         self._check_frames(num_frames)
         side = _length(size, self.space)
         return _length(num_frames, self.time), self.channels, side, side
@@ -94,7 +102,7 @@ class Tap:
         """Returns the shape (T, C, H, W) of this tap's maps. `shape` is the shape of the maps of `below`, a lower tap
         of the same network.
 
-        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises ValueError if the
+        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises WrongFrames if the
         network cannot take this number of frames.
         """
         num_frames, _, height, width = shape
@@ -111,9 +119,9 @@ class Tap:
     def _check_frames(self, num_frames: int) -> None:
         given = counted(num_frames, "frame")
         if self.only_frames not in (None, num_frames):
-            raise ValueError(f"{given}: {self.name} needs exactly {self.only_frames}")
+            raise WrongFrames(f"{given}: {self.name} needs exactly {self.only_frames}")
         if num_frames % self.frames_multiple:
-            raise ValueError(f"{given}: {self.name} needs a multiple of {self.frames_multiple}")
+            raise WrongFrames(f"{given}: {self.name} needs a multiple of {self.frames_multiple}")
 
 
 def _length(length: int, windows: tuple[Window, ...]) -> int:

@@ -24,7 +24,7 @@ from kinegraph.cache_schemas.crops import Resize
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
-from kinegraph.stages.backbones.taps import Steps, Tap
+from kinegraph.stages.backbones.taps import Steps, Tap, WrongSize
 from kinegraph.stages.weights.random import draw_as_built
 from kinegraph.stages.weights.sources import PRETRAINED, HubFile, WeightSource
 
@@ -253,7 +253,7 @@ def _without_values(model: str) -> TimmImage:
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
     """Returns tap -> (H, W) of its maps, for all taps of the timm model `model` and frames of `size` x `size` px.
 
-    Raises ValueError if the model cannot take frames of this size.
+    Raises WrongSize if the model cannot take frames of this size.
     """
     network = _without_values(model)
     try:
@@ -263,7 +263,7 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
         if getattr(network.model, "dynamic_img_size", False):
             own += f", and it takes any multiple of {network.model.patch_embed.patch_size[0]} px"
         words = f"timm/{model} cannot take frames of {size} x {size} px: {sentence(error)} {own}"
-        raise ValueError(words) from error
+        raise WrongSize(words) from error
     return {name: (x.shape[2], x.shape[3]) for name, x in maps.items()}
 
 

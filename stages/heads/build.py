@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kinegraph.cache_schemas.documents import said
 from kinegraph.stages.heads.atr import Atr
 from kinegraph.stages.heads.attentive_probe import AttentiveProbe
 from kinegraph.stages.heads.avg_pool import AvgPool
@@ -154,4 +155,4 @@ def _parsed(name: str, model: type[HeadOptions], options: dict[str, Any]) -> Hea
 def _problem(model: type[HeadOptions], option: Any, details: Any) -> str:
     if option not in model.model_fields:
         return f"there is no option {option!r}; there are: {', '.join(model.model_fields)}"
-    return f"option {option} is {details['input']!r}: {details['msg']}"
+    return f"option {option} is {details['input']!r}: {said(details)}"

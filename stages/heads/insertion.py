@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.documents import said
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.non_local import NonLocal
 from kinegraph.stages.heads.atr import AtrBlock, AtrBlockOptions
@@ -148,7 +149,7 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
     try:
         return model(**insertion.options)
     except ValidationError as error:
-        problems = [f"{details['loc'][0]} is {details['input']!r}: {details['msg']}" for details in error.errors()]
+        problems = [f"{details['loc'][0]} is {details['input']!r}: {said(details)}" for details in error.errors()]
         names = ", ".join(model.model_fields) or "none"
         raise HeadError(f"tail.blocks: {insertion.block}: {'; '.join(problems)}. Its options: {names}.") from error
 

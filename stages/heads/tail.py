@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.documents import said
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.catalogue import entry
@@ -76,7 +77,7 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
         tail = TailOptions.model_validate(given)
     except ValidationError as error:
         problems = [(".".join(["tail", *map(str, problem["loc"])]), problem) for problem in error.errors()]
-        words = [f"{key}: {problem['msg']} (given {problem['input']!r})" for key, problem in problems]
+        words = [f"{key}: {said(problem)} (given {problem['input']!r})" for key, problem in problems]
         raise HeadError(f"{'; '.join(words)}.") from error
     blocks = [block.model_copy(update={"options": block_options(block).model_dump()}) for block in tail.blocks]
     return tail.model_copy(update={"blocks": tuple(blocks)})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from kinegraph.cache_schemas.documents import said
 from kinegraph.cache_schemas.regular import read_regular
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.scene_graphs.options import GraphFileOptions
@@ -68,7 +69,7 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise GraphFileError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        raise GraphFileError(f"{where}: {said(first)}" if where else said(first)) from error
     for before, after in pairwise(frames):
         if after.seconds <= before.seconds:
             raise GraphFileError(f"lists {after.seconds:g} s after {before.seconds:g} s; expected ascending times")

@@ -53,8 +53,8 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "backbones.tiny.tabs: unknown key; did you mean taps? known here: model, weights, taps, ",
         ),
         ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
-        ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a valid integer"),
-        ("clips.num_frames=many", "clips.num_frames: Input should be a valid integer"),
+        ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a whole number"),
+        ("clips.num_frames=many", "clips.num_frames: Input should be a whole number"),
         ("clips.crops=[centre]", "clips.crops: given 'centre', allowed: left, center, right, top_left, "),
         ("clips.crops=[even_0]", "clips.crops: given 'even_0', allowed: "),
         ("clips.crops=[even_3_1]", "clips.crops: given 'even_3_1', allowed: "),
@@ -72,10 +72,16 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "backbones.tiny.resize: given 'swscale', allowed: only with resize_short (such as 96) or clips.crops ",
         ),
         ("clips.crops=[left, left]", "clips.crops: given ['left', 'left'], allowed: each crop once"),
+        ("clips.crops=5", "clips.crops: Input should be a list (given 5)"),
+        (
+            "proposals={source: grid, cells: [1, 2, 3]}",
+            "proposals.cells: Input should have at most 2 items (given [1, 2",
+        ),
+        ("backbones.tiny=5", "backbones.tiny: Input should be keys with values (given 5)"),
         ("clips.per_video=0", "clips.per_video: Input should be greater than or equal to 1 (given 0)"),
         (
             "store.shard_clips=few",
-            "store.shard_clips: Input should be 'auto' (given 'few'), or Input should be a valid",
+            "store.shard_clips: Input should be 'auto' (given 'few'), or Input should be a whole number",
         ),
         ("store={kind: hdf5, compression: lz4}", "store.compression: given 'lz4', allowed: none, with kind hdf5"),
         ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions', 'sync_mnist'"),
@@ -87,11 +93,17 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),
         ("backbones.tiny.model=timm/nothing", "backbones.tiny.model: "),
         ("backbones.tiny.options={res5_stride: 2}", "backbones.tiny.options: backbone tiny_i3d has no option "),
-        ("backbones.tiny={model: tsm_r50, weights: w, taps: [res4], every: 8}", "backbones.tiny: given '1 frame', "),
-        ("backbones.tiny={model: s3d, weights: w, taps: [mixed_5b], every: 4}", "backbones.tiny: given '2 frames', "),
+        (
+            "backbones.tiny={model: tsm_r50, weights: w, taps: [res4], every: 8}",
+            "clips.num_frames: given 8, allowed: 16",
+        ),
+        (
+            "backbones.tiny={model: s3d, weights: w, taps: [mixed_5b], every: 4}",
+            "clips.num_frames: backbones.tiny gets 2 ",
+        ),
         (
             "backbones.tiny={model: bn_inception, weights: w, taps: [conv2], size: 230}",
-            "backbones.tiny.taps: size 230 px: conv2 needs a multiple of 32",
+            "backbones.tiny.size: size 230 px: conv2 needs a multiple of 32",
         ),
         (
             "backbones.tiny={model: i3d_r50, weights: imagenet1k_v1, taps: [res4]}",
@@ -110,7 +122,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
         ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),
         ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
-        ("clips.fps=nativ", "clips.fps: Input should be a valid number, unable to parse string as a number (given 'na"),
+        ("clips.fps=nativ", "clips.fps: Input should be a number (given 'na"),
         ("clips.frame_step=2", "clips.frame_step: given 2, allowed: 1 with fps: 6; others need fps: native"),
         (
             "clips.fps=native\nclips.sampling=uniform\nclips.frame_step=2",

@@ -137,7 +137,12 @@ def test_only_what_early_versions_lack_is_recorded() -> None:
             r"backbones\.net\.tokens: given 'both', allowed: patch",
         ),
         ({"model": "tiny_i3d", "taps": ["res4"], "head": True}, r"backbones\.net\.head: given True, allowed: false"),
-        ({"model": "mvit_v2_s", "taps": ["norm"]}, r"backbones\.net\.taps: 8 frames: norm needs exactly 16"),
+        ({"model": "mvit_v2_s", "taps": ["norm"]}, r"clips\.num_frames: backbones\.net gets 8 frames: norm needs"),
+        (
+            {"model": "tsm_r50", "taps": ["res5"], "every": 8},
+            r"clips\.num_frames: given 8, allowed: 16 or more for tsm",
+        ),
+        ({"model": "resnet18", "taps": ["nope"]}, r"backbones\.net\.taps: backbone resnet18 has no tap 'nope'"),
         (
             {"model": "mvit_v2_s", "taps": ["norm"], "tokens": "class", "store": ["maps"]},
             r"store: given \['maps'\], allowed: only with tokens: patch or",

@@ -326,7 +326,7 @@ def test_only_the_weights_of_the_backbone_have_the_tails_factor() -> None:
             {"blocks": [{"block": "atr", "after": "res5", "options": {"heads": 3}}]},
             "atr: heads is 3: .* options: locator",
         ),
-        ({"blocks": 3}, "tail.blocks: Input should be a valid tuple .given 3"),
+        ({"blocks": 3}, "tail.blocks: Input should be a list .given 3"),
         ({"batchnorm": "frozen"}, "tail.batchnorm: Extra inputs are not permitted"),
     ],
 )
