@@ -50,7 +50,7 @@ def _caches(here: Look, there: Look) -> Iterator[SectionPart]:
         [what, f"{one:,}", f"{other:,}"]
         for (what, one), other in zip(_counts(here).items(), _counts(there).values(), strict=True)
     ]
-    yield ReportTable(caption="Clips", header=["what", HERE, THERE], rows=counts, numeric=frozenset({1, 2}))
+    yield ReportTable(caption="Clips of both", header=["what", HERE, THERE], rows=counts, numeric=frozenset({1, 2}))
     arrays = [name for name in here.samples.vector_arrays() if name in there.samples.vector_arrays()]
     shifts = []
     for array in arrays:
@@ -65,7 +65,9 @@ def _caches(here: Look, there: Look) -> Iterator[SectionPart]:
     header = ["array", f"median norm {HERE}", f"median norm {THERE}", "channels that moved"]
     note = "A channel moved if its means are more than half a pooled standard deviation apart."
     if shifts:
-        yield ReportTable(caption="Features", header=header, rows=shifts, numeric=frozenset({1, 2, 3}), note=note)
+        yield ReportTable(
+            caption="Features of both", header=header, rows=shifts, numeric=frozenset({1, 2, 3}), note=note
+        )
 
 
 def _settings(look: Look) -> dict[str, Any]:
@@ -104,7 +106,10 @@ def _runs(here: Runs, there: Runs) -> Iterator[SectionPart]:
     settings = [flat(runs.groups[of][0][1].row()) for runs, of in ((here, name), (there, other_name))]
     rows = _different(*settings)
     caption = f"Different settings of {name} {HERE} and {other_name} {THERE}"
-    yield ReportTable(caption=caption, header=["key", HERE, THERE], rows=rows, closed=len(rows) > MOST_LINES)
+    if rows:
+        yield ReportTable(caption=caption, header=["key", HERE, THERE], rows=rows, closed=len(rows) > MOST_LINES)
+    else:
+        yield Paragraph(f"All settings of {name} {HERE} and {other_name} {THERE} are equal.")
     yield figure("Kept predictions of the first seeds.", partial(here.classes_against, there))
     yield from _changed(best, other)
 
@@ -114,7 +119,7 @@ def _scores(here: Runs, there: Runs) -> ReportTable:
     names = [*dict.fromkeys([*tables[0], *tables[1]])]
     header = ["head", *(f"{where}: {runs.table()[0][2]}" for where, runs in ((HERE, here), (THERE, there)))]
     rows = [[name, *(table.get(name, "-") for table in tables)] for name in names]
-    return ReportTable(caption="Scores", header=header, rows=rows, numeric=frozenset({1, 2}), sortable=True)
+    return ReportTable(caption="Scores of both", header=header, rows=rows, numeric=frozenset({1, 2}), sortable=True)
 
 
 def _changed(here: Predicted, there: Predicted) -> Iterator[SectionPart]:
@@ -141,6 +146,8 @@ def _changed(here: Predicted, there: Predicted) -> Iterator[SectionPart]:
         for one, other in both
         if here.predicted[one] != there.predicted[other]
     ]  # fmt: skip
+    if not rows:
+        return
     left_out = len(rows) - MOST_CHANGED
     note = f"{counted(left_out, 'further video')} left out." if left_out > 0 else ""
     header = ["video", "true", f"predicted {HERE}", f"predicted {THERE}"]

@@ -16,7 +16,7 @@ from kinegraph.pipeline.reports.numbers import CacheNumbers
 from kinegraph.stages.pictures.picture import Picture
 from kinegraph.stages.pictures.scatter import scatter
 
-MOST_CLIPS, MOST_CLASSES, SEED = 400, 20, 0
+MOST_CLIPS, MOST_CLASSES, SEED = 200, 20, 0
 TSNE_CHANNELS, PERPLEXITY = 50, 30
 LEAST_CLIPS = 3
 Method = Literal["pca", "tsne"]

@@ -139,7 +139,7 @@ class HeadFigures:
 
     def embedding(self, rows: Sequence[int] | None = None, method: Method = "pca") -> Picture:
         """Draws clips as points by the vectors that the head's last linear layer classifies, as `Look.embedding` draws
-        cached vectors. By default, at most 400 clips of the cache are drawn.
+        cached vectors. By default, at most 200 clips of the cache are drawn.
         """
         import torch
 

@@ -12,6 +12,7 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.cache_sections import CLIPS_OF_CLASS, figure, rows_to_show
 from kinegraph.pipeline.reports.contents import Contents
+from kinegraph.pipeline.reports.embedding import Method
 from kinegraph.pipeline.reports.frames import FramesMissingError
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
@@ -25,22 +26,21 @@ WEIGHTS = "*.safetensors"  # of a run; without them no torch is imported
 MOST_GRAPHS, WRONG_CLIPS, RIGHT_CLIPS = 3, 4, 2
 WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
 MAPS_RANK = 4  # of one clip
-MOST_ARRAYS = 3
+METHODS: tuple[Method, ...] = ("pca", "tsne")
 RELATIONS_CAPTION = "Mean over at most 64 usable clips, evenly drawn; first seed."
-CLIPS_CAPTION = "At most 400 usable clips of the 20 most frequent classes, evenly drawn; first labels."
+CLIPS_CAPTION = "At most 200 usable clips of the 20 most frequent classes, evenly drawn; first labels."
 MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its largest (yellow)."
 
 
 def embeddings(contents: Contents) -> Section | Absent:
-    """Returns the section that draws clips as points: by up to 3 arrays, and by what the best head classifies."""
+    """Returns the section that draws clips as points: by an array of vectors, and by what the best head classifies."""
     look, runs = contents.look, contents.runs
     if look is None:
         return Absent(contents.why_no_cache)
     arrays = [name for name in look.samples.vector_arrays() if len(look.samples.specs[name].shape) < MAPS_RANK]
     if not arrays:
         return Absent("The cache has no pooled features or regions yet.")
-    parts = [figure(CLIPS_CAPTION, partial(look.embedding, array)) for array in arrays[:MOST_ARRAYS]]
-    parts += [figure(CLIPS_CAPTION, partial(look.embedding, arrays[0], "tsne"))]
+    parts = [figure(CLIPS_CAPTION, partial(look.embedding, arrays[0], method)) for method in METHODS]
     for name, folder in islice(_with_weights(runs) if runs is not None else (), 1):
         try:
             parts.append(ReportFigure(look.head(folder, name).embedding(method="tsne"), CLIPS_CAPTION))

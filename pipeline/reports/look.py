@@ -165,7 +165,7 @@ class Look:
 
     def embedding(self, array: str, method: Method = "pca") -> Picture:
         """Draws clips as points by their mean vectors in an array, with a colour and a shape for each class: at most
-        400 clips of the 20 most frequent classes. A clip with several labels counts as its first one.
+        200 clips of the 20 most frequent classes. A clip with several labels counts as its first one.
 
         `method` is "pca" or "tsne". A t-SNE needs scikit-learn. Without it, the figure is a PCA and says so.
         """

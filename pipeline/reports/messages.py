@@ -19,7 +19,7 @@ from kinegraph.stages.pictures.strips import DrawnEdge, Heat, Strip, StripFrame
 from kinegraph.stages.pictures.theme import label
 
 MOST_FRAMES, MOST_MESSAGES, MOST_OBJECTS = 4, 5, 6
-MOST_LETTERS = 34
+LETTERS, LINE_SHARE = 34, 0.065  # that fit into the height of a frame; from one line to the next, of the height
 PERSON_X, OBJECT_X, TEXT_X = 0.06, 0.16, 0.19  # of the frame's width
 
 
@@ -93,7 +93,7 @@ def scene_strip(samples: ArraySamples, finder: FrameFinder, row: int, frames: in
         place = int(np.abs(clip.times - seconds).argmin())
         edges, labels = _laid_out(graph, clip.row.frame_width, clip.row.frame_height)
         drawn.append(clip_frame(clip, place, edges=edges, labels=labels))
-    told = f"{counted(len(drawn), 'scene graph')} of {counted(len(graphs), 'scene graph')} of {clip.row.clip_id}. "
+    told = f"{len(drawn)} of {counted(len(graphs), 'scene graph')} of {clip.row.clip_id}. "
     told += "; ".join(_told(graph) for graph in shown)
     seconds = np.array([graph.seconds for graph in shown])
     title = f"{clip.row.video_id}: scene graphs"
@@ -111,11 +111,14 @@ def _laid_out(
     person = (PERSON_X * width, height / 2)
     labels = [((0.02 * width, height / 2 + 0.07 * height), "person")]
     edges = []
+    most = max(8, int((1 - TEXT_X) * width / height * LETTERS))
     for at, one in enumerate(objects):
         y = height * (at + 0.5) / len(objects)
         if one.is_linked:
             edges.append(DrawnEdge(start=person, end=(OBJECT_X * width, y), share=0.2))
-        labels.append(((TEXT_X * width, y), label(_words(one.name, one.relations), MOST_LETTERS)))
+        labels.append(((TEXT_X * width, y), label(one.name, most)))
+        if one.relations:
+            labels.append(((TEXT_X * width, y + LINE_SHARE * height), label(", ".join(one.relations), most)))
     return edges, labels
 
 

@@ -6,6 +6,7 @@ All texts are escaped. Marked as safe are only the style, the script and the SVG
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Page:
         self._titles, self._most_strip_bytes, self._most_rows = titles, most_strip_bytes, most_rows
         self._strip_bytes = self._num_strips = self.left_out = self._num_tables = 0
         self._names: set[str] = set()
+        self._labels: Counter[str] = Counter()
         self._environment = Environment(
             loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True, finalize=_printable,
@@ -102,12 +104,19 @@ class Page:
         if figures:
             yield {"kind": "figures", "figures": figures}
 
+    def _own_label(self, label: str) -> str:
+        """Returns `label` for readers who do not see the page, with a number if another part has the same label."""
+        self._labels[label] += 1
+        number_of = self._labels[label]
+        return label if number_of == 1 else f"{label} {number_of}"
+
     def _of_table(self, table: ReportTable) -> dict[str, Any]:
         self._num_tables += 1
         left_out = len(table.rows) - self._most_rows
         cut = f"{counted(left_out, 'row')} left out: a page has at most 20 MB." if left_out > 0 else ""
         return {
-            "kind": "table", "id": f"table-{self._num_tables}", "caption": table.caption, "header": table.header,
+            "kind": "table", "id": f"table-{self._num_tables}", "caption": table.caption,
+            "label": self._own_label(f"{table.caption}, table"), "header": table.header,
             "rows": table.rows[: self._most_rows], "numeric": table.numeric, "sortable": table.sortable,
             "closed": table.closed, "filterable": table.filterable, "note": f"{table.note} {cut}".strip(),
             "count": counted(len(table.rows), "row"),
@@ -128,7 +137,8 @@ class Page:
             size = "wide" if drawing.get_size_inches()[0] * 96 > NARROW_PX else "narrow"
             table = data_table(drawing.title, drawing.data)
         return {
-            "title": drawing.title, "size": size, "scrolls": size != "narrow", "svg": Markup(svg),
+            "title": drawing.title, "label": self._own_label(f"{drawing.title}, figure"),
+            "size": size, "scrolls": size != "narrow", "svg": Markup(svg),
             "description": drawing.description, "caption": figure.caption,
             "table": None if table is None else self._of_table(table),
         }  # fmt: skip

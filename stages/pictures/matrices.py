@@ -12,6 +12,7 @@ from kinegraph.stages.pictures.picture import NARROW, WIDE, Picture, plain_axes,
 from kinegraph.stages.pictures.theme import INK, RASTER, label
 
 MOST_NUMBERED, MOST_NAMED = 20, 40
+LEAST_WRITTEN = 1e-6  # of the largest value; smaller ones are long to write and not seen
 MOST_OPACITY, LEAST_OPACITY = 0.62, 0.06  # text in INK can be read on the most opaque cell, on both grounds
 
 
@@ -54,8 +55,9 @@ def matrix(
 
 
 def _write_values(axes: Axes, values: np.ndarray) -> None:
+    least = LEAST_WRITTEN * float(np.nanmax(np.abs(values), initial=0.0))
     for (row, column), value in np.ndenumerate(values):
-        if value:
+        if value and abs(value) >= least:
             axes.text(column, row, number(float(value)), ha="center", va="center", fontsize=6.5, color=INK)
 
 

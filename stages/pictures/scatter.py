@@ -17,6 +17,8 @@ def scatter(
 ) -> Picture:  # fmt: skip
     """Draws the `points` [n, 2]. `groups` [n] has the number of each point's group, and `names` the names of the
     groups. Up to 64 groups differ in colour and shape. `axes_names` name x and y. `told` begins the description.
+
+    `data` has `points` and `group` [n, 1], and `class` and `clips`, the names and sizes of the groups.
     """
     picture = Picture(name, title, height=max(LEAST_INCHES, 0.4 + ROW_INCHES * len(names)), width=WIDE)
     with styled():
@@ -30,5 +32,6 @@ def scatter(
             axes.annotate(f"{label(text, 24)} ({len(here)})", (1.03, top), (7, 0), "axes fraction", "offset points",
                           color=INK, va="center", fontsize=7.5)  # fmt: skip
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
-    counts = f"{counted(len(points), 'point')} of {counted(len(names), 'class')}"
-    return picture.told(f"{told} {counts}.", x=points[:, 0], y=points[:, 1], **{"class": [names[at] for at in groups]})
+    counts = np.bincount(groups, minlength=len(names))
+    told = f"{told} {counted(len(points), 'point')} of {counted(len(names), 'class')}."
+    return picture.told(told, points=points, group=groups[:, None], **{"class": names, "clips": counts})

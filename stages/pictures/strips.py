@@ -19,7 +19,7 @@ SHORT_PX, QUALITY = 224, 80  # of the pictures in a page: 5 to 13 kB each
 GAP_PX, CAPTION_PX = 6, 20
 LINE, EDGE, CHOSEN = "#ffffff", "#000000", "#ffb000"
 HEAT_LOW, HEAT_HIGH = (208, 0, 112), (255, 213, 0)  # from a red to a yellow, which both show on most frames
-HEAT_OPACITY, DARKENED = 0.75, 0.6
+HEAT_OPACITY, DARKENED = 0.8, 0.6
 Point = tuple[float, float]
 
 
@@ -41,7 +41,7 @@ class Heat:
         left, width = min(x1, x2) * scale_x, abs(x2 - x1) * scale_x
         content = io.BytesIO()
         colours = np.array(HEAT_LOW) + shares[..., None] * (np.array(HEAT_HIGH) - HEAT_LOW)
-        pixels = np.concatenate([colours, 255 * HEAT_OPACITY * shares[..., None]], -1).round().astype(np.uint8)
+        pixels = np.concatenate([colours, 255 * HEAT_OPACITY * shares[..., None] ** 2], -1).round().astype(np.uint8)
         Image.fromarray(pixels).save(content, "PNG", optimize=True)
         return (
             f'<image href="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" x="{_px(left)}" '
@@ -196,8 +196,11 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
     if frame.labels:
         parts.append(f'<rect width="{_px(width)}" height="{_px(height)}" fill="{EDGE}" opacity="{DARKENED}"/>')
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
-    for number, box in enumerate(np.asarray(frame.boxes, float).reshape(-1, 4)):
-        parts.append(_box(frame, number, box * scale, width))
+    boxes = np.asarray(frame.boxes, float).reshape(-1, 4) * scale
+    if frame.links:
+        parts += [_linked_box(frame, number, box, width) for number, box in enumerate(boxes)]
+    elif len(boxes):
+        parts.append(_plain_boxes(frame, boxes, width))
     if len(frame.path) > 1:
         points = " ".join(f"{_px(x * scale_x)},{_px(y * scale_y)}" for x, y in frame.path)
         for colour, px, opacity in ((EDGE, 5, 0.6), (CHOSEN, 2, 1)):
@@ -219,26 +222,49 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
     return "".join(parts)
 
 
-def _box(frame: StripFrame, number: int, box: np.ndarray, picture_width: float) -> str:
-    """Returns a box as a thin line over a wider translucent dark line, so that it shows on any frame. `box` is in px of
-    the picture, which is `picture_width` px wide.
+def _plain_boxes(frame: StripFrame, boxes: np.ndarray, picture_width: float) -> str:
+    """Returns boxes without links, as thin lines over wider translucent dark lines, so that they show on any frame.
+    `boxes` [N, 4] are in px of the picture, which is `picture_width` px wide.
     """
-    x, y, width, height = (_px(value) for value in (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)))
-    is_chosen = number == frame.chosen
-    rectangle = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none"'
-    colour, px = (CHOSEN, 3) if is_chosen else (LINE, 1.5)
-    name = f"<title>{escaped(frame.names[number])}</title>" if number < len(frame.names) else ""
+    rectangles = [_rectangle(box) for box in boxes]
+    lines = [f"{rectangle}>{_title(frame, number)}</rect>" for number, rectangle in enumerate(rectangles)]
+    if frame.chosen is not None and frame.chosen < len(boxes):
+        rectangle = rectangles[frame.chosen]
+        rectangles[frame.chosen] = f'{rectangle} stroke-width="5.5"'
+        line = lines[frame.chosen].removeprefix(rectangle)
+        lines[frame.chosen] = f'{rectangle} stroke="{CHOSEN}" stroke-width="3"{line}'
+    words = [_word(word, box, picture_width) for word, box in zip(frame.classes, boxes, strict=False)]
+    return (
+        f'<g fill="none" stroke="{EDGE}" stroke-opacity="0.55" stroke-width="4">{"/>".join([*rectangles, ""])}</g>'
+        f'<g fill="none" stroke="{LINE}" stroke-width="1.5">{"".join(lines)}</g>{"".join(words)}'
+    )
+
+
+def _linked_box(frame: StripFrame, number: int, box: np.ndarray, picture_width: float) -> str:
+    """Returns the box with the number `number` as a link. `box` is in px of the picture, which is `picture_width` px
+    wide.
+    """
+    rectangle, title = _rectangle(box), _title(frame, number)
+    colour, px = (CHOSEN, 3) if number == frame.chosen else (LINE, 1.5)
     drawn = (
-        f'{rectangle} stroke="{EDGE}" stroke-opacity="0.55" stroke-width="{px + 2.5}"/>'
-        f'{rectangle} stroke="{colour}" stroke-width="{px}"/>'
+        f'{rectangle} fill="none" stroke="{EDGE}" stroke-opacity="0.55" stroke-width="{px + 2.5}"/>'
+        f'{rectangle} fill="none" stroke="{colour}" stroke-width="{px}"/>'
     )
     if number < len(frame.classes):
         drawn += _word(frame.classes[number], box, picture_width)
-    if number < len(frame.links):
-        told = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
-        face = f'<rect class="face" x="{x}" y="{y}" width="{width}" height="{height}" fill="transparent"/>'
-        return f'<a href="{escaped(frame.links[number])}" aria-label="{told}">{name}{drawn}{face}</a>'
-    return f"<g>{name}{drawn}</g>"
+    told = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
+    face = f'{rectangle} class="face" fill="transparent"/>'
+    return f'<a href="{escaped(frame.links[number])}" aria-label="{told}">{title}{drawn}{face}</a>'
+
+
+def _rectangle(box: np.ndarray) -> str:
+    """Returns the beginning of an SVG element for `box`, without the end of its tag."""
+    x, y, width, height = (_px(value) for value in (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)))
+    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}"'
+
+
+def _title(frame: StripFrame, number: int) -> str:
+    return f"<title>{escaped(frame.names[number])}</title>" if number < len(frame.names) else ""
 
 
 def _word(word: str, box: np.ndarray, picture_width: float) -> str:

@@ -43,6 +43,11 @@ STYLE: Any = {  # of matplotlib
 MOST_LETTERS = 32
 COLOUR_NAMES = {colour: name for name, colour in LIGHT.items()}
 TAG, COLOUR = re.compile(r"<[^>]*>"), re.compile(r"#[0-9a-f]{6}\b")
+BETWEEN_TAGS = re.compile(r">\s+<")
+FONT_OF_ALL = "font-family=\"'DejaVu Sans', sans-serif\""
+NOT_NEEDED = re.compile(r""" transform="rotate\(-0 [^"]*\)"|font-family: 'DejaVu Sans', sans-serif; """)
+LONG_NUMBER = re.compile(r"(\b\d+\.\d\d)\d+")  # a hundredth of a point is not seen
+SAME_STYLE = re.compile(r'<use [^>]*style="([^"]*)"/>\s*(?:<use [^>]*style="\1"/>\s*)+')  # the marks of a series
 REFERENCE = re.compile(r'(\sid="|url\(#|href="#)')
 
 
@@ -76,17 +81,25 @@ def themed(svg: str, name: str, words: str) -> str:
 
     Each colour of LIGHT becomes a CSS variable, with the colour itself for pages that do not define the variable. Each
     id begins with `name`, so that ids of several figures on a page differ. `words` describe the figure for readers who
-    do not see it. The prolog and the metadata are removed.
+    do not see it. The prolog and the metadata are removed. To keep pages small, numbers
+    are cut to two decimals, marks of one style become a group, and spaces are removed.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"(?s)\s*<metadata>.*?</metadata>", "", body)
 
     def of_tag(match: re.Match[str]) -> str:
-        tag = REFERENCE.sub(rf"\g<1>{name}-", match[0])
-        return COLOUR.sub(lambda found: _variable(found[0]), tag)
+        tag = REFERENCE.sub(
+            rf"\g<1>{name}-", NOT_NEEDED.sub("", " ".join(match[0].split()).replace("base64, ", "base64,"))
+        )
+        return LONG_NUMBER.sub(r"\1", COLOUR.sub(lambda found: _variable(found[0]), tag))
 
-    body = TAG.sub(of_tag, body)
-    return body.replace("<svg", f'<svg role="img" aria-label="{escaped(words)}"', 1).rstrip()
+    body = SAME_STYLE.sub(_in_one_group, BETWEEN_TAGS.sub("><", TAG.sub(of_tag, body)))
+    return body.replace("<svg", f'<svg role="img" aria-label="{escaped(words)}" {FONT_OF_ALL}', 1).rstrip()
+
+
+def _in_one_group(uses: re.Match[str]) -> str:
+    style = f' style="{uses[1]}"'
+    return f"<g{style}>{uses[0].replace(style, '')}</g>"
 
 
 def _variable(colour: str) -> str:

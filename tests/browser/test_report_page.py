@@ -3,13 +3,17 @@
 `make test-browser` runs these tests. With KINEGRAPH_SCREENSHOTS=FOLDER they leave pictures of the page there.
 """
 
+import csv
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from kinegraph.pipeline.reports.head_figures import HeadFigures
+from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.report import write_report
+from kinegraph.stages.heads.build import build_head
 from tests.made_reports import HOSTILE, WORDS, hostile_cache, write_runs
 
 if TYPE_CHECKING:
@@ -21,11 +25,31 @@ WIDTHS, THEMES = (390, 1280, 1920), ("light", "dark")
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a cache with hostile names, and of runs."""
+    """The report of a cache with hostile names, and of runs, compared with itself. Heads without training draw maps,
+    messages and relations, so no section but those of scene graphs and of failures is absent.
+    """
     root = tmp_path_factory.mktemp("browser")
     cache = hostile_cache(root)
     runs = write_runs(root / "runs", cache.root, [row.video_id for row in cache.clips.rows()])
-    return write_report([cache.root, str(runs)], root / "report.html").path
+    for folder in runs.glob("*/seed0"):
+        (folder / "model.safetensors").touch()
+    attributes = root / "attributes.csv"
+    with attributes.open("w", newline="") as file:
+        csv.writer(file).writerows([["class", "kind <b>"], *([name, "game & <i>"] for name in cache.classes)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Look, "head", untrained)
+        report = write_report(
+            [cache.root, str(runs)], root / "report.html", against=str(runs), attributes=str(attributes)
+        )
+    assert report.absent.keys() == {"Scene graphs"}
+    return report.path
+
+
+def untrained(look: Look, folder: Path, name: str) -> HeadFigures:
+    """An ATR in place of the STRG of the runs, and a pooling head in place of the other."""
+    kind, options = ("atr", {"reasoner": "graph"}) if name == "strg_joint" else ("avg_pool", {})
+    spec = {key: it.shape for key, it in look.cache.readable().items()}
+    return HeadFigures(look.samples, look.finder, name, build_head(kind, spec, 2, **options).eval())
 
 
 class Visit:

@@ -36,13 +36,13 @@ def test_two_caches(hostile: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     array = "features/tiny/res4_pooled"
     words, tables, drawn = parts(comparison(Contents(look=look, against=Contents(look=other), against_name="OTHER")))
     assert "there is OTHER. All options of clips, data set and stages are equal." in words
-    assert tables["Clips"].rows[0] == ["clips", "6", "6"]
-    assert {row[3] for row in tables["Features"].rows} == {"0.0%"}
+    assert tables["Clips of both"].rows[0] == ["clips", "6", "6"]
+    assert {row[3] for row in tables["Features of both"].rows} == {"0.0%"}
     figure = drawn["against_features_tiny_res4_pooled"]
     assert figure.data["here"].tolist() == figure.data["there"].tolist()
     monkeypatch.setattr(Look, "vectors", lambda self, name: moved(self, name) if self is other else plain(self, name))
     _, tables, _ = parts(comparison(Contents(look=look, against=Contents(look=other))))
-    of_array = {row[0]: row[3] for row in tables["Features"].rows}
+    of_array = {row[0]: row[3] for row in tables["Features of both"].rows}
     channels = look.samples.specs[array].shape[1]
     assert of_array[array] == f"{1 / channels:.1%}"
 
@@ -86,8 +86,8 @@ def test_two_folders_of_runs(two_runs: tuple[Runs, Runs]) -> None:
     here, there = two_runs
     words, tables, drawn = parts(comparison(Contents(runs=here, against=Contents(runs=there), against_name="there")))
     assert "6 videos with predictions in both: 3 right in both, 2 wrong in both, 1 right here alone, 0 right" in words
-    assert [row[0] for row in tables["Scores"].rows] == ["strg_joint", "avg_pool"]
-    assert tables["Different settings of strg_joint here and strg_joint there"].rows == []
+    assert [row[0] for row in tables["Scores of both"].rows] == ["strg_joint", "avg_pool"]
+    assert "All settings of strg_joint here and strg_joint there are equal." in words
     (changed,) = tables["Predictions that changed"].rows
     first_wrong = here.best()[1].video_ids[2]
     assert changed[0] == first_wrong

@@ -40,11 +40,13 @@ def test_planted_classes_lie_apart(method: Any) -> None:
     numbers, vectors = planted()
     vectors[7, 2] = np.nan
     picture = embedding(numbers, np.arange(60), vectors, method, name="p", of="vectors")
-    points = np.stack([picture.data["x"], picture.data["y"]], 1)
+    points = picture.data["points"]
     assert len(points) == 59, "a clip without finite values is left out"
     labels = np.delete(numbers.first_label, 7)
     assert apart(points, labels)
-    assert picture.data["class"].tolist() == [f"class {label}" for label in labels]
+    names = picture.data["class"][picture.data["group"][:, 0]]
+    assert names.tolist() == [f"class {label}" for label in labels]
+    assert sorted(picture.data["clips"].tolist()) == [19, 20, 20]
     assert ("seed 0" in picture.description) == (method == "tsne")
     assert "59 points of 3 classes." in picture.description
 
@@ -71,7 +73,7 @@ def test_the_cache_and_a_head(hostile: Cache) -> None:
     look = kinegraph.look(hostile)
     array = "regions/tiny/res4"
     picture = look.embedding(array)
-    assert (picture.name, len(picture.data["x"])) == ("pca_regions_tiny_res4", 5)
+    assert (picture.name, len(picture.data["points"])) == ("pca_regions_tiny_res4", 5)
     rows = look.samples.rows(array)
     values = look.samples.vectors(array, rows)
     assert look.samples.means(array, rows) == pytest.approx(np.nanmean(values, (1, 2)), abs=1e-5)

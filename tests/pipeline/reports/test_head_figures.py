@@ -83,7 +83,7 @@ def test_clips_by_what_the_classifier_reads(look: Look) -> None:
     drawn = figures(look, "avg_pool")
     picture = drawn.embedding()
     pooled = look.samples.read("features/tiny/res4_pooled", np.flatnonzero(look.numbers.usable)).astype(float).mean(1)
-    assert np.stack([picture.data["x"], picture.data["y"]], 1) == pytest.approx(pca(pooled)[0], abs=1e-3)
+    assert picture.data["points"] == pytest.approx(pca(pooled)[0], abs=1e-3)
     assert picture.title == "PCA of what the classifier of avg_pool reads"
     drawn.head = torch.nn.Module()  # type: ignore[assignment]
     drawn.head.name = "mine.py:Mine"

@@ -29,7 +29,7 @@ def test_boxes_lie_where_the_video_has_them() -> None:
     shown = inner[0].findall(f"{SVG}g/{SVG}rect")
     assert len(shown) == 4  # a dark edge and a light line for each box
     assert float(shown[0].get("width", "")) == pytest.approx(width / 2, abs=0.1)
-    assert [float(shown[2].get(name, "")) for name in ("x", "y")] == pytest.approx([width / 10, SHORT_PX / 10], abs=0.1)
+    assert [float(shown[3].get(name, "")) for name in ("x", "y")] == pytest.approx([width / 10, SHORT_PX / 10], abs=0.1)
 
 
 def test_links_names_and_the_chosen_box() -> None:
@@ -58,7 +58,7 @@ def test_a_heat_map_lies_in_its_rectangle(mirrored: bool) -> None:
     assert places == pytest.approx([160 * scale, 120 * scale, 320 * scale, 240 * scale], abs=0.1)
     content = base64.b64decode(image.get("href", "").partition("base64,")[2])
     opacity = np.asarray(Image.open(io.BytesIO(content)))[..., 3]
-    assert opacity[:, :: -1 if mirrored else 1].tolist() == [[191, 96, 0], [0, 0, 0]]
+    assert opacity[:, :: -1 if mirrored else 1].tolist() == [[204, 51, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("boxes", [np.empty((0, 4)), np.full((1, 4), np.nan), np.array([[9.0, 9, 2, 2]])])
