@@ -42,8 +42,17 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {  # case -> number of clips, and
 }
 
 
-def config_of(case: str, folder: Path, *, num_clips: int, device: str, precision: str) -> Config:
-    """The config of a case on the videos in `folder`, with batches of a quarter of the clips."""
+def config_of(
+    case: str,
+    folder: Path,
+    *,
+    num_clips: int,
+    device: str,
+    precision: str,
+    batch: int | None = None,
+    compiled: bool = False,
+) -> Config:
+    """The config of a case on the videos in `folder`. A batch has `batch` clips, by default a quarter of the clips."""
     document = CASES[case][1]
     backbones = {name: options | {"precision": precision} for name, options in document["backbones"].items()}
     proposals = {"proposals": document["proposals"] | {"precision": precision}} if "proposals" in document else {}
@@ -55,13 +64,13 @@ def config_of(case: str, folder: Path, *, num_clips: int, device: str, precision
             "dataset": {"kind": "folder", "root": str(folder / "videos")},
             "backbones": backbones,
             "store": {"shard_clips": max(1, num_clips // 2)},
-            "run": {"device": device, "batch_size": max(1, min(8, num_clips // 4))},
+            "run": {"device": device, "batch_size": batch or max(1, min(8, num_clips // 4)), "compile": compiled},
         },
         f"case {case}",
     )
 
 
-def measured(names: Sequence[str], *, clips: int | None, rounds: int, device: str, precision: str) -> Iterator[Case]:
+def measured(names: Sequence[str], *, clips: int | None, rounds: int, **options: Any) -> Iterator[Case]:
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as name:
         folder = Path(name)
         (folder / "videos" / "film").mkdir(parents=True)
@@ -70,7 +79,7 @@ def measured(names: Sequence[str], *, clips: int | None, rounds: int, device: st
             write(folder / "videos" / "film" / f"{number:04}.mp4", SECONDS, SIZE, KEY_SECONDS)
         for case in names:
             num_clips = clips or CASES[case][0]
-            config = config_of(case, folder, num_clips=num_clips, device=device, precision=precision)
+            config = config_of(case, folder, num_clips=num_clips, **options)
             index(config)
             found = compare(config, Cache(config.cache), clips=num_clips, rounds=rounds)
             about = (
@@ -88,6 +97,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto", help="as run.device of a config")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--batch", type=int, help="clips of a batch")
+    parser.add_argument("--compile", action="store_true", help="backbones through torch.compile")
     parser.add_argument("--quick", action="store_true", help="two clips and one round, to see that it runs")
     options = parser.parse_args()
     run = partial(
@@ -97,6 +108,8 @@ def main() -> None:
         rounds=1 if options.quick else options.rounds,
         device=options.device,
         precision=options.precision,
+        batch=options.batch,
+        compiled=options.compile,
     )
     report("extraction", run, options.json, device=described(pick_device(options.device)), quick=options.quick)
 

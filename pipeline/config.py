@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     ArrayKind = str
 else:
     ArrayKind = Literal[ARRAY_KINDS]
+MOST_CLIPS = 32  # of a batch with `batch_size: auto`
 MOST_LINES, MOST_WORDS = 20, 2000  # lines of an error, characters of a line
 TAGS = ("kind", "source")  # keys that choose among the models of a section
 
@@ -84,17 +85,22 @@ class RunOptions(StageOptions):
         description="auto, cpu, cuda or cuda:<index>. With auto and cuda, workers take the GPUs in turn. "
         "CUDA_VISIBLE_DEVICES=0,2 chooses among the GPUs",
     )
-    compile: bool = Field(
+    compile: Literal["auto"] | bool = Field(
         False,
-        description="run backbones through torch.compile. Each worker then needs minutes at its start (again for a "
-        "second batch size) and a C++ compiler. benchmarks/compiling.py measures whether it is faster on your device",
+        description="run backbones through torch.compile, frozen on a CPU. Each worker then needs up to minutes at its "
+        "start and a C++ compiler. auto: measured at the start of long runs and used where it saves time, see "
+        "docs/networks.md",
     )
     cuda_graphs: bool = Field(
         False,
         description="on a GPU, record the kernels of each backbone once and start them by one call. This saves time "
         "with small batches. Networks that cannot be recorded run as without it, see docs/gpu.md",
     )
-    batch_size: int = Field(8, ge=1, le=100_000, description="number of clips in one pass through a backbone")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = Field(
+        8,
+        description="number of clips in one pass through a backbone. auto: the fastest of a few sizes, measured at the "
+        "start and kept in the cache, see docs/networks.md",
+    )
     video_timeout_seconds: float = Field(
         600.0,
         gt=0,
@@ -138,6 +144,11 @@ class RunOptions(StageOptions):
             return 0
         of_task = (self.slurm.cpus or 1) if self.executor == "slurm" else 1
         return self.decode_threads or max(self.worker_threads, of_task)
+
+    @property
+    def most_clips_of_a_batch(self) -> int:
+        """Returns the number of clips of a batch, or with `batch_size: auto` the largest number that may be chosen."""
+        return MOST_CLIPS if self.batch_size == "auto" else self.batch_size
 
     @property
     def jobs_walltime_seconds(self) -> float | None:

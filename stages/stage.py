@@ -157,6 +157,19 @@ class GraphableRunner(Protocol):
         """Runs the network through CUDA graphs from now on. The device of the runner must be a GPU."""
 
 
+@runtime_checkable
+class TunableRunner(Protocol):
+    """A `Runner` whose speed depends on the size of its batches, and whose network torch.compile can make faster."""
+
+    def try_out(self, num_clips: int) -> None:
+        """Runs the network on a batch of `num_clips` black clips, waits for the results and drops them."""
+
+    def use_compiler(self, is_on: bool) -> None:
+        """Runs the network through torch.compile from now on, or without it. The next batch starts the compilation,
+        which takes up to minutes. Raises UsageError if the machine has no compiler.
+        """
+
+
 class StageKind(Protocol):
     """One kind of stage. `kind` is its name, for example "features". The stage keys and array names of the kind begin
     with it, and the option `--stage` takes it.

@@ -87,7 +87,7 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
     shards = 2 * cache.shard_clips * row_bytes  # one being filled, one being written
     clip_bytes, rows = _clip_bytes(plan.declared, cache, keys), _most_rows_of_a_video(cache)
-    decoders, batch = config.run.decoders, config.run.batch_size
+    decoders, batch = config.run.decoders, config.run.most_clips_of_a_batch
     of_threads = min(decoders * rows, MOST_BYTES_AHEAD // max(1, clip_bytes))
     ahead = max(2 * batch + decoders, of_threads) + rows  # and the video that exceeds that
     # 1: being assembled; 2: waiting for the queue, in the network

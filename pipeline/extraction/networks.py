@@ -15,6 +15,7 @@ from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Event, Preparing
+from kinegraph.pipeline.extraction.tuning import chosen
 from kinegraph.pipeline.machine.devices import described
 from kinegraph.pipeline.machine.versions import versions
 from kinegraph.pipeline.shards.sealing import Provenance
@@ -77,7 +78,7 @@ def opened(config: Config, key: str, device: torch.device) -> Runner | None:
 
     Raises WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network.
     """
-    runner = kind_of(key).open(config, key, device, compiled=config.run.compile)
+    runner = kind_of(key).open(config, key, device, compiled=config.run.compile is True)
     if config.run.cuda_graphs and device.type == "cuda" and isinstance(runner, GraphableRunner):
         runner.use_graphs()
     return runner
@@ -114,6 +115,7 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     for stage in declared.stages.values():
         require_same_stage(cache, stage)
     cache.declare(*(stage for key, stage in declared.stages.items() if key in keys))
+    choice = chosen(config, cache, runners, device, report)
     return Loaded(
         cache=cache,
         declared=declared,
@@ -123,7 +125,8 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
         provenance=Provenance(
             versions=versions(),
             device=described(device),
-            batch_size=config.run.batch_size,
+            batch_size=choice.batch_size,
+            compiled=choice.compiled,
             threads=config.run.worker_threads,
         ),
     )

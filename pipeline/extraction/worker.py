@@ -205,7 +205,7 @@ class Worker:
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
             self.loaded.wanted,
-            batch_size=self.config.run.batch_size,
+            batch_size=self.loaded.provenance.batch_size,
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
             staging=self.config.run.staging,

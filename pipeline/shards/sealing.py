@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.stage import Stage
 from kinegraph.stages.clock import THREADS, Clock, marked
 from kinegraph.stages.decode.source import source_identity
 
+COMPILER = "torch.compile"  # a key of `versions` in records of networks that ran through it
 ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
 
 
@@ -104,14 +105,15 @@ class Provenance:
     """The software `versions`, the `device` and the sizes with which a shard was computed. The fingerprint does not
     cover these values.
 
-    `batch_size` is in clips, and `threads` is the number of CPU threads. `attempt` is the number of the shard's lease,
-    from 1.
+    `batch_size` is in clips, and `threads` is the number of CPU threads. `compiled` has the keys of the stages whose
+    networks ran through torch.compile. `attempt` is the number of the shard's lease, from 1.
     """
 
-    versions: Mapping[str, str]
+    versions: dict[str, str]
     device: str
     batch_size: int
     threads: int
+    compiled: frozenset[str] = frozenset()
     attempt: int = 1
 
 
@@ -174,7 +176,7 @@ def describe(
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
         sources={**sources, **output.kept_sources},
         files=output.files,
-        versions=dict(provenance.versions),
+        versions=provenance.versions | ({COMPILER: "on"} if output.stage.key in provenance.compiled else {}),
         device=provenance.device,
         batch_size=provenance.batch_size,
         threads=provenance.threads,

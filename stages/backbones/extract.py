@@ -5,6 +5,7 @@ Shapes: B clips, T frames, T' maps of a clip, C channels, S side of the square i
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +59,9 @@ class Normalised(nn.Module):
 class FeatureExtractor:
     """The network of one backbone entry on one device. A worker process loads it once.
 
-    `options` name the network, its weights and its taps. If `compiled` is True, torch.compile makes faster code of the
-    network at the first batch, which takes minutes. Raises UsageError if the machine has no compiler for torch.compile,
-    or if the device cannot compute in the precision of the options. Raises WeightsError if the weights cannot be read
-    or do not belong to the network.
+    `options` name the network, its weights and its taps. `compiled` is as in `use_compiler`. Raises UsageError if the
+    machine has no compiler for torch.compile, or if the device cannot compute in the precision of the options. Raises
+    WeightsError if the weights cannot be read or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -80,11 +80,22 @@ class FeatureExtractor:
             fold_batch_norms(backbone)
         flatten_layers(backbone, convolutions=options.precision == "fp32" and device.type == "cpu")
         self.options, self.device = options, device
-        network = frozen_on(backbone, device)
-        if compiled:
-            network.compile()
-        self._network = Normalised(network, pixels_of(options)).to(device)
+        self._plain = frozen_on(backbone, device)
+        self._network = Normalised(self._plain, pixels_of(options)).to(device)
+        self.use_compiler(compiled)
         self._run: Callable[[Tensor], dict[str, Tensor]] = self._forward
+
+    def use_compiler(self, is_on: bool) -> None:
+        """Runs the network through torch.compile from now on, or without it. The first batch of each size then makes
+        faster code, which takes up to minutes. On a CPU the code is frozen: it has the weights in the order and the
+        type in which the CPU needs them. Raises UsageError if the machine has no compiler.
+        """
+        if not is_on:
+            self._network.network = self._plain
+            return
+        require_compiler(self.device)
+        options: dict[str, Any] | None = {"freezing": True} if self.device.type == "cpu" else None
+        self._network.network = torch.compile(self._plain, dynamic=False, options=options)  # type: ignore[assignment]
 
     def use_graphs(self) -> None:
         """Runs the network through CUDA graphs from now on. The device must be a GPU."""

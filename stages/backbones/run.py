@@ -12,7 +12,7 @@ from torch import Tensor
 from kinegraph.stages.backbones.backbone import MAP_RANK
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.backbones.options import BackboneOptions
-from kinegraph.stages.backbones.sharing import SharedFrames
+from kinegraph.stages.backbones.sharing import SharedFrames, run_frames
 from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.device import DTYPES_STORED
 from kinegraph.stages.stage import StageBatch
@@ -20,8 +20,8 @@ from kinegraph.stages.stage import StageBatch
 
 class BackboneRunner:
     """Computes the stage `key`, the features of one backbone, on one device. A backbone is a frozen network. `options`
-    name the network, its weights and its taps. `square` says which pixels of a clip the network takes. With `compiled`,
-    the network runs through torch.compile.
+    name the network, its weights and its taps. `square` says which pixels of a clip the network takes, and a clip has
+    `num_frames` frames before `square` chooses among them. With `compiled`, the network runs through torch.compile.
 
     The network runs on the whole batch, even if only a few rows of the batch are wanted. If `new_frames` is set, clips
     share frames, and the network runs on the distinct frames of the wanted rows. `new_frames` is the number of frames
@@ -35,10 +35,12 @@ class BackboneRunner:
         square: Square,
         device: torch.device,
         *,
+        num_frames: int,
         compiled: bool,
         new_frames: int | None = None,
     ) -> None:
         self.key, self.options, self.square = key, options, square
+        self._num_frames, self._new_frames, self._device = -(-num_frames // square.every), new_frames, device
         self._extractor = FeatureExtractor(options, device, compiled=compiled)
         self.digest = self._extractor.digest
         self._shared = None if new_frames is None else SharedFrames(self._extractor.maps, square, new_frames)
@@ -46,6 +48,19 @@ class BackboneRunner:
     def use_graphs(self) -> None:
         """Runs the network through CUDA graphs from now on. The device must be a GPU."""
         self._extractor.use_graphs()
+
+    def use_compiler(self, is_on: bool) -> None:
+        """Runs the network through torch.compile from now on, or without it."""
+        self._extractor.use_compiler(is_on)
+
+    def try_out(self, num_clips: int) -> None:
+        """Runs the network on a batch of `num_clips` black clips, waits for the results and drops them."""
+        shape, size = (num_clips, self._num_frames), self.square.size
+        if self._new_frames is not None:
+            shape = (run_frames(self._num_frames, num_clips, self._new_frames), 1)
+        maps = self._extractor.maps(torch.zeros(*shape, size, size, 3, dtype=torch.uint8, device=self._device))
+        for values in maps.values():
+            values.flatten()[:1].cpu()  # waits for a GPU
 
     def run(self, batch: StageBatch) -> None:
         if self._shared is None:

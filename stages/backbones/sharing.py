@@ -56,6 +56,13 @@ class FramePlaces:
         return list(zip(np.split(numbers, starts[1:]), np.split(positions, starts[1:]), strict=True))
 
 
+def run_frames(num_frames: int, batch_size: int, new_frames: int) -> int:
+    """Returns how many frames each run of the network has, in batches of `batch_size` clips of `num_frames` frames. A
+    clip adds `new_frames` frames to those before it.
+    """
+    return max(num_frames, batch_size * new_frames)
+
+
 class SharedFrames:
     """Computes maps of batches of one shard after the other. `maps` runs the network on clips [F, 1, S, S, 3] of one
     frame. `square` describes these frames. `new_frames` is the number of frames that a window adds to those before it.
@@ -98,8 +105,8 @@ class SharedFrames:
         return {tap: x[spread] for tap, x in pool.items()}
 
     def _begin(self, rows: Sequence[ClipRow], batch_size: int, num_frames: int) -> None:
-        run_frames = max(num_frames, batch_size * self._new_frames)
-        self._places = FramePlaces(rows, self._square.every, num_frames, batch_size, run_frames)
+        each = run_frames(num_frames, batch_size, self._new_frames)
+        self._places = FramePlaces(rows, self._square.every, num_frames, batch_size, each)
         self._rows, self._held, self._held_maps = rows, np.zeros(0, np.int64), {}
 
     def _hold(self, available: np.ndarray, pool: dict[str, Tensor], batch: StageBatch) -> None:

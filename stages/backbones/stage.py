@@ -91,7 +91,15 @@ class Backbones(StageKind):
 
         name = _name(key)
         square, new_frames = recipe.square_of(name), _new_frames(recipe, name)
-        return BackboneRunner(key, recipe.backbones[name], square, device, compiled=compiled, new_frames=new_frames)
+        return BackboneRunner(
+            key,
+            recipe.backbones[name],
+            square,
+            device,
+            num_frames=recipe.clips.num_frames,
+            compiled=compiled,
+            new_frames=new_frames,
+        )
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
         return " ".join(filter(None, (self._framing_to_set(cached, asked), self._norm_to_set(cached, asked))))

@@ -124,7 +124,7 @@ class Extraction:
         feed = Feed(
             lambda unit: self.made.rows(unit.shard),
             self.loaded.wanted,
-            batch_size=run.batch_size,
+            batch_size=self.loaded.provenance.batch_size,
             timeout_seconds=run.video_timeout_seconds,
             threads=run.decoders,
             staging=run.staging,
@@ -183,7 +183,7 @@ def compare(
             stages=tuple(extraction.loaded.declared.stages),
             device=str(extraction.loaded.device),
             threads=config.run.worker_threads,
-            batch_size=config.run.batch_size,
+            batch_size=extraction.loaded.provenance.batch_size,
             seconds=seconds,
             left_out=left_out,
             run=run | {"load_after": hardware.load()},

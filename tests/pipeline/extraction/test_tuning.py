@@ -1,0 +1,146 @@
+"""What `auto` chooses from measurements, and that a cache keeps one choice. The clock is a number here."""
+
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import tuning
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.extraction.tuning import Choice, Work, chosen, fastest_batch, worth_compiling
+from kinegraph.stages.backbones.run import BackboneRunner
+from kinegraph.stages.errors import UsageError
+
+Load = Callable[..., Config]
+CPU = torch.device("cpu")
+KEPT = "tuning/cpu-1.json"
+
+
+class Clock:
+    now = 0.0
+
+
+class Network:
+    """Takes `overhead` + 1 second a clip, multiplied by `compiled` if it is compiled, which takes 40 s. Batches of more
+    than `most` clips do not fit into memory.
+    """
+
+    digest = ""
+
+    def __init__(self, overhead: float = 1.0, *, most: int = 99, compiled: float = 0.5) -> None:
+        self.overhead, self.most, self.compiled = overhead, most, compiled
+        self.is_on = self.was_run = False
+        self.sizes: list[int] = []
+
+    def try_out(self, num_clips: int) -> None:
+        if num_clips > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(num_clips)
+        seconds = (self.overhead + num_clips) * (self.compiled if self.is_on else 1)
+        Clock.now += seconds + 40 * (self.is_on and not self.was_run)
+        self.was_run = self.is_on
+
+    def use_compiler(self, is_on: bool) -> None:
+        if is_on and not self.compiled:
+            raise UsageError("g++ is not on the PATH")
+        self.is_on, self.was_run = is_on, False
+
+    def run(self, batch: object) -> None:
+        raise AssertionError
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(tuning, "perf_counter", lambda: Clock.now)
+    caplog.set_level(logging.INFO, "kinegraph")
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("network", "work", "chosen_size", "words"),
+    [
+        (Network(), Work(10_000, 64), 32, "takes 32. Time of a clip by batch size: 1: 2000 ms, 2: 1500 ms, 4: 1250 ms"),
+        (Network(0.0), Work(10_000, 64), 1, "takes 1. Time of a clip by batch size: 1: 1000 ms, 2: 1000 ms"),
+        (Network(most=4), Work(10_000, 64), 4, ". 8 do not fit into memory"),
+        (Network(), Work(500, 64), 4, ". A larger size would take too long to measure"),
+        (Network(), Work(100, 64), 8, "takes 8. A larger size would take too long to measure"),
+        (Network(), Work(10_000, 1), 1, "takes 1. Shards have one clip"),
+        (Network(0.5), Work(10_000, 5), 1, "1: 1500 ms, 2: 1500 ms"),  # the third batch of a shard has one clip
+    ],
+)
+def test_the_fastest_batch(network: Network, work: Work, chosen_size: int, words: str) -> None:
+    told: list[str] = []
+    assert fastest_batch({"features/a": network}, work, told.append) == chosen_size
+    assert words in told[0]
+
+
+def test_compilation_is_used_where_it_saves_more_than_it_takes() -> None:
+    told: list[str] = []
+    faster, slower, failing = Network(), Network(compiled=1.1), Network(compiled=0)
+    tunable = {"features/a": faster, "features/b": slower, "features/c": failing}
+    assert worth_compiling(tunable, 4, Work(400, 4), print, told.append) == ["features/a"]
+    assert told[0].endswith(
+        "auto compiles features/a. A batch takes 2500 ms with compilation and 5000 ms without, compilation 42 s, and "
+        "one worker has 100 batches"
+    )
+    assert "does not compile features/b" in told[1]
+    assert "leaves features/c without compilation, which fails here: g++ is not on the PATH" in told[2]
+    assert worth_compiling({"features/a": Network()}, 4, Work(400, 4), print, told.append) == []
+    assert told[3].endswith("One worker has 500 s of work, and compilation is tried from 600 s on")
+
+
+def test_a_cache_keeps_one_choice(load: Load, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(tuning, "TRIAL_SHARE", 100)
+    config = load("run.batch_size=auto", "run.compile=auto", "store.shard_clips=2")
+    cache = index(config).cache
+    assert chosen(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
+    assert json.loads(cache.storage.get(KEPT)) == {"batch_size": 2, "compiled": []}
+    assert "auto takes 2. Time of a clip" in said.text
+    assert "auto compiles nothing" in said.text
+    said.clear()
+    other = Network(0.0)
+    assert chosen(config, cache, {"features/a": other}, CPU, print) == Choice(batch_size=2)
+    assert (other.sizes, said.text) == ([], ""), "nothing is measured twice"
+    cache.storage.put(KEPT, [b'{"batch_size": 4, "compiled": ["features/a"]}'])
+    assert chosen(config, cache, {"features/a": other}, CPU, print).compiled == {"features/a"}
+    assert other.is_on, "compiled, as the shards before"
+    with pytest.raises(UsageError, match="not on the PATH"):
+        chosen(config, cache, {"features/a": Network(compiled=0)}, CPU, print)
+    given = load("run.batch_size=3", "run.compile=auto", name="other")
+    assert chosen(given, cache, {"features/a": Network()}, CPU, print) == Choice(
+        batch_size=3, compiled=frozenset({"features/a"})
+    )
+
+
+def test_a_later_measurement_adds_to_the_kept_choice(load: Load) -> None:
+    config = load("run.batch_size=auto")
+    cache = index(config).cache
+    assert chosen(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
+    compiling = load("run.batch_size=3", "run.compile=auto", name="other")
+    assert chosen(compiling, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=3)
+    assert json.loads(cache.storage.get(KEPT)) == {"batch_size": 2, "compiled": []}
+    assert chosen(config, cache, {}, CPU, print) == Choice(batch_size=8), "no network has a say"
+
+
+def test_an_extraction_records_the_measured_batch_size_and_what_was_compiled(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[bool] = []
+    monkeypatch.setattr(BackboneRunner, "use_compiler", lambda self, is_on: compiled.append(is_on))
+    monkeypatch.setattr(
+        tuning, "fastest_batch", lambda tunable, work, tell: [net.try_out(2) for net in tunable.values()] and 3
+    )
+    monkeypatch.setattr(tuning, "worth_compiling", lambda tunable, batch_size, work, report, tell: ["features/tiny"])
+    config = load("run.batch_size=auto", "run.compile=auto")
+    cache = Cache(index(config).cache.root)
+    extract(config)
+    features, boxes = (cache.ledger.read(key, 0) for key in ("features/tiny", "proposals"))
+    assert features is not None
+    assert boxes is not None
+    assert (features.batch_size, features.versions.get("torch.compile"), compiled) == (3, "on", [True])
+    assert "torch.compile" not in boxes.versions
