@@ -75,6 +75,10 @@ def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
                 for sentence in told:
                     log.info("%s", sentence)
             kept = _kept(cache, name)
+        else:
+            report(
+                Preparing(doing=f"taking the choice of run.batch_size or run.compile that {name} of the cache keeps")
+            )
         given = kept | given
     if run.compile == AUTO:
         for key, runner in tunable.items():
