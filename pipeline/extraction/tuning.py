@@ -75,15 +75,17 @@ def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
                 for sentence in told:
                     log.info("%s", sentence)
             kept = _kept(cache, name)
-        else:
-            report(
-                Preparing(doing=f"taking the choice of run.batch_size or run.compile that {name} of the cache keeps")
-            )
         given = kept | given
+        report(Preparing(doing=_sentence(given, name)))
     if run.compile == AUTO:
         for key, runner in tunable.items():
             runner.use_compiler(key in given["compiled"])
     return Choice(batch_size=given["batch_size"], compiled=frozenset(given["compiled"]) & {*tunable})
+
+
+def _sentence(choice: Mapping[str, Any], name: str) -> str:
+    compiled = ", ".join(choice["compiled"]) or "nothing"
+    return f"batches of {counted(choice['batch_size'], 'clip')}, {compiled} compiled, as {name} of the cache keeps"
 
 
 @dataclass(frozen=True)
