@@ -68,7 +68,7 @@ def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
         name = _name(device, run.worker_threads)
         kept = _kept(cache, name)
         if missing := {"batch_size", "compiled"} - (kept | given).keys():
-            work = Work(cache.num_rows / _workers(run), cache.shard_clips)
+            work = WorkerShare(cache.num_rows / _workers(run), cache.shard_clips)
             told: list[str] = []
             measured = _measured(tunable, work, kept | given, report, told.append)
             if _keep(cache, name, {option: measured[option] for option in missing}):
@@ -89,7 +89,7 @@ def _sentence(choice: Mapping[str, Any], name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerShare:
     """The work of one worker: `clips` clips of a cache, in shards of `shard_clips` clips."""
 
     clips: float
@@ -132,7 +132,9 @@ def _encoded(choice: dict[str, Any]) -> bytes:
     return json.dumps(choice, sort_keys=True).encode()
 
 
-def _measured(tunable: Tunable, work: Work, given: Mapping[str, Any], report: Report, tell: Tell) -> dict[str, Any]:
+def _measured(
+    tunable: Tunable, work: WorkerShare, given: Mapping[str, Any], report: Report, tell: Tell
+) -> dict[str, Any]:
     """Returns `given` with the `batch_size` and the `compiled` keys that it lacks, as they are measured now."""
     choice = dict(given)
     if "batch_size" not in choice:
@@ -143,7 +145,7 @@ def _measured(tunable: Tunable, work: Work, given: Mapping[str, Any], report: Re
     return choice
 
 
-def fastest_batch(tunable: Tunable, work: Work, tell: Tell) -> int:
+def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
     """Returns the number of clips of a batch with which the networks `tunable` are fastest, and tells why.
 
     Sizes double, up to 32 clips. They end where a size is no faster than the one before, where memory may become
@@ -182,7 +184,7 @@ def fastest_batch(tunable: Tunable, work: Work, tell: Tell) -> int:
     return best
 
 
-def worth_compiling(tunable: Tunable, batch_size: int, work: Work, report: Report, tell: Tell) -> list[str]:
+def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report: Report, tell: Tell) -> list[str]:
     """Returns the keys of the networks `tunable` for which torch.compile pays, and tells why.
 
     It pays where it saves more time in the batches of `work` than it takes. Compilation is only tried where these

@@ -12,7 +12,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction import tuning
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.extraction.tuning import Choice, Work, chosen, fastest_batch, worth_compiling
+from kinegraph.pipeline.extraction.tuning import Choice, WorkerShare, chosen, fastest_batch, worth_compiling
 from kinegraph.stages.backbones.run import BackboneRunner
 from kinegraph.stages.errors import UsageError
 
@@ -64,16 +64,21 @@ def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> p
 @pytest.mark.parametrize(
     ("network", "work", "chosen_size", "words"),
     [
-        (Network(), Work(10_000, 64), 32, "takes 32. Time of a clip by batch size: 1: 2000 ms, 2: 1500 ms, 4: 1250 ms"),
-        (Network(0.0), Work(10_000, 64), 1, "takes 1. Time of a clip by batch size: 1: 1000 ms, 2: 1000 ms"),
-        (Network(most=4), Work(10_000, 64), 4, ". 8 do not fit into memory"),
-        (Network(), Work(500, 64), 4, ". A larger size would take too long to measure"),
-        (Network(), Work(100, 64), 8, "takes 8. A larger size would take too long to measure"),
-        (Network(), Work(10_000, 1), 1, "takes 1. Shards have one clip"),
-        (Network(0.5), Work(10_000, 5), 1, "1: 1500 ms, 2: 1500 ms"),  # the third batch of a shard has one clip
+        (
+            Network(),
+            WorkerShare(10_000, 64),
+            32,
+            "takes 32. Time of a clip by batch size: 1: 2000 ms, 2: 1500 ms, 4: 1250 ms",
+        ),
+        (Network(0.0), WorkerShare(10_000, 64), 1, "takes 1. Time of a clip by batch size: 1: 1000 ms, 2: 1000 ms"),
+        (Network(most=4), WorkerShare(10_000, 64), 4, ". 8 do not fit into memory"),
+        (Network(), WorkerShare(500, 64), 4, ". A larger size would take too long to measure"),
+        (Network(), WorkerShare(100, 64), 8, "takes 8. A larger size would take too long to measure"),
+        (Network(), WorkerShare(10_000, 1), 1, "takes 1. Shards have one clip"),
+        (Network(0.5), WorkerShare(10_000, 5), 1, "1: 1500 ms, 2: 1500 ms"),  # the third batch of a shard has one clip
     ],
 )
-def test_the_fastest_batch(network: Network, work: Work, chosen_size: int, words: str) -> None:
+def test_the_fastest_batch(network: Network, work: WorkerShare, chosen_size: int, words: str) -> None:
     told: list[str] = []
     assert fastest_batch({"features/a": network}, work, told.append) == chosen_size
     assert words in told[0]
@@ -83,14 +88,14 @@ def test_compilation_is_used_where_it_saves_more_than_it_takes() -> None:
     told: list[str] = []
     faster, slower, failing = Network(), Network(compiled=1.1), Network(compiled=0)
     tunable = {"features/a": faster, "features/b": slower, "features/c": failing}
-    assert worth_compiling(tunable, 4, Work(400, 4), print, told.append) == ["features/a"]
+    assert worth_compiling(tunable, 4, WorkerShare(400, 4), print, told.append) == ["features/a"]
     assert told[0].endswith(
         "auto compiles features/a. A batch takes 2500 ms with compilation and 5000 ms without, compilation 42 s, and "
         "one worker has 100 batches"
     )
     assert "does not compile features/b" in told[1]
     assert "leaves features/c without compilation, which fails here: g++ is not on the PATH" in told[2]
-    assert worth_compiling({"features/a": Network()}, 4, Work(400, 4), print, told.append) == []
+    assert worth_compiling({"features/a": Network()}, 4, WorkerShare(400, 4), print, told.append) == []
     assert told[3].endswith("One worker has 500 s of work, and compilation is tried from 600 s on")
 
 
