@@ -42,7 +42,7 @@ Tell = Callable[[str], None]  # is called with sentences for the user
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How the networks of a worker run: in batches of `batch_size` clips. `compiled` has the keys of the stages whose
+    """The networks of a worker run in batches of `batch_size` clips. `compiled` has the keys of the stages whose
     networks run through torch.compile.
     """
 
