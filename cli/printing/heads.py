@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kinegraph.stages.training.records import EpochRecord, StepRecord
 
 SHOWN_CLASSES = 5
+MUCH_WAITING = 0.05
 
 
 class TrainingLines:
@@ -80,8 +81,20 @@ def _line_start() -> str:
 
 def trained(runs: Sequence["TrainedRun"]) -> None:
     results([(run.folder, run.results) for run in runs])
+    if now := [run.results for run in runs if not run.kept]:
+        slowest = max(now, key=_waited)
+        note(f"waiting for clips: at most {_waited(slowest):.1%} of a training ({slowest.name})")
+        if _waited(slowest) > MUCH_WAITING:
+            note("`train.preload: true` reads all clips into memory first, which is faster for small clips.")
     if kept := sum(run.kept for run in runs):
         note(f"{kept} of {counted(len(runs), 'run')} kept: they were finished before. --overwrite trains them again")
+
+
+def _waited(run: "RunResults") -> float:
+    """Returns the share of the training time of `run`, from 0 to 1, in which the network waited for clips. For a run
+    of an early version, it is 0.
+    """
+    return float(mean(epoch.get("waited", 0.0) for epoch in run.history))
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, out: Path | None = None) -> None:

@@ -185,7 +185,7 @@ class Training:
         left = order[self.step_of_epoch * size :]
         own, own_size = together.own_share(left, size)
         batches = read_batches(in_epoch(self.clips, len(self.history) + 1), own, own_size, names, self.device)
-        asked, waited = started, 0.0
+        asked, waited = time.perf_counter(), 0.0
         for batch, indices in zip(self._until_lost(batches), torch.split(left, size), strict=True):
             waited += time.perf_counter() - asked
             self._step(batch, indices)

@@ -33,6 +33,7 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     for command in ("index", "extract"):
         assert kinegraph(command, config).exit_code == 0
     trained = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
+    assert re.search(r"waiting for clips: at most [\d.]+% of a training \((avg_pool|lstm)\)", trained.stderr)
     assert trained.exit_code == 0
     assert re.findall(r"run (\d) of 4 \((\w+), seed (\d)\), epoch 2 of 2: loss ", trained.stderr) == [
         ("1", "avg_pool", "0"), ("2", "avg_pool", "1"), ("3", "lstm", "0"), ("4", "lstm", "1"),
