@@ -25,6 +25,7 @@ from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.device_clock import DeviceClock
+from kinegraph.stages.errors import WeightsError
 
 
 class ShardInProgress:
@@ -285,6 +286,11 @@ class _KeyBatch:
         return self.shard.loaded.provenance.batch_size
 
     def pixels(self, square: Square) -> np.ndarray:
+        if square not in self.batch.pixels:  # the size comes from the user's file of a processor
+            raise WeightsError(
+                "The file that says how frames are resized has changed since the networks were loaded. Run the same "
+                "command again."
+            )
         return self.batch.pixels[square]
 
     def clip(self, slot: int) -> DecodedClip:

@@ -25,6 +25,7 @@ from kinegraph.stages.options import need, under
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import StageKind
 from kinegraph.stages.weights.sources import check_word
+from kinegraph.stages.weights.transformers_files import changed_folder
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +103,8 @@ class Backbones(StageKind):
         )
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        return " ".join(filter(None, (self._framing_to_set(cached, asked), self._norm_to_set(cached, asked))))
+        advice = (self._framing_to_set(cached, asked), self._norm_to_set(cached, asked))
+        return " ".join(filter(None, (*advice, changed_folder(cached.options, asked.options))))
 
     def _norm_to_set(self, cached: Stage, asked: Stage) -> str:
         """Returns advice if the last tap is before the final norm in the cache, and after it in the config."""

@@ -25,6 +25,7 @@ from kinegraph.stages.proposals.transformers_detectors import read_detector
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Facts, Rows, StageKind
 from kinegraph.stages.weights.sources import check_word
+from kinegraph.stages.weights.transformers_files import changed_folder
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,9 @@ class Proposals(StageKind):
 
     def shares_file(self, recipe: Recipe, key: str) -> bool:
         return isinstance(recipe.proposals, ActionGenomeBoxOptions)
+
+    def keys_to_set(self, cached: Stage, asked: Stage) -> str:
+        return changed_folder(cached.options, asked.options)
 
     def network(self, recipe: Recipe, key: str) -> str:
         options = _options(recipe)

@@ -41,6 +41,7 @@ ELSEWHERE = {
     **dict.fromkeys(("detr", "rt_detr", "rt_detr_v2"), _AS_PROPOSALS),
     **dict.fromkeys(("grounding-dino", "mm-grounding-dino"), _AS_BOX_FILES),
 }
+SHA256_DIGITS = 64  # a plan may have words in place of a digest
 CODE = "auto_map"  # names Python files of the folder that transformers would run
 
 
@@ -72,6 +73,21 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """Returns the sha256 of the part of `config`, a `config.json`, on which the outputs of the network depend."""
     effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     return hashlib.sha256(canonical(effective).encode()).hexdigest()
+
+
+def changed_folder(cached: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Returns a sentence if `config.json` or the weights of a folder are others than those of a cache, else "".
+    `cached` and `asked` are the options of the stage in the cache and of the config.
+    """
+    if not {"config_sha256", "weights_sha256"} <= cached.keys() & asked.keys():
+        return ""
+    names = {"config_sha256": CONFIG, "weights_sha256": "the weights"}
+    changed = [name for key, name in names.items() if cached[key] != asked[key] and len(asked[key]) == SHA256_DIGITS]
+    if not changed:
+        return ""
+    return (
+        f"The folder of the network has changed since the cache was made: {' and '.join(changed)}. Put the files back."
+    )
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

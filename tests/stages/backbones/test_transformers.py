@@ -31,6 +31,7 @@ from kinegraph.stages.backbones.transformers_folder import read_folder
 from kinegraph.stages.backbones.transformers_network import TransformersNetwork, build
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.weights import transformers_load
 from tests.stages.decode.conftest import clip_row
@@ -553,6 +554,17 @@ def test_the_fingerprint_knows_the_content_and_not_the_path(
     assert described(folder).identity != here.identity
     document = options_of(folder.parent / "." / folder.name).document()
     assert document["backbones"]["vit"]["model"] == f"transformers/{folder.resolve()}"
+
+
+def test_a_folder_that_has_changed_is_named(copied: Callable[[str], Path]) -> None:
+    folder, kind = copied("dinov2"), kind_of("features")
+    clip_stage = {"clips": kind_of("clips").declare(options_of(folder), "clips", {}, "")}
+    cached = kind.declare(options_of(folder), "features/vit", clip_stage, "0" * 64)
+    change(folder / "config.json", layer_norm_eps=1e-3)
+    for digest, told in (("0" * 64, "config.json"), ("1" * 64, "config.json and the weights"), ("?", "config.json")):
+        asked = kind.declare(options_of(folder), "features/vit", clip_stage, digest)
+        assert f"changed since the cache was made: {told}. Put" in kind.keys_to_set(cached, asked)
+    assert kind.keys_to_set(cached, cached) == ""
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
