@@ -102,7 +102,7 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
     """Returns the config of a demo, read from the file `path`. With `out`, the cache, the videos and the runs are put
     below the folder `out`.
 
-    If the device is slow at bf16, backbones compute in float32 instead, and a log line names them. Values in
+    If the device is slow at bf16, backbones and heads compute in float32 instead, and a log line names them. Values in
     `overrides` (`section.key=value`) replace all others. Raises ConfigError if the config has no section `dataset` or
     no variants in the section `train`.
     """
@@ -110,14 +110,21 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
     places = [f"{key}={out}/{name}" for key, name in names.items()]
     config = load_config(path, [*places, *overrides])
     device = pick_device(config.run.device)
-    slow = [name for name, backbone in config.backbones.items() if is_slow_at(backbone.precision, device)]
+    precisions = _precisions(config)
+    slow = [key for key, precision in precisions.items() if is_slow_at(precision, device)]
     if slow:
-        config = load_config(path, [*places, *(f"backbones.{name}.precision=fp32" for name in slow), *overrides])
-    if changed := [f"backbones.{name}.precision" for name in slow if config.backbones[name].precision == "fp32"]:
+        config = load_config(path, [*places, *(f"{key}=fp32" for key in slow), *overrides])
+    if changed := [key for key in slow if _precisions(config)[key] == "fp32"]:
         log.info("%s: fp32. This CPU has no instructions for bf16", ", ".join(changed))
     if config.dataset is None or not config.train.variants:
         raise ConfigError(f"{path}: a demo needs the sections dataset and train.variants")
     return config
+
+
+def _precisions(config: Config) -> dict[str, str]:
+    """Returns key of the config -> precision, for each backbone and for the training of heads."""
+    keys = {f"backbones.{name}.precision": backbone.precision for name, backbone in config.backbones.items()}
+    return keys | {"train.precision": config.train.precision}
 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:

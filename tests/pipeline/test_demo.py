@@ -41,7 +41,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def test_where_bf16_is_slow_networks_compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "is_slow_at", lambda precision, device: precision == "bf16")
-    assert demo_config(demo.CONFIG, None).backbones["tiny"].precision == "fp32"
+    instead = demo_config(demo.CONFIG, None)
+    assert (instead.backbones["tiny"].precision, instead.train.precision) == ("fp32", "fp32")
+    assert demo_config(demo.CONFIG, None, ["train.precision=bf16"]).train.precision == "bf16"
     whole = "backbones.tiny={model: tiny_i3d, weights: shipped, taps: [res4], precision: bf16}"
     for override in ("backbones.tiny.precision=bf16", whole):
         asked = demo_config(demo.CONFIG, None, [override])
