@@ -14,6 +14,9 @@ import pytest
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.stages.backbones.catalogue import CATALOGUE
+from kinegraph.stages.backbones.tiny_i3d import TinyI3D
+from tests import class_tokens
 from tests.caches import same_bytes, write_config
 from tests.command_server import Run
 from tests.faults.conftest import Prepared, goes_on
@@ -86,6 +89,28 @@ def test_at_every_step_between_decode_and_ledger(tmp_path: Path, prepared: Prepa
 TRACKED: dict[str, Any] = {
     "backbones": {}, "regions": None, "proposals": {"source": "grid", "every": 2}, "tracks": {},
 }  # fmt: skip
+
+
+def test_between_maps_and_class_tokens(
+    tmp_path: Path, prepare: Callable[[str], Prepared], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard with maps, their means and class tokens has some of its objects, and no record."""
+    monkeypatch.setattr(TinyI3D, "run", class_tokens.run)
+    monkeypatch.setitem(CATALOGUE, "tiny_i3d", class_tokens.ENTRY)
+    prepared = prepare("zarr")
+    tiny = prepared.document["backbones"]["tiny"] | {"tokens": "both"}
+    sections: dict[str, Any] = {"backbones": {"tiny": tiny}, "proposals": None, "regions": None}
+    whole = prepared.copy(tmp_path / "whole", **sections)
+    extract(load_config(whole))
+    config = prepared.copy(tmp_path / "cache", **sections)
+    script = str(Path(__file__).parent / "class_tokens_killed.py")
+    assert run(config, "*/features/tiny/res4_class/c.1.*", script=script).code == -signal.SIGKILL
+    kept = {
+        path.relative_to(tmp_path / "cache" / "data.zarr").as_posix() for path in (tmp_path / "cache").rglob("c.1.*")
+    }
+    assert "features/tiny/res4_class/c.1.0.0" not in kept
+    assert any(name.startswith("features/tiny/res4") for name in kept)
+    goes_on(config, same_bytes(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("prepared", ["zarr", "hdf5"], indirect=True)
