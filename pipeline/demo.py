@@ -123,8 +123,10 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 
 def _precisions(config: Config) -> dict[str, str]:
     """Returns key of the config -> precision, for each backbone and for the training of heads."""
-    keys = {f"backbones.{name}.precision": backbone.precision for name, backbone in config.backbones.items()}
-    return keys | {"train.precision": config.train.precision}
+    return {
+        **{f"backbones.{name}.precision": backbone.precision for name, backbone in config.backbones.items()},
+        "train.precision": config.train.precision,
+    }
 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
