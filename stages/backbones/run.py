@@ -86,7 +86,7 @@ class BackboneRunner:
             batch.write_batch(array, stored)
         if batch.stores(f"{array}_pooled"):
             batch.write_batch(f"{array}_pooled", maps.float().mean((3, 4)))
-        is_bad = ~stored.isfinite().flatten(1).all(1)
+        is_bad = ~stored.permute(0, 1, 3, 4, 2).isfinite().flatten(1).all(1)  # in the order in memory, without a copy
         batch.fail_where(is_bad, "non_finite", lambda slot: self._why_not_finite(tap, maps[slot]))
         batch.hand_on(array, stored)
 
