@@ -20,7 +20,7 @@ from kinegraph.stages.pictures.theme import label
 
 MOST_FRAMES, MOST_MESSAGES, MOST_OBJECTS = 4, 5, 6
 LETTERS, LINE_SHARE = 34, 0.065  # that fit into the height of a frame; from one line to the next, of the height
-PERSON_X, OBJECT_X, TEXT_X = 0.06, 0.16, 0.19  # of the frame's width
+PERSON_X, OBJECT_X, TEXT_X = 0.06, 0.19, 0.22  # of the frame's width
 
 
 def messages_strip(

@@ -28,6 +28,9 @@ ALL_ROWS = 1 << 60
 PAGE_LIMITS = ((17_000_000, ALL_ROWS), (0, ALL_ROWS), (0, 5_000), (0, 200), (0, 10))
 MOST_STRIPS, MOST_NUMBERS = 64, 60
 NARROW_PX = 340
+FALLBACK = re.compile(
+    r"((?:: |\")var\(--\w+), #[0-9a-f]{6}(?=\))"
+)  # colours for pages without the variables of this one
 
 
 class Page:
@@ -126,7 +129,7 @@ class Page:
         drawing = figure.drawing
         assert drawing.name not in self._names, drawing.name
         self._names.add(drawing.name)
-        svg = drawing.svg()
+        svg = FALLBACK.sub(r"\1", drawing.svg())
         if isinstance(drawing, Strip):
             if self._num_strips == MOST_STRIPS or self._strip_bytes + len(svg) > self._most_strip_bytes:
                 self.left_out += 1

@@ -8,6 +8,7 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.pictures.picture import WIDE, Picture, plain_axes, styled
 from kinegraph.stages.pictures.theme import INK, MARKERS, SERIES, label
 
+ROOM = "\u2003"  # behind a name, because the font of a browser may be wider
 LEAST_INCHES, ROW_INCHES = 3.2, 0.185
 
 
@@ -29,8 +30,9 @@ def scatter(
             axes.plot(here[:, 0], here[:, 1], marker, color=colour, markersize=3.5, alpha=0.8, markeredgewidth=0)
             top = 1 - (place + 0.5) * ROW_INCHES / (picture.get_size_inches()[1] - 0.4)
             axes.plot([1.03], [top], marker, color=colour, markersize=4, transform=axes.transAxes, clip_on=False)
-            axes.annotate(f"{label(text, 24)} ({len(here)})", (1.03, top), (7, 0), "axes fraction", "offset points",
-                          color=INK, va="center", fontsize=7.5)  # fmt: skip
+            words = f"{label(text, 24)} ({len(here)}){ROOM}"
+            axes.annotate(words, (1.03, top), (7, 0), "axes fraction", "offset points", color=INK, va="center",
+                          fontsize=7.5)  # fmt: skip
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
     counts = np.bincount(groups, minlength=len(names))
     told = f"{told} {counted(len(points), 'point')} of {counted(len(names), 'class')}."

@@ -104,9 +104,14 @@ def test_the_page_asks_nothing_from_elsewhere(written: Written) -> None:
     assert "'unsafe-inline'" not in policy.partition("script-src")[2]
 
 
-def test_no_id_occurs_twice(written: Written) -> None:
-    ids = Counter(attributes["id"] for _, attributes in Tags(written[1]).tags if "id" in attributes)
+def test_no_id_and_no_name_of_a_region_occurs_twice(written: Written) -> None:
+    tags = Tags(written[1]).tags
+    ids = Counter(attributes["id"] for _, attributes in tags if "id" in attributes)
     assert [name for name, count in ids.items() if count > 1] == []
+    regions = Counter(attributes["aria-label"] for _, attributes in tags if attributes.get("role") == "region")
+    assert [name for name, count in regions.items() if count > 1] == []
+    assert "Clips by stage, figure" in regions
+    assert re.search(r"var\(--\w+,", written[1]) is None, "the page defines all variables, so it needs no other colours"
 
 
 def test_two_reports_are_equal(hostile: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
