@@ -21,6 +21,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.extraction.benchmark.comparison import compare
 from kinegraph.pipeline.machine.devices import described
+from kinegraph.pipeline.machine.memory import keep_freed_memory
 from kinegraph.stages.device import pick_device
 
 SIZE, SECONDS, KEY_SECONDS = (340, 256), 10.0, 2.0
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="backbones through torch.compile")
     parser.add_argument("--quick", action="store_true", help="two clips and one round, to see that it runs")
     options = parser.parse_args()
+    keep_freed_memory()  # as the command does
     run = partial(
         measured,
         options.case or [*CASES],

@@ -6,6 +6,7 @@ The first way of a case is the one that the others are compared with. A ratio ab
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.pipeline.machine import hardware
 from kinegraph.pipeline.machine.alternation import Spread, ratios
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command sets it; this module is imported before torch
 
 
 @dataclass(frozen=True, kw_only=True)
