@@ -42,7 +42,7 @@ class Products(TorchDispatchMode):
     """Keeps each matrix product and convolution that runs inside, with random numbers of the same layouts."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Callable[[], Any]] = []
         self._alike: dict[Any, Tensor] = {}
 
@@ -112,7 +112,7 @@ def _measure(name: str, size: PaperSize, num_clips: int) -> None:
     optimizer = torch.optim.SGD(head.parameters(), 1e-3, momentum=0.9, fused=True)
 
     def step() -> None:
-        F.cross_entropy(head(batch), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(head(batch), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 

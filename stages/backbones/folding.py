@@ -27,6 +27,8 @@ def fold_batch_norms(network: nn.Module) -> None:
         for conv, norm in list(_pairs(parent)):
             before, after = getattr(parent, conv), getattr(parent, norm)
             if isinstance(before, CONVOLUTIONS) and isinstance(after, NORMS):
+                assert after.running_mean is not None
+                assert after.running_var is not None
                 # fuse_conv_bn_eval would copy the convolution first
                 before.weight, before.bias = fuse_conv_bn_weights(
                     before.weight,

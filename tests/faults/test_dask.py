@@ -29,7 +29,7 @@ from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.on_dask import train_on_dask
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.decode.clips import decode_clips
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE
 from tests.caches import same_bytes, write_config
 from tests.command_server import Run
 from tests.dask_cluster import running, worker_pids

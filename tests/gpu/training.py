@@ -8,8 +8,7 @@ import torch
 
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import EpochRecord
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord
 from kinegraph.stages.training.train import seeded, train
 from tests.gpu.checks import Check
 from tests.stages.training.clips_in_memory import POOLED

@@ -27,8 +27,7 @@ from kinegraph.stages.training.checkpoint import RunError
 from kinegraph.stages.training.clips import identified
 from kinegraph.stages.training.evaluation import evaluate
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import EpochRecord
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord
 from kinegraph.stages.training.train import seeded
 from kinegraph.stages.training.videos import CachedVideos
 

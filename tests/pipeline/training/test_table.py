@@ -35,8 +35,7 @@ from kinegraph.stages import processes
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists, RunNotFound, load_record
-from kinegraph.stages.training.records import EpochRecord
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord
 from tests.conftest import moving_square, tiny_stages, write_video
 from tests.pipeline.conftest import Videos
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.training import engine
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import EpochRecord, TrainResult
-from kinegraph.stages.training.state import STATE_FILE
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord, TrainResult
 from kinegraph.stages.training.train import seeded, train
 from tests.stages.training.clips_in_memory import POOLED, ClipsInMemory
 

@@ -12,8 +12,8 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.candidates import CandidateHead
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import EpochRecord, TrainResult
-from kinegraph.stages.training.state import STATE_FILE, load_state
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord, TrainResult
+from kinegraph.stages.training.state import load_state
 from kinegraph.stages.training.train import seeded, train
 from tests.stages.training.clips_in_memory import POOLED, ClipsInMemory
 

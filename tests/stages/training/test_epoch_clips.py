@@ -14,8 +14,8 @@ from kinegraph.stages.training.clips import identified
 from kinegraph.stages.training.epoch_clips import EpochClips, with_views_per_epoch
 from kinegraph.stages.training.losses import clip_loss
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.training.records import EpochRecord, TrainResult
-from kinegraph.stages.training.state import STATE_FILE, identity
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord, TrainResult
+from kinegraph.stages.training.state import identity
 from kinegraph.stages.training.train import seeded, train
 from tests.stages.training.clips_in_memory import ClipsInMemory
 

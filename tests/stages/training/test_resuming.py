@@ -13,8 +13,8 @@ import torch
 from kinegraph.stages.training import engine
 from kinegraph.stages.training.engine import TrainingDiverged
 from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
-from kinegraph.stages.training.records import EpochRecord, TrainResult
-from kinegraph.stages.training.state import STATE_FILE, StateError, generators, set_generators
+from kinegraph.stages.training.records import STATE_FILE, EpochRecord, TrainResult
+from kinegraph.stages.training.state import StateError, generators, set_generators
 from tests.stages.training import resuming
 from tests.stages.training.resuming import OPTIONS, clips, run, run_killed
 
