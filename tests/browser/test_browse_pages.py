@@ -143,6 +143,8 @@ def test_a_box_by_the_keyboard_and_a_film(browser: "Browser", address: str) -> N
     page.wait_for_url("**/boxes/3**")
     assert page.locator(".card").count() > 3
     page.click("text=Back to the clip")
+    page.wait_for_selector("text=Play")  # only the page of a clip has it
+    page.wait_for_load_state()
     page.locator("body").press("ArrowRight")
     page.wait_for_url("**/clips/2**")
     page.click("text=Play")
