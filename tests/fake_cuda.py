@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from kinegraph.stages.backbones import extract
+from kinegraph.stages.backbones.planes import flatten_layers
+
 GARBAGE = 0x5A
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 # Operations whose results a CPU must see before it goes on: a number, or the size of what comes out.
@@ -302,7 +305,9 @@ def _storages(values: Any) -> list[Any]:
 
 @contextmanager
 def fake_gpu() -> Iterator[FakeGpu]:
-    """In this context torch has one GPU, which is fake."""
+    """In this context torch has one GPU, which is fake. A CPU runs the layers of a network as the GPU does, for example
+    3D convolutions, which are 2D layers on a CPU elsewhere.
+    """
     with pytest.MonkeyPatch.context() as patch:
         gpu = DeviceTensor.gpu = FakeGpu()
         torch._C._ensureCUDADeviceGuardSet()
@@ -314,6 +319,9 @@ def fake_gpu() -> Iterator[FakeGpu]:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "fake GPU")
+        patch.setattr(
+            extract, "flatten_layers", lambda network, convolutions: flatten_layers(network, convolutions=False)
+        )
         patch.setattr("kinegraph.stages.transfers.CudaStreams", lambda device: gpu)
         patch.setattr("kinegraph.stages.cuda_graphs.CudaCapture", lambda device: FakeCapture(gpu))
         before = torch.__future__.get_overwrite_module_params_on_conversion()

@@ -97,7 +97,7 @@ def select(
     )
     # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
     order = scores.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices
-    for f, num in enumerate(valid.sum(1).tolist()):  # a GPU waits for the numbers here, and again in the suppression
+    for f, num in enumerate(valid.sum(1).cpu().tolist()):  # a GPU is waited for here, and again in the suppression
         ranked = order[f, :num]
         best = ranked[remaining(boxes[f, ranked], scores[f, ranked], levels[ranked], nms_threshold, top)]
         out.boxes[f, : len(best)] = boxes[f, best]

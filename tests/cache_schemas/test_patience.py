@@ -40,7 +40,7 @@ def known(clock: Clock) -> Patience:
 def failing(*errors: Exception) -> Callable[..., str]:
     left: Iterator[Exception] = iter(errors)
 
-    def ask(*arguments: object) -> str:
+    def ask(*arguments: object, **options: object) -> str:
         for error in left:
             raise error
         return "answer"

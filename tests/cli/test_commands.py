@@ -230,7 +230,7 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     assert (rpn["params"], rpn["taps"], rpn["source"]) == (27_446_351, [], "detectron2-checkpoint")
     assert "faster_rcnn_R_101_FPN_3x" in [weights["name"] for weights in rpn["weights"]]
     mae = rows["transformers/videomae"]
-    assert (mae["params"], mae["input"]["num_frames"], mae["input"]["only_this"]) == (None, 16, True)
+    assert (mae["params"], mae["input"]["num_frames"], mae["input"]["only_this"]) == (86_227_200, 16, True)
     last = {"name": "norm", "channels": 768, "stride": 16, "temporal_stride": 2}
     assert last.items() <= mae["taps"][-1].items()
     lines = kinegraph("models").stdout.splitlines()

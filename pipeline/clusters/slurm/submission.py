@@ -207,7 +207,8 @@ def _config_of_tasks(config: Config) -> bytes:
     """Returns the config for the tasks of the job array, as YAML. In this config each task runs one worker."""
     document = config.model_dump(mode="json", exclude_unset=True)
     run = config.run
-    task_run = {"executor": "local", "workers": 1, "threads": run.worker_threads, "decode_threads": run.decoders}
+    threads = {"threads": run.worker_threads, "decode_threads": max(1, run.decoders)}
+    task_run = {"executor": "local", "workers": 1} | threads
     return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
 
 

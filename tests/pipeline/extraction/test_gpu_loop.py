@@ -180,13 +180,13 @@ def test_failures_and_an_rpn(load: Load, monkeypatch: pytest.MonkeyPatch) -> Non
     assert record is not None
     assert [(failure.clip_id, failure.reason) for failure in record.failures] == [(f"{BAD}:0:center", "non_finite")]
     assert contents(on_gpu) == contents(on_cpu)
-    # What an RPN makes a GPU wait for: how many boxes of a frame are valid, and how many are left, and the results of a
-    # clip. torchvision copies small constants. The last wait is for the detail of the clip that failed.
+    # What an RPN makes a GPU wait for: how many boxes of the frames of a batch are valid, how many of a frame are left,
+    # and the results of a batch. torchvision copies small constants. The last wait is for the detail of the clip that
+    # failed.
     assert waits == {
         "event": 5 * BATCHES,
-        "nonzero": CLIPS * FRAMES,
         "nms": CLIPS * FRAMES,
-        "copy to the host": 3 * CLIPS,
-        "copy of memory that is not pinned": 2 * CLIPS + CLIPS * FRAMES + ANCHORS,
+        "copy to the host": 4 * BATCHES,
+        "copy of memory that is not pinned": 2 * BATCHES + CLIPS * FRAMES + ANCHORS,
         "_local_scalar_dense": 1,
     }

@@ -234,13 +234,22 @@ def test_random_squares_are_resized_by_pillow(caplog: pytest.LogCaptureFixture) 
 
 
 def test_passes_that_are_computed_again_have_the_same_gradients(home: Home, tmp_path: Path) -> None:
+    options = {
+        "iterations": 2,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+    }  # AdamW makes steps of one length of gradients that are near 0
     runs = [
-        finetune(home.config(run=str(tmp_path / str(passes)), iterations=2, clips_per_pass=passes)).folder
+        finetune(home.config(run=str(tmp_path / str(passes)), clips_per_pass=passes, **options)).folder
         for passes in (None, 3)
     ]
     first, second = map(weights_of, runs)
-    for name in first:
-        torch.testing.assert_close(second[name], first[name], atol=1e-5, rtol=1e-4)
+    before = build_backbone("tiny_i3d", "random:0", ("res4",)).state_dict()
+    moved = [name for name in first if not torch.equal(first[name], before[name])]
+    assert len(moved) > 10
+    for name in moved:
+        step = first[name] - before[name]
+        torch.testing.assert_close(second[name] - before[name], step, atol=1e-4 * float(step.abs().max()), rtol=1e-3)
 
 
 def test_layer_decay_and_factor(home: Home) -> None:
