@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from kinegraph.pipeline.caches.plan import WorkUnit
@@ -53,9 +54,9 @@ def cluster(file: str) -> Iterator[list[psutil.Process]]:
         yield processes
 
 
-def cpu_seconds(processes: list[psutil.Process]) -> float:
-    total: float = sum(times.user + times.system for times in (process.cpu_times() for process in processes))
-    return total
+def cpu_seconds(processes: list[psutil.Process]) -> np.ndarray:
+    """Returns the CPU time of each process up to now."""
+    return np.array([sum(process.cpu_times()[:2]) for process in processes])
 
 
 def main() -> None:
@@ -81,7 +82,11 @@ def main() -> None:
             begun, before = time.perf_counter(), cpu_seconds(measured)
             assert not DaskSubmission(client, job, station, report).run(units, MAX_DEATHS)
             seconds, used = time.perf_counter() - begun, cpu_seconds(measured) - before
-    print(f"{num_units:,} units: {seconds / num_units * 1e3:.2f} ms each, CPU {used / num_units * 1e3:.2f} ms each")
+    scheduler, *workers, client = used / num_units * 1e3
+    print(
+        f"{num_units:,} units: {seconds / num_units * 1e3:.2f} ms each, CPU {scheduler + client + sum(workers):.2f}: "
+        f"scheduler {scheduler:.2f}, client {client:.2f}, workers {sum(workers):.2f}"
+    )
     few, many = memory
     print(
         f"scheduler after {num_units // 10:,}: {few:.0f} MB, after {num_units:,}: {many:.0f} MB ({many / few - 1:+.1%})"

@@ -9,7 +9,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -138,12 +138,12 @@ class DaskSubmission:
         """
         waiting, self.leased = deque(units), []
         while True:
-            while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
-                self._submit(waiting.popleft(), max_deaths)
+            if self.out_of_time is None:
+                free = UNITS_AT_ONCE * self._workers.most() - len(self.in_flight)
+                self._submit([waiting.popleft() for _ in range(min(free, len(waiting)))], max_deaths)
             if not self.in_flight:
                 break
-            with suppress(queue.Empty):
-                self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS), max_deaths)
+            self._settle_all(self._next_settled(), max_deaths)
             while self._lost:
                 self._died(self._lost.popleft())
             self._workers.require()
@@ -151,19 +151,57 @@ class DaskSubmission:
             raise self.out_of_time
         return self.leased
 
-    def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
-        number = next(_submitted)
-        if number % FORGET_EVERY == 0:
+    def _submit(self, units: Sequence[WorkUnit], max_deaths: int) -> None:
+        """Submits `units`. Those that any worker may run are one message to the scheduler, which takes less time than a
+        message for each.
+        """
+        free = [unit for unit in units if unit.shard not in self.watchers]
+        for group in (free, *([unit] for unit in units if unit.shard in self.watchers)):
+            if group:
+                self._submit_together(group, max_deaths, self.watchers.get(group[0].shard))
+
+    def _submit_together(self, units: Sequence[WorkUnit], max_deaths: int, workers: Sequence[str] | None) -> None:
+        numbers = [next(_submitted) for _ in units]
+        if any(number % FORGET_EVERY == 0 for number in numbers):
             with suppress(OSError):  # the futures show that a scheduler went away
                 self.client.run_on_scheduler(forget_submissions)
-        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
-        taken = resources(self.job.config.run) or None
-        future = self.client.submit(
-            run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken,
-            workers=self.watchers.get(unit.shard), allow_other_workers=unit.shard in self.watchers,
+        keys = [
+            f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
+            for unit, number in zip(units, numbers, strict=True)
+        ]
+        futures = self.client.map(
+            run_unit, [self.station.name] * len(units), units, [max_deaths] * len(units), key=keys, pure=False,
+            resources=resources(self.job.config.run) or None,
+            workers=None if workers is None else [*workers], allow_other_workers=workers is not None,
         )  # fmt: skip
-        self.in_flight[key] = future, unit
-        future.add_done_callback(self._settled.put)
+        for key, future, unit in zip(keys, futures, units, strict=True):
+            self.in_flight[key] = future, unit
+            future.add_done_callback(self._settled.put)
+
+    def _next_settled(self) -> list[Future[Any]]:
+        """Waits for a task that ends. Returns it and all others that have ended, or nothing if none ended in
+        COUNT_WORKERS_SECONDS.
+        """
+        ended = []
+        with suppress(queue.Empty):
+            ended.append(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
+            while True:
+                ended.append(self._settled.get_nowait())
+        return ended
+
+    def _settle_all(self, futures: Sequence[Future[Any]], max_deaths: int) -> None:
+        """Handles the ends of Dask tasks. The results are fetched together, which takes less time than one by one.
+
+        Raises ClusterLost if the scheduler went away.
+        """
+        finished = [future for future in futures if future.status == "finished"]
+        try:
+            results = self.client.gather(finished) if finished else []
+        except OSError as error:
+            raise self._scheduler_lost() from error
+        result_of = dict(zip(finished, results, strict=True))
+        for future in futures:
+            self._settle(future, result_of, max_deaths)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
         """Returns whether `unit` may have killed `max_deaths` workers or more. The lease of its shard counts the
@@ -175,25 +213,28 @@ class DaskSubmission:
         lease = lease_of(storage, unit.shard)
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
-    def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the end of the Dask task `future`, which had one work unit.
+    def _settle(self, future: Future[Any], result_of: Mapping[Future[Any], Any], max_deaths: int) -> None:
+        """Handles the end of the Dask task `future`, which had one work unit. `result_of` has its result if it has one.
 
         If the task killed its workers, the unit is tried again. A unit that may have killed `max_deaths` workers
         becomes a suspect and is tried again only after all other units. Any other error of the task is raised. Raises
         ClusterLost if the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
-        if future.status == "error":
+        if future in result_of:
+            self._take(result_of[future])
+            if unit in self.leased and unit.shard not in self.watchers:
+                self._remember_watcher(future, unit)
+        elif future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
                 raise error
             (self.suspects if self._may_have_killed(unit, max_deaths) else self.leased).append(unit)
-        elif future.status == "finished":
-            self._take(future.result())
-            if unit in self.leased and unit.shard not in self.watchers:
-                self._remember_watcher(future, unit)
         else:
-            raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
+            raise self._scheduler_lost()
+
+    def _scheduler_lost(self) -> ClusterLost:
+        return ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
 
     def _take(self, result: tuple[Event, ...] | Exception) -> None:
         if isinstance(result, OutOfTimeError | WalltimeError):
