@@ -234,11 +234,8 @@ def test_random_squares_are_resized_by_pillow(caplog: pytest.LogCaptureFixture) 
 
 
 def test_passes_that_are_computed_again_have_the_same_gradients(home: Home, tmp_path: Path) -> None:
-    options = {
-        "iterations": 2,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-    }  # AdamW makes steps of one length of gradients that are near 0
+    # SGD, because AdamW makes steps of one length of gradients that are near 0
+    options: dict[str, Any] = {"iterations": 2, "optimizer": "sgd", "learning_rate": 0.1}
     runs = [
         finetune(home.config(run=str(tmp_path / str(passes)), clips_per_pass=passes, **options)).folder
         for passes in (None, 3)
