@@ -114,7 +114,9 @@ def _choices(clips: ShownClips, wanted: ClipFilter, scored: ScoredVideos) -> lis
 
 
 def failures(site: Site, request: Request) -> Response:
-    """Returns the page of failed clips, with the decoder's words."""
+    """Returns the page that lists the failed clips. Each has the reason and the error message of its first failure. The
+    query of `request` filters the clips and chooses the page. A table counts the failures of each stage by reason.
+    """
     clips, query = site.catalogue.now(), request.query_params
     wanted = replace(filter_of(query), status=STATUSES[FAILED])
     sheet = Sheet.of(clips.matching(wanted), whole_number(query, "page", 1, least=1), FAILURES_PER_PAGE)

@@ -71,7 +71,12 @@ class KeptSummaries:
         return {shard: summary for shard, (_, summary) in self._now[key].items()}
 
     def write(self) -> None:
-        """Writes all summaries of this look, if many records were read for it. Logs a warning where that fails."""
+        """Writes the summaries of this object to the file that the next `kinegraph status` reads. Logs a warning if the
+        file cannot be written.
+
+        Does nothing if fewer than RECORDS_AT_ONCE new records were read, or if the storage has no stamps. Summaries
+        without a stamp are left out, and those of shards that still lack rows.
+        """
         if self._path is None or self._num_new < RECORDS_AT_ONCE:
             return
         try:

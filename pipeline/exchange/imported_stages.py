@@ -48,8 +48,9 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage. The fingerprint of the stage covers these options. They identify the
-    content of the files, because it is not known how the files were made.
+    """Returns the options of an imported stage, which its fingerprint covers. The options of other stages say how
+    arrays are computed. For imported files that is not known. So these options have one digest of the contents of all
+    files.
 
     `kind` is the format of the files. `sources` maps the name of a video in the files to the identity of its file.
     `num_frames` is the number of frames that are taken from each video, or None if all frames of the files are taken.

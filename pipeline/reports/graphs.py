@@ -41,11 +41,13 @@ def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, fl
 
 
 def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
-    """Returns nodes along the largest weights from one time step to the next, and these weights. The first node has 1.
+    """Returns a path through a graph as pairs (node, weight). A node is (time step, box), and each time step has one.
+    The next node is the box with the largest weight in the next time step. Its pair has this weight, and the first pair
+    has 1.
 
-    The path begins at box 0 of the first time step. If no weight leads forwards, as in a graph of earlier frames, it
-    begins at box 0 of the last time step and leads backwards. It ends where no weight is above 0. `weights` [T, N, T,
-    N] are those of a ClipGraph.
+    The path begins at box 0 of the first time step. If no weight leads to a later time step, because nodes of the graph
+    see earlier frames alone, the path begins at box 0 of the last time step and goes backwards. It ends where no weight
+    is above 0. `weights` [T, N, T, N] are those of a ClipGraph.
     """
     num_steps = weights.shape[0]
     is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))

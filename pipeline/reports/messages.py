@@ -63,7 +63,9 @@ def messages_strip(
 
 
 def middle(rectangle: Rectangle, cell: np.ndarray) -> tuple[float, float]:
-    """Returns the middle (x, y) of `cell` [4], given as shares of the sides of `rectangle`, in px."""
+    """Returns the middle (x, y) of `cell` in px. `cell` is (x1, y1, x2, y2), from 0 to 1, as shares of the width and
+    the height of `rectangle`. `rectangle` is (x1, y1, x2, y2) in px.
+    """
     x1, y1, x2, y2 = rectangle
     return x1 + (x2 - x1) * float(cell[0] + cell[2]) / 2, y1 + (y2 - y1) * float(cell[1] + cell[3]) / 2
 

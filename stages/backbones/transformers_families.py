@@ -16,11 +16,11 @@ Order = Literal["thw", "hwt", "hw"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
-    """Describes the networks whose `config.json` has the value `model_type` under this key.
+    """Describes the networks whose `config.json` has the value `model_type` under the key `model_type`.
 
     about: published networks of the family, in words.
-    usual, usual_config: one published network, whose numbers stand for the family in lists, in words, and the values
-        of its `config.json` that differ from `defaults`.
+    usual: the name of one published network. Lists show its numbers as an example of the family.
+    usual_config: the values of the `config.json` of this network that differ from `defaults`.
     counts: the numbers of the usual network without a classifier, with the output `head` if the family has one.
     module, network, config: the file of transformers that has the class of the network, below `transformers.models`,
         the name of this class, and the name of the class of its config.
@@ -41,7 +41,8 @@ class ModelFamily:
     unneeded: beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
     arguments: further arguments of the network's method `forward`.
     processor_keys: keys that the file of the processor must have, besides mean and standard deviation.
-    short_of_crop: short side of the resized frame in crops. The processor then ignores the short side in its file.
+    short_of_crop: short side of the resized frame, divided by the side of the crop. If it is given, the short side in
+        the file of the processor is ignored.
     """
 
     model_type: str

@@ -78,7 +78,9 @@ class NumberedImages:
         return tuple(f"{prefix}{self.first + index:0{self.width}d}{self.ending}" for prefix in prefixes)
 
     def name(self, index: int) -> str:
-        """Returns the file name of the image at one place, or of the first of two. `index` counts the places from 0."""
+        """Returns the file name of the image at position `index`, counted from 0. In a folder of optical flow,
+        which has two images at each position, this is the image along x.
+        """
         return self.names(index)[0]
 
 

@@ -53,11 +53,12 @@ def trained_form(head: Head) -> nn.Module:
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and `options` have no validation split of its own, by which
-    one of them can be chosen.
+    """Raises UsageError if `head` has several candidates and `options` do not allow a choice among these candidates. A
+    head with one candidate always passes.
 
-    The schedule `plateau` and the precision `fp16` are refused too. With them, one candidate would influence the
-    training of the others: `plateau` lowers one learning rate for all, and `fp16` scales all gradients by one factor.
+    Validation chooses the best candidate, so `val_split` must be given and differ from `test_split`. The schedule
+    `plateau` and the precision `fp16` are not allowed. With them, one candidate would influence the training of the
+    others: `plateau` lowers one learning rate for all, and `fp16` scales all gradients by one factor.
     """
     count, section = len(candidates_of(head)), options.section
     if count < 2:
