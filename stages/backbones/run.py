@@ -19,13 +19,16 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """Computes the stage `key`, the features of one backbone, on one device. A backbone is a frozen network. `options`
-    name the network, its weights and its taps. `square` says which pixels of a clip the network takes, and a clip has
-    `num_frames` frames before `square` chooses among them. With `compiled`, the network runs through torch.compile.
+    """Runs one backbone, a frozen network, on batches of clips. `run` adds the outputs of its taps to the batch, as
+    arrays of the stage `key`.
 
-    The network runs on the whole batch, even if only a few rows of the batch are wanted. If `new_frames` is set, clips
-    share frames, and the network runs on the distinct frames of the wanted rows. `new_frames` is the number of frames
-    that a clip adds to those before it.
+    `options` name the network, its weights and its taps. A clip has `num_frames` frames. The network takes every
+    `square.every`-th of these frames, cut and resized as `square` says. With `compiled`, the network runs through
+    torch.compile.
+
+    If `new_frames` is None, the network runs on all rows of a batch, wanted or not. If it is a number, consecutive
+    clips overlap: each clip has `new_frames` frames that the clip before it does not have. The network then runs once
+    on each distinct frame of the wanted rows.
     """
 
     def __init__(

@@ -30,10 +30,12 @@ class Converter:
         return turn.applied(pixels)
 
     def scaled(self, frame: VideoFrame, turn: Orientation, size: Size) -> np.ndarray:
-        """Returns `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as `turn` says, and scaled to
-        `size` = (width, height) in px. A frame that has this size already is returned as `rgb` returns it.
+        """Returns `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as `turn` says. `size` = (width,
+        height) in px is the size of the result, after turning. A frame that has this size after turning is not
+        scaled.
 
-        A frame of two fields (interlaced) is converted first and then scaled. libswscale would scale each field alone.
+        An interlaced frame (of two fields) becomes RGB before it is scaled, because libswscale would scale each field
+        alone.
         """
         if turn.size(frame.width, frame.height) == size:
             return self.rgb(frame, turn)

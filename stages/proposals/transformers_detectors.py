@@ -138,8 +138,9 @@ class Detector:
 
 
 def is_detector(model: str) -> bool:
-    """Returns whether `model` is `transformers/` and the name of a folder whose `config.json` describes a detector that
-    kinegraph knows. Returns False if there is no such folder.
+    """Returns whether `model` names a detector that kinegraph knows, by the `config.json` of its folder. `model` is
+    `transformers/`, followed by the path of a folder or by the id of a repository in the hub's local cache. Returns
+    False if there is no such folder.
     """
     try:
         config = read_config(find_folder(model.removeprefix(TRANSFORMERS_PREFIX)))

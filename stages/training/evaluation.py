@@ -104,11 +104,12 @@ def evaluate(
 def evaluate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, usable: Sequence[bool], *, device: torch.device
 ) -> list[EvaluationResult | None]:
-    """Returns the EvaluationResult of each candidate of `head` on `clips`, which are read once for all candidates. It
-    is None for a candidate whose scores are not finite, and for a candidate that is false in `usable`.
+    """Evaluates all candidates of `head` on `clips`, in one pass over the clips. A candidate is one of several sets of
+    weights that a head trains side by side. Returns one entry for each candidate: its EvaluationResult, or None if
+    its scores are not finite or its entry in `usable` is False.
 
-    `clips` must be labelled. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if no
-    candidate has a result.
+    `clips` must be labelled. If no candidate has a result, raises FeaturesNotFinite if a feature is NaN or infinite,
+    and otherwise ScoresNotFinite.
     """
     started = time.perf_counter()
     logits = _in_batches(head.candidate_logits, head, clips, options.batch_size, device)  # [clips, candidates, K]
