@@ -171,13 +171,9 @@ class ClipsTable:
     @classmethod
     def from_rows(cls, rows: Iterable[ClipRow]) -> "ClipsTable":
         """Returns a table of `rows`. An optional column is present only where at least one row has a value for it."""
-        schema, used, parts, rows = (
-            _schema({field.name for field in OPTIONAL}),
-            set[str](),
-            list[pa.Table](),
-            iter(rows),
-        )
-        while some := [*itertools.islice(rows, ROW_GROUP_ROWS)]:
+        schema, used = _schema({field.name for field in OPTIONAL}), set[str]()
+        parts, left = list[pa.Table](), iter(rows)
+        while some := [*itertools.islice(left, ROW_GROUP_ROWS)]:
             used |= {field.name for field in OPTIONAL if any(getattr(row, field.name) for row in some)}
             columns = {name: [getattr(row, name) for row in some] for name in schema.names}
             parts.append(pa.table(columns, schema=schema))

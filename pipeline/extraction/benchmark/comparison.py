@@ -291,11 +291,11 @@ def _ways_of_loops(loops: dict[str, PlainLoop], rows: Sequence[ClipRow], folder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
 
-    def run(loop: PlainLoop) -> None:
-        with without_kept_memory():  # as in a script of a user
-            loop.run(rows, folder)
-
-    ways = [Way(name=name, run=partial(run, loop), prepare=empty) for name, loop in loops.items()]
+    as_in_a_script = without_kept_memory()
+    ways = [
+        Way(name=name, run=as_in_a_script(partial(loop.run, rows, folder)), prepare=empty)
+        for name, loop in loops.items()
+    ]
     if loop := loops.get(PLAIN_TORCHCODEC):
         ways.append(Way(name=DECODING_TORCHCODEC, run=partial(_decode, loop, rows)))
     return ways
