@@ -1,4 +1,4 @@
-"""Draws bars, histograms and dot plots. Arrays in, Picture out. Torch-free."""
+"""Draws bars, histograms and dot plots. Each function takes arrays and returns a Picture. Torch-free."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,14 +15,15 @@ STATE_COLOURS = {"ok": LIGHT["c1"], "warned": LIGHT["c5"], "failed": LIGHT["c8"]
 
 
 def number(value: float) -> str:
-    """Returns a number as a short text (`3,900`, `0.0123`, `nan`)."""
+    """Returns a number as a short text: 3900 -> "3,900", 0.01234 -> "0.0123", NaN -> "nan"."""
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.3g}"
 
 
 def shares(name: str, title: str, labels: Sequence[str], parts: Mapping[str, Values]) -> Picture:
-    """Draws one bar for each of `labels`, divided into `parts`: name of the part -> its count for each label.
+    """Draws one bar for each of `labels`. A bar is divided into parts, such as "ok" and "failed", and all bars have the
+    same length, so it shows shares. The counts stand above the bar as text.
 
-    Each bar is as long as the whole, so it shows shares. The counts stand beside the bar in words.
+    `parts` is {name of the part: its count for each label}.
     """
     counts = np.array([*parts.values()], dtype=float)  # [parts, labels]
     sums = np.maximum(counts.sum(0), 1)
@@ -35,22 +36,24 @@ def shares(name: str, title: str, labels: Sequence[str], parts: Mapping[str, Val
             axes.barh(range(len(labels)), part / sums, left=left, color=colour, height=0.5)
             left += part / sums
         for row in range(len(labels)):
-            told = ", ".join(f"{number(counts[at, row])} {part}" for at, part in enumerate(parts) if counts[at, row])
-            axes.text(0, row - 0.32, told or "none", fontsize=7.5, color=MUTED, va="bottom")
+            text = ", ".join(f"{number(counts[at, row])} {part}" for at, part in enumerate(parts) if counts[at, row])
+            axes.text(0, row - 0.32, text or "none", fontsize=7.5, color=MUTED, va="bottom")
         tidy_rows(axes, labels)
         axes.set(xlim=(0, 1), xlabel="share")
-    told = "; ".join(
+    text = "; ".join(
         f"{label(row)}: " + ", ".join(f"{number(counts[at, place])} {part}" for at, part in enumerate(parts))
         for place, row in enumerate(labels[:6])
     )
-    return picture.told(f"{told}.", **{"label": labels, **parts})
+    return picture.describe(f"{text}.", **{"label": labels, **parts})
 
 
 def bars(
     name: str, title: str, labels: Sequence[str], values: Values, axis: str, words: Words = number,
     width: float = NARROW,
 ) -> Picture:  # fmt: skip
-    """Draws one horizontal bar for each of `labels`, with its value in words at its end. `axis` names the values."""
+    """Draws one horizontal bar for each of `labels`, with the length of its value in `values`. `words` turns a value
+    into the text at the end of the bar. `axis` is the name of the axis.
+    """
     picture = Picture(name, title, height=FRAME_INCHES + ROW_INCHES * max(1, len(labels)), width=width)
     most = max([*values, 0.0]) or 1.0
     with styled():
@@ -63,18 +66,22 @@ def bars(
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     shown = ", ".join(f"{label(text)} {words(value)}" for text, value in zip(labels[:6], values, strict=False))
-    return picture.told(f"{axis}: {shown or 'nothing'}.", label=labels, value=values)
+    return picture.describe(f"{axis}: {shown or 'nothing'}.", label=labels, value=values)
 
 
 def histogram(
     name: str, title: str, counts: Mapping[str, np.ndarray], edges: np.ndarray, axis: str, noun: str = "clips",
     *, as_shares: bool = False,
 ) -> Picture:  # fmt: skip
-    """Draws histograms over the same bins. `counts` maps the name of a series to its counts [n], and `edges` [n + 1]
-    are the edges of the bins. `axis` names the values, and `noun` what is counted.
+    """Draws one or several histograms over the same bins.
 
-    One series is filled. Several series are lines with their names beside them. With `as_shares`, each series is
-    divided by its sum.
+    - `counts`: {name of the histogram: counts [n]}.
+    - `edges`: [n + 1], the edges of the n bins.
+    - `axis`: the name of the values, for the x axis.
+    - `noun`: what is counted, for the y axis.
+    - `as_shares`: if true, the counts of each histogram are divided by their sum.
+
+    A single histogram is filled. Several histograms are lines with their names.
     """
     picture = Picture(name, title)
     heights = {key: np.asarray(series, float) for key, series in counts.items()}
@@ -94,20 +101,23 @@ def histogram(
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     middles = (np.asarray(edges)[1:] + np.asarray(edges)[:-1]) / 2
-    told = [
+    texts = [
         f"{label(key)}: {number(float(series.sum()))} {noun}, most near {number(float(middles[series.argmax()]))}"
         for key, series in ((key, np.asarray(series)) for key, series in counts.items())
         if series.sum()
     ]
-    return picture.told(f"{axis}. {'; '.join(told) or 'nothing'}.", edges=edges, **counts)
+    return picture.describe(f"{axis}. {'; '.join(texts) or 'nothing'}.", edges=edges, **counts)
 
 
 def dots(
     name: str, title: str, labels: Sequence[str], series: Mapping[str, Values], axis: str,
     words: Words = number, width: float = NARROW,
 ) -> Picture:  # fmt: skip
-    """Draws one row for each of `labels`, with a mark for each series. `series` maps a name to its values, one for each
-    label; NaN has no mark. Series differ in shape and colour. Their names stand above the rows.
+    """Draws one row for each of `labels`, with a mark for the value of each series. Series differ in shape and colour.
+    Their names stand above the rows.
+
+    `series` is {name: one value per label}. NaN has no mark. `axis` is the name of the values, and `words` turns a
+    value into text.
     """
     picture = Picture(name, title, height=FRAME_INCHES + ROW_INCHES * (max(1, len(labels)) + 1), width=width)
     with styled():
@@ -123,8 +133,8 @@ def dots(
         axes.set(xlabel=axis)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
-    told = [f"{label(key)} from {words(_least(values))} to {words(_most(values))}" for key, values in series.items()]
-    return picture.told(f"{axis}: {'; '.join(told) or 'nothing'}.", label=labels, **series)
+    texts = [f"{label(key)} from {words(_least(values))} to {words(_most(values))}" for key, values in series.items()]
+    return picture.describe(f"{axis}: {'; '.join(texts) or 'nothing'}.", label=labels, **series)
 
 
 def _least(values: Values) -> float:
@@ -136,7 +146,9 @@ def _most(values: Values) -> float:
 
 
 def tidy_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Names the rows of a figure that has one row for each of `labels`, with the first one on top."""
+    """Writes the names of the rows beside the axes. The figure has one row for each of `labels`, the first one on
+    top.
+    """
     axes.set_yticks(range(len(labels)), [label(text, 24) for text in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -1,6 +1,6 @@
 """Draws curves of scores over time with matplotlib, without pyplot and without a display. Torch-free.
 
-matplotlib is an optional package. It is imported when a curve is drawn.
+matplotlib is an optional package, so it is imported only when a curve is drawn.
 """
 
 import io
@@ -19,8 +19,8 @@ INCHES, DPI = (8.0, 3.6), 150
 COLOURS = ("#3d8fd1", "#d9701a", "#2a9d74", "#c8639b", "#b08414", "#8f7cc9", "#808080", "#c8574e")
 DASHES = ("-", "--", ":", "-.")
 MOST_MARKED, MOST_LETTERS = 60, 28
-LABEL_SHARE = 0.075  # of the axis, from one label to the next
-STYLE: Any = {  # of matplotlib
+LABEL_SHARE = 0.075  # smallest distance of two labels, as a share of the axis
+STYLE: Any = {  # settings of matplotlib
     "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "svg.hashsalt": "kinegraph",
@@ -32,10 +32,12 @@ WITHOUT_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Cre
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Curves of the scores of K classes over S spans of time.
+    """The scores of K classes over S parts of a video, for a figure with one curve per class.
 
-    `spans` are (start, end) in seconds, in the order of time, without the end. `names` are the names of the classes.
-    `scores` [S, K] are from 0 to 1, and NaN for a span without a score. `title` is a line above the curves.
+    - `title`: a line above the curves.
+    - `spans`: (start, end) of each part in seconds, in the order of time.
+    - `names`: the name of each class.
+    - `scores`: [S, K], from 0 to 1. NaN means that a part has no score.
     """
 
     title: str
@@ -53,9 +55,10 @@ def require_matplotlib() -> None:
 
 
 def curves_file(curves: Curves, ending: str) -> bytes:
-    """Returns the content of a picture file with `curves`, one line per class over time. `ending` is one of ENDINGS.
+    """Returns the content of a picture file that shows `curves`, one line per class over time. `ending` chooses the
+    format: ".svg", ".png" or ".pdf".
 
-    Each score stands in the middle of its span of time. A line is broken at a span without a score, which is shaded.
+    A score stands in the middle of its part of the video. A part without scores is shaded and interrupts the lines.
     Equal curves give equal bytes with one version of matplotlib. Raises UsageError if matplotlib is not installed.
     """
     require_matplotlib()
@@ -94,15 +97,16 @@ def _draw(figure: Any, curves: Curves) -> None:
 
 
 def _end(scores: np.ndarray) -> float:
-    """Returns the last of the `scores` [S] of a curve that is not NaN, or 0 if all are."""
-    told = scores[~np.isnan(scores)]
-    return float(told[-1]) if len(told) else 0.0
+    """Returns the last of the `scores` of a curve that is not NaN. Returns 0 if all are NaN."""
+    finite = scores[~np.isnan(scores)]
+    return float(finite[-1]) if len(finite) else 0.0
 
 
 def label_places(ends: Sequence[float], share: float = LABEL_SHARE) -> list[float]:
-    """Returns the height of each line's label, as a share of the axis. `ends` are the ends of the lines, from 0 to 1.
+    """Returns the height of the label of each line, from 0 to 1. A label stands at the end of its line. Labels that
+    would be closer than `share` are moved apart.
 
-    A label stands beside the end of its line. Labels that would be closer than `share` are moved apart.
+    `ends` are the heights of the ends of the lines. Heights and `share` are shares of the axis.
     """
     order = sorted(range(len(ends)), key=lambda number: (ends[number], -number))
     places, least = dict.fromkeys(order, 0.0), 0.0

@@ -1,4 +1,6 @@
-"""Writes pictures with their times into a video file. The file appears whole or not at all. Torch-free."""
+"""Writes a sequence of pictures as a video file. Each picture has a time. The file appears whole or not at all.
+Torch-free.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +16,9 @@ from av.codec.codec import UnknownCodecError
 from kinegraph.cache_schemas.files import writing_whole
 from kinegraph.stages.errors import UsageError
 
-CLOCK = Fraction(1, 90_000)  # s; containers of videos count in such ticks
-THREADS = 4  # of an encoder, at most
-ITU_601 = 6  # FFmpeg's number of the matrix by which RGB becomes YUV here, which players are told
+CLOCK = Fraction(1, 90_000)  # seconds per tick, the unit of time in the file
+THREADS = 4  # the most threads of an encoder
+ITU_601 = 6  # FFmpeg's number of the colour matrix (RGB to YUV), which the file states for players
 
 
 class _Form(NamedTuple):
@@ -34,10 +36,10 @@ FORMS = (  # bf 0: no B-frames, with which an mp4 of varying rate would end too 
 
 
 def film_ending() -> str:
-    """Returns the ending of the files that `writing_film` writes: `.mp4` (H.264), or `.webm` (VP9) where PyAV was built
+    """Returns the ending of the files that `writing_film` writes: ".mp4" (H.264), or ".webm" (VP9) if PyAV was built
     without libx264.
 
-    Raises UsageError where PyAV has neither encoder.
+    Raises UsageError if PyAV has neither encoder.
     """
     return _form().ending
 
@@ -52,8 +54,8 @@ def _form() -> _Form:
 
 
 class Film:
-    """A video file that is being written. `add` adds a frame and `end` completes the file. `num_frames` is the number
-    of frames that were added.
+    """A video file that is being written. `add` adds a frame, and `end` completes the file. `num_frames` is the number
+    of frames so far.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -63,10 +65,10 @@ class Film:
         self._durations: dict[int, int] = {}  # time of a frame -> its duration, both in ticks
 
     def add(self, pixels: np.ndarray, seconds: float) -> None:
-        """Adds the frame `pixels`, uint8 RGB [height, width, 3]. It is shown at `seconds` after the first frame.
+        """Adds the frame `pixels`, uint8 RGB [height, width, 3]. The frame is shown `seconds` after the first frame.
 
-        Frames are added in the order of their times. A frame whose time is not later than the time of the frame before
-        it is shown one tick (1/90,000 s) later than that frame.
+        Frames are added in the order of their times. If a frame is not later than the frame before, it is shown one
+        tick (1/90,000 s) after the frame before.
         """
         ticks = round(seconds / CLOCK)
         if self._held is not None:
@@ -78,7 +80,7 @@ class Film:
 
     def end(self, last_seconds: float) -> None:
         """Writes all frames that are not written yet, so that the video is complete. The last frame is shown for
-        `last_seconds` seconds.
+        `last_seconds`.
         """
         if self._held is not None:
             self._encode(self._held[1] + max(1, round(last_seconds / CLOCK)))
@@ -98,12 +100,15 @@ class Film:
 
 @contextmanager
 def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[Film]:
-    """Yields a `Film` that becomes the file `target`, in place of an existing file. `target` ends with `film_ending()`.
+    """Yields a Film for a `with` block. At the end of the block, the video becomes the file `target`, in place of an
+    existing file. Call `end` of the Film last in the block.
 
-    `size` is (width, height) in px, both even. `rate` is the usual number of frames per second, but every frame has its
-    own time. Call `end` last in the `with` block. If the block raises an error, no file is written, and an existing
-    file is not changed. Raises UsageError where PyAV has no encoder, and CacheNotWritable where there is no room or no
-    permission to write.
+    - `target`: the path of the file. It ends with `film_ending()`.
+    - `size`: (width, height) in px, both even.
+    - `rate`: the usual number of frames per second. Each frame has its own time even so.
+
+    If the block raises an error, no file is written. Raises UsageError if PyAV has no encoder. Raises CacheNotWritable
+    if there is no room or no permission to write.
     """
     form = _form()
     with (

@@ -1,4 +1,4 @@
-"""Writes text on pictures with Pillow. The text has a dark outline, so it can be read on a bright picture too.
+"""Writes text on pictures with Pillow. Letters have a dark outline, so they can be read on a bright picture, too.
 Torch-free.
 """
 
@@ -16,7 +16,7 @@ CUT = "..."
 
 @lru_cache
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Returns the font that comes with Pillow, `size_px` px high.
+    """Returns the font that comes with Pillow, in letters of `size_px` px.
 
     The font has Latin letters, digits and signs. Pillow draws a box in place of any other character.
     """
@@ -26,7 +26,7 @@ def font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def width_px(text: str, size_px: int) -> float:
-    """Returns the width in px of `text`, written as one line of letters of `size_px` px, with its outline."""
+    """Returns the width in px of `text` on one line, in letters of `size_px` px, with the outline."""
     return font(size_px).getlength(text) + 2 * OUTLINE_PX
 
 
@@ -45,5 +45,7 @@ def fitted(text: str, size_px: int, most_px: float) -> str:
 
 
 def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px: int, colour: Colour = WHITE) -> None:
-    """Writes `text` as one line, `size_px` px high. The point `at` = (x, y) in px is in the middle of its left end."""
+    """Writes `text` as one line in letters of `size_px` px. `at` is the point (x, y) in px at which the middle of the
+    left end of the line lies.
+    """
     draw.text(at, text, colour, font(size_px), anchor="lm", stroke_width=OUTLINE_PX, stroke_fill=BLACK)

@@ -1,4 +1,4 @@
-"""Draws lines with a range around them, such as learning curves of several seeds. Torch-free."""
+"""Draws lines with a range around them, such as the learning curves of several seeds. Torch-free."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ WHOLE = ("epoch", "time step", "rank")  # axes of whole numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line: the points `x` [n] and the values `y` [seeds, n]. NaN stands where a seed has no value.
+    """One line of a figure, for example a learning curve. It is the mean of the seeds. A band shows their smallest and
+    largest value.
 
-    The mean of the seeds is the line, and a band shows their smallest and largest value.
+    - `name`: the text at the end of the line.
+    - `x`: [n], the x of n points.
+    - `y`: [seeds, n], the y of each seed at these points. NaN means that the seed has no value.
     """
 
     name: str
@@ -31,8 +34,13 @@ def lines(
     bounds: tuple[float, float] | None = None, height: float = 2.8,
     width: float = WIDE, words: Callable[[float], str] = number, marks: bool = False,
 ) -> Picture:  # fmt: skip
-    """Draws `series`, each with its name at its end. `x_axis` and `y_axis` name the axes, and `bounds` are the limits
-    of y, or None for the limits of the values. With `marks`, each point has a mark.
+    """Draws the lines `series`, each with its name at its end.
+
+    - `x_axis`, `y_axis`: the names of the axes.
+    - `bounds`: the smallest and the largest y. None means those of the values.
+    - `height`, `width`: in inches.
+    - `words`: turns a value of y into text.
+    - `marks`: if true, each point has a mark.
     """
     picture = Picture(name, title, height=height, width=width)
     values = np.concatenate([line.y.ravel() for line in series]) if series else np.zeros(0)
@@ -40,7 +48,7 @@ def lines(
     low, high = bounds or ((float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0))
     margin = 0.0 if bounds else 0.05 * (high - low or 1.0)
     low, high = low - margin, high + margin
-    ends, told = [], []
+    ends, endings = [], []
     with styled():
         axes = plain_axes(picture)
         for place, line in enumerate(series):
@@ -54,7 +62,7 @@ def lines(
             axes.plot(line.x, mean, color=colour, linestyle=dash, linewidth=1.5, marker=marker, markersize=4)
             last = mean[np.isfinite(mean)][-1:]
             ends.append((float(last[0]) - low) / (high - low or 1.0) if last.size else 0.0)
-            told.append(f"{label(line.name)} ends at {words(float(last[0])) if last.size else 'nothing'}")
+            endings.append(f"{label(line.name)} ends at {words(float(last[0])) if last.size else 'nothing'}")
         named = ends if len(ends) > 1 else []  # one line needs no name
         for place, share in enumerate(label_places(named, 7.5 / 72 / (height - 0.75) * 1.15)):
             text = label(series[place].name, 26)
@@ -65,11 +73,11 @@ def lines(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     arrays = {f"{part} of {line.name}": getattr(line, part) for line in series for part in ("x", "y")}
-    return picture.told(f"{y_axis} by {x_axis}: {'; '.join(told[:8]) or 'nothing'}.", **arrays)
+    return picture.describe(f"{y_axis} by {x_axis}: {'; '.join(endings[:8]) or 'nothing'}.", **arrays)
 
 
 def _mean(y: np.ndarray) -> np.ndarray:
-    """Returns the mean over seeds, [n]. Places without a value of any seed are NaN."""
+    """Returns the mean of `y` [seeds, points] over the seeds, [points]. A point at which no seed has a value is NaN."""
     count = np.isfinite(y).sum(0)
     sums: np.ndarray = np.where(np.isfinite(y), y, 0.0).sum(0) / np.maximum(count, 1)
     return np.where(count > 0, sums, np.nan)

@@ -1,4 +1,6 @@
-"""Draws matrices and densities as heat maps. A heat map is one colour with more or less opacity. Torch-free."""
+"""Draws matrices and densities as heat maps. All cells of a heat map have one colour, with more or less opacity.
+Torch-free.
+"""
 
 from collections.abc import Sequence
 
@@ -12,12 +14,13 @@ from kinegraph.stages.pictures.picture import NARROW, WIDE, Picture, plain_axes,
 from kinegraph.stages.pictures.theme import INK, RASTER, label
 
 MOST_NUMBERED, MOST_NAMED = 20, 40
-LEAST_WRITTEN = 1e-6  # of the largest value; smaller ones are long to write and not seen
+LEAST_WRITTEN = 1e-6  # share of the largest value. Smaller values are not written
 MOST_OPACITY, LEAST_OPACITY = 0.62, 0.06  # text in INK can be read on the most opaque cell, on both grounds
 
 
 def cells(values: np.ndarray) -> np.ndarray:
-    """Returns the pixels of a heat map of `values` [R, C]: float [R, C, 4] with red, green, blue and opacity.
+    """Returns the pixels of a heat map of `values` [rows, columns], float [rows, columns, 4]: red, green, blue and
+    opacity, from 0 to 1.
 
     The largest value is the most opaque one. Zeros and NaN are transparent.
     """
@@ -32,10 +35,14 @@ def matrix(
     name: str, title: str, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], row_axis: str,
     column_axis: str, description: str,
 ) -> Picture:  # fmt: skip
-    """Draws the matrix `values` [R, C]. `rows` and `columns` are the names of rows and columns. `row_axis` and
-    `column_axis` say what they are.
+    """Draws the matrix `values` as a heat map.
 
-    The values are written into the cells of a matrix of at most 20 rows. Rows have names up to 40 of them.
+    - `rows`, `columns`: the name of each row and of each column.
+    - `row_axis`, `column_axis`: what the rows and the columns are.
+    - `description`: the description of the Picture.
+
+    If there are at most 20 rows and columns, the values are written into the cells. More than 40 rows, and more than 20
+    columns, have no names.
     """
     side = min(WIDE, max(NARROW, 1.6 + 0.3 * len(columns)))
     picture = Picture(name, title, height=min(6.4, max(2.2, 1.3 + 0.22 * len(rows))), width=side)
@@ -51,7 +58,7 @@ def matrix(
             _write_values(axes, np.asarray(values))
         axes.set(xlabel=column_axis, ylabel=row_axis)
         axes.tick_params(length=0)
-    return picture.told(description, values=values, row=rows, column=columns)
+    return picture.describe(description, values=values, row=rows, column=columns)
 
 
 def _write_values(axes: Axes, values: np.ndarray) -> None:
@@ -65,8 +72,13 @@ def density(
     name: str, title: str, counts: np.ndarray, extent: tuple[float, float, float, float], x_axis: str, y_axis: str,
     description: str, *, downwards: bool = False,
 ) -> Picture:  # fmt: skip
-    """Draws how often pairs (x, y) occur. `counts` [Y, X] are counts of bins, the first row at the smallest y. `extent`
-    is (left, right, bottom, top) of the bins. With `downwards`, y grows downwards, as in a picture.
+    """Draws how often pairs (x, y) occur, as a heat map.
+
+    - `counts`: [bins of y, bins of x], the number of pairs in each bin. The first row has the smallest y.
+    - `extent`: (left, right, bottom, top), the edges of all bins together.
+    - `x_axis`, `y_axis`: the names of x and y.
+    - `description`: the description of the Picture.
+    - `downwards`: if true, y grows downwards, as in a picture.
     """
     picture = Picture(name, title, height=2.5)
     with styled():
@@ -78,4 +90,4 @@ def density(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
             axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    return picture.told(description, counts=counts, extent=extent)
+    return picture.describe(description, counts=counts, extent=extent)

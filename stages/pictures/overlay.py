@@ -1,6 +1,6 @@
-"""Draws boxes and edges on a frame of a video, and a band with the scores of classes below the frame. Torch-free.
+"""Draws boxes and graph edges on a frame of a video, and a band with the scores of classes below the frame. Torch-free.
 
-Boxes are x1, y1, x2, y2 in pixels of the frame. The centre of pixel i lies at i + 0.5.
+Boxes are (x1, y1, x2, y2) in px of the frame. The centre of pixel i lies at i + 0.5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,15 @@ LINE_SPACE_PX, MARGIN_PX = 5, 4
 DASH_PX, GAP_PX = 6, 5
 GROUND, BAR = (24, 24, 24), (32, 96, 168)
 LINE, EDGE = (255, 255, 255, 255), (0, 0, 0, 150)
-LINK, FAINTEST_LINK = (255, 176, 0), 110  # the colour of an edge, and the opacity of the weakest one of 255
+LINK, FAINTEST_LINK = (255, 176, 0), 110  # the colour of an edge, and the opacity (0 to 255) of the weakest edge
 Size = tuple[int, int]
 Corners = tuple[int, int, int, int]  # x1, y1, x2, y2 of the first and the last pixel
 
 
 class Edge(NamedTuple):
-    """An edge between the boxes with the numbers `first` and `second`. `strength` is from 0 to 1."""
+    """A graph edge between two boxes of a frame. `first` and `second` are the numbers of the boxes, and `strength` is
+    from 0 to 1.
+    """
 
     first: int
     second: int
@@ -34,7 +36,9 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Band:
-    """The text below a frame: a title, and one bar for each class. A bar is (name of the class, score from 0 to 1)."""
+    """The text below a frame. `title` is its first line. `bars` has (name of a class, score from 0 to 1) for each
+    class, which is drawn as a bar.
+    """
 
     title: str
     bars: tuple[tuple[str, float], ...] = ()
@@ -42,10 +46,14 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class OverlayLayout:
-    """The sizes of the frames of one overlay, in px. A frame consists of the picture and of a band below the picture.
+    """The sizes of all frames of one overlay video, in px. A frame consists of the picture and of a band below the
+    picture.
 
-    `picture` is (width, height) of the picture, and `size` is (width, height) of the frame. Letters are `font_px` px
-    high. Widths and heights are even, because video encoders need even numbers.
+    - `picture`: (width, height) of the picture.
+    - `size`: (width, height) of the whole frame.
+    - `font_px`: the height of letters.
+
+    Widths and heights are even, because video encoders need even numbers.
     """
 
     picture: Size
@@ -54,10 +62,10 @@ class OverlayLayout:
 
     @classmethod
     def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":
-        """Returns the OverlayLayout of an overlay: a picture of the video, and below it a band with `num_bars` bars.
+        """Returns the OverlayLayout for a video of `width` x `height` px and a band with `num_bars` bars.
 
-        The video has `width` x `height` px. Picture and band together are at most `max_height` px high. The picture is
-        made smaller for this, but never larger. Odd sides lose one pixel.
+        Picture and band together are at most `max_height` px high. The picture is made smaller for this, but never
+        larger than the video. Odd sides lose one pixel.
         """
         font_px = min(MOST_FONT_PX, max(LEAST_FONT_PX, min(height, max_height) // FRAMES_PER_FONT))
         band = _even((num_bars + 1) * (font_px + LINE_SPACE_PX) + 2 * MARGIN_PX)
@@ -75,18 +83,20 @@ class OverlayLayout:
         edges: Sequence[Edge] = (),
         classes: Sequence[str] = (),
     ) -> np.ndarray:
-        """Returns a frame of the overlay, uint8 RGB [height, width, 3].
+        """Returns one frame of the overlay, uint8 RGB [height, width, 3].
 
-        `pixels` [H, W, 3] is the frame of the video, with H rows and W columns. `boxes` [N, 4] are N boxes (x1, y1, x2,
-        y2) in pixels of that frame. With `dashed`, the boxes are drawn thin and dashed. Boxes outside the frame are not
-        drawn. `edges` are edges between the boxes. An edge is a line between the middles of two boxes, wider and less
-        transparent if it is stronger. With `dashed`, it is thin. `classes` has a word for each box, which is written in
-        the box. `band` is the text below the picture.
+        - `pixels`: the frame of the video, uint8 RGB [rows, columns, 3].
+        - `boxes`: [number of boxes, 4], (x1, y1, x2, y2) in px of the video's frame. Boxes outside of the frame are not
+          drawn.
+        - `band`: the text below the picture.
+        - `dashed`: if true, boxes and edges are thin, and boxes are dashed.
+        - `edges`: lines between the middles of two boxes. A stronger edge is wider and less transparent.
+        - `classes`: a text for each box, which is written into the box. It may be empty.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:
             image = image.resize(self.picture, Image.Resampling.BILINEAR)
-        draw = ImageDraw.Draw(image, "RGBA")  # draws what is translucent over what is there
+        draw = ImageDraw.Draw(image, "RGBA")  # the mode in which translucent colours are blended
         height, width = pixels.shape[:2]
         inside = np.clip(boxes, 0, (width, height, width, height))
         has_area = (inside[:, 2:] > inside[:, :2]).all(1)
@@ -103,7 +113,9 @@ class OverlayLayout:
         return np.concatenate([np.asarray(image), _band_pixels(self, band)])
 
     def _write(self, draw: ImageDraw.ImageDraw, box: np.ndarray, word: str) -> None:
-        """Writes `word` into the upper left corner of a box, or further to the left if the picture ends there."""
+        """Writes `word` into the upper left corner of a box. If there is no room to the right, the text begins further
+        to the left.
+        """
         shown = lettering.fitted(word, self.font_px, self.picture[0])
         x = min(float(box[0]) + MARGIN_PX, self.picture[0] - lettering.width_px(shown, self.font_px))
         lettering.write(draw, (max(1.0, x), float(box[1]) + self.font_px / 2 + MARGIN_PX), shown, self.font_px)
@@ -113,8 +125,8 @@ class OverlayLayout:
         return 1 + self.picture[1] // 360
 
     def _corners(self, box: np.ndarray) -> Corners:
-        """Returns the first and the last pixel of a box, both inside it, as (x1, y1, x2, y2). `box` is x1, y1, x2, y2
-        in pixels of the picture.
+        """Returns (x1, y1, x2, y2) of the first and the last pixel inside of a box. `box` is (x1, y1, x2, y2) in px of
+        the picture.
         """
         first, end = np.floor(box[:2] + 0.5).astype(int), np.floor(box[2:] + 0.5).astype(int)
         x1, y1 = np.minimum(first, np.array(self.picture) - 1)
@@ -127,8 +139,8 @@ def _even(length: float) -> int:
 
 
 def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
-    """Draws a box as a white line inside its edges, with a translucent black line on either side. `corners` is (x1, y1,
-    x2, y2) of the first and the last pixel. The white line is `line_px` px wide.
+    """Draws a box as a white line inside of its edges, with a translucent black line on each side. `corners` is (x1,
+    y1, x2, y2) of the first and the last pixel of the box. The white line is `line_px` px wide.
     """
     x1, y1, x2, y2 = corners
     for inset, width, colour in ((-1, line_px + 2, EDGE), (0, line_px, LINE)):
@@ -137,10 +149,8 @@ def _draw_whole(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> No
 
 
 def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> None:
-    """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black.
-
-    `corners` are the first and the last pixel of the box, x1, y1, x2, y2, in the picture of `draw`. `line_px` is not
-    used.
+    """Draws a box as a thin line of white dashes. The gaps between the dashes are translucent black. `corners` is (x1,
+    y1, x2, y2) of the first and the last pixel of the box. `line_px` is not used.
     """
     x1, y1, x2, y2 = corners
     draw.rectangle(corners, outline=EDGE, width=1)
@@ -153,8 +163,9 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, corners: Corners, line_px: int) -> N
 
 
 def _draw_edge(draw: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, width_px: int, strength: float) -> None:
-    """Draws a line from `start` to `end`, each (x, y) in the picture of `draw`, with a point at either end. The line is
-    `width_px` px wide and more transparent if `strength` is small. Translucent black lines run along it.
+    """Draws a graph edge as a line from `start` to `end`, with a dot at each end. Both are points (x, y) in px of the
+    picture. The line is `width_px` px wide, has a dark outline, and is more transparent if `strength` (from 0 to 1) is
+    smaller.
     """
     opacity = round(FAINTEST_LINK + (255 - FAINTEST_LINK) * strength)
     line = [(float(x), float(y)) for x, y in (start, end)]
@@ -171,8 +182,8 @@ def _dashes(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4)
 def _band_pixels(layout: OverlayLayout, band: Band) -> np.ndarray:
-    """Returns the pixels of the band below the picture, uint8 [H, W, 3] of H rows and W columns. `band` has the title
-    and the bars of the band. `layout` has its size and the size of the letters.
+    """Returns the band below the picture, uint8 RGB [height, width, 3]. `band` has its text, and `layout` has its size
+    and the size of the letters.
     """
     width, height = layout.size[0], layout.size[1] - layout.picture[1]
     image = Image.new("RGB", (width, height), GROUND)

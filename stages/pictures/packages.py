@@ -1,4 +1,4 @@
-"""Checks the optional packages that figures and pages need. Imports none of them."""
+"""Checks that the optional packages of figures and pages are installed. Imports none of them."""
 
 from importlib.util import find_spec
 

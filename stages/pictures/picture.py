@@ -1,4 +1,6 @@
-"""A matplotlib figure that knows its numbers and its description. Imports matplotlib, and no pyplot. Torch-free."""
+"""Defines Picture, a matplotlib figure that also has its numbers and a description. Imports matplotlib, and no pyplot.
+Torch-free.
+"""
 
 import io
 import warnings
@@ -21,9 +23,10 @@ WITHOUT_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Cre
 
 @contextmanager
 def styled(**more: Any) -> Iterator[None]:
-    """Sets the style of all figures for a `with` block. `more` are further settings of matplotlib, with `_` for a dot.
+    """Sets the style of all kinegraph figures for the time of a `with` block. `more` are further settings of
+    matplotlib, with `_` in place of a dot: `svg_id` sets `svg.id`.
 
-    matplotlib warns of characters that its font lacks. An SVG has them as text, so the warning is left out.
+    matplotlib warns of characters that its font lacks. An SVG holds them as text, so this warning is switched off.
     """
     settings = STYLE | {key.replace("_", "."): value for key, value in more.items()}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -32,12 +35,14 @@ def styled(**more: Any) -> Iterator[None]:
 
 
 class Picture(Figure):
-    """A matplotlib figure with its numbers in `data`, and with a description in words.
+    """A matplotlib figure that also has its numbers and a description in words. A notebook shows a Picture.
+    `savefig("norms.pdf")` writes it to a file, without a date in the file.
 
-    `name` is a short name for a file, and `title` a line above the figure. `description` says in a sentence what the
-    figure shows, with its main numbers. `data` maps names to arrays. `height` and `width` are in inches.
-
-    A notebook shows a Picture. `savefig("norms.pdf")` writes a file for a paper, without a date in it.
+    - `name`: a short name, for files and for ids in a page.
+    - `title`: a line above the figure.
+    - `height`, `width`: in inches.
+    - `description`: a sentence that says what the figure shows, with its main numbers. `describe` sets it.
+    - `data`: {name: array}, the numbers that are drawn. `describe` sets it.
     """
 
     def __init__(self, name: str, title: str, height: float = 2.2, width: float = NARROW) -> None:
@@ -47,21 +52,27 @@ class Picture(Figure):
         self.description = ""
         self.data: Mapping[str, np.ndarray] = {}
 
-    def told(self, description: str, **data: Any) -> "Picture":
-        """Sets the description and the numbers, and returns the Picture itself."""
+    def describe(self, description: str, **data: Any) -> "Picture":
+        """Sets `description`, and sets `data` to the keyword arguments, each as an array. Returns the Picture
+        itself.
+        """
         self.description = description
         self.data = {key: np.asarray(values) for key, values in data.items()}
         return self
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Writes the figure as a file. The ending of `fname` is the format. `options` are those of matplotlib."""
+        """Writes the figure to the file `fname`. The ending of the name chooses the format. `options` are those of
+        matplotlib's `savefig`.
+        """
         ending = f".{options.get('format') or Path(str(fname)).suffix.lstrip('.')}"
         self._lay_out()
         with styled():
             super().savefig(fname, **{"metadata": WITHOUT_DATE.get(ending), "dpi": 200} | options)
 
     def svg(self) -> str:
-        """Returns the figure as an SVG element for an HTML page. Its colours follow the theme of the page."""
+        """Returns the figure as an SVG element for an HTML page. Its colours follow the light or dark theme of the
+        page.
+        """
         self._lay_out()
         content = io.BytesIO()
         with styled(svg_hashsalt=self.name, svg_id=self.name):
@@ -69,7 +80,9 @@ class Picture(Figure):
         return themed(content.getvalue().decode(), self.name, f"{self.title}. {self.description}")
 
     def _lay_out(self) -> None:
-        """Finds the places of axes and texts once. A second pass would move them a little, so files would differ."""
+        """Fixes the places of axes and texts when the figure is drawn for the first time. A second layout would move
+        them a little, so the files would differ.
+        """
         engine = self.get_layout_engine()
         if engine is not None:
             with styled():
@@ -81,7 +94,9 @@ class Picture(Figure):
 
 
 def plain_axes(picture: Picture, grid: str | None = "y") -> Axes:
-    """Returns the only axes of `picture`, with a thin grid along the axis `grid`: "x", "y", "both" or None."""
+    """Adds the only axes to `picture`, and returns them. `grid` is the axis that gets grid lines: "x", "y", "both", or
+    None for no lines.
+    """
     axes = picture.add_subplot()
     if grid:
         axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]

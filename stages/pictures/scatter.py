@@ -14,12 +14,17 @@ LEAST_INCHES, ROW_INCHES = 3.2, 0.185
 
 def scatter(
     name: str, title: str, points: np.ndarray, groups: np.ndarray, names: Sequence[str], axes_names: tuple[str, str],
-    told: str,
+    description: str,
 ) -> Picture:  # fmt: skip
-    """Draws the `points` [n, 2]. `groups` [n] has the number of each point's group, and `names` the names of the
-    groups. Up to 64 groups differ in colour and shape. `axes_names` name x and y. `told` begins the description.
+    """Draws n points in a plane. The points of one group have the same colour and shape. Up to 64 groups differ.
 
-    `data` has `points` and `group` [n, 1], and `class` and `clips`, the names and sizes of the groups.
+    - `points`: [n, 2], x and y of each point.
+    - `groups`: [n], the number of each point's group.
+    - `names`: the names of the groups.
+    - `axes_names`: the names of x and y.
+    - `description`: the beginning of the description. The numbers of points and classes follow.
+
+    `data` of the Picture has `points`, `group` [n, 1], and `class` and `clips`: the names and the sizes of the groups.
     """
     picture = Picture(name, title, height=max(LEAST_INCHES, 0.4 + ROW_INCHES * len(names)), width=WIDE)
     with styled():
@@ -35,5 +40,5 @@ def scatter(
                           fontsize=7.5)  # fmt: skip
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xticks=[], yticks=[])
     counts = np.bincount(groups, minlength=len(names))
-    told = f"{told} {counted(len(points), 'point')} of {counted(len(names), 'class')}."
-    return picture.told(told, points=points, group=groups[:, None], **{"class": names, "clips": counts})
+    description = f"{description} {counted(len(points), 'point')} of {counted(len(names), 'class')}."
+    return picture.describe(description, points=points, group=groups[:, None], **{"class": names, "clips": counts})

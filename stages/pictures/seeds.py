@@ -1,4 +1,4 @@
-"""Draws the scores of heads, with one mark for each seed. Arrays in, Picture out. Torch-free."""
+"""Draws the scores of heads, with one mark for each seed. Takes arrays and returns a Picture. Torch-free."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,10 +14,12 @@ def seed_scores(
     name: str, title: str, labels: Sequence[str], values: Sequence[np.ndarray], axis: str,
     marks: Mapping[str, Values] | None = None,
 ) -> Picture:  # fmt: skip
-    """Draws one row for each of `labels`, with the scores of its seeds in `values` as circles. A tick is their mean,
-    and a line goes from the mean minus to the mean plus their sample standard deviation.
+    """Draws one row for each of `labels`, such as the names of heads. Circles are the scores of the seeds, a tick is
+    their mean, and a line shows their sample standard deviation around the mean.
 
-    `marks` maps a name, such as `chance`, to one value for each label. A NaN has no mark.
+    - `values`: for each label, the scores of its seeds.
+    - `axis`: the name of the scores.
+    - `marks`: {name: one value per label} that is marked, too, such as "chance". NaN has no mark.
     """
     picture = Picture(name, title, height=FRAME_INCHES + 0.15 + (ROW_INCHES + 0.06) * max(1, len(labels)), width=WIDE)
     means = np.array([np.mean(seeds) if len(seeds) else np.nan for seeds in values])
@@ -29,12 +31,12 @@ def seed_scores(
             axes.plot(seeds, [row] * len(seeds), "o", color=SERIES[0], markersize=5, markerfacecolor="none")
             axes.plot([mean], [row], "|", color=INK, markersize=11, markeredgewidth=1.6)
             if np.isfinite(mean):
-                told = f"{mean:.3f}" + (f" ± {spread:.3f}" if len(seeds) > 1 else "")
-                axes.text(1.01, row, told, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=MUTED)
+                text = f"{mean:.3f}" + (f" ± {spread:.3f}" if len(seeds) > 1 else "")
+                axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=MUTED)
         for place, (mark, of_rows) in enumerate((marks or {}).items()):
             axes.plot(of_rows, range(len(labels)), "xD^"[place % 3], color=SERIES[1 + place], markersize=5)
-            told = f"{label(mark)}: {'cross diamond triangle'.split()[place % 3]}"
-            axes.text(0.0 + 0.4 * place, 1.02, told, transform=axes.transAxes, color=SERIES[1 + place], fontsize=7.5)
+            text = f"{label(mark)}: {'cross diamond triangle'.split()[place % 3]}"
+            axes.text(0.0 + 0.4 * place, 1.02, text, transform=axes.transAxes, color=SERIES[1 + place], fontsize=7.5)
         tidy_rows(axes, labels)
         axes.set(xlabel=axis)
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -42,4 +44,5 @@ def seed_scores(
     of_heads = [
         f"{label(text)} {mean:.3f} ± {spread:.3f}" for text, mean, spread in zip(labels, means, spreads, strict=True)
     ]
-    return picture.told(f"{axis}: {', '.join(of_heads[:8])}.", label=labels, mean=means, std=spreads, **(marks or {}))
+    text = f"{axis}: {', '.join(of_heads[:8])}."
+    return picture.describe(text, label=labels, mean=means, std=spreads, **(marks or {}))

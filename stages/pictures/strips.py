@@ -1,6 +1,7 @@
-"""Draws strips: frames of a clip side by side, with boxes, as one SVG for an HTML page. Imports no matplotlib or torch.
+"""Draws strips: frames of a clip side by side, with boxes, as one SVG for an HTML page. Imports no matplotlib and no
+torch.
 
-Boxes are x1, y1, x2, y2 in pixels of the video's frame, whatever the size of the picture is.
+Boxes are (x1, y1, x2, y2) in px of the video's frame, even if the frame is shown smaller.
 """
 
 import base64
@@ -15,7 +16,7 @@ from PIL import Image
 
 from kinegraph.stages.pictures.theme import escaped
 
-SHORT_PX, QUALITY = 224, 80  # of the pictures in a page: 5 to 13 kB each
+SHORT_PX, QUALITY = 224, 80  # short side and quality of a WebP picture, which has 5 to 13 kB
 GAP_PX, CAPTION_PX = 6, 20
 LINE, EDGE, CHOSEN = "#ffffff", "#000000", "#ffb000"
 HEAT_LOW, HEAT_HIGH = (208, 0, 112), (255, 213, 0)  # from a red to a yellow, which both show on most frames
@@ -25,16 +26,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Heat:
-    """A heat map over a frame. `shares` [H, W] are from 0, which is transparent, to 1. They cover the rectangle x1, y1,
-    x2, y2 in px of the video's frame. If x1 > x2, the columns run from right to left, as those of mirrored crops.
+    """A heat map over a frame. `shares` [rows, columns] are its values, from 0 (transparent) to 1. `rectangle` is the
+    part (x1, y1, x2, y2) of the frame, in px, that the heat map covers. If x1 > x2, the heat map is mirrored.
     """
 
     shares: np.ndarray
     rectangle: Sequence[float]
 
     def svg(self, scale_x: float, scale_y: float) -> str:
-        """Returns the heat map as an SVG element. A browser smooths the cells. The scales are px of the picture per px
-        of the frame.
+        """Returns the heat map as an SVG element. `scale_x` and `scale_y` are the size of the shown picture divided by
+        the size of the frame.
         """
         x1, y1, x2, y2 = self.rectangle
         shares = np.nan_to_num(self.shares).clip(0, 1)[:, :: -1 if x1 > x2 else 1]
@@ -52,8 +53,8 @@ class Heat:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnEdge:
-    """An edge of a graph over a frame, from the point `start` to the point `end`, which gets a dot. Points (x, y) are
-    in px of the video's frame. The larger `share`, from 0 to 1, the thicker the line.
+    """An edge of a graph over a frame: a line from the point `start` to the point `end`, with a dot at the end. Points
+    are (x, y) in px of the video's frame. `share` is the thickness of the line, from 0 (thin) to 1 (thick).
     """
 
     start: Point
@@ -61,7 +62,9 @@ class DrawnEdge:
     share: float = 0.5
 
     def svg(self, scale_x: float, scale_y: float) -> str:
-        """Returns the edge as an SVG element. The scales are px of the picture per px of the frame."""
+        """Returns the edge as an SVG element. `scale_x` and `scale_y` are the size of the shown picture divided by the
+        size of the frame.
+        """
         x1, y1, x2, y2 = (
             _px(value * scale) for value, scale in zip((*self.start, *self.end), (scale_x, scale_y) * 2, strict=True)
         )
@@ -76,15 +79,20 @@ class DrawnEdge:
 
 @dataclass(frozen=True, kw_only=True)
 class StripFrame:
-    """One frame of a strip.
+    """One frame of a strip, with everything that is drawn over it. Boxes and points are in px of the video's frame.
 
-    `image` is the address of the picture: a data URI of `data_uri`, or a URL. `width` and `height` are those of the
-    video's frame in px, in which the N `boxes` [N, 4] are given. `caption` stands below the frame. `names` has a text
-    for each box, which a browser shows beside the pointer, and `classes` a word that is written in each box. With
-    `links`, each box is a link to an address. `chosen` is the number of the box that is drawn in another colour, or
-    None. `path` are points (x, y) of a line over the frame. `heat` is a heat map under the boxes, or None. `edges` are
-    drawn over the boxes. `labels` are texts that begin at points (x, y). A frame with labels is darkened, so that they
-    can be read.
+    - `image`: the address of the picture. It is a URL, or a data URI of `data_uri`.
+    - `width`, `height`: the size of the video's frame in px.
+    - `boxes`: [number of boxes, 4], each (x1, y1, x2, y2).
+    - `caption`: a text below the frame.
+    - `names`: a text for each box, which a browser shows at the pointer.
+    - `classes`: a text for each box, which is written into the box.
+    - `links`: an address for each box, to which a click leads.
+    - `chosen`: the number of the box that is drawn in another colour, or None.
+    - `path`: the points (x, y) of a line over the frame.
+    - `heat`: a heat map under the boxes, or None.
+    - `edges`: graph edges over the boxes.
+    - `labels`: (point, text) of texts over the frame. A frame with labels is darkened, so that they can be read.
     """
 
     image: str
@@ -104,10 +112,12 @@ class StripFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Several frames as one picture. `columns` is the number of frames per row.
+    """Frames of a clip side by side, as one picture. A notebook shows a Strip. `savefig("strip.svg")` writes it to a
+    file.
 
-    `name`, `title`, `description` and `data` are as in a Picture. A notebook shows a Strip. `savefig("strip.svg")`
-    writes an SVG file.
+    - `frames`: the frames.
+    - `columns`: the number of frames per row.
+    - `name`, `title`, `description`, `data`: as in a Picture.
     """
 
     name: str
@@ -125,8 +135,8 @@ class Strip:
         return self.svg()
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Writes the strip as an SVG file. `options` are ignored. Raises ValueError for a name that does not end with
-        .svg.
+        """Writes the strip to the SVG file `fname`. `options` are ignored. Raises ValueError if the name does not end
+        with .svg.
         """
         if Path(str(fname)).suffix.lower() != ".svg":
             raise ValueError(f"{fname}: a strip of frames is written as .svg alone")
@@ -134,15 +144,17 @@ class Strip:
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Returns the (rows, columns) in px at which a frame of `height` x `width` px is shown. Its short side has at most
-    SHORT_PX px.
+    """Returns (rows, columns) in px of the picture in which a frame of `height` x `width` px is shown. The short side
+    has at most SHORT_PX px.
     """
     scale = min(1.0, SHORT_PX / min(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def webp(pixels: np.ndarray, short_px: int = SHORT_PX) -> bytes:
-    """Returns a WebP picture of `pixels` [H, W, 3] uint8 RGB, whose short side has at most `short_px` px."""
+    """Returns a WebP file with the picture `pixels`, uint8 RGB [rows, columns, 3]. A larger picture is made smaller, so
+    that its short side has `short_px` px.
+    """
     image = Image.fromarray(pixels)
     scale = min(1.0, short_px / min(image.size))
     if scale < 1:
@@ -153,16 +165,18 @@ def webp(pixels: np.ndarray, short_px: int = SHORT_PX) -> bytes:
 
 
 def data_uri(pixels: np.ndarray, short_px: int = SHORT_PX) -> str:
-    """Returns a data URI with a WebP picture of `pixels` [H, W, 3] uint8 RGB, for `StripFrame.image`."""
+    """Returns a data URI with the picture `pixels`, uint8 RGB [rows, columns, 3], for `StripFrame.image`. A larger
+    picture is made smaller, so that its short side has `short_px` px.
+    """
     return "data:image/webp;base64," + base64.b64encode(webp(pixels, short_px)).decode()
 
 
 def strip_svg(frames: Sequence[StripFrame], words: str, *, columns: int = 4) -> str:
-    """Returns an SVG element with `frames`, `columns` of them in a row. `words` describe the strip for readers who do
+    """Returns an SVG element with `frames`, in rows of `columns` frames. `words` describe the strip for readers who do
     not see it.
 
-    All frames are drawn as high as the first one. The SVG has no ids, so a page may have any number of strips. A strip
-    with links is a group of links for screen readers. A strip without links is an image.
+    All frames have the same height. The SVG has no ids, so a page may have any number of strips. For screen readers, a
+    strip with links is a group of links, and any other strip is an image.
     """
     if not frames:
         return (
@@ -223,8 +237,9 @@ def _frame(frame: StripFrame, left: float, top: float, width: float, height: flo
 
 
 def _plain_boxes(frame: StripFrame, boxes: np.ndarray, picture_width: float) -> str:
-    """Returns boxes without links, as thin lines over wider translucent dark lines, so that they show on any frame.
-    `boxes` [N, 4] are in px of the picture, which is `picture_width` px wide.
+    """Returns SVG elements of the boxes of a frame without links. A box is a thin line over a wider translucent dark
+    line, so it can be seen on any frame. `boxes` are (x1, y1, x2, y2) in px of the picture, which is `picture_width` px
+    wide.
     """
     rectangles = [_rectangle(box) for box in boxes]
     lines = [f"{rectangle}>{_title(frame, number)}</rect>" for number, rectangle in enumerate(rectangles)]
@@ -241,8 +256,8 @@ def _plain_boxes(frame: StripFrame, boxes: np.ndarray, picture_width: float) -> 
 
 
 def _linked_box(frame: StripFrame, number: int, box: np.ndarray, picture_width: float) -> str:
-    """Returns the box with the number `number` as a link. `box` is in px of the picture, which is `picture_width` px
-    wide.
+    """Returns an SVG element of the box number `number` as a link. `box` is in px of the picture, which is
+    `picture_width` px wide.
     """
     rectangle, title = _rectangle(box), _title(frame, number)
     colour, px = (CHOSEN, 3) if number == frame.chosen else (LINE, 1.5)
@@ -252,13 +267,13 @@ def _linked_box(frame: StripFrame, number: int, box: np.ndarray, picture_width: 
     )
     if number < len(frame.classes):
         drawn += _word(frame.classes[number], box, picture_width)
-    told = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
+    text = escaped(frame.names[number]) if number < len(frame.names) else f"box {number}"
     face = f'{rectangle} class="face" fill="transparent"/>'
-    return f'<a href="{escaped(frame.links[number])}" aria-label="{told}">{title}{drawn}{face}</a>'
+    return f'<a href="{escaped(frame.links[number])}" aria-label="{text}">{title}{drawn}{face}</a>'
 
 
 def _rectangle(box: np.ndarray) -> str:
-    """Returns the beginning of an SVG element for `box`, without the end of its tag."""
+    """Returns the beginning of the SVG element of `box`. The caller adds attributes and closes the tag."""
     x, y, width, height = (_px(value) for value in (box[0], box[1], max(box[2] - box[0], 0), max(box[3] - box[1], 0)))
     return f'<rect x="{x}" y="{y}" width="{width}" height="{height}"'
 
@@ -268,8 +283,8 @@ def _title(frame: StripFrame, number: int) -> str:
 
 
 def _word(word: str, box: np.ndarray, picture_width: float) -> str:
-    """Returns `word` in the upper corner of a box. It ends at the right corner where the box lies on the right side, so
-    that the picture does not cut it.
+    """Returns `word` as an SVG element in an upper corner of a box. It ends at the right corner if the box lies on the
+    right side of the picture, so that the picture does not cut it.
     """
     is_right = box[0] > 0.6 * picture_width
     x, anchor = (box[2] - 3, "end") if is_right else (box[0] + 3, "start")
@@ -280,6 +295,6 @@ def _word(word: str, box: np.ndarray, picture_width: float) -> str:
 
 
 def _px(value: float) -> str:
-    """Returns a length with at most one digit after the point. NaN and infinity become 0."""
+    """Returns a length as text with at most one decimal. NaN and infinity become 0."""
     rounded = round(float(value), 1) if np.isfinite(value) else 0.0
     return f"{rounded:g}" if abs(rounded) < 1e5 else f"{rounded:.1f}"

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from kinegraph.cache_schemas.words import on_one_line
 from kinegraph.stages.pictures.picture import styled
 
-DPI, MARGIN, GAP, LINE = 200, 0.12, 0.22, 0.21  # all but the first in inches: around, between columns, of a row
+DPI, MARGIN, GAP, LINE = 200, 0.12, 0.22, 0.21  # in inches: the margin, the gap of columns, the height of a row
 
 
 def table_png(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    """Returns the content of a PNG file with a table. `header` has the headers of the columns, and `rows` has the cells
-    of each row. The first column is flush left, the others are flush right.
+    """Returns the content of a PNG file that shows a table. `header` has the names of the columns, and `rows` has the
+    cells of each row. The first column is aligned to the left, and all others to the right.
 
     Equal tables give equal bytes with one version of matplotlib.
     """

@@ -1,7 +1,7 @@
-"""The colours, fonts and texts of all figures. Imports no matplotlib and no torch.
+"""Holds the colours, the fonts and the style of all figures. Imports no matplotlib and no torch.
 
-A figure is drawn in the colours LIGHT. In the SVG of a page, `themed` replaces each of these colours by a CSS variable
-of the same name, so the figure follows the light or dark theme of the page.
+A figure is drawn in the colours LIGHT. In the SVG for a page, `themed` replaces each of these colours by a CSS variable
+of the same name. So the figure follows the light or dark theme of the page.
 """
 
 import html
@@ -24,9 +24,9 @@ DARK: Mapping[str, str] = {
 }  # fmt: skip
 SERIES = tuple(LIGHT[f"c{number}"] for number in range(1, 9))
 INK, MUTED, GRID = LIGHT["ink"], LIGHT["muted"], LIGHT["grid"]
-RASTER = "#3d8fd1"  # of heat maps, which do not follow the theme: it can be seen on both grounds
+RASTER = "#3d8fd1"  # colour of heat maps. It does not follow the theme, because it can be seen on both grounds
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X", "*"), ("-", "--", "-.", ":")
-STYLE: Any = {  # of matplotlib
+STYLE: Any = {  # settings of matplotlib
     "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "svg.hashsalt": "kinegraph",
@@ -52,22 +52,24 @@ REFERENCE = re.compile(r'(\sid="|url\(#|href="#)')
 
 
 def css() -> str:
-    """Returns the CSS that defines a variable for each colour, for a light and a dark screen. Paper gets the light
-    colours.
+    """Returns CSS that defines a variable for each colour, in one version for a light screen and one for a dark screen.
+    Printed pages have the light colours.
     """
     light, dark = ("".join(f"--{name}:{value};" for name, value in colours.items()) for colours in (LIGHT, DARK))
     return f":root{{color-scheme:light dark;{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def label(text: str, most: int = MOST_LETTERS) -> str:
-    """Returns `text` as one line of at most `most` characters. Control characters are replaced by escapes."""
+    """Returns `text` on one line of at most `most` characters. A longer text is cut and ends with "...". Control
+    characters are replaced by escapes.
+    """
     line = on_one_line(text)
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def escaped(text: str) -> str:
-    """Returns `text` for the content or an attribute of XML or HTML. Control characters become visible escapes, and
-    characters that XML does not allow are replaced.
+    """Returns `text` in a form that may stand in XML or HTML, also in an attribute. Control characters, and characters
+    that XML does not allow, are replaced by visible escapes.
     """
     return html.escape("".join(c if c.isprintable() or c in "\u200c\u200d" else _visible(c) for c in text))
 
@@ -77,12 +79,14 @@ def _visible(character: str) -> str:
 
 
 def themed(svg: str, name: str, words: str) -> str:
-    """Returns the SVG of a figure as an element for an HTML page.
+    """Returns the SVG file `svg` of a figure as an element for an HTML page.
 
-    Each colour of LIGHT becomes a CSS variable, with the colour itself for pages that do not define the variable. Each
-    id begins with `name`, so that ids of several figures on a page differ. `words` describe the figure for readers who
-    do not see it. The prolog and the metadata are removed. To keep pages small, numbers
-    are cut to two decimals, marks of one style become a group, and spaces are removed.
+    - `name`: a text that is put before each id, so that the ids of several figures on a page differ.
+    - `words`: a description of the figure for readers who do not see it.
+
+    Each colour of LIGHT becomes a CSS variable. The colour itself is added for pages that do not define the variable.
+    To keep pages small, the metadata are removed, numbers are cut to two decimals, and marks of one style become a
+    group.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"(?s)\s*<metadata>.*?</metadata>", "", body)
