@@ -1,9 +1,9 @@
-"""Reads region features from .npz files of bottom-up attention, a detector whose region features are often published
-(Anderson et al., CVPR 2018, and its successors). Torch-free.
+"""Reads .npz files of region features, as the detector "bottom-up attention" writes them (Anderson et al., CVPR 2018).
+Many data sets publish such files. Torch-free.
 
-A file describes N regions with C channels. It has the keys `x` [N, C] or its transpose, `bbox` [N, 4] (x1, y1, x2, y2
-in pixels) and `num_bbox`. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys
-`image_h`, `image_w` and `info` are not read. `info` is often a pickled object, which is never loaded.
+A file describes N regions with C channels. It has the keys `x` [N, C] or [C, N], `bbox` [N, 4] (x1, y1, x2, y2 in px)
+and `num_bbox`. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys `image_h`,
+`image_w` and `info` are not read. `info` is often a pickled object, which is never loaded.
 """
 
 import re
@@ -25,8 +25,8 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """A folder with one .npz file of region features per video or picture. The id of a video is the path of its file
-    below `root`, without the ending (`walk/1.npz` -> `walk/1`).
+    """The FeatureFiles of a folder with one .npz file of region features per video or picture. The id of a video is the
+    path of its file below `root`, without the ending: `walk/1.npz` -> `walk/1`.
     """
 
     kind = "bottom_up"
@@ -41,8 +41,8 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Returns the Source that identifies all files of a video for the ledger. `video` is the id of the video. The
-        Source has their total size, the newest time of change, and one digest.
+        """Returns the Source that identifies the files of the video `video`: their total size, the newest time of
+        change, and one digest.
         """
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
@@ -57,15 +57,13 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video id -> list of the video's files. Here each list has one file. A subclass has one file per
-        frame.
-        """
+        """Returns {video id: files of the video}. A video has one file here, and one file per frame in the subclass."""
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
 
 class BottomUpFrames(BottomUpFiles):
-    """Features with one folder per video and one .npz file per frame. The numbers in the file names state the order of
-    the frames, so `9.npz` comes before `10.npz`.
+    """The FeatureFiles of a folder with one subfolder per video, which has one .npz file of region features per frame.
+    The frames are ordered by the numbers in the file names, so `9.npz` comes before `10.npz`.
     """
 
     kind = "bottom_up_frames"
@@ -85,15 +83,17 @@ class BottomUpFrames(BottomUpFiles):
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
-    """Returns a sort key for `name` in which numbers are compared as numbers, so that 9 comes before 10."""
+    """Returns a key by which names are sorted. It compares the numbers in names as numbers, so `9` comes before
+    `10`.
+    """
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the .npz files below `root` look like one file per frame, and not like one file per video.
+    """Returns whether the .npz files below `root` are one file per frame, rather than one file per video.
 
-    The result is True if every file lies in a subfolder of `root`, every name ends with a digit, and the first file
-    holds the regions of one picture.
+    This is so if every file lies in a subfolder, every name ends with a digit, and the first file has the regions of
+    one picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
@@ -105,11 +105,10 @@ def are_frames(root: Path) -> bool:
 
 
 def _frames(path: Path) -> list[Frame]:
-    """Returns a list with (regions [n, C], boxes [n, 4]) for each frame in one file. The frame has n valid regions
-    (`num_bbox`) with C channels. Boxes are (x1, y1, x2, y2) in pixels.
+    """Returns (regions, boxes) for each frame in the file `path`. Regions are [n, channels] and boxes are [n, 4], for
+    the n valid regions of the frame (`num_bbox`). A box is (x1, y1, x2, y2) in px.
 
-    Raises FeatureFileError where the shapes, the counts or the boxes in the file do not fit. Raises UnusableError where
-    the file cannot be read.
+    Raises FeatureFileError if shapes, counts or boxes do not fit. Raises UnusableError if the file cannot be read.
     """
     stored = _loaded(path)
     x, boxes = as_floats(stored["x"], f"{path}: x"), as_floats(stored["bbox"], f"{path}: bbox").astype(np.float32)
@@ -126,10 +125,10 @@ def _frames(path: Path) -> list[Frame]:
 
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
-    """Reads one file of region features. Returns key -> array for the keys in KEYS that the file has. Pickled arrays
-    are not loaded, because a pickle can run code.
+    """Returns {key: array} of the file `path`, for the keys in KEYS that the file has. Pickled arrays are not loaded,
+    because a pickle can run code.
 
-    Raises UnusableError where the file cannot be read. Raises FeatureFileError where it has no features (`x`) or no
+    Raises UnusableError if the file cannot be read. Raises FeatureFileError if the file has no features (`x`) or no
     boxes (`bbox`).
     """
     try:
@@ -144,8 +143,8 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
     """Returns the region features `x` as [T, N, C], for T frames, N regions and C channels.
 
-    `x` has the shape [T, N, C] or [T, C, N]. The shape [T, N, 4] of `boxes` shows which of the axes of `x` has the N
-    regions. Raises FeatureFileError for other shapes.
+    `x` is [T, N, C] or [T, C, N]. The shape of `boxes`, [T, N, 4], shows which of the two. Raises FeatureFileError for
+    other shapes. `path` is the file, for messages.
     """
     if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
         if x.shape[1] == boxes.shape[1]:
@@ -159,11 +158,11 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Returns the VideoFeatures of one video. `frames` has the regions and boxes of each frame. `where` names the video
-    in messages. The array `pooled` has the mean over the regions of each frame.
+    """Returns the VideoFeatures of one video from the (regions, boxes) of its frames. `where` names the video in
+    messages. The array `pooled` is the mean over the regions of each frame.
 
-    Frames may have different numbers of regions. If a frame has fewer regions than the frame with the most, its missing
-    regions and boxes are zeros. Raises FeatureFileError if the frames have different numbers of channels.
+    If a frame has fewer regions than another frame, the missing regions and boxes are zeros. Raises FeatureFileError if
+    the frames have different numbers of channels.
     """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:

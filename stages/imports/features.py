@@ -1,8 +1,8 @@
-"""Defines the contract of readers for features that other programs made. Torch-free.
+"""Defines what a reader of features from other programs has to do. Torch-free.
 
 A reader returns the arrays of one video, or raises an error that says why it cannot. A new format is a file in this
-folder with a class that fulfils `FeatureFiles`, and a line in `recognise.py`. Shapes have T frames, N regions of a
-frame, C channels, and maps of H rows and W columns.
+folder with a class that has the methods of `FeatureFiles`, and a line in `recognise.py`. Shapes: T frames, N regions of
+a frame, C channels, and maps of H rows and W columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ class FeatureFileError(UsageError):
 
 
 class UnusableError(Exception):
-    """The features of one video cannot be read. The import continues without this video.
+    """The features of one video cannot be read. The import goes on without this video.
 
-    `reason` is the word that the ledger records, and `detail` is the message.
+    `reason` is the short reason for the ledger, such as "unreadable". `detail` is the message.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -33,13 +33,16 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFeatures:
-    """The arrays of one video. `arrays` maps a role, such as `pooled`, to an array.
+    """The arrays of one video. `arrays` is {role: array}. A role says what the array holds. There are T frames, N
+    regions per frame, C channels, and maps of H rows and W columns.
 
-    There are T frames, N regions per frame, C channels, and maps of H rows and W columns. The roles are `pooled` [T, C]
-    float32, `maps` [T, C, H, W], `regions` [T, N, C], `boxes` [T, N, 4] float32 and `count` [T] int16. Maps and regions
-    are float16 or float32. A box is x1, y1, x2, y2 in pixels of the video. `count` is the number of regions that a
-    frame really has. Regions and boxes past this number are zero. Raises ValueError where the arrays differ in their
-    number of frames.
+    - `pooled`: float32 [T, C], one vector per frame.
+    - `maps`: float16 or float32 [T, C, H, W].
+    - `regions`: float16 or float32 [T, N, C].
+    - `boxes`: float32 [T, N, 4], (x1, y1, x2, y2) in px of the video.
+    - `count`: int16 [T], the number of regions of each frame. Regions and boxes after this number are zero.
+
+    Raises ValueError if the arrays have different numbers of frames.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -50,8 +53,8 @@ class VideoFeatures:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns role -> shape of the array. A role says what an array holds, such as `maps` or `boxes`. The first
-        axis has the frames of the video.
+        """Returns {role: shape of the array}, for example {"pooled": (8, 512)}. The first axis is the frames of the
+        video.
         """
         return {role: array.shape for role, array in self.arrays.items()}
 
@@ -61,62 +64,61 @@ class VideoFeatures:
         return len(next(iter(self.arrays.values())))
 
     def at(self, frames: Sequence[int]) -> "VideoFeatures":
-        """Returns the VideoFeatures of the frames with the numbers `frames`, counted from 0, in the order of `frames`.
-        A number may occur twice.
+        """Returns the VideoFeatures of the frames with the numbers `frames`, from 0, in the order of `frames`. A number
+        may occur twice.
         """
         return VideoFeatures(arrays={role: array[list(frames)] for role, array in self.arrays.items()})
 
     def check_finite(self, where: str) -> None:
-        """Raises UnusableError where an array contains NaN or Inf. The message begins with `where`."""
+        """Raises UnusableError if an array contains NaN or Inf. The message begins with `where`."""
         for role, array in self.arrays.items():
             if not np.isfinite(array).all():
                 raise UnusableError("non_finite", f"{where}: {role} are not finite")
 
 
 class FeatureFiles(Protocol):
-    """The features of many videos, made by another program. Each format has a class with the methods of this class.
-    `kind` is the name of the format.
+    """Reads the features of many videos, which another program wrote. Each format has a class with these methods.
+    `kind` is the name of the format, such as "npy".
     """
 
     kind: str
 
     def videos(self) -> Sequence[str]:
-        """Returns the ids of the videos in the files. An id is the path of the video's file, folder or HDF5 group,
-        without the ending (`walk/1`).
+        """Returns the ids of all videos in the files. An id is the path of the file, folder or HDF5 group of the video,
+        without the ending: `walk/1`.
 
-        Raises FeatureFileError where the files do not have the expected structure.
+        Raises FeatureFileError if the files do not have the expected structure.
         """
         ...
 
     def where(self, video: str) -> str:
-        """Returns the place of the features of the video `video` as text for messages: the file, and in an HDF5 file
-        also the dataset (`all.h5:walk/1`).
+        """Returns where the features of `video` lie, as text for messages. It is a file, and in an HDF5 file also a
+        dataset: `all.h5:walk/1`.
         """
         ...
 
     def source(self, video: str) -> Source:
-        """Returns the Source that identifies the features of the video with the id `video`: size, time of change, and
-        the xxh3_128 of all their bytes.
+        """Returns the Source that identifies the features of `video`: their size, time of change and digest (xxh3_128
+        of all bytes).
         """
         ...
 
     def read(self, video: str) -> VideoFeatures:
-        """Returns the VideoFeatures of the video with the id `video`.
+        """Returns the VideoFeatures of `video`.
 
-        Raises UnusableError where the features are damaged. Raises FeatureFileError where the file holds something
-        other than features.
+        Raises UnusableError if the features are damaged. Raises FeatureFileError if the file holds something other than
+        features.
         """
         ...
 
 
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
     """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]. `where` names the array in
-    messages.
+    messages. T is the number of frames, C of channels, H and W of rows and columns of a map.
 
-    Shapes: T frames, C channels, maps of H rows and W columns. An array [C] is one frame. An array [T, C, H, W] is
-    returned as `maps`, with the means over H and W as `pooled`. Other arrays are returned as `pooled` alone. An array
-    may have an axis of size 1 in front, as `kinegraph export` writes a video with one clip. Raises FeatureFileError for
-    another shape or type, UnusableError for an empty array.
+    An array [C] is one frame. An array [T, C, H, W] becomes `maps`, and its means over H and W become `pooled`. Other
+    arrays become `pooled`. One more axis of size 1 in front is allowed, because `kinegraph export` writes it for a
+    video with one clip. Raises FeatureFileError for another shape or type, and UnusableError for an empty array.
     """
     if array.ndim in (3, 5) and len(array) == 1:
         array = array[0]
@@ -134,9 +136,9 @@ def as_features(array: np.ndarray, where: str) -> VideoFeatures:
 
 
 def as_floats(array: np.ndarray, where: str) -> np.ndarray:
-    """Returns an array of float16 unchanged, and an array of other numbers as float32.
+    """Returns a float16 array unchanged, and an array of other numbers as float32.
 
-    Raises FeatureFileError for values that are no numbers. The message begins with `where`.
+    Raises FeatureFileError if the values are not numbers. The message begins with `where`.
     """
     if array.dtype.kind not in "fiub":
         raise FeatureFileError(f"{where} holds {array.dtype}; numbers are expected")

@@ -1,6 +1,6 @@
-"""Reads one HDF5 file that has a dataset per video, or a group per video. Torch-free.
+"""Reads one HDF5 file that has a dataset or a group for each video. Torch-free.
 
-The program hloc, which computes features of images, writes a group for each image.
+The program hloc, which computes features of images, writes files with a group for each image.
 """
 
 import math
@@ -20,14 +20,14 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 
 class Hdf5File:
-    """Features in one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T frames, C
-    channels and maps of H rows and W columns.
+    """The FeatureFiles of one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T
+    frames, C channels and maps of H rows and W columns.
 
-    The id of a video comes from the path of its dataset. If all paths have the same last name, the id is the path
-    without it (`walk/1/features` -> `walk/1`). Otherwise the id is the whole path.
+    The id of a video is the path of its dataset. If all paths end with the same name, the id is the path without this
+    name: `walk/1/features` -> `walk/1`.
 
-    If the videos have several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last name of
-    those to read. If `dataset` is `.`, every dataset is a video, and its whole path is the id. Links are not followed.
+    If a video has several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last name of the
+    one to read. If `dataset` is ".", every dataset is a video, and the id is its whole path. Links are not followed.
     """
 
     kind = "hdf5"
@@ -42,10 +42,9 @@ class Hdf5File:
         return f"{self.path}:{self._names[video]}"
 
     def source(self, video: str) -> Source:
-        """Returns the Source of a video's features: their size in bytes, the time of change of the HDF5 file, and a
-        digest. The digest covers the type, shape and values of the video's dataset.
-
-        How the HDF5 file stores the values does not matter.
+        """Returns the Source that identifies the features of a video: the size of the values in bytes, the time of
+        change of the HDF5 file, and a digest of the type, the shape and the values of the dataset. The digest does not
+        depend on chunks or compression.
         """
         try:
             array = self._array(video)
@@ -70,13 +69,13 @@ class Hdf5File:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Returns video id -> full name of the video's dataset, for example `walk/1` -> `walk/1/features`.
+        """Returns {video id: path of the video's dataset}, for example {"walk/1": "walk/1/features"}.
 
-        The option `--dataset` chooses the last part of the names, here `features`. Without the option, it is the last
-        part that all names share. If each dataset is a video by itself, the id is the full name.
+        `--dataset` chooses the last name of the paths, here "features". Without the option, it is the last name that
+        all paths share. If each dataset is a video, the id is the whole path.
 
-        Raises FeatureFileError if no name ends with the part that the option states. Raises it also if every group has
-        several datasets and the option is not given.
+        Raises FeatureFileError if no path ends with the chosen name, or if every group has several datasets and the
+        option is missing.
         """
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset
@@ -89,8 +88,8 @@ class Hdf5File:
         return full_names
 
     def _last_name(self, names: Sequence[str]) -> str:
-        """Returns the last part that the names of all datasets share, such as `features` for `walk/1/features` and
-        `walk/2/features`. Returns "." if each dataset is a video by itself, with a name such as `walk/1`.
+        """Returns the last name that the paths of all datasets share, such as "features" for `walk/1/features` and
+        `walk/2/features`. Returns "." if each dataset is a video, with a path such as `walk/1`.
 
         Raises FeatureFileError if every group has the same two or more datasets, because the user must then choose one.
         """
@@ -120,8 +119,8 @@ class Hdf5File:
 
 
 def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
-    """Raises ArrayFileError unless the values of `dataset` are numbers, lie in the HDF5 file itself, and do not unpack
-    to too many bytes. `file_bytes` is the size of the file.
+    """Raises ArrayFileError if the values of `dataset` are not numbers, lie outside of the HDF5 file, or would unpack
+    to far more bytes than are stored. `file_bytes` is the size of the file.
     """
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"

@@ -1,4 +1,4 @@
-"""Finds the number of frames and the shapes that the features of many videos share. Torch-free."""
+"""Finds the number of frames, the shapes and the type that the features of all imported videos share. Torch-free."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ import numpy as np
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
 
-RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may differ among videos
+RAGGED = frozenset({"boxes", "regions"})  # roles whose second axis may differ among videos
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLayout:
-    """The layout that the features of all videos of an import share.
+    """The properties that the features of all videos of an import share.
 
-    `num_frames` is the number of frames per video. `shapes` maps the role of an array, such as `maps` or `boxes`, to
-    the shape of one frame. For `boxes` and `regions` this shape has room for the frame with the most regions. `dtype`
-    is the type in which maps or regions are stored.
+    - `num_frames`: the number of frames per video.
+    - `shapes`: {role of an array: shape of one frame}, for example {"boxes": (10, 4)}. `boxes` and `regions` have room
+      for the frame with the most regions.
+    - `dtype`: the type in which maps and regions are stored, "float16" or "float32".
     """
 
     num_frames: int
@@ -26,12 +27,12 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the FeatureLayout that the features of all `videos` have in common: the number of frames, the shapes and
-    the type. `files` reads the features. Videos whose features cannot be read are left out.
+    """Returns the FeatureLayout that the features of all `videos` share. `files` reads the features. Videos that cannot
+    be read are left out.
 
-    If `num_frames` is None, all videos must have equally many frames. Otherwise their lengths may differ, because the
-    caller later takes `num_frames` frames from each video. Raises FeatureFileError if two videos have different
-    layouts, and names both videos. Raises FeatureFileError also if no video can be read.
+    If `num_frames` is None, all videos must have equally many frames. Otherwise they may differ, because the import
+    takes `num_frames` frames of each video. Raises FeatureFileError if two videos do not fit together, and names both.
+    Raises it also if no video can be read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -66,10 +67,8 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns role -> the part of an array's shape that must be equal in all videos. A role is a kind of array, such as
-    `maps` or `boxes`. `features` are the arrays of one video.
-
-    The number of frames may differ and is left out. So is the number of boxes or regions.
+    """Returns {role: shape} with only those axes that must be equal in all videos. The number of frames is left out,
+    and for `boxes` and `regions` also the number of regions.
     """
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 
@@ -80,10 +79,10 @@ def _said(features: VideoFeatures) -> str:
 
 
 def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
-    """Returns the `num_frames` frame numbers to take of `length` frames. They are the middles of equal parts (10
-    frames, 2 to take -> 2 and 7).
+    """Returns the numbers of the `num_frames` frames to take from a video of `length` frames. They are the middles of
+    equal parts: 2 of 10 frames -> 2 and 7.
 
-    If `length` is smaller than `num_frames`, all frames are taken and the number of the last frame is repeated.
+    If the video is shorter than `num_frames`, returns all frames, and repeats the last one.
     """
     if length < num_frames:
         return [min(frame, length - 1) for frame in range(num_frames)]

@@ -1,4 +1,4 @@
-"""Reads a folder with one file <video>.npy per video, at any depth. Torch-free."""
+"""Reads a folder with one file <video>.npy per video, also in subfolders. Torch-free."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """The FeatureFiles of a folder `root` with one .npy file per video. A file's path below the folder, without the
-    ending, is the id of the video (`walk/1.npy` -> `walk/1`).
+    """The FeatureFiles of a folder `root` with one .npy file per video. The id of a video is the path of its file below
+    the folder, without the ending: `walk/1.npy` -> `walk/1`.
 
     The array of a file is [C], [T, C] or [T, C, H, W]: T frames, C channels, H rows and W columns of a map.
     """
@@ -47,16 +47,18 @@ class NpyFiles:
 
 
 def ids_of_files(root: Path, suffix: str) -> list[str]:
-    """Returns the paths below `root` of all files with the ending `suffix`, sorted and without their endings."""
+    """Returns the paths below `root` of all files with the ending `suffix`, sorted and without the ending: `walk/1.npy`
+    -> `walk/1`.
+    """
     names = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
     return sorted(name.removesuffix(suffix) for name in names)
 
 
 def source_of(path: Path) -> Source:
-    """Returns the Source of a file: its size, time of change, and a digest of all its bytes. For a file that cannot be
-    read, size and time are 0, and the digest is that of an empty file.
+    """Returns the Source that identifies a file: its size, time of change, and a digest of all bytes. If the file
+    cannot be read, size and time are 0, and the digest is that of an empty file.
 
-    Raises TooManyOpenFiles where the process has no free descriptor.
+    Raises TooManyOpenFiles if the process cannot open more files.
     """
     try:
         size, digest = file_digest(path)

@@ -1,4 +1,4 @@
-"""Reads a folder with one file of torch.save per video, at any depth. Imports torch when the first file is read.
+"""Reads a folder with one file of torch.save per video, also in subfolders. Imports torch when it reads the first file.
 
 No code in a file is run. A file holds a tensor [C], [T, C] or [T, C, H, W], or a dict of tensors, for T frames, C
 channels and maps of H rows and W columns.
@@ -22,10 +22,10 @@ SUFFIXES = (".pt", ".pth")
 
 
 class PtFiles:
-    """The FeatureFiles of a folder `root` with one file of torch.save per video. A file's path below the folder,
-    without the ending, is the id of the video (`walk/1.pt` -> `walk/1`).
+    """The FeatureFiles of a folder `root` with one file of torch.save per video. The id of a video is the path of its
+    file below the folder, without the ending: `walk/1.pt` -> `walk/1`.
 
-    `dataset` is the key of the tensor, if the files hold dicts with several tensors.
+    If the files hold dicts with several tensors, `dataset` is the key of the tensor to read.
     """
 
     kind = "pt"
@@ -57,11 +57,13 @@ class PtFiles:
 
 
 def tensor_of(path: Path, where: str, dataset: str | None) -> np.ndarray:
-    """Returns the tensor in the file `path` of torch.save as an array. bfloat16 becomes float32. `where` names the file
-    in messages. `dataset` is the key of the tensor in a dict, or None if the dict has one tensor.
+    """Returns the tensor in the file `path` of torch.save as a numpy array. bfloat16 becomes float32.
 
-    Raises UnusableError where the file cannot be read, is damaged or asks for code. Raises FeatureFileError where it
-    holds no tensor, or several and `dataset` is None.
+    - `where`: the name of the file in messages.
+    - `dataset`: the key of the tensor in a dict. None means that the dict has only one tensor.
+
+    Raises UnusableError if the file cannot be read, is damaged or asks for code. Raises FeatureFileError if it holds no
+    tensor, or several and `dataset` is None.
     """
     import torch
 
@@ -90,12 +92,8 @@ def tensor_of(path: Path, where: str, dataset: str | None) -> np.ndarray:
 
 
 def tensor_in(content: bytes, where: str, dataset: str | None = None) -> np.ndarray:
-    """Returns the tensor in `content`, the bytes of a file of torch.save, as an array. bfloat16 becomes float32.
-    `where` names the file in messages. `dataset` is the key of the tensor in a dict, or None if the dict has one
-    tensor.
-
-    Raises UnusableError where the content cannot be read, is damaged or asks for code. Raises FeatureFileError where it
-    holds no tensor, or several and `dataset` is None.
+    """Returns the tensor in `content`, the bytes of a file of torch.save, as a numpy array. Arguments and errors are
+    those of `tensor_of`.
     """
     with tempfile.NamedTemporaryFile(suffix=SUFFIXES[0]) as file:
         file.write(content)
@@ -104,20 +102,19 @@ def tensor_in(content: bytes, where: str, dataset: str | None = None) -> np.ndar
 
 
 def _chosen(content: Any, where: str, dataset: str | None) -> Any:
-    """Returns the tensor in `content`, the content of a file. If `content` is a dict, this is the tensor with the key
-    `dataset`, or the only tensor if `dataset` is None. Otherwise it is `content` itself.
+    """Returns the tensor in `content`, which a file holds. If `content` is a dict, returns the tensor with the key
+    `dataset`, or the only tensor if `dataset` is None. `where` names the file in messages.
 
-    Raises FeatureFileError if a dict has no tensor with this key. Raises it also if `dataset` is None and the dict has
-    no tensor or several. `where` names the file in messages.
+    Raises FeatureFileError if a dict has no such tensor, or has several and `dataset` is None.
     """
     if not isinstance(content, dict):
         return content
     tensors = {str(key): value for key, value in content.items() if hasattr(value, "shape")}
-    told = ", ".join([*tensors][:8]) or "no tensor"
+    text = ", ".join([*tensors][:8]) or "no tensor"
     if dataset is not None:
         if dataset not in tensors:
-            raise FeatureFileError(f"--dataset {dataset}: {where} has {told}")
+            raise FeatureFileError(f"--dataset {dataset}: {where} has {text}")
         return tensors[dataset]
     if len(tensors) != 1:
-        raise FeatureFileError(f"{where} has {told}. Choose a tensor by --dataset NAME")
+        raise FeatureFileError(f"{where} has {text}. Choose a tensor by --dataset NAME")
     return next(iter(tensors.values()))

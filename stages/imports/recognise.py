@@ -21,21 +21,22 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
     "pt": PtFiles,
     "webdataset": TarFiles,
 }
-OF_FILES, OF_DATASETS = ("hdf5", "webdataset"), ("hdf5", "pt", "webdataset")  # kinds of one file; kinds with --dataset
+OF_FILES = ("hdf5", "webdataset")  # kinds that are one file
+OF_DATASETS = ("hdf5", "pt", "webdataset")  # kinds that take --dataset
 
 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
-    """Returns a FeatureFiles for the features at `path`, which is a folder, an HDF5 file or a tar file.
+    """Returns the FeatureFiles, the reader, of the features at `path`. `path` is a folder, an HDF5 file or a tar file.
 
-    `kind` is a key of KINDS, such as "npy". None means that the kind is recognised from the files. `dataset` chooses
-    among several arrays of a video:
+    `kind` is a key of KINDS, such as "npy". None means that the files show their kind. `dataset` chooses among several
+    arrays of a video:
 
-    in an HDF5 file, it is the last part of the dataset's name (`features` in `walk/1/features`).
-    in a .pt file, it is the key of the tensor.
-    in a tar file, it is the name of the member after the key of the sample (`features.npy`).
+    - In an HDF5 file, it is the last part of the dataset's name: "features" in `walk/1/features`.
+    - In a .pt file, it is the key of the tensor.
+    - In a tar file, it is the name of the file after the key of the sample: "features.npy".
 
-    Raises FeatureFileError if there is nothing to read, or if `kind` or `dataset` does not fit the path. Raises it also
-    if the files show several kinds and `kind` is None.
+    Raises FeatureFileError if there is nothing to read, if `kind` or `dataset` does not fit the path, or if the files
+    are of several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
@@ -57,9 +58,9 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
 
 
 def recognised(path: Path) -> str:
-    """Returns the kind of the feature files at `path`, a key of KINDS.
+    """Returns the kind of the feature files at `path`, a key of KINDS such as "npy".
 
-    Raises FeatureFileError if the files are of no known kind, or of more than one.
+    Raises FeatureFileError if the files are of no known kind, or of several kinds.
     """
     if path.is_file():
         if h5py.is_hdf5(path):
@@ -73,8 +74,8 @@ def recognised(path: Path) -> str:
     kinds = {".npy": "npy", ".npz": "npz", TAR: "webdataset"} | dict.fromkeys(SUFFIXES, "pt")
     files = {kinds[ending]: file for ending, file in found.items() if file}
     if len(files) > 1:
-        told = " and ".join(f"files of {file.suffix} ({file})" for file in files.values())
-        raise FeatureFileError(f"{path} has {told}; choose by --kind")
+        text = " and ".join(f"files of {file.suffix} ({file})" for file in files.values())
+        raise FeatureFileError(f"{path} has {text}; choose by --kind")
     if not files:
         raise FeatureFileError(f"{path} has no .npy, .npz, .pt, .pth or .tar files; an HDF5 file is named itself")
     if "npz" in files:

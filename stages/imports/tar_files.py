@@ -1,7 +1,8 @@
-"""Reads tar files with one sample per video, as the package `webdataset` writes them. Torch-free, except for tensors.
+"""Reads tar files with one sample per video, as the Python package `webdataset` writes them. Imports torch only for
+tensors.
 
-The members of a sample have names that are equal up to the first `.`, which is the key of the sample
-(`walk/1.npy`, `walk/1.json`). Nothing is unpacked to the disk.
+A sample is a group of files in the tar file whose names are equal up to the first dot. This part of the name is the key
+of the sample: `walk/1` for `walk/1.npy` and `walk/1.json`. Nothing is unpacked to the disk.
 """
 
 import json
@@ -30,7 +31,9 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bz
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One plain file in the tar file `path`. `start` is the place of its first byte, and `size` is in bytes."""
+    """One file inside of the tar file `path`. `start` is the position of its first byte in the tar file, and `size` its
+    number of bytes.
+    """
 
     path: Path
     name: str
@@ -49,8 +52,8 @@ class Member:
 class TarFiles:
     """The FeatureFiles of one tar file, or of all tar files in a folder. A sample has the features of one video.
 
-    The id of the video is `video_id` in the member `json` of its sample, or else the key of the sample. `dataset` names
-    the member with the features, such as `features.npy`, if samples have several arrays.
+    The id of the video is `video_id` in the json file of the sample. Without it, the id is the key of the sample. If
+    samples have several arrays, `dataset` is the name of the file to read, such as "features.npy".
     """
 
     kind = "webdataset"
@@ -65,8 +68,8 @@ class TarFiles:
         return str(self._members[video])
 
     def source(self, video: str) -> Source:
-        """Returns the Source, the identity of the features of `video`. It has the size and the digest of the video's
-        file inside the tar file, and the time of the last change of the tar file.
+        """Returns the Source that identifies the features of `video`: size and digest of the video's file inside of the
+        tar file, and the time of change of the tar file.
         """
         member = self._members[video]
         digest = xxhash.xxh3_128_hexdigest(member.content())
@@ -78,8 +81,8 @@ class TarFiles:
 
     @cached_property
     def _members(self) -> dict[str, Member]:
-        """Returns id of each video -> member with its features. Raises FeatureFileError where two samples are of one
-        video, and where a sample has several arrays and `dataset` is None.
+        """Returns {video id: Member with its features}. Raises FeatureFileError if two samples are of one video, or if
+        a sample has several arrays and `dataset` is None.
         """
         paths = [self.path] if self.path.is_file() else sorted(self.path.rglob(f"*{TAR}"))
         members: dict[str, Member] = {}
@@ -108,8 +111,8 @@ class TarFiles:
 
 
 def _samples(path: Path) -> dict[str, dict[str, Member]]:
-    """Returns the samples in the tar file `path`: key of the sample -> ending -> Member. The member
-    `walk/1.features.npy` has the key `walk/1` and the ending `features.npy`.
+    """Returns {key of a sample: {ending: Member}} of the tar file `path`. The file `walk/1.features.npy` has the key
+    `walk/1` and the ending `features.npy`.
     """
     samples: dict[str, dict[str, Member]] = {}
     for member in _members(path):
@@ -120,8 +123,8 @@ def _samples(path: Path) -> dict[str, dict[str, Member]]:
 
 
 def _members(path: Path) -> Iterator[Member]:
-    """Yields the plain files of the tar file `path`. Raises FeatureFileError for a file that is damaged, cut off or
-    compressed, and for a member that could do harm.
+    """Yields a Member for each file inside of the tar file `path`. Raises FeatureFileError if the tar file is damaged,
+    cut off or compressed, or if a file inside could do harm.
     """
     try:
         with open_regular(path) as file:
@@ -149,8 +152,8 @@ def _members(path: Path) -> Iterator[Member]:
 
 
 def _check(path: Path, entry: tarfile.TarInfo) -> None:
-    """Raises FeatureFileError for a member of the tar file `path` that could do harm: a name that leads out of the
-    folder, a link or a device, a pickle, more than 1 GiB.
+    """Raises FeatureFileError if the entry `entry` of the tar file `path` could do harm. Refused are names that lead
+    out of the folder, links, devices, pickles, and files of more than 1 GiB.
     """
     named, name = f"{path}: refused: {entry.name!r:.200}", PurePosixPath(entry.name)
     if name.is_absolute() or ".." in name.parts or "\\" in entry.name or "\0" in entry.name:
@@ -166,8 +169,8 @@ def _check(path: Path, entry: tarfile.TarInfo) -> None:
 
 
 def _video_id(sample: Mapping[str, Member]) -> str:
-    """Returns the entry `video_id` in the member `json` of `sample`, or "" if the sample has no such member or entry.
-    Raises FeatureFileError where the member is no JSON.
+    """Returns `video_id` in the json file of a sample, or "" if there is none. Raises FeatureFileError if the file is
+    no JSON.
     """
     member = sample.get(JSON)
     if member is None or member.size > MAX_JSON_BYTES:
@@ -181,7 +184,7 @@ def _video_id(sample: Mapping[str, Member]) -> str:
 
 
 def _array(member: Member) -> np.ndarray:
-    """Returns the array in a member of a tar file. Raises UnusableError where it cannot be read."""
+    """Returns the array in a file inside of a tar file. Raises UnusableError if it cannot be read."""
     try:
         content = member.content()
         return array_in(content) if member.name.endswith(NPY) else tensor_in(content, str(member))
