@@ -1,7 +1,7 @@
-"""Holds the columns of all clips of a cache, and finds the clips that a filter asks for. Torch-free.
+"""Lists the clips of a cache for `kinegraph browse`, and finds the clips that a filter selects. Torch-free.
 
-The columns are read once, and again when `index` has changed the rows. Records of the ledger are read when they are
-new, so a cache that still grows can be browsed.
+clips.parquet is read once, and again when `index` has changed it. A ledger record is read when it is new. So a cache to
+which an extraction still adds shards can be browsed.
 """
 
 import os
@@ -30,19 +30,23 @@ OK, WARNED, FAILED, NOT_RUN = range(4)
 REASONS: tuple[str, ...] = get_args(Reason)
 VERDICTS = ("right", "wrong", "none")
 COLUMNS = ["clip_id", "video_id", "path", "split", "labels", "frame_width", "frame_height", INTERVAL.name]
-LOOK_AGAIN_SECONDS = 2.0  # between two looks whether the cache has grown
+LOOK_AGAIN_SECONDS = 2.0  # how often the ledger is read again
 KEPT_ANSWERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFilter:
-    """Says which clips are wanted. An empty text asks for nothing.
+    """The form of the browser page that selects clips. A field that is "" selects nothing, so all clips pass.
 
-    `split` and `status` are names. `label` is the name of a class, or a part of the names of classes. `name` is a part
-    of the id of a clip, in any case of letters. `reason` is the reason of a failure. `verdict` is one of VERDICTS: the
-    prediction is right, wrong, or there is none. `predicted` is like `label`, for the predicted class.
+    - `split`: the name of a split.
+    - `label`: the name of a class. If no class has this name, all classes whose names contain the text.
+    - `name`: a part of the clip id. Capital and small letters are equal.
+    - `status`: one of STATUSES, such as "failed".
+    - `reason`: the reason of a failure, such as "timeout".
+    - `verdict`: "right", "wrong" or "none": whether the prediction is right, wrong or missing.
+    - `predicted`: the predicted class, like `label`.
 
-    Names are those that pages show: control characters and line ends are escapes.
+    Names are written as the pages show them, with escapes in place of control characters and line ends.
     """
 
     split: str = ""
@@ -55,18 +59,20 @@ class ClipFilter:
 
 
 class _Sealed(NamedTuple):
-    stamp: int  # time of the last change of the record, ns; 0 where the storage does not say
+    stamp: int  # time of the last change of the record in ns; 0 if the storage does not tell it
     num_rows: int
-    failures: dict[int, Failure]  # by row
+    failures: dict[int, Failure]  # {row: Failure}
     warnings: dict[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStatus:
-    """Holds what the ledger says of one stage.
+    """The status of each row in one stage, as the ledger records it.
 
-    `status` [rows] are indices into STATUSES. `failures` and `warnings` are by row. `num_sealed` counts the sealed
-    shards.
+    - `status`: [rows], the status of each row, as an index into STATUSES.
+    - `failures`: {row: Failure} of the failed clips.
+    - `warnings`: {row: message of the decoder} of the clips that were decoded with a warning.
+    - `num_sealed`: the number of sealed shards.
     """
 
     status: np.ndarray
@@ -77,16 +83,17 @@ class StageStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClips:
-    """All clips of a cache at one moment.
+    """All clips of a cache, as they were at one moment. Each row is one clip.
 
-    `clip_ids`, `video_ids`, `video_names` and `paths` have one text for each row. An interval of a video
-    has a video id of its own, and `video_names` has the id of the whole video. `frame_sizes` [rows, 2] are (width,
-    height) in px, or 0 for a video that could not be opened. `split_of` [rows] are indices into `splits`.
-    `label_values` are the labels of all rows one after the other, and `label_rows` the row of each of them.
-
-    `stages` maps a stage key to its StageStatus. `status` [rows] are indices into STATUSES: a clip has failed if it
-    failed in one stage, and it is not run if one stage has not sealed it. `reason` [rows] are indices into REASONS, or
-    -1.
+    - `clip_ids`, `video_ids`, `paths`: one text per row.
+    - `video_names`: the id of the whole video of each row. It differs from `video_ids` for intervals of videos.
+    - `frame_sizes`: [rows, 2], (width, height) in px. 0 if the video could not be opened.
+    - `split_of`: [rows], the split of each row, as an index into `splits`.
+    - `label_values`, `label_rows`: label_values[i] is a label of the row label_rows[i], as an index into `classes`.
+    - `stages`: {stage key: StageStatus}.
+    - `status`: [rows], indices into STATUSES. A clip is "failed" if any stage failed, and "not run" if a stage has not
+      sealed it.
+    - `reason`: [rows], indices into REASONS, or -1 for a clip that has not failed.
     """
 
     cache: Cache
@@ -118,29 +125,31 @@ class ShownClips:
         return self.splits[int(self.split_of[row])]
 
     def labels(self, row: int) -> list[int]:
-        """Returns the labels of a row, as numbers of classes."""
+        """Returns the labels of the row number `row`, as indices into `classes`."""
         first, last = np.searchsorted(self.label_rows, [row, row + 1])
         labels: list[int] = self.label_values[first:last].tolist()
         return labels
 
     def rows_of_video(self, video_id: str) -> np.ndarray:
-        """Returns all rows of a video, in ascending order."""
+        """Returns the numbers of all rows of a video, in ascending order."""
         return np.flatnonzero(as_numpy(pc.equal(self.video_ids, video_id), bool))
 
     def failures(self, row: int) -> list[tuple[str, Failure]]:
-        """Returns (stage key, Failure) of each stage in which the clip failed. Stages that only read a stage in which
-        the clip failed come last.
+        """Returns (stage key, Failure) for each stage in which the clip failed. A stage that failed only because it
+        reads a failed stage comes last.
         """
         found = [(key, stage.failures[row]) for key, stage in self.stages.items() if row in stage.failures]
         return sorted(found, key=lambda entry: entry[1].reason == UPSTREAM)
 
     def warnings(self, row: int) -> list[str]:
-        """Returns what the decoder complained about in a clip, each complaint once."""
+        """Returns the warnings of the decoder about a clip. A warning that several stages have is returned once."""
         found = (stage.warnings[row] for stage in self.stages.values() if row in stage.warnings)
         return list(dict.fromkeys(found))
 
     def matching(self, wanted: ClipFilter, scored: ScoredVideos = NO_SCORES) -> np.ndarray:
-        """Returns the rows that `wanted` asks for, in ascending order. `scored` are the predictions of a run."""
+        """Returns the numbers of the rows that the filter `wanted` selects, in ascending order. `scored` has the
+        predictions of a run, for the fields `verdict` and `predicted` of the filter.
+        """
         key = (wanted, id(scored))
         if key not in self._answers:
             if len(self._answers) >= KEPT_ANSWERS:
@@ -160,32 +169,33 @@ class ShownClips:
             mask &= as_numpy(pc.match_substring(self.clip_ids, wanted.name, ignore_case=True), bool)
         if wanted.label:
             has_label = np.zeros(len(self), bool)
-            has_label[self.label_rows[np.isin(self.label_values, named(wanted.label, self.classes))]] = True
+            has_label[self.label_rows[np.isin(self.label_values, matching_names(wanted.label, self.classes))]] = True
             mask &= has_label
         if wanted.verdict or wanted.predicted:
             predicted = scored.predicted(self.video_ids)
             if wanted.predicted:
-                mask &= np.isin(predicted, named(wanted.predicted, self.classes))
+                mask &= np.isin(predicted, matching_names(wanted.predicted, self.classes))
             if wanted.verdict:
                 mask &= self.verdicts(predicted) == _index(wanted.verdict, VERDICTS)
         return np.flatnonzero(mask)
 
     def verdicts(self, predicted: np.ndarray) -> np.ndarray:
-        """Returns an index into VERDICTS for each row. `predicted` [rows] are the predicted classes, or -1. A
-        prediction is right if it is one of the labels. A row without labels has no verdict.
+        """Returns, for each row, whether its prediction is right, as an index into VERDICTS ("right", "wrong", "none").
+        `predicted` [rows] has the predicted class of each row, or -1. A prediction is right if it is one of the labels
+        of the row. The verdict of a row without labels is "none".
         """
         right = np.zeros(len(self), bool)
         right[self.label_rows[predicted[self.label_rows] == self.label_values]] = True
-        told = np.zeros(len(self), bool)
-        told[self.label_rows] = True
-        told &= predicted >= 0
-        verdicts: np.ndarray = np.where(told, np.where(right, 0, 1), 2)
+        has_verdict = np.zeros(len(self), bool)
+        has_verdict[self.label_rows] = True
+        has_verdict &= predicted >= 0
+        verdicts: np.ndarray = np.where(has_verdict, np.where(right, 0, 1), 2)
         return verdicts
 
 
-def named(text: str, names: list[str]) -> list[int]:
-    """Returns the indices of the names that are shown as `text`. If there is none, returns those that contain it, in
-    any case of letters.
+def matching_names(text: str, names: list[str]) -> list[int]:
+    """Returns the indices of those `names` that a page shows as `text`. If there is no such name, returns the indices
+    of the names that contain `text`. Capital and small letters are then equal.
     """
     shown = [*map(on_one_line, names)]
     exact = [index for index, name in enumerate(shown) if name == text]
@@ -193,14 +203,17 @@ def named(text: str, names: list[str]) -> list[int]:
 
 
 def _index(name: str, names: list[str] | tuple[str, ...]) -> int:
-    """Returns the index of the name that is shown as `name`, or -2 if there is none, which no row has."""
+    """Returns the index of the name that a page shows as `name`. Returns -2 if there is no such name. No row has the
+    index -2.
+    """
     return next((index for index, each in enumerate(names) if on_one_line(each) == name), -2)
 
 
 class Catalogue:
-    """Reads the clips of the cache at `root`, and reads again what has changed. Several threads may call `now`.
+    """Reads the clips of the cache at `root`, and reads them again when the cache has changed. Several threads may call
+    `now`.
 
-    Raises CacheError, as other commands do, where the cache cannot be read.
+    Raises CacheError if the cache cannot be read.
     """
 
     def __init__(self, root: str) -> None:
@@ -213,7 +226,7 @@ class Catalogue:
         self.now()
 
     def now(self) -> ShownClips:
-        """Returns the clips as they are now, or as they were up to LOOK_AGAIN_SECONDS ago."""
+        """Returns the clips of the cache. The answer is at most LOOK_AGAIN_SECONDS old."""
         with self._lock:
             if self._clips is None or monotonic() >= self._next_look:
                 self._clips = self._read(self._clips)
@@ -237,7 +250,7 @@ class Catalogue:
         return replace(before, stages=stages, status=status, reason=reason, _answers={})
 
     def _stage(self, clips: ShownClips, key: str) -> StageStatus:
-        """Returns the StageStatus of the stage `key`. Reads the records that are new or were replaced."""
+        """Returns the StageStatus of the stage `key`. Reads only the ledger records that are new or were replaced."""
         cache, known = clips.cache, self._sealed.setdefault(key, {})
         stamps = _stamps(cache, key)
         for shard in [shard for shard in known if stamps.get(shard) != known[shard].stamp]:
@@ -258,7 +271,9 @@ class Catalogue:
 
 
 def _rows(cache: Cache) -> ShownClips:
-    """Returns the rows of `cache` without what the ledger says. Raises CacheError where the cache has no rows."""
+    """Returns the clips of `cache`, without anything that the ledger records. Raises CacheError if the cache has no
+    rows.
+    """
     table = ClipsTable.read_columns(cache.storage, COLUMNS).slice(0, cache.num_rows)
     labels = table.column("labels").combine_chunks()
     labels = labels.chunk(0) if isinstance(labels, pa.ChunkedArray) else labels
@@ -284,7 +299,7 @@ def _rows(cache: Cache) -> ShownClips:
 
 
 def _video_names(table: Any) -> Any:
-    """Returns the id of the whole video of each row of `table`, which has columns of clips.parquet."""
+    """Returns the id of the whole video for each row of `table`, which has columns of clips.parquet."""
     ids = table.column("video_id")
     if INTERVAL.name not in table.column_names:
         return ids
@@ -293,8 +308,8 @@ def _video_names(table: Any) -> Any:
 
 
 def _changed_at(cache: Cache, key: str) -> int:
-    """Returns when a record of the stage `key` was last created or removed, in ns, or 0 where the storage does not say.
-    A record is created under another name, so the folder changes with each of them.
+    """Returns the time, in ns, at which a ledger record of the stage `key` was last created or removed. Returns 0 if
+    the storage does not tell the time, and -1 if the stage has no records.
     """
     folder = cache.storage.local_path(f"{LEDGER}/{key}")
     with suppress(FileNotFoundError):
@@ -303,7 +318,9 @@ def _changed_at(cache: Cache, key: str) -> int:
 
 
 def _stamps(cache: Cache, key: str) -> dict[int, int]:
-    """Returns the time of the last change of each record of the stage `key`, in ns, by shard. At a URL it is 0."""
+    """Returns {shard: time of the last change of its ledger record in ns} for the stage `key`. All times are 0 if the
+    cache lies at a URL.
+    """
     folder = cache.storage.local_path(f"{LEDGER}/{key}")
     if folder is None:
         return dict.fromkeys(cache.ledger.shards(key), 0)
@@ -334,7 +351,7 @@ def _kept(clips: ShownClips, record: Record, stamp: int) -> _Sealed:
 
 
 def _summary(num_rows: int, stages: Mapping[str, StageStatus]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the status and the reason of each row over all `stages`."""
+    """Returns (status, reason) of each row over all `stages`, as in ShownClips."""
     status = np.full(num_rows, OK if stages else NOT_RUN, np.uint8)
     reason = np.full(num_rows, -1, np.int8)
     for code in (WARNED, NOT_RUN, FAILED):

@@ -1,4 +1,4 @@
-"""Reads what a cache holds of one clip: boxes, tracks, scene graphs and the times of frames. Torch-free."""
+"""Reads what a cache holds about one clip: boxes, tracks, scene graphs and the times of frames. Torch-free."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +19,14 @@ PROPOSALS, TRACKS = "proposals", "tracks"
 
 @dataclass(frozen=True, kw_only=True)
 class BoxesOfFrame:
-    """The boxes of one frame of a clip, best score first.
+    """The boxes of one frame of a clip, best score first. N is the number of boxes.
 
-    `place` is the number of the frame in the clip, and `index` its number among the frames that have boxes. `boxes`
-    [N, 4] are (x1, y1, x2, y2) in pixels of the upright video. `scores` is [N]. `tracks` [N] are the numbers of tracks,
-    or None without tracks. `classes` [N] are the names of the boxes' classes, or None where the cache has none.
+    - `place`: the number of the frame in the clip.
+    - `index`: the number of the frame among the frames that have boxes.
+    - `boxes`: [N, 4], (x1, y1, x2, y2) in px of the upright video.
+    - `scores`: [N].
+    - `tracks`: [N], the number of each box's track, or None if the cache has no tracks.
+    - `classes`: [N], the name of each box's class, or None if the cache has no classes of boxes.
     """
 
     place: int
@@ -36,12 +39,14 @@ class BoxesOfFrame:
 
 @dataclass(kw_only=True)
 class ClipFacts:
-    """Holds what the cache has of one clip.
+    """Everything that the cache holds about one clip.
 
-    `frame_boxes` is empty where there are no boxes, and `every` is the number of frames of the clip from one frame with
-    boxes to the next. `frame_times` [T] are in seconds from the first frame of
-    the video. `source` identifies the video as it was extracted, or is None. `problems` are sentences about shards that
-    cannot be read.
+    - `frame_times`: [T], the times of the T frames in seconds from the first frame of the video.
+    - `every`: 2 if every second frame of the clip has boxes, and so on.
+    - `frame_boxes`: the boxes of each frame with boxes. It is empty if the cache has no boxes.
+    - `graphs`: the scene graphs of the clip.
+    - `source`: the identity of the video file at the extraction, or None if it is not known.
+    - `problems`: a sentence for each stage whose shard cannot be read.
     """
 
     frame_times: tuple[float, ...] = ()
@@ -58,14 +63,14 @@ class ClipFacts:
 
 
 def row_of(cache: Cache, number: int) -> ClipRow:
-    """Returns the row number `number` of the cache. Only a part of clips.parquet is read."""
+    """Returns the row number `number` of the cache. Reads only a part of clips.parquet."""
     shard, place = divmod(number, cache.shard_clips)
     return cache.rows(shard)[place]
 
 
 def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
-    """Returns the ClipFacts of the clip in row `number`. A shard that is damaged adds a sentence to `problems`, and the
-    rest is read all the same.
+    """Returns the ClipFacts of the clip `row`, whose row number is `number`. If a shard is damaged, adds a sentence to
+    `problems` and reads the other stages.
     """
     facts = ClipFacts(frame_times=row.target_times)
     reading = _Reading(clips, number, facts.problems)
@@ -86,8 +91,8 @@ def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
 
 
 def source_of(clips: ShownClips, number: int, row: ClipRow) -> Source | None:
-    """Returns the identity of the video of `row`, the row number `number`, when it was extracted. Returns None where no
-    record has it.
+    """Returns the identity (size, time of change, digest) of the video file of `row` at the extraction. `number` is the
+    row number. Returns None if no ledger record has it.
     """
     for key in clips.stages:
         record = clips.cache.ledger.read(key, number // clips.cache.shard_clips)
@@ -103,8 +108,8 @@ class _Reading:
     problems: list[str]
 
     def rows(self, key: str) -> dict[str, np.ndarray]:
-        """Returns array name -> row of the clip, for the arrays of the stage `key`. Returns nothing where the stage has
-        not run or the clip failed, and where a shard cannot be read.
+        """Returns {array name: values of the clip} for the arrays of the stage `key`. Returns an empty dictionary if
+        the stage has not run, if the clip failed, or if the shard cannot be read.
         """
         stage = self.clips.stages.get(key)
         if stage is None or stage.status[self.number] not in (OK, WARNED):
@@ -121,7 +126,9 @@ class _Reading:
 def _boxes(
     proposals: Mapping[str, np.ndarray], tracks: np.ndarray | None, every: int, names: Sequence[str] = ()
 ) -> list[BoxesOfFrame]:
-    """Returns the boxes of each frame that has boxes. `names` are those of the classes of boxes, by number."""
+    """Returns a BoxesOfFrame for each frame with boxes. `proposals` is {array name: values of the clip}, `tracks` is
+    the array of track numbers or None, and `names` has the class names of boxes. Every `every`-th frame has boxes.
+    """
     labels = proposals.get(BOX_LABELS)
     boxes, scores, count = (proposals[f"{PROPOSALS}/{name}"] for name in ("boxes", "scores", "count"))
     return [

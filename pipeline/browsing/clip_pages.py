@@ -1,4 +1,6 @@
-"""Makes the pages of one clip: frames with boxes, graphs, its film, and the neighbours of a region. Torch-free."""
+"""Makes the pages of one clip: its frames with boxes, its scene graphs, its film, and the regions similar to a box.
+Torch-free.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -36,8 +38,8 @@ from kinegraph.stages.decode.errors import DecodeError
 
 BOXES, BEST_CLASSES, NEIGHBOURS, NEIGHBOURS_HERE = 10, 5, 24, 6
 TRACK_COLOURS = 8
-PICTURE_SECONDS = 60  # a browser keeps a frame so long
-LETTERS_PER_LINE = 36  # of the words in place of a frame
+PICTURE_SECONDS = 60  # how long a browser may keep a frame
+LETTERS_PER_LINE = 36  # of a message that is shown in place of a frame
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
     '<rect width="320" height="240" fill="#595959"/>'
@@ -46,8 +48,8 @@ SVG = (
 
 
 def _row(site: Site, request: Request) -> tuple[ShownClips, int, ClipRow]:
-    """Returns the clips, and the number and the content of the row that the address names. Raises HTTPException (404)
-    for a number that the cache does not have.
+    """Returns (clips, row number, row) of the clip that the address of the request names. Raises HTTPException (404) if
+    the cache has no such row.
     """
     clips, number = site.catalogue.now(), int(request.path_params["row"])
     if number >= len(clips):
@@ -56,7 +58,7 @@ def _row(site: Site, request: Request) -> tuple[ShownClips, int, ClipRow]:
 
 
 def clip(site: Site, request: Request) -> Response:
-    """Returns the page of one clip."""
+    """Returns the page of one clip, with its frames, boxes, labels, predictions and failures."""
     clips, number, row = _row(site, request)
     site.neighbours.start(clips)
     query = request.query_params
@@ -89,8 +91,8 @@ def _link(rows: list[int], kept: Mapping[str, str]) -> str:
 
 
 def _facts(site: Site, clips: ShownClips, number: int, row: ClipRow) -> tuple[ClipFacts, str, bool]:
-    """Returns the facts of a clip, why its frames cannot be shown ("" if they can), and whether the video has changed
-    since it was extracted.
+    """Returns (facts, problem, has_changed) of a clip. `problem` says why the frames cannot be shown, or is "".
+    `has_changed` is true if the video file has changed since the extraction.
     """
     facts = facts_of(clips, number, row)
     if not row.is_probed:
@@ -106,8 +108,8 @@ def _facts(site: Site, clips: ShownClips, number: int, row: ClipRow) -> tuple[Cl
 def _frames(
     number: int, row: ClipRow, facts: ClipFacts, most: int | None, least: float | None, kept: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Returns what the strip of a clip shows: a dictionary for each frame. `most` boxes are drawn on a frame, with a
-    score of at least `least`, and none if `most` is None.
+    """Returns a dictionary for each frame of the clip that the page shows. At most `most` boxes are drawn on a frame,
+    with scores of at least `least`. No box is drawn if `most` is None.
     """
     boxes_at = {frame.place: frame for frame in facts.frame_boxes}
     frames = []
@@ -124,7 +126,9 @@ def _frames(
 def _boxes(
     number: int, frame: BoxesOfFrame, most: int, least: float | None, kept: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Returns the boxes to draw on a frame, the best score last, so that it lies on top."""
+    """Returns a dictionary for each box to draw on a frame. The box with the best score is the last one, so that it
+    lies on top.
+    """
     drawn = []
     for box in reversed(range(min(most, len(frame.boxes)))):
         score = float(frame.scores[box])
@@ -154,12 +158,14 @@ def _best(scores: np.ndarray | None, clips: ShownClips, run: Any) -> list[tuple[
 
 
 def _graph(graph: Any) -> dict[str, Any]:
-    """Returns the drawing of a scene graph: the objects from top to bottom, with the height of each."""
+    """Returns a dictionary with what the page draws of a scene graph: its time, its objects from top to bottom, and the
+    height of the drawing.
+    """
     return {"seconds": graph.seconds, "objects": [*enumerate(graph.objects)], "height": 24 * max(2, len(graph.objects))}
 
 
 def picture(site: Site, request: Request) -> Response:
-    """Returns one frame of a clip."""
+    """Returns one frame of a clip as a WebP picture."""
     _, number, row = _row(site, request)
     place = int(request.path_params["frame"])
     every = whole_number(request.query_params, "every", 0)
@@ -170,13 +176,15 @@ def picture(site: Site, request: Request) -> Response:
 
 
 def middle(site: Site, request: Request) -> Response:
-    """Returns the frame in the middle of a clip."""
+    """Returns the frame in the middle of a clip as a WebP picture."""
     _, number, row = _row(site, request)
     return _picture(lambda: site.frames.middle(number, row))
 
 
 def _picture(make: Any) -> Response:
-    """Returns the picture that `make` returns. If it cannot be decoded, returns a picture of the decoder's words."""
+    """Returns the WebP picture that `make` returns. If the frame cannot be decoded, returns an SVG picture with the
+    message of the decoder.
+    """
     headers = {"Cache-Control": f"private, max-age={PICTURE_SECONDS}"}
     try:
         return Response(make(), media_type="image/webp", headers=headers)
@@ -187,7 +195,7 @@ def _picture(make: Any) -> Response:
 
 
 def play(site: Site, request: Request) -> Response:
-    """Returns the page that plays a clip. The film is made now, so that the page can say what went wrong."""
+    """Returns the page that plays a clip. Makes the film before it returns, so that the page can show an error."""
     clips, number, row = _row(site, request)
     kept = query_of(filter_of(request.query_params), run=request.query_params.get("run", ""))
     problem, media_type = "", ""
@@ -204,7 +212,9 @@ def play(site: Site, request: Request) -> Response:
 
 
 def film(site: Site, request: Request) -> Response:
-    """Returns the film of a clip, or the part of it that the browser asks for."""
+    """Returns the film of a clip, or only the bytes of the film that the browser asks for. Raises HTTPException (404)
+    if the film cannot be made.
+    """
     _, number, row = _row(site, request)
     try:
         return FileResponse(site.frames.film(number, row))
@@ -213,7 +223,9 @@ def film(site: Site, request: Request) -> Response:
 
 
 def neighbours(site: Site, request: Request) -> Response:
-    """Returns the page of the regions that are most like the region that the address names."""
+    """Returns the page of the regions that are most similar to one region. The address names this region by clip, frame
+    and box.
+    """
     clips, number, row = _row(site, request)
     site.neighbours.start(clips)
     region = Region(number, int(request.path_params["frame"]), int(request.path_params["box"]))
@@ -226,8 +238,8 @@ def neighbours(site: Site, request: Request) -> Response:
         if region.frame >= len(counts) or region.box >= counts[region.frame]:
             raise LookupError(f"This clip has no box {region.box} in frame {region.frame}. Both are counted from 0.")
         if region.frame not in frames:
-            told = ", ".join(map(str, dict.fromkeys(frames)))
-            raise LookupError(f"Frame {region.frame} has boxes and no regions. Regions are of the frames {told}.")
+            text = ", ".join(map(str, dict.fromkeys(frames)))
+            raise LookupError(f"Frame {region.frame} has boxes and no regions. Regions are of the frames {text}.")
         here = _within(counts, frames, vectors, region)
         index = site.neighbours.index()
         vector = vectors[frames.index(region.frame), region.box]
@@ -251,9 +263,13 @@ def _about(index: RegionIndex) -> str:
 
 
 def _regions(clips: ShownClips, number: int) -> tuple[list[int], list[int], np.ndarray]:
-    """Returns the number of boxes of each frame with boxes, the frame with boxes of each time step of the regions, and
-    the regions [T, N, D] of the row `number`. Raises LookupError where the row has no regions, and errors of the store
-    for a damaged shard.
+    """Returns (counts, frames, regions) of the clip in row `number`.
+
+    - counts: the number of boxes of each frame that has boxes.
+    - frames: for each of the T time steps of the regions, its frame as an index into counts.
+    - regions: [T, N, D], the D channels of N regions at each time step.
+
+    Raises LookupError if the row has no regions. Raises an error of the store if the shard is damaged.
     """
     specs, cache = region_arrays_of(clips.cache), clips.cache
     if not specs:
@@ -266,9 +282,8 @@ def _regions(clips: ShownClips, number: int) -> tuple[list[int], list[int], np.n
 
 
 def _within(counts: list[int], frames: list[int], vectors: np.ndarray, region: Region) -> list[Neighbour]:
-    """Returns the regions of the same clip that are most similar to `region`, the best of each frame, best first.
-    `vectors` [T, N, D] are the regions of the clip, `frames` [T] their frames with boxes, and `counts` the numbers of
-    boxes of these frames.
+    """Returns the regions of the same clip that are most similar to `region`, best first. Each frame has at most one of
+    them. `counts`, `frames` and `vectors` are the values that `_regions` returns.
     """
     units = unit(vectors)
     query, found = units[frames.index(region.frame), region.box], []
@@ -281,8 +296,8 @@ def _within(counts: list[int], frames: list[int], vectors: np.ndarray, region: R
 
 
 def _change(site: Site, clips: ShownClips, number: int) -> str:
-    """Returns a sentence if the video of the row `number` has changed since it was extracted, else "". Returns "" for a
-    video without a file, whose picture says so.
+    """Returns a sentence if the video of the row `number` has changed since the extraction, else "". Also returns "" if
+    the video file is missing, because the picture then says so.
     """
     row = row_of(clips.cache, number)
     try:
@@ -294,8 +309,9 @@ def _change(site: Site, clips: ShownClips, number: int) -> str:
 def _shown(
     clips: ShownClips, kept: Mapping[str, str], change: Callable[[int], str], neighbour: Neighbour
 ) -> dict[str, Any]:
-    """Returns what a page shows of a neighbour: the frame, the box, the clip and the similarity. Without a box, `why`
-    says why. `change` returns a sentence for the number of a row whose video has changed.
+    """Returns a dictionary with what the page shows of one neighbour: picture, box, clip and similarity. If the box
+    cannot be shown, `why` in the dictionary says why. `change` takes a row number and returns a sentence if the video
+    of the row has changed, else "".
     """
     (row, index, box), cache = neighbour.region, clips.cache
     shard, place = divmod(row, cache.shard_clips)

@@ -1,6 +1,6 @@
-"""Decodes frames of clips for the pages of `kinegraph browse`, and makes films of clips that browsers play. Torch-free.
+"""Decodes frames of clips for the pages of `kinegraph browse`, and makes films that every browser plays. Torch-free.
 
-Few decoders run at a time, each for a limited time, so that a bad video does not keep the pages waiting.
+Few decoders run at the same time, each for a limited time. So a bad video does not block the pages.
 """
 
 import os
@@ -31,15 +31,15 @@ from kinegraph.stages.pictures.strips import shown_size, webp
 from kinegraph.stages.remote.urls import is_url
 
 MAX_STRIP = 16  # frames of a clip that a page shows
-DECODE_SECONDS, FILM_SECONDS = 10.0, 60.0  # longest time of one decoding
+DECODE_SECONDS, FILM_SECONDS = 10.0, 60.0  # limits for decoding the frames of a page, and for a film
 MAX_FILM_SECONDS, FILM_HEIGHT_PX, MAX_FILMS = 60.0, 480, 16
 KEPT_BYTES = 64 << 20
 Value = TypeVar("Value")
 
 
 def strip_places(num_frames: int, every: int = 1) -> list[int]:
-    """Returns the numbers of the frames of a clip that a page shows: each `every`-th of `num_frames` frames, and at
-    most MAX_STRIP of these, evenly.
+    """Returns the numbers of the frames that the page of a clip shows. They are every `every`-th of `num_frames`
+    frames, or MAX_STRIP of these frames, evenly spread, if there are more.
     """
     places = range(0, num_frames, every)
     if len(places) <= MAX_STRIP:
@@ -48,10 +48,12 @@ def strip_places(num_frames: int, every: int = 1) -> list[int]:
 
 
 class _Once(Generic[Value]):
-    """Keeps the results of calls. Requests for one key at the same time make one call, and the others wait for it.
+    """Caches the results of calls by key. If several threads ask for the same key at once, one thread makes the call,
+    and the others wait for its result.
 
-    The results take at most `most` together, by `size`. The result that was used longest ago is dropped first, and
-    `drop` is called with it. An error goes to all requests that wait for the call, and is not kept.
+    `size` returns the size of a result, and all results together have at most the size `most`. The result that was used
+    longest ago is removed first, and `drop` is called with it. If the call raises an error, all waiting threads get the
+    error, and nothing is cached.
     """
 
     def __init__(
@@ -101,8 +103,11 @@ class _Once(Generic[Value]):
 
 
 class FramePictures:
-    """Decodes frames of clips to WebP pictures, and clips to films. `videos` finds the files. `rules` is the version
-    of the rules by which the cache chose its frames. Films lie in `folder`, which the caller removes.
+    """Decodes frames of clips to WebP pictures, and clips to films.
+
+    - `videos`: finds the video files.
+    - `folder`: the folder for films. The caller deletes it.
+    - `rules`: the version of the rules by which the cache chose its frames.
     """
 
     def __init__(self, videos: VideosAtHand, folder: Path, rules: int = LATEST_RULES) -> None:
@@ -112,8 +117,8 @@ class FramePictures:
         self._films: _Once[Path] = _Once(MAX_FILMS, lambda film: 1, lambda film: film.unlink(missing_ok=True))
 
     def picture(self, number: int, row: ClipRow, place: int, places: Sequence[int]) -> bytes:
-        """Returns the frame number `place` of the clip of `row` as a WebP file. `number` is the number of the row, and
-        `places` are the numbers of all frames that the page shows, which are decoded together.
+        """Returns the frame number `place` of a clip as the bytes of a WebP file. `row` is the row of the clip, and
+        `number` its row number. `places` are the numbers of all frames that the page shows. They are decoded together.
 
         Raises DecodeError if the frame cannot be decoded.
         """
@@ -121,13 +126,16 @@ class FramePictures:
         return self._strips.get(key, lambda: self._decoded(row, places))[place]
 
     def middle(self, number: int, row: ClipRow) -> bytes:
-        """Returns the frame in the middle of the clip of `row` as a WebP file. Raises DecodeError as `picture`."""
+        """Returns the frame in the middle of a clip as the bytes of a WebP file. `row` is the row of the clip, and
+        `number` its row number. Raises DecodeError if the frame cannot be decoded.
+        """
         place = len(row.target_times) // 2
         return self.picture(number, row, place, [place])
 
     def film(self, number: int, row: ClipRow) -> Path:
-        """Returns a film of the seconds of the clip of `row`, which every browser plays: H.264 in an mp4, or VP9 in a
-        webm where PyAV lacks H.264. A clip of more than MAX_FILM_SECONDS is cut off.
+        """Returns the path of a video file with the clip, which every browser plays. It is an mp4 with H.264, or a webm
+        with VP9 if PyAV lacks H.264. Only the first MAX_FILM_SECONDS of a longer clip are in the film. `row` is the row
+        of the clip, and `number` its row number.
 
         Raises DecodeError if the clip cannot be decoded.
         """
@@ -146,8 +154,8 @@ class FramePictures:
         return path
 
     def _stamp(self, row: ClipRow) -> tuple[str, int, int]:
-        """Returns the path of the video of `row`, its size in bytes and its time of change in ns. A file that was
-        replaced has another stamp, so frames of the old one are not shown.
+        """Returns (path, size in bytes, time of change in ns) of the video of `row`. If the file is replaced, the stamp
+        changes, so no frame of the old file is shown.
         """
         path = self.path(row)
         try:
@@ -186,9 +194,11 @@ class FramePictures:
 
 
 def _write_film(path: str, row: ClipRow, target: Path, deadline: float, *, skips: bool) -> None:
-    """Writes the frames of the clip of `row` to `target`. With `skips`, parts of the video before the clip are skipped.
+    """Writes the frames of a clip to the video file `target`. `path` is the video, and `row` the row of the clip. With
+    `skips`, the decoder skips the part of the video before the clip. Decoding ends at `deadline`, a time of
+    `time.monotonic`.
 
-    Raises DecodeError where no frame can be decoded, and SeekLost where a skip led to another place than expected.
+    Raises DecodeError if no frame can be decoded. Raises SeekLost if the decoder skipped to a wrong place.
     """
     start, end = row.start_seconds, min(row.end_seconds, row.start_seconds + MAX_FILM_SECONDS)
     opened = open_video(path) if row.frame_rate is None else open_images(path, row.frame_rate)

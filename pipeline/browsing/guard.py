@@ -1,8 +1,7 @@
-"""Lets only the user of this machine read the pages of `kinegraph browse`. Torch-free.
+"""Answers only requests of the user who started `kinegraph browse`. Torch-free.
 
-Any page that the user's browser has open may send requests to 127.0.0.1, and so may other users of the machine. A
-request is answered only if it comes with the secret of this server, under the name of this server, from a page of this
-server.
+Other web pages in the user's browser, and other users of the machine, can send requests to 127.0.0.1. So a request must
+have the secret of this server, must use a name of this server, and must not come from a page of another server.
 """
 
 import hmac
@@ -34,21 +33,24 @@ NO_SECRET = (
 
 
 def own_names(port: int) -> tuple[str, ...]:
-    """Returns the values of the header Host by which a browser may call this server, which listens on `port`."""
+    """Returns the values that the header Host of a request may have: the names of this machine, with the `port` of this
+    server.
+    """
     return tuple(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
 
 
 class Guard:
-    """Answers a request by `app` if the request keeps the rules, and refuses it otherwise. The class is an ASGI
-    application, which is the interface of Python's web servers.
+    """Passes a request on to the web application `app` if the request keeps the rules below, and refuses it otherwise.
+    A Guard is itself an ASGI application (Python's interface of web servers).
 
-    The header Host must name this server, else the status is 421. So a name of the internet that points to 127.0.0.1
-    does not reach the pages. The method must be GET or HEAD, else the status is 405. A header Origin must name this
-    server, and the request must have the secret `token`, else the status is 403. An address with the token sets a
-    cookie and leads on to the address without the token. The name of the cookie has the `port`, because all servers of
-    127.0.0.1 share cookies.
+    - The header Host must name this server, else the status is 421. This stops a domain name that points to 127.0.0.1.
+    - The method must be GET or HEAD, else the status is 405.
+    - A header Origin must name this server, else the status is 403.
+    - The request must have the secret `token`, in the address or in a cookie, else the status is 403.
 
-    Every answer has the headers HEADERS, and `Cache-Control: private` if `app` sets no other.
+    An address with the token sets the cookie and redirects to the address without the token. The name of the cookie
+    contains the `port`, because all servers of 127.0.0.1 share cookies. Every answer gets the headers HEADERS, and
+    `Cache-Control: private` if `app` sets no Cache-Control.
     """
 
     def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
@@ -68,7 +70,7 @@ class Guard:
         await answer(scope, receive, with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        """Returns the answer to a request that `app` must not answer, or None if the request keeps the rules."""
+        """Returns the answer to a request that breaks a rule, or None if the request keeps the rules."""
         names = request.headers.getlist("host")
         if len(names) != 1 or names[0].lower() not in self._names:
             return _refused(421, "This server answers only to 127.0.0.1 and localhost.")
@@ -101,7 +103,7 @@ def _refused(status: int, words: str, headers: dict[str, str] | None = None) -> 
 
 
 def _with(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Returns the `headers` of an answer with those that every answer has."""
+    """Returns the `headers` of an answer and the headers that every answer has."""
     has_own = any(name.lower() == b"cache-control" for name, _ in headers)
     added = HEADERS if has_own else HEADERS | {"cache-control": "private"}
     return [*headers, *((name.encode(), value.encode()) for name, value in added.items())]

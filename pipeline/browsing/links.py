@@ -1,4 +1,4 @@
-"""Makes the addresses of the pages of `kinegraph browse`, and reads what an address asks for. Torch-free."""
+"""Makes the addresses of the pages of `kinegraph browse`, and reads the parameters of an address. Torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -9,32 +9,38 @@ from starlette.exceptions import HTTPException
 from kinegraph.cache_schemas.words import on_one_line
 from kinegraph.pipeline.browsing.catalogue import ClipFilter
 
-NAME_OF = {"label": "class"}  # a field of ClipFilter whose name in an address is another one
+NAME_OF = {"label": "class"}  # field of ClipFilter -> its other name in addresses
 FIELDS = {NAME_OF.get(field.name, field.name): field.name for field in fields(ClipFilter)}
-MAX_LETTERS = 1000  # of one value
+MAX_LETTERS = 1000  # the longest value
 
 
 def filter_of(query: Mapping[str, str]) -> ClipFilter:
-    """Returns the ClipFilter that the parameters `query` of an address ask for. Unknown parameters are ignored.
+    """Returns the ClipFilter that the parameters `query` of an address describe. Unknown parameters are ignored.
 
-    A browser sends line ends of a value in another form, so names are sent as they are shown, on one line.
+    Browsers change the line ends in a value. So names are sent as pages show them, with escapes on one line.
     """
     return ClipFilter(**{field: on_one_line(query.get(name, ""))[:MAX_LETTERS] for name, field in FIELDS.items()})
 
 
 def query_of(wanted: ClipFilter, **more: object) -> dict[str, str]:
-    """Returns the parameters of an address that ask for `wanted`, and the parameters `more`, without empty ones."""
+    """Returns the parameters of an address, {name: value}, that describe the filter `wanted`. The parameters `more` are
+    added. Empty values are left out.
+    """
     values = {NAME_OF.get(field, field): value for field, value in asdict(wanted).items()} | more
     return {name: str(value) for name, value in values.items() if value not in ("", None)}
 
 
 def address(path: str, query: Mapping[str, str]) -> str:
-    """Returns the address of the page at `path` with the parameters `query`."""
+    """Returns the address of the page at `path` with the parameters `query`: "/clips/3", {"page": "2"} ->
+    "/clips/3?page=2".
+    """
     return f"{path}?{urlencode(query, errors='replace')}" if query else path
 
 
 def whole_number(query: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
-    """Returns the parameter `name` of an address as a number. Raises HTTPException (400) for other values."""
+    """Returns the parameter `name` of an address as a number of at least `least`. Returns `default` if the parameter is
+    missing or empty. Raises HTTPException (400) for any other value.
+    """
     given = query.get(name, "")
     if not given:
         return default
@@ -44,8 +50,8 @@ def whole_number(query: Mapping[str, str], name: str, default: int, least: int =
 
 
 def decimal(query: Mapping[str, str], name: str) -> float | None:
-    """Returns the parameter `name` of an address as a number, or None where it is missing or empty. Raises
-    HTTPException (400) for other values.
+    """Returns the parameter `name` of an address as a float. Returns None if the parameter is missing or empty. Raises
+    HTTPException (400) if the value is not a number.
     """
     given = query.get(name, "").strip()
     if not given:

@@ -1,6 +1,6 @@
-"""Finds the regions that are most like a region, among regions of the whole cache. Torch-free.
+"""Finds the regions of a cache that are most similar to one region. Torch-free.
 
-The regions are drawn evenly, so that their memory and the time of a question do not grow with the cache.
+Only an evenly drawn part of all regions is searched. So memory and time do not grow with the cache.
 """
 
 import logging
@@ -17,7 +17,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.pipeline.browsing.catalogue import OK, WARNED, ShownClips
 
-MAX_BYTES = 256 << 20  # of vectors that are kept, and of rows that are read for them
+MAX_BYTES = 256 << 20  # limit of the vectors in memory, and of the rows that are read for them
 MAX_REGIONS = 100_000
 WAIT_SECONDS = 20.0
 BOXES, COUNT = "proposals/boxes", "proposals/count"
@@ -26,8 +26,8 @@ log = logging.getLogger("kinegraph")
 
 
 class Region(NamedTuple):
-    """A region of the cache: the box number `box` in the frame number `frame` of the row `row`, all from 0. `frame`
-    counts the frames that have boxes.
+    """A region of the cache: the box number `box` in the frame number `frame` of the row number `row`. All three count
+    from 0. `frame` counts only the frames that have boxes.
     """
 
     row: int
@@ -36,7 +36,9 @@ class Region(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A region, and its cosine similarity to the region that was asked for."""
+    """A region that was found, and its similarity to the region of the search. The similarity is the cosine of the
+    features.
+    """
 
     region: Region
     similarity: float
@@ -44,8 +46,11 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionIndex:
-    """Unit vectors of M regions: `vectors` [M, D] float32. `places` [M, 3] are row, frame and box of each. `num_all` is
-    about the number of regions of the cache from which these were drawn.
+    """The regions that are searched, M of them, with D channels.
+
+    - `vectors`: float32 [M, D], the features of each region, scaled to length 1.
+    - `places`: [M, 3], (row, frame, box) of each region, as in Region.
+    - `num_all`: the approximate number of all regions of the cache.
     """
 
     vectors: np.ndarray
@@ -53,8 +58,9 @@ class RegionIndex:
     num_all: int
 
     def nearest(self, query: np.ndarray, most: int, without: np.ndarray) -> list[Neighbour]:
-        """Returns the `most` regions that are most similar to the vector `query` [D], best first. Regions of the rows
-        `without` are left out. Of equal regions, the one that comes first in the cache is first.
+        """Returns the `most` regions whose features are most similar to the vector `query`, best first. Regions of the
+        rows `without` are left out. If two regions are equally similar, the one that is earlier in the cache comes
+        first.
         """
         similarities = self.vectors @ unit(query)
         similarities[np.isin(self.places[:, 0], without)] = -np.inf
@@ -67,7 +73,9 @@ class RegionIndex:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Returns `vectors` [..., D] as float32 of length 1. A vector of zeros stays as it is."""
+    """Returns `vectors` as float32, each scaled to length 1. A vector is along the last axis. Vectors of zeros stay
+    zero.
+    """
     values = np.asarray(vectors, np.float32)
     length = np.linalg.norm(values, axis=-1, keepdims=True)
     scaled: np.ndarray = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
@@ -75,14 +83,18 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def region_arrays_of(cache: Cache) -> list[ArraySpec]:
-    """Returns the arrays [T, N, D] of region features of a cache, sorted by name."""
+    """Returns the arrays of a cache that have one feature vector per region, [time steps, regions, channels]. They are
+    sorted by name.
+    """
     return [
         spec for name, spec in sorted(cache.arrays().items()) if name.startswith("regions/") and len(spec.shape) == 3
     ]
 
 
 class Neighbours:
-    """Makes a RegionIndex of a cache in a thread of its own, once. `start` begins, and `index` waits for the result."""
+    """Makes the RegionIndex of a cache once, in a thread of its own. `start` starts the thread, and `index` waits for
+    the result.
+    """
 
     def __init__(self) -> None:
         self._lock, self._done = threading.Lock(), threading.Event()
@@ -91,7 +103,9 @@ class Neighbours:
         self._problem = ""
 
     def start(self, clips: ShownClips) -> None:
-        """Begins to make the index, unless that has begun, or the cache has no regions yet."""
+        """Starts the thread that makes the index. Does nothing if the thread was started before, or if the cache has no
+        regions yet.
+        """
         with self._lock:
             specs = region_arrays_of(clips.cache) if self._thread is None else []
             if specs and len(usable_rows(clips, specs[0])):
@@ -101,7 +115,9 @@ class Neighbours:
                 self._thread.start()
 
     def index(self) -> RegionIndex:
-        """Returns the index. Raises LookupError, with a sentence, where there is none yet."""
+        """Returns the RegionIndex, after a wait of at most WAIT_SECONDS. Raises LookupError if there is none yet. The
+        message says why.
+        """
         if self._thread is None:
             raise LookupError(NO_REGIONS)
         if not self._done.wait(WAIT_SECONDS):
@@ -112,7 +128,7 @@ class Neighbours:
 
     def _make(self, clips: ShownClips, spec: ArraySpec) -> None:
         try:
-            self._index = made_index(clips, spec)
+            self._index = build_index(clips, spec)
         except (CacheError, ValueError, OSError) as error:
             self._problem = f"The regions cannot be read: {error}"
             log.warning("%s", self._problem)
@@ -120,9 +136,9 @@ class Neighbours:
             self._done.set()
 
 
-def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
-    """Returns a RegionIndex of evenly drawn regions of the array `spec` [T, N, D]. At most MAX_BYTES are read and kept,
-    and at most MAX_REGIONS regions are kept.
+def build_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
+    """Returns a RegionIndex of evenly drawn regions of the array `spec`, which has the axes [time steps, regions,
+    channels]. Reads at most MAX_BYTES of the array. The index has at most MAX_REGIONS regions and MAX_BYTES.
     """
     cache = clips.cache
     *_, channels = spec.shape
@@ -132,7 +148,7 @@ def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
     places, counts = [], 0
     for row in rows.tolist():
         shard, place = divmod(row, cache.shard_clips)
-        count = opened(count_spec, shard).row(place)[frames]  # of each time step
+        count = opened(count_spec, shard).row(place)[frames]  # number of boxes of each time step
         counts += int(count.sum())
         places += [(row, step, box) for step, num_boxes in enumerate(count.tolist()) for box in range(num_boxes)]
     listed = np.array(places, np.int32).reshape(-1, 3)
@@ -149,12 +165,14 @@ def made_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
 
 
 def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
-    """Returns, for each time step of the regions `spec`, the number of the frame with boxes that it belongs to."""
+    """Returns the frame of each time step of the regions `spec`, int64 [time steps]. It is the number of the frame
+    among the frames that have boxes.
+    """
     return frames_with_boxes(spec, cache.array(BOXES))
 
 
 def usable_rows(clips: ShownClips, spec: ArraySpec) -> np.ndarray:
-    """Returns the rows that have regions in the array `spec`, in ascending order."""
+    """Returns the numbers of the rows that have regions in the array `spec`, in ascending order."""
     sealed = [clips.stages[key].status for key in (spec.stage, "proposals") if key in clips.stages]
     if len(sealed) < 2:
         return np.empty(0, np.int64)
@@ -162,7 +180,7 @@ def usable_rows(clips: ShownClips, spec: ArraySpec) -> np.ndarray:
 
 
 def _evenly(values: np.ndarray, most: int) -> np.ndarray:
-    """Returns at most `most` of `values`, evenly spaced, in their order."""
+    """Returns at most `most` of `values`, evenly spaced and in the same order."""
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).round().astype(np.int64)]

@@ -1,4 +1,4 @@
-"""Makes the pages of `kinegraph browse` that list: the grid of clips, the failures and the runs. Torch-free."""
+"""Makes the pages of `kinegraph browse` that list something: the clips, the failures and the runs. Torch-free."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -24,13 +24,17 @@ from kinegraph.pipeline.browsing.scored import ScoredVideos
 from kinegraph.pipeline.browsing.site import Site, rendered
 
 CLIPS_PER_PAGE, FAILURES_PER_PAGE = 48, 100
-MAX_CHOICES = 200  # classes above this number are searched by text
+MAX_CHOICES = 200  # with more classes, the form has a text field in place of a list
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """One page of a list. `rows` are the rows on the page, `number` and `count` its number, from 1, and the number of
-    pages. `total` counts all rows of the list.
+    """One page of a long list.
+
+    - `rows`: the row numbers on this page.
+    - `number`: the number of this page, from 1.
+    - `count`: the number of pages.
+    - `total`: the number of rows on all pages.
     """
 
     rows: list[int]
@@ -47,7 +51,7 @@ class Sheet:
 
 
 def grid(site: Site, request: Request) -> Response:
-    """Returns the page of clips that the address asks for."""
+    """Returns the page with pictures of the clips that the filter in the address selects."""
     clips, query = site.catalogue.now(), request.query_params
     wanted, run = filter_of(query), site.run(query)
     scored = scored_of(run, clips)
@@ -81,8 +85,8 @@ def _card(site: Site, clips: ShownClips, scored: ScoredVideos, row: int, kept: d
 
 
 def _choices(clips: ShownClips, wanted: ClipFilter, scored: ScoredVideos) -> list[dict[str, Any]]:
-    """Returns the fields of the form. A field has a `name`, a `title`, the present `value`, and `options`, which are
-    pairs (value, text). A field without options takes any text.
+    """Returns the fields of the filter form, each as a dictionary with `name`, `title`, the present `value`, and
+    `options`. Options are pairs (value, text). A field without options takes any text.
     """
 
     def field(name: str, title: str, value: str, options: list[tuple[str, str]]) -> dict[str, Any]:
@@ -114,8 +118,8 @@ def _choices(clips: ShownClips, wanted: ClipFilter, scored: ScoredVideos) -> lis
 
 
 def failures(site: Site, request: Request) -> Response:
-    """Returns the page that lists the failed clips. Each has the reason and the error message of its first failure. The
-    query of `request` filters the clips and chooses the page. A table counts the failures of each stage by reason.
+    """Returns the page that lists the failed clips, with the reason and the message of their first failure. A table
+    counts the failures of each stage by reason. The address has a filter and the number of the page.
     """
     clips, query = site.catalogue.now(), request.query_params
     wanted = replace(filter_of(query), status=STATUSES[FAILED])
@@ -145,7 +149,7 @@ def _codes(status: np.ndarray, code: int) -> int:
 
 
 def runs(site: Site, request: Request) -> Response:
-    """Returns the page of runs, with their scores."""
+    """Returns the page that lists the runs with their scores."""
     clips = site.catalogue.now()
     lines = [
         {

@@ -1,4 +1,4 @@
-"""Reads the runs that `kinegraph browse` shows, and the predictions that `evaluate` left beside them. Torch-free."""
+"""Reads the runs that `kinegraph browse` shows, and their predictions that `kinegraph evaluate` kept. Torch-free."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ from kinegraph.pipeline.training.results import RunResults, find_results
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run in `folder` with its `results`."""
+    """A trained run that the pages show. `folder` is its folder, and `results` is the content of its results.json."""
 
     folder: Path
     results: RunResults
@@ -22,15 +22,17 @@ class ShownRun:
 
     @cached_property
     def scored(self) -> ScoredVideos:
-        """Returns the predictions of all splits of the run. They are read once."""
+        """Returns the predictions of the run on all splits. They are read once."""
         return read_scored(self.folder)
 
     def usable(self, clips: ShownClips) -> ScoredVideos:
-        """Returns the predictions, or none if they are of other classes than `clips` has."""
+        """Returns the predictions of the run. Returns NO_SCORES if the predictions are of other classes than the cache
+        of `clips` has.
+        """
         return self.scored if [*self.scored.class_names] == clips.classes else NO_SCORES
 
     def problem(self, clips: ShownClips) -> str:
-        """Returns why the predictions of the run cannot be shown beside `clips`, or "" if they can."""
+        """Returns why the predictions of the run cannot be shown for `clips`, or "" if they can be shown."""
         if not len(self.scored):
             return f"no predictions of these weights: run `kinegraph evaluate {self.folder}`"
         if not len(self.usable(clips)):
@@ -40,7 +42,7 @@ class ShownRun:
 
 
 def shown_runs(folder: Path | None) -> list[ShownRun]:
-    """Returns the runs in `folder` and below, sorted by folder. Returns no run for None.
+    """Returns all runs in `folder` and its subfolders, sorted by folder. Returns an empty list if `folder` is None.
 
     Raises ResultsError if there is no run with results, or if results cannot be read.
     """

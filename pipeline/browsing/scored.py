@@ -1,4 +1,4 @@
-"""Reads the scores of the videos of a run, which `evaluate` has kept, for `kinegraph browse`. Torch-free."""
+"""Reads the predictions for videos that `kinegraph evaluate` kept for a run, for `kinegraph browse`. Torch-free."""
 
 import logging
 from collections.abc import Sequence
@@ -20,33 +20,37 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredVideos:
-    """Scores of V videos over K classes. `video_ids` has V texts, and `scores` is float32 [V, K]. `best` [V] are the
-    classes with the best scores, or -1 for a video without scores. `class_names` has K names, or none if unknown.
+    """The scores of a run for V videos and K classes.
+
+    - `video_ids`: V texts.
+    - `scores`: float32 [V, K].
+    - `best`: [V], the class with the best score of each video. -1 for a video without scores.
+    - `class_names`: the K names, or an empty list if they are not known.
     """
 
     video_ids: Any  # pa.Array of strings
     scores: np.ndarray
     best: np.ndarray
     class_names: Sequence[str] = ()
-    _asked: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # the last question and its answer
+    _asked: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # of the last call of `predicted`
 
     def __len__(self) -> int:
         return len(self.video_ids)
 
     @classmethod
     def of(cls, video_ids: Any, scores: np.ndarray, class_names: Sequence[str] = ()) -> "ScoredVideos":
-        """Returns the ScoredVideos of the texts `video_ids` and `scores` [V, K]. A video whose scores are not finite
-        has none.
+        """Returns the ScoredVideos for the texts `video_ids` and their `scores` [videos, classes]. If a score of a
+        video is NaN or infinite, the video counts as a video without scores.
         """
         best = np.full(len(scores), NO_ROW, np.int64)
         if scores.size:
-            told = np.isfinite(scores).all(1)
-            best[told] = scores[told].argmax(1)
+            has_scores = np.isfinite(scores).all(1)
+            best[has_scores] = scores[has_scores].argmax(1)
         return cls(video_ids=video_ids, scores=scores, best=best, class_names=class_names)
 
     def predicted(self, video_ids: Any) -> np.ndarray:
-        """Returns the predicted class of each of `video_ids`, int64, or -1 for a video without scores. The answer is
-        kept for the next call with the same object.
+        """Returns the predicted class for each of `video_ids`, int64. A video without scores has -1. If the next call
+        has the same object `video_ids`, the answer is not computed again.
         """
         last = self._asked[-1] if self._asked else (None, NO_PREDICTIONS)
         if last[0] is not video_ids:
@@ -63,13 +67,13 @@ class ScoredVideos:
         return predicted
 
     def of_video(self, video_id: str) -> np.ndarray | None:
-        """Returns the scores [K] of a video, or None where it has none."""
+        """Returns the scores of a video, one per class, or None if the video has no scores."""
         row = pc.index(self.video_ids, pa.scalar(video_id)).as_py() if len(self) else NO_ROW
         return None if row < 0 or self.best[row] < 0 else np.asarray(self.scores[row])
 
 
 def as_numpy(column: Any, dtype: type = np.int64) -> np.ndarray:
-    """Returns an Arrow column as a numpy array. Arrow's own `to_numpy` imports pandas, which takes a second."""
+    """Returns an Arrow column as a numpy array. Arrow's own `to_numpy` would import pandas, which takes a second."""
     return np.array(column.to_pylist(), dtype)
 
 
@@ -77,8 +81,8 @@ NO_SCORES = ScoredVideos(video_ids=pa.nulls(0, pa.string()), scores=np.empty((0,
 
 
 def read_scored(run: Path) -> ScoredVideos:
-    """Returns the probabilities of the videos of all splits that `evaluate` has kept in the folder of a run, or
-    NO_SCORES. A file that is damaged, or is of other weights or clips than the run has now, is left out with a warning.
+    """Returns the predictions on all splits that `evaluate` kept in the folder of a run. Returns NO_SCORES if there are
+    none. A file is left out with a warning if it is damaged, or if the run has other weights or clips by now.
     """
     kept = []
     for split in kept_splits(run):

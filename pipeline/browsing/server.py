@@ -1,4 +1,6 @@
-"""Runs the web server of `kinegraph browse` on this machine, until the command is stopped. Torch-free."""
+"""Runs the web server of `kinegraph browse` until the command is stopped. Only this machine can reach the server.
+Torch-free.
+"""
 
 import errno
 import logging
@@ -36,7 +38,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures import theme
 
 ADDRESS = "127.0.0.1"
-END_SECONDS = 2  # for answers that are under way when the command is stopped
+END_SECONDS = 2  # time for unfinished answers when the command is stopped
 CLIP = "/clips/{row:int}"
 PAGES: dict[str, Callable[[Site, Request], Response]] = {
     "/": pages.grid,
@@ -54,11 +56,15 @@ log = logging.getLogger("kinegraph")
 
 
 def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path | None = None) -> Site:
-    """Reads the cache and the runs, and returns the Site. `folder` is an empty folder for films. `videos` is the folder
-    that holds the videos by their ids, or None.
+    """Opens a cache and runs, and returns them as a Site.
 
-    Raises CacheError for a cache that cannot be read, and ResultsError for a `run` without results. Raises UsageError
-    if `videos` is no folder.
+    - `cache`: the path or URL of the cache.
+    - `folder`: an empty folder for films.
+    - `run`: the folder of a run or of several runs, or None.
+    - `videos`: a folder in which the videos are looked for by their ids, or None.
+
+    Raises CacheError if the cache cannot be read, ResultsError if `run` has no results, and UsageError if `videos` is
+    no folder.
     """
     at_hand, runs = VideosAtHand(videos), shown_runs(run)
     catalogue = Catalogue(cache)
@@ -67,8 +73,8 @@ def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path
 
 
 def application(site: Site, *, port: int, token: str) -> ASGIApp:
-    """Returns the web application of `site`, behind its Guard. `port` is the port that the server listens on, and
-    `token` the secret of its address.
+    """Returns the web application that serves `site`. A Guard refuses requests without the secret `token`. `port` is
+    the port on which the server listens.
     """
     routes = [Route(path, partial(_answered, site, page)) for path, page in PAGES.items()]
     routes += [Route(f"/{name}", partial(_file, name, media_type)) for name, media_type in FILES.items()]
@@ -112,10 +118,13 @@ def serve(
     port: int = 0,
     on_ready: Callable[[str, int], None],
 ) -> None:
-    """Serves the pages of `cache` on this machine until a signal stops the process. `port` 0 is any free port.
+    """Serves the pages of a cache on this machine until a signal stops the process.
 
-    `on_ready` is called with the address, which has the secret, and the port, once pages are answered. Raises errors as
-    `open_site`, and UsageError for a port that is in use or that the system refuses. Ends by KeyboardInterrupt or
+    - `cache`, `run`, `videos`: as in `open_site`.
+    - `port`: the port. 0 means any free port.
+    - `on_ready`: is called with (address with the secret, port) when the server answers.
+
+    Raises the errors of `open_site`. Raises UsageError if the port is in use or refused. Ends with KeyboardInterrupt or
     Terminated.
     """
     with _listening(port) as listening, tempfile.TemporaryDirectory(prefix="kinegraph-browse-") as folder:
@@ -141,7 +150,9 @@ def serve(
 
 
 def _listening(port: int) -> socket.socket:
-    """Returns a socket that listens on `port` of this machine alone. Raises UsageError where that is refused."""
+    """Returns a socket that listens on `port`, only for this machine. Raises UsageError if the system refuses the
+    port.
+    """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Holds what all pages of `kinegraph browse` share, and renders their templates. Torch-free."""
+"""Holds what all pages of `kinegraph browse` share, and renders their HTML templates. Torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ PLACES = (("Clips", "/"), ("Failures", "/failures"), ("Runs", "/runs"))
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """The cache that is browsed, its frames, its runs and the index of its regions."""
+    """Everything that the pages show: the clips of one cache, their frames, the index for the search of similar
+    regions, and trained runs.
+    """
 
     catalogue: Catalogue
     frames: FramePictures
@@ -32,9 +34,10 @@ class Site:
     runs: list[ShownRun]
 
     def run(self, query: Mapping[str, str]) -> ShownRun | None:
-        """Returns the run that the parameter `run` of an address names by its number, or None if there is no run.
+        """Returns the run whose number is the parameter `run` of an address. Without the parameter, returns run 0.
+        Returns None if there are no runs.
 
-        Raises HTTPException (404) for a number that no run has.
+        Raises HTTPException (404) if no run has this number.
         """
         number = whole_number(query, "run", 0)
         if self.runs and number >= len(self.runs):
@@ -44,7 +47,9 @@ class Site:
 
 
 def name(text: str) -> Markup:
-    """Returns `text` for a page: on one line, and apart from the direction of the text around it."""
+    """Returns `text` as HTML for a page, on one line. The element <bdi> keeps names in right-to-left scripts apart from
+    the text around them.
+    """
     return Markup("<bdi>{}</bdi>").format(on_one_line(text))
 
 
@@ -62,8 +67,8 @@ ENVIRONMENT = _environment()
 
 
 def rendered(template: str, request: Request, clips: ShownClips | None, status: int = 200, **values: Any) -> Response:
-    """Returns the page that results from `template` and `values`. `clips` are those of the cache, None where the cache
-    cannot be read.
+    """Returns the HTML page that the template `template` makes of `values`. `clips` are the clips of the cache, or None
+    if the cache cannot be read. `status` is the HTTP status.
     """
     shared = {
         "places": PLACES,

@@ -51,8 +51,8 @@ class FrameSource(Protocol):
 
 
 class PillowFrames:
-    """The FrameSource of this loop: decodes with PyAV, always from the first frame of the video on, and resizes with
-    Pillow.
+    """Decodes frames with PyAV, crops and resizes them with Pillow: the FrameSource of the plain loop that `kinegraph
+    bench` compares with. It decodes each video from its first frame, as simple code does.
     """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Image.Image]]:

@@ -9,7 +9,7 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.browsing import neighbours
 from kinegraph.pipeline.browsing.catalogue import Catalogue
-from kinegraph.pipeline.browsing.neighbours import Region, RegionIndex, box_frames_of, made_index, region_arrays_of
+from kinegraph.pipeline.browsing.neighbours import Region, RegionIndex, box_frames_of, build_index, region_arrays_of
 
 
 def index_of(vectors: list[list[float]], rows: list[int]) -> RegionIndex:
@@ -44,7 +44,7 @@ def test_the_frame_with_boxes_of_a_time_step(
 
 def test_regions_of_a_cache(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     clips, (spec,) = Catalogue(whole.root).now(), region_arrays_of(whole)
-    index = made_index(clips, spec)
+    index = build_index(clips, spec)
     T, N, D = spec.shape
     assert index.num_all == len(index.places) <= 6 * T * N
     assert index.vectors.shape == (len(index.places), D)
@@ -53,5 +53,5 @@ def test_regions_of_a_cache(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> No
     values = whole.store.open_shard(spec, row // 2).row(row % 2)
     np.testing.assert_array_equal(index.vectors[place], neighbours.unit(values[frame, box]))
     monkeypatch.setattr(neighbours, "MAX_BYTES", 4 * D * 5)
-    few = made_index(clips, spec)
+    few = build_index(clips, spec)
     assert (len(few.places), few.num_all) == (min(5, N * T), pytest.approx(index.num_all, rel=0.5))
