@@ -1,7 +1,7 @@
 """Makes the rows of a cache of imported features. Torch-free.
 
-With a csv, each video in the csv gets one row. Without a csv, the rows of the cache stay as they are. If the cache has
-no rows, each imported video gets one row.
+A csv lists the videos, and each of them gets one row. Without a csv, the cache keeps its rows. If it has no rows
+either, each imported video gets one row.
 """
 
 import json
@@ -22,12 +22,14 @@ from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.datasets.options import FolderOptions
 
-IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json
+IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of options in cache.json
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All `rows` that a cache will have after the import, and the names of all `classes`."""
+    """The rows and classes of a cache of imported features. `rows` are all rows that the cache will have, and `classes`
+    the names of all classes.
+    """
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -38,13 +40,16 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns a RowsToFill: the rows that the cache will have after an import, and the classes. `videos` are the ids of
-    the videos in the imported files.
+    """Returns the RowsToFill of an import.
 
-    If the csv `annotations` is given, there is one row for each video that it lists, with a path below `root`. Without
-    the csv, the rows are those of `cache`. If the cache has no rows either, there is one row for each of `videos`.
-    Raises ExchangeError if the csv lacks a video of `cache`. Raises ExchangeError also for a cache that `kinegraph
-    index` made, if a csv is given or a video has several rows.
+    - `cache`: the cache, or None if it does not exist yet.
+    - `videos`: the ids of the videos in the imported files.
+    - `root`: the folder below which the paths of a csv lie.
+    - `annotations`: a csv that lists the videos, or None.
+
+    With a csv, each listed video has one row. Without a csv, the rows are those of `cache`, or one row for each of
+    `videos` if there are none. Raises ExchangeError if the csv lacks a video of the cache. A cache that `kinegraph
+    index` made takes no csv, and must have one row per video. Otherwise raises ExchangeError.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -74,10 +79,10 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
-    """Returns a RowsToFill with the rows of all videos in the csv `annotations`. The rows in `old` come first, in the
-    same order and with the same ids. Paths of videos in the csv are relative to the folder `root`.
+    """Returns the RowsToFill of all videos in the csv `annotations`. The rows `old` come first, with their order and
+    ids. Paths in the csv are relative to the folder `root`.
 
-    Raises ExchangeError if the csv does not exist or has no line for a video in `old`.
+    Raises ExchangeError if the csv does not exist, or if it lacks a video of `old`.
     """
     if not annotations.exists():
         raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
@@ -98,7 +103,7 @@ def _new_rows(listing: Listing, matched_ids: set[str]) -> list[ClipRow]:
 
 
 def _row(video: Video) -> ClipRow:
-    """Returns the clips.parquet row of an imported video. Times, crop and frame size are unknown, because only the
+    """Returns the row of an imported video for clips.parquet. Times, crop and frame size are unknown, because only the
     features of the video are imported.
     """
     return ClipRow(
@@ -109,9 +114,9 @@ def _row(video: Video) -> ClipRow:
 
 
 def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
-    """Writes the rows of a cache of imported features. Returns the cache, opened again.
+    """Writes the rows and classes `rows` to a cache of imported features. Returns the cache, opened again.
 
-    The rows that the cache already has must come first in `rows`.
+    The present rows of the cache must come first in `rows`.
     """
     storage: Storage = cache.storage
     num_old = ClipsTable.count(storage) if storage.exists(TABLE) else 0
@@ -123,12 +128,12 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Finds the videos `videos` of a cache in imported files. `names` are the names of the videos in these files.
-    Returns video id -> name in the files.
+    """Finds videos of a cache in imported files. Returns {video id in the cache: name in the files}. `videos` are the
+    video ids, and `names` are all names in the files.
 
-    A video id belongs to a name if both are equal, or equal without the endings of video files (`a.mp4` and `a`). A
-    video that the files lack is left out. Raises ExchangeError if this is ambiguous, for example for the videos `a.mp4`
-    and `a.avi` and the name `a`.
+    An id and a name belong together if they are equal, or equal without the ending of a video file (`a.mp4` and `a`).
+    Videos without a name are left out. Raises ExchangeError if several ids fit one name, for example `a.mp4` and
+    `a.avi` the name `a`.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

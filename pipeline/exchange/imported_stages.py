@@ -13,13 +13,13 @@ from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.stages.imports.layout import FeatureLayout
 
-VERSION = 1  # raised when what is made of the same files changes
+VERSION = 1  # increased when the same files give other arrays
 
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """The names that the stages and arrays of an import get: `name` in the place of the backbone and `tap` in the place
-    of the layer, as in features/<name>/<tap>.
+    """The names of the stages and arrays of an import. They are called features/<name>/<tap> and so on. `name` stands
+    in place of the name of a backbone, and `tap` in place of the name of a layer.
 
     Raises ExchangeError for a name that is not allowed.
     """
@@ -34,9 +34,8 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns a dict: name of an array in the cache -> key of the imported values in `VideoFeatures.arrays`.
-
-        For example, `proposals/boxes` -> `boxes`.
+        """Returns {name of an array in the cache: role of the imported array}, for example {"proposals/boxes":
+        "boxes"}. A role is a key of `VideoFeatures.arrays`.
         """
         return {
             f"features/{self.name}/{self.tap}": "maps",
@@ -48,12 +47,12 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage, which its fingerprint covers. The options of other stages say how
-    arrays are computed. For imported files that is not known. So these options have one digest of the contents of all
-    files.
+    """Returns the options of an imported stage. Its fingerprint covers them. Nothing says how the files were computed,
+    so the options have one digest of the contents of all files instead.
 
-    `kind` is the format of the files. `sources` maps the name of a video in the files to the identity of its file.
-    `num_frames` is the number of frames that are taken from each video, or None if all frames of the files are taken.
+    - `kind`: the format of the files.
+    - `sources`: {name of a video in the files: identity of its features}.
+    - `num_frames`: the number of frames that are taken from each video. None means all.
     """
     digests = canonical({video: source.digest for video, source in sources.items()})
     return {
@@ -66,10 +65,10 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
 
 
 def imported_stages(naming: Naming, layout: FeatureLayout, options: Options) -> tuple[Stage, ...]:
-    """Returns the stages of an import, each after the stages that it reads.
+    """Returns the stages of an import. A stage comes after the stages that it reads.
 
-    `naming` has the names of the stages. `layout` has the shapes of the arrays in the imported files. `options` are
-    recorded in every stage and become part of its fingerprint.
+    `naming` has the names of the stages, `layout` the shapes of the arrays in the files, and `options` the options of
+    every stage.
     """
     return tuple(_stages(naming, layout, options))
 
@@ -96,9 +95,7 @@ def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Returns copies of the specs `arrays` with `frame_step` None.
-
-    `frame_step` is the number of sampled frames per step of the time axis. For imported features this number is
-    unknown.
+    """Returns the specs `arrays` with `frame_step` None. The steps of imported features have an unknown distance in
+    frames.
     """
     return tuple(replace(spec, frame_step=None) for spec in arrays)

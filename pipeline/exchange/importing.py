@@ -1,4 +1,4 @@
-"""`kinegraph import` turns features of other tools into stages of a cache. Torch-free."""
+"""Imports the features of other tools as stages of a cache: `kinegraph import`. Torch-free."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +29,15 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """The result of an import of features into `cache`.
+    """The result of an import of features.
 
-    `kind` is the format of the files. `naming` has the names of the stages, and `stages` are the stages that were
-    written. `num_videos` counts the videos of the cache that have features in the files. `left_out` has the videos of
-    the files that have no row in the cache. `failures` has one entry per failed clip.
+    - `cache`: the cache that received the features.
+    - `kind`: the format of the imported files, such as "npy".
+    - `naming`: the names of the imported stages and arrays.
+    - `stages`: the stages that were written.
+    - `num_videos`: the number of videos of the cache whose features were in the files.
+    - `left_out`: the videos of the files that have no row in the cache.
+    - `failures`: one Failure for each failed clip.
     """
 
     cache: Cache
@@ -56,21 +60,20 @@ def import_features(
     num_frames: int | None = None,
     on_progress: OnProgress = unheard,
 ) -> Imported:
-    """Imports the features in the files at `features` into the stage features/<name> of the cache `into`. Returns an
-    Imported, which says what was imported. `<name>` is `naming.name`. If the files hold boxes or regions, the stages
-    proposals and regions/<name> are written too.
+    """Imports the features in the files at `features` into the cache `into`, and returns an Imported. Writes the stage
+    features/<name>. If the files have boxes or regions, also writes proposals and regions/<name>.
 
-    The csv `annotations` states the rows of a new cache. Without a csv, the rows are those of the cache. A cache
-    without rows gets one row per video. A row whose video has no features becomes a failed clip. A video of the files
-    without a row is not imported.
+    - `naming`: the names of stages and arrays. `<name>` is `naming.name`.
+    - `kind`: the format of the files, such as "npy". None means that the files show it.
+    - `dataset`: which array of a video to read, as in `open_features`.
+    - `annotations`: a csv with the rows of a new cache.
+    - `num_frames`: how many frames of each video to import. None means all.
 
-    With `num_frames`, that many frames of each video are imported, else all frames. `kind` is the format of the files,
-    such as "npy", or None to recognise it. `dataset` is the last part of the name of each video's dataset in an HDF5
-    file. `on_progress` is called with (name of the step, number done, number of all). All files are read before
-    anything is written. A killed import can be repeated.
+    Without a csv, the rows are those of the cache. A cache without rows gets one row per video. A row without features
+    is a failed clip. A video without a row is not imported. A killed import can be repeated.
 
-    Raises FeatureFileError if the files cannot be imported, ExchangeError if the features do not fit the rows, and
-    DatasetError if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.
+    Raises FeatureFileError for files that cannot be imported, ExchangeError for features that do not fit the rows,
+    DatasetError for a bad csv, and CacheMismatch if the cache has other features of this name.
     """
     naming = naming or Naming()
     files = open_features(features, kind, dataset)
@@ -82,8 +85,8 @@ def import_features(
     rows = rows_to_fill(existing, videos, root, annotations)
     names = matched(rows.video_ids, videos)
     if not names:
-        told = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
-        raise ExchangeError(f"no video has features: {features} has those of {told}")
+        text = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
+        raise ExchangeError(f"no video has features: {features} has those of {text}")
     # Digests cover all videos, also those without a row: their rows may come later and must fit the same stages.
     sources = {video: files.source(video) for video in _counted("digests", videos, on_progress)}
     layout = common_layout(files, _counted("shapes", videos, on_progress), num_frames)
@@ -112,11 +115,11 @@ def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Itera
 
 
 def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """Prepares a cache for an import and returns it: writes the rows that `rows` holds, and declares `stages`. If
-    `cache` is None, a cache is created at `into`.
+    """Prepares a cache for an import and returns it. Writes the rows `rows` and declares `stages`. If `cache` is None,
+    creates a cache at `into`.
 
-    A cache that `kinegraph index` made already has its rows, so none are written to it. Raises CacheMismatch if the
-    cache has a stage with the same key as one of `stages`, but with other features.
+    A cache that `kinegraph index` made has its rows already, so no rows are written to it. Raises CacheMismatch if the
+    cache has a stage of the same key with other features.
     """
     if cache is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
@@ -147,11 +150,14 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RowMaker:
-    """Makes the rows of `cache` from the files of an import, which the reader `files` reads.
+    """Makes the values of the rows of `cache` from the files of an import.
 
-    `names` maps the id of a video in the cache to the name of this video in the files. `sources` maps the name of a
-    video in the files to the identity (digest) of its file. `stages` maps the key of each stage to write to the stage.
-    `naming` says which array of the files becomes which array of the cache. A row gets `num_frames` frames.
+    - `files`: reads the files.
+    - `naming`: says which array of the files becomes which array of the cache.
+    - `names`: {video id in the cache: name of the video in the files}.
+    - `sources`: {name of a video in the files: identity of its features}.
+    - `num_frames`: the number of frames that each row gets.
+    - `stages`: {stage key: stage} of the stages to write.
     """
 
     cache: Cache
@@ -163,8 +169,8 @@ class _RowMaker:
     stages: Mapping[str, Stage]
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
-        """Reads the features of shard `shard` from the files that are imported. Yields one pair for each of the stages
-        `keys`: the ledger record, and the rows of all arrays of the stage.
+        """Reads the features of the shard number `shard` from the files. Yields (ledger record, rows of all arrays) for
+        each of the stages `keys`.
 
         A clip whose features cannot be read is recorded as failed.
         """
@@ -192,7 +198,7 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the VideoFeatures of a video at `self.num_frames` frames that are spread evenly over the video.
+        """Returns the VideoFeatures of `self.num_frames` frames of a video, evenly spread over the video.
 
         Raises UnusableError if the files have no features of the video, or if the features cannot be read or are not
         finite.
@@ -207,8 +213,8 @@ class _RowMaker:
     def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
         """Writes the features of one video to row `row_index` of each array of `output`.
 
-        If the files of the video do not have an array, its row gets zeros. If the video has fewer regions than fit into
-        the row, the rest of the row gets zeros.
+        An array that the files do not have gets zeros. If the video has fewer regions than the array has places, the
+        remaining places get zeros.
         """
         for name, rows in output.arrays.items():
             rows[row_index] = 0

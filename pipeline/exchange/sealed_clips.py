@@ -1,4 +1,4 @@
-"""Reads the arrays of single clips for exports, from shards whose checksums were compared. Torch-free."""
+"""Reads the arrays of single clips for an export, from shards whose checksums are right. Torch-free."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,10 +17,13 @@ UNSEALED, DAMAGED = "not sealed yet", "damaged"
 
 
 class SealedClips:
-    """Reads the rows of the arrays `specs` from the cache `source`. `damaged` has a sentence for each damaged shard.
+    """Reads single rows of the arrays `specs` of the cache `source`. Only a few shards stay open, so read the rows in
+    ascending order.
 
-    `records` maps a stage key to shard -> ledger record. Only a few shards stay open, so read the rows in the order of
-    their numbers.
+    - `specs`: {stage key: specs of its arrays}.
+    - `records`: {stage key: {shard: ledger record}} of the sealed shards.
+    - `failed`: {clip id: reason} of the failed clips.
+    - `damaged`: a sentence for each damaged shard so far.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec]) -> None:
@@ -45,7 +48,7 @@ class SealedClips:
             return None
 
     def missing(self, number: int, clip_id: str) -> str:
-        """Returns why the clip of the row `number` is left out, or "" if all its arrays can be read."""
+        """Returns why the clip `clip_id` in row `number` cannot be exported, or "" if all its arrays can be read."""
         shard = number // self.source.shard_clips
         if any(shard not in records for records in self.records.values()):
             return UNSEALED
@@ -54,7 +57,7 @@ class SealedClips:
         return DAMAGED if any(self._open(key, shard) is None for key in self.specs) else ""
 
     def values(self, number: int) -> dict[str, np.ndarray]:
-        """Returns array name -> row number `number`, for each array that can be read."""
+        """Returns {array name: values} of the row `number`, for each array that can be read."""
         shard, place = divmod(number, self.source.shard_clips)
         opened = [self._open(stage, shard) or {} for stage in self.specs]
         return {name: view.row(place) for views in opened for name, view in views.items()}

@@ -1,4 +1,6 @@
-"""`kinegraph export --to coco` writes frames as JPEG, and boxes, scores and labels as one COCO json. Torch-free."""
+"""Exports frames as JPEG files, and boxes, scores and labels as one COCO json: `kinegraph export --to coco`.
+Torch-free.
+"""
 
 import io
 import json
@@ -45,8 +47,11 @@ CocoEntry = dict[str, Any]
 
 
 class CocoSize(NamedTuple):
-    """The size of an export, before it is written: `num_clips` clips with `num_images` images of about `num_bytes`
-    bytes together. `free_bytes` are free where they will lie, or None where that is unknown.
+    """The expected size of an export to COCO, before it is written.
+
+    - `num_clips`, `num_images`: the numbers of clips and images.
+    - `num_bytes`: about how many bytes all images will have.
+    - `free_bytes`: how many bytes are free there, or None if it is not known.
     """
 
     num_clips: int
@@ -57,11 +62,12 @@ class CocoSize(NamedTuple):
 
 @dataclass(kw_only=True)
 class ExportedFrames:
-    """The result of an export to COCO: the numbers of clips, images and boxes that were written.
+    """The result of an export to COCO.
 
-    `num_removed` is the number of images of an earlier export that were removed, because no clip of this one has them.
-    `left_out` maps the id of each clip that was left out to the reason. `damaged` has a sentence for each damaged shard
-    of the cache.
+    - `num_clips`, `num_images`, `num_boxes`: the numbers of clips, images and boxes that were written.
+    - `num_removed`: the number of images of an earlier export that were removed, because they are not part of this one.
+    - `left_out`: {clip id: reason} of the clips that were left out.
+    - `damaged`: a sentence for each damaged shard of the cache.
     """
 
     num_clips: int = 0
@@ -85,17 +91,18 @@ def export_coco(
     """Writes the frames that have boxes as <out>/images/<clip>/<frame>.jpg, and their boxes as <out>/annotations.json.
     Returns an ExportedFrames.
 
-    The categories are the classes of boxes, if the cache has them. The number of a class in `proposals/labels` is one
-    less than the id of its category. Otherwise there is one category, `proposal`.
+    - `split`: exports only clips of this split.
+    - `rows`: exports only clips with these row numbers.
+    - `videos`: the folder that holds the videos, if they have moved.
+    - `on_size`: is called with the CocoSize before the frames are written.
 
-    `split` and `rows` (numbers of rows) choose clips. A clip may have several rows, one for each crop, with the same
-    frames and boxes. Only its first row is written. `videos` is the folder that holds the videos, if they are not where
-    they were. A clip is left out if it failed or is not sealed. It is also left out if its video is missing, has
-    changed or cannot be decoded.
+    A category is a class of boxes. Its id is the number in `proposals/labels` plus 1. If the boxes have no classes, the
+    only category is `proposal`. If a clip has several rows (crops), only its first row is exported, because all have
+    the same boxes. A clip is left out if it failed, is not sealed, or its video is missing, has changed or cannot be
+    decoded. Every call writes all files again.
 
-    `on_size` is called with the CocoSize before the frames are written. Every call writes all files again. At the end
-    it sets `complete` in manifest.json. Raises ExchangeError for a cache without boxes, if no clip is chosen, if there
-    is no room, and if `out` holds anything but such an export. Raises UnknownSplit for a split that does not exist.
+    Raises ExchangeError for a cache without boxes, if no clip is chosen, if there is no room, and if `out` holds
+    anything but such an export. Raises UnknownSplit for a split that does not exist.
     """
     at_hand, specs = VideosAtHand(videos), _specs(source)
     require_rows(source)
@@ -122,7 +129,7 @@ def export_coco(
 
 
 def _specs(source: Cache) -> list[ArraySpec]:
-    """Returns the arrays to export, boxes first. Raises ExchangeError for a cache without boxes."""
+    """Returns the specs of the arrays to export, boxes first. Raises ExchangeError if the cache has no boxes."""
     arrays = source.arrays()
     if BOXES not in arrays:
         raise ExchangeError(f"{source.root} has no boxes: extract with the section `proposals` in the config first.")
@@ -130,7 +137,7 @@ def _specs(source: Cache) -> list[ArraySpec]:
 
 
 def _chosen(source: Cache, split: str | None, rows: range | None) -> list[tuple[int, ClipRow]]:
-    """Returns (number, row) for the first row of each clip of `split` and `rows`, in the order of the rows."""
+    """Returns (row number, row) for the first row of each clip in `split` and `rows`, in the order of the rows."""
     all_rows = list(source.clips.rows())
     if split is not None and split not in (splits := sorted({row.split for row in all_rows})):
         raise UnknownSplit(f"--split {split}: the splits of {source.root} are {', '.join(splits) or 'none'}.")
@@ -156,8 +163,8 @@ def _is_left_out(clips: SealedClips, number: int, row: ClipRow, exported: Export
 
 @dataclass(frozen=True)
 class _Frames:
-    """Decodes the frames of `clips` that have boxes, and encodes them as JPEG files. Boxes are stored for every
-    `every`-th frame of a clip.
+    """Decodes those frames of clips that have boxes, and encodes them as JPEG files. Every `every`-th frame of a clip
+    has boxes. `videos` finds the video files, and `staging` copies videos from URLs.
     """
 
     clips: SealedClips
@@ -166,13 +173,12 @@ class _Frames:
     staging: Staging
 
     def places(self, row: ClipRow) -> range:
-        """Returns the positions, from 0, of those frames of the clip `row` that have boxes."""
+        """Returns the numbers, from 0, of the frames of the clip `row` that have boxes."""
         return range(0, len(row.target_times), self.every)
 
     def decoded(self, number: int, row: ClipRow) -> list[bytes]:
-        """Returns one JPEG file, as bytes, for each frame of the clip `row` that has boxes. `number` is the number of
-        the row in the cache. Raises DecodeError if the video is missing, has changed since it was extracted, or cannot
-        be decoded.
+        """Returns a JPEG file, as bytes, for each frame of the clip `row` that has boxes. `number` is the row number.
+        Raises DecodeError if the video is missing, has changed since the extraction, or cannot be decoded.
         """
         path = self.videos.path(row)
         record = self.clips.records[BOXES.partition("/")[0]][number // self.clips.source.shard_clips]
@@ -197,7 +203,9 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 
 def image_name(clip_id: str, place: int) -> str:
-    """Returns the path of the image of the frame number `place` of a clip, below the folder of the export."""
+    """Returns the path of the image of one frame, relative to the folder of the export. `place` is the number of the
+    frame in the clip, from 0.
+    """
     return f"{IMAGES}/{key_of(clip_id)}/{place:04}.jpg"
 
 
@@ -207,8 +215,8 @@ def _tell_size(
     kept: list[tuple[int, ClipRow]],
     on_size: Callable[[CocoSize], None],
 ) -> None:
-    """Estimates the size of all images from the images of one clip, and calls `on_size` with it. Raises ExchangeError
-    if there is no room for them. `kept` has (number, row) of each clip to export.
+    """Estimates the size of all images from the images of one clip, and calls `on_size` with it. `kept` has (row
+    number, row) of each clip. Raises ExchangeError if there is no room.
     """
     for number, row in stopping.checked(kept):
         try:
@@ -237,7 +245,9 @@ def _write_frames(
     exported: ExportedFrames,
     on_progress: OnProgress,
 ) -> list[tuple[int, ClipRow]]:
-    """Writes the images of the clips `kept`. Returns those clips whose images were written."""
+    """Writes the images of the clips `kept`, each (row number, row). Returns the clips whose images were written. Adds
+    the other clips to `exported.left_out`.
+    """
 
     def write(clip: tuple[int, ClipRow]) -> str:
         number, row = clip
@@ -261,8 +271,8 @@ def _write_frames(
 
 
 def _remove_others(storage: Storage, kept: set[str]) -> int:
-    """Removes the images of an earlier export, which may have been interrupted, except those in `kept`. Returns how
-    many were removed. Files with other names stay.
+    """Deletes the images of an earlier export, except those with names in `kept`. Returns the number of deleted images.
+    Files that no export wrote are not deleted.
     """
     others = [name for name in storage.names(IMAGES) if IMAGE.fullmatch(name) and name not in kept]
     for name in others:
@@ -273,7 +283,7 @@ def _remove_others(storage: Storage, kept: set[str]) -> int:
 def _document(
     clips: SealedClips, frames: _Frames, written: list[tuple[int, ClipRow]], exported: ExportedFrames
 ) -> Iterator[bytes]:
-    """Yields the parts of annotations.json. The boxes are read again from the cache, so they are never all in memory.
+    """Yields the parts of annotations.json, as bytes. Reads the boxes clip by clip, so they are never all in memory.
     Counts images and boxes in `exported`.
     """
     video_ids = {name: index for index, name in enumerate(dict.fromkeys(row.video_id for _, row in written), 1)}

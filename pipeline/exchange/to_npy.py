@@ -1,4 +1,4 @@
-"""`kinegraph export --to npy` writes one .npy per array and video for other tools. Torch-free."""
+"""Exports a cache as one .npy file per array and video: `kinegraph export --to npy`. Torch-free."""
 
 import io
 import json
@@ -30,17 +30,18 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 MANIFEST, CLIPS = "manifest.json", "clips.csv"
 HEADER = "row,clip_id,video_id,file,index,split,labels,start_seconds,end_seconds,frame_width,frame_height,failed"
-COMPARED = ("clips", "stages", "arrays", "format", "prefix", "tar_clips", "split", "rows")  # of two manifests
-Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
+COMPARED = ("clips", "stages", "arrays", "format", "prefix", "tar_clips", "split", "rows")  # keys of manifests
+Videos = Mapping[str, Sequence[int]]  # {video id: its row numbers in ascending order}
 
 
 @dataclass(kw_only=True)
 class ExportedFiles:
-    """The result of an export to files. `num_files` counts the files.
+    """The result of an export to .npy files.
 
-    `unsealed` maps the key of a stage to the videos that have no files, because their rows are not all sealed.
-    `num_failed` counts the clips that failed in some stage and have fill values there. `damaged` has a sentence for
-    each damaged shard, which was not exported.
+    - `num_files`: the number of files.
+    - `num_failed`: the number of clips that failed in a stage. Their values in the files are fill values.
+    - `unsealed`: {stage key: videos without a file}, because not all of their rows are sealed.
+    - `damaged`: a sentence for each damaged shard. Videos with rows in a damaged shard have no file.
     """
 
     num_files: int = 0
@@ -52,16 +53,16 @@ class ExportedFiles:
 def export_npy(
     source: Cache, out: str, names: Sequence[str] = (), *, on_progress: OnProgress = unheard
 ) -> ExportedFiles:
-    """Writes a file <out>/<array>/<video_id>.npy for each video and each array in `names`, by default for all arrays of
-    `source`. Returns an ExportedFiles.
+    """Writes one file <out>/<array>/<video_id>.npy for each array and video of `source`. Returns an ExportedFiles.
 
-    A file has the shape [rows, ...], with all rows of its video in order. (A row is one clip with one crop.) Failed
-    clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv. manifest.json says how
-    the features were made. A file is never half written. Every call writes all files again. At the end the call sets
-    `complete` in manifest.json.
+    A file has the shape [rows, ...] and all rows of its video, in order. (A row is one clip with one crop.) A failed
+    clip has fill values (NaN in floats, -1 in `proposals/count`) and is listed in clips.csv. manifest.json says how the
+    features were made, and has `complete` true when the export has ended. A file appears whole or not at all. Every
+    call writes all files again.
 
-    `on_progress` is called with (what is done, number done, number of all). Raises ExchangeError for an array that does
-    not exist, and if `out` holds anything but an export of these arrays.
+    `names` are the arrays to export. By default, all arrays are exported. `on_progress` is called with (text, number
+    done, number of all). Raises ExchangeError for an array that does not exist, and if `out` holds anything but an
+    export of these arrays.
     """
     specs = chosen_arrays(source, names)
     require_rows(source)
@@ -94,8 +95,8 @@ def export_npy(
 
 
 def chosen_arrays(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """Returns the ArraySpec of each array in `names`, or of each array of the cache if `names` is empty. Arrays of the
-    same stage follow each other directly.
+    """Returns the specs of the arrays `names`, or of all arrays of the cache if `names` is empty. Arrays of one stage
+    follow each other.
 
     Raises ExchangeError if an array does not exist, or if the cache has no array.
     """
@@ -108,8 +109,8 @@ def chosen_arrays(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json for an export of the arrays `specs` of the cache `source`. The manifest says
-    how the features were made. Its entry `complete` is False, because no array is written yet.
+    """Returns the content of manifest.json for an export of the arrays `specs`. It says how the features were made. Its
+    entry `complete` is False. The export sets it to True at its end.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: spec.document() for spec in specs}
@@ -124,10 +125,10 @@ def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 
 def claim(storage: Storage, manifest: dict[str, Any]) -> None:
-    """Writes `manifest`, the content of manifest.json, to the folder `storage`. The folder must be empty, or hold an
-    export of the same arrays of the same stages. Otherwise raises ExchangeError.
+    """Writes `manifest` as manifest.json to the folder `storage` of an export. The folder must be empty, or hold an
+    export of the same arrays. Raises ExchangeError for any other folder.
 
-    Raises CacheError if the folder has a manifest that is damaged.
+    Raises CacheError if the folder has a damaged manifest.json.
     """
     if storage.exists(MANIFEST):
         advice = "Remove the file and what was exported beside it, or name an empty folder."
@@ -154,11 +155,14 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Reads the arrays `specs` of one stage. Yields for each video a dict of file name -> rows of the video.
+    """Yields {file name: rows of one video} for each video. `specs` are the arrays of one stage.
 
-    `records` has the ledger record of each sealed shard, and `videos` maps a video_id to the indices of its rows. For a
-    video with a row that is not sealed, nothing is yielded, and the video is added to `exported.unsealed`. If a shard
-    is damaged, the dicts of its videos are empty, and a sentence about the shard is added to `exported.damaged`.
+    - `records`: {shard: ledger record} of the sealed shards.
+    - `videos`: {video id: its row numbers}.
+    - `exported`: receives what is left out.
+
+    A video with rows that are not sealed is added to `exported.unsealed`, and nothing is yielded for it. If a shard is
+    damaged, a sentence is added to `exported.damaged`, and the dictionaries of its videos are empty.
     """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
@@ -184,11 +188,10 @@ def _stage_files(
 
 
 def open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Opens one shard of each array in `specs`: the shard whose ledger record is `record`. Returns a dictionary of
-    array name -> open shard.
+    """Opens one shard of the arrays `specs`. `record` is the ledger record of the shard. Returns {array name: open
+    shard}.
 
-    First, the objects in which the arrays are stored are compared with the record. Raises CacheError if one of these
-    objects is damaged or missing.
+    First compares the stored objects with the record. Raises CacheError if one of them is damaged or missing.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage
@@ -196,22 +199,23 @@ def open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> d
 
 
 def file_name(video_id: str) -> str:
-    """Returns the path `<video_id>.npy`, changed so that the file lies below the folder of its array.
-
-    Without the change, an id that is an absolute path or contains `..` would lead out of the folder (`../a` ->
-    `%2E%2E/a.npy`). A part that is too long for a file name is shortened, and a digest is added.
+    """Returns the file name `<video_id>.npy`, changed so that it cannot lead out of its folder: `../a` ->
+    `%2E%2E/a.npy`. An id may have `/`, so the name may have folders. A part that is too long for a file name is
+    shortened, and a digest is added.
     """
     parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
 
 
 def put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
-    """Writes the contiguous array `rows` as the .npy file `name`. An existing file is replaced as a whole."""
+    """Writes the contiguous array `rows` as the .npy file `name`. The file appears whole, in place of an existing
+    file.
+    """
     storage.put(name, [npy_header(rows), rows.data])
 
 
 def npy_header(rows: np.ndarray) -> bytes:
-    """Returns the bytes that stand before the values of the contiguous array `rows` in a .npy file."""
+    """Returns the header of a .npy file with the contiguous array `rows`: the bytes before its values."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
     return header.getvalue()
@@ -220,11 +224,14 @@ def npy_header(rows: np.ndarray) -> bytes:
 def _clips_csv(
     rows: Sequence[ClipRow], videos: Videos, classes: Sequence[str], failed: Mapping[str, list[str]]
 ) -> bytes:
-    """Returns the content of clips.csv, with one line for each row of the cache, in the order of `rows`.
+    """Returns the content of clips.csv, with one line for each of `rows`.
 
-    `videos` maps a video_id to the indices of its rows, and `failed` a clip_id to the reasons of its failures.
-    `classes` names the labels. The column `file` is the path of the row's file below the folder of each array. The
-    column `index` is the place of the row in the first axis of that file.
+    - `videos`: {video id: its row numbers}.
+    - `classes`: the names of the classes.
+    - `failed`: {clip id: reasons of its failures}.
+
+    The column `file` is the path of the row's file in the folder of each array. The column `index` is the index of the
+    row in this file.
     """
     lines: list[Sequence[object]] = [HEADER.split(",")]
     index = {row_index: place for row_indexes in videos.values() for place, row_index in enumerate(row_indexes)}

@@ -1,4 +1,6 @@
-"""`kinegraph export --to zarr|hdf5` copies a cache to another kind of store or with another compression. Torch-free."""
+"""Copies a cache to another kind of store, or with another compression: `kinegraph export --to zarr|hdf5`.
+Torch-free.
+"""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -30,11 +32,12 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to a cache. `cache` is the copy that the export wrote.
+    """The result of an export to another cache. A shard counts once for each of its stages.
 
-    `num_sealed` counts the sealed shards of the source, `num_unsealed` the other shards of the source, and `num_copied`
-    the shards that this export copied. All three count a shard once for each of its stages. `damaged` has a sentence
-    for each shard that was not copied because it is damaged.
+    - `cache`: the copy.
+    - `num_sealed`, `num_unsealed`: the numbers of sealed and of other shards of the source.
+    - `num_copied`: the number of shards that this export copied.
+    - `damaged`: a sentence for each damaged shard. Damaged shards are not copied.
     """
 
     cache: Cache
@@ -47,13 +50,15 @@ class ExportedCache:
 def export_cache(
     source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: OnProgress = unheard
 ) -> ExportedCache:
-    """Copies every sealed shard of `source` to a cache at `out`. Returns an ExportedCache, which says what was copied.
+    """Copies every sealed shard of `source` to a cache at `out`. Returns an ExportedCache. An export to the same kind
+    of store and the same compression makes a checked copy.
 
-    Shards that are sealed in `out` stay, unless `source` has computed them again since they were copied. Values, rows,
-    stages and ledger entries are copied unchanged. The checksum of each object is checked before the object is copied.
-    `kind` is the store of the copy, zarr or hdf5. `compression` is the codec of a zarr copy, by default the codec of
-    `source`. `on_progress` is called with (text, shards done, all shards). An export to the same kind and compression
-    makes a checked copy.
+    - `kind`: the store of the copy, "zarr" or "hdf5".
+    - `compression`: the codec of a zarr copy. None means the codec of `source`.
+    - `on_progress`: is called with (text, number of shards done, number of all shards).
+
+    Values, rows, stages and ledger entries are copied unchanged. Checksums are checked first. A shard that `out` has
+    already is not copied again, unless `source` has computed it again.
 
     Raises ExchangeError or CacheMismatch if `out` is a cache that is not a copy of `source`.
     """
@@ -88,11 +93,11 @@ def export_cache(
 
 
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
-    """Returns the cache at `out`, after all rows of `source` were written to it. Creates the cache if there is none.
+    """Returns the cache at `out` with all rows of `source`. Creates the cache if there is none. Stages that it has
+    already stay unchanged.
 
-    `kind` is the store, "zarr" or "hdf5". `compression` is the codec, or None for that of `source`. The stages of an
-    earlier export in `out` stay as they are. Raises ExchangeError if the cache at `out` has rows of another cache, or
-    shards of another size than `source`.
+    `kind` is the store, "zarr" or "hdf5". `compression` is the codec, or None for the codec of `source`. Raises
+    ExchangeError if the cache at `out` has other rows or other shard sizes than `source`.
     """
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
@@ -114,8 +119,8 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
 
 
 def _reopen_outdated(source: Cache, copy: Cache) -> None:
-    """Removes the ledger record of each shard of `copy` that was computed again in `source` after its export. So the
-    shard is exported again.
+    """Removes the ledger record of each shard of `copy` that `source` has computed again since it was copied. So these
+    shards are copied again.
     """
     for key in copy.stage_keys():
         for there in copy.ledger.records(key):
@@ -129,7 +134,7 @@ def _sealed(cache: Cache) -> dict[str, set[int]]:
 
 
 def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
-    """Returns shard -> keys of the stages whose shard is sealed in `source` but not in `copy`."""
+    """Returns {shard: stage keys} of the shards that are sealed in `source` and not in `copy`."""
     missing: dict[int, list[str]] = {}
     there = _sealed(copy)
     for key, shards in _sealed(source).items():
@@ -139,11 +144,10 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
-    """Reads the sealed shard number `shard` of `stage` in the cache `source`, to copy it. Returns its ledger record,
-    and a pair (spec, rows) for each array of `stage`.
+    """Reads one sealed shard of `stage` for a copy. Returns (ledger record, rows). The rows are (spec, values) for each
+    array of the stage. `exported` in the record says from which kind of store the shard was copied, and when.
 
-    The entry `exported` of the record says from which kind of store the shard was copied, and when. Raises CacheError
-    if the shard is damaged or is not sealed any more.
+    Raises CacheError if the shard is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

@@ -1,8 +1,8 @@
-"""`kinegraph export --to tad` writes one .npy per video, and the annotations, as programs for temporal action
-localisation read them. Torch-free.
+"""Exports a cache of windows for temporal action localisation: `kinegraph export --to tad`. Torch-free.
 
-ActionFormer and OpenTAD read the files as they are. Each feature vector stands for one window of frames. With windows
-of 16 frames and a hop of 8 frames, vector 0 covers the frames 0 to 15, and vector 1 the frames 8 to 23.
+ActionFormer and OpenTAD read the files as they are: one .npy file per video, and the annotations. Each feature vector
+stands for one window of frames. With windows of 16 frames and a hop of 8 frames, vector 0 covers the frames 0 to 15,
+and vector 1 the frames 8 to 23.
 """
 
 import json
@@ -32,18 +32,19 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 FOLDER, ANNOTATIONS, CATEGORIES = "features", "annotations.json", "category_idx.txt"
 MISSING = f"{FOLDER}/missing_files.txt"  # OpenTAD looks for it beside the features
 WRITERS = 16  # threads: each waits for the disk, which makes many files durable at once
-WAITING_BYTES = 256 << 20  # of the sequences that wait for the disk
+WAITING_BYTES = 256 << 20  # limit for features that wait for the disk
 WINDOW_OPTIONS = ("num_frames", "frame_step", "fps", "hop_frames", "hop_seconds", "tail")
 
 
 @dataclass(kw_only=True)
 class ExportedSequences:
-    """The result of an export for temporal action localisation, which writes one file for each video. `num_files`
-    counts the files.
+    """The result of an export for temporal action localisation.
 
-    `missing` maps the id of each video that has no file to the reason. `damaged` has a sentence for each damaged shard
-    of the cache. `lengths` maps the id of each video with a file to its number of vectors. `unmatched` has the names of
-    videos that only the second cache has.
+    - `num_files`: the number of feature files.
+    - `missing`: {video id: reason} of the videos without a file.
+    - `damaged`: a sentence for each damaged shard of the cache.
+    - `lengths`: {video id: number of vectors} of the videos with a file.
+    - `unmatched`: the names of videos that only the second cache (`beside`) has.
     """
 
     num_files: int = 0
@@ -63,21 +64,18 @@ def export_tad(
     prefix: str = "",
     on_progress: OnProgress = unheard,
 ) -> ExportedSequences:
-    """Writes <out>/features/<prefix><id>.npy [N, C] float32 for each video of a cache of windows, and annotations.json,
-    category_idx.txt and missing_files.txt.
+    """Writes <out>/features/<prefix><id>.npy, float32 [N, C], for each video of a cache of windows: C channels of N
+    windows, in the order of time. Also writes annotations.json, category_idx.txt and missing_files.txt.
 
-    N is the number of windows, in the order of time. An array with a time axis is averaged over it. `<id>` is made from
-    the id of the video. `names` has the names of the arrays to write, whose vectors stand side by side. It may be empty
-    if the cache has only one array of vectors. `beside` is a second cache of windows, for example of optical flow. The
-    vectors of its arrays `beside_names` follow those of the video with the same name in `source`. If one of the two has
-    one window more, its last window is left out.
+    - `names`: the arrays to write. Their vectors are joined. It may be empty if the cache has only one array of
+      vectors.
+    - `beside`: a second cache of windows, such as of optical flow. The vectors of its arrays `beside_names` are joined
+      to those of the same video. A last window that only one of the two caches has is left out.
+    - `prefix`: the beginning of each file name. `names_of` makes the rest, `<id>`, from the video id.
 
-    A video of which a window failed, or is not extracted yet, has no file and is listed in
-    missing_files.txt. Every call writes all files again, and sets `complete` in manifest.json at the end. A file is
-    never half written.
-
-    Raises ExchangeError for a cache without windows, an array that does not fit, two videos that would have one name,
-    or two caches with other windows. Raises it also if `out` holds anything but such an export.
+    A video whose windows are not all extracted has no file and is listed in missing_files.txt. Every call writes all
+    files again. Raises ExchangeError for a cache without windows, an array that does not fit, two videos with one name,
+    caches with different windows, and if `out` holds anything but such an export.
     """
     specs = _chosen(source, names, "--array")
     beside_specs = [] if beside is None else _chosen(beside, beside_names, "--beside-array")
@@ -114,8 +112,8 @@ def export_tad(
 
 
 def _write(storage: Storage, named: Iterable[tuple[str, np.ndarray | None]], on_written: Callable[[int], None]) -> int:
-    """Writes each array of `named` to the file of its name, in threads. Deletes the file of a name without an array.
-    Returns the number of files. `on_written` is called with the number of names so far.
+    """Writes the files `named`, pairs of (file name, array), in several threads. If the array is None, deletes the
+    file. Returns the number of written files. `on_written` is called with the number of pairs so far.
     """
     num_files = 0
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -135,11 +133,11 @@ def _write(storage: Storage, named: Iterable[tuple[str, np.ndarray | None]], on_
 
 
 def _chosen(source: Cache, names: Sequence[str], option: str) -> list[ArraySpec]:
-    """Returns the ArraySpecs of the arrays to export from a cache of windows. `names` holds their names. It may be
-    empty if `source` has only one array of feature vectors. `option` is the option of the command line for messages.
+    """Returns the specs of the arrays `names` of a cache of windows. `names` may be empty if the cache has only one
+    array of vectors. `option` is the name of the command-line option, for messages.
 
-    Raises ExchangeError for a cache without windows, and for a name that is no array of feature vectors. Raises it also
-    if `names` is empty and `source` has no such array or several.
+    Raises ExchangeError for a cache without windows, for a name that is no array of vectors, and if no array is named
+    and there is not exactly one.
     """
     if reason := why_no_sequences(source):
         raise ExchangeError(f"{source.root}: {reason} for --to tad")
@@ -148,29 +146,29 @@ def _chosen(source: Cache, names: Sequence[str], option: str) -> list[ArraySpec]
         for name, spec in source.arrays().items()
         if name.startswith(FEATURES) and len(spec.shape) in (1, 2) and spec.dtype.startswith("float")
     }
-    told = ", ".join(fitting) or "none; extract with `store: [pooled]`"
+    text = ", ".join(fitting) or "none; extract with `store: [pooled]`"
     if unfit := [name for name in names if name not in fitting]:
-        raise ExchangeError(f"{option} {unfit[0]}: expected an array of vectors. {source.root} has {told}")
+        raise ExchangeError(f"{option} {unfit[0]}: expected an array of vectors. {source.root} has {text}")
     if not names and len(fitting) != 1:
-        raise ExchangeError(f"{option}: missing; expected one of the arrays of vectors. {source.root} has {told}")
+        raise ExchangeError(f"{option}: missing; expected one of the arrays of vectors. {source.root} has {text}")
     require_rows(source)
     return [fitting[name] for name in names or fitting]
 
 
 def _require_same_windows(source: Cache, beside: Cache) -> None:
-    """Raises ExchangeError if the windows of two caches have other lengths or distances."""
+    """Raises ExchangeError if the windows of the two caches differ in length or in distance."""
     ours, theirs = ({key: cache.manifest["clips"].get(key) for key in WINDOW_OPTIONS} for cache in (source, beside))
     if changed := differences(ours, theirs):
         raise ExchangeError(f"{beside.root} has other windows than {source.root}: {'; '.join(changed)}")
 
 
 def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
-    """Returns video id -> name in the export, for each of `video_ids`. The name is that of the video's file, without
-    folders and ending (`walk/a.mp4` -> `a`). `prefix` is a text that the caller will put before each name.
+    """Returns {video id: name in the export}. The name is the file name of the video, without folders and ending:
+    `walk/a.mp4` -> `a`.
 
-    If two videos would get the same name, all names get the folders too (`walk_a`). If two names are still equal, all
-    names get the ending too (`walk_a.mp4`). If all names begin with `prefix`, it is removed from them, so that it does
-    not stand there twice. Characters that no file name may have are replaced. Raises ExchangeError if two names are
+    If two videos would get the same name, all names also get the folders (`walk_a`). If two names are still equal, all
+    names also get the ending (`walk_a.mp4`). If all names begin with `prefix`, it is removed, because the caller puts
+    it before each name. Characters that a file name must not have are replaced. Raises ExchangeError if two names are
     equal even so.
     """
 
@@ -202,12 +200,13 @@ def _sequences(
     partner_of: Mapping[str, str],
     exported: ExportedSequences,
 ) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Yields (video id, features [N, C]) for each video of the first of `streams`: one vector for each of N windows, in
-    the order of time. A second stream adds its vectors behind those of the first.
+    """Yields (video id, features) for each video of the first stream. The features are [windows, channels], or None if
+    a window has no features. The reason is then added to `exported.missing`.
 
-    A stream is (features of a cache, videos of the cache). `partner_of` maps the name of a video in the export to its
-    id in the second stream. If a window of the video has no features, yields (video id, None) and adds the reason to
-    `exported.missing`.
+    - `streams`: (features of a cache, videos of the cache) of one or two caches. The vectors of the second cache are
+      joined to those of the first.
+    - `name_of`: {video id in the first cache: name in the export}.
+    - `partner_of`: {name in the export: video id in the second cache}.
     """
     features, videos = streams[0]
     for video in stopping.checked(sorted(videos, key=features.first_row)):
@@ -226,8 +225,9 @@ def _sequences(
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns [N, C + D] for `first` [N, C] and `second` [M, D]. N and M may differ by 1, and the longer one then loses
-    its last vector: optical flow has one image less than its video has frames.
+    """Joins the vectors of two caches for one video. `first` [N, C] and `second` [M, D] have the vectors of N and M
+    windows. Returns [min(N, M), C + D]. N and M may differ by 1, because optical flow has one image less than its video
+    has frames. Raises NoFeaturesError if they differ by more, or if one of them is 0.
     """
     lengths = len(first), len(second)
     if max(lengths) - min(lengths) > 1 or not min(lengths):
@@ -238,10 +238,10 @@ def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _database(
     source: Cache, videos: Mapping[str, AnnotatedVideo], name_of: Mapping[str, str], lengths: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Returns name of the video in the export -> its entry in annotations.json. `name_of` maps the ids of `videos` to
-    these names.
+    """Returns {name in the export: entry in annotations.json} for the videos. `name_of` maps video ids to names.
+    `lengths` maps video ids to numbers of vectors.
 
-    Videos that `index` could not open have no duration, and no entry.
+    A video that `index` could not open has no duration, so it has no entry.
     """
     options = source.manifest["clips"]
     step = options.get("frame_step", 1)

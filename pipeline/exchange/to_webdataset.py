@@ -1,6 +1,6 @@
-"""`kinegraph export --to webdataset` writes tar files with one sample per clip. Torch-free.
+"""Exports a cache as tar files with one sample per clip: `kinegraph export --to webdataset`. Torch-free.
 
-The package `webdataset` reads them, and any program that reads tar files.
+The Python package `webdataset` reads the files, and so does any program that reads tar files.
 """
 
 import json
@@ -34,15 +34,16 @@ from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 TAR, TAR_CLIPS = ".tar", 1000
 HEADER = "row,clip_id,video_id,split,tar,key,left_out"
-MAX_KEY_BYTES = 120  # so that a key and the name of an array are a name of a file
+MAX_KEY_BYTES = 120  # a key and the name of an array together must fit into a file name
 
 
 @dataclass(kw_only=True)
 class ExportedClips:
-    """The result of an export to tar files. `num_clips` counts the clips, and `num_tars` the tar files.
+    """The result of an export to tar files.
 
-    `left_out` maps the id of each clip that was left out to the reason. `damaged` has a sentence for each damaged shard
-    of the cache.
+    - `num_clips`, `num_tars`: the numbers of exported clips and of tar files.
+    - `left_out`: {clip id: reason} of the clips that were left out.
+    - `damaged`: a sentence for each damaged shard of the cache.
     """
 
     num_clips: int = 0
@@ -59,15 +60,16 @@ def export_webdataset(
     tar_clips: int = TAR_CLIPS,
     on_progress: OnProgress = unheard,
 ) -> ExportedClips:
-    """Writes the clips of `source` as samples into <out>/<split>-000000.tar and so on. Returns an ExportedClips.
+    """Writes the clips of `source` to the tar files <out>/<split>-000000.tar and so on. Returns an ExportedClips.
 
-    A sample consists of files whose names begin with its key. The key is the clip id, with special characters written
-    as `%2E`. `<key>.json` has the labels, the times and the names of the clip. There is one more file for each array in
-    `names`, for example `<key>.features.i3d.res5.npy` for `features/i3d/res5`. Without `names`, all arrays are written.
+    - `names`: the arrays to export. By default, all arrays are exported.
+    - `tar_clips`: the number of rows per tar file. A tar file has rows of one split.
+    - `on_progress`: is called with (text, number done, number of all).
 
-    A tar file has `tar_clips` rows of one split, in the order of the rows. A clip that failed or is not sealed in a
-    stage of the arrays is left out. clips.csv lists all clips. Equal values make equal bytes. A tar file is never half
-    written. Every call writes all files again, and sets `complete` in manifest.json at the end.
+    A sample is a group of files whose names begin with its key. The key is the clip id, without dots. `<key>.json` has
+    labels, times and ids. `<key>.features.i3d.res5.npy` has the row of the array `features/i3d/res5`. A clip that
+    failed or is not sealed is left out. clips.csv lists all clips. A file appears whole or not at all. Every call
+    writes all files again. Equal values make equal bytes.
 
     Raises ExchangeError for an array that does not exist, and if `out` holds anything but such an export.
     """
@@ -103,7 +105,7 @@ def export_webdataset(
 
 
 def _is_left_out(samples: "_Samples", row: ClipRow, number: int, exported: ExportedClips) -> bool:
-    """Returns whether the clip of row number `number` cannot be exported. If so, adds the reason to
+    """Returns whether the clip in row `number` cannot be exported. If it cannot, adds the reason to
     `exported.left_out`.
     """
     if reason := samples.missing(number, row.clip_id):
@@ -112,8 +114,8 @@ def _is_left_out(samples: "_Samples", row: ClipRow, number: int, exported: Expor
 
 
 def _line(number: int, row: ClipRow, tar: str, exported: ExportedClips) -> Sequence[object]:
-    """Returns the fields of the line of clips.csv for the row `row` with the number `number`. `tar` is the name of its
-    tar file. The last field is the reason if the clip was left out. The fields for tar file and key are then "".
+    """Returns the cells of a line of clips.csv. `row` has the number `number` and is written to the tar file `tar`. If
+    the clip was left out, the last cell is the reason, and the cells for tar file and key are empty.
     """
     reason = exported.left_out.get(row.clip_id, "")
     place = ("", "") if reason else (tar, key_of(row.clip_id))
@@ -121,8 +123,8 @@ def _line(number: int, row: ClipRow, tar: str, exported: ExportedClips) -> Seque
 
 
 def _members(specs: Sequence[ArraySpec]) -> dict[str, str]:
-    """Returns array name -> ending of its files in the tar files (`features/i3d/res5` -> `features.i3d.res5.npy`). In a
-    tar file, the key of the clip stands before this ending.
+    """Returns {array name: ending of its files in the tar files}, for example {"features/i3d/res5":
+    "features.i3d.res5.npy"}.
 
     Raises ExchangeError if two endings are equal. Capital and small letters count as equal, because `webdataset` reads
     endings in small letters.
@@ -136,8 +138,8 @@ def _members(specs: Sequence[ArraySpec]) -> dict[str, str]:
 
 
 def _tars(rows: Sequence[ClipRow], tar_clips: int) -> Iterator[tuple[str, Sequence[int]]]:
-    """Yields (name of the tar file, numbers of its rows) for each tar file to write. A tar file has up to `tar_clips`
-    rows of one split.
+    """Yields (name of a tar file, numbers of its rows) for each tar file. A tar file has up to `tar_clips` rows of one
+    split.
     """
     of_split: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -148,18 +150,18 @@ def _tars(rows: Sequence[ClipRow], tar_clips: int) -> Iterator[tuple[str, Sequen
 
 
 def key_of(clip_id: str) -> str:
-    """Returns `clip_id` as the key of a sample. `webdataset` ends a key at the first `.`, so the result has none.
+    """Returns `clip_id` as the key of a sample, without dots, because `webdataset` ends a key at the first dot:
+    `a.mp4:0:full` -> `a%2Emp4:0:full`.
 
-    Characters other than letters, digits and some signs become `%` and two digits, as in a URL (`.` -> `%2E`). A key
-    that is too long is shortened, and a digest is added.
+    Characters other than letters, digits and some signs are written as in a URL. A key that is too long is shortened,
+    and a digest is added.
     """
     return shortened(quote(clip_id, safe=":@+=, ").replace(".", "%2E"), MAX_KEY_BYTES)
 
 
 class _Samples(SealedClips):
-    """Reads the samples of the arrays `specs` from the cache `source`.
-
-    `member_of` maps the name of an array to the part of its member's name after the key.
+    """Reads the samples of clips from the cache `source`. `member_of` maps the name of an array to the ending of its
+    file in a sample.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec], member_of: Mapping[str, str]) -> None:
@@ -167,9 +169,7 @@ class _Samples(SealedClips):
         self.member_of, self.classes = member_of, source.classes
 
     def members(self, number: int, row: ClipRow) -> Iterator[tuple[str, list[Buffer]]]:
-        """Yields (name, content) of each file that belongs to the sample of the clip `row`. `number` is the number of
-        the row in the cache.
-        """
+        """Yields (file name, content) for each file of one sample. `row` is the clip, and `number` its row number."""
         key = key_of(row.clip_id)
         facts = {
             "clip_id": row.clip_id,
@@ -192,8 +192,8 @@ def _known(seconds: float) -> float | None:
 
 
 def _tar(members: Iterator[tuple[str, list[Buffer]]]) -> Iterator[Buffer]:
-    """Yields the bytes of a tar file. `members` has (name, content) of each file in it. Every file in it has the time 0
-    and no owner, so that equal contents make equal bytes.
+    """Yields the bytes of a tar file with the files `members`, each as (name, content). Times are 0 and there are no
+    owners, so equal contents make equal bytes.
     """
     total = 0
     for name, parts in stopping.checked(members):

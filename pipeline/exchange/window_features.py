@@ -1,4 +1,7 @@
-"""Reads the features of the windows of each video of a cache, in the order of time. Torch-free."""
+"""Reads the features of each video of a cache of windows, in the order of time. Torch-free.
+
+A cache of windows has one clip for each window of a video.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,14 +20,14 @@ NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed
 
 
 class NoFeaturesError(Exception):
-    """A video has no sequence of features. The message is the reason, such as NO_WINDOW."""
+    """The features of a video cannot be exported. The message is the reason, such as NO_WINDOW."""
 
 
 class WindowFeatures:
-    """The features of the windows of each video of the cache `source`: one vector for each window, in order of time.
+    """Reads one vector for each window of a video from the cache `source`.
 
-    `specs` are arrays of vectors. Their vectors stand side by side, in the order of `specs`. A sentence for each
-    damaged shard of the cache is added to `damaged`.
+    - `specs`: the arrays to read. Their vectors are joined in this order.
+    - `damaged`: a list that receives a sentence for each damaged shard of the cache.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec], damaged: list[str]) -> None:
@@ -38,12 +41,12 @@ class WindowFeatures:
         self._opened = lru_cache(maxsize=2 * len(specs))(self._open)
 
     def first_row(self, video: str) -> int:
-        """Returns the number of the first row of `video` in the cache. Returns 0 for a video without rows."""
+        """Returns the number of the first row of `video`, or 0 if the cache has no row of the video."""
         return self._rows.get(video, [(0, "")])[0][0]
 
     def of(self, video: str, num_windows: int) -> np.ndarray:
-        """Returns the features of `video`, [N, C] float32, for `num_windows` windows of C channels. An array with a
-        time axis is averaged over it.
+        """Returns the features of `video`, float32 [N, C]: C channels of each of N windows. The video must have
+        `num_windows` windows. An array with a time axis is averaged over this axis.
 
         Raises NoFeaturesError if a window has no features.
         """
@@ -76,9 +79,7 @@ class WindowFeatures:
 
 
 def _rows_of(source: Cache) -> Mapping[str, list[tuple[int, str]]]:
-    """Returns video id -> list of the clips of the video, in the order of time. A clip is (number of its row in the
-    cache, clip id).
-    """
+    """Returns {video id: clips of the video} in the order of time. A clip is (row number, clip id)."""
     table = ClipsTable.read_columns(source.storage, ["video_id", "clip_id", "start_seconds"])
     columns = (table.column(name).to_pylist() for name in ("start_seconds", "video_id", "clip_id"))
     rows: dict[str, list[tuple[float, int, str]]] = {}
