@@ -1,5 +1,5 @@
-"""Defines the command line `kinegraph`. A command imports modules that are slow to import, such as torch, only when it
-runs and needs them.
+"""Defines the command line `kinegraph`. Modules that are slow to import, such as torch, are imported only by the
+commands that need them.
 """
 
 import logging
@@ -25,13 +25,13 @@ from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
-    """The group of all commands, for typer, the library that parses the command line. Runs the command that the user
-    named. Turns the result or the error of the command into messages and an exit code.
+    """The group of all commands, as typer expects it. (typer is the library that parses the command line.) Runs the
+    command that the user named, prints its errors, and ends with its exit code.
     """
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Parses the command line and returns typer's context, which holds the parsed arguments. A signal during the
-        parsing ends the command with the exit code of that signal (143 after SIGTERM).
+        """Parses the command line and returns typer's context, which has the parsed arguments. If a signal arrives
+        during the parsing, the command ends with the exit code of the signal, for example 143 after SIGTERM.
         """
         try:
             # typer alone would exit with 130 after every signal
@@ -101,7 +101,7 @@ def slurm_task(
 
 
 def main() -> None:
-    """Runs the command line and ends the process with the exit code of the command."""
+    """Runs the command line. Ends the process with the exit code of the command."""
     # OpenMP threads that spin while they wait are a little faster on a quiet machine. They are much slower where other
     # processes use the cores too (benchmarks/openmp_waiting.py measures both). Torch must be imported after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""The command that measures the speed of an extraction."""
+"""Defines the command `bench`, which measures the speed of an extraction."""
 
 import json
 from typing import Annotated

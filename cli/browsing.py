@@ -1,4 +1,4 @@
-"""`kinegraph browse` shows the clips of a cache in the user's browser."""
+"""Defines the command `browse`, which shows the clips of a cache in the user's browser."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that create, fill and check a cache."""
+"""Defines the commands that create, fill and check a cache: `index`, `plan`, `extract`, `status` and `verify`."""
 
 import json
 from typing import Annotated
@@ -208,13 +208,13 @@ def verify(
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
-    """Checks whether the latest rules would take the same frames from the videos as an earlier version recorded in the
-    cache. Prints the result, as a JSON document if `as_json` is true.
+    """Runs `verify --frames`: compares the frames that the cache has with the frames that the latest rules would take
+    from the videos. Prints the result, as JSON if `as_json` is true.
 
     With `repair`, also upgrades the cache to the latest rules. With `drop_unread`, clips whose video cannot be read
     count as clips with other frames.
 
-    Returns exit code 0 if the cache was upgraded, or if no clip shows other frames and every video can be read.
+    Returns the exit code: 0 if the cache was upgraded, or if all videos can be read and no clip has other frames.
     Otherwise returns 1.
     """
     from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade

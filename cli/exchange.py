@@ -1,4 +1,6 @@
-"""Commands that export arrays of a cache to other tools and import features into a cache."""
+"""Defines the commands `export`, which writes arrays of a cache for other tools, and `import`, which reads features
+into a cache.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -137,7 +139,7 @@ def _check_export(to: str, compression: str | None, array: list[str], prefix: st
 
 
 def _check_beside(to: str, beside: str | None, beside_array: list[str]) -> None:
-    """Raises UsageError for the options of a second cache where there is none, or where `to` is not tad."""
+    """Raises UsageError for `--beside` without `--to tad`, and for `--beside-array` without `--beside`."""
     if beside is not None and to != "tad":
         raise UsageError(f"--beside {beside}: goes with --to tad alone")
     if beside is None and beside_array:
@@ -145,7 +147,9 @@ def _check_beside(to: str, beside: str | None, beside_array: list[str]) -> None:
 
 
 def _check_coco(to: str, split: str | None, rows: str | None, videos: Path | None) -> None:
-    """Raises UsageError for an option that goes with `--to coco` alone, if `to` is another target."""
+    """Raises UsageError for `--split`, `--rows` or `--videos` without `--to coco`, and for `--rows` of another form
+    than A:B.
+    """
     given = {"--split": split, "--rows": rows, "--videos": videos}
     if to != "coco" and (flags := [flag for flag, value in given.items() if value is not None]):
         raise UsageError(f"{flags[0]} {given[flags[0]]}: goes with --to coco alone")
@@ -153,8 +157,8 @@ def _check_coco(to: str, split: str | None, rows: str | None, videos: Path | Non
 
 
 def _range(rows: str | None) -> range | None:
-    """Returns the row numbers that the text `rows` means (`10:20` -> range(10, 20)), or None for None. Raises
-    UsageError for a text of another form.
+    """Returns the row numbers of the option `--rows`: "10:20" -> range(10, 20), None -> None. Raises UsageError for any
+    other text.
     """
     if rows is None:
         return None

@@ -1,4 +1,4 @@
-"""Turns the end of a command into an exit code. A command ends with a result, with an error or by a signal."""
+"""Turns the result, the error or the signal that ended a command into an exit code."""
 
 import atexit
 import os
@@ -16,7 +16,7 @@ from kinegraph.cli.printing.text import note
 from kinegraph.pipeline.errors import OutOfTimeError
 from kinegraph.stages.errors import UsageError
 
-FILES = ("npy", "tad", "webdataset", "coco")  # targets of `export` that are no caches
+FILES = ("npy", "tad", "webdataset", "coco")  # targets of `export` that are files
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 
 GPU_IS_FULL = (
@@ -27,11 +27,11 @@ GPU_IS_FULL = (
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Runs `command` and returns the exit code for the process. `command` returns an exit code, or None for 0. Errors
-    are printed to stderr.
+    """Runs `command` and returns the exit code for the process. `command` returns an exit code, or None for 0. An error
+    of `command` is printed to stderr.
 
-    The exceptions `typer.Exit` and `typer.Abort` are not caught, because typer, the library that parses the command
-    line, needs them to end `--help`.
+    The exceptions `typer.Exit` and `typer.Abort` are passed on, because typer needs them to end `--help`. (typer is the
+    library that parses the command line.)
     """
     try:
         stopping.check()
@@ -60,18 +60,18 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
 
 def stopped(stop: type[KeyboardInterrupt]) -> int:
-    """Prints that the command was stopped. Returns the exit code of the signal. `stop` is the class of the exception
-    that the signal raised.
+    """Prints that a signal stopped the command. Returns the exit code of the signal. `stop` is the class of the
+    exception that the signal raised.
     """
     note(f"\nstopped. {stopping.words_after_stop()}".rstrip(" "))
     return stopping.exit_code_of(stop)
 
 
 def after_stop(command: str, arguments: Sequence[str]) -> str:
-    """Returns the sentence to print after a signal stopped `command`.
+    """Returns the sentence to print after a signal stopped `command`. It says which work is kept, and what the same
+    command does if the user runs it again.
 
-    The sentence says which work is kept, if any, and what `command` does when it is run again. `arguments` are the
-    words of the command line.
+    `arguments` are the words of the command line.
     """
     if command == "verify" and "--repair" in arguments:
         return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
@@ -92,16 +92,16 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
 
 
 def _is_unread(descriptor: int) -> bool:
-    """Returns whether `descriptor` is the writing end of a pipe that nobody reads any more."""
+    """Returns whether `descriptor` is the writing end of a pipe whose reader has ended."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command at the next place where the command checks for signals.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. A signal stops the command at its next check for signals.
 
-    The process ends with the exit code of the signal, also if other code caught the exception that stops the command.
+    The process then ends with the exit code of the signal, even if some code catches the exception.
     """
     stopping.obey()
     atexit.register(_end_as_asked)
@@ -113,9 +113,9 @@ def _end_as_asked() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process with exit code `code`. After a signal the process does not wait for its threads.
+    """Ends the process with the exit code `code`. After a signal, the process does not wait for its threads.
 
-    If stdout or stderr accepts no more output, the rest of the output is dropped without an error.
+    If stdout or stderr takes no more output, the remaining output is dropped without an error.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""The command that trains backbones and a head together."""
+"""Defines the command `finetune`, which trains backbones and a head together."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that train heads on a cache and score the trained heads."""
+"""Defines the commands about heads and networks: `train`, `results`, `evaluate`, `models` and `demo`."""
 
 import json
 from dataclasses import asdict
@@ -184,8 +184,8 @@ def evaluate(
 
 
 def _check_files(submission: Path | None, form: str | None, forms: tuple[str, ...], confusion: Path | None) -> None:
-    """Raises UsageError if a file of `--submission` or `--confusion` cannot be written. Raises it also if `form`, the
-    format of the submission, is none of `forms`.
+    """Raises UsageError if the file of `--submission` or of `--confusion` cannot be written, or if `form` is none of
+    the formats `forms`.
     """
     check_choice("--submission-format", form, forms)
     if form and submission is None:
@@ -203,12 +203,14 @@ def _evaluate_all(
     allow_code: bool,
     as_json: bool,
 ) -> int:
-    """Scores the runs in `folders` one after the other and prints one table, or JSON if `as_json` is true. An error in
-    one run does not stop the others.
+    """Scores the runs in `folders` and prints one table, or JSON if `as_json` is true. An error in one run does not
+    stop the others.
 
-    `cache` and `split` replace the cache and the test split of each run. `overrides` are texts `key=value` that replace
-    options of each run. The code of a user's own head is run only with `allow_code`. Returns exit code 1 if at least
-    one run could not be scored, else 0.
+    - `cache`, `split`: replace the cache and the test split of each run, if they are not None.
+    - `overrides`: texts `key=value` that replace options of each run.
+    - `allow_code`: if true, the code of a user's own head may be run.
+
+    Returns exit code 1 if a run could not be scored, else 0.
     """
     from kinegraph.cache_schemas.errors import CacheError
     from kinegraph.pipeline.advice import random_weights_advice
@@ -288,7 +290,9 @@ def demo(
 
 
 def _report_of_demo(config: "Config") -> None:
-    """Writes report.html beside the cache of the demo. Without the packages of figures, says how to install them."""
+    """Writes report.html beside the cache of the demo. If the packages for figures are missing, prints how to install
+    them.
+    """
     from kinegraph.stages.pictures.packages import require_look
 
     try:

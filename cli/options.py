@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Defines the arguments and options that several commands share."""
 
 import os
 from collections.abc import Sequence
@@ -42,9 +42,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 
 
 def check_output(flag: str, file: Path | None) -> None:
-    """Raises UsageError if the file `file` cannot be written, before any work is done for it. `None` is accepted.
+    """Raises UsageError if `file` cannot be written, so that a command fails before it works for hours. `file` None is
+    accepted.
 
-    `flag` is the option of the command line that names the file. The message begins with `flag`.
+    `flag` is the option that names the file, for the message.
     """
     if file is None:
         return
@@ -56,7 +57,10 @@ def check_output(flag: str, file: Path | None) -> None:
 
 
 def check_output_folder(flag: str, folder: Path | None) -> None:
-    """Raises UsageError if no file can be written into the folder `folder`, which need not exist. As check_output."""
+    """Raises UsageError if files cannot be written into `folder`. The folder need not exist. `folder` None is accepted.
+
+    `flag` is the option that names the folder, for the message.
+    """
     if folder is not None:
         _check_writable(flag, folder, (folder.absolute(), *folder.absolute().parents), "folder")
 
@@ -72,11 +76,11 @@ def _check_writable(flag: str, given: Path, parents: Sequence[Path], noun: str) 
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """Returns a list of texts `run.<key>=<value>` that override the config, one for each parameter that is not None
-    (`workers` 4 -> `run.workers=4`).
+    """Returns a text `run.<key>=<value>` for each argument that is not None, to override the config: `workers` 4 ->
+    "run.workers=4".
 
-    If `scheduler` or `scheduler_file` is given, an override sets the executor to `dask`. Raises UsageError if one of
-    these two is given with an executor other than `dask`.
+    With `scheduler` or `scheduler_file`, one text sets the executor to dask. Raises UsageError if one of the two is
+    given with another executor.
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"

@@ -1,4 +1,4 @@
-"""`kinegraph predict` scores videos with a trained run."""
+"""Defines the command `predict`, which scores videos with a trained run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command that writes a report."""
+"""Defines the command `report`, which writes a page about a cache and trained runs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The command `init` makes a config from a folder of videos."""
+"""Defines the command `init`, which makes a config from a folder of videos."""
 
 from pathlib import Path
 from typing import Annotated

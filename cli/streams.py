@@ -1,5 +1,5 @@
-"""Opens stdin, stdout and stderr if the process was started without them. For example, the shell command `kinegraph
-plan CONFIG >&-` starts a process without stdout.
+"""Opens stdin, stdout and stderr if the process was started without them, for example by the shell command `kinegraph
+plan CONFIG >&-`.
 """
 
 import os
@@ -7,10 +7,10 @@ import sys
 
 
 def open_standard_streams() -> None:
-    """Opens /dev/null in place of every closed stream among stdin, stdout and stderr.
+    """Opens /dev/null in place of each closed stream among stdin, stdout and stderr.
 
-    Without this, the next file that the process opens would take the place of the closed stream, and printed output
-    would go into that file.
+    Otherwise the next file that the process opens would take the place of the closed stream, and printed output would
+    go into this file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

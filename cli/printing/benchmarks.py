@@ -13,8 +13,9 @@ HEADER = ("way", "seconds", "least", "most", "clips/s", "ratio", "least", "most"
 
 
 def compared(comparison: "SpeedComparison") -> None:
-    """Prints a table with one line for each way of working that was measured, such as the whole extraction or a plain
-    loop. The column `ratio` is the time of this way, divided by the time of the whole extraction in the same round.
+    """Prints a table of the speeds that `bench` measured. Each row is one way of working, such as the whole extraction
+    or a plain loop. The column `ratio` is the time of this way, divided by the time of the whole extraction in the same
+    round.
     """
     whole = next(iter(comparison.seconds))
     rounds = counted(len(comparison.seconds[whole]), "round")
@@ -45,8 +46,8 @@ def _figures(spread: Spread) -> list[str]:
 
 
 def described_machine(run: dict[str, Any]) -> str:
-    """Returns a line with the processor, the device and the versions of a measurement. `run` has them under the keys
-    `machine` and `versions`.
+    """Returns a line with the processor, the device and the versions of a measurement. `run` has them under "machine"
+    and "versions".
     """
     machine, versions = run["machine"], run["versions"]
     instructions = ", ".join(machine["instructions"]) or "no vector instructions known"
@@ -57,8 +58,8 @@ def described_machine(run: dict[str, Any]) -> str:
 
 
 def busy_words(run: dict[str, Any]) -> str | None:
-    """Returns a warning if other programs used the machine when the measurement began, else None. `run` has the facts
-    about the machine that a measurement records.
+    """Returns a warning if other programs used the machine when the measurement began, else None. `run` has the load of
+    the machine under "load".
     """
     load, cores = run["load"], run["machine"]["cores"]
     if load is None or load < cores / 2:

@@ -1,4 +1,4 @@
-"""Prints the output of the commands about caches."""
+"""Prints the output of `index`, `plan`, `extract`, `status` and `verify`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 MAX_LOGS = 3
 CLIP_STATES = ("ok", "warned", "failed", "missing")
-TOLD_IF_ANY = ("running", "warned", "speed", "time left", "why")  # columns of status
+SHOWN_IF_ANY = ("running", "warned", "speed", "time left", "why")  # columns of status that may be left out
 
 
 def indexed(result: "Indexed", strict: bool) -> None:
-    """Prints the result of `index`. `strict` says that the command was called with `--strict`."""
+    """Prints the result of `index`. `strict` is true if the user gave `--strict`."""
     cache = result.cache
     intervals = f" {counted(result.num_intervals, 'interval')}," if result.num_intervals else ""
     say(
@@ -65,8 +65,8 @@ def indexed(result: "Indexed", strict: bool) -> None:
 
 
 def _files(result: "Indexed", strict: bool) -> None:
-    """Prints a table for a data set in its owners' layout, with one line per split. The columns compare the videos in
-    the label files with the published numbers and with the video files at hand. Also prints notes about the data set.
+    """Prints a table that compares, for each split, the videos in the label files with the published numbers and with
+    the video files. Only data sets in their owners' layout have such a table. Also prints the notes about the data set.
 
     If `strict` is true, also prints the differences as an error.
     """
@@ -95,8 +95,8 @@ def _files(result: "Indexed", strict: bool) -> None:
 
 
 def _splits(splits: "dict[str, SplitSummary]") -> None:
-    """Prints a table of `splits` with one line per split: its numbers of videos, clips, hours and classes. Columns of
-    the table that are empty in every split are left out.
+    """Prints a table with a row for each split: its numbers of videos, clips, hours and classes. A column without any
+    value is left out.
     """
     header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
     rows = []
@@ -154,11 +154,11 @@ def calibrated(measured: "Calibration | None") -> None:
 
 
 def differences(lines_of: dict[str, list[str] | None]) -> None:
-    """Prints for each stage key whether its options in the cache and in the config differ. Also prints each option that
-    differs (`option: value in the cache -> value in the config`).
+    """Prints, for each stage, whether its options in the config differ from those of the cache. Prints each option that
+    differs as `option: value in the cache -> value in the config`.
 
-    `lines_of` maps each stage key to the lines to print. An empty list means that no option differs. None means that
-    the cache does not have the stage yet.
+    `lines_of` is {stage key: lines to print}. An empty list means that no option differs. None means that the cache
+    does not have the stage yet.
     """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
@@ -194,7 +194,7 @@ def status(document: dict[str, Any]) -> None:
         rows.append([key, *(f"{cell:,}" for cell in cells), size(stage["bytes"]), *pace, failed])
     if rows:
         header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "speed", "time left", "why"]
-        kept = [column for column, name in enumerate(header) if name not in TOLD_IF_ANY or _any(rows, column)]
+        kept = [column for column, name in enumerate(header) if name not in SHOWN_IF_ANY or _any(rows, column)]
         say_table([header[column] for column in kept], [[row[column] for column in kept] for row in rows], ["why"])
     else:
         say("no stage has begun yet. Run `kinegraph extract CONFIG`")
@@ -209,9 +209,9 @@ def _any(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 
 def _job(job: dict[str, Any]) -> None:
-    """Prints how many tasks of a job array are in each state, and the last lines of the logs of a few failed tasks.
+    """Prints how many tasks of a SLURM job are in each state, and the last lines of the logs of up to 3 failed tasks.
 
-    `job` is a job of SLURM as `status --json` prints it.
+    `job` is an item of `jobs` in the output of `status --json`.
     """
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
     say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
@@ -241,16 +241,16 @@ def verified(verification: "Verification", repaired: bool) -> None:
         one, several = f"document is {wrong.replace('do not', 'does not')}", f"documents are {wrong}"
         say(f"{counted(documents, one, several)}; --repair leaves documents as they are")
     if metadata:
-        told = "once documents are mended" if documents else "now" if repaired else "by --repair"
-        say(f"{counted(metadata, 'problem')} of metadata, which is written anew {told}")
+        text = "once documents are mended" if documents else "now" if repaired else "by --repair"
+        say(f"{counted(metadata, 'problem')} of metadata, which is written anew {text}")
     if shards := len(verification.problems) - documents - metadata:
-        told = "they are un-marked:" if repaired else "--repair un-marks these, then"
-        say(f"{counted(shards, 'problem')} of shards; {told} `kinegraph extract CONFIG` redoes them")
+        text = "they are un-marked:" if repaired else "--repair un-marks these, then"
+        say(f"{counted(shards, 'problem')} of shards; {text} `kinegraph extract CONFIG` redoes them")
 
 
 def compared(report: "FrameReport", repair: bool) -> None:
-    """Prints how the frames of a cache compare with the frames of its videos. If the cache was upgraded, also prints
-    what the upgrade changed. `repair` says that the command was called with `--repair`.
+    """Prints the result of `verify --frames`: how many clips would show other frames now. If the cache was upgraded,
+    also prints what the upgrade changed. `repair` is true if the user gave `--repair`.
     """
     if report.is_latest:
         say(f"{report.cache}: made by the latest rules for videos, so there is nothing to compare")
@@ -285,10 +285,10 @@ def compared(report: "FrameReport", repair: bool) -> None:
 
 
 def _videos(clips: dict[str, str]) -> list[str]:
-    """Returns lines of the form `video: message`. `clips` maps ids of clips to messages. Clips of one video with equal
-    messages share a line.
+    """Returns lines of the form `video: message`. `clips` is {clip id: message}. Clips of one video with the same
+    message share a line.
 
-    If only one clip of a video has a message, its line begins with the id of the clip in place of the video.
+    If only one clip of a video has a message, its line begins with the clip id.
     """
     from kinegraph.cache_schemas.clips_table import video_of
 

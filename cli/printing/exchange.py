@@ -1,4 +1,4 @@
-"""Prints the output of the commands `import` and `export`."""
+"""Prints the output of `import` and `export`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def exported_clips(export: "ExportedClips", out: str) -> None:
 
 
 def size_of_frames(expected: "CocoSize") -> None:
-    """Prints the size of an export to COCO before the frames are written."""
+    """Prints how many images `export --to coco` will write, and how large they will be."""
     free = "" if expected.free_bytes is None else f", {size(expected.free_bytes)} are free"
     images, clips = counted(expected.num_images, "image"), counted(expected.num_clips, "clip")
     note(f"{images} of {clips}, about {size(expected.num_bytes)}{free}")
@@ -95,7 +95,7 @@ def imported(result: "Imported") -> None:
 
 
 def _train_config(result: "Imported") -> str:
-    """Returns a YAML config that trains a head on the imported features `result` and on the splits of their cache."""
+    """Returns a YAML config that trains a head on the imported features `result`."""
     import yaml
 
     name, tap = result.naming.name, result.naming.tap

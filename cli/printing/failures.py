@@ -1,5 +1,5 @@
-"""Prints the failures of clips. `extract` and `import` print one line per video and reason. `kinegraph status --failed`
-prints every failure.
+"""Prints failed clips. `extract` and `import` print one line per video and reason. `kinegraph status --failed` prints
+every failed clip.
 """
 
 import csv
@@ -19,12 +19,11 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """Returns one line for each pair of a video and a reason in `failures` (`a.mp4: timeout: no answer (2 clips)`).
-    `cache` is the path or URL of the cache.
+    """Returns one line for each video and reason, with the message of the first clip: "a.mp4: timeout: no answer (2
+    clips)". `cache` is the path or URL of the cache.
 
-    The line has the message of the video's first clip that failed for the reason. If only one clip failed for the
-    reason, the line begins with the id of the clip in place of the video. A clip of an interval counts for the video
-    that the interval was cut from.
+    If only one clip of the video failed for the reason, the line begins with the clip id. A clip of an interval counts
+    for the video from which the interval was cut.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
     from kinegraph.cache_schemas.storages import open_storage
@@ -46,8 +45,8 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
 
 
 def as_text(failures: "Iterable[FailedClip]") -> None:
-    """Prints two lines for each item of `failures`. The first line has clip, reason and stages. The second line has the
-    message. The last line of the output has the number of failures.
+    """Prints two lines for each failed clip: first its id, the reason and the stages, then the message. The last line
+    is the number of failures.
 
     Each failure is printed as soon as it is read, because a cache may have a million failures.
     """
@@ -65,7 +64,7 @@ def as_text(failures: "Iterable[FailedClip]") -> None:
 
 
 def as_json(failures: "Iterable[FailedClip]") -> None:
-    """Prints one JSON document with `failures`, one per line."""
+    """Prints one JSON document with all `failures`, one failure per line."""
     print('{"schema": 1, "failures": [', end="")
     for index, failed in enumerate(failures):
         print(",\n" if index else "\n", json.dumps(failed.to_json()), sep="", end="")
@@ -73,8 +72,8 @@ def as_json(failures: "Iterable[FailedClip]") -> None:
 
 
 def as_csv(failures: "Iterable[FailedClip]") -> None:
-    """Prints a csv with a header and one row per failure. On a terminal, control characters in names are replaced by
-    escapes. In a file, control characters are written unchanged.
+    """Prints a csv with a header and one row per failure. If stdout is a terminal, control characters in names are
+    replaced by escapes.
     """
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(COLUMNS)

@@ -14,10 +14,10 @@ FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays
 
 
 def step_zero(step: "StepZero") -> None:
-    """Prints `step`, a check before the first step of a fine-tuning. It compares the scores on features from pixels
-    with the scores on cached features.
+    """Prints the result of the check before the first step of a fine-tuning. It compares the scores on features from
+    the videos with the scores on the features of the cache.
 
-    No weight has changed yet, so both scores should be equal except for rounding.
+    No weight has changed at this time, so the scores should be equal except for rounding.
     """
     equal = (
         "equal those from the cache bit for bit"
@@ -31,7 +31,7 @@ def step_zero(step: "StepZero") -> None:
 
 
 def tuned(run: "TunedRun") -> None:
-    """Prints the results of a tuned run, and the commands that extract and score with the tuned weights."""
+    """Prints the results of a fine-tuned run, and the commands that use its weights."""
     heads.results([(run.folder, run.results)])
     waited = max((epoch.get("waited", 0.0) for epoch in run.results.history), default=0.0)
     note(f"The network waited for pixels {waited:.0%} of the time, in the epoch with the most waiting.")

@@ -1,4 +1,4 @@
-"""Prints the output of the commands about heads and networks."""
+"""Prints the output of `train`, `results`, `evaluate`, `models` and `demo`."""
 
 import sys
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.fingerprint import canonical, differences
 from kinegraph.cache_schemas.words import counted, shown
-from kinegraph.cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
+from kinegraph.cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, table_file
 from kinegraph.cli.printing.text import few, listed, note, note_at_work, say, say_page, say_table, say_whole, wrapped
 from kinegraph.pipeline.machine.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
@@ -29,10 +29,10 @@ MUCH_WAITING = 0.05
 
 
 class TrainingLines:
-    """Prints the progress of training: one line per epoch, and the current step between epochs.
+    """Prints the progress of a training to stderr: a line for each epoch, and the current step between epochs.
 
-    On a terminal the line of the current step is updated in place. If stderr is a log, a new line for the current step
-    is written every 30 s, later every 5 min.
+    On a terminal, the line of the current step is updated in place. In a log, a line for the current step is written
+    every 30 s, later every 5 min.
     """
 
     def __init__(self) -> None:
@@ -66,16 +66,17 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns a list with one text, the time left for all runs of the table. Returns an empty list if the time is
-    unknown.
+    """Returns a list with the time left for all runs of the table, as text. Returns an empty list if the time is not
+    known.
 
-    `pace` measures the speed of the current run. `done` is the part of the current run `run` that is done, from 0 to 1.
+    `pace` measures the speed of the current run. `done` is the finished part of the current run, from 0 to 1. `run`
+    says how many runs come after it.
     """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
 
 def _line_start() -> str:
-    """Returns the codes that clear the current line of a terminal, or an empty string if stderr is no terminal."""
+    """Returns the codes that clear the current line of a terminal, or "" if stderr is no terminal."""
     return "\r\033[K" if sys.stderr.isatty() else ""
 
 
@@ -91,19 +92,19 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def _waited(run: "RunResults") -> float:
-    """Returns the share of the training time of `run`, from 0 to 1, in which the network waited for clips. For a run
-    of an early version, it is 0.
+    """Returns the share of the training time, from 0 to 1, in which the network waited for clips. Returns 0 for a run
+    of an early version, which did not record it.
     """
     return float(mean(epoch.get("waited", 0.0) for epoch in run.history))
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, out: Path | None = None) -> None:
-    """Prints a table with one row per head and recipe. A recipe is the options of training without the seed. Each row
-    shows means over the runs that differ only in their seeds. If two runs have equal seeds too, the second one gets a
-    row of its own.
+    """Prints a table with one row per head and recipe. A recipe is the options of the training without the seed. Each
+    row shows means over the seeds. If two runs also have equal seeds, the second one gets a row of its own.
 
-    `runs` has a pair for each run: the folder of the run and the results of the run. With `form` (`csv`, `md`, `latex`
-    or `png`), the table is printed in that format, for other programs, or written to the file `out`.
+    - `runs`: (folder, results) of each run.
+    - `form`: "csv", "md", "latex" or "png", to print the table for another program. None means a plain table.
+    - `out`: the file to write, with `form`. None means stdout.
     """
     heads: dict[tuple[str, Path], dict[tuple[str, int], list[tuple[Path, RunResults]]]] = {}
     copies: Counter[tuple[str, Path, str, int]] = Counter()
@@ -117,9 +118,9 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, 
     if form is None:
         say_table(header, [_row(group) for group in alike], ["scores", "run"])
     elif out is None:
-        say_whole(written(alike, form).decode())
+        say_whole(table_file(alike, form).decode())
     else:
-        write_whole(out, [written(alike, form)])
+        write_whole(out, [table_file(alike, form)])
     if any(len(group) > 1 and splits_of([run for _, run in group]) for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():
@@ -149,8 +150,8 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, 
 
 
 def _choice(run: "RunResults") -> str:
-    """Returns a sentence about the candidate that validation chose in `run`, with its score and the scores of the other
-    candidates. A candidate is a set of weights that was trained with its own learning rate and weight decay.
+    """Returns a sentence that names the candidate that validation chose in `run`, with its score and the scores of the
+    other candidates. A candidate is a set of weights that was trained with its own learning rate and weight decay.
     """
     values = {name: value for name, value in run.of_candidates.items() if value is not None}
     others = [value for name, value in values.items() if name != run.candidate]
@@ -167,33 +168,33 @@ def _choice(run: "RunResults") -> str:
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns one row of the table of results, as a list of cells. `runs` has (folder, results) of each run of this
-    row. These runs differ only in their seeds.
+    """Returns the cells of one row of the table of results. `runs` has (folder, results) of each run of the row. The
+    runs differ only in their seeds.
     """
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
     seconds = mean(run.seconds for run in results)
-    told = "-" if isnan(seconds) else f"{seconds:.1f}"  # runs of old versions did not record seconds
+    text = "-" if isnan(seconds) else f"{seconds:.1f}"  # runs of old versions did not record seconds
     folder = folder_of(runs)
-    return [results[0].name, str(len(results)), scores, f"{results[0].num_parameters:,}", told, str(folder)]
+    return [results[0].name, str(len(results)), scores, f"{results[0].num_parameters:,}", text, str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
-    """Returns the mean score of `runs` on `split` as text (`test top1 0.781 ± 0.012`).
+    """Returns the mean score of `runs` on `split` as text: "test top1 0.781 ± 0.012".
 
-    The score is the metric that chose the best epoch of the first run. If no run has that metric on `split`, it is the
-    first metric that a run has there. Scores on different clips or labels are not averaged: each group of runs with
-    equal clips and labels has a mean of its own.
+    The score is the metric by which the first run chose its best epoch. If no run has this metric on `split`, it is the
+    first metric there. Runs that were scored on different clips or labels are not averaged. Each group of runs with
+    equal clips and labels has its own mean.
     """
     metric = runs[0].metric
     metrics = [name for run in runs for name in run.scores.get(split, {})]
     name = metric if metric in metrics else metrics[0]
-    told = []
+    texts = []
     for group in on_equal_clips(runs, split):
         if values := [run.scores[split][name] for run in group if name in run.scores[split]]:
             missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
-            told.append(f"{split} {name} {spread(values)}{missing}")
-    return "  ".join(told)
+            texts.append(f"{split} {name} {spread(values)}{missing}")
+    return "  ".join(texts)
 
 
 def evaluated(scores: "RunScores", groups: Sequence["AttributeScore"]) -> None:
@@ -230,8 +231,8 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each network in `rows` a line with the numbers of parameters and operations. The next lines have the
-    input, taps, options and weights of the network. `rows` are the entries of `kinegraph models --json`.
+    """Prints a few lines for each network: the numbers of parameters and operations, the input, the taps, the options
+    and the weights. `rows` are the entries of `kinegraph models --json`.
     """
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -240,14 +241,14 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in shown]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
-        told = {
+        words_of = {
             "about": [row["about"], f"here {row['usual']}"] if "about" in row else [],
             "input": [_counted_for(row)],
             "taps": taps,
             "options": options,
             "weights": weights,
         }
-        for name, words in told.items():
+        for name, words in words_of.items():
             if words:
                 say_page(wrapped(f"  {name + ':':<10}", words))
     say_page("taps: name channels/stride, stride in pixels; after t the stride in frames. --json lists sources, sha256")
@@ -268,7 +269,7 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _ends(taps: Sequence[dict[str, Any]]) -> set[str]:
-    """Returns the names of the first and the last layer among `taps`, and of the norm above them, if there is one."""
+    """Returns the names of the first and the last layer among `taps`, and "norm" for the final norm."""
     layers = [tap["name"] for tap in taps if tap["name"] != "norm"]
     return {layers[0], layers[-1], "norm"}
 
@@ -284,9 +285,8 @@ def _counted_for(row: dict[str, Any]) -> str:
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each head in `rows` a line with the numbers of parameters and operations. The next lines have the
-    sizes of the head, the arrays that the head reads and the published scores. `rows` are the entries of `kinegraph
-    models --heads --json`.
+    """Prints a few lines for each head: the numbers of parameters and operations, its sizes, the arrays that it reads
+    and the published scores. `rows` are the entries of `kinegraph models --heads --json`.
     """
     for row in rows:
         say_page(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs")
@@ -301,9 +301,7 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 
 def finetune_demo(result: "FinetuneDemoResult") -> None:
-    """Prints `result` as the table of `demo --finetune`, with one row for each way of training. Scores are means over
-    the seeds.
-    """
+    """Prints the table of `demo --finetune`, with one row for each way of training. Scores are means over the seeds."""
     found, epochs = result.comparisons, counted(result.epochs, "epoch", "epochs")
     longest = counted(max(each.epochs_at_cost for each in found), "epoch", "epochs")
     rows = [

@@ -1,4 +1,4 @@
-"""Prints the whole story of one network: `kinegraph models NAME`."""
+"""Prints everything about one network: `kinegraph models NAME`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from kinegraph.cli.printing.text import say, say_page, say_table, wrapped
 
 TITLE = 14  # width of the words before a fact
 UNKNOWN = "unknown"
-IN_OTHER_LINES = frozenset({  # keys of a row that have a line of their own, or that a line has in other words
+IN_OTHER_LINES = frozenset({  # keys that another line of the output already covers
     "name", "kind", "about", "params", "gmacs", "input", "taps", "options", "chosen", "weights", "pixels", "size",
     "min_frames", "sees_single_frames", "head_channels", "head_shape", "inflates", "checkpoints", "remarks", "folder",
     "identity", "source", "class_token", "has_head", "sees", "usual",
@@ -16,8 +16,8 @@ IN_OTHER_LINES = frozenset({  # keys of a row that have a line of their own, or 
 
 
 def network(row: Mapping[str, Any]) -> None:
-    """Prints everything that `row` has, an item of `kinegraph models --json`. A line has at most 80 columns, or as many
-    as the terminal has.
+    """Prints everything about the network `row`, an entry of `kinegraph models --json`. Lines are as long as the
+    terminal is wide, or 80 columns in a file.
     """
     say_page(f"{row['name']}, {'a backbone' if row['kind'] == 'backbone' else 'a proposal network'}")
     for title, words in _facts(row):
@@ -48,7 +48,7 @@ def _own_weights(row: Mapping[str, Any]) -> str:
 
 
 def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yields (title, words) of each line about the network itself."""
+    """Yields (title, words) for each line about the network itself, for example ("parameters", ["27,226,424"])."""
     form = row["input"]
     if "about" in row:
         yield "about", [row["about"]]
@@ -109,7 +109,7 @@ def _pixels(pixels: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _taps(row: Mapping[str, Any]) -> None:
-    """Prints the table of taps, with the maps of the standard input."""
+    """Prints the table of taps, with the shape of each tap's map for the standard input."""
     form = row["input"]
     rows = [
         [tap["name"], str(tap["channels"]), str(tap["stride"]), str(tap["temporal_stride"]), _shape(tap["shape"]),
@@ -126,7 +126,7 @@ def _taps(row: Mapping[str, Any]) -> None:
 
 
 def _limits(tap: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what the input of the network must be for its maps at `tap`, in words."""
+    """Yields what the input must be like to get maps at `tap`, for example "a multiple of 32 px of a side"."""
     for key, what in (("size_multiple", "px of a side"), ("frames_multiple", "frames")):
         if tap[key] > 1:
             yield f"a multiple of {tap[key]} {what}"
@@ -139,7 +139,7 @@ def _shape(shape: list[int] | None) -> str:
 
 
 def _source(source: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yields (title, words) of each line about a file of weights."""
+    """Yields (title, words) for each line about one file of weights, for example ("licence", ["Apache-2.0"])."""
     yield "licence", [source["licence"] or UNKNOWN]
     checked = "so a download is not checked" if "://" in source["source"] else "nothing is downloaded"
     yield "sha256", [source["sha256"] or f"{UNKNOWN}, {checked}"]
@@ -149,10 +149,10 @@ def _source(source: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         fps = "over the whole video" if sampling["fps"] is None else f"at {sampling['fps']:g} fps"
         yield "clips", [f"{counted(sampling['num_frames'], 'frame')} {fps}"]
     sides = (("short side", source["short_side_px"]), ("crop", source["crop_px"]))
-    told = [f"{name} {side} px" for name, side in sides if side]
-    told += [f"resize: {source['resize']}"] if source["resize"] else []
-    if told:
-        yield "tested with", told
+    texts = [f"{name} {side} px" for name, side in sides if side]
+    texts += [f"resize: {source['resize']}"] if source["resize"] else []
+    if texts:
+        yield "tested with", texts
     if source["classes"]:
         yield "classes", [f"{source['classes']:,}"]
     if source["geometry"]:
@@ -160,7 +160,7 @@ def _source(source: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    """Returns a line of a config that uses the network."""
+    """Returns a line for a config that uses the network."""
     weights = row["weights"][0]["name"] if row["weights"] else "pretrained" if "/" in row["name"] else "FILE"
     model = "transformers/<folder>" if row.get("usual") else row["name"]
     if row["kind"] == "proposals":

@@ -1,4 +1,4 @@
-"""Prints the predictions of videos."""
+"""Prints the output of `predict`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
-    """Prints a table with the `top` best classes of each video. `found` has one Prediction per video, and `class_names`
-    has the name of every class. If `by_clip` is true, the table has the `top` best classes of each clip instead.
+    """Prints a table with the `top` best classes of each video, or of each clip if `by_clip` is true. `found` has one
+    Prediction per video, and `class_names` the name of each class.
     """
     from kinegraph.pipeline.predicting.predictions import best
 
@@ -35,11 +35,11 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
-    """Prints to stderr the first 10 videos of which a clip failed, with the reason of the failure. If other clips of
-    the video have scores, the line says how many clips failed.
+    """Prints to stderr the first 10 videos with a failed clip, with the reason. If other clips of the video have
+    scores, the line says how many clips failed.
 
-    `files` maps keys of the config, such as `graphs.files`, to the pattern of the files that the run reads for each
-    video. If a video failed, these patterns are printed too, because such a file may be missing.
+    `files` is {config key: pattern of the files that the run reads for each video}, for example for `graphs.files`. If
+    a video failed, the patterns are printed, because such a file may be missing.
     """
     for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failed(found)]):
         note(line)
@@ -48,8 +48,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
 
 
 def _in_part(one: "Prediction") -> str:
-    """Returns the beginning of a message about a video of which some clips failed: `2 of 5 clips failed and are left
-    out of the scores, the first as `. The caller adds the reason of the first failure. Returns "" if all clips failed.
+    """Returns the beginning of the message about a video of which only some clips failed: "2 of 5 clips failed and are
+    left out of the scores, the first as ". The caller adds the reason. Returns "" if all clips failed.
     """
     if not one.clips:
         return ""
@@ -57,10 +57,10 @@ def _in_part(one: "Prediction") -> str:
 
 
 def pictures(drawn: "Pictures", *, boxes: bool) -> None:
-    """Prints to stderr which overlays and curves were written, and which could not be written.
+    """Prints to stderr which overlays and curves were written, which could not be written, and which videos have
+    damaged frames.
 
-    Also prints that overlays lack sound or boxes, and which videos have damaged frames. `boxes` says whether the head
-    reads boxes.
+    If `boxes` is false, also prints that overlays have no boxes, because the head reads none.
     """
     if drawn.written:
         several = f"{counted(len(drawn.written), 'picture')}, the first is " if len(drawn.written) > 2 else ""
@@ -75,18 +75,16 @@ def pictures(drawn: "Pictures", *, boxes: bool) -> None:
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns those predictions in `found` that have a failure. A prediction has a failure if at least one clip of its
-    video failed.
-    """
+    """Returns the predictions of the videos of which at least one clip failed."""
     return [one for one in found if one.failure]
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the rows of a csv with the predictions `found`, as lists of cells. The first row is the header: video,
-    start, end, and the `class_names`. The other rows have the probability of each class.
+    """Yields the rows of a csv with the predictions `found`. The first row is the header: video, start, end, and the
+    `class_names`. Each other row has the probability of each class.
 
-    A video has one row per clip, with its start and end in seconds. One more row is for the whole video, without start
-    and end. A video whose clips all failed has no row.
+    A video has a row for each clip, with its start and end in seconds, and a last row for the whole video, without
+    start and end. A video whose clips all failed has no row.
     """
     yield ["video", "start", "end", *class_names]
     for one in found:

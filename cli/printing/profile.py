@@ -1,4 +1,4 @@
-"""Prints where the time of an extraction went."""
+"""Prints where the time of an extraction went: `extract --profile`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -38,10 +38,10 @@ ABOUT = {
 
 
 def profile(measured: "Profile | None") -> None:
-    """Prints where the time of an extraction went. There is one table for the threads that compute, one for the other
-    threads, and one for a GPU. The shares of the first table sum up to 100 %.
+    """Prints where the time of an extraction went. One table is for the threads that compute, one for the other
+    threads, and one for a GPU. The shares of the first table add up to 100 %.
 
-    If `measured` is None, says that this command sealed no shard.
+    If `measured` is None, prints that the command sealed no shard.
     """
     if measured is None:
         say("no profile: this command sealed no shard")
@@ -85,8 +85,8 @@ def _computing(measured: "Profile") -> None:
 
 
 def _beside(measured: "Profile") -> None:
-    """Prints how long the threads beside the thread that computes were busy, such as the decoders. There is one line
-    for each kind of work, with its seconds and the mean number of busy threads.
+    """Prints a table of the threads that work beside the computing thread, such as decoders. Each kind of work has a
+    row with its seconds and the mean number of busy threads.
     """
     decoders = counted(measured.decoders, "thread") if measured.decoders else "the thread that computes"
     of = {DECODE: decoders, CONVERT: decoders, FETCH_WAIT: decoders, FETCH: counted(COPIERS, "thread")}

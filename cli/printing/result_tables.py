@@ -1,4 +1,4 @@
-"""Makes tables of results for other programs: csv, Markdown, LaTeX, a picture."""
+"""Makes tables of results for other programs: csv, Markdown, LaTeX and PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean of `values` as text. If there are several values, the sample standard deviation follows the mean
-    (`0.781 ± 0.012`).
+    """Returns the mean of `values` as text. With several values, adds the sample standard deviation: "0.781 ±
+    0.012".
     """
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
@@ -31,11 +31,11 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split`, in groups. The runs of a group were scored on the same clips and
+    """Returns the runs that have scores on `split`, in groups. All runs of a group were scored on the same clips and
     labels, so their scores may be averaged.
 
-    Runs of earlier versions of kinegraph did not record their clips. If all other runs are one group, these runs belong
-    to it, else they form a group of their own.
+    Runs of earlier versions of kinegraph did not record their clips. If the other runs are one group, such runs belong
+    to it. Otherwise such runs are a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -45,19 +45,19 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
 
 
 def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
-    """Returns the folder of the run if `runs` has one run. Otherwise returns the folder that holds the folders of the
+    """Returns the folder of the run if `runs` has only one run. Otherwise returns the folder above the folders of the
     runs. `runs` has (folder, results) of each run.
     """
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 
 
-def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> bytes:
-    """Returns the table as a file in the format `form`, one of TABLE_FORMS.
+def table_file(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> bytes:
+    """Returns the content of a file with the table of results. `form` is "csv", "md", "latex" or "png".
 
-    Each item of `rows` makes one row of the table. The item holds the runs of one head and recipe, one run per seed.
-    The table has a column per split and metric. A csv has three columns per split and metric: mean, sample standard
-    deviation and number of seeds. A cell is empty if the runs of its row were scored on different clips, because scores
-    on different clips may not be averaged. Raises UsageError for a `png` without the package matplotlib.
+    Each item of `rows` is one row: the (folder, results) of the runs of one head and recipe, one run per seed. There is
+    a column for each split and metric. A csv has three: mean, sample standard deviation and number of seeds. A cell is
+    empty if the runs of its row were scored on different clips, because such scores may not be averaged. Raises
+    UsageError for a png without matplotlib.
     """
     scores = dict.fromkeys(
         (split, name)
@@ -95,9 +95,9 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> b
 
 
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
-    """Returns the values of the metric `name` on `split`, one for each of `runs` that has the metric.
+    """Returns the values of the metric `name` on `split`, one for each run that has it.
 
-    Returns an empty list if the runs were scored on different clips, so that no mean can be taken.
+    Returns an empty list if the runs were scored on different clips, so that no mean may be taken.
     """
     if len(on_equal_clips(runs, split)) > 1:
         return []
@@ -120,7 +120,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns the text of a LaTeX table, whose horizontal rules come from the LaTeX package booktabs."""
+    """Returns the text of a LaTeX table. Its horizontal lines need the LaTeX package booktabs."""
     first, *others = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (header, *rows)]
     start, end = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\end{tabular}"
     return "\n".join([start, r"\toprule", first, r"\midrule", *others, r"\bottomrule", end, ""])

@@ -1,4 +1,4 @@
-"""Prints lines and tables. Results go to stdout, everything else goes to stderr."""
+"""Prints lines and tables. Results go to stdout, and everything else goes to stderr."""
 
 import sys
 import time
@@ -24,24 +24,24 @@ LEAST_WORDS = 20  # smallest width of a folded cell, in columns
 
 
 def note(text: str) -> None:
-    """Prints a message that is not a result to stderr. On a terminal, lines break between words."""
+    """Prints a message to stderr. On a terminal, long lines are broken between words."""
     print(folded(shown(text), columns(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def note_at_work(text: str) -> None:
-    """Prints a message about work in progress to stderr. If stderr is a log and no terminal, the line begins with the
-    time of day.
+    """Prints a message about work in progress to stderr. If stderr is no terminal, the line begins with the time of
+    day.
     """
     note(text if sys.stderr.isatty() else f"{time.strftime(TIME_OF_DAY)} {text}")
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Prints the text `text` and then `end` to stdout. On a terminal, lines break between words."""
+    """Prints `text` and then `end` to stdout. On a terminal, long lines are broken between words."""
     print(folded(shown(text), columns(sys.stdout)), end=end, flush=True)
 
 
 def say_whole(text: str) -> None:
-    """Prints a result for other programs to stdout. Lines are never broken, even on a terminal."""
+    """Prints a result for other programs to stdout. Lines are never broken."""
     print(shown(text), end="", flush=True)
 
 
@@ -51,11 +51,10 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields one callback that shows the progress of work. The callback takes the name of the work (`reading headers`),
-    the number done and the total.
+    """Yields a callback that shows the progress of work. Its arguments are the name of the work, such as "reading
+    headers", the number done and the total. A total of 0 means that the total is not known.
 
-    A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log the callback writes a
-    line every 30 s, later every 5 min.
+    On a terminal, the callback shows a bar. In a log, it writes a line every 30 s, later every 5 min.
     """
     bars: dict[str, Bar] = {}
     paces: dict[str, Pace] = {}
@@ -80,12 +79,16 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. `header` has the headers of the columns, and `rows` has the cells of each row. The first
-    column and the columns whose headers are in `words` are flush left. All others are flush right.
+    """Returns a table as text.
 
-    `columns` is the width of the terminal in characters, or None for no limit. No cell is cut. If the table is too
-    wide, the text has several tables, and each of them repeats the first column. If the first column alone is very
-    wide, each of its cells becomes a line above the rest of its row.
+    - `header`: the names of the columns.
+    - `rows`: the cells of each row.
+    - `words`: the names of columns with texts. They are aligned to the left, as the first column is. All other columns
+      are aligned to the right.
+    - `columns`: the width of the terminal in characters, or None for no limit.
+
+    No cell is cut. If the table is too wide, the text has several tables, and each repeats the first column. If the
+    first column alone is very wide, each of its cells has a line of its own.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     if columns and len(cells) > 1 and max(map(disp_len, cells[0])) > columns // 2:
@@ -102,10 +105,10 @@ def table(
 
 def _under_first_cells(cells: list[list[str]], words: Sequence[str], columns: int) -> Iterator[str]:
     """Yields the lines of a table that is at most `columns` characters wide. The first cell of each row is a line of
-    its own, if it is not empty. The other cells follow on the next line, indented.
+    its own. The other cells follow on the next line, indented.
 
-    `cells` has the table column by column. Each column is a list of texts with its header first. `words` are the
-    headers of columns with long texts. If the last column is one of these, its texts may go over several lines.
+    `cells` has a list for each column, its header first. `words` are the headers of columns with long texts. If the
+    last column is one of them, its texts may go over several lines.
     """
     for first, row in zip(cells[0], _block(cells[1:], words, columns - 2), strict=True):
         if first:
@@ -118,8 +121,8 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width in characters of a table column. `column` has its texts, the header first. If the
-    header is in `words`, the column may be narrower than its texts, because they go over several lines.
+    """Returns the smallest width of a table column, in characters. `column` has its texts, the header first. If the
+    header is in `words`, texts may go over several lines, so the column may be narrower than its texts.
     """
     width = max(map(disp_len, column))
     if column[0] not in words:
@@ -128,11 +131,11 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> list[str]:
-    """Returns the rows of a table as text, with the columns `cells` side by side. A column is a list of texts, its
-    header first.
+    """Returns the lines of a table with the columns `cells` side by side. A column is a list of texts, its header
+    first.
 
     `columns` is the width of the terminal in characters, or None for a file. If the header of the last column is in
-    `words`, long texts in that column go over several lines.
+    `words`, its long texts go over several lines.
     """
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:
@@ -165,8 +168,8 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 def note_listed(title: str, lines: Sequence[str]) -> None:
-    """Prints `title` to stderr, and below it the first 10 of `lines` and the number of further lines. Prints nothing if
-    `lines` is empty.
+    """Prints `title` to stderr, then the first 10 of `lines` and the number of further lines. Prints nothing if `lines`
+    is empty.
     """
     if lines:
         note("\n".join([title, *listed([f"  {on_one_line(line)}" for line in lines])]))
@@ -177,17 +180,15 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Prints `text`, which may have many lines, to stdout. Long lines are folded at the width of the terminal, or at 80
-    columns if stdout is a file.
-    """
+    """Prints `text` to stdout. Lines are broken at the width of the terminal, or at 80 columns if stdout is a file."""
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
-    """Returns `start` and all `words` as text in lines that break only between two items of `words`.
+    """Returns `start` and all `words` as text, with `between` after each word but the last. Lines break only between
+    two words.
 
-    `between` is written after each item but the last. A line is as long as the terminal is wide. If stdout is a file, a
-    line has at most 80 characters.
+    A line is as long as the terminal is wide, or 80 columns if stdout is a file.
     """
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
     return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))
