@@ -1,4 +1,4 @@
-"""Finds what a careful colleague would point at first. Torch-free."""
+"""Finds what the user of a cache or of runs should check first, such as random weights or failed clips. Torch-free."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -19,7 +19,9 @@ FAILED_SHARE, DRIFTED_SHARE, REPEATED_SHARE = 0.01, 0.2, 0.1
 
 
 def attention(contents: Contents) -> Section | Absent:
-    """Returns the section with at most 7 sentences about what is wrong or odd, each with a link to its section."""
+    """Returns the first section of the report: at most 7 sentences about what is wrong or odd. Each sentence links to
+    the section with the details.
+    """
     sentences: list[Paragraph] = []
     if contents.look is not None:
         sentences += _of_cache(contents.look)
@@ -60,10 +62,10 @@ def _missing(look: Look) -> Iterator[Paragraph]:
     if not look.numbers.stages:
         yield Paragraph("No stage has begun yet. Run `kinegraph extract CONFIG`.", "coverage")
     if lacking:
-        told = few_of(
+        text = few_of(
             [f"{key} lacks {counted(count, 'shard')} of {shards:,}" for key, count in lacking.items()], MOST_NAMED
         )
-        yield Paragraph(f"The cache is incomplete: {told}. `kinegraph extract CONFIG` goes on.", "coverage")
+        yield Paragraph(f"The cache is incomplete: {text}. `kinegraph extract CONFIG` goes on.", "coverage")
 
 
 def _classes(look: Look) -> Iterator[Paragraph]:
@@ -72,14 +74,14 @@ def _classes(look: Look) -> Iterator[Paragraph]:
         yield Paragraph("The cache has no list of classes. Run `kinegraph index CONFIG` again.", "coverage")
         return
     labelled = [at for at in range(len(splits)) if counts[at].sum()]
-    told = []
+    texts = []
     for at in labelled:
         if count := int((counts[at] == 0).sum()):
             empty = [names[label] for label in np.flatnonzero(counts[at] == 0) if label < len(names)]
             of_split = counted(count, "class has", "classes have")
-            told.append(f"{of_split} no clip in split {splits[at]} ({few_of(empty, MOST_NAMED)})")
-    if told:
-        yield Paragraph(f"{'; '.join(told)}.", "coverage")
+            texts.append(f"{of_split} no clip in split {splits[at]} ({few_of(empty, MOST_NAMED)})")
+    if texts:
+        yield Paragraph(f"{'; '.join(texts)}.", "coverage")
     if not labelled:
         yield Paragraph("No clip has a label.", "coverage")
 
@@ -91,8 +93,8 @@ def _values(look: Look) -> Iterator[Paragraph]:
         except NothingToShowError:
             continue
         if summary.num_not_finite:
-            told = f"{array} has {counted(summary.num_not_finite, 'value')} that are NaN or infinite in the sample."
-            yield Paragraph(f"{told} `kinegraph verify CACHE --repair` finds their shards.", "features")
+            text = f"{array} has {counted(summary.num_not_finite, 'value')} that are NaN or infinite in the sample."
+            yield Paragraph(f"{text} `kinegraph verify CACHE --repair` finds their shards.", "features")
         if len(summary.dead):
             share = f"{len(summary.dead):,} of {counted(len(summary.std), 'channel')}"
             yield Paragraph(f"{array}: {share} have one value in the whole sample.", "features")
@@ -109,10 +111,10 @@ def _drift(look: Look) -> Iterator[Paragraph]:
             drift = summary.drift(first, second)
             share = float((drift > DRIFT).mean()) if np.isfinite(drift).all() else 0.0
             if share > DRIFTED_SHARE:
-                told = (
+                text = (
                     f"{array} differs between {splits[first]} and {splits[second]}: in {share:.0%} of its channels the"
                 )
-                yield Paragraph(f"{told} means are more than half a standard deviation apart.", "features")
+                yield Paragraph(f"{text} means are more than half a standard deviation apart.", "features")
                 return
 
 
@@ -125,5 +127,5 @@ def _repeated(look: Look) -> Iterator[Paragraph]:
         return
     share = float((np.diff(np.sort(times, 1), axis=1) == 0).any(1).mean())
     if share > REPEATED_SHARE:
-        told = f"{share:.0%} of the clips show a frame several times, because the videos are short for {CLIPS}"
-        yield Paragraph(f"{told}.num_frames = {times.shape[1]}.", "coverage")
+        text = f"{share:.0%} of the clips show a frame several times, because the videos are short for {CLIPS}"
+        yield Paragraph(f"{text}.num_frames = {times.shape[1]}.", "coverage")

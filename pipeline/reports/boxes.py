@@ -1,4 +1,4 @@
-"""Sums up a sample of the boxes of a cache. Torch-free.
+"""Reads a sample of the boxes of a cache and computes their sizes, places and overlaps. Torch-free.
 
 Shapes: F frames, R rows, T time steps, N places for boxes in a frame.
 """
@@ -15,13 +15,19 @@ BINS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSummary:
-    """Sums up the boxes of a sample of rows.
+    """A summary of the boxes of a cache, for a report. All values are of a sample of R rows, each with T time steps. A
+    time step has room for N boxes.
 
-    `rows` are the row numbers. `counts` [R * T] are the numbers of boxes in a frame. `score_by_rank` [N] is the mean
-    score of the boxes by their rank, NaN where no frame has so many boxes. `sizes` and `scores` [n] are those of single
-    boxes: a size is the square root of the box's share of the frame's area. `centres` [SIDE, SIDE] counts centres, by
-    y and x. `covered` [F] is the share of a frame that lies in some box. `overlaps` [n] is, for each box, its largest
-    intersection over union with a box of the next time step. `has_scores` is false if all scores are 0.
+    - `rows`: [R], the row numbers of the sample.
+    - `counts`: [R * T], the number of boxes at each time step.
+    - `most_boxes`: N.
+    - `score_by_rank`: [N], the mean score of the boxes of each rank. NaN if no time step has so many boxes.
+    - `sizes`: for each box, the square root of its share of the frame's area.
+    - `scores`: the score of each box.
+    - `centres`: [SIDE, SIDE], the number of boxes whose centre lies in each cell of a raster over the frame.
+    - `covered`: for each frame, the share of its area that lies inside a box.
+    - `overlaps`: for each box, its largest intersection over union with a box of the next time step.
+    - `has_scores`: false if all scores are 0.
     """
 
     rows: np.ndarray
@@ -37,7 +43,7 @@ class BoxSummary:
 
 
 def box_summary(samples: ArraySamples) -> BoxSummary | None:
-    """Returns the BoxSummary of a cache, or None if the cache has no usable row with boxes."""
+    """Returns the BoxSummary of a cache, or None if no row has boxes."""
     if BOXES not in samples.specs:
         return None
     rows = samples.rows(BOXES, SCORES, COUNT)
@@ -67,8 +73,10 @@ def box_summary(samples: ArraySamples) -> BoxSummary | None:
 
 
 def _covered(corners: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Returns the share of each frame that lies in some box, [F]. `corners` [R, T, N, 4] are boxes as shares of the
-    frame, and `there` [R, T, N] is true for the places that have a box. A frame is a raster of SIDE x SIDE points.
+    """Returns, for each frame, the share of its area that lies inside a box. It is measured at SIDE x SIDE points.
+
+    `corners` [rows, time steps, N, 4] are N boxes per time step, in shares of the frame's width and height. `there`
+    [rows, time steps, N] is true for the places that have a box.
     """
     flat, valid = corners.reshape(-1, *corners.shape[2:]), there.reshape(-1, there.shape[2])
     step = max(1, len(flat) // MOST_FRAMES)
@@ -85,7 +93,12 @@ def _covered(corners: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(boxes: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Returns, for each box that has a next time step, its largest intersection over union with a box there: [n]."""
+    """Returns, for each box, its largest intersection over union with a box of the next time step. Boxes of the last
+    time step are left out.
+
+    `boxes` is [rows, time steps, N, 4], with N boxes per time step. `there` [rows, time steps, N] is true for the
+    places that have a box.
+    """
     step = max(1, boxes.shape[0] * boxes.shape[1] // MOST_FRAMES)
     now, then = boxes[::step, :-1, :, None], boxes[::step, 1:, None]  # [R, T-1, N, 1, 4] and [R, T-1, 1, N, 4]
     both = there[::step, :-1, :, None] & there[::step, 1:, None]

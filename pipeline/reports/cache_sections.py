@@ -1,4 +1,5 @@
-"""Makes the sections of a report about a cache. Each function returns a Section, or Absent with a reason.
+"""Makes the sections of a report that describe a cache. Each function returns a Section, or an Absent with the reason
+why there is nothing to show.
 
 Torch-free.
 """
@@ -30,7 +31,9 @@ ALL, NO_CACHE = "All rows of the ledger.", "The report was made without a cache.
 
 
 def figure(caption: str, draw: Callable[[], Picture | Strip]) -> SectionPart:
-    """Returns the figure that `draw` draws, with a caption, or a paragraph that says why there is none."""
+    """Returns the figure that `draw` returns, with the caption `caption`. If `draw` has nothing to show, returns a
+    paragraph that says why.
+    """
     try:
         return ReportFigure(draw(), caption)
     except (NothingToShowError, FramesMissingError) as error:
@@ -233,15 +236,15 @@ def clips(contents: Contents) -> Section | Absent:
             missing.append(str(error))
     if not strips:
         return Absent(f"No frame of {counted(len(rows), 'clip')} can be shown. {missing[0]}")
-    told = f"Frames of {len(strips)} of {counted(len(rows), 'clip')}: up to two of each of up to 8 classes."
+    text = f"Frames of {len(strips)} of {counted(len(rows), 'clip')}: up to two of each of up to 8 classes."
     if missing:
-        told += f" Not shown: {' '.join(missing[:3])}"
-    return Section([Paragraph(told), *strips])
+        text += f" Not shown: {' '.join(missing[:3])}"
+    return Section([Paragraph(text), *strips])
 
 
 def rows_to_show(look: Look) -> list[int]:
-    """Returns the rows of the clips whose frames the report shows: two clips of each of up to 8 classes, and one clip
-    with a warning of the decoder.
+    """Returns the row numbers of the clips whose frames the report shows: two clips of each of up to 8 classes, and one
+    clip that was decoded with a warning.
     """
     numbers = look.numbers
     usable = np.flatnonzero(numbers.usable)
@@ -287,8 +290,8 @@ def neighbours(contents: Contents) -> Section | Absent:
         strips.append(ReportFigure(strip, f"The box with the best score of row {row:,}, and its nearest regions."))
     if not strips:
         return Absent(why or f"No clip with boxes can be shown. {WITHOUT_VIDEOS}")
-    told = "Cosine of the cached region features. Nearest neighbours show what the features call alike."
-    return Section([Paragraph(told), *strips])
+    text = "Cosine of the cached region features. Nearest neighbours show what the features call alike."
+    return Section([Paragraph(text), *strips])
 
 
 def scene_graphs(contents: Contents) -> Section | Absent:
@@ -310,7 +313,9 @@ def _network(options: Options) -> str:
 
 
 def _flat(options: Options, prefix: str = "") -> list[tuple[str, str]]:
-    """Returns (name, value) of all options, with `.` between the names of nested ones."""
+    """Returns (name, value) of each option, both as text. The names of nested options are joined with dots: {"a": {"b":
+    1}} -> ("a.b", "1").
+    """
     pairs: list[tuple[str, str]] = []
     for name, value in sorted(options.items()):
         if isinstance(value, dict):
@@ -320,8 +325,8 @@ def _flat(options: Options, prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def head_words(look: Look) -> Sequence[tuple[str, str]]:
-    """Returns the facts at the head of the report, as (name, value)."""
+def cache_facts(look: Look) -> Sequence[tuple[str, str]]:
+    """Returns the table at the top of the report as rows (name, value), for example ("clips", "3,900")."""
     numbers = look.numbers
     done = sum(stage.num_shards for stage in numbers.stages.values())
     wanted = look.cache.num_shards * len(numbers.stages)

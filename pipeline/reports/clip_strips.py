@@ -1,6 +1,7 @@
-"""Draws strips of frames of clips with the boxes of the cache, and the regions that are most similar to a box.
+"""Draws strips of frames with the boxes of the cache: of one clip, or of the regions that are most similar to a box.
 
-Torch-free. A time step is a frame that has boxes, or any frame of the clip if the cache has no boxes.
+Torch-free. Every frame that has boxes is a time step. If the cache has no boxes, every frame of the clip is a time
+step.
 """
 
 from collections.abc import Sequence
@@ -20,24 +21,29 @@ ALL_STEPS = 1 << 16
 NO_BOXES = np.empty((0, 4))
 
 
-def spread(count: int, most: int) -> list[int]:
-    """Returns at most `most` of the numbers from 0 to `count` - 1, evenly spread, with the first and the last one."""
+def evenly_spread(count: int, most: int) -> list[int]:
+    """Returns at most `most` of the numbers from 0 to `count` - 1, evenly spread. The first and the last number are
+    among them.
+    """
     places: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
     return places
 
 
 def box_step(samples: ArraySamples) -> int:
-    """Returns the number of sampled frames per time step of the boxes, or 1 without boxes."""
+    """Returns the distance between two frames with boxes: 2 if every second frame of a clip has boxes. Returns 1 if the
+    cache has no boxes.
+    """
     return samples.specs[BOXES].frame_step or 1 if BOXES in samples.specs else 1
 
 
 def clip_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, boxes: int, frames: int, path: int | None
 ) -> Strip:
-    """Returns a Strip of at most `frames` time steps of the clip in row `row`, with the `boxes` best boxes of each.
+    """Returns a Strip of at most `frames` time steps of the clip in row `row`. Each frame has the `boxes` boxes with
+    the best scores.
 
-    With `path`, a line follows the box with this number from the first frame on. Raises FramesMissingError if the clip
-    has no frames to show.
+    `path` is the number of a box of the first frame, or None. A line follows this box through the frames. Raises
+    FramesMissingError if the clip has no frames to show.
     """
     has_boxes = BOXES in samples.specs and bool(samples.numbers.stages[samples.specs[BOXES].stage].usable[row])
     clip = finder.clip(row, box_step(samples), frames)
@@ -48,32 +54,34 @@ def clip_strip(
         given, scores, count = (samples.read(name, np.array([row]))[0] for name in (BOXES, SCORES, COUNT))
         drawn = [given[at, : min(boxes, count[at])] for at in clip.steps]
         names = [
-            [_told(rank, scores[at, rank]) for rank in range(len(drawn[place]))] for place, at in enumerate(clip.steps)
+            [_box_text(rank, scores[at, rank]) for rank in range(len(drawn[place]))]
+            for place, at in enumerate(clip.steps)
         ]
         of_row = box_classes(samples, row)
         classes = [of_row[at][: len(drawn[place])] for place, at in enumerate(clip.steps)] if of_row else classes
-    line = [] if path is None else followed(drawn, path)
+    line = [] if path is None else box_path(drawn, path)
     pictures = [
         clip_frame(clip, place, boxes=drawn[place], names=names[place], classes=classes[place], path=line[: place + 1])
         for place in range(len(clip.steps))
     ]
     changed = " The video has changed since the cache was made, so no boxes are drawn." if clip.has_changed else ""
-    told = (
+    text = (
         f"{counted(len(pictures), 'frame')} of {clip.row.clip_id} with {counted(sum(map(len, drawn)), 'box')}.{changed}"
     )
     title = f"{clip.row.video_id}: {samples.numbers.name_of(row)}"
     data = {"seconds": clip.times, "time step": clip.steps}
-    return Strip(name=f"strip_{row}", title=title, description=told, frames=pictures, data=data)
+    return Strip(name=f"strip_{row}", title=title, description=text, frames=pictures, data=data)
 
 
 def nearest_strip(
     samples: ArraySamples, finder: FrameFinder, array: str, query: tuple[int, int, int], count: int
 ) -> Strip:
-    """Returns a Strip of a box and of the `count` regions whose features in `array` have the largest cosine with it.
+    """Returns a Strip of one box and of the `count` most similar regions of other clips. Regions are similar if the
+    cosine of their features in `array` is large.
 
-    `query` is (row, time step of `array`, box). The regions are those of other clips in a sample of at most 512 rows.
-    Regions whose video is not there are left out. Raises FramesMissingError if the video of the box is not there, and
-    NothingToShowError if the box does not exist.
+    `query` is (row, time step of `array`, box). Regions of at most 512 rows are compared. A region whose video is not
+    there is left out. Raises FramesMissingError if the video of the box is not there. Raises NothingToShowError if the
+    box does not exist.
     """
     row, step, box = query
     own, of_boxes = samples.vectors(array, np.array([row]))[0], samples.box_steps(array)
@@ -93,24 +101,27 @@ def nearest_strip(
             similarities.append(cosine)
         except FramesMissingError:
             continue
-    told = (
+    text = (
         f"A box and the {len(frames) - 1} most similar regions of other clips among {counted(len(rows), 'clip')}, "
         f"by the cosine of {array}: " + ", ".join(f"{value:.3f}" for value in similarities[1:])
     )
     return Strip(
-        name=f"neighbours_{row}_{step}_{box}", title=f"Nearest regions of row {row}", description=f"{told}.",
+        name=f"neighbours_{row}_{step}_{box}", title=f"Nearest regions of row {row}", description=f"{text}.",
         frames=frames, data={"cosine": np.array(similarities)},
     )  # fmt: skip
 
 
 def boxes_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, nodes: Sequence[tuple[tuple[int, int], float]],
-    path: Sequence[tuple[int, int]], *, name: str, title: str, told: str, most: int,
+    path: Sequence[tuple[int, int]], *, name: str, title: str, meaning: str, most: int,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip of at most `most` time steps of the clip in row `row`, with the boxes `nodes` alone.
+    """Returns a Strip of at most `most` time steps of the clip in row `row`, with only the boxes in `nodes`.
 
-    `nodes` has pairs ((time step, box), weight). The first one is drawn in another colour. `path` are boxes (time step,
-    box) that a line joins. `told` says what the boxes are. Raises FramesMissingError without frames.
+    - `nodes`: ((time step, box), weight) of each box. The first one is drawn in another colour.
+    - `path`: the (time step, box) of the boxes that a line joins.
+    - `meaning`: what the boxes are, for the description.
+
+    Raises FramesMissingError if the clip has no frames to show.
     """
     clip = finder.clip(row, box_step(samples), ALL_STEPS)
     if clip.has_changed:
@@ -130,16 +141,17 @@ def boxes_strip(
         classes = [of_row[step][box] for box, _, _ in here] if of_row else []
         frames.append(clip_frame(clip, place, boxes=drawn, names=names, classes=classes, path=points, chosen=chosen))
     weights = np.array([weight for _, weight in nodes])
-    told_weights = ", ".join(f"{weight:.3f}" for weight in weights[1:]) or "all 0"
-    description = f"{clip.row.clip_id}: {told}. The weights are {told_weights}."
+    weights_text = ", ".join(f"{weight:.3f}" for weight in weights[1:]) or "all 0"
+    description = f"{clip.row.clip_id}: {meaning}. The weights are {weights_text}."
     return Strip(name=name, title=title, description=description, frames=frames, data={"weight": weights})
 
 
 def most_similar(
     samples: ArraySamples, array: str, vector: np.ndarray, rows: np.ndarray, most: int = 32
 ) -> tuple[list[tuple[int, int, int]], list[float]]:
-    """Returns the places (row, time step, box) of the regions of `rows` with the largest cosines to `vector` [C], and
-    these cosines, the largest first. Each clip has at most one place.
+    """Returns (places, cosines) of the `most` regions with the largest cosine to `vector`, which has the C channels of
+    a region. The largest cosine comes first. A place is (row, time step, box). Regions of the clips `rows` are
+    compared. Each clip has at most one place.
     """
     best: list[tuple[float, tuple[int, int, int]]] = []
     unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -156,8 +168,8 @@ def most_similar(
 
 
 def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
-    """Returns the name of the class of each box of each time step of the clip in row `row`. A place without a box has
-    a name, too. Returns an empty list if the cache has no classes of boxes.
+    """Returns a list for each time step of the clip in row `row`, with the class name of each box. Places without a box
+    have a name, too. Returns an empty list if the cache has no classes of boxes.
     """
     names = box_class_names(samples.numbers.cache)
     if BOX_LABELS not in samples.specs:
@@ -165,9 +177,12 @@ def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
     return [named(step, names) for step in samples.read(BOX_LABELS, np.array([row]))[0].tolist()]
 
 
-def followed(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
-    """Returns the centres of boxes along the largest overlaps, one for each frame, from box `first` of the first frame
-    on. `boxes` has the boxes [N, 4] of each frame. The list ends where no box of the next frame overlaps.
+def box_path(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
+    """Returns the path of a box as a list of centres (x, y), one for each frame. The path begins at the box number
+    `first` of the first frame. It goes on to the box of the next frame that overlaps most with the box before. It ends
+    where no box overlaps.
+
+    `boxes` has an array [number of boxes, 4] for each frame.
     """
     if not len(boxes) or len(boxes[0]) <= first:
         return []
@@ -199,10 +214,10 @@ def _one_frame(samples: ArraySamples, finder: FrameFinder, place: tuple[int, int
     if box >= count:
         raise NothingToShowError(f"The clip in row {row} has {counted(int(count), 'box')} at time step {step}.")
     at = int(np.flatnonzero(clip.steps == step)[0])
-    told = f"{clip.row.video_id}, {clip.times[at]:.2f} s, {_told(box, scores[box])}"
+    text = f"{clip.row.video_id}, {clip.times[at]:.2f} s, {_box_text(box, scores[box])}"
     of_row = box_classes(samples, row)
     classes = [of_row[step][box]] if of_row else []
-    return clip_frame(clip, at, boxes=boxes[box][None], names=[told], classes=classes, chosen=0, caption=caption)
+    return clip_frame(clip, at, boxes=boxes[box][None], names=[text], classes=classes, chosen=0, caption=caption)
 
 
 def clip_frame(
@@ -210,8 +225,8 @@ def clip_frame(
     classes: Sequence[str] = (), path: Sequence[Point] = (), chosen: int | None = None, caption: str = "",
     heat: Heat | None = None, edges: Sequence[DrawnEdge] = (), labels: Sequence[tuple[Point, str]] = (),
 ) -> StripFrame:  # fmt: skip
-    """Returns the frame number `place` of `clip` for a Strip. The other arguments are those of StripFrame. Without
-    `caption`, its time stands below it.
+    """Returns the frame number `place` of `clip` as a StripFrame. If `caption` is "", the time of the frame is the
+    caption. The other arguments are those of StripFrame.
     """
     row: ClipRow = clip.row
     return StripFrame(
@@ -230,5 +245,5 @@ def clip_frame(
     )
 
 
-def _told(rank: int, score: float) -> str:
+def _box_text(rank: int, score: float) -> str:
     return f"box {rank}, score {score:.2f}"

@@ -1,4 +1,6 @@
-"""Compares the cache and the runs of a report with others: `report --against OTHER`. Torch-free."""
+"""Compares the cache and the runs of a report with another cache and other runs: `report --against OTHER`.
+Torch-free.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +26,9 @@ NO_OTHER = "Nothing to compare with. `kinegraph report ... --against OTHER` comp
 
 
 def comparison(contents: Contents) -> Section | Absent:
-    """Returns the section that compares the report's cache and runs (here) with those of --against (there)."""
+    """Returns the section that compares the cache and the runs of the report ("here") with the cache and the runs of
+    `--against` ("there").
+    """
     other = contents.against
     if other is None:
         return Absent(NO_OTHER)
@@ -123,21 +127,23 @@ def _scores(here: Runs, there: Runs) -> ReportTable:
 
 
 def _changed(here: Predicted, there: Predicted) -> Iterator[SectionPart]:
-    """Yields how many videos of both became right or wrong, and which predictions changed."""
+    """Yields a sentence that counts the videos by where their prediction is right: in both runs, in one of them, or in
+    neither. Then yields a table of the videos whose prediction differs.
+    """
     if here.class_names != there.class_names:
         yield Paragraph("The classes differ, so predictions are not compared.")
         return
     places = {video: at for at, video in enumerate(there.video_ids)}
     both = [(at, places[video]) for at, video in enumerate(here.video_ids) if video in places]
     right = [(bool(here.is_right[one]), bool(there.is_right[other])) for one, other in both]
-    told = ", ".join(
+    text = ", ".join(
         f"{right.count(pair):,} {words}"
         for words, pair in {
             "right in both": (True, True), "wrong in both": (False, False), f"right {HERE} alone": (True, False),
             f"right {THERE} alone": (False, True),
         }.items()
     )  # fmt: skip
-    yield Paragraph(f"{counted(len(both), 'video')} with predictions in both: {told}.")
+    yield Paragraph(f"{counted(len(both), 'video')} with predictions in both: {text}.")
     rows = [
         [here.video_ids[one], here.names_of(one), *(
             f"{it.class_names[it.predicted[at]]} ({it.probabilities[at].max():.2f})"

@@ -1,4 +1,4 @@
-"""Holds the cache and the runs that a report is about. Torch-free."""
+"""Defines Contents, the cache and the runs that a report describes. Torch-free."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,14 @@ from kinegraph.pipeline.training.breakdown import Attributes
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Holds what a report is about. `look` is the cache, or None. `why_no_cache` then says why. `runs` are trained
-    runs, or None. `against` are another cache and other runs to compare with, or None, and `against_name` is the place
-    that the user named. `attributes` are those of the classes: class -> attribute -> value.
+    """The cache and the trained runs that one report describes.
+
+    - `look`: the figures of the cache, or None without a cache.
+    - `why_no_cache`: a sentence that says why there is no cache.
+    - `runs`: the trained runs, or None without runs.
+    - `against`: another cache or other runs to compare with (`report --against`), or None.
+    - `against_name`: the path or URL of `against`, as the user gave it.
+    - `attributes`: {class: {attribute: value}}, or None if the classes have no attributes.
     """
 
     look: Look | None = None

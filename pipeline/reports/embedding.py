@@ -1,4 +1,4 @@
-"""Draws clips as points in two dimensions, by PCA or t-SNE of one vector a clip. Torch-free.
+"""Draws clips as points in a plane. PCA or t-SNE computes the plane from one vector per clip. Torch-free.
 
 Shapes: n clips, C channels of a vector.
 """
@@ -24,8 +24,8 @@ WITHOUT = "t-SNE needs scikit-learn (pip install scikit-learn), so this is PCA."
 
 
 def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS) -> np.ndarray:
-    """Returns at most `most` of the row numbers `rows`, evenly drawn and always the same, in ascending order. Only
-    clips whose first label is among the 20 most frequent ones are drawn.
+    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn evenly from the clips whose
+    first label is one of the 20 most frequent labels. Equal arguments give equal rows.
     """
     labels = numbers.first_label[rows]
     frequent = [label for label, _ in Counter(labels[labels >= 0].tolist()).most_common(MOST_CLASSES)]
@@ -33,14 +33,17 @@ def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS
 
 
 def evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    """Returns at most `most` of the row numbers `rows`, drawn evenly and always the same, in ascending order."""
+    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn at random with a fixed seed,
+    so equal arguments give equal rows.
+    """
     drawn = np.random.default_rng(SEED).choice(rows, min(most, len(rows)), replace=False)
     return np.sort(drawn)
 
 
 def pca(vectors: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the points [n, axes] of the `vectors` [n, C] on their first principal axes, and the share of the variance
-    along each axis, [axes]. The largest component of each axis is positive.
+    """Returns the principal component analysis of n vectors with C channels, `vectors` [n, C], as (points, shares).
+    Points [n, axes] are the coordinates on the first `axes` principal axes. Shares [axes] are the parts of the variance
+    along these axes. The largest component of an axis is always positive.
     """
     centred = np.asarray(vectors, float) - vectors.mean(0, dtype=float)
     left, values, right = np.linalg.svd(centred, full_matrices=False)
@@ -54,8 +57,8 @@ def pca(vectors: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tsne(vectors: np.ndarray) -> np.ndarray:
-    """Returns the points [n, 2] of a t-SNE of the `vectors` [n, C], with seed 0. It begins at their PCA. scikit-learn
-    is imported.
+    """Returns points [n, 2] in a plane for n vectors with C channels, `vectors` [n, C]. A t-SNE with a fixed seed
+    computes the points, and starts from a PCA. Imports scikit-learn.
     """
     from sklearn.manifold import TSNE
 
@@ -69,10 +72,14 @@ def tsne(vectors: np.ndarray) -> np.ndarray:
 def embedding(
     numbers: CacheNumbers, rows: np.ndarray, vectors: np.ndarray, method: Method, *, name: str, of: str
 ) -> Picture:
-    """Draws the clips `rows` [n] by their `vectors` [n, C]. `of` says what the vectors are. Without scikit-learn, a
-    t-SNE becomes a PCA, and the description says so.
+    """Draws n clips as points in a plane. `rows` [n] are their row numbers, and `vectors` [n, C] has a vector of C
+    channels for each clip. Points of one class have the same colour and shape.
 
-    Raises NothingToShowError for fewer than 3 clips with finite vectors.
+    - `method`: "pca" or "tsne". Without scikit-learn, a PCA is drawn in place of a t-SNE, and the description says so.
+    - `name`: the name of the figure for files.
+    - `of`: what the vectors are, for title and description.
+
+    Raises NothingToShowError if fewer than 3 clips have finite vectors.
     """
     finite = np.isfinite(vectors).all(1)
     rows, vectors = rows[finite], vectors[finite]
@@ -81,17 +88,19 @@ def embedding(
     lacks = method == "tsne" and find_spec("sklearn") is None
     if method == "tsne" and not lacks:
         points, axes = tsne(vectors), ("t-SNE 1", "t-SNE 2")
-        told = f"t-SNE of {of}, begun at PCA, seed {SEED}. Distances between far points say little."
+        text = f"t-SNE of {of}, begun at PCA, seed {SEED}. Distances between far points say little."
     else:
         points, shares = pca(vectors)
         axes = f"axis 1, {shares[0]:.0%} of variance", f"axis 2, {shares[1]:.0%} of variance"
-        told = f"PCA of {of}: {shares.sum():.0%} of the variance lies in the plane. {WITHOUT if lacks else ''}".strip()
+        text = f"PCA of {of}: {shares.sum():.0%} of the variance lies in the plane. {WITHOUT if lacks else ''}".strip()
     labels, groups = _by_frequency(numbers.first_label[rows])
     title = f"{'t-SNE' if axes[0].startswith('t') else 'PCA'} of {of}"
-    return scatter(name, title, points, groups, [numbers.class_name(at) for at in labels], axes, told)
+    return scatter(name, title, points, groups, [numbers.class_name(at) for at in labels], axes, text)
 
 
 def _by_frequency(labels: np.ndarray) -> tuple[Sequence[int], np.ndarray]:
-    """Returns the different `labels` [n], the most frequent first, and the place of each clip's label in them, [n]."""
+    """Returns (classes, groups) of the `labels` of n clips. `classes` are the different labels, the most frequent one
+    first. `groups` int64 [n] is the index of each clip's label in `classes`.
+    """
     order = [label for label, _ in Counter(sorted(labels.tolist())).most_common()]
     return order, np.array([order.index(label) for label in labels.tolist()])

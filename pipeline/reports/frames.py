@@ -1,4 +1,4 @@
-"""Finds and decodes the frames of clips for pictures. Torch-free."""
+"""Decodes the frames of clips that a report or a figure shows. Torch-free."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +22,18 @@ WITHOUT_VIDEOS = "Name the folder of the videos by --videos ROOT."
 
 
 class FramesMissingError(Exception):
-    """A clip has no frames to show. The message says why, and what to do."""
+    """The frames of a clip cannot be shown. The message says why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPictures:
-    """Frames of one clip: `pixels` [F, H, W, 3] uint8 RGB, at most SHORT_PX px on the short side, and their `times` [F]
-    in seconds. `steps` [F] are their numbers among the time steps of the clip.
+    """F decoded frames of one clip, each of H rows and W columns of pixels.
 
-    `row` is the row of the clip. `has_changed` is true if the video is another one than when the cache was made. Boxes
-    of the cache then do not fit the frames.
+    - `row`: the row of the clip.
+    - `pixels`: uint8 RGB [F, H, W, 3]. The short side has at most SHORT_PX px.
+    - `times`: [F], the times of the frames in seconds.
+    - `steps`: [F], the number of the time step of each frame.
+    - `has_changed`: true if the video file has changed since the extraction. Cached boxes then do not fit the frames.
     """
 
     row: ClipRow
@@ -42,9 +44,12 @@ class ClipPictures:
 
 
 class FrameFinder:
-    """Decodes frames of the clips of a cache. `videos` is a folder in which the videos are looked for first, or None.
+    """Decodes frames of the clips of a cache.
 
-    All calls together decode for at most `seconds`. Raises UsageError if `videos` is no folder.
+    - `videos`: a folder in which the videos are looked for first, or None.
+    - `seconds`: a limit for the time of all calls together.
+
+    Raises UsageError if `videos` is no folder.
     """
 
     def __init__(self, cache: Cache, videos: Path | str | None = None, seconds: float = NO_LIMIT) -> None:
@@ -53,10 +58,11 @@ class FrameFinder:
         self._seconds_left = seconds
 
     def clip(self, row_index: int, frame_step: int, most: int) -> ClipPictures:
-        """Returns frames of the clip in row `row_index`: at most `most` of its time steps, evenly taken. A time step is
-        every `frame_step`-th frame of the clip.
+        """Returns decoded frames of the clip in row `row_index`. Every `frame_step`-th frame of the clip is a time
+        step. At most `most` of the time steps are returned, evenly spread.
 
-        Raises FramesMissingError if the video is not there or cannot be decoded, or if the time for frames is up.
+        Raises FramesMissingError if the video is not there or cannot be decoded, or if the time for decoding is used
+        up.
         """
         shard, within = divmod(row_index, self.cache.shard_clips)
         row = self.cache.rows(shard)[within]

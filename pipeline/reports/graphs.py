@@ -1,4 +1,4 @@
-"""Draws the graphs that a trained head computes over the boxes or frames of clips. Imports torch when it runs a head.
+"""Draws the graphs that a trained head computes over the boxes or frames of clips. Imports torch when a head runs.
 
 Shapes: T time steps, N boxes of a time step.
 """
@@ -30,8 +30,9 @@ Node = tuple[int, int]  # time step, box
 
 
 def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, float]]:
-    """Returns the nodes with the largest weights in the sum for the node `query`, and these weights. The node itself
-    is left out. `weights` [T, N, T, N] are those of a ClipGraph.
+    """Returns the `most` nodes that have the largest weights for the node `query`, as (node, weight), the largest
+    weight first. A node is (time step, box). The node `query` itself is left out. `weights` [T, N, T, N] are those of a
+    ClipGraph, for T time steps with N boxes.
     """
     row = weights[query].copy()  # [T, N]
     row[query] = 0
@@ -41,13 +42,13 @@ def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, fl
 
 
 def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
-    """Returns a path through a graph as pairs (node, weight). A node is (time step, box), and each time step has one.
-    The next node is the box with the largest weight in the next time step. Its pair has this weight, and the first pair
-    has 1.
+    """Returns a path through a graph as a list of (node, weight). A node is (time step, box). The path begins at box 0
+    of the first time step. The next node is always the box with the largest weight in the next time step. The weight of
+    the first node is 1.
 
-    The path begins at box 0 of the first time step. If no weight leads to a later time step, because nodes of the graph
-    see earlier frames alone, the path begins at box 0 of the last time step and goes backwards. It ends where no weight
-    is above 0. `weights` [T, N, T, N] are those of a ClipGraph.
+    If the graph has only weights for earlier time steps, the path begins at box 0 of the last time step and goes
+    backwards. The path ends where no weight is above 0. `weights` [T, N, T, N] are those of a ClipGraph, for T time
+    steps with N boxes.
     """
     num_steps = weights.shape[0]
     is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))
@@ -70,10 +71,11 @@ def run_graphs(
     *,
     allow_code: bool = False,
 ) -> Iterator[Picture | Strip]:
-    """Yields the figures of head_graphs for the trained run in `folder`. `name` is a name for titles.
+    """Yields the figures that `head_graphs` draws for the trained run in `folder` and the clips `rows`. `name` begins
+    the titles.
 
-    Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If the
-    head is the user's own, its code is run, but only with `allow_code`.
+    Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. The code
+    of a user's own head is run only with `allow_code`.
     """
     head = fitting_head(samples.numbers.cache, folder, allow_code=allow_code)
     yield from head_graphs(samples, finder, name, head, rows)
@@ -82,8 +84,8 @@ def run_graphs(
 def fitting_head(cache: Cache, folder: Path, *, allow_code: bool = False) -> "Head":
     """Returns the head of the trained run in `folder`, in evaluation mode on the CPU.
 
-    Raises RunError if the run cannot be read, or if it was trained on other features than those of `cache`. If the head
-    is the user's own, its code is run, but only with `allow_code`.
+    Raises RunError if the run cannot be read, or if it was trained on other features than those of `cache`. The code of
+    a user's own head is run only with `allow_code`.
     """
     from kinegraph.pipeline.training.trainable import spec_of
     from kinegraph.stages.training.checkpoint import load_run, require_fit, require_same_features
@@ -97,26 +99,27 @@ def fitting_head(cache: Cache, folder: Path, *, allow_code: bool = False) -> "He
 
 
 def batch_of(samples: ArraySamples, arrays: Sequence[str], rows: Sequence[int]) -> "Batch":
-    """Returns the values of `arrays` in the rows `rows` as one batch. Raises NothingToShowError for a row without
+    """Returns the values of `arrays` in the rows `rows` as one Batch. Raises NothingToShowError if a row has no
     values.
     """
-    clips = samples.opened(arrays)
+    clips = samples.reader(arrays)
     if len(lacking := np.setdiff1d(rows, clips.rows)):
-        told = f"The clip in row {lacking[0]} has no values of {', '.join(arrays)}"
-        raise NothingToShowError(f"{told}: it failed, it is not extracted yet, or there is no such row.")
+        text = f"The clip in row {lacking[0]} has no values of {', '.join(arrays)}"
+        raise NothingToShowError(f"{text}: it failed, it is not extracted yet, or there is no such row.")
     return clips.batch(np.searchsorted(clips.rows, rows))
 
 
 def head_graphs(
     samples: ArraySamples, finder: FrameFinder, name: str, head: "Head", rows: Sequence[int]
 ) -> Iterator[Picture | Strip]:
-    """Yields a figure for each graph of a head and each clip of `rows`, the row numbers. `name` is the head's name.
+    """Yields the figures of all graphs that a head computes for the clips in `rows`. `name` begins the titles.
 
-    A graph of boxes becomes a strip: the box with the best score of the middle time step, and the boxes that have the
-    largest weights in its sum. A graph of boxes of neighbouring frames becomes a strip with the path of the largest
-    weights. A graph of frames becomes a matrix, the mean over `rows`, and a matrix of the divergences of its rows.
+    A graph of boxes becomes a Strip per clip: the first box of the middle time step, and the boxes that have the
+    largest weights for it. A graph of boxes of neighbouring frames becomes a Strip per clip with the path of the
+    largest weights. A graph of frames becomes two matrices: its mean over the clips, and the divergences between the
+    rows of the mean.
 
-    Raises FramesMissingError without videos, and NothingToShowError for a row without values.
+    Raises FramesMissingError if a video is not there. Raises NothingToShowError if a row has no values.
     """
     import torch
 
@@ -143,16 +146,16 @@ def _boxes_graph(
     if graph.links == "boxes":
         start = (weights.shape[0] // 2, 0)
         shown, joined = [(start, 1.0), *heaviest(weights, start, MOST_NODES)], []
-        told = f"box 0 of time step {start[0]}, and the boxes with the largest weights in its sum"
+        meaning = f"box 0 of time step {start[0]}, and the boxes with the largest weights in its sum"
     else:
         shown = joined = heaviest_path(weights)
-        told = f"the path of the largest weights from box 0 on, over {counted(len(joined), 'frame')}"
+        meaning = f"the path of the largest weights from box 0 on, over {counted(len(joined), 'frame')}"
     nodes = [((graph.frame(step), box), weight) for (step, box), weight in shown]
     path = sorted((graph.frame(step), box) for (step, box), _ in joined)
     name = plain(f"graph_{title}_{row}")
-    return boxes_strip(samples, finder, row, nodes, path, name=name, title=title, told=told, most=MOST_FRAMES)
+    return boxes_strip(samples, finder, row, nodes, path, name=name, title=title, meaning=meaning, most=MOST_FRAMES)
 
 
 def plain(name: str) -> str:
-    """Returns `name` with `_` for all characters but letters and digits."""
+    """Returns `name` with `_` in place of all characters except letters and digits: "a b-c" -> "a_b_c"."""
     return "".join(c if c.isalnum() else "_" for c in name)

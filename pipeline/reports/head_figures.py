@@ -1,6 +1,6 @@
-"""Figures of what a trained head computes for clips of a cache. Imports torch when it runs the head, on the CPU.
+"""Draws what a trained head computes for clips of a cache. The head runs on the CPU, and torch is imported for that.
 
-Shapes: K classes, T time steps of the head, H rows and W columns of a map.
+Shapes: B clips, K classes, T time steps of the head, H rows and W columns of a map.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,15 @@ CLIPS_AT_ONCE, MOST_RELATED = 16, 64
 
 
 class HeadFigures:
-    """Figures of a trained head on clips of a cache. `Look.head` makes one. `name` begins the titles.
+    """Draws what a trained head computes for clips of a cache. `Look.head` returns a HeadFigures.
 
-    A method raises NothingToShowError if the head or the cache has nothing for the figure, and for a row without
-    values. It raises FramesMissingError for a clip without frames to show.
+    - `samples`: reads the arrays of the cache.
+    - `finder`: decodes the frames of clips.
+    - `name`: the beginning of each title.
+    - `head`: the trained head.
+
+    An argument `rows` has the row numbers of clips. A method raises NothingToShowError if the head or the cache has
+    nothing for the figure, or if a row has no values. It raises FramesMissingError if a clip has no frames to show.
     """
 
     def __init__(self, samples: ArraySamples, finder: FrameFinder, name: str, head: "Head") -> None:
@@ -40,12 +45,12 @@ class HeadFigures:
         self._samples, self._finder = samples, finder
 
     def class_maps(self, rows: Sequence[int]) -> list[Strip]:
-        """Draws where in the frames the head sees a class: a Strip for each clip of `rows`, with class activation maps.
+        """Draws where in the frames the head sees a class. Returns one Strip of frames with heat maps (class activation
+        maps) for each clip of `rows`.
 
-        The first line of frames has the maps of the class with the largest logit. If this class is wrong, the second
-        line has the maps of the first true class. `data` has the maps [T, H, W], whose mean is the logit.
-
-        Only a head that classifies the mean of cached maps by a linear layer has such maps.
+        The first line of frames shows the predicted class. If the prediction is wrong, a second line shows the first
+        true class. `data` of the Strip has the maps of each line, [time steps, rows, columns]. The mean of the maps is
+        the logit of the class. Only a head that classifies the mean of cached maps by one linear layer has such maps.
         """
         import torch
 
@@ -53,24 +58,28 @@ class HeadFigures:
 
         array = self.head.class_map_array
         if not array:
-            told = f"{self.name}: the head {self.head.name} has no class activation maps, as it is."
-            raise NothingToShowError(f"{told} {WITH_CLASS_MAPS}")
+            text = f"{self.name}: the head {self.head.name} has no class activation maps, as it is."
+            raise NothingToShowError(f"{text} {WITH_CLASS_MAPS}")
         if array not in self._samples.specs:
-            told = f"{self.name}: class activation maps need the array {array}, which the cache lacks."
-            raise NothingToShowError(f"{told} A backbone with `store: [maps]` makes it.")
+            text = f"{self.name}: class activation maps need the array {array}, which the cache lacks."
+            raise NothingToShowError(f"{text} A backbone with `store: [maps]` makes it.")
         batch = batch_of(self._samples, [array, *self.head.reads], rows)
         with torch.inference_mode():
             maps = self.head.class_maps(batch).float().numpy()  # [B, K, T, H, W]
         return [self._class_maps_strip(array, row, maps[place]) for place, row in enumerate(rows)]
 
     def graphs(self, rows: Sequence[int]) -> list[Picture | Strip]:
-        """Draws the graphs of the head over the clips of `rows`, as `Look.graphs` does."""
+        """Draws the graphs that the head computes for the clips of `rows`, as `Look.graphs` does. Returns a list of
+        figures.
+        """
         return [*head_graphs(self._samples, self._finder, self.name, self.head, rows)]
 
     def relations(self, rows: Sequence[int] | None = None) -> list[Picture]:
-        """Draws each graph between frames as the mean over the clips of `rows`, and how much the weights of each two of
-        its rows differ: the Jensen-Shannon divergence of the weights for a frame itself, the frame before and the one
-        after. By default, at most 64 clips of the cache are taken.
+        """Draws each graph between frames as two matrices. The first matrix is the mean of the graph over the clips of
+        `rows`. The second one shows how much its rows differ: the Jensen-Shannon divergence of the weights of a frame
+        for itself, the frame before and the frame after.
+
+        `rows` None means at most 64 clips of the cache.
         """
         import torch
 
@@ -93,9 +102,9 @@ class HeadFigures:
         ]  # fmt: skip
 
     def actionness(self, rows: Sequence[int]) -> list[Strip]:
-        """Draws where the head says that the action is: a Strip for each clip of `rows`, with a line of frames for each
-        block of an ATR head. The three cached boxes with the largest means are drawn, the largest one in another
-        colour. `data` has the maps [T, H, W].
+        """Draws where an ATR head finds the action. Returns one Strip for each clip of `rows`, with a line of frames
+        for each block of the head. Each frame has a heat map, and the three cached boxes with the largest means of this
+        map. `data` of the Strip has the maps of each block, [time steps, rows, columns].
         """
         import torch
 
@@ -103,21 +112,22 @@ class HeadFigures:
         with torch.inference_mode():
             maps = {name: values.float().numpy() for name, values in self.head.action_maps(batch).items()}
         if not maps:
-            told = f"{self.name}: the head {self.head.name} has no map of the action, as it is."
-            raise NothingToShowError(f"{told} atr has one, except with `locator: none`.")
+            text = f"{self.name}: the head {self.head.name} has no map of the action, as it is."
+            raise NothingToShowError(f"{text} atr has one, except with `locator: none`.")
         return [
             maps_strip(
                 self._samples, self._finder, row, self.head.class_map_array,
                 [(name, values[place]) for name, values in maps.items()], with_boxes=True,
                 name=plain(f"actionness_{self.name}_{row}"), title=f"{self.name}: actionness",
-                told=f"Actionness of {counted(len(maps), 'block')}: yellow is where the locator finds the action.",
+                description=f"Actionness of {counted(len(maps), 'block')}: yellow cells are where the action is found.",
             )
             for place, row in enumerate(rows)
         ]  # fmt: skip
 
     def messages(self, rows: Sequence[int]) -> list[Strip]:
-        """Draws the messages between the nodes of RSTG: a Strip for each clip of `rows`, with the five strongest
-        messages of each frame in the last space stage. `data` has the lengths of all weighted messages [T, P].
+        """Draws the messages that an RSTG head sends between its nodes. Returns one Strip for each clip of `rows`. Each
+        frame has the five strongest messages of the last space stage. `data` of the Strip has the strengths of all
+        messages, [time steps, pairs of nodes].
         """
         import torch
 
@@ -125,8 +135,8 @@ class HeadFigures:
         with torch.inference_mode():
             messages = self.head.node_messages(batch)
         if messages is None:
-            told = f"{self.name}: the head {self.head.name} sends no messages between cells, as it is."
-            raise NothingToShowError(f"{told} rstg does, except with `schedule: time_only`.")
+            text = f"{self.name}: the head {self.head.name} sends no messages between cells, as it is."
+            raise NothingToShowError(f"{text} rstg does, except with `schedule: time_only`.")
         array = next(name for name in self.head.reads if name.startswith("features/"))
         pairs = [*zip(messages.senders, messages.receivers, strict=True)]
         return [
@@ -138,8 +148,9 @@ class HeadFigures:
         ]  # fmt: skip
 
     def embedding(self, rows: Sequence[int] | None = None, method: Method = "pca") -> Picture:
-        """Draws clips as points by the vectors that the head's last linear layer classifies, as `Look.embedding` draws
-        cached vectors. By default, at most 200 clips of the cache are drawn.
+        """Draws each clip as a point, at a place that follows from the vector that the last linear layer of the head
+        classifies. `method` is "pca" or "tsne", as in `Look.embedding`. `rows` None means at most 200 clips of the
+        cache.
         """
         import torch
 
@@ -164,9 +175,9 @@ class HeadFigures:
         return embedding(self._samples.numbers, chosen, together, method, name=name, of=of)
 
     def _readable_rows(self) -> np.ndarray:
-        """Returns a sample of the rows of the arrays that the head reads."""
+        """Returns row numbers that have values in all arrays that the head reads: a sample of at most 4,096 rows."""
         stored = [name for name in self.head.reads if name in self._samples.specs]
-        usable = self._samples.opened(self.head.reads).rows
+        usable = self._samples.reader(self.head.reads).rows
         return np.intersect1d(self._samples.rows(*stored), usable) if stored else usable
 
     def _class_maps_strip(self, array: str, row: int, maps: np.ndarray) -> Strip:
@@ -176,17 +187,19 @@ class HeadFigures:
         shown = [best, *(labels[:1] if best not in labels else ())]
         words = ["predicted" if label == best else "true" for label in shown]
         lines = [(f"{word} {numbers.class_name(at)}", maps[at]) for word, at in zip(words, shown, strict=True)]
-        logits_told = ", ".join(f"{caption} ({logits[at]:.2f})" for (caption, _), at in zip(lines, shown, strict=True))
-        told = f"Class activation maps of {counted(len(shown), 'class')} and their logits: {logits_told}."
+        logits_text = ", ".join(f"{caption} ({logits[at]:.2f})" for (caption, _), at in zip(lines, shown, strict=True))
+        text = f"Class activation maps of {counted(len(shown), 'class')} and their logits: {logits_text}."
         title = f"{self.name}: {', '.join(map(numbers.class_name, labels)) or 'no label'}"
         title += "" if best in labels or not labels else f", taken for {numbers.class_name(best)}"
         return maps_strip(
             self._samples, self._finder, row, array, lines, name=plain(f"class_maps_{self.name}_{row}"), title=title,
-            told=told,
+            description=text,
         )  # fmt: skip
 
 
 def _one_a_clip(given: "Tensor") -> np.ndarray:
-    """Returns the vectors [B, C] that a classifier was given. Those of several frames become their mean."""
+    """Returns one vector per clip, [clips, channels], from the input of a classifier. If the classifier gets several
+    vectors of a clip, such as one per frame, their mean is returned.
+    """
     vectors = given.float()
     return np.asarray((vectors.flatten(1, -2).mean(1) if vectors.ndim > 2 else vectors).numpy())

@@ -1,6 +1,6 @@
 """Draws maps that a head computes, such as class activation maps, over the frames of a clip. Torch-free.
 
-Shapes: T time steps of a head, H rows and W columns of a map.
+Shapes: T time steps of a head, H rows and W columns of a map, N boxes.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle, directed
-from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, NO_BOXES, clip_frame, spread
+from kinegraph.pipeline.reports.clip_strips import ALL_STEPS, NO_BOXES, clip_frame, evenly_spread
 from kinegraph.pipeline.reports.frames import FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.samples import BOXES, COUNT, ArraySamples
 from kinegraph.stages.pictures.strips import Heat, Strip
@@ -21,25 +21,30 @@ MOST_FRAMES, MOST_BOXES = 4, 3
 
 def maps_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, array: str, lines: Sequence[tuple[str, np.ndarray]], *,
-    name: str, title: str, told: str, with_boxes: bool = False,
+    name: str, title: str, description: str, with_boxes: bool = False,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip with a line of up to 4 frames of the clip in row `row` for each of `lines`: (caption, maps [T, H,
-    W]). The maps lie over the frames as heat maps, and cover what the network of the array `array` saw of them.
+    """Returns a Strip of frames of a clip, over which maps lie as heat maps. There is one line of up to 4 frames for
+    each item of `lines`.
 
-    The colours of a line go from the smallest to the largest value of its maps. With `with_boxes`, the three cached
-    boxes of a frame with the largest means of the map are drawn, the largest one in another colour. `data` has the maps
-    by caption. Raises FramesMissingError if the clip has no frames to show, or if its video has changed.
+    - `row`: the row number of the clip.
+    - `array`: the name of the array from which the maps are computed. It says which part of the frame the maps cover.
+    - `lines`: (caption, maps) of each line. Maps are [time steps, rows, columns]. The colours of a line go from the
+      smallest to the largest value of its maps.
+    - `name`, `title`, `description`: those of the Strip. `data` of the Strip is {caption: maps}.
+    - `with_boxes`: if true, the three cached boxes of a frame with the largest means of the map are drawn.
+
+    Raises FramesMissingError if the clip has no frames to show, or if its video has changed.
     """
     clip = finder.clip(row, 1, ALL_STEPS)
     if clip.has_changed:
         raise FramesMissingError(f"{clip.row.path} has changed since the cache was made, so its maps do not fit.")
-    rectangle = seen(samples.numbers.cache, array, clip.row)
+    rectangle = seen_rectangle(samples.numbers.cache, array, clip.row)
     frames = []
     for caption, maps in lines:
         low, high = float(maps.min()), float(maps.max())
         shares = (maps - low) / (high - low or 1.0)
         sampled = frames_of(samples.specs[array], len(maps))
-        for step in spread(len(maps), MOST_FRAMES):
+        for step in evenly_spread(len(maps), MOST_FRAMES):
             at = min(int(sampled[step]), len(clip.pixels) - 1)
             words = f"{caption}, {clip.times[at]:.2f} s"
             heat = Heat(shares=shares[step], rectangle=rectangle)
@@ -49,14 +54,15 @@ def maps_strip(
             names = [f"box {box}, mean {means[box]:.3f}" for box in order]
             frames.append(clip_frame(clip, at, boxes=boxes[order], names=names, chosen=0, caption=words, heat=heat))
     return Strip(
-        name=name, title=title, description=told, frames=frames, columns=len(frames) // max(1, len(lines)),
+        name=name, title=title, description=description, frames=frames, columns=len(frames) // max(1, len(lines)),
         data=dict(lines),
     )  # fmt: skip
 
 
 def in_boxes(values: np.ndarray, rectangle: Rectangle, boxes: np.ndarray) -> np.ndarray:
-    """Returns the mean of a map in each of `boxes` [N, 4], float64 [N]. `values` [H, W] cover `rectangle`, as that of
-    `seen`. Cells count by the part that lies in the box. A box outside of the rectangle has NaN.
+    """Returns the mean of a map in each of N boxes, float64 [N]. `values` [H, W] is the map of H rows and W columns,
+    which covers `rectangle`. `boxes` [N, 4] and `rectangle` are (x1, y1, x2, y2) in px of the frame. A cell of the map
+    counts by its part that lies in the box. A box outside of the rectangle has NaN.
     """
     height, width = values.shape
     left, top, right, bottom = rectangle
@@ -70,7 +76,9 @@ def in_boxes(values: np.ndarray, rectangle: Rectangle, boxes: np.ndarray) -> np.
 
 
 def _boxes_of(samples: ArraySamples, row: int, frame: int) -> np.ndarray:
-    """Returns the cached boxes [N, 4] of a sampled frame of a clip, or none if the frame has no boxes."""
+    """Returns the cached boxes of a frame of a clip, [number of boxes, 4]. `row` is the row number of the clip, and
+    `frame` the number of the frame, from 0. Returns no box, [0, 4], if the frame has no boxes.
+    """
     spec = samples.specs.get(BOXES)
     if spec is None or frame % (spec.frame_step or 1) or not samples.numbers.stages[spec.stage].usable[row]:
         return NO_BOXES
@@ -80,17 +88,17 @@ def _boxes_of(samples: ArraySamples, row: int, frame: int) -> np.ndarray:
 
 
 def frames_of(spec: ArraySpec, num_steps: int) -> np.ndarray:
-    """Returns the sampled frame, from 0, of each of `num_steps` time steps, int64 [num_steps]. A head computes the
-    steps from the array `spec`, in which there may be more of them.
+    """Returns the number of the frame, from 0, for each of `num_steps` time steps of a head: int64 [num_steps]. The
+    head computes the steps from the array `spec`, which may have more time steps.
     """
     frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
     chosen: np.ndarray = frames[np.arange(num_steps) * len(frames) // num_steps]
     return chosen
 
 
-def seen(cache: Cache, array: str, row: ClipRow) -> Rectangle:
-    """Returns the rectangle (x1, y1, x2, y2) of the frame, in px, that the network of the array `array` saw of the clip
-    `row`. x1 > x2 marks a mirrored rectangle.
+def seen_rectangle(cache: Cache, array: str, row: ClipRow) -> Rectangle:
+    """Returns the rectangle (x1, y1, x2, y2) of the frame, in px, that the network saw when it computed `array` for the
+    clip `row`. If x1 > x2, the network saw a mirrored picture.
     """
     entry = array.split("/")[1]
     if f"clips/crop/{entry}" in cache.readable():

@@ -1,6 +1,7 @@
-"""Makes the sections of a report for which trained heads run on clips of the cache. They run on the CPU.
+"""Makes the sections of a report for which trained heads compute something on clips of the cache, on the CPU. Each
+function returns a Section, or an Absent with the reason why there is nothing to show.
 
-Each function returns a Section, or Absent with a reason. Torch is imported only if a run has weights.
+Torch is imported only if a run has weights.
 """
 
 from collections.abc import Iterator
@@ -22,10 +23,10 @@ from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, 
 from kinegraph.pipeline.training.results import ResultsError
 from kinegraph.stages.errors import UsageError
 
-WEIGHTS = "*.safetensors"  # of a run; without them no torch is imported
+WEIGHTS = "*.safetensors"  # weights of a run. Torch is not imported if there are none
 MOST_GRAPHS, WRONG_CLIPS, RIGHT_CLIPS = 3, 4, 2
 WITH_GRAPHS = {"strg", "trg", "atr", "rstg", "st_sgn"}
-MAPS_RANK = 4  # of one clip
+MAPS_RANK = 4  # number of axes of a map of one clip, T C H W
 METHODS: tuple[Method, ...] = ("pca", "tsne")
 RELATIONS_CAPTION = "Mean over at most 64 usable clips, evenly drawn; first seed."
 CLIPS_CAPTION = "At most 200 usable clips of the 20 most frequent classes, evenly drawn; first labels."
@@ -33,7 +34,9 @@ MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its l
 
 
 def embeddings(contents: Contents) -> Section | Absent:
-    """Returns the section that draws clips as points: by an array of vectors, and by what the best head classifies."""
+    """Returns the section "Embeddings", in which each clip of a sample is a point. One figure places the points by an
+    array of vectors of the cache. Another figure places them by the vectors that the best head classifies.
+    """
     look, runs = contents.look, contents.runs
     if look is None:
         return Absent(contents.why_no_cache)
@@ -50,7 +53,9 @@ def embeddings(contents: Contents) -> Section | Absent:
 
 
 def class_maps(contents: Contents) -> Section | Absent:
-    """Returns the section of the class activation maps of the best head that has them."""
+    """Returns the section "Class activation maps". For up to 6 clips, the maps show where in the frames a head sees the
+    predicted class. The head is the one with the best score among those that have weights and such maps.
+    """
     runs, look = contents.runs, contents.look
     if runs is None or look is None:
         return Absent(NO_RUNS if runs is None else contents.why_no_cache)
@@ -66,7 +71,9 @@ def class_maps(contents: Contents) -> Section | Absent:
 
 
 def _with_weights(runs: Runs) -> Iterator[tuple[str, Path]]:
-    """Yields the name and the folder of the first seed of each head that has weights, the best score first."""
+    """Yields (name of the head, folder of its first seed) for each head whose first seed has weights. The head with the
+    best score comes first.
+    """
     try:
         ranked = runs.ranked()
     except NothingToShowError:
@@ -85,11 +92,11 @@ def _class_maps_of(look: Look, runs: Runs, name: str, folder: Path) -> Iterator[
         videos = [*wrong, *kept.right(RIGHT_CLIPS)]
         rows_of = look.numbers.first_rows(videos)
         rows = [rows_of[video] for video in videos if video in rows_of]
-        told = f"{counted(len(wrong), 'confident mistake')} of {name}, then right predictions."
+        text = f"{counted(len(wrong), 'confident mistake')} of {name}, then right predictions."
     except ResultsError as error:
         rows = [row for row in rows_to_show(look) if look.numbers.usable[row]][:RIGHT_CLIPS]
-        told = f"Clips of the cache. Mistakes cannot be chosen: {error}"
-    yield Paragraph(f"Where {name} sees a class. {told}")
+        text = f"Clips of the cache. Mistakes cannot be chosen: {error}"
+    yield Paragraph(f"Where {name} sees a class. {text}")
     missing = ""
     for row in rows:
         try:
@@ -102,14 +109,16 @@ def _class_maps_of(look: Look, runs: Runs, name: str, folder: Path) -> Iterator[
 
 
 def graphs(contents: Contents) -> Section | Absent:
-    """Returns the section of the graphs of up to 3 heads on two clips. Runs the heads, so it imports torch."""
+    """Returns the section "Graphs", with the graphs that up to 3 heads compute for two clips. Runs the heads, so torch
+    is imported.
+    """
     runs, look = contents.runs, contents.look
     if runs is None or look is None:
         return Absent(NO_RUNS if runs is None else contents.why_no_cache)
     usable = [row for row in rows_to_show(look) if look.numbers.usable[row]]
     rows = usable[: 2 * CLIPS_OF_CLASS : CLIPS_OF_CLASS]
     parts: list[SectionPart] = []
-    heads: set[str] = set()  # with their options: further runs of them would show alike graphs
+    heads: set[str] = set()  # heads with their options; other runs of the same head would have similar graphs
     for name, group in runs.groups.items() if rows else ():
         folder, results = group[0]
         head = f"{results.recipe.head} {results.recipe.options}"
@@ -122,7 +131,9 @@ def graphs(contents: Contents) -> Section | Absent:
 
 
 def _graphs_of(look: Look, name: str, folder: Path, rows: list[int]) -> list[SectionPart]:
-    """Returns the figures of the graphs of one head, each kind of them or the reason why it cannot be drawn."""
+    """Returns the figures of all graphs of one head for the clips `rows`. If a graph cannot be drawn, a paragraph says
+    why.
+    """
     drawn: list[SectionPart] = []
     try:
         head = look.head(folder, name)

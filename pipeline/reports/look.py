@@ -1,6 +1,6 @@
-"""Draws figures of a cache: `kinegraph.look`. Each figure of the report is a method here.
+"""Draws the figures of a cache: `kinegraph.look`. Each figure of the report comes from a method in this file.
 
-Imports matplotlib and no torch. A method that has nothing to draw raises NothingToShowError, which says why.
+Imports matplotlib and no torch. A method that has nothing to draw raises NothingToShowError, whose message says why.
 """
 
 from collections import Counter
@@ -36,12 +36,15 @@ BINS, MOST_CLASSES, MOST_LISTED, MOST_SPLITS = 30, 40, 14, 4
 
 
 class Look:
-    """Figures of a cache, for a notebook or a paper. `kinegraph.look` makes one. The report shows the same figures.
+    """Draws figures of a cache for a notebook or a paper. `kinegraph.look` returns a Look. The report shows the same
+    figures.
 
-    A method returns a Picture, which is a matplotlib Figure with `data` (the numbers) and `description` (a sentence).
-    A notebook shows it, and `savefig("norms.pdf")` writes it. `strip` and `neighbours` return a Strip of frames, whose
-    `savefig` writes SVG. A row is a clip: row i is line i of clips.parquet. Values come from a sample of at most 4,096
-    rows and 256 MiB of each array, evenly drawn and always the same.
+    A method returns a Picture, which is a matplotlib Figure with `data` (the numbers) and `description` (a sentence). A
+    notebook shows the Picture, and `savefig("norms.pdf")` writes it to a file. Methods that draw frames of videos
+    return a Strip, whose `savefig` writes SVG.
+
+    An argument `row` is a row number. Row i is line i of clips.parquet and stands for one clip. Figures of arrays show
+    a sample of at most 4,096 rows and 256 MiB of each array, evenly drawn and always the same.
 
     A method raises NothingToShowError, a ValueError, if the cache has nothing for the figure.
     """
@@ -53,7 +56,7 @@ class Look:
         self.samples = ArraySamples(self.numbers)
 
     def coverage(self) -> Picture:
-        """Draws how many clips of each stage are ok, warned, failed or not run."""
+        """Draws, for each stage, how many clips are ok, warned, failed or not run."""
         stages = self.numbers.stages
         if not stages:
             raise NothingToShowError("No stage has begun yet. Run `kinegraph extract CONFIG`.")
@@ -61,8 +64,8 @@ class Look:
         return shares("coverage", "Clips by stage", [*stages], parts)
 
     def classes(self) -> Picture:
-        """Draws the number of clips of each class, by split. If there are more than 40 classes, the 20 largest and the
-        20 smallest are drawn.
+        """Draws the number of clips of each class in each split. If there are more than 40 classes, only the 20 largest
+        and the 20 smallest are drawn.
         """
         counts, names = self.numbers.class_counts, self.numbers.class_names
         if not counts.size or not counts.sum():
@@ -76,12 +79,14 @@ class Look:
         return dots("classes", "Clips by class and split", labels, series, "clips", width=width)
 
     def durations(self) -> Picture:
-        """Draws a histogram of the lengths of the clips, in seconds."""
+        """Draws a histogram of the lengths of the clips in seconds."""
         seconds = self.numbers.durations[np.isfinite(self.numbers.durations)]
         return _histogram("durations", "Length of clips", {"clips": seconds}, "seconds")
 
     def frame_sizes(self) -> Picture:
-        """Draws how many clips have which frame size, for the most frequent sizes."""
+        """Draws the number of clips of each frame size. The 8 most frequent sizes have a bar each, and all other sizes
+        share one bar.
+        """
         sizes = Counter(map(tuple, self.numbers.frame_sizes[self.numbers.frame_sizes.all(1)].tolist()))
         if not sizes:
             raise NothingToShowError("No row has a frame size: its videos could not be opened, or were imported.")
@@ -92,7 +97,7 @@ class Look:
         return bars("frame_sizes", "Frame sizes in px", labels, values, "clips")
 
     def disk(self) -> Picture:
-        """Draws the bytes on disk of each array."""
+        """Draws the number of bytes on disk of each array."""
         sizes = sum((stage.bytes_of for stage in self.numbers.stages.values()), Counter[str]())
         if not sizes:
             raise NothingToShowError("No shard is sealed yet.")
@@ -101,7 +106,9 @@ class Look:
         return bars("disk", "Disk by array", labels, values, "bytes", size)
 
     def time(self) -> Picture:
-        """Draws the seconds by kind of work. Kinds that begin with `threads:` or `device:` ran beside the others."""
+        """Draws the seconds that each kind of work of the extraction took. Kinds that begin with `threads:` or
+        `device:` ran at the same time as the other kinds.
+        """
         seconds = [(kind, value) for kind, value in self.numbers.seconds.most_common() if value >= 0.05]
         if not seconds:
             raise NothingToShowError("The ledger has no times.")
@@ -111,7 +118,7 @@ class Look:
         return bars("time", "Seconds by kind of work", labels, values, "seconds")
 
     def sealed(self) -> Picture:
-        """Draws how many clips were sealed over time, for the stage that was sealed last."""
+        """Draws how the number of sealed clips grew over time, for the stage that was sealed last."""
         seals = max((stage.seals for stage in self.numbers.stages.values()), key=_last_seal, default=[])
         times = [(datetime.fromisoformat(at).timestamp(), rows) for at, rows, _ in seals if at]
         if len(times) < 2:
@@ -131,19 +138,25 @@ class Look:
         )
 
     def norms(self, array: str) -> Picture:
-        """Draws a histogram of the lengths of the vectors of an array, such as `features/i3d/res5_pooled`."""
+        """Draws a histogram of the L2 norms of the vectors in an array. `array` is a name such as
+        `features/i3d/res5_pooled`.
+        """
         summary = self.vectors(array)
         title = f"{array}: length of vectors"
         return _histogram(f"norms_{_file(array)}", title, {"vectors": summary.norms}, "L2 norm", "vectors")
 
     def norms_against(self, other: "Look", array: str) -> Picture:
-        """Draws the lengths of the vectors of an array here and in another cache, as shares of the vectors."""
+        """Draws two histograms of the L2 norms of the vectors in `array`: one of this cache ("here") and one of the
+        cache of `other` ("there"). Heights are shares of the vectors of each cache.
+        """
         values = {"here": self.vectors(array).norms, "there": other.vectors(array).norms}
         name, title = f"against_{_file(array)}", f"{array}: length of vectors, here and there"
         return _histogram(name, title, values, "L2 norm", "vectors", as_shares=True)
 
     def spread(self, array: str) -> Picture:
-        """Draws a histogram of the standard deviations of the channels of an array. A dead channel has 0."""
+        """Draws a histogram of the channels of an array by their standard deviation. A dead channel has the same value
+        in all vectors, so its standard deviation is 0.
+        """
         summary = self.vectors(array)
         picture = _histogram(
             f"spread_{_file(array)}",
@@ -157,17 +170,18 @@ class Look:
         return picture
 
     def norm_by_step(self, array: str) -> Picture:
-        """Draws the mean length of the vectors of an array by time step of the clip."""
+        """Draws the mean L2 norm of the vectors in an array for each time step of a clip."""
         summary = self.vectors(array)
         line = Line(name="mean", x=np.arange(len(summary.norm_by_step)), y=summary.norm_by_step[None])
         title = f"{array}: length by time step"
         return lines(f"steps_{_file(array)}", title, [line], "time step", "mean L2 norm", height=2.2, width=NARROW)
 
     def embedding(self, array: str, method: Method = "pca") -> Picture:
-        """Draws clips as points by their mean vectors in an array, with a colour and a shape for each class: at most
-        200 clips of the 20 most frequent classes. A clip with several labels counts as its first one.
+        """Draws each clip as a point, at a place that follows from the mean of its vectors in `array`. Colour and shape
+        of the point show the first label of the clip. At most 200 clips of the 20 most frequent classes are drawn.
 
-        `method` is "pca" or "tsne". A t-SNE needs scikit-learn. Without it, the figure is a PCA and says so.
+        `method` is "pca" or "tsne". t-SNE needs scikit-learn. Without scikit-learn, the figure is a PCA, and its
+        description says so.
         """
         self.vectors(array)
         rows = chosen_clips(self.numbers, self.samples.rows(array))
@@ -175,14 +189,14 @@ class Look:
         return embedding(self.numbers, rows, self.samples.means(array, rows), method, name=name, of=of)
 
     def boxes_a_frame(self) -> Picture:
-        """Draws how many boxes the frames have."""
+        """Draws a histogram of the frames by their number of boxes."""
         boxes = self.boxes
         counts = np.bincount(np.clip(boxes.counts, 0, None), minlength=boxes.most_boxes + 1)
         edges = np.arange(len(counts) + 1) - 0.5
         return histogram("boxes_a_frame", "Boxes a frame", {"frames": counts}, edges, "boxes", "frames")
 
     def scores_by_rank(self) -> Picture:
-        """Draws the mean score of the boxes by their rank in the frame."""
+        """Draws the mean score of the boxes of each rank. Rank 1 is the box with the best score in its frame."""
         if not self.boxes.has_scores:
             raise NothingToShowError("The boxes have no scores.")
         scores = self.boxes.score_by_rank
@@ -190,7 +204,9 @@ class Look:
         return lines("scores_by_rank", "Score by rank", [line], "rank", "mean score", height=2.2, width=NARROW)
 
     def box_sizes(self) -> Picture:
-        """Draws how often boxes have which size and score. A size is the square root of the share of the frame."""
+        """Draws how often boxes of each size and score occur. The size is the square root of the box's share of the
+        frame's area. If the boxes have no scores, draws a histogram of their sizes.
+        """
         boxes = self.boxes
         if not boxes.has_scores:
             return _histogram(
@@ -199,37 +215,43 @@ class Look:
         low, high = np.percentile(boxes.scores, (0.5, 99.5))
         high = high if high > low else low + 1
         counts, _, _ = np.histogram2d(np.clip(boxes.scores, low, high), boxes.sizes, BINS, ((low, high), (0, 1)))
-        told = f"Boxes by size and score; the median size is {np.median(boxes.sizes):.2f} of the frame's side."
+        text = f"Boxes by size and score; the median size is {np.median(boxes.sizes):.2f} of the frame's side."
         axes = "size: square root of share of frame", "score"
-        return density("box_sizes", "Size and score of boxes", counts, (0, 1, low, high), *axes, told)
+        return density("box_sizes", "Size and score of boxes", counts, (0, 1, low, high), *axes, text)
 
     def box_centres(self) -> Picture:
-        """Draws where the centres of the boxes lie in the frame."""
+        """Draws how often the centre of a box lies in each part of the frame."""
         centres = self.boxes.centres
         middle = centres[6:18, 6:18].sum() / max(1, centres.sum())
-        told = f"Centres of boxes; {middle:.0%} of them lie in the middle quarter of the frame."
+        text = f"Centres of boxes; {middle:.0%} of them lie in the middle quarter of the frame."
         axes = "x, share of frame", "y, share of frame"
-        return density("box_centres", "Where boxes lie", centres, (0, 1, 0, 1), *axes, told, downwards=True)
+        return density("box_centres", "Where boxes lie", centres, (0, 1, 0, 1), *axes, text, downwards=True)
 
     def box_cover(self) -> Picture:
-        """Draws which share of a frame lies in some box."""
+        """Draws a histogram of the frames by the share of their area that lies inside a box."""
         return _histogram(
             "box_cover", "Share of frame in a box", {"frames": self.boxes.covered}, "share", "frames", (0, 1)
         )
 
     def box_overlaps(self) -> Picture:
-        """Draws how much a box overlaps with the best box of the next time step (intersection over union)."""
+        """Draws a histogram of the boxes by their overlap with the next time step: the largest intersection over union
+        of the box with any box there.
+        """
         overlaps = self.boxes.overlaps
         if not len(overlaps):
             raise NothingToShowError("Clips have boxes at one time step alone.")
         return _histogram("box_overlaps", "Overlap with next frame", {"boxes": overlaps}, "IoU", "boxes", (0, 1))
 
     def strip(self, row: int, boxes: int = 5, frames: int = 8, path: int | None = None) -> Strip:
-        """Draws frames of the clip in row `row`, with the `boxes` boxes of the best scores in each frame.
+        """Draws frames of the clip in row `row` with their boxes, side by side.
 
-        With `path`, a line follows the box with this number from the first frame on, along the largest overlaps. It is
-        one of the boxes that are drawn. Raises FramesMissingError if the video of the clip is not there or cannot be
-        decoded. Raises ValueError for a row or a number of boxes or frames that does not exist.
+        - `boxes`: how many boxes are drawn in each frame, those with the best scores.
+        - `frames`: the largest number of frames.
+        - `path`: the number of a drawn box of the first frame, or None. A line follows this box through the frames,
+          always to the box with the largest overlap.
+
+        Raises FramesMissingError if the video of the clip is not there or cannot be decoded. Raises ValueError for a
+        row or a number of boxes or frames that does not exist.
         """
         self._require_row(row)
         if boxes < 0 or frames < 1:
@@ -239,8 +261,8 @@ class Look:
         return clip_strip(self.samples, self.finder, row, boxes, frames, path)
 
     def scene_graph(self, row: int, frames: int = 4) -> Strip:
-        """Draws at most `frames` scene graphs of the clip in row `row` over its frames: the objects, their relations to
-        the person, and a line to each object that has an edge.
+        """Draws up to `frames` scene graphs of the clip in row `row` over its frames. A scene graph shows the objects,
+        their relations to the person, and a line from the person to each object with an edge.
 
         Raises FramesMissingError if the video of the clip is not there. Raises ValueError for a row that does not
         exist.
@@ -249,11 +271,16 @@ class Look:
         return scene_strip(self.samples, self.finder, row, frames)
 
     def neighbours(self, row: int, frame: int, box: int, array: str | None = None, count: int = 7) -> Strip:
-        """Draws a box of a clip, and the `count` regions of other clips whose features have the largest cosine with it.
+        """Draws one box of a clip, and beside it the `count` most similar regions of other clips. Regions are similar
+        if the cosine of their features is large.
 
-        `frame` is the number of a time step of the clip in row `row`, and `box` the number of a box in it. `array` is
-        an array of regions, by default the first one of the cache. Raises FramesMissingError if the video of the clip
-        is not there. Raises ValueError for a row that does not exist.
+        - `row`: the row number of the clip.
+        - `frame`: the number of a time step of the array, from 0.
+        - `box`: the number of a box in the time step, from 0.
+        - `array`: the array with the features of regions. None means the first such array of the cache.
+
+        Raises FramesMissingError if the video of the clip is not there. Raises ValueError for a row that does not
+        exist.
         """
         self._require_row(row)
         regions = [name for name in self.samples.vector_arrays() if name.startswith("regions/")]
@@ -266,33 +293,41 @@ class Look:
     def graphs(
         self, run: Path | str, rows: Sequence[int], name: str = "", *, allow_code: bool = False
     ) -> list[Picture | Strip]:
-        """Draws the graphs that the head of a trained run computes over the clips in `rows`: a list of figures.
+        """Draws the graphs that the head of a trained run computes for the clips in the rows `rows`. Returns a list of
+        figures, which is empty if the head has no graph. Runs the head on the CPU, so torch is imported.
 
-        `run` is the folder of the run, and `name` begins the titles. A graph of boxes becomes a Strip for each clip: a
-        box, and the boxes with the largest weights in its sum, or the path of the largest weights. A graph of frames
-        becomes a matrix, the mean over `rows`, and a matrix of the Jensen-Shannon divergences of its rows. A head
-        without a graph has no figure. The head runs on the CPU, so torch is imported.
+        A graph of boxes becomes a Strip for each clip. It shows one box and the boxes that have the largest weights for
+        it, or the path of the largest weights through the frames. A graph of frames becomes two matrices: the mean over
+        the clips, and the Jensen-Shannon divergences between the rows of this mean.
 
-        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If
-        the head is your own, its code runs only with `allow_code`. Raises FramesMissingError without videos.
+        - `run`: the folder of the run.
+        - `name`: the beginning of each title. By default, it is the name of the folder.
+        - `allow_code`: if true, the code of a head of your own may be run.
+
+        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache.
+        Raises FramesMissingError if a video is not there.
         """
         folder = Path(run)
         title = name or folder.name
         return [*run_graphs(self.samples, self.finder, folder, title, rows, allow_code=allow_code)]
 
     def head(self, run: Path | str, name: str = "", *, allow_code: bool = False) -> HeadFigures:
-        """Returns the HeadFigures of the trained run in the folder `run`. Its methods draw what the head computes for
-        clips of the cache. `name` begins the titles. Imports torch.
+        """Returns the HeadFigures of a trained run. The methods of HeadFigures draw what the head computes for clips of
+        the cache. Imports torch.
 
-        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. If
-        the head is your own, its code runs only with `allow_code`.
+        - `run`: the folder of the run.
+        - `name`: the beginning of each title. By default, it is the name of the folder.
+        - `allow_code`: if true, the code of a head of your own may be run.
+
+        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache.
         """
         folder = Path(run)
         head = fitting_head(self.cache, folder, allow_code=allow_code)
         return HeadFigures(self.samples, self.finder, name or folder.name, head)
 
     def runs(self, folder: Path | str) -> Runs:
-        """Returns the Runs of the trained runs in `folder` or below. Its methods draw figures of heads and of learning.
+        """Returns the Runs of all trained runs in `folder` and in its subfolders. The methods of Runs draw scores and
+        learning curves.
 
         Raises ResultsError if there is no run with results.
         """
@@ -303,7 +338,9 @@ class Look:
             raise ValueError(f"There is no row {row}: {self.cache.root} has {self.numbers.num_rows:,}, counted from 0.")
 
     def vectors(self, array: str) -> VectorSummary:
-        """Returns the VectorSummary of an array of features or regions. Raises NothingToShowError without values."""
+        """Returns a summary of the vectors in an array of features or regions. Raises NothingToShowError if there are
+        none.
+        """
         if array not in self.samples.vector_arrays():
             names = ", ".join(self.samples.vector_arrays()) or "none yet"
             raise NothingToShowError(f"{self.cache.root} has no array of vectors {array!r}; it has {names}.")
@@ -314,7 +351,7 @@ class Look:
 
     @cached_property
     def boxes(self) -> BoxSummary:
-        """Returns the BoxSummary of the cache. Raises NothingToShowError if no row has boxes."""
+        """Returns a summary of the boxes of the cache. Raises NothingToShowError if no row has boxes."""
         summary = box_summary(self.samples)
         if summary is None:
             raise NothingToShowError("The cache has no boxes. A config with the section `proposals` extracts them.")

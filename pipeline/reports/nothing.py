@@ -1,5 +1,7 @@
-"""The error of a figure that has nothing to show."""
+"""Defines the error that a figure raises if it has nothing to show."""
 
 
 class NothingToShowError(ValueError):
-    """A cache or a run has nothing for a figure. The message says why, and what to do."""
+    """A figure cannot be drawn, because the cache or the run has no values for the figure. The message says why, and
+    what to do.
+    """

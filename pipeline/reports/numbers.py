@@ -1,4 +1,6 @@
-"""Reads what a cache says of itself: its rows, its stages and its ledger. Reads no values of arrays. Torch-free."""
+"""Counts the clips, failures, bytes and seconds of a cache for a report. Reads clips.parquet and the ledger, but no
+values of arrays. Torch-free.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +37,13 @@ Seal = tuple[str, int, str]  # time of sealing (ISO 8601), rows, host
 
 @dataclass(kw_only=True)
 class StageNumbers:
-    """Holds what the ledger says of one stage. `state` [rows] has the state of each row of the cache, a key of STATES.
+    """The numbers of one stage of a cache, as the ledger records them.
 
-    `made_by` counts the shards by what made them: (versions, device, host). `bytes_of` maps an array to its bytes on
-    disk. `seals` has a time, a number of rows and a host for each sealed shard.
+    - `state`: uint8 [rows], the state of each row of the cache. A state is a key of STATES.
+    - `num_shards`: the number of sealed shards.
+    - `made_by`: {(versions, device, host): number of the shards that were made with them}.
+    - `bytes_of`: {name of an array: its bytes on disk}. In an HDF5 cache the key of the stage is the only name.
+    - `seals`: (time, number of rows, host) for each sealed shard.
     """
 
     stage: Stage
@@ -50,19 +55,20 @@ class StageNumbers:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Returns name of the state -> number of rows in that state."""
+        """Returns {name of a state: number of rows in the state}, for example {"ok": 90, "warned": 2, ...}."""
         return {name: int((self.state == state).sum()) for state, name in STATES.items()}
 
     @property
     def usable(self) -> np.ndarray:
-        """Returns a mask of the rows with values, bool [rows]."""
+        """Returns a mask, bool [rows]. It is True for each row for which the stage has values."""
         return np.isin(self.state, (STATUS_OK, STATUS_WARNED))
 
 
 class CacheNumbers:
-    """The numbers of a cache that its documents and its ledger tell, for reports and figures.
+    """The numbers of one cache that reports and figures show, such as clips by class, failed clips and bytes on disk.
 
-    Shards that are sealed later are not in the numbers. Raises CacheError where the cache is damaged.
+    The numbers come from clips.parquet and the ledger, as they are when the object is made. Later shards are not
+    counted. Raises CacheError if the cache is damaged.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -84,7 +90,7 @@ class CacheNumbers:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Returns the names of the classes, or an empty list where classes.json is missing."""
+        """Returns the names of the classes. Returns an empty list if the cache has no classes.json."""
         try:
             return self.cache.classes
         except CacheError:
@@ -96,14 +102,16 @@ class CacheNumbers:
 
     @property
     def is_multi_label(self) -> bool:
-        """Returns whether a video may have several labels."""
+        """Returns whether videos may have several labels. If the cache does not state it, the answer is whether any
+        clip has several labels.
+        """
         declared = self.cache.multi_label
         return bool((self._num_labels > 1).any()) if declared is None else declared
 
     @cached_property
     def class_counts(self) -> np.ndarray:
-        """Returns the number of clips by split and class, int64 [splits, classes]. A clip with several labels counts in
-        each of its classes.
+        """Returns the number of clips of each class in each split, int64 [splits, classes]. The order is that of
+        `splits` and `class_names`. A clip with several labels counts once for each of its classes.
         """
         size = max(len(self.class_names), int(self._labels.max(initial=-1)) + 1)
         counts = np.zeros((len(self.splits), size), np.int64)
@@ -112,7 +120,9 @@ class CacheNumbers:
 
     @cached_property
     def first_label(self) -> np.ndarray:
-        """Returns the first label of each row, int64 [rows], and -1 for a row without a label."""
+        """Returns the first label of each row, int64 [rows]. A label is the number of a class. A row without labels has
+        -1.
+        """
         first = np.full(self.num_rows, -1)
         starts = np.cumsum(self._num_labels) - self._num_labels
         has = self._num_labels > 0
@@ -121,7 +131,9 @@ class CacheNumbers:
 
     @cached_property
     def seconds(self) -> Counter[str]:
-        """Returns kind of work -> seconds, over the whole cache. The kinds are those of `stages/clock.py`."""
+        """Returns {kind of work: seconds}, summed over the whole cache. `stages/clock.py` lists the kinds, such as
+        "waiting for decode".
+        """
         total: Counter[str] = Counter()
         for unit in self._seconds.values():
             total.update(unit)
@@ -129,12 +141,12 @@ class CacheNumbers:
 
     @cached_property
     def failures(self) -> list[FailedClip]:
-        """Returns all failures of the cache, shard by shard."""
+        """Returns one FailedClip for each failed clip and reason, in the order of the shards."""
         return [*failed_clips(self.cache)] if any(stage.counts["failed"] for stage in self.stages.values()) else []
 
     @cached_property
     def warnings(self) -> dict[str, str]:
-        """Returns clip id -> complaint of the decoder, for the usable clips that have one."""
+        """Returns {clip id: warning of the video decoder} for each clip that was decoded with a warning."""
         warned: dict[str, str] = {}
         for key, stage in self.stages.items():
             if (stage.state == STATUS_WARNED).any():
@@ -148,30 +160,32 @@ class CacheNumbers:
 
     @property
     def usable(self) -> np.ndarray:
-        """Returns a mask of the rows that are usable in every stage, bool [rows]."""
+        """Returns a mask, bool [rows]. It is True for each row for which every stage has values."""
         masks = [stage.usable for stage in self.stages.values()]
         return np.logical_and.reduce(masks) if masks else np.zeros(self.num_rows, bool)
 
     def first_rows(self, video_ids: Sequence[str]) -> dict[str, int]:
-        """Returns video id -> number of its first row that is usable in every stage, for those of `video_ids` that have
-        one.
+        """Returns {video id: row number}. The row is the first row of the video for which every stage has values.
+        Videos without such a row are left out.
         """
         places = pc.index_in(self.video_ids, value_set=pa.array(video_ids, pa.string())).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(np.isfinite(places.astype(float)) & self.usable)
         return {video_ids[int(places[row])]: int(row) for row in rows[::-1]}
 
     def labels_of(self, row: int) -> list[int]:
-        """Returns the labels of a row."""
+        """Returns the labels of the row number `row`. A label is the number of a class."""
         end = int(self._num_labels[: row + 1].sum())
         labels: list[int] = self._labels[end - int(self._num_labels[row]) : end].tolist()
         return labels
 
     def class_name(self, label: int) -> str:
-        """Returns the name of a class, or its number where the cache has no name."""
+        """Returns the name of the class number `label`. Returns the number as text if the cache has no name for the
+        class.
+        """
         return self.class_names[label] if label < len(self.class_names) else str(label)
 
     def name_of(self, row: int) -> str:
-        """Returns the names of the labels of a row, with commas between them."""
+        """Returns the names of all classes of the row number `row`, joined with commas, or "no label"."""
         return ", ".join(map(self.class_name, self.labels_of(row))) or "no label"
 
     def _stage(self, key: str) -> StageNumbers:
@@ -197,8 +211,9 @@ class CacheNumbers:
             state[[clip_id in marked for clip_id in here]] = value
 
     def _add_seconds(self, record: Record) -> None:
-        """Adds the seconds of the work unit of `record`, unless another record of the same unit was added before. All
-        records of a unit have the same seconds, except those of the writing thread, of which the last record has all.
+        """Adds the seconds of the work unit that wrote `record`. All records of a unit repeat the same seconds, so only
+        the first of these records is added. The seconds of the writing thread differ: they grow from record to record,
+        and the largest value counts.
         """
         write = f"{THREADS}{WRITE}"
         rest = {kind: seconds for kind, seconds in record.seconds.items() if kind != write}
@@ -208,7 +223,9 @@ class CacheNumbers:
 
 
 def _bytes_by_array(objects: Mapping[str, SealedObject], key: str) -> Counter[str]:
-    """Returns array -> bytes. An object of an HDF5 cache has all arrays of the stage `key`, so it counts for `key`."""
+    """Returns {array name: bytes on disk} for the objects of one ledger record. An object of an HDF5 cache holds all
+    arrays of the stage `key`, so its bytes count for the name `key`.
+    """
     sizes: Counter[str] = Counter()
     for name, entry in objects.items():
         folder, _, last = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""Refuses files that a report must not replace: those of a cache, and those that no report wrote. Torch-free."""
+"""Refuses to write a report over the files of a cache, or over a file that no report wrote. Torch-free."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +8,15 @@ from kinegraph.cache_schemas.clips_table import TABLE
 from kinegraph.stages.errors import UsageError
 
 FAILURE_COLUMNS = ("video", "clip", "stages", "reason", "words")
-KIND = '<p class="kind">kinegraph report</p>'  # in each page
-HEAD_BYTES = 1 << 16  # of a page, in which KIND stands
+KIND = '<p class="kind">kinegraph report</p>'  # every report has it
+HEAD_BYTES = 1 << 16  # KIND is in the first bytes of a report
 
 
 def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
-    """Raises UsageError unless a report may write the page `out`, the folder `figures` and the csv `failures`.
+    """Raises UsageError if a report must not write the page `out`, the folder `figures` or the csv `failures`.
 
-    No path may lie in a cache, except that of a page that ends with .html and that of a csv. A file that exists must be
-    empty, or must be a page or a csv of an earlier report.
+    A path must not lie in a cache, with two exceptions: a page that ends with .html, and a csv that ends with .csv. An
+    existing file must be empty, or the page or csv of an earlier report.
     """
     _require_own("--out", out, ".html", _is_page)
     if failures is not None:
@@ -28,19 +28,19 @@ def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
 def _require_own(flag: str, path: Path, ending: str, is_own: Callable[[str], bool]) -> None:
     cache = _cache_around(path)
     if cache is not None and path.suffix != ending:
-        told = f"{flag} {path}: lies in the cache {cache}, where other files belong to the cache."
-        raise UsageError(f"{told} Name a file that ends with {ending}, or a file outside of the cache.")
+        text = f"{flag} {path}: lies in the cache {cache}, where other files belong to the cache."
+        raise UsageError(f"{text} Name a file that ends with {ending}, or a file outside of the cache.")
     if not path.is_file():
         return
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if head and not is_own(head.decode("utf-8", "replace")):
-        told = f"{flag} {path}: is a file that no report wrote, and it would be replaced."
-        raise UsageError(f"{told} Name another file, or remove this one.")
+        text = f"{flag} {path}: is a file that no report wrote, and it would be replaced."
+        raise UsageError(f"{text} Name another file, or remove this one.")
 
 
 def _cache_around(path: Path) -> Path | None:
-    """Returns the folder of the cache that `path` lies in, or None."""
+    """Returns the folder of the cache in which `path` lies, or None if `path` lies in no cache."""
     found = (folder for folder in path.resolve().parents if (folder / MANIFEST).exists())
     return next((folder for folder in found if (folder / TABLE).exists()), None)
 

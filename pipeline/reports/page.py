@@ -1,6 +1,7 @@
-"""Renders the sections of a report as one HTML page that needs nothing else. Imports Jinja2. Torch-free.
+"""Renders the sections of a report as one HTML page that loads no other file. Imports Jinja2, but no torch.
 
-All texts are escaped. Marked as safe are only the style, the script and the SVG elements of kinegraph's own figures.
+All texts are escaped, because names of videos and classes may contain HTML. Only the style, the script and the figures
+of kinegraph itself are inserted as they are.
 """
 
 import base64
@@ -22,21 +23,25 @@ from kinegraph.stages.pictures.strips import Strip
 from kinegraph.stages.pictures.theme import css
 
 HERE = Path(__file__).parent
-MOST_BYTES = 20_000_000  # of a page
+MOST_BYTES = 20_000_000  # the largest page
 ALL_ROWS = 1 << 60
-# (bytes of strips, rows of a table) of a page; the next pair is tried if a page is larger than MOST_BYTES
+# (bytes of strips, rows of a table). If a page is larger than MOST_BYTES, it is rendered again with the next pair.
 PAGE_LIMITS = ((17_000_000, ALL_ROWS), (0, ALL_ROWS), (0, 5_000), (0, 200), (0, 10))
 MOST_STRIPS, MOST_NUMBERS = 64, 60
 NARROW_PX = 340
 FALLBACK = re.compile(
     r"((?:: |\")var\(--\w+), #[0-9a-f]{6}(?=\))"
-)  # colours for pages without the variables of this one
+)  # the colour after each CSS variable, which this page does not need
 
 
 class Page:
-    """Renders one page. `left_out` counts the strips that the page has no room for.
+    """Renders the HTML page of one report. A Page is used for one call of `render`.
 
-    The page has strips of at most `most_strip_bytes` together, and at most `most_rows` rows of each table.
+    - `titles`: {key of a section: title of the section}, for example {"heads": "Heads"}.
+    - `most_strip_bytes`: the page has strips of frames of at most so many bytes together. It leaves out further strips.
+    - `most_rows`: the page shows at most so many rows of each table.
+
+    After `render`, the attribute `left_out` is the number of strips that were left out.
     """
 
     def __init__(
@@ -56,15 +61,19 @@ class Page:
     def render(
         self, title: str, facts: Sequence[tuple[str, str]], sections: Mapping[str, Section | Absent], version: str
     ) -> str:
-        """Returns the page as HTML. `title` is its heading, `facts` the table below it, and `sections` map the name of
-        each section to its content.
+        """Returns the page as HTML text.
+
+        - `title`: the heading of the page.
+        - `facts`: the rows (name, value) of the table below the heading.
+        - `sections`: {key of a section: content of the section}.
+        - `version`: the version of kinegraph.
         """
         entries = [self._entry(name, section) for name, section in sections.items()]
         if self.left_out:
             words = f"{counted(self.left_out, 'strip of frames', 'strips of frames')} left out: no page has more than"
-            told = f"{words} {MOST_STRIPS} strips, or 20 MB. --figures DIR writes all of them."
+            text = f"{words} {MOST_STRIPS} strips, or 20 MB. --figures DIR writes all of them."
             next(entry for entry in entries if entry["name"] == "attention")["parts"].append(
-                {"kind": "paragraph", "text": told, "link": ""}
+                {"kind": "paragraph", "text": text, "link": ""}
             )
         script = (HERE / "page.js").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -85,7 +94,9 @@ class Page:
         return entry | {"is_absent": False, "parts": parts, "is_list": name == "attention"}
 
     def _parts(self, parts: Sequence[SectionPart]) -> Iterator[dict[str, Any]]:
-        """Yields the parts for the template. Figures that follow each other become one group."""
+        """Yields one dictionary for the HTML template per part of a section. Figures that follow each other directly
+        share one dictionary.
+        """
         figures: list[dict[str, Any]] = []
         for part in parts:
             if isinstance(part, ReportFigure):
@@ -108,7 +119,9 @@ class Page:
             yield {"kind": "figures", "figures": figures}
 
     def _own_label(self, label: str) -> str:
-        """Returns `label` for readers who do not see the page, with a number if another part has the same label."""
+        """Returns a label for screen readers that no other part of the page has. If an earlier part has `label`, a
+        number is added: "Disk, figure" -> "Disk, figure 2".
+        """
         self._labels[label] += 1
         number_of = self._labels[label]
         return label if number_of == 1 else f"{label} {number_of}"
@@ -148,9 +161,12 @@ class Page:
 
 
 def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None:
-    """Returns the numbers of a figure as a table, or None if they do not fit into one. At most 60 rows are shown.
+    """Returns a table with the numbers of a figure, or None if no array of the figure fits into a table. `title` is the
+    title of the figure, and `data` maps names to arrays, as `Picture.data` does.
 
-    The arrays with one axis are columns. Edges of bins lose the last one. Means over seeds stand for the seeds.
+    Each array with one axis becomes a column. An array [seeds, n] whose name begins with "y of " becomes the column of
+    the means over the seeds. The last one of the `edges` of n bins is left out. If there are more than 60 rows, only
+    every second, third, ... row is shown, and the note below the table says so.
     """
     columns = {name: values for name, values in data.items() if values.ndim == 1 or name.startswith("y of ")}
     columns = {
@@ -172,7 +188,7 @@ def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None
 
 
 def _with_code(text: str) -> Markup:
-    """Returns a sentence as HTML. Its parts between backticks, such as commands, become code."""
+    """Returns a sentence as HTML. A text between backticks, such as a command, becomes an element <code>."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(on_one_line(text)))))
 
 
@@ -181,5 +197,5 @@ def _cell(value: Any) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Returns a text with its control characters as escapes. Other values are returned unchanged."""
+    """Returns a text with escapes in place of its control characters. Returns any other value unchanged."""
     return on_one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value

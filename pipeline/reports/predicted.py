@@ -1,4 +1,4 @@
-"""Sums up the predictions that `evaluate` kept for a run. Torch-free.
+"""Computes scores, confusions and mistakes from the predictions that `kinegraph evaluate` kept for a run. Torch-free.
 
 Shapes: V videos, K classes.
 """
@@ -15,8 +15,8 @@ BINS, MOST_OF_CLASS = 10, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A video that a head got wrong. `confidence` is the probability of the class `predicted`, and `true` has the
-    classes of the video.
+    """A video for which a head predicted a wrong class. `predicted` is the number of the predicted class, and
+    `confidence` its probability. `true` has the numbers of the true classes.
     """
 
     video_id: str
@@ -27,9 +27,13 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Compares confidence and truth in bins of equal width. `confidence` and `accuracy` are means of each bin with a
-    count above 0, and `counts` are the numbers of predictions. `error` is the mean difference of the two, weighted by
-    the counts (the expected calibration error).
+    """Compares the confidence of predictions with how often they are right. The predictions are sorted by confidence
+    into bins of equal width. Bins without predictions are left out.
+
+    - `confidence`: the mean confidence in each bin, from 0 to 1.
+    - `accuracy`: the share of right predictions in each bin.
+    - `counts`: the number of predictions in each bin.
+    - `error`: the expected calibration error. It is the mean of |accuracy - confidence| over all predictions.
     """
 
     confidence: np.ndarray
@@ -39,9 +43,15 @@ class Reliability:
 
 
 class Predicted:
-    """The predictions of a run on a split, without the videos whose clips all failed or that have no label.
+    """The predictions of one run for V videos and K classes. Videos without a label, and videos whose clips all failed,
+    are left out.
 
-    `truth` [V, K] is true for the labels of a video, and `probabilities` [V, K] are those of the head.
+    - `video_ids`: the V ids.
+    - `class_names`: the K names.
+    - `truth`: bool [V, K], true for the labels of each video.
+    - `probabilities`: [V, K], the scores of the head.
+    - `is_multi_label`: whether videos may have several labels.
+    - `num_left_out`: the number of videos that are left out.
     """
 
     def __init__(self, kept: KeptPredictions) -> None:
@@ -58,23 +68,24 @@ class Predicted:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Returns the class with the largest probability of each video, int64 [V]."""
+        """Returns the number of the class with the largest probability for each video, int64 [videos]."""
         return np.asarray(self.probabilities.argmax(1))
 
     @property
     def is_right(self) -> np.ndarray:
-        """Returns whether the class with the largest probability is one of the video, bool [V]."""
+        """Returns, for each video, whether the predicted class is a label of the video: bool [videos]."""
         return np.asarray(self.truth[np.arange(len(self.truth)), self.predicted])
 
     def names_of(self, video: int) -> str:
-        """Returns the names of the classes of a video, with commas between them."""
+        """Returns the names of the true classes of the video number `video`, joined with commas."""
         return ", ".join(self.class_names[at] for at in np.flatnonzero(self.truth[video]))
 
     def per_class(self) -> np.ndarray:
-        """Returns a score of each class, [K], and NaN for a class without a video.
+        """Returns the score of each class, float64 [classes]. A class without videos has NaN.
 
-        The score is the fraction of the videos of the class that are right. If videos may have several labels, it is
-        the average precision: the mean, over the videos of the class, of the precision at the rank of the video.
+        The score is the share of the videos of the class whose prediction is right. If videos may have several labels,
+        the score is the average precision: the mean, over the videos of the class, of the precision at the rank of the
+        video.
         """
         counts = self.truth.sum(0)
         if not self.is_multi_label:
@@ -86,10 +97,11 @@ class Predicted:
         return np.where(counts > 0, (precision * hits).sum(0) / np.maximum(counts, 1), np.nan)
 
     def confusion(self) -> np.ndarray:
-        """Returns a matrix of counts, int64 [K, K]. Entry (i, j) counts the videos of class i for which j is predicted.
+        """Returns the confusion matrix of K classes, int64 [K, K]. Entry (i, j) is the number of videos of class i for
+        which class j is predicted.
 
-        If videos may have several labels, as many classes are predicted for a video as it has labels. Entry (i, j)
-        then counts the videos with label i for which j is predicted wrongly.
+        If videos may have several labels, a video with n labels has n predictions, the classes with the largest
+        probabilities. Entry (i, j) is then the number of videos with label i for which j is predicted and wrong.
         """
         truth = self.truth.astype(np.int64)
         if not self.is_multi_label:
@@ -100,7 +112,7 @@ class Predicted:
         return np.asarray(truth.T @ wrong.astype(np.int64))
 
     def confused(self, most: int) -> list[tuple[int, int, int]]:
-        """Returns the `most` most frequent confusions as (true class, predicted class, count)."""
+        """Returns the `most` most frequent confusions as (true class, predicted class, number of videos)."""
         counts = self.confusion().copy()
         np.fill_diagonal(counts, 0)
         order = np.argsort(-counts, axis=None, kind="stable")[:most]
@@ -108,7 +120,9 @@ class Predicted:
         return [(true, guess, int(counts[true, guess])) for true, guess in pairs if counts[true, guess]]
 
     def mistakes(self, most: int) -> list[Mistake]:
-        """Returns the `most` wrong predictions with the largest confidence, at most two of each true class."""
+        """Returns the `most` wrong predictions with the largest confidence. At most two of them have the same true
+        class.
+        """
         confidence, guesses = self.probabilities.max(1), self.predicted
         wrong = np.flatnonzero(~self.is_right)
         of_class: Counter[int] = Counter()
@@ -128,8 +142,8 @@ class Predicted:
         return mistakes
 
     def right(self, most: int) -> list[str]:
-        """Returns the ids of the `most` right predictions with the largest confidence, at most one of each predicted
-        class.
+        """Returns the ids of the `most` videos whose right prediction has the largest confidence. No two of them have
+        the same predicted class.
         """
         confidence, guesses = self.probabilities.max(1), self.predicted
         order = [at for at in np.argsort(-confidence, kind="stable") if self.is_right[at]]
@@ -137,8 +151,8 @@ class Predicted:
         return [self.video_ids[at] for at in order if first[int(guesses[at])] == at][:most]
 
     def reliability(self) -> Reliability:
-        """Returns the Reliability of the largest probability of each video. If videos may have several labels, that of
-        the probabilities of all classes.
+        """Returns the Reliability of the predicted class of each video. If videos may have several labels, the
+        probabilities of all classes count as predictions.
         """
         if self.is_multi_label:
             confidence, is_true = self.probabilities.ravel(), self.truth.ravel()

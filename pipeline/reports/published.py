@@ -1,7 +1,7 @@
-"""The published scores of heads of papers, for the table of heads. Torch-free.
+"""Lists the scores that papers report for their heads. The table of heads shows them. Torch-free.
 
-The scores were measured on the data sets of the papers. They are no target on other data. docs/papers.md lists
-every row of every table. A test compares the two.
+The papers measured on other data sets, so their scores are no target for a user's data. docs/papers.md lists every row
+of every table, and a test compares it with this file.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ WHOSE = {
 
 
 def published(head: str, options: Mapping[str, Any]) -> str:
-    """Returns the score that the paper of a head reports, as a text such as `Charades mAP 31.8 (I3D)`, or "-" if no
-    score is known. `head` is the name of the head, and `options` are its options.
+    """Returns the score that the paper of a head reports, as a text such as "Charades mAP 31.8 (I3D)". Returns "-" if
+    no score is known. `head` is the name of the head, and `options` are its options.
     """
     graphs = options.get("graphs", "joint") if head == "strg" else ""
     score = PUBLISHED.get(f"{head} {graphs}".strip())

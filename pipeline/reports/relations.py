@@ -1,4 +1,4 @@
-"""Draws mean relations between the frames of clips, and how their rows differ. Torch-free.
+"""Draws the mean weights between the frames of clips, and how much the rows of these weights differ. Torch-free.
 
 Shapes: T frames.
 """
@@ -13,10 +13,11 @@ from kinegraph.stages.pictures.picture import Picture
 
 
 def divergences(weights: np.ndarray) -> np.ndarray:
-    """Returns the Jensen-Shannon divergence, in bits, between each two rows of `weights` [T, T]: [T - 2, T - 2].
+    """Returns the Jensen-Shannon divergence, in bits, between each two rows of `weights` [T, T]: [T - 2, T - 2]. A row
+    has the weights of one of T frames for all frames.
 
-    The weights of frame t for the frames t - 1, t and t + 1 are compared, divided by their sum. So the first and the
-    last frame are left out. A divergence is 0 for equal rows, and at most 1. It is NaN for a row of zeros.
+    Of row t, only the weights for the frames t - 1, t and t + 1 are compared, divided by their sum. So the first and
+    the last row are left out. A divergence is 0 for equal rows, and at most 1. It is NaN for a row of zeros.
     """
     inner = np.arange(1, len(weights) - 1)[:, None]
     near = weights[inner, inner + np.arange(-1, 2)]  # [T - 2, 3]
@@ -28,27 +29,27 @@ def divergences(weights: np.ndarray) -> np.ndarray:
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:
-    """Returns the entropy in bits over the last axis."""
+    """Returns the entropy, in bits, of the distributions along the last axis of `shares`."""
     logarithms = np.log2(np.where(shares > 0, shares, 1))
     return np.asarray(-(shares * logarithms).sum(-1))
 
 
 def relation_pictures(weights: np.ndarray, num_clips: int, title: str, name: str) -> Iterator[Picture]:
-    """Yields a picture of the mean `weights` [T, T] over `num_clips` clips, and one of the divergences of its rows if
-    there are at least 4 frames.
+    """Yields a matrix of the mean `weights` [T, T] between T frames. If there are at least 4 frames, also yields a
+    matrix of the divergences between the rows of `weights`. The weights are means over `num_clips` clips.
     """
     steps = [str(step) for step in range(len(weights))]
-    told = f"Mean weights between {counted(len(weights), 'frame')} over {counted(num_clips, 'clip')}; the largest is"
+    text = f"Mean weights between {counted(len(weights), 'frame')} over {counted(num_clips, 'clip')}; the largest is"
     axes = "frame", "frame that is added"
-    yield matrix(name, title, weights, steps, steps, *axes, f"{told} {weights.max():.3f}.")
+    yield matrix(name, title, weights, steps, steps, *axes, f"{text} {weights.max():.3f}.")
     if len(weights) < 4:
         return
     between = divergences(weights)
     others = between[~np.eye(len(between), dtype=bool)]
-    told = (
+    text = (
         "Jensen-Shannon divergence in bits (0: equal, 1: apart) between the mean weights of two frames for themselves "
         f"and the frames before and after. The mean is {np.nanmean(others):.4f}, the largest {np.nanmax(others):.4f}."
         if np.isfinite(others).any()
         else "No row has weights."
     )
-    yield matrix(f"{name}_js", f"{title}, divergence", between, steps[1:-1], steps[1:-1], "frame", "frame", told)
+    yield matrix(f"{name}_js", f"{title}, divergence", between, steps[1:-1], steps[1:-1], "frame", "frame", text)

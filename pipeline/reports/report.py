@@ -1,7 +1,8 @@
-"""Writes the report of a cache, of trained runs, or of both: `kinegraph report`. Needs no torch.
+"""Writes the report of a cache, of trained runs, or of both: `kinegraph report`. Imports torch only to run a trained
+head.
 
-`SECTIONS` is the table of all sections. A section is a function of the contents, which returns a Section, or Absent
-with a reason. So no section is left out silently.
+`SECTIONS` lists the key, the title and the function of each section. The function returns a Section, or an Absent with
+the reason why there is nothing to show. So no section is left out silently.
 """
 
 import io
@@ -28,7 +29,7 @@ from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.outputs import FAILURE_COLUMNS, require_own
 from kinegraph.pipeline.reports.page import MOST_BYTES, PAGE_LIMITS, Page
-from kinegraph.pipeline.reports.runs import Runs, told_unfinished
+from kinegraph.pipeline.reports.runs import Runs, unfinished_sentence
 from kinegraph.pipeline.reports.section import Absent, ReportFigure, Section, SectionPart
 from kinegraph.pipeline.training.breakdown import OF_CACHE, Attributes, read_attributes
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, find_results, unfinished_runs
@@ -36,7 +37,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures.strips import Strip
 from kinegraph.stages.remote.urls import is_url
 
-DECODE_SECONDS = 60.0  # for all frames of a report
+DECODE_SECONDS = 60.0  # limit for the frames of a report
 FIGURE_FORMS = ("pdf", "svg", "png")
 Maker = Callable[[Contents], Section | Absent]
 log = logging.getLogger("kinegraph")
@@ -67,11 +68,13 @@ SECTIONS: tuple[tuple[str, str, Maker], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
-    """A report that was written to `path`, with `num_bytes`.
+    """A report that was written to the file `path`.
 
-    `absent` maps the title of a section without content to the reason. `num_figures` is the number of figures.
-    `left_out` is the number of strips of frames for which the page had no room. `unfinished` says which runs are left
-    out because they are not finished, or is "".
+    - `num_bytes`: the size of the file.
+    - `absent`: {title of a section without content: reason}.
+    - `num_figures`: the number of figures of the report.
+    - `left_out`: the number of strips of frames for which the page had no room.
+    - `unfinished`: a sentence that names the runs that are left out because they are not finished, or "".
     """
 
     path: Path
@@ -94,15 +97,17 @@ def write_report(
     attributes: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> WrittenReport:
-    """Writes a report as one HTML file, in place of an existing file. Changes nothing else, unless it is asked for.
+    """Writes a report as one HTML file `out` and returns a WrittenReport. An existing report is replaced. Equal caches,
+    runs and videos give equal bytes.
 
-    `places` are at most one cache, and folders with trained runs. `videos` is a folder in which videos are looked for
-    first. `figures` is a folder that receives each figure as a file of the format `form`, and `failures` a csv that
-    receives all failures. `against` is another cache, or a folder with other runs, that the report compares with.
-    `attributes` is a csv with attributes of the classes, or "cache" for those of the cache. By default, those of the
-    cache are used if it has some. Equal caches, runs and videos give equal bytes.
+    - `places`: at most one cache, and any number of folders with trained runs.
+    - `videos`: a folder in which the videos are looked for first.
+    - `figures`: a folder for a file of each figure, in the format `form`.
+    - `failures`: a csv file for all failures.
+    - `against`: another cache, or a folder of other runs, to compare with.
+    - `attributes`: a csv with attributes of the classes. The default is the attributes of the cache, if it has any.
 
-    Raises UsageError for places that are neither, or that do not go together. Raises CacheError for a damaged cache.
+    Raises UsageError for places that cannot be used, and CacheError for a damaged cache.
     """
     require_own(out, figures, failures)
     contents, title = _opened(places, videos)
@@ -116,7 +121,7 @@ def write_report(
         sections[name] = make(contents)
         log.debug("section %s is made", section_title)
     sections = _named_apart(sections)
-    facts = cache_sections.head_words(contents.look) if contents.look else _facts_of_runs(contents)
+    facts = cache_sections.cache_facts(contents.look) if contents.look else _facts_of_runs(contents)
     html, page = rendered(title, facts, sections)
     if figures is not None:
         _write_figures(figures, form, sections)
@@ -131,15 +136,16 @@ def write_report(
         absent={titles[name]: section.reason for name, section in sections.items() if isinstance(section, Absent)},
         num_figures=sum(1 for _ in _drawings(sections)),
         left_out=page.left_out,
-        unfinished=told_unfinished(contents.runs.unfinished) if contents.runs and contents.runs.unfinished else "",
+        unfinished=unfinished_sentence(contents.runs.unfinished) if contents.runs and contents.runs.unfinished else "",
     )
 
 
 def rendered(
     title: str, facts: Sequence[tuple[str, str]], sections: Mapping[str, Section | Absent]
 ) -> tuple[bytes, Page]:
-    """Returns the page as UTF-8, and the Page that rendered it. The page has at most 20 MB: if it is larger, strips of
-    frames are left out, and then rows of tables. The page says so.
+    """Returns (page as UTF-8, the Page that rendered it). The page has at most 20 MB. If it would be larger, strips of
+    frames are left out first, and then rows of tables. The page says what is left out. Raises UsageError if the page is
+    too large even so.
     """
     for most_strip_bytes, most_rows in PAGE_LIMITS:
         page = Page({name: section_title for name, section_title, _ in SECTIONS}, most_strip_bytes, most_rows)
@@ -150,14 +156,16 @@ def rendered(
 
 
 def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
-    """Returns the Contents of a report about `places`, and the title of the report."""
+    """Opens the cache and the runs in `places`. Returns (Contents, title of the report). `videos` is a folder in which
+    the videos are looked for first, or None.
+    """
     caches = [place for place in places if is_url(place) or open_storage(place).exists(MANIFEST)]
     if len(caches) > 1:
         raise UsageError(
             f"report: {', '.join(caches)} are {len(caches)} caches; a report is about one. Make one for each."
         )
     listed = [found for place in places if place not in caches for found in _runs_in(place)]
-    runs = [*{folder.resolve(): (folder, run) for folder, run in listed}.values()]  # places may lie in each other
+    runs = [*{folder.resolve(): (folder, run) for folder, run in listed}.values()]  # places may be nested
     why = Contents.why_no_cache
     if not caches and runs:
         caches, why = _cache_of_runs(runs)
@@ -170,8 +178,8 @@ def _opened(places: Sequence[str], videos: Path | None) -> tuple[Contents, str]:
 
 
 def _attributes(contents: Contents, table: str | None) -> Attributes | None:
-    """Returns the attributes of the classes in the csv `table`, by default those of the cache, or None without them.
-    Raises UsageError for a csv that cannot be used.
+    """Returns {class: {attribute: value}} from the csv `table`. If `table` is None, returns the attributes that the
+    cache has, or None if it has none. Raises UsageError for a csv that cannot be used.
     """
     look, runs = contents.look, contents.runs
     root = "" if look is None else look.cache.root
@@ -194,7 +202,7 @@ def _runs_in(place: str) -> list[tuple[Path, RunResults]]:
         )
     if not folder.is_dir() or not any(folder.rglob(RESULTS_FILE)):
         unfinished = unfinished_runs(folder) if folder.is_dir() else []
-        begun = f" {told_unfinished(unfinished)}" if unfinished else ""
+        begun = f" {unfinished_sentence(unfinished)}" if unfinished else ""
         raise UsageError(
             f"report: {place} is no cache (it has no {MANIFEST}), and no folder of trained runs (there is no "
             f"{RESULTS_FILE} in it or below).{begun} Name the folder of a cache, of a run or of runs."
@@ -203,7 +211,9 @@ def _runs_in(place: str) -> list[tuple[Path, RunResults]]:
 
 
 def _cache_of_runs(runs: Sequence[tuple[Path, RunResults]]) -> tuple[list[str], str]:
-    """Returns the cache of the runs in a list, or an empty list and the reason why there is none."""
+    """Returns ([cache], "") if all `runs` were trained on one cache and it can be opened. Otherwise returns ([],
+    reason).
+    """
     named = [*dict.fromkeys(run.cache for _, run in runs)]
     if len(named) > 1:
         return [], f"The runs are of {len(named)} caches ({few_of(named, 3)}). Name one of them beside the runs."
@@ -220,8 +230,8 @@ def _facts_of_runs(contents: Contents) -> list[tuple[str, str]]:
 
 
 def _named_apart(sections: Mapping[str, Section | Absent]) -> dict[str, Section | Absent]:
-    """Returns `sections` with a name of its own for each figure. Names of heads that differ in signs alone, such as
-    `a-b` and `a_b`, make equal names of figures.
+    """Returns the sections with a different name for each figure. A second figure of the name `a_b` is renamed to
+    `a_b_2`. Heads such as `a-b` and `a_b` lead to such equal names.
     """
     names: set[str] = set()
 

@@ -1,4 +1,5 @@
-"""Makes the sections of a report about trained runs. Each function returns a Section, or Absent with a reason.
+"""Makes the sections of a report that describe trained runs. Each function returns a Section, or an Absent with the
+reason why there is nothing to show.
 
 Torch-free.
 """
@@ -71,7 +72,9 @@ def mistakes(contents: Contents) -> Section | Absent:
 
 
 def _of_predictions(contents: Contents, make: Callable[[Runs], Section]) -> Section | Absent:
-    """Returns the section that `make` makes of runs, or the reason why there are no runs or no predictions."""
+    """Returns `make(runs)`, a section about the predictions of the runs. Returns an Absent with the reason if there are
+    no runs or no predictions.
+    """
     if contents.runs is None:
         return Absent(NO_RUNS)
     try:
@@ -140,6 +143,6 @@ def _mistakes(look: Look | None, runs: Runs) -> Section:
         except FramesMissingError as error:
             missing = str(error)
             continue
-        told = f"{', '.join(names[at] for at in it.true)}, taken for {names[it.predicted]} ({it.confidence:.2f})"
-        parts.append(ReportFigure(replace(strip, name=f"mistake_{rows_of[it.video_id]}", title=told), strip.title))
+        text = f"{', '.join(names[at] for at in it.true)}, taken for {names[it.predicted]} ({it.confidence:.2f})"
+        parts.append(ReportFigure(replace(strip, name=f"mistake_{rows_of[it.video_id]}", title=text), strip.title))
     return Section([*parts, *([Paragraph(missing)] if missing else [])])

@@ -1,4 +1,6 @@
-"""Figures of trained runs. Each figure of the report about runs is a method here. Imports matplotlib. Torch-free."""
+"""Draws the figures of trained runs. Each figure of the report about runs comes from a method in this file. Imports
+matplotlib. Torch-free.
+"""
 
 import os
 from collections import Counter
@@ -30,11 +32,12 @@ Group = list[tuple[Path, RunResults]]
 
 
 class Runs:
-    """Figures of trained runs. `runs` has (folder, results) of each run. `unfinished` are the folders of runs that were
-    begun beside them and are not finished.
+    """Draws figures of trained runs. Runs that differ only in their seed count as one head, which has one row of a
+    table and one line of a figure. A method returns a Picture, a matplotlib Figure with `data` and `description`.
 
-    Runs that differ in their seed alone are one head: they share a row of a table and a line of a figure. A method
-    returns a Picture, as those of Look do.
+    - `runs`: (folder, results) of each run.
+    - `num_classes`: the number of classes, for the score by chance, or None.
+    - `unfinished`: the folders of runs that were begun and are not finished. They are named, and not drawn.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class Runs:
 
     @property
     def split_and_metric(self) -> tuple[str, str]:
-        """Returns the split and the metric by which heads are compared: the test split, if runs have scores on it.
+        """Returns (split, metric) by which heads are compared, for example ("test", "top1"). The split is the test
+        split, if any run has scores on it.
 
         Raises NothingToShowError if no run has a score.
         """
@@ -77,7 +81,9 @@ class Runs:
         return split, metric
 
     def heads(self) -> Picture:
-        """Draws the score of each head: one circle for each seed, their mean, and the sample standard deviation."""
+        """Draws one row for each head: its score for each seed as a circle, their mean, and their sample standard
+        deviation.
+        """
         split, metric = self.split_and_metric
         scored = {name: self._scores(group, split, metric) for name, group in self.groups.items()}
         scored = {name: values for name, values in scored.items() if len(values)}
@@ -90,9 +96,10 @@ class Runs:
         )
 
     def curves(self, metric: str) -> Picture:
-        """Draws a metric of the validation split by epoch: the mean of the seeds, and a band from their smallest to
-        their largest value. `metric` is a metric of the runs, such as `top1` or `loss`, or `train loss`, or `learning
-        rate`.
+        """Draws a metric of each head over the epochs. A line is the mean of the seeds, and a band shows their smallest
+        and largest value.
+
+        `metric` is "train loss", "learning rate", or a metric of the validation split, such as "top1".
         """
         series = []
         for name, group in [*self.groups.items()][:MOST_HEADS]:
@@ -108,11 +115,12 @@ class Runs:
         return lines(f"curves_{name}", f"{axis[:1].upper()}{axis[1:]} by epoch", series, "epoch", axis)
 
     def classes(self) -> Picture:
-        """Draws the score of each class: the best head against the best control, sorted by the difference.
+        """Draws the score of each class for two heads: the best head, and the best control (a head without a graph).
+        Classes are sorted by the difference of the two scores.
 
-        Controls are heads without a graph. If there are more than 40 classes, the 20 with the largest and the 20 with
-        the smallest difference are drawn. The scores are accuracies, or average precisions if videos may have several
-        labels. Raises ResultsError if the predictions of the best head are missing.
+        The score is the accuracy, or the average precision if videos may have several labels. If there are more than 40
+        classes, the 20 with the largest and the 20 with the smallest difference are drawn. Raises ResultsError if the
+        predictions of the best head are missing.
         """
         name, best = self.best()
         values = best.per_class()
@@ -124,8 +132,11 @@ class Runs:
         return _by_class("class_scores", best, series, order)
 
     def classes_against(self, other: "Runs") -> Picture:
-        """Draws the score of each class of the best head here and in `other`, as `pair` chooses them, sorted by the
-        difference. Raises ResultsError if predictions are missing, and NothingToShowError for other classes.
+        """Draws the score of each class for two heads: one of these runs and one of the runs `other`. `pair` chooses
+        the heads. Classes are sorted by the difference of the two scores.
+
+        Raises ResultsError if predictions are missing. Raises NothingToShowError if the two heads have different
+        classes.
         """
         (name, best), (other_name, compared) = self.pair(other)
         if best.class_names != compared.class_names:
@@ -135,16 +146,21 @@ class Runs:
         return _by_class("classes_against", best, series, np.argsort(-np.nan_to_num(here - there), kind="stable"))
 
     def pair(self, other: "Runs") -> tuple[tuple[str, Predicted], tuple[str, Predicted]]:
-        """Returns the best head here and the head of `other` that has the same name, or else the best one there: name
-        and kept predictions of each. Raises ResultsError if predictions are missing.
+        """Returns two heads to compare, each as (name, predictions). The first is the best head of these runs. The
+        second is the head of the runs `other` with the same name, or their best head if they have no such name.
+
+        Raises ResultsError if predictions are missing.
         """
         name, best = self.best()
         return (name, best), other.predicted(name if name in other.ranked() else other.ranked()[0])
 
     def attributes(self, attributes: Attributes) -> Picture:
-        """Draws the mean score of the classes with each value of an attribute, such as `object: ball`: the best head
-        against the best control, sorted by the difference. `attributes` maps a class to attribute -> value. Of more
-        than 40 values, the 20 with the largest and the 20 with the smallest differences are drawn.
+        """Draws the mean score of the classes that have the same value of an attribute, such as `object: ball`. Two
+        heads are drawn: the best head, and the best control (a head without a graph). Values are sorted by the
+        difference of the two scores.
+
+        `attributes` is {class: {attribute: value}}. If there are more than 40 values, the 20 with the largest and the
+        20 with the smallest difference are drawn.
         """
         heads = [self.best(), *([control] if (control := self.control()) is not None else [])]
         scores = {
@@ -166,8 +182,8 @@ class Runs:
         return dots("attributes", title, order, drawn, "mean score", width=WIDE)
 
     def by_key(self) -> Picture:
-        """Draws the score by the only key in which the heads differ, such as `options.dim` or a number of boxes. Each
-        of its values has one head. Raises NothingToShowError if heads differ in no key or in several.
+        """Draws the score over the values of the only config key in which the heads differ, for example `options.dim`.
+        Raises NothingToShowError if the heads differ in no key or in several.
         """
         split, metric = self.split_and_metric
         found = varied({name: group for name, group in self.groups.items() if len(self._scores(group, split, metric))})
@@ -185,19 +201,21 @@ class Runs:
         return lines("by_key", title, [line], found.key, axis, marks=True)
 
     def confusion(self) -> Picture:
-        """Draws which classes the best head takes for which. Raises ResultsError if its predictions are missing."""
+        """Draws the confusion matrix of the best head: how often it predicts each class for the videos of each class.
+        Raises ResultsError if the predictions of the best head are missing.
+        """
         name, best = self.best()
         counts = best.confusion()
         words = "False positives by true class" if best.is_multi_label else "Confusion"
-        told = (
+        text = (
             f"{words} of {name} on {counted(len(best.video_ids), 'video')}: {np.trace(counts):,} are on the diagonal."
         )
         names = best.class_names
-        return matrix("confusion", f"{words}, {name}", counts, names, names, "true class", "predicted class", told)
+        return matrix("confusion", f"{words}, {name}", counts, names, names, "true class", "predicted class", text)
 
     def calibration(self) -> Picture:
-        """Draws how often predictions of the best head are right, by their confidence. Raises ResultsError if its
-        predictions are missing.
+        """Draws how often the predictions of the best head are right, over their confidence. Raises ResultsError if the
+        predictions of the best head are missing.
         """
         name, best = self.best()
         found = best.reliability()
@@ -212,15 +230,16 @@ class Runs:
         return picture
 
     def best(self) -> tuple[str, Predicted]:
-        """Returns the name and the predictions of the head with the best mean score: those of its first seed.
+        """Returns (name, predictions) of the head with the best mean score. The predictions are those of its first
+        seed.
 
-        Raises ResultsError if they are missing, and NothingToShowError if no run has scores.
+        Raises ResultsError if the predictions are missing. Raises NothingToShowError if no run has a score.
         """
         return self.predicted(self.ranked()[0])
 
     def control(self) -> tuple[str, Predicted] | None:
-        """Returns the name and the predictions of the best head without a graph. Returns None if there is none, and if
-        its classes are others than those of the best head.
+        """Returns (name, predictions) of the best control, which is a head without a graph. Returns None if there is no
+        control with predictions, or if its classes differ from those of the best head.
         """
         means = {
             name: value for name, value in self._means().items() if self.groups[name][0][1].recipe.head in CONTROLS
@@ -238,20 +257,22 @@ class Runs:
         return {name: sign * float(values.mean()) for name, values in scores.items() if len(values)}
 
     def ranked(self) -> list[str]:
-        """Returns the names of the heads that have a score, the best one first. Raises NothingToShowError without
-        scores.
+        """Returns the names of all heads that have a score, best head first. Raises NothingToShowError if no run has a
+        score.
         """
         means = self._means()
         return sorted(means, key=lambda name: -means[name])
 
     def predicted(self, name: str) -> tuple[str, Predicted]:
-        """Returns the name of a head and the kept predictions of its first seed. Raises ResultsError without them."""
+        """Returns (`name`, predictions) of the head called `name`. The predictions are those of its first seed. Raises
+        ResultsError if the predictions are missing.
+        """
         if name not in self._kept:
             self._kept[name] = Predicted(read_predictions(self.groups[name][0][0], self.split_and_metric[0]))
         return name, self._kept[name]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Returns (header, rows) of the table of heads, the best score first."""
+        """Returns (header, rows) of the table of heads as texts. The head with the best score comes first."""
         try:
             split, metric = self.split_and_metric
         except NothingToShowError:
@@ -261,12 +282,12 @@ class Runs:
             results = [run for _, run in group]
             values = self._scores(group, split, metric)
             spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
-            told = f"{values.mean():.3f}{spread}" if len(values) else "-"
+            text = f"{values.mean():.3f}{spread}" if len(values) else "-"
             epochs = ", ".join(f"{run.best_epoch} of {len(run.history)}" for run in results[:5])
             counts = results[0].counts.get(split)
             recipe = results[0].recipe
             rows.append([
-                name, str(len(group)), told, f"{counts.num_videos:,}" if counts else "-",
+                name, str(len(group)), text, f"{counts.num_videos:,}" if counts else "-",
                 f"{results[0].num_parameters:,}", f"{mean(run.seconds for run in results):.1f}", epochs,
                 published(recipe.head, recipe.options),
             ])  # fmt: skip
@@ -285,12 +306,15 @@ class Runs:
         return header, rows
 
     def attention(self) -> Iterator[tuple[str, str]]:
-        """Yields (sentence, name of a section) for what is odd about the runs."""
+        """Yields the warnings about the runs that the report shows at its top, for example that a run is not finished.
+        Each warning is (sentence, section). The section is the key of the report's section with the details, such as
+        "heads" or "learning".
+        """
         if self.unfinished:
-            yield told_unfinished(self.unfinished), "heads"
+            yield unfinished_sentence(self.unfinished), "heads"
         if late := [name for name, group in self.groups.items() if any(_is_unfinished(run) for _, run in group)]:
-            told = f"{few_of(late, MOST_NAMED)}: the best epoch is among the last, so training may not have converged."
-            yield f"{told} Train longer (train.epochs).", "learning"
+            text = f"{few_of(late, MOST_NAMED)}: the best epoch is among the last, so training may not have converged."
+            yield f"{text} Train longer (train.epochs).", "learning"
         failed = [
             name
             for name, group in self.groups.items()
@@ -300,8 +324,8 @@ class Runs:
             yield f"Scores of {few_of(failed, MOST_NAMED)} count videos without an ok clip as wrong.", "heads"
         caches = sorted({run.cache for _, run in self.runs})  # heads of one cache read different arrays of it
         if len(caches) > 1 and len({run.cache_fingerprint for _, run in self.runs}) > 1:
-            told = f"The runs were trained on {len(caches)} caches ({few_of(caches, MOST_NAMED)})."
-            yield f"{told} Scores on different features are no comparison of heads.", "heads"
+            text = f"The runs were trained on {len(caches)} caches ({few_of(caches, MOST_NAMED)})."
+            yield f"{text} Scores on different features are no comparison of heads.", "heads"
         if random := sorted({key for _, run in self.runs for key in run.random_weights or ()}):
             yield f"Runs read stages of random weights ({few_of(random, MOST_NAMED)}).", "heads"
 
@@ -310,16 +334,17 @@ class Runs:
         return np.array(scores)
 
 
-def told_unfinished(folders: Sequence[Path]) -> str:
-    """Returns a sentence about runs that are left out because they are not finished."""
-    told = few_of([str(folder) for folder in folders], MOST_NAMED)
+def unfinished_sentence(folders: Sequence[Path]) -> str:
+    """Returns a sentence that names the `folders` of runs that are left out because they are not finished."""
+    text = few_of([str(folder) for folder in folders], MOST_NAMED)
     runs = counted(len(folders), "run is not finished", "runs are not finished")
-    return f"{runs}, so no score or figure has them ({told}). `kinegraph train CONFIG` goes on."
+    return f"{runs}, so no score or figure has them ({text}). `kinegraph train CONFIG` goes on."
 
 
 def _by_class(name: str, predicted: Predicted, series: Mapping[str, np.ndarray], order: np.ndarray) -> Picture:
-    """Draws the scores of classes in the order `order`, without the classes that have none. Of more than 40 classes,
-    the first 20 and the last 20 are drawn.
+    """Draws the scores of classes, one row per class. `series` is {name of a head: score of each class}. `order` has
+    the numbers of the classes from top to bottom. A class without a score is left out. If there are more than 40
+    classes, the first 20 and the last 20 are drawn.
     """
     scored = np.isfinite(np.stack([*series.values()])).all(0)
     order = np.array([at for at in order if scored[at]], int)
@@ -332,13 +357,13 @@ def _by_class(name: str, predicted: Predicted, series: Mapping[str, np.ndarray],
 
 
 def _scored(predicted: Predicted) -> dict[str, float]:
-    """Returns class -> score of the classes that have one."""
+    """Returns {class: score} of the classes that have a score."""
     scores = zip(predicted.class_names, predicted.per_class().tolist(), strict=True)
     return {name: score for name, score in scores if score == score}
 
 
 def _history(run: RunResults, metric: str) -> np.ndarray:
-    """Returns a value for each epoch of a run, [epochs], with NaN where the run has none."""
+    """Returns the values of `metric` in the epochs of a run, float [epochs]. An epoch without a value has NaN."""
     keys = {"train loss": "loss", "learning rate": "learning_rate"}
     if metric in keys:
         return np.array([record.get(keys[metric], np.nan) for record in run.history], float)
@@ -346,5 +371,7 @@ def _history(run: RunResults, metric: str) -> np.ndarray:
 
 
 def _is_unfinished(run: RunResults) -> bool:
-    """Returns whether the best epoch lies in the last twentieth of a training with validation."""
+    """Returns whether the best epoch is among the last 5 % of the epochs, so that longer training may help. Returns
+    False for a run without validation.
+    """
     return run.metric is not None and len(run.history) > 1 and run.best_epoch > 0.95 * len(run.history)

@@ -1,6 +1,6 @@
-"""Reads a sample of the values of an array and sums it up. Torch-free.
+"""Reads a sample of the values of an array and computes its means, deviations and norms. Torch-free.
 
-Shapes: R rows, T time steps, N regions of a time step, C channels, K vectors of a row.
+Shapes: R rows, T time steps, N regions of a time step, C channels, K vectors of a time step, S splits.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,23 +13,30 @@ from kinegraph.cache_schemas.box_frames import frames_with_boxes
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.reports.numbers import CacheNumbers
 
-MOST_ROWS, MOST_BYTES = 4096, 256 << 20  # of an array, whichever is less
+MOST_ROWS, MOST_BYTES = 4096, 256 << 20  # limits of the sample of an array
 ROWS_AT_ONCE = 64
-DRIFT = 0.5  # standard deviations between two means that differ
-LEAST_OF_SPLIT = 30  # rows of a split whose mean is compared
+DRIFT = 0.5  # a mean has moved if it differs by more standard deviations
+LEAST_OF_SPLIT = 30  # the mean of a split with fewer rows is not compared
 VECTORS = ("features/", "regions/")  # arrays with one or several vectors per time step
 COUNT, BOXES, SCORES = "proposals/count", "proposals/boxes", "proposals/scores"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSummary:
-    """Sums up the vectors of a sample of an array with C channels.
+    """A summary of the vectors of one array with T time steps and C channels, for a report. All values are of a sample
+    of the array's rows. S is the number of splits.
 
-    `rows` are the row numbers of the sample, out of `num_usable` rows. `norms` [n] are the lengths of all vectors, and
-    `norm_by_step` [T] the mean length by time step. `zero_share` is the share of values that are 0. `num_not_finite`
-    counts NaN and infinite values. `mean` and `std` [C] are over all vectors. `dead` are the channels that have the
-    same value in all vectors. `split_means` [S, C] are the means by split, NaN for splits with less than 30 rows.
-    `split_norms` [S] are the mean lengths by split.
+    - `name`: the name of the array.
+    - `rows`: the row numbers of the sample.
+    - `num_usable`: the number of all rows that have values.
+    - `norms`: the L2 norm of each vector.
+    - `norm_by_step`: [T], the mean L2 norm at each time step.
+    - `zero_share`: the share of the values that are 0, from 0 to 1.
+    - `num_not_finite`: the number of NaN and infinite values.
+    - `mean`, `std`: [C], the mean and the standard deviation of each channel.
+    - `dead`: the numbers of the channels that have the same value in all vectors.
+    - `split_means`: [S, C], the mean of each channel in each split. NaN for a split with fewer than 30 rows.
+    - `split_norms`: [S], the mean L2 norm in each split.
     """
 
     name: str
@@ -46,23 +53,27 @@ class VectorSummary:
     split_norms: np.ndarray
 
     def drift(self, first: int, second: int) -> np.ndarray:
-        """Returns, for each channel, the difference of the means of two splits over the standard deviation of the whole
-        sample: [C]. It is 0 for dead channels.
+        """Returns how far the means of two splits are apart, float64 [channels]: the difference in each channel,
+        divided by the standard deviation of the channel. `first` and `second` are numbers of splits. A dead channel has
+        0.
         """
         difference = np.abs(self.split_means[first] - self.split_means[second])
         drift: np.ndarray = np.divide(difference, self.std, out=np.zeros_like(difference), where=self.std > 0)
         return drift
 
     def shift(self, other: "VectorSummary") -> float:
-        """Returns the share of the channels whose means in the two samples are more than half a pooled standard
-        deviation apart. `other` sums up an array with as many channels.
+        """Returns the share of the channels, from 0 to 1, whose means in the two samples are more than half a pooled
+        standard deviation apart. `other` summarises an array with as many channels, for example the array of another
+        cache.
         """
         pooled = np.sqrt((self.std**2 + other.std**2) / 2)
         return float((np.abs(self.mean - other.mean) > DRIFT * pooled).mean())
 
 
 class ArraySamples:
-    """Reads samples of the arrays of a cache. Each sample is drawn evenly, and always the same."""
+    """Reads samples of the arrays of one cache. A sample is drawn evenly from the rows with values. It is the same in
+    each call.
+    """
 
     def __init__(self, numbers: CacheNumbers) -> None:
         self.numbers = numbers
@@ -73,14 +84,15 @@ class ArraySamples:
         self._summaries: dict[str, VectorSummary | None] = {}
 
     def vector_arrays(self) -> list[str]:
-        """Returns the names of the arrays that hold vectors: features and regions."""
+        """Returns the names of the arrays that hold vectors of frames or regions, such as
+        `features/i3d/res5_pooled`.
+        """
         return [name for name in self.specs if name.startswith(VECTORS)]
 
     def rows(self, *names: str, most_rows: int = MOST_ROWS) -> np.ndarray:
-        """Returns the row numbers of a sample of the arrays `names`, in ascending order.
+        """Returns the row numbers of a sample, in ascending order. The arrays `names` have values in all of these rows.
 
-        The rows are usable in the stages of all `names`. There are at most `most_rows` of them, with at most 256 MiB of
-        values of each array.
+        There are at most `most_rows` rows, and at most 256 MiB of values of each array.
         """
         specs = [self.specs[name] for name in names]
         stages = self.numbers.stages
@@ -91,30 +103,34 @@ class ArraySamples:
         return usable
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name` in the rows `rows`, [R, ...], as they are stored."""
-        return self.opened(self.specs).read_rows(name, rows)
+        """Returns the values of the array `name` in `rows`, in the type in which they are stored. The first axis is the
+        rows.
+        """
+        return self.reader(self.specs).read_rows(name, rows)
 
-    def opened(self, arrays: Iterable[str]) -> CachedClips:
-        """Returns the CachedClips of `arrays` over all splits. It is opened once."""
+    def reader(self, arrays: Iterable[str]) -> CachedClips:
+        """Returns the CachedClips that read `arrays` of all splits. They are opened once for the same arrays."""
         names = tuple(sorted({*arrays}))
         if names not in self._clips:
             self._clips[names] = CachedClips(self.numbers.cache, names)
         return self._clips[names]
 
     def summary(self, name: str) -> VectorSummary | None:
-        """Returns the VectorSummary of the array `name`, or None if no row of it is usable."""
+        """Returns the VectorSummary of the array `name`, or None if no row has values."""
         if name not in self._summaries:
             rows = self.rows(name)
             self._summaries[name] = self._summed_up(name, rows) if len(rows) else None
         return self._summaries[name]
 
     def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the vectors of the rows `rows`, float32 [R, T, K, C]. Places without a region are NaN."""
+        """Returns the vectors of the array `name` in `rows`, float32 [rows, time steps, K, channels]. K is the number
+        of regions of a time step, or of the cells of a map. A place without a region is NaN.
+        """
         values = self.read(name, rows).astype(np.float32)
         if name.startswith("features/"):
             values = values[..., None] if values.ndim == 3 else values.reshape(*values.shape[:3], -1)
             return np.moveaxis(values, 2, 3)  # [R, T, C, K] -> [R, T, K, C]
-        if values.ndim > 4:  # a grid over each region
+        if values.ndim > 4:  # each region has a grid of cells
             values = values.reshape(*values.shape[:4], -1).mean(-1)
         if COUNT in self.specs:
             count = self.read(COUNT, rows)[:, self.box_steps(name)]  # [R, T]
@@ -122,8 +138,8 @@ class ArraySamples:
         return values
 
     def means(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the mean vector of each of the rows `rows` over its time steps and regions, float64 [R, C]. It is NaN
-        for a row without regions.
+        """Returns the mean vector of each of `rows` over its time steps and regions, float64 [rows, channels]. A row
+        without regions is NaN.
         """
         means = [np.empty((0, 0))]
         for _, vectors in self._blocks(name, rows):
@@ -133,8 +149,8 @@ class ArraySamples:
         return np.concatenate(means[1:] or means)
 
     def box_steps(self, name: str) -> np.ndarray:
-        """Returns, for each time step of the array `name`, the number of the time step of `proposals/boxes` with the
-        same frame: int64 [T].
+        """Returns, for each time step of the array `name`, the time step of `proposals/boxes` that has the same frame:
+        int64 [time steps].
         """
         return frames_with_boxes(self.specs[name], self.specs[BOXES])
 
@@ -151,7 +167,7 @@ class ArraySamples:
 
 
 class _Sums:
-    """Adds up blocks of vectors, so that a sample need not be in memory as a whole."""
+    """Sums over blocks of vectors, from which a VectorSummary is computed. So the whole sample is never in memory."""
 
     def __init__(self, spec: ArraySpec, num_splits: int) -> None:
         axis = 1 if spec.name.startswith("features/") else 2
@@ -166,7 +182,9 @@ class _Sums:
         self.split_norms, self.split_counts, self.split_rows = np.zeros((3, num_splits))
 
     def add(self, vectors: np.ndarray, splits: np.ndarray) -> None:
-        """Adds `vectors` [R, T, K, C] of rows whose splits have the numbers `splits` [R]."""
+        """Adds a block of `vectors`, as `ArraySamples.vectors` returns them. `splits` has the number of the split of
+        each row.
+        """
         there = ~np.isnan(vectors).all(-1) | (not self.may_lack)  # [R, T, K]
         finite = np.isfinite(vectors).all(-1) & there
         self.num_not_finite += int((~np.isfinite(vectors[there])).sum())

@@ -1,4 +1,4 @@
-"""The parts of a report. A section is made of words, tables and figures. Torch-free."""
+"""Defines what a section of a report consists of: paragraphs, tables and figures. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph. `link` is the name of a section that the paragraph leads to, or ""."""
+    """A paragraph of text in a section of a report. `link` is the key of another section, such as "heads", to which the
+    page links from the paragraph. `link` is "" if there is no link.
+    """
 
     text: str
     link: str = ""
@@ -19,11 +21,18 @@ class Paragraph:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTable:
-    """A table with the title `caption`. `header` has the names of the columns, and `rows` their cells.
+    """A table in a section of a report.
 
-    Columns whose numbers are in `numeric` are flush right. With `sortable`, a click on the head of a column sorts the
-    rows. With `filterable`, a field above the table chooses rows by a text. With `closed`, the table is shown on a
-    click. `note` is a line below the table.
+    - `caption`: the title above the table.
+    - `header`: the names of the columns.
+    - `rows`: for each row, the texts of its cells.
+    - `numeric`: the numbers, from 0, of the columns that are aligned to the right.
+    - `sortable`: if true, a click on the name of a column sorts the rows.
+    - `filterable`: if true, the page has a text field that hides the rows without the typed text.
+    - `closed`: if true, the table is hidden until the reader clicks on its title.
+    - `note`: a text below the table, or "".
+
+    Raises ValueError if a row has more or fewer cells than `header`.
     """
 
     caption: str
@@ -43,7 +52,9 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with a caption. The caption says what the figure is drawn from, and how many clips were read."""
+    """A figure in a section of a report. `drawing` is the figure. `caption` says which values the figure shows and from
+    how many clips they are.
+    """
 
     drawing: "Picture | Strip"
     caption: str
@@ -54,13 +65,13 @@ SectionPart = Paragraph | ReportTable | ReportFigure
 
 @dataclass(frozen=True)
 class Section:
-    """The content of a section of the report."""
+    """One section of a report. `parts` are its paragraphs, tables and figures, from top to bottom."""
 
     parts: Sequence[SectionPart]
 
 
 @dataclass(frozen=True)
 class Absent:
-    """Stands for a section that has nothing to show. `reason` says why, and what to do."""
+    """Takes the place of a Section that has nothing to show. `reason` is a sentence that says why, and what to do."""
 
     reason: str

@@ -1,4 +1,4 @@
-"""Finds the one key of a config in which heads differ, such as a number of boxes. Torch-free."""
+"""Finds the only key of a config in which heads differ, such as the number of boxes. Torch-free."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,24 @@ from kinegraph.stages.training.records import RECORD_FILE
 
 ABSENT = "(absent)"
 NOT_COMPARED = {"seed", *FREE}
-DERIVED = (".weights_sha256", ".config_sha256")  # endings of keys of features that follow from others
+DERIVED = (".weights_sha256", ".config_sha256")  # endings of keys whose values follow from other keys
 
 
 class Varied(NamedTuple):
-    """The only key in which heads differ, such as `options.dim`, and the value of each head, by its name."""
+    """The only key in which heads differ. `key` is its name, such as `options.dim`. `values` is {name of a head:
+    value}.
+    """
 
     key: str
     values: dict[str, Any]
 
 
 def varied(heads: Mapping[str, Sequence[tuple[Path, RunResults]]]) -> Varied | None:
-    """Returns the Varied of `heads`, or None if they differ in no key, in several, or in the kind of head.
+    """Returns the only key in which `heads` differ, with the value of each head, as a Varied. Returns None if the heads
+    differ in no key, in several keys, or only in their kind. Also returns None if two heads have the same value.
 
-    `heads` maps a name to the (folder, results) of its runs, of which the first one stands for all.
-    Compared are the recipes of the trainings, all options of the heads, and the options of the features that they read.
+    `heads` is {name: (folder, results) of each run of the head}. Only the first run of each head is read. Compared are
+    the options of the training, of the head, and of the features that the head reads.
     """
     settings = {name: _settings(*runs[0]) for name, runs in heads.items()}
     if len(settings) < 2:
@@ -44,7 +47,9 @@ def varied(heads: Mapping[str, Sequence[tuple[Path, RunResults]]]) -> Varied | N
 
 
 def _settings(folder: Path, results: RunResults) -> dict[str, Any]:
-    """Returns key -> value of everything that a user chose for a run, with `.` between the names of inner keys."""
+    """Returns {key: value} of everything that the user chose for a run. Inner keys are joined with dots, as in
+    `options.dim`.
+    """
     recipe = results.recipe.model_dump(mode="json", exclude=NOT_COMPARED)
     try:
         record = json.loads(read_regular(folder / RECORD_FILE))
@@ -52,7 +57,7 @@ def _settings(folder: Path, results: RunResults) -> dict[str, Any]:
         record = {}
     options = record.get("options")
     if isinstance(options, dict):
-        recipe["options"] = options  # with defaults
+        recipe["options"] = options  # all options, also those with their default
     features = record.get("features")
     settings = flat(recipe)
     if isinstance(features, dict):
@@ -64,7 +69,9 @@ def _settings(folder: Path, results: RunResults) -> dict[str, Any]:
 
 
 def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of `options` with `.` between the names of inner keys. `prefix` begins each key."""
+    """Returns {key: value} with the inner keys of `options` joined with dots: {"a": {"b": 1}} -> {"a.b": 1}. `prefix`
+    is put before each key.
+    """
     values: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):

@@ -12,7 +12,7 @@ import kinegraph
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.reports import frames
-from kinegraph.pipeline.reports.clip_strips import followed, most_similar
+from kinegraph.pipeline.reports.clip_strips import box_path, most_similar
 from kinegraph.pipeline.reports.frames import FrameFinder, FramesMissingError
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError
@@ -186,5 +186,5 @@ def test_frames_that_cannot_be_shown_say_why(look: Look, tmp_path: Path) -> None
 def test_a_path_follows_overlaps_and_stops() -> None:
     still, away = np.array([[0, 0, 4, 4], [20, 20, 24, 24.0]]), np.array([[100, 100, 104, 104.0]])
     moved = still[::-1] + 1
-    assert followed([still, moved, away], 0) == [(2, 2), (3, 3)]
-    assert followed([still[:0]], 0) == []
+    assert box_path([still, moved, away], 0) == [(2, 2), (3, 3)]
+    assert box_path([still[:0]], 0) == []
