@@ -1,5 +1,5 @@
-"""Reads and writes annotations.json, which lists the labelled parts of each video. A cache has this file only if its
-rows are windows, which means equal spans of time that cover the whole video.
+"""Reads and writes annotations.json, which lists the labelled parts of each video. Only a cache whose rows are windows
+has this file. Windows are equal spans of time that cover a whole video.
 
 The document has the form of ActivityNet's annotations. Times are seconds from the first presented frame of the video,
 as the data set lists them.
@@ -23,8 +23,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Annotation(Document):
-    """One labelled part of a video. `segment` is (start, end) in seconds from the first frame, and `end` is not
-    included. `label_id` is the index of `label` in classes.json.
+    """One labelled part of a video.
+
+    segment: (start, end) in seconds from the first frame of the video. `end` is not included.
+    label: the name of the class.
+    label_id: the index of `label` in classes.json.
     """
 
     segment: tuple[NotNegative, NotNegative]
@@ -33,12 +36,16 @@ class Annotation(Document):
 
 
 class AnnotatedVideo(Document):
-    """The facts of one video. `subset` is its split, and `annotations` are its labelled parts. `num_windows` is the
-    number of windows into which the video is cut.
+    """The entry of one video in annotations.json.
 
-    `duration` is in seconds. `fps` is the frame rate that windows use, in frames per second. `frame` is the number of
-    frames of the whole video at this rate. If `index` could not open the video, these three are None and `num_windows`
-    is 0.
+    subset: the split of the video, such as "train".
+    duration: the length in seconds.
+    fps: the frame rate at which windows are cut, in frames per second.
+    frame: the number of frames of the whole video at the rate `fps`.
+    num_windows: the number of windows (equal spans of time) into which the video is cut.
+    annotations: the labelled parts of the video.
+
+    If `kinegraph index` could not open the video, `duration`, `fps` and `frame` are None, and `num_windows` is 0.
     """
 
     subset: str
@@ -50,8 +57,8 @@ class AnnotatedVideo(Document):
 
 
 class Annotations(Document):
-    """The document annotations.json. `database` maps the id of each video to its facts. Videos without a window are in
-    it, too.
+    """The document annotations.json. `database` maps the id of each video to its AnnotatedVideo. A video that is too
+    short for a window is in `database`, too.
     """
 
     schema_version: int = Field(ge=1)
@@ -59,15 +66,17 @@ class Annotations(Document):
 
 
 def has_windows(cache: Cache) -> bool:
-    """Returns whether the rows of `cache` are windows. Such a cache has annotations.json."""
+    """Returns whether the rows of `cache` are windows, which means equal spans of time that cover a whole video. Such a
+    cache has the document annotations.json.
+    """
     return bool(cache.manifest["clips"].get("sampling") == WINDOWS)
 
 
 def why_no_sequences(cache: Cache) -> str:
-    """Returns "" if the rows of each video form one sequence of windows (equal spans of time, one after the other).
-    This is the case if the cache was made with `clips.sampling: windows` and one crop.
+    """Returns the reason why the rows of a video do not form one sequence in time, or "" if they do.
 
-    Otherwise returns the reason as text.
+    The rows form one sequence if the cache was made with `clips.sampling: windows` and with one crop. Windows are equal
+    spans of time, one after the other.
     """
     options = cache.manifest["clips"]
     if not has_windows(cache):
@@ -78,16 +87,19 @@ def why_no_sequences(cache: Cache) -> str:
 
 
 def write_annotations(storage: Storage, videos: Mapping[str, AnnotatedVideo]) -> None:
-    """Writes annotations.json. `videos` maps the id of each video to its facts. An existing document is replaced."""
+    """Writes the document annotations.json, and replaces an existing one. `videos` maps the id of each video to its
+    AnnotatedVideo.
+    """
     document = Annotations(schema_version=SCHEMA_VERSION, database={**videos})
     storage.put(ANNOTATIONS, [document.model_dump_json(indent=1).encode()])
 
 
 def read_annotations(cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns video id -> AnnotatedVideo (facts and labelled parts), read from annotations.json. `kinegraph index`
-    writes this document if `clips.sampling` is `windows`.
+    """Reads annotations.json and returns video id -> AnnotatedVideo, which has the length and the labelled parts of the
+    video.
 
-    Raises CacheError if the document is damaged, or if it is missing because the cache has another sampling.
+    Raises CacheError if the document is missing or damaged. The document is missing if the cache was made with another
+    option than `clips.sampling: windows`.
     """
     try:
         return read_document(cache.storage, ANNOTATIONS, Annotations, INDEX_AGAIN).database

@@ -1,5 +1,5 @@
-"""Reads answers of stores: the HTTP status behind an error, what it means for a caller that may repeat its request, and
-the etag of an object.
+"""Interprets the answers of object stores, such as S3. Finds the HTTP status behind an error, says what the status
+means, and reads the etag of an object.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ MEANINGS: Mapping[int, Meaning] = {
 
 def meaning_of(status: int) -> Meaning:
     """Returns what the HTTP status `status` means to a caller that may repeat its request. Object stores such as S3 use
-    HTTP statuses, too.
+    HTTP statuses, too. The result is one of five words:
 
     "gone": there is no such object (404, 410).
     "credentials": the server asks for other credentials (401, 407).
@@ -45,10 +45,10 @@ def etag_of(info: Mapping[str, Any]) -> str | None:
 
 
 def status_in(error: BaseException | None) -> int:
-    """Returns the HTTP status that `error` itself carries, or 0 where `error` carries none.
+    """Returns the HTTP status that the error object `error` carries, or 0 if it carries none.
 
-    An error of botocore, the client for S3, carries the status in `response`. An error of aiohttp, the client for http,
-    carries the status in `status`.
+    An error of botocore, the client for S3, carries the status in the attribute `response`. An error of aiohttp, the
+    client for http, carries the status in the attribute `status`.
     """
     response = getattr(error, "response", None)
     if isinstance(response, dict):
@@ -59,9 +59,9 @@ def status_in(error: BaseException | None) -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Returns the HTTP status behind an error of fsspec, or 0 where the error has no status.
+    """Returns the HTTP status behind `error`, an error of fsspec, or 0 if there is none. fsspec is the library that
+    opens URLs.
 
-    fsspec, the library that opens URLs, keeps the error of its HTTP client as `__cause__`. The error of the client
-    carries the status.
+    fsspec keeps the error of its HTTP client as `__cause__`, and the client's error carries the status.
     """
     return status_in(error.__cause__) if error else 0

@@ -34,12 +34,17 @@ STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 class ArraySpec:
     """Describes one array of the cache.
 
-    `name` is the path below data.zarr, for example `proposals/boxes`. `stage` is the key of the stage that writes the
-    array, for example `proposals`. `shape` is the shape of one row, and `dtype` the type of its numbers. `dims` are the
-    names of the axes of one row. `fill` is the value of rows that are not written yet. `units` are the units of the
-    values, such as s. `about` describes the array in words. `frame_step` is the number of sampled frames per step of
-    the time axis, or None for an array without a time axis. If the steps are not at equal distances, `frame_step` is
-    None, and `frame_index` has the sampled frame of each step, counted from 0.
+    name: the path below data.zarr, for example `proposals/boxes`.
+    stage: the key of the stage that writes the array, for example `proposals`.
+    shape: the shape of one row.
+    dtype: the type of the numbers, for example "float32".
+    dims: the names of the axes of one row.
+    fill: the value of rows that are not written yet.
+    about: a description in words.
+    units: the unit of the values, for example "s".
+    frame_step: the number of sampled frames per step of the time axis. It is None without a time axis, or if the steps
+        are not at equal distances.
+    frame_index: the sampled frame of each step, counted from 0, if the steps are not at equal distances.
     """
 
     name: str
@@ -63,32 +68,27 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
-        """Returns the number of rows in one inner chunk of a shard. A shard consists of inner chunks, and each chunk is
-        compressed alone.
+        """Returns the number of rows in one inner chunk of a shard with `shard_clips` rows. A shard consists of inner
+        chunks, and each inner chunk is compressed alone.
 
-        If a row has fewer than SMALL_ROW_BYTES bytes, one chunk has all `shard_clips` rows of the shard. Otherwise each
-        row is a chunk.
+        If a row has fewer than SMALL_ROW_BYTES bytes, one inner chunk holds all rows of the shard. Otherwise each row
+        is an inner chunk.
         """
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
     def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
-        """Raises ValueError unless `rows` has the shape [n, *shape], the array's type, and at most `shard_clips` rows.
-        n is the number of rows.
+        """Raises ValueError unless `rows` can be a shard of this array: shape [n, *shape], the type `dtype`, and n at
+        most `shard_clips`.
         """
         if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
 
     def empty(self, rows: int) -> np.ndarray:
-        """Returns an array [rows, *shape] in which every value is the fill value of this array, the value of rows
-        without data.
-        """
+        """Returns an array [rows, *shape] in which every value is the fill value, which stands for "no data"."""
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
-        """Returns the attributes of the array, such as `frame_step`, the description and the units.
-
-        The zarr store and the HDF5 store write these attributes beside the array.
-        """
+        """Returns the attributes that a store writes beside the array, such as `units`: name -> value."""
         attributes: dict[str, object] = {
             "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
             "long_name": self.about,
@@ -102,9 +102,7 @@ class ArraySpec:
         return attributes
 
     def document(self) -> dict[str, object]:
-        """Returns this description of the array as a dict for a JSON document. `frame_index` is left out where it is
-        None.
-        """
+        """Returns this description as a dict for a JSON document. `frame_index` is left out if it is None."""
         values = asdict(self) | {"fill": repr(self.fill)}
         if self.frame_index is None:
             del values["frame_index"]
@@ -112,9 +110,12 @@ class ArraySpec:
 
 
 def frame_dim(frame_step: int, frame_index: tuple[int, ...] | None = None) -> str:
-    """Returns the name of the time axis of an array with one step per `frame_step` sampled frames: `frame` for 1,
-    `frame_by_4` for 4. If `frame_index` has the sampled frames of 8 steps, it is `frame_spread_8`. So
-    axes of different lengths have different names, which xarray needs.
+    """Returns the name of the time axis of an array. Time axes of different lengths have different names, because
+    xarray requires it. Examples:
+
+    `frame`: one step per sampled frame (`frame_step` 1).
+    `frame_by_4`: one step per 4 sampled frames (`frame_step` 4).
+    `frame_spread_8`: 8 steps at unequal distances, whose frames `frame_index` lists.
     """
     if frame_index is not None:
         return f"frame_spread_{len(frame_index)}"
@@ -122,47 +123,22 @@ def frame_dim(frame_step: int, frame_index: tuple[int, ...] | None = None) -> st
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the ArraySpec of the array `status/<stage>`. The array has one number per row: 0 not run, 1 success, 2
-    failure, 3 success with warnings of the decoder.
+    """Returns the ArraySpec of the array `status/<stage>`, which says for each row whether the stage succeeded. The
+    values are 0 (not run), 1 (success), 2 (failure) and 3 (success with warnings of the decoder).
     """
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
-        name=f"status/{stage}",
-        stage=stage,
-        shape=(),
-        dtype="uint8",
-        dims=(),
-        fill=STATUS_NOT_RUN,
-        about=about,
-    )
-
-
-def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """Returns the ArraySpecs of the stage `clips`. There is one, of the array `clips/frame_times`. The array holds the
-    presentation times of the `num_frames` sampled frames of a clip, in seconds.
-    """
-    return (
-        ArraySpec(
-            name=FRAME_TIMES,
-            stage=CLIPS,
-            shape=(num_frames,),
-            dtype="float64",
-            dims=("frame",),
-            fill=math.nan,
-            about="presentation time of each sampled frame",
-            units="s",
-            frame_step=1,
-        ),
+        name=f"status/{stage}", stage=stage, shape=(), dtype="uint8", dims=(), fill=STATUS_NOT_RUN, about=about
     )
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the ArraySpec of an array that holds the crop of every row. A crop is the rectangle of the frame that a
-    network sees. The array is not stored: readers compute its values from clips.parquet.
+    """Returns the ArraySpec of an array with the crop of every row. A crop is the rectangle of the frame that a network
+    sees. The array is not stored. Readers compute its values from clips.parquet.
 
-    With `entry` "", the array is `clips/crop`, which has the crops of clips.parquet. Some backbones see another
-    rectangle, because they resize the whole frame before they cut the crop. For such a backbone, `entry` is its name in
-    the config, and the array is `clips/crop/<entry>`.
+    If `entry` is "", the array is `clips/crop`, which has the crops of clips.parquet. Some backbones resize the whole
+    frame before they cut the crop, so they see another rectangle. For such a backbone, `entry` is its name in the
+    config, and the array is `clips/crop/<entry>`.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -185,56 +161,45 @@ def feature_arrays(
     dtype: str,
     frame_index: tuple[int, ...] | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of the tap `tap`, a named layer of `backbone` whose output is stored.
+    """Returns the ArraySpecs of the features of one tap. A tap is a named layer of a backbone whose output is stored.
 
-    `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store`
-    contains `maps`, `pooled` or both, and the result has one spec for each of them. `frame_step` is the number of
-    sampled frames per map, and `dtype` is the stored type. If the maps are not at equal distances, `frame_index` has
-    their sampled frames. The array for `maps` holds the output (T, C, H, W). The array for `pooled` holds the mean of
-    the output over H and W (T, C).
+    shape: the shape (T, C, H, W) of the output. There are T maps with C channels, H rows and W columns.
+    frame_step: the number of sampled frames per map.
+    store: "maps", "pooled" or both. The result has one ArraySpec for each of them.
+    dtype: the type of the stored maps, for example "float16".
+    frame_index: the sampled frame of each map, if the maps are not at equal distances.
+
+    The array for "maps" has rows (T, C, H, W). The array for "pooled" has rows (T, C), the mean over H and W.
     """
     T, C, H, W = shape
-    stage, time = f"features/{backbone}", frame_dim(frame_step, frame_index)
-    step = frame_step if frame_index is None else None
-    arrays = []
-    if "maps" in store:
-        dims = (time, f"{tap}_channel", f"{tap}_y", f"{tap}_x")
-        arrays.append(
-            ArraySpec(
-                name=f"{stage}/{tap}",
-                stage=stage,
-                shape=(T, C, H, W),
-                dtype=dtype,
-                dims=dims,
-                fill=math.nan,
-                about=f"feature maps of {backbone} at {tap}",
-                frame_step=step,
-                frame_index=frame_index,
-            )
+    time = frame_dim(frame_step, frame_index)
+
+    def spec(name: str, row: tuple[int, ...], stored_as: str, dims: tuple[str, ...], about: str) -> ArraySpec:
+        return ArraySpec(
+            name=f"features/{backbone}/{name}",
+            stage=f"features/{backbone}",
+            shape=row,
+            dtype=stored_as,
+            dims=(time, f"{tap}_channel", *dims),
+            fill=math.nan,
+            about=f"{about} {backbone} at {tap}",
+            frame_step=frame_step if frame_index is None else None,
+            frame_index=frame_index,
         )
-    if "pooled" in store:
-        arrays.append(
-            ArraySpec(
-                name=f"{stage}/{tap}_pooled",
-                stage=stage,
-                shape=(T, C),
-                dtype="float32",
-                dims=(time, f"{tap}_channel"),
-                fill=math.nan,
-                about=f"mean over height and width of {backbone} at {tap}",
-                frame_step=step,
-                frame_index=frame_index,
-            )
-        )
-    return tuple(arrays)
+
+    arrays = {
+        "maps": spec(tap, (T, C, H, W), dtype, (f"{tap}_y", f"{tap}_x"), "feature maps of"),
+        "pooled": spec(f"{tap}_pooled", (T, C), "float32", (), "mean over height and width of"),
+    }
+    return tuple(arrays[kind] for kind in arrays if kind in store)
 
 
 def class_token_array(backbone: str, tap: str, shape: tuple[int, int], frame_step: int | None) -> ArraySpec:
     """Returns the ArraySpec of the class token of the tap `tap`, a named layer of `backbone`. A class token is a vector
-    beside the map, which a transformer computes for the whole frame or the whole clip.
+    that a transformer computes for the whole frame or the whole clip, beside its feature map.
 
-    `shape` is (T, C): T time steps and C channels. `frame_step` is the number of sampled frames per time step. It is
-    None if the network has one class token for the whole clip. T is 1 then.
+    `shape` is (T, C): T time steps and C channels. `frame_step` is the number of sampled frames per time step. If the
+    network has one class token for the whole clip, `frame_step` is None and T is 1.
     """
     return ArraySpec(
         name=f"features/{backbone}/{tap}{CLASS_SUFFIX}",
@@ -249,11 +214,12 @@ def class_token_array(backbone: str, tap: str, shape: tuple[int, int], frame_ste
 
 
 def head_array(backbone: str, shape: tuple[int, ...], frame_step: int | None) -> ArraySpec:
-    """Returns the ArraySpec of the output `head` of `backbone`: what the network itself computes after its last tap,
-    such as a projection or a pooled vector.
+    """Returns the ArraySpec of `features/<backbone>/head`, the final output of a backbone network, for example a pooled
+    vector.
 
-    `shape` is (T, C) for a network that sees each frame alone, with T frames and C channels, and (C,) for a network
-    that sees whole clips. `frame_step` is the number of sampled frames per time step, or None for a whole clip.
+    `shape` is (T, C) for a network that sees each of T frames alone and computes C channels. It is (C,) for a network
+    that sees whole clips. `frame_step` is the number of sampled frames per time step, or None for a network that sees
+    whole clips.
     """
     return ArraySpec(
         name=f"features/{backbone}/{HEAD}",
@@ -268,11 +234,11 @@ def head_array(backbone: str, shape: tuple[int, ...], frame_step: int | None) ->
 
 
 class _Column(NamedTuple):
-    """Describes one array of a stage by its `name`, its `dtype` and its number of axes `rank`. `fill` is the value of
-    rows without data. `about` describes the array in words.
+    """One array of a stage, for `_columns`. `fill` is the value of rows without data. `about` describes the array in
+    words.
 
-    The shape of the array is the first `rank` sizes of the stage's axes. For example, for the axes T, N, 4 and rank 2,
-    the shape is (T, N).
+    The shape of a row of the array is the first `rank` sizes of the stage's axes. For example, for the axes T, N, 4 and
+    the rank 2, the shape is (T, N).
     """
 
     name: str
@@ -284,12 +250,11 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """Returns the ArraySpecs of the stage with the key `stage`, one for each of `columns`. An array has the name
-    `<stage>/<name of the column>`.
+    """Returns one ArraySpec for each of `columns`, the arrays of the stage with the key `stage`. The name of an array
+    is `<stage>/<name of the column>`.
 
-    `sizes` maps the name of each axis of the stage to the size of the axis, in the order of the axes. `frame_step` is
-    the number of sampled frames per step of the time axis. It is None if the stage stores a time of its own for each
-    step.
+    `sizes` maps the names of the stage's axes to their sizes, in the order of the axes. `frame_step` is the number of
+    sampled frames per step of the time axis. It is None if the stage stores a time for each step.
     """
     return tuple(
         ArraySpec(
@@ -307,16 +272,24 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
     )
 
 
+def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
+    """Returns a tuple with the ArraySpec of `clips/frame_times`, the only array of the stage `clips`. A row of the
+    array holds the times at which the `num_frames` sampled frames of a clip are shown, in seconds.
+    """
+    times = _Column("frame_times", "float64", 1, math.nan, "presentation time of each sampled frame", "s")
+    return _columns(CLIPS, {frame_dim(1): num_frames}, 1, times)
+
+
 def proposal_arrays(
     num_frames: int, top: int, frame_step: int, *, scores_are: str = "objectness logit", has_labels: bool = False
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of region proposals. Region proposals are boxes around possible objects of any
-    class. The boxes of a frame are sorted from the best score to the worst. `scores_are` says in words what a score is.
+    """Returns the ArraySpecs of region proposals. Region proposals are boxes around possible objects. The boxes of a
+    frame are sorted from the best score to the worst.
 
     The arrays are boxes (T, N, 4), scores (T, N) and count (T), where T is `num_frames` and N is `top`. A box is x1,
-    y1, x2, y2 in pixels of the upright frame. The first `count` boxes of a frame are valid. One of every `frame_step`
-    sampled frames has boxes. If `has_labels` is true, there is also the array labels (T, N), with the number of the
-    class of each box.
+    y1, x2, y2 in pixels of the upright frame. Only the first `count` boxes of a frame are valid. One of every
+    `frame_step` sampled frames has boxes. `scores_are` says in words what a score is. If `has_labels` is true, there is
+    also the array labels (T, N), the class number of each box.
     """
     labels = _Column("labels", "int16", 2, -1, "class number of each box, in `labels` of the options; -1: no box")
     return _columns(
@@ -339,14 +312,15 @@ def region_arrays(
     grid_size: int | None = None,
     frame_index: tuple[int, ...] | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the ArraySpecs of the region features of the tap `tap` of a backbone. A region feature describes the part
-    of a feature map inside the box of a proposal. Every proposal has one vector, and also one grid of vectors if
-    `grid_size` is set. The operation RoIAlign samples them from the map.
+    """Returns the ArraySpecs of region features. A region feature is a vector that describes the part of a feature map
+    inside one box of the proposals. The operation RoIAlign computes it.
 
-    `backbone` is the name of the backbone's entry, and `dtype` is the type of the features. `shape` is (T, N, D): T
-    frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The array of grids has the
-    shape (T, N, D, grid_size, grid_size). `frame_step` is the number of sampled frames per frame of the array. If these
-    are not at equal distances, `frame_index` has the sampled frame of each of them.
+    backbone, tap: the name of the backbone in the config, and the layer whose maps are used.
+    shape: (T, N, D) for T frames, N boxes per frame and D channels. It is the shape of a row of the array of vectors.
+    frame_step: the number of sampled frames per frame of the array.
+    dtype: the type of the features.
+    grid_size: if set, there is a second array with a grid of vectors for each box, (T, N, D, grid_size, grid_size).
+    frame_index: the sampled frame of each of the T frames, if they are not at equal distances.
     """
     dims = (frame_dim(frame_step, frame_index), "proposal", f"{tap}_channel")
 
@@ -370,11 +344,11 @@ def region_arrays(
 
 
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of scene graphs. A scene graph lists the objects around one person at one time,
-    and the relations between each object and the person.
+    """Returns the ArraySpecs of scene graphs. A scene graph lists the objects around one person at one time, and the
+    relations of each object to the person.
 
-    `shape` is (T, M, R): T graphs per row, at most M objects per graph, R kinds of relations. `frame_step` is None
-    where every graph has a time of its own. Otherwise there is one graph per `frame_step` sampled frames.
+    `shape` is (T, M, R): T graphs per row, at most M objects per graph, and R kinds of relations. There is one graph
+    per `frame_step` sampled frames. If every graph has a time of its own, `frame_step` is None.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(
@@ -390,12 +364,11 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the ArraySpecs of the arrays of tracks. A track is a series of boxes that follow one object from frame to
-    frame. The array `tracks/id` (T, N) holds the number of the track that each box belongs to. The array `tracks/count`
-    holds the number of tracks of the clip.
+    """Returns the ArraySpecs of tracks. A track is a series of boxes that follow one object from frame to frame.
 
-    `scores` is the ArraySpec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are
-    taken from the shape of `scores`.
+    The array `tracks/id` (T, N) holds the number of the track of each box, for T frames with N boxes. The array
+    `tracks/count` holds the number of tracks of the clip. `scores` is the ArraySpec of `proposals/scores`, whose shape
+    is (T, N).
     """
     return _columns(
         "tracks",
@@ -407,8 +380,8 @@ def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
 
 
 def every_array() -> list[ArraySpec]:
-    """Returns the ArraySpecs of all arrays that a cache can hold, for the table in SPEC.md. Parts of names that depend
-    on the config are written as placeholders (`features/<backbone>/<tap>`).
+    """Returns an ArraySpec for each array that a cache can hold, for the table in SPEC.md. Parts of a name that depend
+    on the config are placeholders (`features/<backbone>/<tap>`).
     """
     either, taps = "float16 or float32", ("maps", "pooled")
     return [

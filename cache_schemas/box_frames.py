@@ -1,4 +1,5 @@
-"""Links the time steps of a feature array with the frames that have boxes, if the steps are not at equal distances.
+"""Finds which frame with boxes belongs to each time step of a feature array, if the time steps are not at equal
+distances.
 
 Such arrays come from networks that take frames from the first to the last frame of a clip. An example is the slow
 pathway of SlowFast, which takes the frames 0, 4, 8, 13, 17, 22, 26 and 31 of 32.
@@ -14,11 +15,11 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Returns name -> ArraySpec of the arrays `clips/box_frames/<array>`. Such an array belongs to one array of
-    features. It says which frame with boxes, counted from 0, belongs to each time step of the features.
+    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Such an array holds, for each time
+    step of the feature array `<array>`, the index of the frame with boxes that belongs to the step.
 
-    `specs` are the stored arrays, by name. Only maps and regions with a `frame_index` have such an array. It is not
-    stored. Readers compute its values from `frame_index`.
+    `specs` maps the name of each stored array to its ArraySpec. Only feature maps and region features with a
+    `frame_index` get such an array. It is not stored. Readers compute its values from `frame_index`.
     """
     if not {FRAME_TIMES, "proposals/count"} <= specs.keys():
         return {}
@@ -41,8 +42,9 @@ def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def frames_with_boxes(features: ArraySpec, boxes: ArraySpec) -> np.ndarray:
-    """Returns, for each time step of the array `features`, the number of the time step of the array `boxes` that it
-    belongs to, int64 [T]. A backbone may make fewer time steps than there are frames with boxes.
+    """Returns int64 [T], one index for each of the T time steps of the array `features`. The index is that of the time
+    step of the array `boxes` whose boxes belong to these features. A backbone may make fewer time steps than there are
+    frames with boxes.
     """
     frames = np.array(features.frame_index or np.arange(features.shape[0]) * (features.frame_step or 1))
     steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)

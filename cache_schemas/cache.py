@@ -1,5 +1,5 @@
-"""Opens a cache, which is a folder or a URL. Reads the rows of the cache and the document of each stage. The document
-of a stage says how the arrays of the stage were made.
+"""Opens a cache, which is a folder or a URL, and reads its rows and the documents of its stages. The document of a
+stage says how the arrays of the stage were made.
 
 The module imports no torch, so planning, status and verification start at once.
 """
@@ -53,11 +53,11 @@ FEATURES = "features/"  # the prefix of a backbone's stage key
 class Cache:
     """An existing cache, opened by its path or URL. A `Cache` keeps no file open.
 
-    cache.json is read once, when the cache is opened. clips.parquet is read once, at its first use. Other documents,
-    such as ledger records, are read again at each call.
+    cache.json is read when the cache is opened, and clips.parquet at its first use. Other documents, such as ledger
+    records, are read again at each call.
 
-    Raises CacheNotFound where there is no cache. Raises CacheMismatch where an upgrade of the cache has not ended. Only
-    the upgrade itself opens such a cache, with `half_upgraded=True`.
+    Raises CacheNotFound if there is no cache. Raises CacheMismatch if an upgrade of the cache has not ended. Only the
+    upgrade itself opens such a cache, with `half_upgraded=True`.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -84,12 +84,11 @@ class Cache:
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
-        """Creates a cache at `root` and returns it. If `root` already has a cache with equal clip options, kind of
-        store and compression, returns that cache.
+        """Creates a cache at `root` and returns it. If a cache with equal options is already there, returns that cache.
 
-        `clips_options` says how clips are taken from videos (`clips` of cache.json). `layout` is the section `store` of
-        cache.json. Raises CacheMismatch if the cache at `root` has other options. The message lists the options that
-        differ.
+        `clips_options` says how clips are taken from videos (the entry `clips` of cache.json). `layout` says how arrays
+        are stored (the entry `store`). Raises CacheMismatch if the cache at `root` has other clip options, another kind
+        of store or another compression. The message lists the options that differ.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -104,8 +103,8 @@ class Cache:
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with the options `clips_options`. These options include the
-        version of the rules for choosing frames of videos.
+        """Raises CacheMismatch if the cache was made with other clip options than `clips_options`. Clip options say how
+        clips are taken from videos.
         """
         self._require_same_clips(self.manifest["clips"], clips_options)
 
@@ -117,7 +116,7 @@ class Cache:
             raise other_options(self.root, "clips", changed)
 
     def check_not_upgraded(self) -> None:
-        """Raises CacheMismatch where an upgrade of the cache began or ended after this object opened the cache."""
+        """Raises CacheMismatch if an upgrade of the cache began or ended after this object opened the cache."""
         now = read_document(self.storage, MANIFEST, Manifest)
         if now.upgrading or now.clips_digest != self.manifest["clips_digest"]:
             raise CacheMismatch(
@@ -126,21 +125,21 @@ class Cache:
             )
 
     def check_layout(self, layout: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with the kind of store and the compression that `layout`
-        states. `layout` is the section `store` of a config.
+        """Raises CacheMismatch if the kind of store or the compression of the cache differs from `layout`, the section
+        `store` of a config.
         """
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
             raise other_options(self.root, "store", changed)
 
     @property
     def location(self) -> str:
-        """Returns the place of the cache as records store it: the absolute path of a folder, or the URL."""
+        """Returns the absolute path of the folder of the cache, or its URL."""
         folder = self.storage.local_path("")
         return self.root if folder is None else str(folder.absolute())
 
     @property
     def clips(self) -> ClipsTable:
-        """Returns all rows of clips.parquet as a ClipsTable. Raises CacheError where the file is damaged."""
+        """Returns all rows of the cache, read from clips.parquet. Raises CacheError if the file is damaged."""
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)
         return self._clips
@@ -154,9 +153,8 @@ class Cache:
 
     @property
     def classes(self) -> list[str]:
-        """Returns the names of the classes. A label is an index into this list.
-
-        Raises CacheError where classes.json is missing.
+        """Returns the names of the classes, in the order of the labels 0, 1, 2 and so on. Raises CacheError if
+        classes.json is missing.
         """
         advice = IMPORT_AGAIN if self.is_imported else INDEX_AGAIN
         try:
@@ -167,7 +165,7 @@ class Cache:
     def require_labels_of_classes(self, labels: Iterable[Iterable[int]] | None = None) -> None:
         """Raises CacheError if a row has a label that is no index into `classes`.
 
-        `labels` are the labels of all rows. They are read from clips.parquet where `labels` is None.
+        `labels` has the labels of each row of the cache. If it is None, they are read from clips.parquet.
         """
         if labels is None:
             labels = ClipsTable.read_columns(self.storage, ["labels"]).column("labels").to_pylist()
@@ -181,10 +179,8 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Returns whether a video may have several labels, as labels.json says.
-
-        Returns None where labels.json is missing or does not say. The caller then decides by the rows: yes if some row
-        has several labels.
+        """Returns whether a video may have several labels, as labels.json says. Returns None if labels.json is missing
+        or does not say. The caller then looks whether some row has several labels.
         """
         return self._labels.multi_label
 
@@ -202,8 +198,8 @@ class Cache:
 
     @property
     def dataset(self) -> dict[str, Any] | None:
-        """Returns a dict with the options `dataset` of the config that `index` used, or None where dataset.json is
-        missing.
+        """Returns the section `dataset` of the config with which the rows were indexed, as a dict. Returns None if the
+        cache has no dataset.json.
         """
         try:
             return read_document(self.storage, DATASET, IndexedDataset, self._indexed_advice).options
@@ -212,8 +208,8 @@ class Cache:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether the command `import` made the rows, and not the command `index`. An imported cache has no
-        labels.json and no dataset.json.
+        """Returns whether the command `import` made the rows. If not, the command `index` made them. An imported cache
+        has no labels.json and no dataset.json.
         """
         return are_imported(self.manifest["clips"])
 
@@ -223,18 +219,18 @@ class Cache:
 
     @property
     def num_shards(self) -> int:
-        """Returns the number of shards. The number is the same for every stage key."""
+        """Returns the number of shards. A shard is a group of `shard_clips` rows. All stages have the same shards."""
         return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
-        """Returns the row numbers of the cache that lie in the shard number `shard` (with 100 rows per shard, shard 1
-        has range(100, 200)). The last shard may have fewer rows than the other shards.
+        """Returns the row numbers of shard number `shard`. With 100 rows per shard, shard 1 has range(100, 200). The
+        last shard may have fewer rows.
         """
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """Returns the ClipRows of shard number `shard`, counted from 0. Only a part of clips.parquet is read."""
+        """Returns the rows of shard number `shard` as ClipRows. Reads only a part of clips.parquet."""
         # The whole table takes 1 GB of memory for a million rows.
         row_range = self.shard_rows(shard)
         kept = self._some_rows
@@ -248,9 +244,7 @@ class Cache:
         return [row.clip_id for row in self.rows(shard)]
 
     def video_ids(self, shard: int) -> list[str]:
-        """Returns the video ids of shard number `shard`, one for each row. The first call reads the video ids of all
-        rows.
-        """
+        """Returns the video id of each row of shard number `shard`. The first call reads the video ids of all rows."""
         if self._video_ids is None:
             self._video_ids = ClipsTable.read_columns(self.storage, ["video_id"]).column("video_id")
         row_range = self.shard_rows(shard)
@@ -258,16 +252,16 @@ class Cache:
         return names
 
     def stage_name(self, key: str) -> str:
-        """Returns the path, below the cache, of the document that describes the stage `key`."""
+        """Returns the path of the document of the stage `key`, relative to the cache (`stages/clips.json`)."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
-        """Returns whether the stage `key` was ever begun in this cache, which means that stages/<key>.json exists."""
+        """Returns whether the stage `key` was ever begun in this cache."""
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """Returns the Stage with the key `key`. Raises CacheError where the cache has no such stage or the document is
-        damaged.
+        """Returns the Stage with the key `key`, which has its options and arrays. Raises CacheError if the cache has no
+        such stage, or if the document of the stage is damaged.
         """
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
@@ -282,14 +276,14 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the documents stages/<key>.json of `stages`, and the metadata of all arrays of the cache. A document
-        that exists already is kept.
+        """Writes the document stages/<key>.json of each of `stages`, and the metadata of all arrays of the cache. An
+        existing document of a stage is kept.
 
-        The metadata has texts for each row, such as its label and split. If `renew` is true, texts that differ from the
-        present rows of the cache are replaced.
+        The metadata has texts for each row, such as its label and split. If `renew` is true, texts that no longer match
+        the rows are replaced.
 
-        Raises CacheMismatch if the cache has a stage with the same key but other options. This is checked for all
-        stages before the first document is written.
+        Raises CacheMismatch if the cache has a stage with the same key but other options. All stages are checked before
+        the first document is written.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -301,11 +295,10 @@ class Cache:
 
     def declare_arrays(self, *, renew: bool = False) -> None:
         """Writes the metadata of all arrays for the present number of rows, so that other programs can read the arrays.
-        A zarr store also receives the coordinates: arrays of texts, such as clip_id and split, by which xarray labels
-        the rows.
+        A zarr store also gets coordinates: texts of each row, such as its clip_id and split, which xarray shows.
 
-        With `renew`, existing coordinates are replaced where they differ from the rows. Use it if splits or labels of
-        rows may have changed.
+        If `renew` is true, existing coordinates that no longer match the rows are replaced. Set it if splits or labels
+        of rows may have changed.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -316,7 +309,7 @@ class Cache:
     def _coordinates(self) -> list[Coordinate]:
         """Returns the coordinates of all rows: the texts, such as clip_id and split, by which xarray labels the rows.
 
-        The coordinate `label` is missing if classes.json cannot be read or lacks the class of a label.
+        The coordinate `label` is left out if classes.json cannot be read or lacks the class of a label.
         """
         table = ClipsTable.read_columns(self.storage, ["clip_id", "video_id", "split", "labels"])
         columns = {name: table.column(name).to_pylist()[: self.num_rows] for name in table.column_names}
@@ -328,14 +321,14 @@ class Cache:
             return coordinates_of(columns, None, many=False)
 
     def _with_status(self) -> list[ArraySpec]:
-        """Returns the specs of all arrays of the stages, and of the status array of each stage, which says which rows
-        are ok.
+        """Returns the ArraySpecs of all stored arrays. The arrays `status/...`, which say which rows failed, are
+        included.
         """
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch where the cache has a stage with the key of `stage` but with other options. The error
-        lists the options that differ.
+        """Raises CacheMismatch if the cache has a stage with the key of `stage` but with other options. The error lists
+        the options that differ.
         """
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
@@ -343,19 +336,16 @@ class Cache:
             raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Compares the options of `stage` with the options of the cache's stage with the same key.
-
-        Returns one line `option: cached -> asked for` for each option that differs. Returns an empty list where the
-        cache has no such stage.
+        """Returns one line `option: value in the cache -> value in stage` for each option that differs between `stage`
+        and the cache's stage with the same key. Returns an empty list if the cache has no such stage.
         """
         if not self.has_stage(stage.key):
             return []
         return differences(self.stage(stage.key).options, stage.options)
 
     def array(self, name: str) -> ArraySpec:
-        """Returns the ArraySpec of the array with the full name `name`, for example `proposals/boxes`.
-
-        Raises CacheError if the cache has no such array. The message lists the names of all arrays.
+        """Returns the ArraySpec (shape, type and description) of the array with the full name `name`, such as
+        `proposals/boxes`. Raises CacheError if the cache has no such array. The message lists the names of all arrays.
         """
         specs = self.readable()
         if name not in specs:
@@ -363,15 +353,16 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> ArraySpec of every array that a training can read with `CachedClips`. These are the stored
-        arrays, the crop of each row (`clips/crop`), which is the rectangle of the frame that a network sees, and the
-        arrays of `box_frames_arrays`.
+        """Returns name -> ArraySpec of every array that `CachedClips` can read. Besides the stored arrays, these are
+        arrays that are computed when they are read:
 
-        A backbone `entry` that resizes whole frames first sees another rectangle: `clips/crop/<entry>`. A cache without
-        the stage `clips`, for example after an import, has no arrays of crops.
+        `clips/crop`: the rectangle of the frame that each row shows.
+        `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if the backbone resizes whole frames
+            before it cuts the crop.
+        `clips/box_frames/<array>`: see `box_frames_arrays`.
 
-        `planned` are further stages, which the cache may not have yet. If the cache has a stage of the same key, the
-        arrays of the cache's stage are returned.
+        A cache without the stage `clips`, for example after an import, has no arrays of crops. `planned` are stages
+        that the cache may not have yet. Their arrays are included, unless the cache has a stage with the same key.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
@@ -382,14 +373,14 @@ class Cache:
         return specs | {crop.name: crop for crop in crops} | box_frames_arrays(specs)
 
     def framing(self, entry: str) -> Framing:
-        """Returns the Framing of the backbone `entry`: how a frame was resized and cut to become the input. Raises
-        CacheError for a backbone that the cache does not have.
+        """Returns how the backbone with the name `entry` resized and cut frames. Raises CacheError if the cache lacks
+        the backbone.
         """
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Returns a dict: name of the array -> `ArraySpec`, for every array that a stage stores. The arrays
-        `status/...`, which say which clips failed, are left out.
+        """Returns array name -> ArraySpec for every array that a stage stores. The arrays `status/...`, which say which
+        rows failed, are not included.
         """
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
@@ -399,7 +390,7 @@ def _cuts_resized(stage: Stage) -> bool:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Returns the Cache at `path`, a path or a URL. Raises CacheNotFound where there is none, CacheError where it is
-    damaged.
+    """Returns the cache at `path`, a path or a URL. Raises CacheNotFound if there is no cache, and CacheError if the
+    cache is damaged.
     """
     return Cache(path)

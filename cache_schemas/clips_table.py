@@ -1,7 +1,7 @@
 """Reads and writes clips.parquet, the table of a cache with one row per clip and crop.
 
-The command `index` writes the table. The first `index` writes its rows sorted. A later `index` keeps the old rows in
-place and appends the new rows, sorted among themselves.
+The command `index` writes the table. The first `index` sorts the rows. A later `index` keeps these rows in their order
+and appends new rows, sorted among themselves.
 """
 
 import bisect
@@ -31,19 +31,20 @@ RowOrder = tuple[str, Interval, int, str]  # name of the video, interval, number
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRow:
-    """One clip under one crop. Times are in seconds from the first presented frame.
+    """One clip under one crop: a row of clips.parquet. Times are in seconds from the first presented frame.
 
-    `crop` is the rectangle (x1, y1, x2, y2), in pixels of the video's frame of `frame_width` x `frame_height` px. With
-    `mirrored`, its pixels are mirrored after the cut. `target_times` are the times of the frames to decode. If
-    `target_frames` is set, the frames with these numbers, from 0, are decoded instead. `labels` are class numbers. If
-    `path` is a folder of images, `frame_rate` is its number of images per second. Otherwise it is None.
+    split, labels: the split of the data set, and the class numbers.
+    target_times: the times of the frames to decode.
+    target_frames: the numbers of the frames to decode, from 0. If it is set, it is used in place of `target_times`.
+    crop: the rectangle (x1, y1, x2, y2) in pixels of the frame, which has `frame_width` x `frame_height` px.
+    mirrored: whether the pixels are mirrored after the crop is cut.
+    frame_rate: the number of images per second, if `path` is a folder of images.
+    interval: (start, end) of a part of a video that the data set lists by itself, or None for a whole video. Such a
+        part has its own `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
+    list_index: the position of the video or interval in the data set's list, or -1 if it is unknown.
 
-    A row of a video that `index` could not open has an empty `target_times`, NaN for times and crop, and 0 for the
-    frame size. A later `index` that can open the video replaces these values.
-
-    A data set may list intervals of videos. An interval has a `video_id` of its own (`film@3-7` for seconds 3 to 7 of
-    `film`) and is scored like a video. `interval` is its (start, end), or None for a whole video. `list_index` is the
-    place of the video or interval in the data set's list, or -1 where the place is unknown.
+    If `index` could not open the video, `target_times` is empty, the other times and the crop are NaN, and the frame
+    size is 0. A later `index` that can open the video fills these values in.
     """
 
     clip_id: str
@@ -65,15 +66,13 @@ class ClipRow:
 
     @property
     def is_probed(self) -> bool:
-        """Returns whether `index` could open the video of this row. False means that the row has no times, crop or
-        frame size.
-        """
+        """Returns whether `index` could open the video. If not, the row has no times, crop and frame size."""
         return len(self.target_times) > 0
 
     @property
     def video_name(self) -> str:
-        """Returns the id of the whole video that the row's clip is cut from (`film` for a row of the interval
-        `film@3-7`). Files beside a video, for example boxes, have this id as their name.
+        """Returns the id of the whole video that this row is cut from (`film` for a row of the interval `film@3-7`).
+        Files beside a video, for example files of boxes, are named by this id.
         """
         return name_of_video(self.video_id, self.interval)
 
@@ -83,7 +82,9 @@ class ClipRow:
         return crop_of(self.clip_id)
 
     def at(self, places: Sequence[int]) -> "ClipRow":
-        """Returns a copy of this row with only those frames that `places` lists by their positions in the clip."""
+        """Returns a copy of this row with only some of its frames. `places` are the positions of these frames in the
+        clip, from 0.
+        """
         return replace(
             self,
             target_times=tuple(self.target_times[place] for place in places),
@@ -91,8 +92,8 @@ class ClipRow:
         )
 
     def seen(self, framing: Framing) -> Rectangle:
-        """Returns the rectangle (x1, y1, x2, y2) of a frame that a network sees, in pixels of the video. `framing` says
-        how the network resizes and cuts frames. If the row is mirrored, the rectangle has x1 > x2.
+        """Returns the rectangle (x1, y1, x2, y2) of the frame that a network sees, in pixels of the video. `framing`
+        says how the network resizes and cuts frames. If the row is mirrored, x1 is greater than x2.
         """
         rectangle = self.crop
         if framing.cuts(self.crop_name):
@@ -127,7 +128,9 @@ MUST_STAY = [field.name for field in fields(ClipRow) if field.name not in MAY_CH
 
 
 class ClipsTable:
-    """The rows of a cache, held as an Arrow table. A row becomes a `ClipRow` when `rows` yields the row."""
+    """The rows of a cache, held as an Arrow table, which takes less memory than Python objects. The method `rows`
+    yields them as ClipRows.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         if "list_index" not in table.column_names:  # tables of early versions lack this column
@@ -140,8 +143,8 @@ class ClipsTable:
         return int(self.table.num_rows)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
-        """Yields the rows with the numbers from `start` to `stop` - 1 as `ClipRow`. With a `stop` of None, yields all
-        rows from `start` on.
+        """Yields the rows number `start` to `stop` - 1 as ClipRows. With `stop=None`, yields all rows from `start`
+        on.
         """
         stop = len(self) if stop is None else min(stop, len(self))
         for first in range(start, stop, ROW_GROUP_ROWS):  # all rows as Python objects take several times the table
@@ -159,18 +162,18 @@ class ClipsTable:
         return values
 
     def counts(self, name: str) -> dict[str, int]:
-        """Returns text -> number of rows with it, for the column `name`, which has texts."""
+        """Counts the texts in the column `name`. Returns text -> number of rows with this text."""
         counts = pc.value_counts(self.table.column(name))
         return {entry["values"]: entry["counts"] for entry in counts.to_pylist()}
 
     def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
-        """Returns a copy of this table with other video paths. `paths` has one path for each row."""
+        """Returns a copy of this table with other paths of videos. `paths` has one path for each row."""
         where = self.table.column_names.index("path")
         return ClipsTable(self.table.set_column(where, SCHEMA.field("path"), pa.array(paths, pa.string())))
 
     @classmethod
     def from_rows(cls, rows: Iterable[ClipRow]) -> "ClipsTable":
-        """Returns a table of `rows`. An optional column is present only where at least one row has a value for it."""
+        """Returns a table of `rows`. An optional column, such as `interval`, is left out if no row has a value."""
         schema, used = _schema({field.name for field in OPTIONAL}), set[str]()
         parts, left = list[pa.Table](), iter(rows)
         while some := [*itertools.islice(left, ROW_GROUP_ROWS)]:
@@ -182,10 +185,7 @@ class ClipsTable:
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
-        """Reads clips.parquet and returns the whole table.
-
-        Raises CacheNotFound where clips.parquet is missing, CacheError where it is damaged.
-        """
+        """Returns all rows of clips.parquet. Raises CacheNotFound if it is missing, CacheError if it is damaged."""
         with _opened(storage) as file:
             return cls(file.read(use_threads=False))
 
@@ -197,17 +197,16 @@ class ClipsTable:
 
     @staticmethod
     def read_columns(storage: Storage, names: Sequence[str]) -> pa.Table:
-        """Returns the columns `names` as an Arrow table, without reading the other columns.
-
-        The result lacks a column that clips.parquet does not have.
+        """Reads only the columns `names` of clips.parquet, and returns them as an Arrow table. A column that
+        clips.parquet does not have is left out.
         """
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
-        """Returns video_id -> id of the whole video, for every row that is an interval of a video (`film@3-7 -> film`).
-        Rows of whole videos are not in the result.
+        """Returns video_id -> id of the whole video (`film@3-7` -> `film`), for every row that is an interval of a
+        video. The ids of whole videos are left out.
         """
         columns = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
         if INTERVAL.name not in columns.column_names:
@@ -217,8 +216,8 @@ class ClipsTable:
 
     @classmethod
     def check(cls, storage: Storage) -> None:
-        """Checks that every row of clips.parquet can be read, one row group at a time. A row group is the smallest part
-        of the file that can be read alone. Raises CacheError where clips.parquet is missing or damaged.
+        """Reads every row of clips.parquet once, part by part, to find damage. Raises CacheNotFound if the file is
+        missing, and CacheError if it is damaged.
         """
         with _opened(storage) as file:
             for group in range(file.metadata.num_row_groups):
@@ -226,8 +225,8 @@ class ClipsTable:
 
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
-        """Reads the row groups of clips.parquet that hold the row numbers `rows`. A row group is the smallest part of
-        the file that can be read alone.
+        """Reads the part of clips.parquet that contains the row numbers `rows`. The part may have more rows, because
+        the file is read in whole row groups.
 
         Returns (number of the first row that was read, table of the rows that were read).
         """
@@ -239,22 +238,22 @@ class ClipsTable:
             return ends[first] - sizes[first], table
 
     def write(self, storage: Storage) -> None:
-        """Writes the table to clips.parquet in `storage`. An existing clips.parquet is replaced as a whole."""
+        """Writes the table to clips.parquet in `storage`. An existing file is replaced as a whole."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
 def _schema(names: Container[str]) -> pa.Schema:
-    """Returns the Arrow schema of a clips table. The schema has all required columns, and those optional columns that
-    `names` contains.
+    """Returns the Arrow schema of a clips table with all required columns, and with the optional columns that are in
+    `names`.
     """
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid if `schema`, the columns of a clips.parquet, lacks a required column or has a column twice.
-    Raises ArrowInvalid also if a column has the wrong kind, for example texts in place of numbers.
+    """Raises ArrowInvalid if `schema`, the columns of a clips.parquet, lacks a required column, has a column twice, or
+    has a column of the wrong kind, for example texts in place of numbers.
 
     A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
     later.
@@ -285,8 +284,8 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid if a column of `table` has a null where a value is needed. Only in the columns `interval`,
-    `frame_rate` and `target_frames` may a row have no value. An item of a list may never be null.
+    """Raises ArrowInvalid if a value is null. Only in the columns `interval`, `frame_rate` and `target_frames` may a
+    row have no value. An item of a list may never be null.
     """
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
@@ -332,12 +331,12 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """Returns the rows of a cache after another run of `index`: first the rows `old` with their numbers, then the rows
-    that are only in `new`, sorted. Two rows are the same row if their clip_id is equal.
+    """Returns the rows of a cache after another run of `index`. First come the rows `old`, with their row numbers. Then
+    come the rows that are only in `new`, sorted. Rows with equal clip_id are the same row.
 
-    An old row takes labels, split, path and `list_index` from the same row in `new`. An old row whose video could not
-    be opened before takes all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or
-    frame size of a row changed.
+    An old row takes labels, split, path and `list_index` from the same row in `new`. If its video could not be opened
+    before, it takes all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or frame
+    size of a row changed.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []
@@ -362,17 +361,17 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 
 
 def interval_id(video: str, interval: Interval) -> str:
-    """Returns the video_id of the interval `interval` of `video`: `<video>@<start>-<end>` (`film@3-7.5`).
+    """Returns the video_id of an interval of `video`: `<video>@<start>-<end>`, for example `film@3-7.5`.
 
-    `start` and `end` are seconds, written with the fewest digits that keep the exact number.
+    `interval` is (start, end) in seconds. They are written with the fewest digits that keep the exact number.
     """
     start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
     return f"{video}@{start}-{end}"
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """Returns the id of the whole video: `film` for the interval `film@3-7` of it. `interval` is (start, end) of the
-    interval in seconds, for example (3.0, 7.0). If `interval` is None, `video_id` is a whole video and is returned.
+    """Returns the id of the whole video: `"film@3-7", (3.0, 7.0) -> "film"`. `interval` is (start, end) in seconds. If
+    it is None, `video_id` is already the id of a whole video and is returned.
     """
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
@@ -388,12 +387,12 @@ def crop_of(clip_id: str) -> str:
 
 
 def row_order(row: ClipRow) -> RowOrder:
-    """Returns the key that rows are sorted by: video, then interval by time, then clip number, then crop."""
+    """Returns the key by which `row` is sorted: video, then time of the interval, then clip number, then crop."""
     return order_of(row.clip_id, row.video_id, row.interval)
 
 
 def order_of(clip_id: str, video_id: str, interval: Sequence[float] | None) -> RowOrder:
-    """Returns the key that a row with these values is sorted by, as `row_order` does."""
+    """Returns the sort key of a row from single values of the row. The key is the one that `row_order` returns."""
     _, clip, crop = clip_id.rsplit(":", 2)
     if interval is None:
         return video_id, WHOLE, int(clip), crop

@@ -1,5 +1,5 @@
-"""Compresses the inner chunks of zarr shards. A codec is chosen for each kind of array, for example for `features`. The
-kind of an array is the part of the array's name before the first `/`.
+"""Compresses the inner chunks of zarr shards. Each kind of array has its own codec. The kind of an array is the part of
+its name before the first `/`, for example `features`.
 
 The compressed chunks are frames of Blosc, a format for compressed arrays that any zarr library reads.
 """
@@ -31,15 +31,15 @@ def codec_of(compression: Compression, array: str) -> str:
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns kind of array (such as `features`) -> codec. `compression` is one codec for all arrays, or maps kinds to
-    codecs. The result has an entry for every kind of array in both cases.
+    """Returns the codec of every kind of array, for example {"features": "lz4", "proposals": "none", ...}.
+    `compression` is one codec for all arrays, or maps kinds to codecs.
     """
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns the entries that describe the compression `codec` in the list `codecs` of a zarr.json. The result is an
-    empty list if `codec` is `none`, else a list with one dict. The caller puts the entry `bytes` before it.
+    """Returns the part of the list `codecs` in a zarr.json that describes the compression. It is a list with one dict,
+    or an empty list if `codec` is "none".
 
     `dtype` is the type of the array's numbers.
     """
@@ -51,8 +51,8 @@ def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
 
 
 def encode(codec: str, chunk: np.ndarray) -> bytes:
-    """Returns `chunk` as a compressed Blosc frame. `codec` is the name of a codec of Blosc, such as `zstd`. Chunks with
-    equal values always become equal bytes.
+    """Returns `chunk` as compressed bytes, a frame of Blosc. `codec` is "lz4" or "zstd". Chunks with equal values
+    always become equal bytes.
     """
     cname, itemsize = codec.encode(), chunk.dtype.itemsize
     frame: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
@@ -60,10 +60,9 @@ def encode(codec: str, chunk: np.ndarray) -> bytes:
 
 
 def decode(frame: bytes, num_bytes: int) -> bytes:
-    """Returns the bytes of one inner chunk, uncompressed. Shards are compressed in inner chunks, each of which is one
-    Blosc frame.
+    """Decompresses one inner chunk of a shard and returns its bytes. `frame` is the compressed chunk, a frame of Blosc.
 
-    Raises ValueError unless `frame` is a whole Blosc frame that decodes to `num_bytes` bytes.
+    Raises ValueError if `frame` is damaged or does not decode to exactly `num_bytes` bytes.
     """
     if len(frame) < _HEADER_BYTES or struct.unpack("<4x3I", frame[:_HEADER_BYTES])[::2] != (num_bytes, len(frame)):
         raise ValueError("a compressed chunk has a damaged header")  # Blosc would trust the header

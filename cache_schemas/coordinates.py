@@ -1,8 +1,8 @@
-"""Writes the coordinates for xarray into a zarr cache.
+"""Writes coordinates for xarray into a zarr cache.
 
 A coordinate labels every row with a text, for example with its clip_id. The texts are copied from a column of
-clips.parquet. kinegraph itself does not read coordinates. Every zarr group that directly contains arrays of the cache
-has them.
+clips.parquet. kinegraph itself never reads coordinates. Every zarr group that directly contains arrays of the cache
+gets all coordinates.
 """
 
 import json
@@ -32,11 +32,11 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate: a text for every row of the cache, by which xarray labels the row. `name` is the name of the
-    coordinate, for example `clip_id`.
+    """One coordinate: a text for every row of the cache, by which xarray labels the rows.
 
-    `document` is the content of the coordinate's zarr.json, with a digest of the values. `chunks` are the contents of
-    the coordinate's chunk objects.
+    name: the name of the coordinate, for example `clip_id`.
+    document: the content of its zarr.json, which contains a digest of the texts.
+    chunks: the contents of its chunk objects, which hold the texts.
     """
 
     name: str
@@ -48,12 +48,13 @@ Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a
 
 
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
-    """Returns the coordinates of all rows. A coordinate is an array of texts, such as the clip ids, by which xarray
-    labels the rows.
+    """Returns one Coordinate for each column of texts. A coordinate is an array of texts by which xarray labels the
+    rows.
 
-    `columns` maps `clip_id`, `video_id` and `split` to the values of all rows. `labels` has the text for the label of
-    each row, as `label_names` returns it, or is None to make no coordinate `label`. `many` says whether a row may have
-    several labels.
+    columns: `clip_id`, `video_id` and `split` -> the texts of all rows.
+    labels: the text for the label of each row, as `label_names` returns it. None means that no coordinate `label` is
+        made.
+    many: whether a row may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})
@@ -61,10 +62,10 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
 
 
 def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: bool) -> list[str]:
-    """Returns the coordinate `label` of each row: the class name, or with `many` a JSON list of class names.
+    """Returns a text for the labels of each row: the class name, or a JSON list of class names if `many` is true.
 
-    `rows` has the list of labels of each row. A row without a label has an empty string, or with `many` an empty list.
-    Raises KeyError for a label that has no name in `classes`.
+    `rows` has the list of labels of each row. A label is an index into `classes`. For a row without a label, the text
+    is empty, or an empty JSON list if `many` is true. Raises KeyError for a label that has no name in `classes`.
     """
     names = dict(enumerate(classes))
     if many:
@@ -73,10 +74,10 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """Returns the content of the file zarr.json for a group of a zarr store with `num_rows` rows.
+    """Returns the content of the file zarr.json of a zarr group.
 
-    `coordinates` are arrays of texts by which xarray labels the rows. If there are any, the content lists their names
-    and has one digest of all their texts.
+    `coordinates` are the coordinates that the group holds, with a text for each of `num_rows` rows. The content lists
+    their names and has one digest of all their texts.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
@@ -88,8 +89,8 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
-    """Returns whether `document`, the zarr.json of a group, says that the group holds the coordinates `names` for
-    `num_rows` rows. Returns False also where `document` is None or damaged.
+    """Returns whether the zarr.json of a group lists exactly the coordinates `names`, for `num_rows` rows. `document`
+    is the content of the zarr.json. Returns False if it is None or damaged.
     """
     try:
         attributes = json.loads(document or b"")["attributes"]
@@ -101,22 +102,19 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes `coordinates` into the zarr group `group`. A coordinate holds a text for each row of the cache, for
-    example the clip_id.
-
-    A coordinate is skipped if the group already has an equal zarr.json for it. An equal zarr.json means equal values,
-    because zarr.json holds a digest of all values.
+    """Writes `coordinates`, arrays of texts that label the rows, into the zarr group with the path `group`. A
+    coordinate that the group already has with equal texts is skipped.
     """
     for one in coordinates:
-        if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
+        if content_of(storage, f"{group}/{one.name}/zarr.json") != one.document:
             # The zarr.json comes after its chunks, so a crash leaves none that promises missing chunks.
             for chunk_index, chunk in enumerate(one.chunks):
                 storage.put(f"{group}/{one.name}/c/{chunk_index}", [chunk])
             storage.put(f"{group}/{one.name}/zarr.json", [one.document])
 
 
-def found(storage: Storage, name: str) -> bytes | None:
-    """Returns the bytes of the object `name`, or None where the storage has no such object."""
+def content_of(storage: Storage, name: str) -> bytes | None:
+    """Returns the bytes of the object `name`, or None if the storage has no such object."""
     try:
         return storage.get(name)
     except FileNotFoundError:
@@ -150,7 +148,7 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
     """Yields the chunks of a coordinate as bytes. Each chunk holds the texts of CHUNK_ROWS rows. The last chunk is
-    filled up with empty texts. The bytes are in the format `vlen-utf8`, zarr's format for texts.
+    filled up with empty texts. The bytes have the format `vlen-utf8`, zarr's format for texts.
     """
     # Full chunks stay readable under a zarr.json that states more or fewer rows.
     for start in range(0, len(values), CHUNK_ROWS):

@@ -51,44 +51,42 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Returns True if the frame is resized before the crop named `crop`, such as "center", is cut out of it.
-        Returns False if the crop is cut first and then resized.
+        """Returns whether a frame is resized before the crop named `crop`, such as "center", is cut out of it. If not,
+        the crop is cut first and then resized.
         """
         return self.resize_short is not None and base_of(crop) != FULL
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Framing":
-        """Returns the Framing (how frames are resized and cut) that `options`, the options of a stage
-        `features/<entry>`, describe.
-        """
+        """Returns the Framing that is described by `options`, the options of a stage `features/<entry>`."""
         return cls(**{key: options[key] for key in ("size", "resize_short", "resize") if key in options})
 
     @property
     def options(self) -> dict[str, Any]:
-        """Returns the Framing as entries of a stage's options, from which `from_options` makes an equal Framing.
+        """Returns the Framing as entries for a stage's options. `from_options` makes an equal Framing from them.
 
-        `resize_short: null` and `resize: pillow` are left out. Earlier versions did not write them, and the fingerprint
-        of equal options must stay the same.
+        The defaults `resize_short: null` and `resize: pillow` are left out. Earlier versions did not write them, and
+        the fingerprint of equal options must stay the same.
         """
         later = {"resize_short": (self.resize_short, None), "resize": (self.resize, "pillow")}
         return {"size": self.size} | {key: value for key, (value, early) in later.items() if value != early}
 
 
 def is_mirrored(crop: str) -> bool:
-    """Returns whether the pixels of the crop with the name `crop` are mirrored, as those of `left_flip` are."""
+    """Returns whether the crop with the name `crop` is mirrored: True for `left_flip`, False for `left`."""
     return crop.endswith(FLIP)
 
 
 def base_of(crop: str) -> str:
-    """Returns the name of the crop `crop` without `_flip` (`left_flip` -> `left`)."""
+    """Returns the name of a crop without the ending `_flip`: `left_flip -> left`."""
     return crop.removesuffix(FLIP)
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether `name` is allowed in the option `crops` of a config, for example `left` or `even_3`.
+    """Returns whether a config may have `name`, for example `left` or `even_3`, in its option `crops`.
 
-    `even_3` stands for three evenly spaced crops. At most MAX_EVEN are allowed. The single crop `even_3_0` is a name
-    that kinegraph makes, and is not allowed in a config.
+    `even_3` stands for three evenly spaced crops. At most MAX_EVEN are allowed. Names of single evenly spaced crops,
+    such as `even_3_0`, are not allowed in a config.
     """
     base = base_of(name)
     even = EVEN.fullmatch(base)
@@ -97,8 +95,8 @@ def is_crop(name: str) -> bool:
 
 
 def crops_of(name: str) -> list[str]:
-    """Returns the list of crops that `name`, a name in a config, stands for. `even_<n>` stands for n crops (`even_2`
-    for `even_2_0` and `even_2_1`). Every other name stands for one crop.
+    """Returns the names of the crops that the name `name` in a config stands for. `even_<n>` stands for n crops:
+    `even_2 -> [even_2_0, even_2_1]`. Every other name stands for one crop.
     """
     even = EVEN.fullmatch(base_of(name))
     if even is None:
@@ -108,10 +106,8 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """Returns the crop `crop` of a frame of `width` x `height` px as (x1, y1, x2, y2) in pixels. It is the largest
-    square at the place that `crop` names, such as "left".
-
-    For the crop `full`, returns the whole frame.
+    """Returns the rectangle (x1, y1, x2, y2) of a crop, in pixels of a frame of `width` x `height` px. It is the
+    largest square at the place that the name `crop` says, such as "left". For the crop "full", it is the whole frame.
     """
     if base_of(crop) == FULL:
         return 0.0, 0.0, float(width), float(height)
@@ -122,20 +118,20 @@ def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
 
 
 def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Returns the width and the height of a resized frame in px. A frame of `width` x `height` px is resized so that
-    its short side has `short_side` px. The long side keeps the aspect ratio and is rounded down.
+    """Returns (width, height) in px of a frame after resizing. The frame has `width` x `height` px before, and its
+    short side gets `short_side` px. The aspect ratio is kept, and the long side is rounded down.
     """
     short = min(width, height)
     return width * short_side // short, height * short_side // short
 
 
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
-    """Returns (left, top), the first pixel of the crop `crop`, such as "left", in a resized frame of `width` x `height`
-    px.
+    """Returns (left, top), the first pixel of a crop in a resized frame of `width` x `height` px. `crop` is the name of
+    the crop, such as "left".
 
-    The place of the crop is rounded to whole pixels, as `framing.resize` says. `torch` rounds up, as the function
-    uniform_crop of PySlowFast and PyTorchVideo does. The others round halves to even, as torchvision's CenterCrop does.
-    For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
+    `framing.resize` says how the place of the crop is rounded to whole pixels. "torch" rounds up, as the function
+    uniform_crop of PySlowFast and PyTorchVideo does. All other values round halves to even, as torchvision's CenterCrop
+    does. For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -161,18 +157,18 @@ def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rect
 
 
 def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
-    """Returns `rectangle` (x1, y1, x2, y2). If `mirrored` is true, x1 and x2 are swapped, so that x1 > x2 marks a
-    mirrored rectangle.
+    """Returns the rectangle (x1, y1, x2, y2) with x1 and x2 swapped if `mirrored` is true, else unchanged. So x1 > x2
+    marks a mirrored rectangle.
     """
     x1, y1, x2, y2 = rectangle
     return (x2, y1, x1, y2) if mirrored else rectangle
 
 
 def _place(base: str, width: int, height: int) -> tuple[Fraction, Fraction]:
-    """Returns the place of a crop in a frame of `width` x `height` px, as (across, down). The number 0 is the left or
-    top end of the frame, 1/2 is the middle, and 1 is the right or bottom end.
+    """Returns where a crop lies in a frame of `width` x `height` px, as (across, down). 0 is the left or top end of the
+    frame, 1/2 is the middle, and 1 is the right or bottom end.
 
-    `base` is the name of the crop, for example `center`, without the suffix `_flip`.
+    `base` is the name of the crop without `_flip`, for example `center`.
     """
     if base in CORNERS:
         return CORNERS[base]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Returns `rows` as csv, one line for each row. Lines end in a line feed on every system."""
+    """Returns `rows` as the text of a csv file, one line for each row. Lines end in a line feed on every system."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

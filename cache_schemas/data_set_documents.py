@@ -1,7 +1,7 @@
-"""Reads and writes two documents about a data set: missing.txt, and class_attributes.csv.
+"""Writes and checks two documents about a data set, missing.txt and class_attributes.csv.
 
-`index` writes missing.txt where listed videos have no file. It writes class_attributes.csv where the owners of the data
-set give attributes of the classes, such as the object of an action.
+`kinegraph index` writes missing.txt if listed videos have no file. It writes class_attributes.csv if the owners of the
+data set publish attributes of the classes, such as the object of an action.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ MISSING_FIELDS = 3  # name, split, words
 
 
 def write_missing(storage: Storage, missing: Mapping[str, tuple[str, str]]) -> None:
-    """Writes missing.txt, which lists the videos of the data set without a file. Each line has the name of a video, its
-    split, and the words that say which file was looked for, with tabs between.
+    """Writes missing.txt, which lists the videos of the data set that have no file. A line has the name of the video,
+    its split, and words that say which file was looked for, with tabs between.
 
-    `missing` maps the name of a video to (split, words). Removes the document if `missing` is empty.
+    `missing` maps the name of a video to (split, words). If it is empty, an existing missing.txt is removed.
     """
     if missing:
         lines = ("\t".join((name, *of_video)) + "\n" for name, of_video in missing.items())
@@ -31,9 +31,10 @@ def write_missing(storage: Storage, missing: Mapping[str, tuple[str, str]]) -> N
 
 
 def write_attributes(storage: Storage, attributes: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes class_attributes.csv, with a line for each class and a column for each attribute. `attributes` maps the
-    name of a class to a dict, for example {"object": "cup"}. All classes have the same attributes. Removes the document
-    if `attributes` is empty.
+    """Writes class_attributes.csv, with a line for each class and a column for each attribute.
+
+    `attributes` maps the name of a class to its attributes, for example to {"object": "cup"}. All classes have the same
+    attributes. If `attributes` is empty, an existing class_attributes.csv is removed.
     """
     if attributes:
         columns = [*next(iter(attributes.values()))]
@@ -44,8 +45,8 @@ def write_attributes(storage: Storage, attributes: Mapping[str, Mapping[str, str
 
 
 def check_document(storage: Storage, name: str) -> None:
-    """Raises CacheError where missing.txt or class_attributes.csv (`name`) is damaged. Does nothing where it does not
-    exist.
+    """Raises CacheError if the document `name` is damaged. `name` is "missing.txt" or "class_attributes.csv". A
+    document that does not exist is no error.
     """
     try:
         lines = storage.get(name).decode().splitlines()

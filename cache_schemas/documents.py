@@ -1,6 +1,6 @@
-"""Reads the JSON documents of a cache.
+"""Reads the JSON documents of a cache and checks their values.
 
-Reading a damaged document raises CacheError. The message of the error names the file and the cause.
+A damaged document raises CacheError. The message of the error names the file and the cause.
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,11 @@ class Document(BaseModel):
 
 
 class Layout(Document):
-    """The section `store` of cache.json. `kind` is the kind of store, and `shard_clips` is the number of rows per
-    shard. `compression` is the codec of all arrays, or a dict from kinds of arrays, such as `features`, to codecs.
+    """The section `store` of cache.json, which says how arrays are stored.
+
+    kind: the kind of store, "zarr" or "hdf5".
+    shard_clips: the number of rows per shard.
+    compression: the codec of all arrays, or a dict from kinds of arrays, such as "features", to codecs.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -57,8 +60,11 @@ class Layout(Document):
 class Manifest(Document):
     """The document cache.json.
 
-    `clips` has the options by which clips are taken from videos, and `clips_digest` is their digest. `store` says how
-    arrays are stored. `upgrading` is true from the beginning to the end of an upgrade of the cache.
+    upgrading: true from the beginning to the end of an upgrade of the cache.
+    clips: the options by which clips are taken from videos.
+    clips_digest: the fingerprint of `clips`.
+    store: how arrays are stored.
+
     `latest_schema_version` is the highest `schema_version` that this version of kinegraph can read.
     """
 
@@ -73,12 +79,15 @@ class Manifest(Document):
 
     @model_validator(mode="after")
     def _digest_is_right(self) -> "Manifest":
-        return _told(self, "clips_digest", self.clips_digest, fingerprint(self.clips), "clips")
+        return _with_right_digest(self, "clips_digest", self.clips_digest, fingerprint(self.clips), "clips")
 
 
 class Labels(Document):
-    """The document labels.json. `multi_label` says whether a video may have several labels. None means yes if some
-    video has several labels, else no. `classes_from` is the file or rule that gave the order of the classes, or "".
+    """The document labels.json.
+
+    multi_label: whether a video may have several labels. If it is None, the labels of the videos decide: yes if some
+        video has several.
+    classes_from: the file or rule that decided the order of the classes, or "".
     """
 
     multi_label: bool | None
@@ -98,19 +107,21 @@ class JsonObject(RootModel[dict[str, Any]]):
 
 
 class IndexedDataset(Document):
-    """The document dataset.json: the dataset options that `index` used."""
+    """The document dataset.json. `options` is the section `dataset` of the config that `kinegraph index` used."""
 
     options: dict[str, Any]
 
 
 class ArrayDocument(Document):
-    """One entry of `arrays` in stages/<key>.json, which describes one array.
+    """One entry of the list `arrays` in stages/<key>.json, which describes one array.
 
-    `stage` is the key of the stage that writes the array. `shape` and `dims` are the sizes and the names of the axes of
-    one row. `fill` is the value of rows that were not written, as a text (`nan`, `0`, `-1`). `about` describes the
-    array in words. `frame_step` is the number of sampled frames per step of the time axis. It is None if the array has
-    no time axis, or if its steps have times of their own. `frame_index` has the sampled frame of each step if
-    the steps are not at equal distances.
+    stage: the key of the stage that writes the array.
+    shape, dims: the sizes and the names of the axes of one row.
+    fill: the value of rows that were not written, as a text ("nan", "0", "-1").
+    about: a description of the array in words.
+    frame_step: the number of sampled frames per step of the time axis. It is None without a time axis, or if each step
+        has a time of its own.
+    frame_index: the sampled frame of each step, if the steps are not at equal distances.
     """
 
     name: ObjectName
@@ -126,9 +137,7 @@ class ArrayDocument(Document):
 
     @property
     def spec(self) -> ArraySpec:
-        """Returns the name, shape, type and the other facts of the array that this entry describes, as an
-        `ArraySpec`.
-        """
+        """Returns the same description of the array as an `ArraySpec`, the class that the rest of the code uses."""
         value = float(self.fill)
         fill = value if value != value else int(value)
         return ArraySpec(**self.model_dump() | {"fill": fill})
@@ -145,11 +154,13 @@ class ArrayDocument(Document):
 
 
 class StageDocument(Document):
-    """The document stages/<key>.json of the stage `key`: its `options`, their `fingerprint`, and the `arrays` that the
-    stage writes.
+    """The document stages/<key>.json, which says how the stage `key` was made.
 
-    `weights` is the option `weights` of the network, or "". `upgraded_from` is the fingerprint before an upgrade of the
-    cache, or "".
+    fingerprint: the digest of `options`.
+    options: every option that changes the values of the stage.
+    weights: the option `weights` of the stage's network, or "".
+    arrays: the descriptions of the arrays that the stage writes.
+    upgraded_from: the fingerprint before the cache was upgraded, or "".
     """
 
     schema_version: int = Field(ge=1)
@@ -165,33 +176,33 @@ class StageDocument(Document):
         for array in self.arrays:
             if array.stage != self.key or not array.name.startswith(f"{self.key}/"):
                 raise ValueError(f"arrays: given {array.name!r} of {array.stage!r}, allowed: names below {self.key}/")
-        return _told(self, "fingerprint", self.fingerprint, fingerprint(self.options), "options")
+        return _with_right_digest(self, "fingerprint", self.fingerprint, fingerprint(self.options), "options")
 
 
-def _told(document: Model, key: str, given: str, computed: str, of: str) -> Model:
+def _with_right_digest(document: Model, key: str, given: str, computed: str, of: str) -> Model:
     if given != computed:
         raise ValueError(f"{key}: given {given[:12]!r}, which is not the digest of `{of}` ({computed[:12]!r})")
     return document
 
 
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
-    """Reads the document `name` of a cache and returns it as an object of the class `model`, for example `Manifest`.
+    """Reads the document with the path `name` in a cache. Returns it as an object of the class `model`, for example
+    `Manifest`.
 
-    Raises FileNotFoundError if the document is missing, and CacheTooNew if a later version of kinegraph wrote it.
-    Raises CacheError if it is damaged or does not fit `model`. The message of CacheError has `advice`, which says what
-    to do.
+    Raises FileNotFoundError if the document is missing. Raises CacheTooNew if a later version of kinegraph wrote it.
+    Raises CacheError if it is damaged or does not fit `model`. The message of CacheError ends with `advice`, a sentence
+    that says what to do.
     """
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """Parses the JSON text `content` of a document and returns it as an object of the class `model`, for example
+    """Parses `content`, the JSON text of a document. Returns it as an object of the class `model`, for example
     `Manifest`.
 
-    Raises CacheTooNew for a document with a later schema version than this kinegraph knows. The latest known version is
-    `model.latest_schema_version`, or SCHEMA_VERSION if `model` has no such attribute. Raises CacheError for a document
-    that is damaged or does not fit `model`. The message of the error contains `where` (the path of the document), the
-    cause and `advice` (what to do).
+    Raises CacheError if the document is damaged or does not fit `model`. The message contains `where` (the path of the
+    document), the cause, and `advice` (what to do). Raises CacheTooNew if the document has a later schema version than
+    `model.latest_schema_version`, or than SCHEMA_VERSION if `model` has no such attribute.
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
@@ -206,8 +217,8 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 
 
 def said(fault: Mapping[str, Any]) -> str:
-    """Returns what is wrong with a value, in words for people who do not know pydantic's and Python's types. `fault` is
-    an item of `ValidationError.errors()`.
+    """Returns a sentence that says what is wrong with a value, for people who do not know the types of pydantic and
+    Python. `fault` is an item of `ValidationError.errors()`.
     """
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in _SHOULD_BE:
@@ -219,10 +230,10 @@ def said(fault: Mapping[str, Any]) -> str:
 
 
 def fault(error: Exception) -> str:
-    """Returns one line that says what is wrong with a document. `error` was raised when the document was parsed.
+    """Returns one line that says why a document could not be parsed. `error` is the exception that was raised.
 
-    If `error` is from pydantic, the library that checks documents, the line describes the first fault only. The line
-    then contains the key with the fault and the value of the key.
+    If `error` is from pydantic, the library that checks documents, the line describes only the first fault. The line
+    then has the key with the fault and its value.
     """
     if not isinstance(error, ValidationError):
         return shortened(str(error))
@@ -235,15 +246,15 @@ def fault(error: Exception) -> str:
 
 
 def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
-    """Returns `words` on one line. A line longer than `most` characters is cut, and its length before the cut is added
-    (`abc... (1,234 characters)`).
+    """Returns `words` on one line. If the line is longer than `most` characters, it is cut, and its full length is
+    added (`abc... (1,234 characters)`).
     """
     line = " ".join(words.split())
     return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"
 
 
 def _schema_version(content: bytes) -> int:
-    """Returns the schema version that the invalid document `content` states, or 0 if it states none."""
+    """Returns the schema version in `content`, a document that could not be parsed. Returns 0 if it has none."""
     try:
         return _Versioned.model_validate_json(content).schema_version
     except (ValidationError, RecursionError):

@@ -15,7 +15,7 @@ NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class CacheError(ValueError):
-    """The cache cannot be used as asked. The error message says what was seen, what was expected and what to do."""
+    """The base class of all errors of a cache. The message says what was seen, what was expected and what to do."""
 
 
 class CacheNotFound(CacheError, FileNotFoundError):
@@ -39,7 +39,9 @@ class TooManyOpenFiles(CacheError, OSError):
 
 
 class CacheTooNew(CacheError):
-    """A file of the cache was written by a later version of kinegraph. The file is not damaged."""
+    """A later version of kinegraph wrote a file of the cache, and this version cannot read it. The file is not
+    damaged.
+    """
 
 
 class UnsafeName(CacheError):
@@ -47,7 +49,7 @@ class UnsafeName(CacheError):
 
 
 class UnknownStorage(CacheError):
-    """A URL is refused, because no installed package opens URLs of this kind or because the URL contains a secret."""
+    """A URL is refused, because it contains a secret or because no installed package can open it."""
 
 
 class StorageError(CacheError, OSError):
@@ -55,10 +57,10 @@ class StorageError(CacheError, OSError):
 
 
 def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the CacheMismatch for a cache at `root` that was made with other options than the caller asks for.
+    """Returns a CacheMismatch which says that the cache at `root` was made with other options than the caller asks for.
 
-    `key` is the part of the cache that differs: a stage key, or the section `clips` or `store` of cache.json. `changed`
-    has one line for each option that differs.
+    `key` names the part of the cache that differs: a stage key, or the section "clips" or "store" of cache.json.
+    `changed` has one line for each option that differs.
     """
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
@@ -68,8 +70,8 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns a CacheMismatch for a cache that an earlier version of kinegraph made. For some videos, that version
-    chose other frames than this version does.
+    """Returns a CacheMismatch which says that an earlier version of kinegraph made the cache. For some videos, that
+    version chose other frames than this version does.
 
     `root` is the path or URL of the cache. `changed` has one line for each option that differs.
     """
@@ -84,17 +86,17 @@ def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
-    """Returns the error for the file `where` with the schema version `found`. This version of kinegraph reads schema
-    versions up to `known`.
+    """Returns the CacheTooNew for the file `where`. The file has the schema version `found`, and this version of
+    kinegraph reads schema versions up to `known`.
     """
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 
 
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
-    """Returns a CacheNotWritable for the file `path`, which could not be written because there is no room or no
-    permission.
+    """Returns a CacheNotWritable with a message for the user, if the file `path` could not be written for lack of room
+    or permission. Returns None if `error` has another cause.
 
-    Returns None if `error` has another cause. `no_inodes` is true if the file system can hold no more files.
+    `error` was raised by writing. `no_inodes` says whether the file system has reached its number of files.
     """
     if error.errno in NO_ROOM:
         seen = error.strerror
@@ -115,16 +117,14 @@ def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> Cach
 
 
 def open_files_limit() -> int:
-    """Returns how many files this process may have open (`ulimit -n`). Returns sys.maxsize where there is no limit."""
+    """Returns how many files this process may have open (`ulimit -n`), or sys.maxsize if there is no limit."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def out_of_descriptors(path: Path, error: OSError) -> TooManyOpenFiles | None:
-    """Returns a TooManyOpenFiles for the file `path`, which could not be opened because this process has too many files
-    open.
-
-    Returns None where `error` has another cause.
+    """Returns a TooManyOpenFiles with a message for the user, if the file `path` could not be opened because this
+    process has too many files open. Returns None if `error`, raised by opening, has another cause.
     """
     if error.errno not in NO_DESCRIPTOR:
         return None

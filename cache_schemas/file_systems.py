@@ -13,11 +13,10 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL schem
 
 
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns (fsspec file system of a URL, path of the URL in that file system). `settings` are further arguments of
-    the file system.
+    """Opens the file system of a URL with fsspec. Returns (file system, path of the URL in the file system).
 
-    The file system does not cache lists of files, because other processes write too. Raises UnknownStorage where no
-    installed package opens the URL.
+    `settings` are further arguments of the file system. Listings of folders are not cached, because other processes
+    write too. Raises UnknownStorage if no installed package opens the URL.
     """
     scheme = url.partition("://")[0]
     try:

@@ -1,4 +1,4 @@
-"""Writes files that appear whole or not at all, also after a power cut."""
+"""Writes files that appear whole or not at all, even after a power cut. Cleans up after writers that died."""
 
 import errno
 import os
@@ -24,9 +24,9 @@ Buffer = bytes | bytearray | memoryview
 
 
 def _host(proc: Path = Path("/proc")) -> str:
-    """Returns a short text that identifies this machine until its next start. Processes of two machines, or of two
-    containers on one machine, get different texts. So the same process number with the same text means the same
-    process.
+    """Returns a short text that identifies this machine until it is started again. Another machine, or another
+    container on this machine, gets another text. So if the text and the process number are equal, the process is the
+    same.
 
     The text is a digest of the host name, the id of the present boot and the namespace of process numbers. Outside
     Linux it covers the host name alone. `proc` is the folder /proc.
@@ -50,21 +50,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """Returns a new temporary name for the file `name`. `sweep`, which removes leftover temporary files, recognises it.
+    """Returns a new name under which the file `name` can be written before it is renamed. `sweep` later recognises a
+    temporary file by this name.
 
-    The temporary name ends with `name`. Where the result would be too long for a file system, the temporary name ends
-    with a shorter form of `name`.
+    The temporary name ends with `name`, which is shortened if the result would be too long for a file system.
     """
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-"
     return start + shortened(name, MAX_NAME_BYTES - len(start))
 
 
 def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """Returns the file name `name`, shortened to at most `max_bytes` bytes.
+    """Returns the file name `name`, shortened to at most `max_bytes` bytes. A short name is returned unchanged.
 
-    A name that is too long keeps its start and its ending, for example `.csv`. A digest of the whole name is put
-    between start and ending, so different names have different short names. Shortening one name again returns an equal
-    short name.
+    A long name keeps its start and its ending, for example `.csv`. A digest of the whole name stands between them, so
+    different names stay different. The same name always becomes the same short name.
     """
     if len(encoded := os.fsencode(name)) <= max_bytes:
         return name
@@ -74,9 +73,8 @@ def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 
 
 def free_inodes(folder: Path) -> int | None:
-    """Returns how many more files the file system of `folder` can hold.
-
-    Returns None where the file system has no fixed number of files, for example btrfs.
+    """Returns how many more files the file system of `folder` can hold. Returns None if the file system has no such
+    limit, for example btrfs.
     """
     disk = os.statvfs(folder)
     return disk.f_favail if disk.f_files > 0 else None
@@ -90,7 +88,7 @@ def _ran_out_of_inodes(path: Path) -> bool:
 
 
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
-    """Writes `parts` to a temporary file beside `target`. The content survives a power cut.
+    """Writes `parts` to a temporary file in the folder of `target`, so that the content survives a power cut.
 
     Returns (path of the temporary file, size in bytes, xxh3_128 digest).
     """
@@ -114,26 +112,24 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Raises CacheNotWritable in place of an OSError in the `with` block, if the disk is full or read-only. The message
-    names the path `target`.
-
-    Other errors are raised unchanged.
+    """Turns an OSError of the `with` block into CacheNotWritable, if the disk is full or writing is not permitted. The
+    message names the path `target`. Other errors are raised unchanged.
     """
     try:
         yield
     except OSError as error:
         no_inodes = error.errno == errno.ENOSPC and _ran_out_of_inodes(target)
-        if (told := not_writable(target, error, no_inodes=no_inodes)) is not None:
-            raise told from error
+        if (explained := not_writable(target, error, no_inodes=no_inodes)) is not None:
+            raise explained from error
         raise
 
 
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
-    """Writes the concatenation of `parts` as the file `target`, in place of an existing file. Returns (size in bytes,
-    xxh3_128 digest).
+    """Writes the parts, one after the other, as the file `target`. An existing file is replaced. Returns (size in
+    bytes, xxh3_128 digest).
 
-    A crash leaves the old file or the new file, and at most one temporary file, which `sweep` removes later. Raises
-    CacheNotWritable where there is no room or no permission to write.
+    A crash leaves the old file or the whole new file. It may also leave a temporary file, which `sweep` removes later.
+    Raises CacheNotWritable if there is no room or no permission to write.
     """
     with _explained(target):
         temporary, size, digest = _write_temporary(target, parts)
@@ -148,11 +144,11 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
 
 @contextmanager
 def writing_whole(target: Path) -> Iterator[Path]:
-    """Yields the path of a temporary file beside `target`, for another program to write. After the `with` block, the
-    file becomes `target`, in place of an existing file.
+    """Yields the path of a temporary file beside `target`, which the caller or another program writes in the `with`
+    block. After the block, the temporary file replaces `target`.
 
-    If the block raises an error, the temporary file is removed and an existing file stays. Raises CacheNotWritable
-    where there is no room or no permission to write.
+    If the block raises an error, the temporary file is removed and `target` stays as it was. Raises CacheNotWritable if
+    there is no room or no permission to write.
     """
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,9 +165,8 @@ def writing_whole(target: Path) -> Iterator[Path]:
 
 
 def remove_durably(path: Path) -> None:
-    """Removes a file, so that a power cut does not bring the file back. A file that does not exist is no error.
-
-    Raises CacheNotWritable where there is no permission to remove the file.
+    """Removes a file, so that a power cut does not bring it back. A file that does not exist is no error. Raises
+    CacheNotWritable if there is no permission to remove the file.
     """
     with _explained(path):
         try:
@@ -183,9 +178,9 @@ def remove_durably(path: Path) -> None:
 
 def create_exclusively(target: Path, content: bytes) -> bool:
     """Creates the file `target` with `content`, unless the file exists already. Returns whether this call created the
-    file. No reader sees the file with a part of its content.
+    file. No reader sees the file with only a part of its content.
 
-    Raises CacheNotWritable where there is no room, no permission to write, or no support for hard links.
+    Raises CacheNotWritable if there is no room, no permission to write, or no support for hard links.
     """
     with _explained(target):
         temporary, _, _ = _write_temporary(target, [content])
@@ -209,11 +204,11 @@ def create_exclusively(target: Path, content: bytes) -> bool:
 
 
 def sweep(folder: Path) -> int:
-    """Removes temporary files that dead processes left in `folder`. Returns the number of files removed.
+    """Removes the temporary files that dead processes left in `folder` and in the folders below it. Returns the number
+    of removed files.
 
-    A file that a process of this machine wrote is removed as soon as the process is dead. A file that another machine
-    wrote is removed once it is FOREIGN_AGE_SECONDS old. The age is measured by the clock of the file system, which may
-    be the clock of another machine.
+    A file of a process of this machine is removed if the process is dead. A file of another machine is removed if it is
+    older than FOREIGN_AGE_SECONDS by the clock of the file system.
     """
     removed = 0
     for parent, _, names in os.walk(folder):  # pathlib's glob takes ten times as long
@@ -233,9 +228,7 @@ def sweep(folder: Path) -> int:
 
 
 def _age_seconds(path: Path) -> float:
-    """Returns the age of a file in seconds, by the clock of its file system, counted from when the file was last
-    written.
-    """
+    """Returns how many seconds ago a file was last written, by the clock of its file system."""
     # a new file shows the time of the file system, whose clock may differ from this machine's
     written, present = path.stat().st_mtime, path.parent / temporary_name("now")
     try:
@@ -246,12 +239,11 @@ def _age_seconds(path: Path) -> float:
 
 
 def alive(pid: int, started: int = 0) -> bool:
-    """Returns whether the process with the number `pid` runs on this machine. A process that has ended but still has a
-    number (a zombie) does not count as running.
+    """Returns whether the process number `pid` runs on this machine. A zombie, which has ended but still has a number,
+    does not run.
 
-    `started` is the start of the process in clock ticks, which `start_ticks` has returned. If another process has the
-    number `pid` by now, its start differs, and the function returns False. If `started` is 0, the starts are not
-    compared.
+    `started` is the start of the process, as `start_ticks` returned it earlier. If another process has got the number
+    since, its start differs, and the result is False. With 0, the starts are not compared.
     """
     try:
         os.kill(pid, 0)
@@ -264,18 +256,15 @@ def alive(pid: int, started: int = 0) -> bool:
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when the process with the number `pid` started, in clock ticks since this machine booted.
-
-    Returns 0 where the system does not say.
+    """Returns when the process number `pid` started, in clock ticks since this machine booted. Returns 0 if the system
+    does not say.
     """
     return _process(pid)[1]
 
 
 def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
-    """Returns (state, start in clock ticks) of the process with the number `pid`. The values are the fields 3 and 22 of
-    the file `proc`/<pid>/stat.
-
-    Returns ("", 0) where the fields cannot be read.
+    """Returns (state, start in clock ticks) of the process number `pid`, the fields 3 and 22 of the file
+    `proc`/<pid>/stat. Returns ("", 0) if they cannot be read.
     """
     try:
         behind_its_name = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
@@ -285,10 +274,10 @@ def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
 
 
 def file_digest(path: Path) -> tuple[int, str]:
-    """Returns (size in bytes, xxh3_128 digest as hexadecimal text) of a file.
+    """Returns (size in bytes, xxh3_128 digest as hexadecimal text) of the content of a file.
 
-    Raises FileNotFoundError where there is no file, NotRegularError for a folder, a FIFO, a socket or a device, and
-    OSError where the file cannot be read.
+    Raises FileNotFoundError if there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
+    Raises OSError if the file cannot be read.
     """
     digest, size = xxhash.xxh3_128(), 0
     with open_regular(path) as file:

@@ -1,4 +1,4 @@
-"""Computes fingerprints. A fingerprint is the digest of all options that change the values of a feature."""
+"""Computes fingerprints. A fingerprint is a digest of all options that change the values of a stage."""
 
 import hashlib
 import json
@@ -9,19 +9,20 @@ Options = Mapping[str, Any]
 
 
 def canonical(options: Options) -> str:
-    """Returns `options` as JSON with sorted keys and without spaces."""
+    """Returns `options` as JSON with sorted keys and without spaces, so that equal options become equal text."""
     return json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(options: Options) -> str:
-    """Returns the SHA-256 of `options` as JSON with sorted keys: 64 hexadecimal digits."""
+    """Returns the SHA-256 of `options`, written as JSON with sorted keys, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical(options).encode()).hexdigest()
 
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
-    """Returns one line `key: old value -> new value` for each key whose values in `old` and `new` differ. A key of an
-    inner mapping is written as a path of keys (`clips.fps: 25 -> 30`). A value that `old` or `new` lacks is written as
-    `(absent)`. Each line begins with `prefix`.
+    """Returns one line `key: old value -> new value` for each key whose value differs between `old` and `new`.
+
+    A key of an inner mapping is written as a path (`clips.fps: 25 -> 30`). A missing value is written as `(absent)`.
+    Each line begins with `prefix`.
     """
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
@@ -34,7 +35,7 @@ def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
 
 
 def are_imported(options: Options) -> bool:
-    """Returns whether the command `import` made `options`, the options of a stage or the clip options of a cache. False
-    means that the options come from a config.
+    """Returns whether the command `import` made `options`, which are the options of a stage or the clip options of a
+    cache. If not, the options come from a config.
     """
     return "provenance" in options

@@ -1,9 +1,9 @@
-"""Stores arrays in HDF5: one file per stage key and shard, and data.h5, in which the arrays of all these files can be
-read.
+"""Stores arrays in HDF5: one file for each shard of each stage, and the file data.h5, which shows all shards of an
+array as one array.
 
-`data.h5` holds every array as a view over all its shard files (a virtual dataset). The rows of a missing shard file
-read as fill values. Files appear only when all their bytes are written. A shard file is never opened for writing again.
-So a crash leaves no file that HDF5 cannot open, and readers take no locks.
+In data.h5 an array is a virtual dataset, a view over its shard files. The rows of a missing shard file read as fill
+values. A file appears only when all its bytes are written, and a shard file is never opened for writing again. So a
+crash leaves no file that HDF5 cannot open, and readers take no locks.
 """
 
 import json
@@ -27,7 +27,7 @@ ALIGNMENT_BYTES = 8  # chunks start at multiples of this, so that mapped rows ar
 
 
 def object_name(key: str, shard: int) -> str:
-    """Returns the path, relative to the cache, of the file that holds shard number `shard` of the stage `key`."""
+    """Returns the path of the file that holds shard number `shard` of the stage `key`, relative to the cache."""
     return f"shards/{key}/{shard:06d}.h5"
 
 
@@ -47,10 +47,9 @@ def _image(file: h5py.File) -> bytes:
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
-    """Returns the content of a shard file of the HDF5 store. `arrays` has one pair (spec, rows) for each array of the
-    file.
+    """Returns the bytes of one shard file. `arrays` has one pair (spec, rows) for each array of the stage.
 
-    Each array in the file has the length `shard_clips`. If there are fewer rows, the rest of the array takes no space.
+    Each array in the file has `shard_clips` rows. If there are fewer rows, the missing rows take no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -63,10 +62,8 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 
 
 def _opened(path: Path) -> h5py.File:
-    """Opens an HDF5 file for reading without locks and returns it.
-
-    If this process already has the same file open with locks, HDF5 refuses to open the file without locks. In that case
-    the file is opened with locks.
+    """Opens an HDF5 file for reading and returns it. The file is opened without locks. HDF5 refuses this if the process
+    already has the file open with locks. The file is then opened with locks, too.
     """
     require_regular(path)
     try:
@@ -78,9 +75,8 @@ def _opened(path: Path) -> h5py.File:
 
 
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns the dataset `name` that lies in `file` itself.
-
-    Raises KeyError where `file` has no such dataset, or where `name` is a link, which may lead into another file.
+    """Returns the dataset `name` of `file`. Raises KeyError if there is none, or if `name` is a link, which may lead
+    into another file.
     """
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
@@ -90,11 +86,11 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 class Hdf5ShardView:
-    """The array `spec` of one sealed shard, mapped into memory from the HDF5 file `path`. No HDF5 handle stays open. A
-    shard has at most `shard_clips` rows.
+    """One array of one sealed shard, mapped into memory from the HDF5 file `path`. `spec` describes the array, and
+    `shard_clips` is the number of rows of a full shard. No HDF5 handle stays open.
 
-    Raises FileNotFoundError where there is no file, ValueError where the file is damaged, and TooManyOpenFiles where
-    the process has no free descriptor.
+    Raises FileNotFoundError if there is no file, ValueError if the file is damaged, and TooManyOpenFiles if the process
+    has too many files open.
     """
 
     def __init__(self, path: Path, spec: ArraySpec, shard_clips: int) -> None:
@@ -111,7 +107,9 @@ class Hdf5ShardView:
         self._mapped = mapped(path)
 
     def row(self, index: int) -> np.ndarray:
-        """Returns one row as a read-only view of the mapped file. `index` counts from the first row of the shard."""
+        """Returns one row as a read-only view of the mapped file. `index` is the number of the row in the shard, from
+        0.
+        """
         inner, within = divmod(index, self._inner_rows)
         start = self._offsets[inner] + within * self._spec.row_bytes
         return self._mapped[start : start + self._spec.row_bytes].view(self._spec.dtype).reshape(self._spec.shape)
@@ -121,7 +119,8 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
     """Returns chunk number -> byte offset in the file, for every chunk of `dataset` that was written. Chunks are
     numbered from 0 along the rows.
 
-    Raises ValueError where the dataset does not have the shape, type and chunks of `spec` for `shard_clips` rows.
+    Raises ValueError if the dataset does not have the shape, type and chunks that `spec` requires for `shard_clips`
+    rows.
     """
     inner_rows = spec.inner_rows(shard_clips)
     expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
@@ -138,8 +137,8 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
     """Names the axes of `dataset` as netCDF-4 does, by attaching a dimension scale to each axis. A dimension scale is
-    an empty dataset whose name is the name of the axis, for example `frame`. Two datasets in one group with an axis
-    `frame` share one scale.
+    an empty dataset whose name is the name of the axis, for example `frame`. Two datasets of a group that have an axis
+    `frame` share its scale.
 
     `dims` are the names of the axes after the first, which is `row`.
     """
@@ -154,10 +153,10 @@ def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
 
 
 class Hdf5Store:
-    """Stores the arrays of a cache in files shards/<key>/<nnnnnn>.h5 on a POSIX path. The file data.h5 shows all shards
-    as one array each. A shard has `shard_clips` rows.
+    """Stores the arrays of a cache in HDF5 files, one for each shard of each stage: shards/<key>/<nnnnnn>.h5. The file
+    data.h5 shows all shards of an array as one array. A shard has `shard_clips` rows.
 
-    Raises CacheError for a cache at a URL.
+    Raises CacheError for a cache at a URL, because HDF5 needs files on a POSIX path.
     """
 
     def __init__(self, storage: Storage, shard_clips: int) -> None:
@@ -173,10 +172,10 @@ class Hdf5Store:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes data.h5 with the arrays `specs` at `num_rows` rows, unless data.h5 already has exactly these arrays
-        and this number of rows.
+        """Writes data.h5, which shows each array of `specs` with `num_rows` rows. Writes nothing if data.h5 already has
+        exactly these arrays and this number of rows.
 
-        HDF5 stores no coordinates, so the parameters `coordinates` and `renew` are ignored.
+        `coordinates` and `renew` are ignored, because the HDF5 store has no coordinates.
         """
         layout = {"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]}
         declared = json.dumps({"schema": SCHEMA_VERSION, "scales": True} | layout)
@@ -191,10 +190,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns ["data.h5"] if the file data.h5, through which the rows of all shard files can be read, is missing,
-        damaged or incomplete. Returns [] otherwise.
+        """Checks the file data.h5, through which the rows of all shard files are read. Returns ["data.h5"] if it is
+        missing, is damaged or does not list all shard files, else [].
 
-        Only the arrays of `specs` are checked. data.h5 may have any number of rows in the range `num_rows`.
+        Only the arrays of `specs` are checked. Their number of rows may be any number in `num_rows`.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -204,10 +203,8 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is a correct view over all shard files of the array `spec`.
-
-        Returns False if the shape, type, fill value or list of files differs, or if the number of rows is not in
-        `num_rows`.
+        """Returns whether `dataset` of data.h5 is a correct view over all shard files of the array `spec`. The shape,
+        type, fill value and list of files must be right, and the number of rows must be in `num_rows`.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
@@ -217,9 +214,8 @@ class Hdf5Store:
         return sources == expected and np.array_equal(dataset.fillvalue, np.dtype(spec.dtype).type(spec.fill), True)
 
     def _declared(self) -> str:
-        """Returns the JSON text that `declare` wrote into data.h5. The text lists the arrays that data.h5 joins.
-
-        Returns "" where data.h5 is missing or damaged.
+        """Returns the JSON text in data.h5 that says for which arrays and how many rows `declare` wrote the file.
+        Returns "" if data.h5 is missing or damaged.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -228,9 +224,9 @@ class Hdf5Store:
             return ""
 
     def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
-        """Adds the array `spec` to the open file data.h5, `file`, as a virtual dataset. A virtual dataset is a view
-        over several files, here over all shard files. The view has all `num_rows` rows. Rows of shard files that do not
-        exist yet read as fill values.
+        """Adds the array `spec` to `file`, the open data.h5, as a virtual dataset with `num_rows` rows. A virtual
+        dataset is a view over several files, here over all shard files of the array. Rows of missing shard files read
+        as fill values.
         """
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would store the time of day
         settings.set_layout(h5py.h5d.VIRTUAL)
@@ -254,8 +250,8 @@ class Hdf5Store:
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that is written in data.h5, or None where data.h5 is missing or damaged.
-        `specs` is not used.
+        """Returns the number of rows per shard that data.h5 states, or None if data.h5 is missing or damaged. `specs`
+        is ignored.
         """
         with suppress(ValueError, KeyError, TypeError):
             rows = json.loads(self._declared())["shard_clips"]
@@ -263,16 +259,16 @@ class Hdf5Store:
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns the number of objects in which a shard with `num_arrays` arrays is stored. It is always 1, because
-        one HDF5 file holds all arrays of a shard.
+        """Returns 1, the number of files in which a shard of a stage is stored. One HDF5 file holds all `num_arrays`
+        arrays.
         """
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes shard number `shard` of the stage `key` as one file with all arrays of the stage. `arrays` has one
-        pair (spec, rows) for each array.
+        """Writes shard number `shard` of the stage `key` as one file. `arrays` has one pair (spec, rows) for each array
+        of the stage.
 
-        Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows whose shape or type is not
+        Returns file name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows whose shape or type is not
         that of their array.
         """
         for spec, rows in arrays:
@@ -281,10 +277,10 @@ class Hdf5Store:
         return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
-        """Opens the array `spec` of the sealed shard number `shard`. Returns it as an Hdf5ShardView, mapped into
-        memory.
+        """Opens the array `spec` of shard number `shard`, mapped into memory. Returns an Hdf5ShardView, which has the
+        method `row`.
 
-        Raises FileNotFoundError where there is no shard file, ValueError where the file is damaged.
+        Raises FileNotFoundError if there is no shard file, and ValueError if the file is damaged.
         """
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
@@ -296,5 +292,7 @@ class Hdf5Store:
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row for each (opened shard, row index in the shard) in `places`, as read-only views."""
+        """Returns the rows `places`, in this order, as read-only views. An item of `places` is a pair (opened shard,
+        number of the row in the shard).
+        """
         return (shard.row(index) for shard, index in places)

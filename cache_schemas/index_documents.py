@@ -1,5 +1,5 @@
-"""Checks the documents that the command `index` writes beside clips.parquet. Where one is missing or damaged, the error
-says what to do.
+"""Checks the documents that `kinegraph index` writes beside clips.parquet. If a document is missing or damaged, a
+message says what to do.
 """
 
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache
 from kinegraph.cache_schemas.errors import CacheError
 
 MAY_BE_ABSENT = {  # early versions did not write these documents
-    LABELS: "whether a video may have many labels is told by its labels alone",
-    DATASET: "nothing tells whether the data set of a config is the one that was indexed",
+    LABELS: "only the labels of a video say whether it may have many labels",
+    DATASET: "nothing says whether the data set of a config is the one that was indexed",
 }
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns document name -> sentence, for labels.json and dataset.json where they are missing. The sentence says
-    what follows from the loss and what to do.
+    """Returns document name -> message, for each of labels.json and dataset.json that is missing. The message says what
+    the cache cannot tell without the document, and what to do.
 
-    A cache that `import` made needs neither document. A missing classes.json is reported by `Cache.classes`.
+    A cache that `import` made needs neither document, so the result is then empty.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]
     return {
@@ -28,10 +28,11 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Checks the documents that `index` writes beside clips.parquet, such as classes.json. Returns one message for each
-    document that is missing or damaged. The message says what to do. Sealed shards stay valid without these documents.
+    """Checks the documents that `kinegraph index` writes beside clips.parquet, such as classes.json. Returns one
+    message for each missing or damaged document, which says what to do. Sealed shards stay valid without these
+    documents.
     """
-    told = [*absent_documents(cache).values()]
+    messages = [*absent_documents(cache).values()]
     readers: list[Callable[[], object]] = [
         lambda: cache.classes,
         lambda: cache.multi_label,
@@ -43,5 +44,5 @@ def documents_advice(cache: Cache) -> list[str]:
         try:
             read()
         except CacheError as error:
-            told.append(str(error))
-    return told
+            messages.append(str(error))
+    return messages

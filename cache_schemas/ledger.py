@@ -1,6 +1,6 @@
-"""Reads and writes the ledger, which has one record per stage key and shard.
+"""Reads and writes the ledger. The ledger has one record for each shard that is done, and for each stage of the shard.
 
-A shard is done (sealed) for a stage key if and only if the record of that shard and stage key exists.
+A shard is done (sealed) for a stage if and only if the record of the shard and the stage exists.
 """
 
 import json
@@ -34,7 +34,7 @@ NumBytes = Annotated[int, Field(ge=0)]  # bytes
 
 
 def _date(words: str) -> str:
-    """Returns `words` unchanged where they are empty or a date of ISO 8601. Raises ValueError for other words."""
+    """Returns `words` unchanged if they are empty or a date and time of ISO 8601. Raises ValueError for other words."""
     try:
         datetime.fromisoformat(words or "1970-01-01").timestamp()
     except (ValueError, OverflowError) as error:
@@ -47,8 +47,8 @@ class _Record(BaseModel):
 
 
 class Failure(_Record):
-    """Says why the clip `clip_id` has no features. `reason` is one of a few words, such as "timeout", and `detail` is
-    the full message.
+    """The reason why the clip `clip_id` has no features. `reason` is one word, such as "timeout", and `detail` is the
+    full message.
     """
 
     clip_id: str
@@ -57,27 +57,29 @@ class Failure(_Record):
 
 
 class Warned(_Record):
-    """The complaint `detail` of the video decoder about the clip `clip_id`. The clip has features in spite of it."""
+    """A warning of the video decoder about the clip `clip_id`. `detail` is the text of the warning. The clip has
+    features in spite of it.
+    """
 
     clip_id: str
     detail: str
 
 
 class SealedObject(_Record):
-    """Holds the size in bytes and the digest of one object of a sealed shard."""
+    """The size in bytes and the digest of one object (file) of a sealed shard."""
 
     size: NumBytes
     xxh3_128: str
 
 
 class Source(_Record):
-    """Identifies the content of a file at the moment when it was read. The file is a video, or a file beside a video
-    such as its boxes.
+    """The identity of a file at the moment when it was read. A file that has another identity later has changed. The
+    file is a video, or a file beside a video, such as its boxes.
 
-    `size` is in bytes. `mtime_ns` is the time of the last change, in nanoseconds. `digest` is the digest of sampled
-    parts of the content. `etag` is the mark by which a store behind a URL identifies the content. For a file at a URL,
-    `mtime_ns` and `etag` are those that the store reports. Where the store reports none, `mtime_ns` is 0 and `etag` is
-    None.
+    size: in bytes.
+    mtime_ns: the time of the last change, in nanoseconds. It is 0 if the store behind a URL does not report it.
+    digest: a digest of samples of the content.
+    etag: the text by which the store behind a URL identifies the content, or None.
     """
 
     size: NumBytes
@@ -87,8 +89,11 @@ class Source(_Record):
 
 
 class Exported(_Record):
-    """Says that a shard was copied from another cache: `kind` is the kind of that cache's store, `kinegraph` the
-    version that copied, and `at` the time (ISO 8601).
+    """Says that a shard was copied from another cache.
+
+    kind: the kind of store of that cache, "zarr" or "hdf5".
+    kinegraph: the version of kinegraph that made the copy.
+    at: the time of the copy (ISO 8601).
     """
 
     kind: str
@@ -97,18 +102,22 @@ class Exported(_Record):
 
 
 class Record(_Record):
-    """Says what was written when one shard of one stage key was sealed, and which files were read for it.
+    """The ledger record of one sealed shard of one stage. It says what was written, what was read and how the values
+    were computed.
 
-    `key`, `shard` and `num_rows` say which shard it is, and `fingerprint` is that of the stage. `objects` maps the path
-    of each written object, relative to the cache, to its size and digest. `sources` maps a video_id to the identity of
-    the video that was read. `files` maps a video_id to the identity of the file that was read beside the video.
-    `seconds` maps a kind of work to the seconds that it took. `exported` is set for a shard that was copied from
-    another kind of store. All entries except `objects` are then those of the original shard. `failures` lists the
-    failed clips, and `warnings` the complaints of the video decoder. `upgraded_from` is the fingerprint under which the
-    shard was first sealed, by an earlier version that took the same frames.
-
-    The other fields say how the shard was computed: the `versions` of software, the `device`, the `host`, the date
-    (`sealed_at`), the `batch_size` and the number of `threads`. `attempt` is the number of the shard's lease, from 1.
+    key, shard, num_rows: the key of the stage, the number of the shard, and its number of rows.
+    fingerprint: the fingerprint of the stage.
+    objects: path of each written object, relative to the cache -> its size and digest.
+    failures, warnings: the failed clips, and the warnings of the video decoder.
+    sources: video_id -> identity of the video that was read.
+    files: video_id -> identity of the file that was read beside the video, such as its boxes.
+    versions, device, host, batch_size, threads: the software and hardware that computed the shard.
+    attempt: the number of the shard's lease, from 1.
+    seconds: kind of work -> the seconds that it took.
+    sealed_at: when the shard was sealed (ISO 8601).
+    exported: set if the shard was copied from another cache. All fields but `objects` are then those of the original
+        shard.
+    upgraded_from: the fingerprint of the stage before the cache was upgraded, if the shard was sealed before.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -134,84 +143,83 @@ class Record(_Record):
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":
-        """Returns a copy of this ledger record for an upgraded cache, with the fingerprint `to`.
-
-        The copy has a higher schema version, so that earlier versions of kinegraph refuse it and ask for an update of
-        kinegraph.
+        """Returns a copy of this record for an upgraded cache. The copy has the fingerprint `to`. It also has a higher
+        schema version, so that earlier versions of kinegraph refuse it and ask for an update.
         """
         now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
         return self.model_copy(update=now)
 
 
 def encoded(record: Record) -> bytes:
-    """Returns the record as JSON bytes."""
+    """Returns the bytes of the JSON document in which the ledger stores `record`."""
     return json.dumps(record.model_dump(exclude_none=True), indent=1, sort_keys=True).encode()
 
 
 def _shard_of(name: str, key: str) -> int | None:
-    """Returns the number of the shard whose record for the stage `key` has the name `name`, or None for another object
-    below the folder of the stage.
+    """Returns the shard number in `name`, the path of a record of the stage `key`. Returns None if `name` is another
+    object below the stage's folder.
     """
     stem = name[len(LEDGER) + len(key) + 2 : -len(ENDING)]  # no Path objects, which are slow for 16,000 records
     return int(stem) if name.endswith(ENDING) and stem.isascii() and stem.isdigit() else None
 
 
 class Ledger:
-    """Reads and writes the ledger records below `<cache>/ledger`. A record marks a shard as done for a stage key."""
+    """The ledger of a cache: the records in its folder `ledger`. A shard is done for a stage if the ledger has their
+    record.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     def name(self, key: str, shard: int) -> str:
-        """Returns the path of the ledger record of stage `key` and shard number `shard`, relative to the cache
+        """Returns the path of the record of shard number `shard` and the stage `key`, relative to the cache
         (`ledger/clips/000000.json`).
         """
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
-        """Marks a shard as done by creating its record. Returns whether this call created the record. A record that
-        exists already stays unchanged.
+        """Marks a shard as done by writing its record. Returns whether this call wrote the record. An existing record
+        stays unchanged.
 
-        The objects of the shard must be durable before the call.
+        All objects of the shard must survive a power cut before this call.
         """
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache does this
-        for a shard whose values need no change.
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache calls this
+        for a shard whose values stay.
         """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
-        """Declares shard number `shard` unfinished for the stage `key`, by removing its record. The next extraction
-        replaces the objects of the shard.
+        """Marks shard number `shard` as not done for the stage `key`, by removing its record. The next extraction
+        computes the shard again.
         """
         self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:
-        """Returns the numbers of the shards that have a record for the stage `key`, in ascending order. These are the
-        shards that are done.
-        """
+        """Returns the numbers of the shards that are done for the stage `key`, in ascending order."""
         shards = (_shard_of(name, key) for name in self.storage.names(f"{LEDGER}/{key}"))
         return sorted(shard for shard in shards if shard is not None)
 
     def stamps(self, key: str) -> dict[int, str | None]:
-        """Returns the number of each shard that has a record for the stage `key`, in ascending order -> the stamp of
-        the record. While the stamp stays the same, the record is the same. A stamp of None says nothing.
+        """Returns shard number -> stamp of the shard's record, for all shards that are done for the stage `key`, in
+        ascending order. A stamp is a text that changes if the record changes. It is None if the storage cannot tell
+        whether the record has changed.
         """
         stamps = self.storage.stamps(f"{LEDGER}/{key}")
         numbered = ((shard, name, stamp) for name, stamp in stamps if (shard := _shard_of(name, key)) is not None)
         return dict(sorted((shard, stamp) for shard, name, stamp in numbered if name == self.name(key, shard)))
 
     def has(self, key: str, shard: int) -> bool:
-        """Returns whether shard number `shard` is done for the stage `key`. It is done if its ledger record exists."""
+        """Returns whether shard number `shard` is done for the stage `key`, which means that its record exists."""
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
-        """Returns the Record of the shard number `shard` of the stage `key`, or None where the shard has no record.
+        """Returns the Record of shard number `shard` and the stage `key`, or None if there is no record.
 
-        Raises CacheError for a damaged record, for example a record that another tool wrote halfway. Raises CacheTooNew
-        for a record of a later version of kinegraph.
+        Raises CacheError if the record is damaged, for example because another tool wrote only a part of it. Raises
+        CacheTooNew if a later version of kinegraph wrote the record.
         """
         try:
             return self._understood(self.name(key, shard), self.storage.get(self.name(key, shard)))
@@ -226,16 +234,16 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Returns an iterator over the Records of a stage key in the order of the shards, one for each shard that has a
-        record. `among` contains the numbers of the shards whose records are wanted. None means all shards.
+        """Returns an iterator over the Records of the stage `key`, one for each shard that is done, in the order of the
+        shards. If `among` is not None, only the shards with the numbers in `among` are read.
 
         Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.
         """
         return self.records_of(key, [shard for shard in self.shards(key) if among is None or shard in among])
 
     def records_of(self, key: str, shards: Sequence[int]) -> Iterator[Record]:
-        """Yields the Records of the shards with the numbers `shards` of a stage key, in this order. Shards without a
-        record are skipped.
+        """Yields the Records of the stage `key` for the shard numbers `shards`, in this order. A shard without a record
+        is skipped.
 
         Raises CacheError for a damaged record, and CacheTooNew for a record of a later version of kinegraph.
         """

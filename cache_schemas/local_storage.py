@@ -1,4 +1,4 @@
-"""Stores the objects of a cache as files in a folder."""
+"""Stores the objects of a cache as files in a folder. The methods are those of `storage.Storage`."""
 
 import os
 import time
@@ -24,10 +24,10 @@ SETTLED_SECONDS = 60.0  # age from which the times of a file tell its versions a
 
 
 class LocalStorage:
-    """A folder on a POSIX file system.
+    """A folder on a POSIX file system that holds the objects of a cache as files.
 
-    Reading follows all symbolic links. Writing and removing raise UnsafeName for a link that leads out of the folder.
-    So a cache that another person made causes no writes elsewhere. The folder itself may be a link.
+    Reading follows symbolic links. Writing and removing raise UnsafeName if a link leads out of the folder. So a cache
+    from another person cannot make kinegraph write elsewhere. The folder itself may be a link.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -85,9 +85,8 @@ class LocalStorage:
         return self._folder / (name if name in ROOT else checked_name(name))
 
     def _to_change(self, name: str) -> Path:
-        """Returns the path of the object `name`, which is about to be written or removed.
-
-        Raises UnsafeName where a symbolic link leads out of the folder of this storage.
+        """Returns the path of the object `name`, before it is written or removed. Raises UnsafeName if a symbolic link
+        leads out of the folder of this storage.
         """
         path, folder = self._folder / checked_name(name), str(self._folder)
         for part in name.split("/")[:-1]:
@@ -106,12 +105,8 @@ class LocalStorage:
 
 
 def _stamp(status: os.stat_result) -> str | None:
-    """Returns a text that differs between two versions of a file, or None where the file changed less than
-    SETTLED_SECONDS ago. `status` is the status of the file.
-
-    A program can set the time of the last change of the content (mtime) back, but not that of the file (ctime). Two
-    changes within one tick of the clock show the same time, and a tick may take 2 s. So may an inode that the file
-    system uses again. The time must lie back longer, because the clock of a server may be late.
+    """Returns a text that changes if the file changes. `status` is the file's status. Returns None if the file changed
+    less than SETTLED_SECONDS ago, because two changes within one tick of the clock show the same time.
     """
     if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
         return None
@@ -120,7 +115,7 @@ def _stamp(status: os.stat_result) -> str | None:
 
 def _entries(path: str, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields (name, entry) of every object in the folder at `path` and in the folders below it. `folder` is the name of
-    the folder at `path`, and every yielded name starts with it (`ledger` -> `ledger/clips/000000.json`).
+    the folder at `path`. Every yielded name starts with `folder` (`ledger` -> `ledger/clips/000000.json`).
     """
     try:
         entries = os.scandir(path)

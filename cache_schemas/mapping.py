@@ -10,10 +10,9 @@ from kinegraph.cache_schemas.regular import require_regular
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Maps a file into memory and returns its bytes, uint8 [size], read-only. No file descriptor stays open.
+    """Maps a file into memory. Returns its bytes as a read-only array, uint8 [size]. No file descriptor stays open.
 
-    Raises FileNotFoundError where `path` does not exist. Raises TooManyOpenFiles where the process has no free
-    descriptor.
+    Raises FileNotFoundError if `path` does not exist. Raises TooManyOpenFiles if the process has too many files open.
     """
     require_regular(path)
     try:

@@ -1,4 +1,4 @@
-"""Reads how much memory is free."""
+"""Reads how much memory is available on this machine."""
 
 from pathlib import Path
 
@@ -6,10 +6,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int | None:
-    """Returns how many bytes of memory the kernel can provide without swapping. The page cache counts as available.
-
-    Returns None outside Linux.
-    """
+    """Returns how many bytes of memory a new allocation may take without swapping. Returns None outside Linux."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:

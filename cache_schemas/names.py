@@ -1,5 +1,5 @@
-"""Checks the names of objects, arrays and stage keys in documents. Each name must be a POSIX path that stays below the
-cache, because a damaged document could lead to a file outside of it.
+"""Checks the names of objects, arrays and stage keys in the documents of a cache. Each name must be a path that stays
+below the cache. Otherwise a damaged document could lead to a file outside of it.
 """
 
 import re
@@ -15,9 +15,7 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 
 def checked_name(name: str) -> str:
     """Returns `name`, the name of an object in the cache, unchanged. Raises UnsafeName if the name could lead out of
-    the cache.
-
-    This is so if the name is absolute, has a backslash or a NUL, or has a part that is empty, `.` or `..`.
+    the cache: if it is absolute, has a backslash or a NUL, or has a part that is empty, `.` or `..`.
     """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:
         return name
@@ -29,10 +27,8 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns True if simple comparisons already show that `name` is safe. If it returns False, the full check in
-    `checked_name` must decide.
-
-    The comparisons save time, because a ledger record has many names.
+    """Returns True if a few fast comparisons show that `name` is safe. If the result is False, `checked_name` makes the
+    full check. The comparisons save time, because a ledger record has many names.
     """
     if not name or name[0] in "./" or name[-1] == "/" or "//" in name or "/." in name:
         return False

@@ -1,5 +1,5 @@
-"""Stores a cache at a URL as whole objects, through fsspec. fsspec is a library that opens many kinds of URL. The usual
-kind is s3://, which fsspec opens through the package s3fs.
+"""Stores the objects of a cache at a URL, such as s3://bucket/prefix. fsspec, a library for many kinds of URL, makes
+the requests. For s3:// it needs the package s3fs.
 """
 
 import os
@@ -17,7 +17,7 @@ from kinegraph.cache_schemas.errors import StorageError
 from kinegraph.cache_schemas.file_systems import open_file_system
 from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.names import checked_name
-from kinegraph.cache_schemas.patience import Patience, is_away, told
+from kinegraph.cache_schemas.patience import Patience, error_text, is_away
 from kinegraph.cache_schemas.storage import ROOT, Span
 from kinegraph.cache_schemas.words import sentence
 
@@ -30,12 +30,14 @@ Answer = TypeVar("Answer")
 
 
 class ObjectStorage:
-    """The objects below `root`, an fsspec URL such as s3://bucket/prefix.
+    """The objects of a cache below `root`, a URL that fsspec opens, such as s3://bucket/prefix.
 
-    Endpoint, credentials and retries come from the environment variables and config files of the package that opens the
-    URL. If the store does not answer, requests are repeated for a while. An ObjectStorage may be used after a fork and
-    may be pickled. Raises StorageError if the store does not do what is asked. Raises UnknownStorage if no installed
-    package opens the URL.
+    Endpoint and credentials come from the environment variables and config files of the package that opens the URL.
+    Requests are repeated for a while if the store does not answer. An ObjectStorage may be pickled, and may be used
+    after a fork.
+
+    Raises StorageError if the store does not do what is asked. Raises UnknownStorage if no installed package opens the
+    URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -49,17 +51,15 @@ class ObjectStorage:
         return self.__dict__ | {"_systems": {}, "_patience": Patience(self.root)}
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns (file system, path of the object `name` in that file system). Each process opens a file system of its
-        own and keeps it.
-
-        Raises StorageError where the file system cannot be opened.
+        """Returns (file system, path of the object `name` in the file system). Each process opens the file system once
+        and keeps it. Raises StorageError if the file system cannot be opened.
         """
         process = os.getpid()
         if process not in self._systems:  # a parent's system is kept, because closing it would wait for its threads
             try:
                 self._systems[process] = open_file_system(self.root)
             except OSError as error:  # some file systems connect at once, as ftp does
-                raise StorageError(f"{self.root}: {sentence(told(error))} {self._advice}") from error
+                raise StorageError(f"{self.root}: {sentence(error_text(error))} {self._advice}") from error
         system, root = self._systems[process]
         return system, f"{root}/{name if name in ROOT else checked_name(name)}"
 
@@ -69,15 +69,15 @@ class ObjectStorage:
         return len(content), xxhash.xxh3_128_hexdigest(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates the object `name` with the bytes `content`, unless it exists already. Returns whether this call
-        created the object. An existing object is never replaced.
+        """Writes the object `name` with the bytes `content`, unless the object exists already. Returns whether this
+        call created the object.
         """
         # looked for first, because some servers ignore the condition that a put must not replace an object
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Returns whether the store refuses to create an object that exists already. The first call tries it with a
-        test object, because not every server that speaks S3 refuses.
+        """Returns whether the store refuses to create an object that exists already. Not every server that speaks S3
+        does, so the first call tries it with a test object.
         """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"
@@ -166,18 +166,18 @@ class ObjectStorage:
             return
 
     def sweep(self) -> None:
-        """Does nothing, because an interrupted put leaves no object. Uploaded parts of an interrupted large put are
-        removed by the rules of the bucket, not by kinegraph.
+        """Does nothing, because an interrupted upload leaves no object. The rules of the bucket, not kinegraph, remove
+        the parts of an interrupted large upload.
         """
 
     def local_path(self, name: str) -> None:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Writes the object `name` with the bytes `content`, and asks the store to refuse this if the object exists
-        already. Some stores do not know this request. They replace an existing object.
+        """Asks the store to write the object `name` with the bytes `content`, but only if the object does not exist.
+        Some stores do not know such a condition and replace an existing object.
 
-        Returns True if the store afterwards has the object with this content, else False.
+        Returns whether the store has the object with exactly this content afterwards.
         """
         try:
             self._pipe(name, content, mode="create")
@@ -205,9 +205,7 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Returns a context in which errors of the storage are raised as StorageError. The message has the URL of the
-        object `name`.
-
+        """Turns errors of the `with` block into StorageError. The message has the URL of the object `name`.
         FileNotFoundError and MemoryError are raised unchanged.
         """
         try:
@@ -215,7 +213,7 @@ class ObjectStorage:
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:  # each implementation has its own errors; errors of botocore are not even OSError
-            seen = f"{self.root}/{name}: {sentence(told(error))}"
+            seen = f"{self.root}/{name}: {sentence(error_text(error))}"
             if self._patience.answered and is_away(error):
                 raise StorageError(
                     f"{seen} It answered before. What is sealed is whole and nothing else counts: when the store is "
@@ -232,8 +230,8 @@ class ObjectStorage:
 
 
 def _stamp(info: Mapping[str, Any]) -> str | None:
-    """Returns a text that differs between two versions of an object, or None where the store reports no etag. `info` is
-    what fsspec's method `info` returns.
+    """Returns a text that changes if the object changes, or None if the store reports no etag. `info` is what fsspec's
+    method `info` returns for the object.
     """
     etag = etag_of(info)
     return None if etag is None else f"{etag} {info.get('size')}"
@@ -243,7 +241,7 @@ def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **setti
     """Writes the object `path` with the bytes `content`. `settings` are further arguments for the file system of
     fsspec.
 
-    Raises FSTimeoutError if this takes longer than PUT_SECONDS plus the time that `content` needs at
+    Raises FSTimeoutError if writing takes longer than PUT_SECONDS plus the time that `content` needs at
     SLOWEST_BYTES_PER_SECOND. A file system that is not asynchronous has no such limit.
     """
     if not system.async_impl:

@@ -23,23 +23,23 @@ log = logging.getLogger("kinegraph")
 
 
 def is_away(error: BaseException) -> bool:
-    """Returns whether an error means that the store did not answer, or that the store is not available now. False means
-    another error, which waiting does not mend.
+    """Returns whether the error means that the store did not answer or is not available now, so that a later request
+    may succeed.
     """
     return meaning_of(status_of(error)) == "away" or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Returns the text of an error: `<class>: <message>`, or `<class>` where the message is empty."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class Patience:
-    """Repeats a request that a store could not answer, with growing pauses.
+    """Repeats requests to the object store at `root` that the store could not answer, with growing pauses.
 
-    The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal stops the process. A store
-    that has never answered any request is not waited for, so a wrong address is reported at once. Threads share one
-    `Patience`. After one thread has given up, the other threads give up too.
+    The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal asks the process to stop. A
+    store that has never answered is not waited for, so a wrong address is reported at once. Threads share one
+    `Patience`. If one thread has waited in vain, the other threads do not wait either.
     """
 
     def __init__(self, root: str) -> None:
@@ -48,11 +48,11 @@ class Patience:
         self.away_since: float | None = None
 
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
-        """Calls `ask` until it succeeds, and returns its result. If the store is away for a while, as an error of `ask`
-        may show, the function waits and calls `ask` again.
+        """Calls `ask`, which makes a request, and returns its result. If the error of `ask` means that the store is not
+        available now, waits and calls `ask` again, for at most PATIENCE_SECONDS.
 
-        Raises every other error of `ask` at once. Waits no longer than PATIENCE_SECONDS. Does not wait at all if the
-        store has never answered, or if a signal asks this process to stop.
+        Raises any other error of `ask` at once. Does not wait if the store has never answered, or if a signal asks this
+        process to stop.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -74,7 +74,7 @@ class Patience:
         if self.away_since is None:
             self.away_since = asked
             log.warning(
-                "%s does not answer (%s); waiting for it, up to %.0f s", self.root, told(error), PATIENCE_SECONDS
+                "%s does not answer (%s); waiting for it, up to %.0f s", self.root, error_text(error), PATIENCE_SECONDS
             )
         return monotonic() - self.away_since < PATIENCE_SECONDS
 

@@ -1,7 +1,9 @@
-"""Reads a cache for training. The values of a batch are copied from the shards. The first batch imports torch."""
+"""Reads a cache for training. Returns batches of clips, whose values are copied from the shards. The first batch
+imports torch.
+"""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -12,12 +14,11 @@ from kinegraph.cache_schemas.arrays import crop_array
 from kinegraph.cache_schemas.box_frames import BOX_FRAMES
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable, crop_of
+from kinegraph.cache_schemas.closure import features_fingerprint
 from kinegraph.cache_schemas.crops import seen_rectangle
 from kinegraph.cache_schemas.errors import CacheError, UnknownSplit
-from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.sealed_rows import sealed_records
-from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.cache_schemas.words import counted
 
@@ -33,66 +34,28 @@ CROP_COLUMNS = ["crop", "frame_width", "frame_height", "mirrored"]
 MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux allows a process 65,530 mappings
 
 
-def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
-    """Returns one digest of all options that change the values of the arrays named in `arrays`. Two caches with equal
-    digests have equal values for equal videos.
-
-    If `before_upgrade` is true, returns the digest that the arrays had before the cache was upgraded.
-    """
-    stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
-    first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
-    return fingerprint({stage.key: stage.fingerprint for stage in stages} | first)
-
-
-def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages that write the arrays named in `arrays`, and for all stages that
-    these stages read, directly or through others.
-    """
-    return options_behind([cache.array(name).stage for name in arrays], cache.stage)
-
-
-def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
-    """Returns stage key -> options, for the stages `keys` and all stages that they were made from, directly or through
-    others. The entry `reads`, which has the fingerprints of other stages, is left out of the options.
-
-    `stage_of` is a function that returns the stage of a key.
-    """
-    options_of: dict[str, Options] = {}
-    wanted = [*keys]
-    while wanted:
-        stage = stage_of(wanted.pop())
-        wanted += stage.reads
-        options_of[stage.key] = {name: value for name, value in stage.options.items() if name != "reads"}
-    return options_of
-
-
 class CachedClips:
-    """Map-style data set for torch: the clips of one split that have features in the cache. If `split` is None, the
-    data set covers all splits. A clip has features if its shard is sealed in every stage of `arrays`, and none of these
-    stages failed on the clip.
+    """Map-style data set for torch: the clips of one split whose features are in the cache. With `split=None` it has
+    the clips of all splits.
 
-    The data set covers the shards that were sealed when it was opened, also if the cache grows later. A video whose
-    clips all failed is only in `failed_videos`. `num_failed_of_videos` counts the failed clips of the other videos.
+    A clip is in the data set if its shard is sealed in all stages that write `arrays`, and the clip failed in none of
+    them. Shards that are sealed later are not seen. `failed_videos` lists the videos whose clips all failed, and
+    `num_failed_of_videos` counts the failed clips of all other videos.
 
-    A sample is a dict. It contains each array under its full name, `labels` and `clip_index`, the row in the cache
-    (int64 []). `labels` is int64 [], or float32 [num_classes] with 0 and 1 if `multi_label` is true. torch's
-    DataLoader, Subset and samplers take the data set as it is. `batch(indices)` returns one dict for B clips, whose
-    tensors have an axis [B] in front. It is faster than samples: `DataLoader(range(len(clips)), batch_size=8,
-    collate_fn=clips.batch)`.
+    A sample is a dict. It has each array under its full name, `labels`, and `clip_index`, the row in the cache (int64
+    []). `labels` is int64 [], or multi-hot float32 [num_classes] if `multi_label` is true. `batch(indices)` returns a
+    dict for B clips, whose tensors have an axis [B] in front. It is faster than samples: `DataLoader(range(len(clips)),
+    batch_size=8, collate_fn=clips.batch)`. The data set may be used in forked and spawned processes.
 
-    Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
-    `float32=True` converts float16 arrays to float32.
+    - `arrays`: names of arrays. The keys of `Cache.readable()` are all names. An example is `clips/crop` [4], the
+      rectangle of the frame that a clip shows.
+    - `float32`: converts float16 arrays to float32. Otherwise arrays have the type in which they are stored. The heads
+      of kinegraph take float16.
+    - `preload`: reads all rows into memory at once. Batches are then several times faster if rows are compressed or
+      small. Forked processes share the memory. Each spawned process reads its own copy.
 
-    `arrays` may contain `clips/crop`, the rectangle [4] of the frame that a clip shows. Some backbones see another
-    rectangle. For such a backbone there is `clips/crop/<name of the backbone>`. `clips/box_frames/<array>` has the
-    frame with boxes of each time step of an array. All these arrays belong to the stage `clips`.
-
-    `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
-    or small. Forked processes share the memory. A spawned process reads a copy of its own. The data set may be used in
-    forked and spawned processes.
-
-    Raises CacheError for an array that the cache lacks, a split that the cache does not have, or rows that do not fit
-    in memory. Raises TypeError for a string in place of the list of arrays.
+    Raises CacheError if the cache lacks an array or the split, or if rows do not fit in memory. Raises TypeError for a
+    string in place of the list of arrays.
     """
 
     def __init__(
@@ -145,18 +108,17 @@ class CachedClips:
 
     @cached_property
     def unsealed_videos(self) -> frozenset[str]:
-        """Returns the ids of those videos of the split that are not extracted to their end: at least one of their clips
+        """Returns the ids of the videos of the split that are not completely extracted: at least one of their clips
         lies in a shard that is not sealed.
         """
         return frozenset(self._videos[row] for row in self._unsealed_rows)
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """Returns the rectangle (x1, y1, x2, y2) of the video that each row of the cache shows: float64 [rows, 4], in
-        pixels.
+        """Returns the values of the array `name` for each row of the cache: rectangles (x1, y1, x2, y2), float64 [rows,
+        4], in pixels of the video. If a row is mirrored, x1 and x2 are exchanged.
 
-        `clips` is the table of the rows, and `name` is the name of an array. For `clips/crop`, the rectangles are the
-        crops of the clips. For `clips/crop/<entry>`, they are the parts of the frame that the backbone `<entry>` sees.
-        If a row is mirrored, x1 and x2 are exchanged.
+        For `clips/crop`, they are the crops of the clips. For `clips/crop/<entry>`, they are the parts of the frame
+        that the backbone `<entry>` sees. `clips` is the table of the rows.
         """
         entry = name.removeprefix(CROP).removeprefix("/")
         rectangles = np.array(clips.column("crop").to_pylist())
@@ -173,8 +135,8 @@ class CachedClips:
         return rectangles
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
-        """Returns a mask of the rows of the cache that are in `split`, bool [rows]. If `split` is None, all rows are in
-        the mask. `splits` has the split of every row. Raises UnknownSplit for an unknown split.
+        """Returns a mask of the rows of the cache that are in `split`, bool [rows]. If `split` is None, it is true for
+        all rows. `splits` has the split of every row. Raises UnknownSplit if no row is in `split`.
         """
         if split is not None and split not in splits:
             names = ", ".join(sorted(set(splits))) or "none"
@@ -182,10 +144,10 @@ class CachedClips:
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two masks, bool [rows]. The first mask marks the rows that are sealed in every one of `stages`. The
-        second mask marks the sealed rows that failed in none of `stages`.
+        """Returns two masks, bool [rows]. The first is true for rows that are sealed in all of `stages`. The second is
+        true for those sealed rows that failed in none of `stages`.
 
-        `clip_ids` has the clip ids of all rows of the cache.
+        `clip_ids` has the clip id of each row of the cache.
         """
         num_rows = len(clip_ids)
         sealed, ok = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
@@ -202,20 +164,18 @@ class CachedClips:
 
     @property
     def num_bytes(self) -> int:
-        """Returns how many bytes the values of all clips of the data set take in memory."""
+        """Returns how many bytes of memory the values of all clips of the data set take."""
         return len(self) * sum(spec.row_bytes for spec in self.specs.values())
 
     def preload(self) -> None:
-        """Reads the values of all clips into memory, as the argument `preload` does. Threads then need not read ahead.
-
-        Raises CacheError where the free memory cannot hold the values.
+        """Reads the values of all clips into memory, which makes batches faster. The argument `preload` of the class
+        does the same. Raises CacheError if the values do not fit in the free memory.
         """
         self._preload, self._preloaded, self.batches_ahead = True, self._in_memory(), 0
 
     def _in_memory(self) -> dict[str, np.ndarray]:
-        """Returns array name -> values of all clips of the data set.
-
-        Raises CacheError where the free memory cannot hold the values.
+        """Returns array name -> values of all clips of the data set. Raises CacheError if they do not fit in the free
+        memory.
         """
         needed, free = self.num_bytes, available_bytes()
         if free is not None and needed > free:
@@ -230,37 +190,33 @@ class CachedClips:
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
-        """Returns array name -> shape of one clip. `build_head` takes this dict."""
+        """Returns array name -> shape of one clip. Pass this dict to `build_head`."""
         return {name: spec.shape for name, spec in self.specs.items()}
 
     @property
     def video_ids(self) -> list[str]:
-        """Returns one video id per clip, in the order of the clips. The id of a video with several clips occurs several
-        times.
-        """
+        """Returns the id of the video of each clip. A video with several clips occurs several times."""
         return [self._videos[row] for row in self.rows]
 
     @property
     def videos(self) -> list[str]:
-        """Returns a list of video ids, each video once. The videos in `failed_videos` are in the list, too.
-
-        The videos have the order of the data set's list. If the cache does not have that order, they have the order of
-        the rows of the cache.
+        """Returns the ids of all videos, each once, including those in `failed_videos`. They have the order of the data
+        set's list if the cache knows it, else the order of the rows.
         """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))
 
     @property
     def labels(self) -> "Tensor":
-        """Returns the labels of all clips, in the order of the clips. The tensor is multi-hot float32 [clips,
-        num_classes] if `multi_label` is true, else int64 [clips] with -1 for a clip without a label.
+        """Returns the labels of all clips. The tensor is multi-hot float32 [clips, num_classes] if `multi_label` is
+        true, else int64 [clips] with -1 for a clip without a label.
         """
         return self._label_tensor(self.rows)
 
     @property
     def failed_labels(self) -> "Tensor":
-        """Returns the labels of the videos in `failed_videos`, in the order of `failed_videos`. The tensor is multi-hot
-        float32 [videos, num_classes] if `multi_label` is true, else int64 [videos] with -1 for a video without a label.
+        """Returns the labels of the videos in `failed_videos`. The tensor is multi-hot float32 [videos, num_classes] if
+        `multi_label` is true, else int64 [videos] with -1 for a video without a label.
         """
         return self._label_tensor(self._failed_rows)
 
@@ -277,28 +233,27 @@ class CachedClips:
     def __getitem__(self, index: slice) -> list[Sample]: ...
 
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
-        """Returns one sample if `index` is a number. Returns a list of samples if `index` is a slice or a sequence of
-        numbers. The clips of the data set are numbered from 0.
-
-        Negative numbers count from the end. Raises IndexError for a number that is out of range.
+        """Returns the sample of clip number `index`, or a list of samples if `index` is a slice or a sequence of
+        numbers. Clips are numbered from 0. Negative numbers count from the end. Raises IndexError if a number is out of
+        range.
         """
         chosen = self._chosen(index)
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
         """Returns one sample for each clip number in `indices`. A sample maps array names to tensors of one clip.
-        torch's DataLoader calls this method to get a batch.
+        torch's DataLoader calls this method.
         """
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
 
     def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
-        """Returns several clips as one dict of tensors [B, ...], for B clips. `indices` are numbers of clips in this
+        """Returns B clips as one dict of array name -> tensor [B, ...]. `indices` are the numbers of the clips in this
         data set, from 0.
 
-        The dict has the arrays `names`, or all arrays of the data set if `names` is None. Training reads through this
-        method. Raises IndexError for a number that is out of range.
+        The dict has the arrays `names`, or all arrays of the data set if `names` is None. It also has `labels` and
+        `clip_index`. Raises IndexError if a number is out of range.
         """
         import torch
 
@@ -318,11 +273,11 @@ class CachedClips:
         return batch
 
     def video(self, video_id: str) -> Batch:
-        """Returns all clips of one video in the order of time, as one dict of tensors [N, ...] for N clips.
+        """Returns all N clips of one video in the order of time, as one dict of array name -> tensor [N, ...].
 
-        The dict is that of `batch`, with the spans of the clips in `start_seconds` and `end_seconds` (float64 [N],
-        seconds from the first frame). A failed clip is left out, so the times then have a gap. Raises CacheError for a
-        video that is not in the data set, that is not extracted to its end, or of which every clip failed.
+        The dict is that of `batch`, with two more entries: `start_seconds` and `end_seconds` of each clip (float64 [N],
+        seconds from the first frame). A failed clip is left out, so the times then have a gap. Raises CacheError if the
+        video is not in the data set, is not completely extracted, or has only failed clips.
         """
         import torch
 
@@ -331,11 +286,9 @@ class CachedClips:
         return self.batch(clips) | {"start_seconds": times[:, 0], "end_seconds": times[:, 1]}
 
     def clips_of(self, video_id: str) -> np.ndarray:
-        """Returns the numbers of the clips of one video in the order of time, int64 [N]. Clips of this data set are
-        numbered from 0.
+        """Returns the numbers of the N clips of one video in this data set, in the order of time, int64 [N].
 
-        Raises CacheError for a video that is not in the data set, that is not extracted to its end, or of which every
-        clip failed.
+        Raises CacheError if the video is not in the data set, is not completely extracted, or has only failed clips.
         """
         if not self._of_video:
             spans = ClipsTable.read_columns(self.cache.storage, ["start_seconds", "end_seconds"])
@@ -351,11 +304,10 @@ class CachedClips:
         return np.array(self._of_video[video_id])
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the clips that `index` chooses, as an int64 array: [n], or without an axis for a
-        single number.
+        """Returns the clip numbers that `index` chooses, int64 [n]. For a single number, the array has no axis.
+        Negative numbers count from the end.
 
-        Clips are numbered from 0, and negative numbers count from the end. Raises IndexError for a number out of range,
-        and TypeError for a value that is no number.
+        Raises IndexError if a number is out of range, and TypeError if a value is no number.
         """
         clip_numbers = np.arange(len(self))
         if isinstance(index, slice):
@@ -371,10 +323,11 @@ class CachedClips:
             raise IndexError(f"{self!r}: {error}") from error
 
     def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name`, [len(rows), ...], without torch. `rows` are row numbers of the cache.
+        """Returns the values of the array `name` as a numpy array [len(rows), ...]. `rows` are row numbers of the
+        cache.
 
-        The rectangles of the crops (`clips/crop...`) come from clips.parquet, and `clips/box_frames/...` from the
-        description of the array. All other values are copied from the sealed shards.
+        Values of `clips/crop...` and `clips/box_frames/...` are computed. All other values are copied from the sealed
+        shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
@@ -395,8 +348,8 @@ class CachedClips:
         return np.array([labels[0] if labels else -1 for labels in self._labels], np.int64)
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
-        """Returns the labels of the row numbers `rows`. The tensor is multi-hot float32 [rows, num_classes] if
-        `multi_label` is true, else int64 [rows] with -1 for no label.
+        """Returns the labels of the row numbers `rows` of the cache. The tensor is multi-hot float32 [rows,
+        num_classes] if `multi_label` is true, else int64 [rows] with -1 for no label.
         """
         import torch
 
@@ -409,10 +362,8 @@ class CachedClips:
         return hot
 
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
-        """Returns (array name, shard number) -> opened shard, for each pair in `wanted`.
-
-        The MAX_OPEN shards that were used last are kept for later calls. Shards that were used before these are
-        dropped.
+        """Returns (array name, shard number) -> opened shard, for each pair in `wanted`. The MAX_OPEN shards that were
+        used last stay open for later calls.
         """
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()

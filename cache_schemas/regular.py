@@ -1,7 +1,7 @@
 """Opens files whose paths come from a user, a csv or a cache. Only regular files are opened. FIFOs (named pipes),
-sockets and devices are refused, because reading one of them could take for ever.
+sockets and devices are refused, because reading from them could take for ever.
 
-Documents that are larger than a limit are refused, too.
+Documents above a size limit are refused, too.
 """
 
 import errno
@@ -23,20 +23,18 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """A path is not a regular file, or the file at the path is larger than the caller allows. The message of the error
-    says which of the two.
-    """
+    """The path is not a regular file, or the file is larger than the caller allows. The message says which."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def open_regular(path: Path | str) -> io.BufferedReader:
-    """Opens a regular file for reading and returns it.
+    """Opens a regular file for reading and returns it. A link to a regular file is followed. Unlike Python's `open`,
+    the call never waits for another program.
 
-    Links to regular files are followed. Unlike Python's `open`, the call does not wait for a writer where the path is a
-    FIFO. Raises FileNotFoundError where there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a
-    device. Raises OSError where the system cannot open the file.
+    Raises FileNotFoundError if there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
+    Raises OSError if the system cannot open the file.
     """
     return open(_descriptor(path), "rb")
 
@@ -44,8 +42,8 @@ def open_regular(path: Path | str) -> io.BufferedReader:
 def read_whole(path: Path | str) -> bytes:
     """Returns all bytes of the regular file `path`.
 
-    Raises FileNotFoundError where there is no file, NotRegularError for a folder, a FIFO, a socket or a device, and
-    OSError where the system cannot open the file.
+    Raises FileNotFoundError if there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
+    Raises OSError if the system cannot open the file.
     """
     descriptor = _descriptor(path)
     try:
@@ -61,8 +59,8 @@ def read_whole(path: Path | str) -> bytes:
 def _descriptor(path: Path | str) -> int:
     """Opens a regular file for reading and returns its file descriptor.
 
-    Raises FileNotFoundError where there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
-    Raises OSError where the system cannot open the file.
+    Raises FileNotFoundError if there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device.
+    Raises OSError if the system cannot open the file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -79,11 +77,10 @@ def _descriptor(path: Path | str) -> int:
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Returns the status of a regular file, as `os.stat` does. Raises NotRegularError for a folder, a FIFO, a socket or
-    a device, FileNotFoundError where there is no file.
+    """Checks that `path` is a regular file, and returns its status as `os.stat` does. Call this function before a
+    library opens the file by its path.
 
-    Call this function before a library opens the file by its path, because the library would not check the kind of
-    file.
+    Raises NotRegularError for a folder, a FIFO, a socket or a device. Raises FileNotFoundError if there is no file.
     """
     status = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
     _check(path, status)
@@ -91,10 +88,10 @@ def require_regular(path: Path | str) -> os.stat_result:
 
 
 def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """Returns all bytes of the document at `path`. The path must lead to a regular file.
+    """Returns all bytes of the regular file `path`, which may have at most `limit_bytes` bytes.
 
-    Raises NotRegularError for a folder, a FIFO, a socket or a device, and for a document of more than `limit_bytes`.
-    Raises FileNotFoundError where there is no file, and OSError where the system cannot open the file.
+    Raises NotRegularError for a larger file, and for a folder, a FIFO, a socket or a device. Raises FileNotFoundError
+    if there is no file, and OSError if the system cannot open the file.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size <= limit_bytes:

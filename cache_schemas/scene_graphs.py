@@ -1,4 +1,6 @@
-"""Names what the arrays of the stage `graphs` hold of one clip: a person and objects, and how they are related."""
+"""Turns the arrays of the stage `graphs` into scene graphs with names. A scene graph lists the objects around one
+person at one time, and how each object is related to the person.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +13,12 @@ GRAPHS = "graphs"
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One object of a scene graph. `relations` are the relations of the object to the person."""
+    """One object of a scene graph.
+
+    name: the name of its class.
+    is_linked: whether an edge leads from the object to the person.
+    relations: the names of the relations of the object to the person.
+    """
 
     name: str
     is_linked: bool
@@ -20,15 +27,18 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneGraph:
-    """The objects around a person at `seconds` since the start of the clip."""
+    """The objects around a person at one time. `seconds` is the time since the start of the clip."""
 
     seconds: float
     objects: tuple[SceneObject, ...]
 
 
 def scene_graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> list[SceneGraph]:
-    """Returns the scene graphs of one clip in the order of time. `graphs` has the arrays of the stage, `graphs/times`
-    and so on, without the axis of rows. Numbers without a name in `vocabulary` are shown as numbers.
+    """Returns the scene graphs of one clip in the order of time.
+
+    `graphs` maps the name of each array of the stage, such as `graphs/times`, to the row of the clip. `vocabulary` has
+    the lists `classes` and `relations`, in which the names of class and relation numbers stand. A number without a name
+    is shown as a number.
     """
     times, count, objects, linked, relations = (
         graphs[f"{GRAPHS}/{name}"] for name in ("times", "count", "objects", "linked", "relations")

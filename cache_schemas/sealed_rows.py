@@ -1,7 +1,6 @@
-"""Reads the records of sealed shards and compares each record with the rows of the cache.
+"""Reads the ledger records of sealed shards and compares each record with the rows of the cache.
 
-A record may no longer match the rows, for example because clips.parquet was replaced or has lost rows since the shard
-was sealed.
+A record may no longer match the rows, for example because clips.parquet was replaced after the shard was sealed.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -19,11 +18,10 @@ RESTORE_BOTH = (
 
 
 class RowsMismatch(CacheError):
-    """The sealed shards do not match the rows of the cache. After the shards were sealed, clips.parquet or the entry
-    `shard_clips` of cache.json was changed.
+    """The sealed shards do not match the rows of the cache. The file clips.parquet, or the entry `shard_clips` of
+    cache.json, was changed after the shards were sealed.
 
-    `document` is the name of the changed file: clips.parquet or cache.json. `seen` says in words what does not match,
-    and `advice` what to do.
+    `document` is the name of the changed file. `seen` says what does not match, and `advice` says what to do.
     """
 
     def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:
@@ -32,26 +30,27 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are sealed (have a ledger record) for the stage `key`, in ascending order.
+    """Returns the numbers of the shards that are sealed for the stage `key`, in ascending order. A shard is sealed if
+    it has a ledger record. Shards of rows that another process has added since `cache` counted its rows are left out.
 
-    If another process has added rows to the cache since `cache` counted them, the shards of the new rows are left out.
-    Raises RowsMismatch if a sealed shard lies beyond the rows that clips.parquet has now, and CacheError if its record
-    is damaged.
+    Raises RowsMismatch if a sealed shard lies beyond the rows of clips.parquet. Raises CacheError if the record of such
+    a shard is damaged.
     """
     return _within(cache, key, cache.ledger.shards(key))
 
 
 def sealed_stamps(cache: Cache, key: str) -> dict[int, str | None]:
-    """Returns the shards of `sealed_shards`, in ascending order -> the stamp of the shard's record. While the stamp
-    stays the same, the record is the same. A stamp of None says nothing.
+    """Returns shard number -> stamp of the shard's ledger record, for the shards that `sealed_shards` returns, in
+    ascending order. A stamp is a text that changes if the record changes. It is None if the storage cannot tell whether
+    the record has changed.
     """
     stamps = cache.ledger.stamps(key)
     return {shard: stamps[shard] for shard in _within(cache, key, [*stamps])}
 
 
 def _within(cache: Cache, key: str, shards: Sequence[int]) -> list[int]:
-    """Returns those of the sealed `shards` of the stage `key` that lie within the rows of the cache. Raises
-    RowsMismatch if the others are not of rows that were added meanwhile.
+    """Returns the numbers in `shards` that lie within the rows of the cache. `shards` are the sealed shards of the
+    stage `key`. Raises RowsMismatch if a shard lies beyond the rows although no process has added rows.
     """
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
         _require_newer(cache, key, shards[-1], f"is sealed as shard {shards[-1]:,}, counted from 0")
@@ -59,35 +58,35 @@ def _within(cache: Cache, key: str, shards: Sequence[int]) -> list[int]:
 
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-    """Returns an iterator over the ledger records of the stage `key`, in the order of the shards.
+    """Returns an iterator over the ledger records of the stage `key`, in the order of the shards. If `among` is not
+    None, only the shards with the numbers in `among` are read. Shards of rows that another process has added since
+    `cache` counted its rows are skipped.
 
-    `among` contains the numbers of the shards whose records are wanted. None means all shards. If another process has
-    added rows to the cache since `cache` counted them, the shards of the new rows are skipped. Raises RowsMismatch
-    where a record does not match the rows of the cache, CacheError where a record is damaged.
+    Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
     """
     shards = sealed_shards(cache, key)
     return records_of(cache, key, shards if among is None else [shard for shard in shards if shard in among])
 
 
 def records_of(cache: Cache, key: str, shards: Sequence[int]) -> Iterator[Record]:
-    """Returns an iterator over the ledger records of the stage `key` for the sealed `shards`, in this order. It skips
-    records and raises errors as `sealed_records` does, but makes no list of all records.
+    """Returns an iterator over the ledger records of the stage `key` for the shard numbers `shards`, in this order. A
+    record of rows that another process has added since `cache` counted its rows is skipped.
+
+    Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
     """
     return (record for record in cache.ledger.records_of(key, shards) if _is_of_rows(cache, record))
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch if the rows that `record` states for its shard are not the rows that `cache` has there
-    now.
-    """
+    """Raises RowsMismatch if the shard of `record` was sealed with other rows than `cache` has now."""
     _is_of_rows(cache, record)
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch if the sealed shards do not fit the rows of the cache.
+    """Raises RowsMismatch if the sealed shards do not match the rows of the cache.
 
-    For the first stage, the contents of the ledger records are compared with the rows. For the other stages, only the
-    numbers of the sealed shards are compared.
+    For the first stage, every ledger record is compared with the rows. For the other stages, only the numbers of the
+    sealed shards are compared.
     """
     keys = cache.stage_keys()
     for key in keys:
@@ -97,8 +96,8 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns True if all rows of the shard of `record` are among the rows that `cache` counted when it was opened.
-    Returns False if the shard has more rows, because another process has added rows to the cache meanwhile.
+    """Returns whether all rows of the shard of `record` are among the rows that `cache` counted when it was opened. The
+    result is False if another process has added rows to this shard since.
 
     Raises RowsMismatch if the shard was sealed with other rows than the cache has.
     """
@@ -113,10 +112,10 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch if clips.parquet has no more rows now than `cache` counted when it was opened. If it has more
-    rows, another process has added them, and the record of the shard `shard` may be about the new rows.
+    """Raises RowsMismatch unless clips.parquet has more rows now than `cache` counted when it was opened. More rows
+    mean that another process has added them, and that the record of the shard number `shard` may be about the new rows.
 
-    `seen` is the part of the error's message that says what this record states.
+    `seen` says in words what the record states. It becomes a part of the error's message.
     """
     _require_same_layout(cache, key, shard)
     num_rows = ClipsTable.count(cache.storage)

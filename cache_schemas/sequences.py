@@ -1,4 +1,4 @@
-"""Reads the clips of a video as one sequence, for torch. The first sample imports torch."""
+"""Reads all clips of a video as one sequence, for torch. The first sample imports torch."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,14 @@ log = logging.getLogger("kinegraph")
 
 
 class VideoSequences:
-    """Map-style data set for torch: the videos of `clips`, each as one sequence of its clips in the order of time.
-    Sample i is the video `video_ids[i]`.
+    """Map-style data set for torch whose samples are whole videos. Sample i is the video `video_ids[i]`.
 
-    A sample is a dict of arrays [N, ...] for the N clips of the video, as `CachedClips.video` returns it. Its entry
-    `labels` has only one label for the whole video: int64 [], or multi-hot [num_classes]. `DataLoader(sequences,
-    batch_size=8, collate_fn=sequences.collate)` yields batches with masks.
+    A sample is a dict of array name -> tensor [N, ...], for the N clips of the video in the order of time. It also has
+    `labels` of the whole video: int64 [], or multi-hot float32 [num_classes]. `DataLoader(sequences, batch_size=8,
+    collate_fn=sequences.collate)` yields padded batches with masks.
 
-    Videos that are extracted only in part are in no sample, and are listed in `left_out`. A log line says how many they
-    are. Videos whose clips all failed are in `clips.failed_videos`.
+    A video that is only partly extracted is in no sample. `left_out` lists these videos, and a warning is logged.
+    Videos whose clips all failed are in `clips.failed_videos`.
     """
 
     def __init__(self, clips: CachedClips) -> None:
@@ -43,19 +42,19 @@ class VideoSequences:
         return f"VideoSequences({self.clips.cache.root!r}, {counted(len(self), 'video')}, {list(self.clips.specs)})"
 
     def __getitem__(self, index: int) -> "dict[str, Tensor]":
-        """Returns the sequence of the video `video_ids[index]`: a dict of array name -> [N, ...] for its N clips, and
-        `labels` of the video. Raises IndexError for an index that is out of range.
+        """Returns the video `video_ids[index]` as a dict of array name -> tensor [N, ...] for its N clips. The entry
+        `labels` is that of the whole video. Raises IndexError if `index` is out of range.
         """
         sample = self.clips.video(self.video_ids[index])
         return sample | {name: sample[name][0] for name in PER_VIDEO}
 
     @staticmethod
     def collate(samples: "Sequence[Mapping[str, Tensor]]") -> "dict[str, Tensor]":
-        """Returns the B `samples`, one for each video, as one dict of tensors. Sequences of clips are filled up with 0
-        to the length N of the longest: [B, N, ...].
+        """Joins `samples`, one for each of B videos, to one dict of tensors [B, N, ...]. N is the number of clips of
+        the longest video. Shorter videos are filled up with 0.
 
-        `mask` bool [B, N] is true where a video has a clip, and false where 0 was filled in. `labels` has one entry for
-        each video, without an axis of clips.
+        The entry `mask`, bool [B, N], is true for each clip of a video and false for each filled place. The entry
+        `labels` is [B] or [B, num_classes].
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence

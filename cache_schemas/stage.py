@@ -11,12 +11,13 @@ from kinegraph.cache_schemas.fingerprint import Options, are_imported, fingerpri
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Describes one stage of a cache, for example the stage with the key `features/i3d`.
+    """One stage of a cache, for example the stage with the key `features/i3d`.
 
-    `arrays` describes the arrays that the stage writes. `options` has every option that changes their values. It also
-    has the digest of the network's weights, and the fingerprints of the stages that this stage reads. `weights` is the
-    entry `weights` of the config, for example the path of a file. `upgraded_from` is the fingerprint before the cache
-    was upgraded, or "" if it was not.
+    options: every option that changes the values of the stage. They include the digest of the network's weights and the
+        fingerprints of the stages that this stage reads.
+    arrays: the arrays that the stage writes.
+    weights: the entry `weights` of the config, for example the path of a file.
+    upgraded_from: the fingerprint before the cache was upgraded, or "".
     """
 
     key: str
@@ -38,13 +39,13 @@ class Stage:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether the command `import` made the stage. Another program computed the features of such a stage,
-        and no config describes them.
+        """Returns whether the command `import` made the stage. The features of such a stage come from another
+        program.
         """
         return are_imported(self.options)
 
     def document(self) -> dict[str, Any]:
-        """Returns the stage as a dict, which is written to stages/<key>.json."""
+        """Returns the content of the file stages/<key>.json, which describes this stage, as a dict."""
         arrays = [spec.document() for spec in self.arrays]
         upgraded = {"upgraded_from": self.upgraded_from} if self.upgraded_from else {}
         return upgraded | {
@@ -58,7 +59,7 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
-        """Returns the Stage that `document`, the parsed file stages/<key>.json, describes."""
+        """Returns the Stage that the file stages/<key>.json describes. `document` is the parsed file."""
         arrays = tuple(array.spec for array in document.arrays)
         return cls(
             key=document.key,

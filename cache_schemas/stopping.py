@@ -1,5 +1,5 @@
-"""Stops the process at signals. A signal handler only notes that a signal came. The main thread stops later, at its
-next safe point. Imports no torch.
+"""Stops the process after a signal such as Ctrl-C, at a safe moment. The signal handler only notes the signal. The main
+thread stops at its next safe point. Imports no torch.
 
 A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. Loops of the
 main thread call `check`, and the waiting functions of this module call it every `POLL_SECONDS`. The handler itself
@@ -39,8 +39,8 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """The exception that stops a command after SIGTERM or SIGUSR1. Both signals are treated like Ctrl-C. A scheduler of
-    a cluster, such as SLURM, sends SIGUSR1 when the time of a job is up.
+    """The exception that stops a command after SIGTERM or SIGUSR1. It is a KeyboardInterrupt, so code treats both
+    signals like Ctrl-C. Schedulers such as SLURM send SIGUSR1 when the time of a job is up.
     """
 
 
@@ -54,11 +54,13 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """Holds the state of the signal handler.
+    """The signal that came, and the settings of the signal handler.
 
-    `signal` is the number of the first signal that came, or 0. `words` is the text that is printed after a stop.
-    `is_raised` says whether `check` has raised its exception. `obeying_pid` is the id of the process that called
-    `obey`. `ignored_after_first` has the signals that are ignored from their second time on.
+    signal: the number of the first signal that came, or 0.
+    words: the text that is printed after a stop.
+    is_raised: whether `check` has raised its exception.
+    obeying_pid: the id of the process that called `obey`.
+    ignored_after_first: the signals that are ignored from their second time on.
     """
 
     # No lock guards the attributes, because the handler may run while the main thread holds any lock.
@@ -76,11 +78,11 @@ _noted = _Noted()
 def obey(
     signals: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
-    """Installs handlers for `signals`. A signal then stops the main thread at its next call of `check`.
+    """Installs handlers for `signals`. After a signal, the main thread stops at its next call of `check`. Only the main
+    thread may call this function. A second call in one process does nothing.
 
-    If the process has not ended `limit_seconds` after the signal, the process is ended by force. A second signal of the
-    same kind ends the process at once if `second_ends` is true, else the second signal is ignored. A second call of
-    `obey` in one process does nothing. Only the main thread may call this function.
+    If the process has not ended `limit_seconds` after the signal, it is ended by force. A second signal of the same
+    kind ends the process at once. If `second_ends` is false, a second signal is ignored.
     """
     if _noted.obeying_pid == os.getpid():
         return
@@ -98,10 +100,10 @@ def obey(
 
 
 class _Imports:
-    """Stops the process at its next import after a signal. An object of this class lies in `sys.meta_path`, which
-    Python asks before each import.
+    """An import hook that stops the process at its next import after a signal. Python asks the objects in
+    `sys.meta_path` before each import, and one object of this class is among them.
 
-    Once the exception of the stop was raised, imports are not stopped, because code that tidies up may import. Imports
+    After the exception of the stop was raised, imports are not stopped, because code that tidies up may import. Imports
     inside a native module are not stopped either, because torch's native module would drop the exception.
     """
 
@@ -126,11 +128,11 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Ends the process by force if it still runs `limit_seconds` after the first signal in `signals`. This function
-    runs in the thread of the watchdog. `pipe` is the descriptor from which it reads the numbers of signals.
+    """Ends the process by force if it still runs `limit_seconds` after the first of `signals`. This function runs in
+    the watchdog thread. It reads the numbers of the signals from the file descriptor `pipe`.
 
-    If the main thread does not even notice the first signal, a second signal of the same kind ends the process at once.
-    With `second_ends=False` in `obey`, it does not.
+    If the main thread has not even noted the first signal, a second signal of the same kind ends the process at once,
+    unless `obey` was called with `second_ends=False`.
     """
     first = 0
     while first not in signals:
@@ -145,8 +147,8 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Prints `why` and ends this process at once, whatever it is doing. The exit code is that of the signal
-    `signal_number`. First ends the processes that this process started through multiprocessing.
+    """Prints the reason `why` and ends this process at once. The exit code is that of the signal `signal_number`.
+    Processes that were started through multiprocessing are ended first.
     """
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
@@ -160,37 +162,39 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Stores the text `words`, which is printed after a signal has stopped this process. For example, the text says
-    that sealed shards are kept.
+    """Sets the text that is printed after a signal has stopped this process. For example, the text says that sealed
+    shards are kept.
     """
     _noted.words = words
 
 
 def words_after_stop() -> str:
-    """Returns the text that is printed after a signal has stopped this process. It is "" until `say_after_stop` stores
-    a text.
+    """Returns the text to print after a signal has stopped this process. It is "" unless `say_after_stop` was
+    called.
     """
     return _noted.words
 
 
 def exit_code_of(stop: type[KeyboardInterrupt]) -> int:
-    """Returns the exit code of a process that the exception `stop` ended: 130 for Ctrl-C, 143 for Terminated."""
+    """Returns the exit code for a process that was stopped by the exception class `stop`: 143 for Terminated, 130 for
+    any other KeyboardInterrupt.
+    """
     return EXIT_TERMINATED if issubclass(stop, Terminated) else EXIT_INTERRUPTED
 
 
 def asked() -> type[KeyboardInterrupt] | None:
-    """Returns the exception class for the signal that came, or None if no signal came. Any thread may call this
+    """Returns the exception class for the signal that has come, or None if no signal has come. Any thread may call this
     function.
     """
     return STOPS[_noted.signal] if _noted.signal else None
 
 
 def check() -> None:
-    """Raises an exception in the main thread once a signal has come: KeyboardInterrupt for Ctrl-C, Terminated for
-    SIGTERM and SIGUSR1. Does nothing otherwise.
+    """Raises KeyboardInterrupt if Ctrl-C was pressed, or Terminated if SIGTERM or SIGUSR1 has come. Otherwise does
+    nothing. It raises only in the main thread.
 
-    Every later call of `check` raises again, so that code which catches the exception cannot cancel the stop. Code that
-    tidies up after a stop must not call `check`.
+    Every later call raises again, so code that catches the exception cannot cancel the stop. Code that tidies up after
+    a stop must not call `check`.
     """
     if _noted.signal and threading.current_thread() is threading.main_thread():
         _noted.is_raised = True
@@ -198,8 +202,8 @@ def check() -> None:
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields `items` one by one. If a signal to stop has come, raises KeyboardInterrupt or Terminated before the next
-    item. So the signal ends a loop over the items.
+    """Yields `items` one by one, and stops a loop over them after a signal. Before each item, raises KeyboardInterrupt
+    or Terminated if a signal has come.
     """
     for item in items:
         check()
@@ -207,8 +211,8 @@ def checked(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def sleep(seconds: float) -> None:
-    """Sleeps like `time.sleep`, but the sleep ends soon after a signal. The main thread then raises KeyboardInterrupt
-    or Terminated.
+    """Sleeps for `seconds`, but ends soon after a signal. The main thread then raises KeyboardInterrupt or
+    Terminated.
     """
     until = monotonic() + seconds
     check()
@@ -218,10 +222,9 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """Waits like `event.wait(seconds)`, but the waiting ends soon after a signal. Returns whether the event is set.
+    """Waits until `event` is set, at most `seconds`. Returns whether it is set.
 
-    After a signal, the function raises KeyboardInterrupt or Terminated in the main thread, and returns in other
-    threads.
+    A signal ends the waiting. The main thread then raises KeyboardInterrupt or Terminated, and other threads return.
     """
     until = monotonic() + seconds
     check()
@@ -232,9 +235,8 @@ def wait(event: threading.Event, seconds: float) -> bool:
 
 
 def result(future: Future[Result]) -> Result:
-    """Waits for the result of `future` and returns it, or raises its exception.
-
-    A signal to stop ends the wait and raises KeyboardInterrupt or Terminated, also if the future has failed.
+    """Waits for the result of `future` and returns it. If the call behind `future` raised an exception, raises this
+    exception. A signal ends the waiting and raises KeyboardInterrupt or Terminated in the main thread.
     """
     while True:
         check()
@@ -253,11 +255,11 @@ class _Queue(Protocol[Item_co]):
 
 
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
-    """Returns the next item of the queue `items`, like `items.get(timeout=seconds)`. Calls `check` while it waits, so a
-    signal stops the waiting.
+    """Returns the next item of the queue `items`, like `items.get(timeout=seconds)`. A signal ends the waiting and
+    raises KeyboardInterrupt or Terminated in the main thread.
 
-    Raises queue.Empty where no item comes within `seconds`. Do not pass a queue.SimpleQueue, because its `get` was seen
-    to wait for ever when a signal came near the end of the timeout.
+    Raises queue.Empty if no item comes within `seconds`. Do not pass a queue.SimpleQueue, because its `get` was seen to
+    wait for ever when a signal came near the end of the timeout.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:
@@ -271,11 +273,11 @@ def get(items: _Queue[Item], seconds: float | None = None) -> Item:
 
 
 def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs the program `command[0]` with the other items of `command` as arguments. Returns its exit code and its
-    output as text, like `subprocess.run`. A signal to this process ends the program.
+    """Runs the program `command[0]` with the arguments `command[1:]`. Returns its exit code and its output as text,
+    like `subprocess.run`. A signal to this process ends the program.
 
-    Raises OSError where the program cannot be started. Raises subprocess.TimeoutExpired after `seconds`, after ending
-    the program.
+    Raises OSError if the program cannot be started. If the program still runs after `seconds`, ends it and raises
+    subprocess.TimeoutExpired.
     """
     until = monotonic() + seconds
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -296,10 +298,10 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of `count` threads whose names begin with `name`. If `count` is None, Python chooses the number. At
-    the end of the `with` block, tasks that no thread has begun are dropped.
+    """Yields a pool of `count` threads whose names begin with `name`. If `count` is None, Python chooses the number.
 
-    The end of the block waits for the tasks that threads have begun, unless a signal has come.
+    At the end of the `with` block, tasks that no thread has begun are dropped. Begun tasks are waited for, unless a
+    signal has come.
     """
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
@@ -309,10 +311,8 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Runs `call(item)` for each item of `items` in the threads of `pool`. Yields the results in the order of the
-    items, like `pool.map`.
-
-    The exception of a signal is raised also while this function waits for a result.
+    """Calls `call(item)` for each item of `items` in the threads of `pool`. Yields the results in the order of the
+    items. A signal ends the waiting for a result and raises KeyboardInterrupt or Terminated in the main thread.
     """
     futures = deque(pool.submit(call, item) for item in items)
     while futures:
@@ -321,10 +321,11 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Keeps SIGINT and SIGUSR1 away from processes that are started inside the `with` block.
+    """Keeps the signals SIGINT and SIGUSR1 away from processes that are started inside the `with` block. This process
+    has to stop them itself.
 
-    For example, Ctrl-C in a terminal sends SIGINT to all processes of the terminal. It then stops this process, but not
-    the started processes. This process has to stop them itself.
+    For example, Ctrl-C in a terminal sends SIGINT to all processes of the terminal. With this function, it stops only
+    this process.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -1,4 +1,4 @@
-"""Opens the storage of a cache by the cache's path or URL."""
+"""Opens the storage of a cache, which is a folder or an object store."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 
 
 def open_storage(root: Path | str) -> Storage:
-    """Returns the Storage at `root`, the path or URL of a cache.
+    """Returns the Storage of the cache at `root`, a path or a URL.
 
-    Raises UnknownStorage for a URL that no installed package opens. Raises it also for a URL with a secret such as a
-    password, because URLs are printed and logged.
+    Raises UnknownStorage for a URL that no installed package opens. Raises it also for a URL that contains a secret
+    such as a password, because URLs are printed and logged.
     """
     if has_login(str(root)) or has_query(str(root)):
         raise UnknownStorage(

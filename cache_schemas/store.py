@@ -1,5 +1,5 @@
-"""Defines what every store must do. A store decides in which objects the arrays of a cache lie. The kinds of stores are
-zarr and HDF5.
+"""Defines what every store must do. A store decides how the arrays of a cache are divided into objects, for example
+into files. There are two kinds of stores: zarr and HDF5.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,54 +15,52 @@ Written = dict[str, tuple[int, str]]  # object name -> (size in bytes, xxh3_128)
 
 
 class Shard(Protocol):
-    """A sealed shard of one array, opened in this process. Its method `row` returns single rows."""
+    """One array of one sealed shard, opened for reading. The method `row` returns single rows."""
 
     def row(self, index: int) -> np.ndarray:
-        """Returns one row, read-only. `index` counts from the first row of the shard. Raises ValueError where the row
-        is damaged.
+        """Returns one row, read-only. `index` is the number of the row in the shard, from 0. Raises ValueError if the
+        row is damaged.
         """
         ...
 
 
 class Store(Protocol):
-    """Reads and writes the arrays of a cache. The values of an array are stored in objects, such as files.
+    """Reads and writes the arrays of a cache. A store keeps the values of arrays in objects, such as files.
 
-    A store always writes a whole object and never changes a part of one. A work unit is one shard with the stages that
-    have to be computed for the shard. An object has values of one work unit only, so two work units never write the
-    same object.
+    A store writes only whole objects. An object has values of one shard and one stage only, so two workers on different
+    shards or stages never write the same object.
     """
 
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the metadata of the arrays `specs`, so that each array can be read with `num_rows` rows. A second call
-        with equal arguments changes nothing. Rows of shards that are not written yet read as the fill value.
+        """Writes the metadata of the arrays `specs`, so that other programs can read each array with `num_rows` rows.
+        Rows of shards that are not written yet read as the fill value. A second call with equal arguments changes
+        nothing.
 
-        `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
-        labels the rows. The zarr store writes the coordinates into every group whose coordinates are missing or have
-        another number of rows. If `renew` is true, the zarr store also replaces coordinates whose texts differ. The
-        HDF5 store writes no coordinates.
+        `coordinates` is a function that returns coordinates: texts of each row, such as its clip_id, which xarray
+        shows. The zarr store writes them if they are missing or have another number of rows. If `renew` is true, it
+        also replaces coordinates with other texts. The HDF5 store writes no coordinates.
         """
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Checks the objects that `declare` writes for the arrays `specs`, such as zarr.json. Returns the names of
-        those that are missing or wrong.
+        """Checks the metadata that `declare` writes for the arrays `specs`, such as zarr.json. Returns the names of the
+        objects that are missing or wrong.
 
-        The number of rows that an object states may be any number in `num_rows`.
+        The metadata may state any number of rows in the range `num_rows`.
         """
         ...
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that the stored metadata of the arrays `specs` states.
-
-        Returns None where this metadata is missing or damaged.
+        """Returns the number of rows per shard according to the stored metadata of the arrays `specs`. Returns None if
+        the metadata is missing or damaged.
         """
         ...
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns how many objects one shard of a stage key has. `num_arrays` is the number of arrays of the stage. It
-        includes the status array, which says which rows are ok.
+        """Returns how many objects are written for one shard of one stage. `num_arrays` is the number of arrays of the
+        stage, including the array `status/<key>`.
         """
         ...
 
@@ -70,36 +68,36 @@ class Store(Protocol):
         """Writes shard number `shard` of the stage `key`. `arrays` has one pair (spec, rows) for each array of the
         stage. Returns object name -> (size in bytes, xxh3_128 digest).
 
-        Equal rows always become equal bytes. Raises ValueError for rows that do not have the shape and type of their
-        array.
+        Equal rows always become equal bytes. Raises ValueError for rows whose shape or type is not that of their array.
         """
         ...
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
-        """Opens the array `spec` of the sealed shard number `shard` and returns it as a Shard.
+        """Opens the array `spec` of shard number `shard` for reading.
 
-        Raises FileNotFoundError where the shard does not exist, ValueError where the shard is damaged.
+        Raises FileNotFoundError if the shard does not exist, and ValueError if it is damaged.
         """
         ...
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
-        """Opens shards of one or several arrays. Returns one `Shard` for each (array, shard number) in `wanted`.
+        """Opens several shards for reading. Returns one `Shard` for each (array, shard number) in `wanted`. Shards at a
+        URL are fetched at the same time.
 
-        Shards at a URL are fetched side by side. Raises FileNotFoundError where a shard does not exist, ValueError
-        where a shard is damaged.
+        Raises FileNotFoundError if a shard does not exist, and ValueError if a shard is damaged.
         """
         ...
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row of an array for each (opened shard, row index in the shard) in `places`, in this order.
+        """Returns the rows `places`, in this order. An item of `places` is a pair (opened shard, number of the row in
+        the shard). Rows at a URL are fetched at the same time.
 
-        Rows at a URL are fetched side by side. Raises ValueError where a row is damaged.
+        Raises ValueError if a row is damaged.
         """
         ...
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those entries of `layout`, the section `store`, that must be equal in the config and in the cache: `kind`
-    and `compression`. The number of rows per shard may differ, because the cache alone decides it.
+    """Returns the entries of a section `store` that must be equal in a config and in its cache: `kind` and
+    `compression`. `layout` is the section. The number of rows per shard may differ, because the cache alone decides it.
     """
     return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

@@ -1,4 +1,4 @@
-"""Opens the store of a cache: zarr or HDF5. cache.json describes the store under `store`."""
+"""Opens the store of a cache, which reads and writes its arrays as zarr or HDF5. cache.json says which."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 
 def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
-    """Returns the Store that `layout` describes, over the objects in `storage`. `layout` is the section `store` of
+    """Returns the Store of a cache. `storage` holds the objects of the cache, and `layout` is the section `store` of
     cache.json.
     """
     if layout["kind"] == "hdf5":

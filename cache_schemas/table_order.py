@@ -1,5 +1,5 @@
-"""Puts the rows of a clips table in order. The rows are held as Arrow columns, and only some thousand at a time as
-Python objects, which take four times the memory.
+"""Sorts and merges the rows of a clips table with little memory. The rows are held as Arrow columns. Python objects,
+which take four times the memory, are made for some thousand rows at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,9 @@ from kinegraph.cache_schemas.clips_table import (
 
 
 def sorted_table(rows: Iterable[ClipRow]) -> ClipsTable:
-    """Returns a table of `rows`, sorted by `row_order`. The caller need not hold all rows at a time."""
+    """Returns a table of `rows`, sorted by video, interval, clip and crop. The caller can pass a generator, so that not
+    all rows are in memory as Python objects.
+    """
     before: RowOrder | None = None
     is_sorted = True
 
@@ -39,11 +41,12 @@ def sorted_table(rows: Iterable[ClipRow]) -> ClipsTable:
 
 
 def merged_tables(old: ClipsTable, rows: Iterable[ClipRow]) -> ClipsTable:
-    """Returns the table of a cache after another run of `index`, as `merged` does: the rows of `old` with their
-    numbers, then those of `rows` that are new, sorted. The caller need not hold all `rows` at a time. If `rows` has a
-    row of `old` twice, the first one counts.
+    """Returns the table of a cache after another run of `index`. First come the rows of `old`, with their row numbers.
+    They take new labels, splits and paths from `rows`. Then come the rows that are only in `rows`, sorted.
+    `clips_table.merged` has the rules.
 
-    Raises CacheMismatch where `merged` raises it.
+    If `rows` has a row of `old` twice, the first one counts. The caller can pass a generator. Raises CacheMismatch if
+    `rows` lacks a row of `old`, or if times, crop or frame size of a row changed.
     """
     new = ClipsTable.from_rows(rows)
     old_ids, new_ids = old.table.column("clip_id"), new.table.column("clip_id")
@@ -53,8 +56,8 @@ def merged_tables(old: ClipsTable, rows: Iterable[ClipRow]) -> ClipsTable:
 
 
 def _kept(old: ClipsTable, new: ClipsTable, places: pa.ChunkedArray) -> Iterator[ClipRow]:
-    """Yields the rows of `old` with the values that they have now. `places` has the number of each row in `new`, or
-    null for a row that `new` lacks.
+    """Yields the rows of `old` with the labels, splits and paths that they have in `new`. `places` has the row number
+    in `new` of each row of `old`, or null if `new` lacks the row.
     """
     whole = new.table.combine_chunks()  # `take` would do so each time
     for first in range(0, len(old), ROW_GROUP_ROWS):
@@ -63,7 +66,7 @@ def _kept(old: ClipsTable, new: ClipsTable, places: pa.ChunkedArray) -> Iterator
 
 
 def _in_order(table: ClipsTable) -> Iterator[ClipRow]:
-    """Yields the rows of `table`, sorted by `row_order`."""
+    """Yields the rows of `table`, sorted by video, interval, clip and crop."""
     ids = [table.column("clip_id"), table.column("video_id")]
     has_intervals = INTERVAL.name in table.table.column_names
     intervals = table.column(INTERVAL.name) if has_intervals else [None] * len(table)

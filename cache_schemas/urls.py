@@ -1,4 +1,4 @@
-"""Recognises URLs that contain a secret. The callers neither open such URLs nor write them down."""
+"""Recognises URLs that contain a secret, such as a password. The callers neither open such URLs nor write them down."""
 
 import re
 
@@ -14,23 +14,21 @@ QUERY = re.compile(r"https?://[^?]*\?")
 
 
 def has_login(url: str) -> bool:
-    """Returns whether `url` contains a password. In a URL of http or https, a user name without a password counts as
-    well.
-    """
+    """Returns whether `url` contains a password. In an http or https URL, a user name alone counts, too."""
     return LOGIN.search(url) is not None
 
 
 def has_query(url: str) -> bool:
-    """Returns whether an http or https URL has a query, the part after a `?`.
+    """Returns whether an http or https URL has a query, the part after a `?`. A query may be a signature that allows
+    access, so it counts as a secret.
 
-    The query may be a signature that allows access, so it counts as a secret. A `?` that belongs to the name of an
-    object is written %3F in a URL.
+    A `?` in the name of an object is written %3F in a URL, so it is no query.
     """
     return QUERY.search(url) is not None
 
 
 def without_secret(url: str) -> str:
-    """Returns `url` as it may be shown in messages. User name and password are replaced by `...`, and the query is
+    """Returns `url` in a form that may be shown: `...` replaces the user name and the password, and the query is
     removed.
     """
     return LOGIN.sub(r"\1\2\3...@", url).partition("?")[0]

@@ -7,8 +7,8 @@ KEPT = "\n\u200c\u200d"  # line end, and two joiners that scripts of India and I
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Returns a count with its noun, for example `1 shard`, `2 shards` or `3,900 videos`. `plural` is the plural of the
-    noun and may be left empty if the plural is regular.
+    """Returns a count with its noun: `1 shard`, `2 shards`, `3,900 videos`. `plural` is needed only if the plural of
+    the noun is irregular.
     """
     return f"{count:,} {noun if count == 1 else plural or _plural(noun)}"
 
@@ -18,7 +18,7 @@ def _plural(noun: str) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Returns a number of bytes as text (`0 B`, `3.4 MB`)."""
+    """Returns a number of bytes as text: `0 B`, `3.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -27,41 +27,39 @@ def size(num_bytes: float) -> str:
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Returns at most `most` of `names`, with commas between them. `, ...` follows if there are more names."""
+    """Returns at most `most` of `names`, with commas between them. If there are more names, `, ...` follows."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def few_of(names: Sequence[str], most: int) -> str:
-    """Returns at most `most` of `names`, with commas between them. `and 3 more` follows if there are 3 more names."""
+    """Returns at most `most` of `names`, with commas between them. If there are more names, their number follows (`and
+    3 more`).
+    """
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def sentence(words: object) -> str:
-    """Returns `words` with exactly one full stop at the end. `words` is an error, or the message of an error or of
-    another program.
-    """
+    """Returns `words` with exactly one full stop at the end. `words` is a text or an error."""
     return f"{str(words).rstrip(STOPS)}."
 
 
 def quoted(key: object) -> str:
-    """Returns `key` as a part of a path of keys such as `store.kind`. A key that is empty or blank is put in quotes,
-    because it would be invisible otherwise.
+    """Returns `key` as a part of a path of keys such as `store.kind`. An empty or blank key is put in quotes, because
+    it would be invisible otherwise.
     """
     text = str(key)
     return text if text.strip() else repr(text)
 
 
 def shown(text: str) -> str:
-    """Returns `text` with control characters replaced by escapes, because a terminal would obey the control characters
-    in a name or a label. Line ends are not replaced.
+    """Returns `text` with control characters replaced by escapes, so that a name cannot send commands to the terminal.
+    Line ends are kept.
     """
     return text if text.isprintable() else "".join(map(_shown_character, text))
 
 
 def on_one_line(text: str) -> str:
-    r"""Returns `text` on one line, for a list or a table. Control characters are replaced by escapes, and line ends by
-    `\n`.
-    """
+    """Returns `text` on one line, for a list or a table. Control characters and line ends are replaced by escapes."""
     return shown(text.replace("\n", "\\n"))
 
 

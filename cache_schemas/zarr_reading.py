@@ -1,8 +1,7 @@
-"""Reads sealed zarr shards. A shard that is a file is mapped into memory. From a shard at a URL, single rows are
-fetched.
+"""Reads sealed zarr shards. A shard in a file is mapped into memory. From a shard at a URL, single rows are fetched.
 
-A shard object consists of inner chunks, an index and the checksum (crc32c) of the index. The index holds (offset,
-nbytes), the place and the size in bytes, of each inner chunk.
+A shard object consists of inner chunks, an index, and the checksum (crc32c) of the index. The index has the place and
+the size in bytes of each inner chunk.
 """
 
 import struct
@@ -22,16 +21,16 @@ ABSENT = 2**64 - 1
 
 
 def index_bytes(num_inner: int) -> int:
-    """Returns the size in bytes of the index of a shard with `num_inner` chunks, checksum included."""
+    """Returns the size in bytes of the index of a shard with `num_inner` inner chunks, including its checksum."""
     return 16 * num_inner + 4
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """Returns the index of a shard of `num_inner` inner chunks, uint64 [num_inner, 2]. An inner chunk holds one or more
-    rows and can be read alone. The index holds its (offset, nbytes) in the shard object.
+    """Returns the index of a shard, uint64 [num_inner, 2]: the (offset, size) in bytes of each of its `num_inner` inner
+    chunks.
 
-    `tail` is the last part of the shard object and contains the index. `where` is the path or URL of the shard object,
-    for error messages. Raises ValueError for a damaged index.
+    `tail` is the end of the shard object, which contains the index. `where` is the path or URL of the object, for error
+    messages. Raises ValueError if the index is damaged.
     """
     expected = index_bytes(num_inner)
     if len(tail) < expected:
@@ -42,11 +41,10 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """One array of one sealed shard, mapped into memory from its shard object, the file `path`. A view keeps no file
-    descriptor open.
+    """One array of one sealed shard, mapped into memory from the file `path`. No file descriptor stays open.
 
-    `shape` is the shape of one row. The file has up to `shard_clips` rows, in chunks of `inner_rows` rows that can each
-    be read alone. Raises ValueError where the index of the shard is damaged.
+    `shape` is the shape of one row. The shard has `shard_clips` rows, in chunks of `inner_rows` rows. Raises ValueError
+    if the index of the shard is damaged.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
@@ -58,22 +56,24 @@ class ShardView:
         self._path = path
 
     def row(self, index: int) -> np.ndarray:
-        """Returns one row as a read-only view of the mapped file. `index` counts from the first row of the shard."""
+        """Returns one row as a read-only view of the mapped file. `index` is the number of the row in the shard, from
+        0.
+        """
         inner, within = divmod(index, self._inner_rows)
         start = int(self._offsets[inner]) + within * self._row_bytes
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
 
 
 class CompressedShardView(ShardView):
-    """A sealed shard object with compressed inner chunks, mapped into memory. `row` decodes the chunk that holds the
+    """One array of one sealed shard with compressed chunks, mapped into memory. `row` decodes the chunk that holds the
     row.
 
-    Where one chunk holds all rows of the shard, the chunk is decoded once and kept. Otherwise no decoded chunk is kept.
+    If one chunk holds all rows of the shard, it is decoded once and kept. Otherwise a chunk is decoded for each row.
     """
 
     def row(self, index: int) -> np.ndarray:
-        """Returns one row, read-only. `index` counts from the first row of the shard. Raises ValueError where the chunk
-        that holds the row is damaged.
+        """Returns one row, read-only. `index` is the number of the row in the shard, from 0. Raises ValueError if the
+        chunk that holds the row is damaged.
         """
         inner, within = divmod(index, self._inner_rows)
         chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
@@ -93,11 +93,15 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object at a URL: the object `name` of `storage`, with `shard_clips` rows of the array `spec`. Each
-    row is fetched with one request for a range of bytes.
+    """One array of one sealed shard at a URL. Each row is fetched with one request for a range of bytes.
 
-    `tail` is the last part of the object, which contains the index of its chunks. `codec` is the compression of the
-    chunks. Raises ValueError if the index is damaged.
+    name: the name of the shard object in `storage`.
+    spec: the description of the array.
+    shard_clips: the number of rows of a full shard.
+    codec: the compression, such as "zstd" or "none".
+    tail: the end of the object, which contains the index of its chunks.
+
+    Raises ValueError if the index is damaged.
     """
 
     def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:
@@ -107,17 +111,14 @@ class FetchedShard:
         self._index = shard_index(tail, shard_clips // self._inner_rows, self._where)
 
     def row(self, index: int) -> np.ndarray:
-        """Fetches one row and returns it read-only. `index` counts from the first row of the shard. Raises ValueError
-        where the row is damaged.
+        """Fetches one row and returns it read-only. `index` is the number of the row in the shard, from 0. Raises
+        ValueError if the row is damaged.
         """
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Returns the Span, the range of bytes that has to be fetched to read one row. `index` is the number of the row
-        in the shard, from 0.
-
-        In a compressed shard, the range is the whole compressed chunk that contains the row. Otherwise it is the row
-        alone.
+        """Returns the range of bytes that has to be fetched to read row number `index` of the shard, counted from 0. In
+        a compressed shard, it is the whole chunk that contains the row. Otherwise it is the row alone.
         """
         inner, within = divmod(index, self._inner_rows)
         start, size = (int(value) for value in self._index[inner])
@@ -126,10 +127,8 @@ class FetchedShard:
         return Span(self._name, start, start + size)
 
     def decoded(self, index: int, content: bytes) -> np.ndarray:
-        """Returns row number `index` of the shard, counted from 0, as a read-only array. `content` has the bytes that
-        lie at `span(index)` in the shard object.
-
-        Raises ValueError if the bytes are damaged.
+        """Returns row number `index` of the shard, counted from 0, as a read-only array. `content` has the bytes of the
+        range `span(index)` of the shard object. Raises ValueError if the bytes are damaged.
         """
         first = 0
         if self._is_compressed:
@@ -145,10 +144,10 @@ class FetchedShard:
 
 
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
-    """Fetches several rows with one call of the storage. Returns one row for each (shard, row index in the shard) in
-    `places`.
+    """Fetches several rows at once. Returns the rows `places`, in this order. An item of `places` is a pair (shard,
+    number of the row in the shard).
 
-    A chunk that holds several of the rows is fetched once. Raises ValueError where the bytes of a row are damaged.
+    A chunk that holds several of the rows is fetched once. Raises ValueError if the bytes of a row are damaged.
     """
     spans = [shard.span(index) for shard, index in places]
     different = list(dict.fromkeys(spans))

@@ -1,8 +1,8 @@
-"""Stores arrays as zarr v3, with one shard object per array and shard. Any zarr library can read the arrays.
+"""Stores arrays as zarr v3. Each shard of an array is one object. Any zarr library can read the arrays.
 
-A shard object consists of the inner chunks, an index of (offset, nbytes) per inner chunk (little-endian uint64, 2**64-1
-for an absent chunk), and the crc32c of the index. This module writes shard objects without zarr-python, the usual
-library for zarr, because zarr-python does not fsync them. A power cut could lose their content.
+A shard object consists of inner chunks, an index and the crc32c of the index. The index has (offset, size) of each
+inner chunk, as little-endian uint64, or 2**64-1 for an absent chunk. This module writes shard objects without
+zarr-python, the usual library for zarr, because zarr-python does not fsync them. A power cut could lose their content.
 """
 
 import json
@@ -16,7 +16,14 @@ import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
-from kinegraph.cache_schemas.coordinates import COORDINATES, Made, are_there, found, group_document, put_coordinates
+from kinegraph.cache_schemas.coordinates import (
+    COORDINATES,
+    Made,
+    are_there,
+    content_of,
+    group_document,
+    put_coordinates,
+)
 from kinegraph.cache_schemas.storage import Span, Storage
 from kinegraph.cache_schemas.store import Shard, Written
 from kinegraph.cache_schemas.zarr_reading import (
@@ -34,15 +41,15 @@ _ONE_BYTE = {"name": "bytes"}
 
 
 def object_name(array: str, shard: int, ndim: int) -> str:
-    """Returns the path, below the cache, of one shard of an array (shard 3 of `proposals/count` ->
-    `data.zarr/proposals/count/c.3.0`). `ndim` is the number of axes of the array, row axis included.
+    """Returns the path of one shard of an array, relative to the cache: `"proposals/count", 3, 2 ->
+    "data.zarr/proposals/count/c.3.0"`. `ndim` is the number of axes of the array, including the row axis.
     """
     return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
 
 
 def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str = NONE) -> bytes:
-    """Returns the content of the zarr.json of the array `spec` with `num_rows` rows, in shards of `shard_clips` rows.
-    `codec` is the name of the compression.
+    """Returns the content of the zarr.json of the array `spec`. The array has `num_rows` rows, in shards of
+    `shard_clips` rows. `codec` is the name of the compression.
     """
     bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
     sharding = {
@@ -68,10 +75,10 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
-    """Yields the bytes of one shard object in parts. First come the rows, compressed with `codec`, then the index, then
-    the checksum of the index.
+    """Yields the bytes of one shard object in parts: first the rows, compressed with `codec`, then the index of the
+    chunks, then the checksum of the index.
 
-    `rows` are the rows of the shard, at most `shard_clips` of them. Each row has the shape `spec.shape`.
+    `rows` [n, *spec.shape] are the rows of the shard. n is at most `shard_clips`.
     """
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
@@ -94,8 +101,8 @@ def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str 
 
 
 class ZarrStore:
-    """Stores the arrays of a cache as data.zarr, with one object per array and shard. A shard has `shard_clips` rows,
-    compressed by the codecs that `compression` chooses.
+    """Stores the arrays of a cache as zarr, in the folder data.zarr. Each shard of an array is one object with up to
+    `shard_clips` rows. `compression` says how the arrays are compressed.
     """
 
     def __init__(self, storage: Storage, shard_clips: int, compression: Compression = NONE) -> None:
@@ -104,12 +111,12 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of the arrays `specs` and of their groups, with `num_rows` rows. A second call with
+        """Writes the zarr.json of the arrays `specs`, with `num_rows` rows, and of their groups. A second call with
         equal arguments changes nothing.
 
-        `coordinates` is a function that returns the coordinates: arrays of texts, such as clip_id, by which xarray
-        labels the rows. The coordinates are written into every group that contains arrays but no coordinates for
-        `num_rows` rows. If `renew` is true, existing coordinates that differ from the new ones are replaced, too.
+        `coordinates` is a function that returns coordinates: texts of each row, such as its clip_id, which xarray
+        shows. They are written into every group that contains arrays, if the group has no coordinates for `num_rows`
+        rows. If `renew` is true, coordinates with other texts are replaced, too.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
@@ -119,25 +126,26 @@ class ZarrStore:
         for group in groups:
             # a coordinate is left out where an array has its name
             names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]
-            if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
+            if coordinates and (
+                renew or not are_there(content_of(self.storage, f"{group}/zarr.json"), names, num_rows)
+            ):
                 made = [one for one in coordinates() if one.name in names]
                 put_coordinates(self.storage, group, made)
                 self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of the zarr.json objects that are missing, damaged, or do not describe the arrays `specs`.
-
-        A zarr.json may state any number of rows in the range `num_rows`.
+        """Returns the names of the zarr.json objects that are missing, damaged, or do not describe the arrays `specs`
+        and their groups. A zarr.json may state any number of rows in the range `num_rows`.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Returns whether the stored object `name`, a zarr.json, describes the same array or group as `expected`, the
-        content of a zarr.json.
+        """Returns whether the stored zarr.json `name` describes the same array or group as `expected`, the content of a
+        zarr.json. Returns False if it is missing or damaged.
 
         The number of rows may be any number in `num_rows`. Attributes are not compared, because anyone may add
-        attributes. Returns False where the object is missing or damaged.
+        attributes.
         """
         try:
             seen, wanted = json.loads(self.storage.get(name)), json.loads(expected)
@@ -150,8 +158,8 @@ class ZarrStore:
         return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """Returns the zarr.json of all arrays `specs`, for `num_rows` rows, and of all groups that contain the arrays.
-        The result is a dictionary: object name -> content of the object.
+        """Returns object name -> content, for the zarr.json of each array in `specs`, with `num_rows` rows, and of each
+        group that contains an array.
         """
         group = group_document()
         documents: dict[str, bytes] = {}
@@ -162,14 +170,12 @@ class ZarrStore:
         return documents
 
     def _put_if_changed(self, name: str, content: bytes) -> None:
-        if found(self.storage, name) != content:
+        if content_of(self.storage, name) != content:
             self.storage.put(name, [content])
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that the zarr.json of an array states. It is read from the first array
-        in `specs` that has a valid zarr.json.
-
-        Returns None where no array has a valid zarr.json.
+        """Returns the number of rows per shard according to the stored zarr.json of the arrays `specs`. The first array
+        with a valid zarr.json counts. Returns None if no array has a valid zarr.json.
         """
         for spec in specs:
             name = f"{DATA}/{spec.name}/zarr.json"
@@ -180,8 +186,8 @@ class ZarrStore:
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns the number of objects in which a shard with `num_arrays` arrays is stored. It is `num_arrays`,
-        because the zarr store writes each array as one object.
+        """Returns `num_arrays`, the number of objects in which a shard of a stage is stored. Each array is one
+        object.
         """
         return num_arrays
 
@@ -200,12 +206,11 @@ class ZarrStore:
         return written
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
-        """Opens shards of one or several arrays. Returns one view for each (array, shard number) in `wanted`: a
-        ShardView of a local file, a FetchedShard at a URL.
+        """Opens several shards for reading. Returns one view for each (array, shard number) in `wanted`: a ShardView of
+        a local file, or a FetchedShard at a URL. From shards at a URL, only the indexes are fetched at first, at the
+        same time.
 
-        Shard objects that are files are mapped into memory. From shard objects at a URL, only the indexes are fetched
-        at first, side by side. Raises FileNotFoundError where a shard does not exist, ValueError where a shard is
-        damaged.
+        Raises FileNotFoundError if a shard does not exist, and ValueError if a shard is damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
         if self.storage.local_path(DATA) is not None:
@@ -224,16 +229,14 @@ class ZarrStore:
         return view(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(self.shard_clips), self.shard_clips)
 
     def open_shard(self, spec: ArraySpec, shard: int) -> ShardView | FetchedShard:
-        """Opens one array of a sealed shard and returns it. Raises FileNotFoundError where the shard does not exist,
-        ValueError where it is damaged.
+        """Opens the array `spec` of shard number `shard` for reading. Raises FileNotFoundError if the shard does not
+        exist, and ValueError if it is damaged.
         """
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns one row of an array, read-only, for each (opened shard, index of the row in the shard) in `places`,
-        in this order.
-
-        Rows of a cache at a URL are fetched at the same time. Raises ValueError where a row is damaged.
+        """Returns the rows `places`, in this order, read-only. An item of `places` is a pair (opened shard, number of
+        the row in the shard). Rows at a URL are fetched at the same time. Raises ValueError if a row is damaged.
         """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

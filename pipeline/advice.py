@@ -7,9 +7,9 @@ weights, and of a cache with more files than one process may open.
 from collections.abc import Iterator, Sequence
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.closure import features_options
 from kinegraph.cache_schemas.crops import FULL, base_of
 from kinegraph.cache_schemas.errors import open_files_limit
-from kinegraph.cache_schemas.reader import features_options
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config

@@ -1,4 +1,4 @@
-"""The part of `kinegraph index` for videos that are in the cache and whose files are gone. Torch-free."""
+"""Finds videos whose files are gone, so that `kinegraph index` keeps their rows. Torch-free."""
 
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -10,12 +10,13 @@ from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
 
 
 def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
-    """Adds videos to `listing` whose files are gone, so that `index` keeps their rows. These are the videos that have
-    rows in `cache`, that the label files list, and that have no file. `cache` is the cache before this `index`, or
-    None.
+    """Adds videos to `listing`, the videos of a data set, so that `kinegraph index` keeps rows whose files are gone. A
+    video is added if it has rows in `cache`, the label files list it, and its file is missing. `cache` is the cache
+    before this `index`, or None.
 
-    Returns (a copy of `listing` with these videos, their paths). They get the labels and the split that the label files
-    have now. They also stay in `listing.missing`, and a note names them.
+    Returns (a copy of `listing` with the added videos, the paths of the added videos). An added video has the labels
+    and the split that the label files have now. It stays in `listing.missing`, too. A note in `listing.notes` says how
+    many were added.
     """
     if cache is None or not listing.absent or not cache.storage.exists(TABLE):
         return listing, frozenset()

@@ -1,4 +1,4 @@
-"""Checks that the options of a stage in the cache are those of the config. The error names the config keys to set.
+"""Checks that a stage of the cache has the same options as the config. The error names the config keys to set.
 Torch-free.
 """
 
@@ -9,11 +9,10 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raises CacheMismatch if `cache` has a stage with the key of `stage` that was made with other options than
-    `stage`.
+    """Raises CacheMismatch if `cache` has a stage with the same key as `stage` but other options.
 
     Earlier versions of kinegraph had other defaults of `size`, `resize_short` and `resize`. If the options differ for
-    this reason, the error also names the config keys to set.
+    this reason, the error also says which config keys to set.
     """
     try:
         cache.check_stage(stage)

@@ -1,4 +1,6 @@
-"""The part of `kinegraph index` that finds the videos with a clip, by windows or by annotated frames. Torch-free."""
+"""Finds the videos from which a clip can be made, for `kinegraph index`. This concerns clips that are windows (equal
+spans of time) or that consist of annotated frames. Torch-free.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,12 +21,14 @@ MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none o
 
 @dataclass(frozen=True, kw_only=True)
 class WithClips:
-    """The result of looking for videos and intervals from which a clip can be made. `listing` has those with a clip.
-    `listed` has all of them. If clips are windows, both have whole videos instead of intervals.
+    """The videos and intervals of a data set, divided into those that have a clip and those that have none.
 
-    `probes` maps the path of each video to its facts or to an error. `without_clip` are the ids of the videos and
-    intervals without a clip, which get no row. `warnings` are sentences about files that seem to be other encodings
-    than the owners' files.
+    listing: the videos and intervals that get rows. A clip can be made from them, or they cannot be opened now. If
+        clips are windows, these are all whole videos.
+    listed: all videos and intervals. If clips are windows, these are all whole videos.
+    probes: path of each video -> its facts, such as the duration, or the error if the video cannot be used.
+    without_clip: the ids of the videos and intervals from which no clip can be made. They get no new rows.
+    warnings: sentences about files that seem to be other encodings than the owners' files.
     """
 
     listing: Listing
@@ -35,11 +39,11 @@ class WithClips:
 
 
 def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool) -> WithClips:
-    """Returns a WithClips: the videos and intervals of the data set `listing` that have a clip, and those that have
-    none. `probes` maps the path of each video to its facts, or to the error if it cannot be opened.
+    """Finds the videos and intervals of the data set `listing` from which a clip can be made. Returns a WithClips.
 
-    Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises it also if `options`
-    ask for annotated frames and the data set has none.
+    `probes` maps the path of each video to its facts, such as the duration, or to the error if the video cannot be
+    opened. Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises it also if
+    `options` ask for annotated frames and the data set has none.
     """
     if options.has_windows:
         whole, checked, short = windowed.of_whole_videos(listing, probes, options, may_be_empty=may_be_empty)
@@ -50,11 +54,11 @@ def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be
 
 
 def with_frames(listing: Listing, probes: Probes, options: ClipOptions) -> WithClips:
-    """Returns the WithClips of the data set `listing`, for clips that consist of annotated frames. `probes` maps the
-    path of a video to its facts.
+    """Finds the videos and intervals of the data set `listing` that have an annotated frame. Returns a WithClips.
+    `probes` maps the path of each video to its facts, or to the error if the video cannot be opened.
 
     An annotation may name frame 300 of a file that has only 250 frames. Such a file gets an error in place of its
-    facts. With `clips.beyond_end: leave_out`, only these annotations are left out. Raises ConfigError if the data set
+    facts. With `clips.beyond_end: leave_out`, only such annotations are left out. Raises ConfigError if the data set
     has no annotated frames.
     """
     if not any(video.annotated_frames for video in listing.videos):
@@ -104,8 +108,8 @@ def _other_encoding(video: Video, frames: PresentedFrames) -> DecodeError:
 
 
 def _about_rates(listing: Listing, probes: Probes) -> list[str]:
-    """Returns a list with one warning if, in some videos, most annotated frames lie outside all intervals of the video.
-    Otherwise, and for a data set of whole videos, the list is empty.
+    """Returns a list with one warning if some video has most of its annotated frames outside of all its intervals, else
+    an empty list.
 
     Action Genome took its annotated frames from the intervals of actions. If they lie outside, the file probably has
     another frame rate than the owners' file.

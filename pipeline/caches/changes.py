@@ -1,4 +1,6 @@
-"""Finds videos, and files of boxes or graphs beside videos, that changed since the cache was made. Torch-free."""
+"""Finds videos that changed since the cache was made, and makes `extract` compute their shards again. Finds changed
+files of boxes or scene graphs, too. Torch-free.
+"""
 
 import logging
 from collections.abc import Container, Sequence
@@ -31,12 +33,12 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Finds videos whose file has changed since their frames were decoded. Returns shard -> ids of the changed videos
-    of the shard, for the shards in `shards`. The check of a video usually costs one stat call or one request.
+    """Returns shard number -> ids of the videos whose file has changed since it was decoded. Only the shards in
+    `shards` are checked. A check usually costs one stat call or one request for each video.
 
-    A missing video counts as unchanged. So does a video with a failed clip in the shard. With `retry_failed`, a video
-    counts as unchanged only if all its clips in the shard have failed. If the network or the credentials fail, all
-    videos at URLs count as unchanged, and a warning is logged.
+    A missing video counts as unchanged. A video with a failed clip in the shard counts as unchanged, too. If
+    `retry_failed` is true, that is so only if all its clips in the shard have failed. If the network or the credentials
+    fail, all videos at URLs count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -69,14 +71,14 @@ def _failed_videos(record: Record) -> set[str]:
 
 
 def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
-    """Returns the ids of the videos whose clips in the shard of `record` have all failed."""
+    """Returns the ids of the videos whose clips have all failed in the shard of the ledger record `record`."""
     failed = {failure.clip_id for failure in record.failures}
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """Finds videos whose file of boxes or scene graphs has changed since their shard was sealed. Returns stage key ->
-    shard -> ids of these videos, for the shard numbers `shards`. `recipe` says where the files lie.
+    """Returns stage key -> shard number -> ids of the videos whose file of boxes or scene graphs has changed since the
+    shard was sealed. Only the shards in `shards` are checked. `recipe` says where the files lie.
 
     A missing file counts as unchanged.
     """
@@ -91,8 +93,8 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """Returns a bool for each (URL, recorded identity) in `videos`. It is true if the video at the URL has changed
-    since its identity was recorded.
+    """Returns a bool for each (URL, identity of the video when it was read) in `videos`. It is true if the video at the
+    URL has changed since.
 
     If the network or the credentials fail, logs a warning and returns False for every video.
     """
@@ -121,10 +123,11 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 
 
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Removes the ledger records of shards that read changed files, so that extraction computes these shards again.
+    """Marks the shards that read changed files of boxes or scene graphs as not done, so that `extract` computes them
+    again.
 
-    `changed` is the result of `changed_files`: stage key -> shard -> videos. Records of stages that are made from a
-    stage in `changed` are removed too.
+    `changed` is the result of `changed_files`: stage key -> shard number -> video ids. Stages that are made from a
+    stage in `changed` are computed again, too.
     """
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
@@ -134,10 +137,10 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
-    """Removes the ledger records of all stages for each shard that has a changed video, so that `extract` computes
-    these shards again. `changed` maps the number of a shard to the ids of its changed videos.
+    """Marks the shards of changed videos as not done in all stages, so that `extract` computes them again. `changed`
+    maps the number of a shard to the ids of its changed videos.
 
-    Raises CacheMismatch and removes nothing if a changed video has other times or another frame size than its rows in
+    Raises CacheMismatch, and changes nothing, if a changed video has other times or another frame size than its rows in
     clips.parquet.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
@@ -153,8 +156,8 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(rows: list[ClipRow], config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if a video does not fit its rows in the cache any more: if its times or its frame size
-    differ from those in `rows`. Does nothing if the video cannot be read. A video at a URL is read through `staging`.
+    """Raises CacheMismatch if the video of `rows` has other times or another frame size now. `rows` are the rows of one
+    video in the cache. Does nothing if the video cannot be read. `staging` reads videos at URLs.
     """
     row = rows[0]
     video = Video(

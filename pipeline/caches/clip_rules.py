@@ -1,4 +1,4 @@
-"""Reads from a cache the version of the rules by which frames of clips are found. Torch-free."""
+"""Finds out by which rules the frames of a cache were chosen. The rules have versions. Torch-free."""
 
 from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
@@ -9,8 +9,8 @@ from kinegraph.stages.decode.wanted import LATEST_RULES
 def rules_of(cache: Cache) -> int:
     """Returns the version of the rules by which the frames of the cache were chosen.
 
-    If the cache and its stage `clips` record different versions, the lower one is returned. Raises CacheError for a
-    version that this kinegraph does not know.
+    cache.json and the stage `clips` both record a version. If they differ, the lower one is returned. Raises CacheError
+    for a version that this kinegraph does not know.
     """
     options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
     versions = [recorded.get("version", LATEST_RULES) for recorded in options]

@@ -1,7 +1,7 @@
-"""Declares the stages of a recipe, and says which stages run together and in which order. Torch-free.
+"""Makes the stages that a config asks for, and says which stages run together and in which order. Torch-free.
 
-In this module a key is a stage key, such as `features/i3d`. A unit is a work unit: one shard with the keys to compute
-for it. A stage may pass arrays in memory to other stages of the same unit. The cache need not store such arrays.
+In this module a key is a stage key, such as `features/i3d`. A work unit is one shard with the keys to compute for it. A
+stage may pass arrays in memory to other stages of the same work unit. The cache need not store such arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,6 @@ from kinegraph.cache_schemas import closure
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
-from kinegraph.cache_schemas.reader import options_behind
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
@@ -30,11 +29,11 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that the config `recipe` asks for, and the imported stages that they read. Imported stages were made
-    by `kinegraph import`. They are read from the cache and never computed.
+    """The stages that a config asks for.
 
-    `stages` maps stage keys to stages. Each stage comes after the stages that it reads. `imported` has the keys of the
-    imported stages.
+    recipe: the config.
+    stages: stage key -> stage. Each stage comes after the stages that it reads.
+    imported: the keys of the stages that `kinegraph import` made. They are read from the cache and never computed.
     """
 
     recipe: Recipe
@@ -46,10 +45,10 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Returns whether the fingerprint of the stage `key` is known. It covers the digests of weights, of this stage
-        and of the stages that it reads.
+        """Returns whether the fingerprint of the stage `key` is known. The fingerprint covers the digests of the
+        weights of this stage and of all stages that it reads.
 
-        If a digest is not known, the networks must be built first.
+        If a digest of weights is not known, the networks must be built first.
         """
         stage = self.stages[key]
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
@@ -68,21 +67,20 @@ class Declared:
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it. The tuple
-        is empty if there are none.
+        """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it. The result
+        may be empty.
         """
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """Returns the keys of all stages that run in a work unit, in the order in which they run. `keys` are the stages
-        that the unit has to write for one shard.
+        """Returns the keys of all stages that run in one work unit, in the order in which they run. `keys` are the
+        stages that the unit has to write for one shard.
 
-        More stages may run. Some stages pass arrays, such as feature maps, to other stages in memory. Such a stage also
-        runs if a stage of the unit needs its arrays and the cache lacks them. `is_sealed(key)` says whether the cache
-        has the stage `key` for this shard.
+        A stage that passes arrays on in memory, such as feature maps, also runs if another stage of the unit needs its
+        arrays and the cache lacks them. `is_sealed(key)` says whether the cache has the stage `key` for this shard.
 
-        Stages that pass no arrays on run first. Then come the stages that pass arrays on. Each of them is directly
-        followed by the stages that read it.
+        Stages that neither pass arrays on nor need such arrays run first. Then each stage that passes arrays on runs,
+        directly followed by the stages that read it.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -97,35 +95,37 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the stage `key` must run for a shard so that other stages can read its arrays. That is true
-        if the stage passes arrays on in memory, and the cache does not have these arrays for the shard.
+        """Returns whether the stage `key` must run for a shard so that other stages can read its arrays. It must run if
+        it passes arrays on in memory and the cache does not have these arrays for the shard.
 
-        `is_sealed` is called with a stage key and returns whether the shard is sealed for it.
+        `is_sealed` is called with a stage key and returns whether the shard is sealed for this stage.
         """
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
 
     def wanted(self, keys: Iterable[str]) -> Wanted | None:
-        """Returns a Wanted: which frames and crops of a clip have to be decoded, so that all stages in `keys` can run.
-        Returns None if nothing has to be decoded.
+        """Returns which frames and crops of a clip the stages `keys` need from the decoder. Returns None if they need
+        none.
         """
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
-        """Returns (options, fingerprint) of the stages `keys`, to compare them with those of a cache.
+        """Returns (options, fingerprint) of the stages `keys`, to compare them with a cache.
 
-        The options are a dict of stage key -> options. It has the stages `keys` and all stages that they read, directly
-        or through others. The fingerprint is one digest of the fingerprints of the stages `keys`.
+        The options are a dict: stage key -> options of the stage. It also has the stages that the stages `keys` read,
+        directly or through other stages. The fingerprint is one digest of the fingerprints of the stages `keys`.
         """
-        behind = options_behind(keys, self.stages.__getitem__)
+        behind = closure.options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
-        """Returns the keys that the values `names` of `--stage` select. A name is a key or a kind such as `features`.
+        """Returns the stage keys that the option `--stage` selects. `names` are its values: keys such as
+        `features/i3d`, or kinds such as `features`, which select all keys of the kind.
 
-        Without names, returns all keys but `clips`. Raises ConfigError for a name that selects no key.
+        If `names` is empty, returns all keys but `clips`. Imported stages cannot be selected. Raises ConfigError for a
+        name that selects no key.
         """
         asked = [key for key in self.stages if key not in self.imported]
         if not names:
@@ -140,10 +140,8 @@ class Declared:
 
 
 class _Stages(dict[str, Stage]):
-    """A dict of key -> stage. A key that it lacks is taken from `cache`, if the cache has an imported stage with that
-    key.
-
-    Raises ConfigError for any other key.
+    """A dict of stage key -> stage. If it lacks a key, it takes the stage from `cache`, if the cache has an imported
+    stage with that key. Otherwise it raises ConfigError.
     """
 
     def __init__(self, cache: Cache | None) -> None:
@@ -159,11 +157,11 @@ class _Stages(dict[str, Stage]):
 
 
 def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
-    """Returns the `Declared` with all stages that the config `recipe` asks for. `digests` maps stage keys to the sha256
-    of their weights, which become part of the stages' fingerprints.
+    """Makes all stages that the config `recipe` asks for. Returns a `Declared`, which has the stages in their order.
 
-    A stage may read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither
-    `recipe` nor `cache` has.
+    `digests` maps stage keys to the sha256 of their weights, which become part of the stages' fingerprints. A stage may
+    read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither `recipe` nor
+    `cache` has.
     """
     stages = _Stages(cache)
     for kind in KINDS.values():
@@ -174,10 +172,10 @@ def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Dec
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
-    """Returns stage key -> sha256 of the weights, as the cache has recorded it. With these digests, a plan knows the
-    fingerprints of the stages without loading networks.
+    """Returns stage key -> sha256 of the weights of the stage, as the cache has recorded it. So the fingerprints of the
+    stages can be computed without loading networks.
 
-    The result has only the stages whose option `weights` is the same in `recipe` and in the cache.
+    A stage is left out if its option `weights` differs between `recipe` and the cache.
     """
     found = {}
     for key, stage in declare(recipe, {}, cache).stages.items():
@@ -187,19 +185,20 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """Returns the largest number of rows per shard, at most 64, with which no object of the `arrays` exceeds 256 MiB.
-    Returns 1 if a single row exceeds 256 MiB.
+    """Returns how many rows a shard may have so that no object of the `arrays` exceeds 256 MiB. The result is at least
+    1 and at most 64.
     """
     largest = max(spec.row_bytes for spec in arrays)
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the number of rows per shard that `store.shard_clips` of `config` asks for.
+    """Returns the number of rows per shard for a new cache. It is the value of `store.shard_clips` in `config`, if that
+    is a number.
 
-    For `auto`, this is the largest number of rows, at most 64, with which no object of a shard exceeds 256 MiB. It is
-    rounded down to whole videos where that is possible: with 10 rows per video, 64 becomes 60. The arrays of stages
-    that were imported into `cache` count too.
+    If the value is `auto`, it is the largest number, at most 64, with which no object of a shard exceeds 256 MiB. It is
+    rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of stages that were
+    imported into `cache` count, too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -32,8 +32,10 @@ MAX_FRAME_RATE = 1000  # images a second, as in a config
 class VideoFacts:
     """The facts about a video that are known before its frames are decoded.
 
-    `duration` is in seconds from the first frame to the end of the last frame. `width` and `height` are displayed
-    pixels. `rate` is in frames per second. `warning` is a sentence about faults in the file, "" if there are none.
+    - `duration`: seconds from the first frame to the end of the last frame.
+    - `width`, `height`: the size of a displayed frame in pixels.
+    - `rate`: frames per second.
+    - `warning`: a sentence about faults in the file, or "".
     """
 
     duration: float
@@ -45,10 +47,11 @@ class VideoFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """The frames of a video or an interval.
+    """The decoded frames of a clip: T frames of H rows and W columns.
 
-    `pixels` is [T, H, W, 3] uint8 RGB with T frames of H rows and W columns. `times` [T] are in seconds from the first
-    frame of the video. `warning` is a sentence about faults that the decoder found, "" if it found none.
+    - `pixels`: [T, H, W, 3] uint8, RGB.
+    - `times`: [T], seconds from the first frame of the video.
+    - `warning`: a sentence about faults that the decoder found, or "".
     """
 
     pixels: np.ndarray
@@ -57,18 +60,18 @@ class Frames:
 
 
 def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
-    """Returns the VideoFacts (duration, frame size and frame rate) of a video file, or of a folder of numbered images.
+    """Returns the duration, frame size and frame rate of a video, without decoding its frames.
 
-    If `frame_rate` (images per second) is given, `path` is a folder of images, otherwise a video file. Raises
-    DecodeError if the video cannot be read, and ConfigError if `frame_rate` cannot be used.
+    `path` is a video file. If `frame_rate` (images per second) is set, `path` is a folder of numbered images. Raises
+    DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
     """
-    told = _probed(str(path), frame_rate)
+    facts = _probed(str(path), frame_rate)
     return VideoFacts(
-        duration=told.duration,
-        width=told.frame_width,
-        height=told.frame_height,
-        rate=told.rate,
-        warning=told.warning,
+        duration=facts.duration,
+        width=facts.frame_width,
+        height=facts.frame_height,
+        rate=facts.rate,
+        warning=facts.warning,
     )
 
 
@@ -83,18 +86,20 @@ def decode(
 ) -> list[Frames | DecodeError]:
     """Returns frames of a video, decoded in one pass and by the same rules as the frames of a cache.
 
-    Either `times` or `clips` says which frames are wanted. `times` are seconds from the first frame of the video, any
-    number in any order. Each time makes one frame with the whole picture. `clips` are the options of the section
-    `clips` of a config. If neither is given, the defaults of these options are used.
+    Either `times` or `clips` says which frames are wanted. Without both, the defaults of `clips` are used.
 
-    `intervals` are pairs (start, end) in seconds. The default is the whole video. A time before an interval returns the
-    frame at the interval's start. A time after it returns the last frame of the interval. `size` is the side in pixels
-    of the squares to which crops are resized. A whole picture is squeezed into the square. Without `size`, crops are
-    not resized. If `path` is a folder of numbered images, `frame_rate` is their number per second.
+    - `times`: seconds from the first frame of the video, any number in any order. Each time makes one frame with the
+      whole picture.
+    - `clips`: the options of the section `clips` of a config.
+    - `intervals`: pairs (start, end) in seconds. The default is the whole video. For a time before an interval, the
+      frame at the interval's start is returned. For a time after it, the last frame of the interval is returned.
+    - `size`: the side in pixels of the squares to which crops are resized. A whole picture is squeezed into the square.
+      Without `size`, nothing is resized.
+    - `frame_rate`: images per second, if `path` is a folder of numbered images.
 
-    Returns a list with one result for each interval, clip and crop. A result is a `Frames`, or a DecodeError that says
-    why there are none. The results are sorted by interval, then by clip, then by crop. With `times` there is one result
-    per interval. Raises ConfigError if an option is not allowed, or if `times` and `clips` are both given.
+    Returns a list with one result for each interval, clip and crop, in this order. With `times` there is one result per
+    interval. A result is a `Frames`, or a DecodeError that says why there are none. Raises ConfigError if an option is
+    not allowed, or if both `times` and `clips` are set.
     """
     options = _options(times, clips)
     if size is not None and (not isinstance(size, Integral) or size < 1):
@@ -148,8 +153,8 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Returns a Probe with the facts about the video at `path`, such as its duration. With a `frame_rate`, in images
-    per second, `path` is a folder of images. With `by_number`, the facts about a file include the times of all frames.
+    """Returns the facts about the video at `path`, such as its duration. If `frame_rate` (images per second) is set,
+    `path` is a folder of images. If `by_number` is true, the facts about a file include the times of all frames.
 
     Raises DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
     """
@@ -172,22 +177,20 @@ def _rows(
     times: Sequence[float] | None,
     frame_rate: float | None,
 ) -> list[ClipRow]:
-    told = _probed(path, frame_rate, by_number=options.by_number)
+    facts = _probed(path, frame_rate, by_number=options.by_number)
     rows: list[ClipRow] = []
     for interval_index, span in enumerate(spans):
         video = Video(
             video_id=str(interval_index), path=path, split="", labels=(), list_index=interval_index, interval=span,
             frame_rate=frame_rate,
         )  # fmt: skip
-        rows += video_rows(video, told, options)
+        rows += video_rows(video, facts, options)
     return rows if times is None else [replace(row, target_times=_within(row, times)) for row in rows]
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """Returns a copy of `times` (seconds) in which each time before the interval of `row` is replaced by the start of
-    the interval.
-
-    Times after the interval stay as they are. If `row` has no interval, all times stay.
+    """Returns `times` (seconds) with each time before the interval of `row` replaced by the start of the interval.
+    Times after the interval are kept. If `row` has no interval, all times are kept.
     """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)

@@ -1,4 +1,6 @@
-"""`kinegraph status --failed` lists every failure in a cache's ledger, one shard at a time. Torch-free."""
+"""Lists all failed clips of a cache, for `kinegraph status --failed`. Reads the ledger one shard at a time.
+Torch-free.
+"""
 
 import heapq
 from collections.abc import Iterator
@@ -18,8 +20,12 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """A clip of a video that failed in the stages `stages`. `video` and `clip` are the ids. `reason` is the short
-    reason in the ledger, such as `timeout`. `words` is the full message.
+    """One failed clip, with one reason.
+
+    video, clip: the ids of the video and the clip.
+    stages: the keys of the stages in which the clip failed for this reason.
+    reason: one word, such as "timeout".
+    words: the full message.
     """
 
     video: str
@@ -33,11 +39,11 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """Yields a FailedClip for each failed clip and reason, shard by shard. Clips of one shard are sorted by id. If a
-    clip failed in several stages with the same reason and message, one FailedClip lists all these stages.
+    """Yields a FailedClip for each failed clip and reason, shard by shard, sorted by clip id within a shard. If a clip
+    failed in several stages with the same message, one FailedClip lists all these stages.
 
-    The reason `upstream` means that the clip failed in an earlier stage, which this stage reads. It is left out if the
-    clip also has another reason.
+    The reason `upstream` means that the clip failed already in a stage that this stage reads. It is left out if the
+    clip has another reason, too.
     """
     kept, keys = KeptSummaries(cache), cache.stage_keys()
     of_stages = [_numbered(cache, kept, key_index, key) for key_index, key in enumerate(keys)]
@@ -49,7 +55,8 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 def _numbered(cache: Cache, kept: KeptSummaries, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
     """Returns an iterator over (number of the shard, `key_index`, record) for each ledger record of the stage `key`
-    with a failure, in the order of the shards. `key_index` is the position of `key` among the stage keys of the cache.
+    that has a failure, in the order of the shards. `key_index` is the position of `key` among the stage keys of the
+    cache.
     """
     cache.stage(key)  # raises if the document is damaged or of a later version
     shards = [shard for shard, summary in kept.summaries(key).items() if summary.failed]
@@ -61,7 +68,7 @@ def _of_shard(records: list[Record]) -> Iterator[FailedClip]:
     for record in records:
         for failure in record.failures:
             stages.setdefault((failure.clip_id, failure.reason, failure.detail), []).append(record.key)
-    told = {clip for clip, reason, _ in stages if reason != UPSTREAM}
+    with_own_reason = {clip for clip, reason, _ in stages if reason != UPSTREAM}
     for (clip, reason, words), keys in sorted(stages.items(), key=lambda entry: entry[0]):
-        if reason != UPSTREAM or clip not in told:
+        if reason != UPSTREAM or clip not in with_own_reason:
             yield FailedClip(video=video_of(clip), clip=clip, stages=tuple(keys), reason=reason, words=words)

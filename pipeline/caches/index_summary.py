@@ -1,4 +1,6 @@
-"""Counts videos, clips, hours and classes for the result of `kinegraph index`, and warns about labels. Torch-free."""
+"""Counts the videos, clips, hours and classes that `kinegraph index` found, and warns about suspicious labels.
+Torch-free.
+"""
 
 import re
 from collections import Counter
@@ -23,14 +25,16 @@ Probes = Mapping[str, Probe | DecodeError]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """The numbers of `videos`, `clips`, `hours` and `classes` of one split.
+    """The numbers of one split. If the data set lists intervals of videos, each interval counts as a video, except in
+    `hours`.
 
-    `unlabelled` videos have no label, and `unreadable` videos could not be opened. If the data set lists intervals of
-    videos, `videos`, `unlabelled` and `unreadable` count intervals. `hours` counts each whole video once. `classes` is
-    the number of classes that occur in the split.
-
-    `labels_per_class` says how often classes occur in the split: (rarest class, median, most frequent class), over all
-    classes of the data set. It is None if no video of the split has a label.
+    videos, clips: how many videos and clips the split has.
+    hours: the length of the videos. A video with several intervals counts once.
+    classes: how many classes occur in the split.
+    labels_per_class: (least, median, most), the numbers of labels of the rarest, the median and the most frequent
+        class, among all classes of the data set. None if no video of the split has a label.
+    unlabelled: how many videos have no label.
+    unreadable: how many videos could not be opened.
     """
 
     videos: int
@@ -42,24 +46,24 @@ class SplitSummary:
     unreadable: int
 
     def to_json(self) -> dict[str, Any]:
-        told = (
+        labels = (
             None
             if self.labels_per_class is None
             else dict(zip(("min", "median", "max"), self.labels_per_class, strict=True))
         )
-        return asdict(self) | {"hours": round(self.hours, 3), "labels_per_class": told}
+        return asdict(self) | {"hours": round(self.hours, 3), "labels_per_class": labels}
 
 
 def summaries(
     listing: Listing, probes: Probes, rows_of_split: Mapping[str, int], absent: Collection[str] = ()
 ) -> dict[str, SplitSummary]:
-    """Returns name of the split -> SplitSummary (the numbers of videos, clips, hours and classes) for the videos of
-    `listing`.
+    """Returns name of the split -> SplitSummary, which has the numbers of videos, clips, hours and classes. The splits
+    train, val and test come first. A split without a video is left out.
 
-    `probes` maps the path of each video to its duration and other facts, or to the error of reading it. `rows_of_split`
-    has the number of rows that `index` made for the videos of each split. `absent` has the paths of
-    videos without a file, which do not count as unreadable. Splits without a video are left out. The splits train, val
-    and test come first.
+    listing: the data set, with its videos and labels.
+    probes: path of each video -> its facts, such as the duration, or the error of opening it.
+    rows_of_split: name of the split -> number of rows that `index` made for its videos.
+    absent: the paths of videos without a file. They do not count as unreadable.
     """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
@@ -90,8 +94,10 @@ def _summary(
 
 
 def unreadable_videos(listing: Listing, probes: Probes, absent: Collection[str]) -> dict[str, DecodeError]:
-    """Returns id of the whole video -> error, for each video of `listing` that could not be opened. `probes` maps the
-    path of each video to the result of opening it. `absent` has the paths without a file, which count as missing.
+    """Returns id of the whole video -> error, for each video of `listing` that could not be opened.
+
+    `probes` maps the path of each video to its facts, or to the error of opening it. Videos whose path is in `absent`
+    have no file. They are left out, because they count as missing.
     """
     return {
         name_of_video(video.video_id, video.interval): probe
@@ -101,16 +107,18 @@ def unreadable_videos(listing: Listing, probes: Probes, absent: Collection[str])
 
 
 def complaints_about(probes: Probes) -> dict[str, str]:
-    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults. `probes`
-    maps the path of each video to the result of opening it.
+    """Returns path of a video -> sentence about faults in its file, for videos that can be read in spite of the faults.
+    `probes` maps the path of each video to its facts, or to the error of opening it.
     """
     return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
-    """Returns sentences about labels in `listing` that look like mistakes, for example a label that only one video has.
+    """Returns sentences about labels that look like mistakes, for example a label that only one of many videos has.
+    `listing` has the videos with their labels.
 
-    `are_named` says that the config lists the classes in `dataset.classes`. The result is then empty.
+    If `are_named` is true, the config lists the classes in `dataset.classes`. Then there is nothing to warn about, and
+    the result is empty.
     """
     if are_named:
         return []
@@ -135,8 +143,9 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
 
 
 def mirror_warnings(classes: Sequence[str], crop_names: Sequence[str]) -> list[str]:
-    """Returns a sentence about classes that depend on the side, such as `Pushing something from left to right`, if a
-    crop of `crop_names` mirrors the frames. Otherwise the result is empty.
+    """Returns a list with one warning if a crop mirrors the frames and a class depends on the side, such as `Pushing
+    something from left to right`. Otherwise the list is empty. `crop_names` are the names of all crops, such as
+    "center_flip".
     """
     mirrored, sided = list(filter(is_mirrored, crop_names)), sided_classes(classes)
     if not mirrored or not sided:

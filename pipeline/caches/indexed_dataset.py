@@ -23,11 +23,11 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the options of the section `dataset` that were changed in the config since `kinegraph index` recorded
-    them in the cache: option -> (value in the cache, value in the config). If the option `kind` was changed, the result
-    has only `kind`.
+    """Returns the options of the section `dataset` that differ between the config and the cache: option -> (value in
+    the cache, value in the config). The cache has the options that `kinegraph index` used. If the option `kind`
+    differs, the result has only `kind`.
 
-    Returns an empty dict if the config has no section `dataset`, or if the cache does not record how it was indexed.
+    Returns an empty dict if the config has no section `dataset`, or if the cache has no dataset.json.
     """
     indexed = cache.dataset
     if config.dataset is None or indexed is None:
@@ -44,36 +44,34 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Compares the dataset options of the config with those that `kinegraph index` recorded in the cache. Returns a
-    list of sentences about differences that do not prevent an extraction.
+    """Raises CacheMismatch if the dataset options of the config differ from those that `kinegraph index` used, so that
+    an extraction may read other videos. Returns sentences about differences that are allowed.
 
-    Options of labels and splits may differ. `dataset.root` may differ if all videos lie below the new root. Raises
-    CacheMismatch if any other option differs.
+    Options of labels and splits may differ. `dataset.root` may differ if all videos lie below the new root.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
     others = {key: values for key, values in changed.items() if key not in LABEL_KEYS}
-    said = []
+    sentences = []
     if others.keys() == {"root"}:
         old, new = others["root"]
         if fault := _fault_of_move(cache, new):
             raise _mismatch(cache, changed, f"The videos did not move there as a whole: {sentence(fault)}")
-        said.append(f"dataset.root: all videos moved from {old} to {new}; sealed shards stay.")
+        sentences.append(f"dataset.root: all videos moved from {old} to {new}; sealed shards stay.")
     elif others:
         raise _mismatch(cache, changed)
     if labels:
-        said.append(
+        sentences.append(
             f"{_listed(cache, labels)}\nFeatures do not depend on them. Labels and splits stay as they were indexed; "
             "run `kinegraph index CONFIG` again before you train."
         )
-    return said
+    return sentences
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Compares the dataset options of `config` with those that the command `index` recorded in `cache`. Returns a list
-    with one sentence if the dataset root differs, otherwise an empty list.
-
-    Training reads no videos, so another root is allowed. Raises CacheMismatch if another dataset option differs.
+    """Raises CacheMismatch if the dataset options of the config differ from those that `kinegraph index` used. Only
+    `dataset.root` may differ, because training reads no videos. Returns a list with one sentence if it differs, else an
+    empty list.
     """
     changed = changes(config, cache)
     if changed.keys() - {"root"}:
@@ -87,23 +85,21 @@ def check_for_training(config: Config, cache: Cache) -> list[str]:
 
 
 def moved_root(config: Config, cache: Cache) -> str | None:
-    """Returns `dataset.root` of the config if it differs from the root that `kinegraph index` recorded in the cache,
-    else None.
-
-    Whether the videos lie below the new root is not checked.
+    """Returns `dataset.root` of the config if it differs from the root that `kinegraph index` used, else None. The
+    function does not check whether the videos lie below the new root.
     """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to the cache if the data set was moved. It was moved if its root in `config`
-    is not the root with which `cache` was indexed.
+    """Writes the new paths of the videos to the cache if the data set was moved, which means that `dataset.root` in the
+    config differs from the root that `kinegraph index` used. Does nothing otherwise.
     """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
         return
-    cache.arrays()  # a damaged document is told before anything is written
+    cache.arrays()  # a damaged document raises an error before anything is written
     move_rows(cache, root)
     asked = config.dataset.model_dump(mode="json")
     write_dataset(
@@ -112,9 +108,8 @@ def adopt_root(config: Config, cache: Cache) -> None:
 
 
 def move_rows(cache: Cache, root: str) -> None:
-    """Writes clips.parquet again, with paths below the new root `root`.
-
-    Videos that were not below the old root keep their paths.
+    """Replaces the paths of the videos in clips.parquet by paths below the folder `root`. Videos that were not below
+    the root of the data set keep their paths.
     """
     places = _below(cache, root)
     table = ClipsTable.read(cache.storage)
@@ -124,9 +119,8 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> new path for the videos of `cache`, whose data set was moved to the folder `root`.
-
-    Videos that were not below the folder of the data set when it was indexed are left out.
+    """Returns video_id -> path below the folder `root`, for the videos of `cache`. A video whose id is an absolute path
+    or a URL did not lie below the root of the data set and is left out.
     """
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
@@ -136,8 +130,8 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Checks whether the videos below the new folder `root` are the videos that were indexed in `cache`. Returns "" if
-    no difference is found. Otherwise returns a text that names a video that is missing or has other content.
+    """Checks whether the videos below the new folder `root` are those that were indexed in `cache`. Returns "" if no
+    difference is found. Otherwise returns a text that names a video that is missing or has other content.
 
     If nothing can be compared, returns a text that says why: `root` is a URL, or nothing is extracted yet.
     """
@@ -160,10 +154,10 @@ def _fault_of_move(cache: Cache, root: str) -> str:
 
 def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
     """Returns whether two values of the option `key` of a data set are paths of the same file or folder. `was` is the
-    value at the time of the index, and `asked` is the value in the config.
+    value when the cache was indexed, and `asked` is the value in the config.
 
-    `roots` is (`dataset.root` at the time of the index, `dataset.root` in the config). Two paths are also the same if
-    they are equal relative to their roots: `old/a.csv` and `new/a.csv` for the roots `old` and `new`.
+    `roots` has both values of `dataset.root`, in the same order. Two paths are also the same if they are equal relative
+    to their roots: `old/a.csv` and `new/a.csv` for the roots `old` and `new`.
     """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False

@@ -1,4 +1,4 @@
-"""`kinegraph index` lists a data set and writes the rows of a cache. Torch-free."""
+"""Lists a data set and writes the rows of a cache. This is the command `kinegraph index`. Torch-free."""
 
 import json
 import math
@@ -58,25 +58,26 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 class Indexed:
     """The result of `kinegraph index`.
 
-    num_videos: number of videos in the data set.
-    num_intervals: number of intervals of videos in the data set.
-    num_new_rows: number of rows that were added to `cache`.
+    cache: the cache with the new rows.
+    num_videos: the number of videos in the data set.
+    num_intervals: the number of intervals of videos in the data set.
+    num_new_rows: the number of rows that were added to `cache`.
     unreadable: id of each video that could not be opened -> the error.
-    complaints: path of each readable video with a faulty file -> a sentence about the fault.
+    complaints: path of each video with a faulty file that can be read -> a sentence about the fault.
     beyond_end: ids of intervals that begin before and end after the end of their video.
     after_end: ids of intervals that begin at or after the end of their video.
     without_window: ids of videos that are shorter than a window. They have no row.
-    without_frame: ids of videos and intervals without an annotated frame. With clips of annotated frames, they have no
-        row.
+    without_frame: ids of videos and intervals without an annotated frame, if clips consist of annotated frames. They
+        have no row.
     splits: name of each split -> its numbers of videos, clips, hours and classes.
     left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
     warnings: sentences about labels that look like mistakes.
     files: name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty
         unless the data set is in its owners' layout.
-    missing: name of each listed video without a file -> what was looked for. Such a video keeps the rows that it has.
-    classes_from: the file or rule that gave the order of the classes, or "".
+    missing: name of each listed video without a file -> what was looked for. Rows that the video has are kept.
+    classes_from: the file or rule that decided the order of the classes, or "".
     notes: sentences about what the data set dropped or changed.
-    differences: sentences about missing and unreadable videos and about other numbers than the owners publish.
+    differences: sentences about missing and unreadable videos, and about numbers that differ from the published ones.
     """
 
     cache: Cache
@@ -100,7 +101,9 @@ class Indexed:
 
     @property
     def has_windows(self) -> bool:
-        """Returns whether the rows are windows. Intervals of the data set are then annotations of their videos."""
+        """Returns whether the rows are windows (equal spans of time). The intervals of the data set are then not clips,
+        but labelled parts of their videos.
+        """
         return has_windows(self.cache)
 
     def to_json(self) -> dict[str, Any]:
@@ -136,11 +139,11 @@ def _unheard(what: str, done: int, total: int) -> None:
 
 
 def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: bool = False) -> Indexed:
-    """Lists the data set, probes the videos and writes clips.parquet. Returns an Indexed, which has the counts and the
-    faults. Existing rows keep their row number.
+    """Lists the data set, reads the headers of the videos and writes clips.parquet. Returns an Indexed, which has the
+    counts and the faults. Existing rows keep their row number.
 
-    A video that cannot be opened gets rows without times, which extraction marks as failed. A later index fills in the
-    times. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
+    A video that cannot be opened gets rows without times, which extraction marks as failed. A later `index` fills in
+    the times. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
     Raises ConfigError if the config has no `dataset`, or if every video is shorter than a window and `may_be_empty` is
     false. Raises DatasetError if the data set cannot be listed, CacheMismatch if the cache was made with other options,
@@ -194,9 +197,7 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
 
 
 def _counting(on_progress: OnProgress) -> Callable[[int], None]:
-    """Returns a function that takes the number of videos that were just generated, and tells `on_progress` how many
-    there are by now.
-    """
+    """Returns a function that takes the number of newly generated videos and reports the total to `on_progress`."""
     made = 0
 
     def count(new: int) -> None:
@@ -213,9 +214,9 @@ def _warnings(listing: Listing, config: Config) -> list[str]:
 
 
 def _existing(config: Config, storage: Storage) -> Cache | None:
-    """Returns the Cache that `config` names, or None if `storage` has none yet.
+    """Returns the cache that `config` names, or None if there is none yet.
 
-    Raises CacheMismatch if it was made with other options, CacheError if a document of it is damaged.
+    Raises CacheMismatch if the cache was made with other options, and CacheError if one of its documents is damaged.
     """
     if not storage.exists(MANIFEST):
         return None
@@ -228,7 +229,7 @@ def _existing(config: Config, storage: Storage) -> Cache | None:
 
 def _intervals(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
     """Yields (id, interval, path of the video) for each interval that the data set `listing` lists. If clips are
-    windows, these intervals are the labelled parts of the videos.
+    windows, these intervals are the labelled parts of the videos. An interval is (start, end) in seconds.
     """
     for video in listing.videos:
         if video.interval is not None:
@@ -237,7 +238,7 @@ def _intervals(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
 
 
 def require_begun(cache: Cache) -> None:
-    """Raises CacheError if a cache has stages but no clips.parquet, or if a document of the cache is damaged."""
+    """Raises CacheError if a document of the cache is damaged, or if the cache has stages but no clips.parquet."""
     cache.arrays()
     if cache.storage.exists(TABLE):
         require_rows(cache)
@@ -247,7 +248,9 @@ def require_begun(cache: Cache) -> None:
 
 
 def _table(cache: Cache, chosen: WithClips, options: ClipOptions) -> tuple[ClipsTable, int]:
-    """Returns (the table of all rows, the number of those that the cache has already). `chosen` has the videos."""
+    """Returns (table of all rows of the cache, number of rows that the cache had before). `chosen` has the videos and
+    intervals from which clips are made.
+    """
     rows: Iterator[ClipRow] = (
         row for video in chosen.listing.videos for row in video_rows(video, chosen.probes[video.path], options)
     )
@@ -270,16 +273,16 @@ def _write(storage: Storage, listing: Listing, table: ClipsTable) -> None:
 
 
 def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
-    """Writes the options of the data set to the cache.
+    """Writes dataset.json, which records the options of the data set in the cache.
 
-    Call this function after the rows are written, so that the options never describe rows that are missing.
+    Call this function after the rows are written, so that the options never describe rows that do not exist.
     """
     storage.put(DATASET, [json.dumps({"options": options}, ensure_ascii=False, indent=1).encode()])
 
 
 def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
-    """Returns a dict with the options of the data set, without options that had no effect on `listing`, the list of
-    videos. For example, `frame_rate` is left out if no video is a folder of images.
+    """Returns the options of the data set as a dict, without options that had no effect. For example, `frame_rate` is
+    left out if no video of `listing` is a folder of images.
     """
     entered = options.model_dump(mode="json")
     if entered["kind"] == "folder" and not listing.dealt:
@@ -295,8 +298,8 @@ def _duration(probe: Probe | DecodeError) -> float:
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Removes all ledger records of the last shard, whose number is `shard`, so that it is computed again. Call this
-    before rows are appended to it.
+    """Marks the shard number `shard` as not done in all stages, so that it is computed again. Call this before rows are
+    appended to this shard, which is the last one.
     """
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
@@ -305,8 +308,8 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, storage: Storage, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe of each video in `listing`, or path -> error if the video cannot be opened. All intervals
-    of a video share one probe. Probes that an earlier `index` kept in `storage` are used for files that did not change.
+    """Reads the header of each video in `listing`. Returns path -> facts such as the duration, or path -> error if the
+    video cannot be opened. Facts that an earlier `index` has stored in `storage` are used if the file has not changed.
 
     `on_progress` is called with ("reading headers", videos done, number of videos). Each video on a disk has a time
     limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
@@ -347,9 +350,8 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns a Probe: the facts about the file or folder of images of `video` that indexing needs, such as its
-    duration. With `by_number`, the Probe of a file also has the times of the frames, in seconds. `staging` reads videos
-    at URLs.
+    """Reads the facts about `video` that indexing needs, such as its duration and frame size. `staging` reads videos at
+    URLs. If `by_number` is true, the facts about a file include the times of all frames, in seconds.
 
     Raises DecodeError if the video cannot be opened.
     """
@@ -359,12 +361,12 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """Yields all rows of `video`, which is a whole video or one interval: a ClipRow for each clip with each crop.
-    `options` states the clips and the crops.
+    """Yields the rows of `video`, which is a whole video or one interval: a ClipRow for each clip with each crop.
+    `options` says which clips and crops are made.
 
     `probe` has the facts that were read from the video, or is the error if it could not be opened. With an error, the
-    rows have no times and no rectangles of crops. With the sampling `windows` there is then one clip, because the
-    number of windows is unknown.
+    rows have no times and no crop rectangles. With an error and the sampling `windows` there is only one clip, because
+    the number of windows is unknown.
     """
     if isinstance(probe, DecodeError):
         clips: Iterable[Sampled | None] = [None] * options.per_video

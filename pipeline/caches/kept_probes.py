@@ -1,7 +1,7 @@
-"""Keeps what `kinegraph index` has read from the headers of videos, so that the next `index` reads only new and changed
-videos. Torch-free.
+"""Stores what `kinegraph index` has read from the headers of videos, so that the next `index` reads only new and
+changed videos. Torch-free.
 
-A probe is what was read from one header. A cache keeps probes in objects `probed/<random>.jsonl`, one probe on each
+A probe is what was read from one header. A cache stores probes in objects `probed/<random>.jsonl`, one probe on each
 line. These objects only save time. A cache without them is complete.
 """
 
@@ -31,8 +31,12 @@ Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a
 
 
 class KeptFrames(Document):
-    """The number and the times of the frames of a video, as `PresentedFrames` has them. `times` are in seconds, or None
-    if they are not known. `slack_seconds` is the tolerance with which times are compared.
+    """The number and the times of the frames of a video, in the form in which they are stored as JSON.
+
+    number: the number of frames.
+    rate: frames per second.
+    slack_seconds: the tolerance with which times are compared.
+    times: the time of each frame in seconds, or None if they are not known.
     """
 
     number: int = Field(ge=0)
@@ -46,8 +50,8 @@ class KeptFrames(Document):
 
 
 class KeptProbe(Document):
-    """One line of a kept file: the facts that were read from the header of the video `path`. They are valid as long as
-    the file has the size `size` and the time of change `mtime_ns`.
+    """One line of a file of stored probes: what was read from the header of the video `path`. It is valid as long as
+    the file has this `size` and this time of change, `mtime_ns`.
 
     `reader` names the rules and the version of PyAV by which the header was read. The other fields are those of
     `Probe`.
@@ -84,8 +88,8 @@ class KeptProbe(Document):
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Returns (size in bytes, time of the last change in ns) of the file `path`. Returns None for a URL and for a path
-    that is no file. A file whose stamp differs from an earlier one has changed.
+    """Returns (size in bytes, time of the last change in ns) of the file `path`. If this pair differs later, the file
+    has changed. Returns None for a URL and for a path that is no file.
     """
     if is_url(path):
         return None
@@ -100,10 +104,11 @@ _Entry = tuple[str, Stamp, Probe]  # path of a video, and what was read from its
 
 
 class KeptProbes:
-    """The probes that the cache in `storage` keeps. `rules` names the rules by which `index` reads videos now. Probes
-    by other rules, or by another version of PyAV, are not used.
+    """The probes that earlier calls of `kinegraph index` have stored in a cache. A probe is what was read from the
+    header of a video. `storage` holds the objects of the cache.
 
-    The methods `find` and `add` may be called by several threads.
+    `rules` names the rules by which `index` reads videos now. Probes by other rules, or by another version of PyAV, are
+    not used. Several threads may call the methods `find` and `add`.
     """
 
     def __init__(self, storage: Storage, rules: str) -> None:
@@ -115,8 +120,8 @@ class KeptProbes:
         self._lock, self._written_at = threading.Lock(), time.monotonic()
 
     def _read(self, name: str) -> Iterator[_Entry]:
-        """Yields the probes in the object `name` that can be used. A damaged line is skipped. Its video is then read
-        again.
+        """Yields (path, stamp, probe) for each usable line of the object `name`. A damaged line is skipped, so its
+        video is read again.
         """
         try:
             content = self._storage.get(name)
@@ -134,25 +139,27 @@ class KeptProbes:
         return path in self._kept
 
     def find(self, path: str, stamp: Stamp | None) -> Probe | None:
-        """Returns the kept Probe of the file `path`. Returns None if there is none, or if the size or the time of
-        change in `stamp` is not that of the file when it was probed.
+        """Returns the stored probe of the file `path`, which is what was read from its header. Returns None if there is
+        none, or if the file has changed since. `stamp` is the present (size, time of change) of the file.
         """
         kept_stamp, probe = self._kept.get(path, (None, None))
         return probe if kept_stamp == stamp else None
 
     def add(self, path: str, stamp: Stamp | None, probe: Probe) -> None:
-        """Keeps `probe` of the file `path`. `stamp` was taken before the file was read."""
+        """Adds `probe`, which was read from the header of the file `path`, to the probes to store. `stamp` is the
+        (size, time of change) of the file before it was read.
+        """
         if stamp is not None:
             with self._lock:
                 self._new.append((path, stamp, probe))
 
     def write_if_due(self) -> None:
-        """Writes the new probes if EVERY_SECONDS have passed since the last writing."""
+        """Writes the added probes if EVERY_SECONDS have passed since probes were last written."""
         if time.monotonic() - self._written_at >= EVERY_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Writes the new probes as one object."""
+        """Writes the probes that were added since the last call, as one object."""
         with self._lock:
             new, self._new = self._new, []
         if new:
@@ -161,8 +168,8 @@ class KeptProbes:
         self._written_at = time.monotonic()
 
     def close(self, paths: Collection[str]) -> None:
-        """Writes the kept probes of the videos `paths` into one object, and removes all older objects and the probes of
-        other videos. Call this method when all videos are probed. Does nothing if nothing has changed.
+        """Writes the probes of the videos `paths` into one object, and removes all older objects. So probes of other
+        videos are forgotten. Call this method when all videos are probed. Does nothing if nothing has changed.
         """
         if not self._parts or (not self._new and len(self._parts) == 1 and self._kept.keys() <= {*paths}):
             return
@@ -182,7 +189,7 @@ class KeptProbes:
         return name
 
     def _lines(self, entries: Iterator[_Entry]) -> Iterator[bytes]:
-        """Yields the lines of `entries`, LINES_AT_ONCE together, so that never all of them are in memory."""
+        """Yields `entries` as lines of JSON, LINES_AT_ONCE lines together, so that never all lines are in memory."""
         while some := [*islice(entries, LINES_AT_ONCE)]:
             lines = (KeptProbe.of(path, stamp, self._reader, probe).model_dump_json() for path, stamp, probe in some)
             yield "".join(f"{line}\n" for line in lines).encode()

@@ -1,10 +1,9 @@
-"""Keeps summaries of ledger records in the user's folder for caches, so that `kinegraph status` reads only records that
-are new or were replaced. Torch-free.
+"""Stores summaries of ledger records in the user's cache folder, so that the next `kinegraph status` reads only records
+that are new or were replaced. Torch-free.
 
-The file of kept summaries only saves time. Without it, or where it is damaged or of another version, all records are
-read. It lies outside of the cache, because a look at a cache of another user, or at one that may only be read, must
-write nothing there. A summary counts while its record, clips.parquet and cache.json have the same stamps as when the
-record was read.
+The stored summaries only save time. Without them, or if they are damaged or of another version, all records are read.
+They lie outside of the cache, because `status` must not write into a cache of another user. A summary is valid while
+its record, clips.parquet and cache.json have not changed.
 """
 
 import gc
@@ -39,9 +38,12 @@ Kept = dict[int, tuple[str | None, Summary]]  # number of the shard -> (stamp of
 
 
 class KeptSummaries:
-    """The summaries of the ledger records of `cache`, kept from earlier looks or read now. Call `write` at the end.
+    """The summaries of all ledger records of `cache`. They are read from the user's cache folder, where an earlier
+    `kinegraph status` has stored them, or from the records. Call `write` at the end to store them for the next
+    `status`.
 
-    Nothing is kept of a cache with few records, nor where the storage cannot tell versions of objects apart.
+    Summaries of a cache with few records are not stored. Neither are those of a cache whose storage cannot tell whether
+    an object has changed.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -53,8 +55,10 @@ class KeptSummaries:
         self._num_new = 0
 
     def summaries(self, key: str) -> dict[int, Summary]:
-        """Returns number of the shard -> Summary, for each shard that is sealed for the stage `key`, in ascending
-        order. Reads the records that are new or were replaced. The errors are those of `sealed_records`.
+        """Returns shard number -> Summary, for each shard that is sealed for the stage `key`, in ascending order. A
+        Summary has the counts of one ledger record. Reads only the records that are new or were replaced.
+
+        Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
         """
         stamps, before = sealed_stamps(self._cache, key), self._before.get(key, {})
         kept: Kept = {
@@ -71,11 +75,10 @@ class KeptSummaries:
         return {shard: summary for shard, (_, summary) in self._now[key].items()}
 
     def write(self) -> None:
-        """Writes the summaries of this object to the file that the next `kinegraph status` reads. Logs a warning if the
-        file cannot be written.
+        """Stores the summaries for the next `kinegraph status`. Logs a warning if the file cannot be written.
 
-        Does nothing if fewer than RECORDS_AT_ONCE new records were read, or if the storage has no stamps. Summaries
-        without a stamp are left out, and those of shards that still lack rows.
+        Does nothing if fewer than RECORDS_AT_ONCE new records were read, or if the storage cannot tell whether an
+        object has changed.
         """
         if self._path is None or self._num_new < RECORDS_AT_ONCE:
             return
@@ -91,8 +94,8 @@ class KeptSummaries:
             )  # fmt: skip
 
     def _tables(self) -> dict[str, Any]:
-        """Returns the summaries for JSON. Those without a stamp, and those of shards that have fewer rows than the
-        cache has there, are left out, because they need a look each time.
+        """Returns the summaries as a document for JSON. Two kinds of summaries are left out, because their records must
+        be read each time: those without a stamp, and those of shards with fewer rows than the cache has there.
         """
         kinds: dict[tuple[str, ...], int] = {}
         stages = {
@@ -116,8 +119,8 @@ def _head(body: bytes) -> bytes:
 
 
 def _read(path: Path, of: dict[str, str | None]) -> dict[str, Kept]:
-    """Returns the summaries in the file `path` by stage key, or nothing if the file is missing, damaged, of another
-    format, or of a cache whose documents have other stamps than `of`.
+    """Returns stage key -> stored summaries, read from the file `path`. Returns an empty dict if the file is missing,
+    damaged or of another format, or if clips.parquet or cache.json has changed since. `of` has their present stamps.
     """
     try:
         head, _, body = read_regular(path).partition(b"\n")
@@ -144,8 +147,8 @@ def _from_json(document: dict[str, Any], of: dict[str, str | None]) -> dict[str,
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keeps Python from looking for garbage during the `with` block. In many new objects that all stay, that takes
-    three times as long as making them.
+    """Stops Python's garbage collection during the `with` block. With many new objects that all stay, it takes three
+    times as long as making them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -157,7 +160,9 @@ def _no_collection() -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Removes files of caches that nobody has looked at for long, and what interrupted writers left."""
+    """Removes from `folder` the temporary files of dead writers, and files that were not written for
+    FORGOTTEN_SECONDS.
+    """
     sweep(folder)
     for path in folder.glob("*.json"):
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Checks that every video has its own files of boxes and scene graphs. Torch-free."""
+"""Checks that no two videos read the same file of boxes or scene graphs. Torch-free."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,16 +10,17 @@ from kinegraph.stages.recipe import Recipe
 
 
 def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
-    """Returns stage key -> function, for the stages that read a file of boxes or scene graphs for each video.
-
-    The function maps the id of a video to the path of its file (`a.mp4` -> `boxes/a.mp4.json`).
+    """Returns stage key -> function, for the stages that read a file of boxes or scene graphs for each video. The
+    function maps the id of a video to the path of its file (`a.mp4` -> `boxes/a.mp4.json`).
     """
     file_of_key = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
     return {key: file_of for key, file_of in file_of_key.items() if file_of is not None}
 
 
 def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
-    """Raises ConfigError if two of the videos named in `videos` would read the same file of boxes or scene graphs."""
+    """Raises ConfigError if two videos would read the same file of boxes or scene graphs. `videos` are ids of
+    videos.
+    """
     names = list(dict.fromkeys(videos))
     for key, file_of in files_of(recipe).items():
         if kind_of(key).shares_file(recipe, key):

@@ -1,4 +1,4 @@
-"""Makes the plan of an extraction: a list of the work units that a cache lacks for a config. Torch-free."""
+"""Makes the plan of an extraction, which lists the shards and stages that have to be computed. Torch-free."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -25,11 +25,11 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """The shard with the number `shard` and the stage keys to write for it. `keys` are in the order in which the stages
-    run.
+    """One piece of work of an extraction: the number of a shard, and the keys of the stages to write for it, in the
+    order in which they run.
 
-    `reopened` is empty, except with `--retry-failed`. It then has the present ledger records of the stages whose failed
-    clips are computed again. Clips of these stages that did not fail are kept.
+    `reopened` is used only with `--retry-failed`. It has the present ledger records of the stages whose failed clips
+    are computed again. The other clips of these stages are kept.
     """
 
     shard: int
@@ -38,7 +38,7 @@ class WorkUnit:
 
     @property
     def retried(self) -> frozenset[str] | None:
-        """Returns the ids of the clips that this work unit computes again, or None if it computes all clips of its
+        """Returns the ids of the clips that this work unit computes again. Returns None if it computes all clips of its
         shard.
         """
         if len(self.reopened) < len(self.keys):
@@ -48,15 +48,19 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The work units `units` that a cache lacks, for the stages `keys` and the shards `shards`.
+    """The work that an extraction has to do.
 
-    `declared` has all stages of the config. `unchecked` has the keys of stages whose option `weights` differs from that
-    in the cache, and of stages that read them. Two names of weights may mean the same weights, which is known only when
-    the networks are built.
-
-    `changed` maps a shard to the videos that changed since it was sealed. All keys of such a shard run again.
-    `changed_files` maps key -> shard -> videos whose file of boxes or scene graphs changed. For such a shard, the key
-    and the stages made from it run again.
+    declared: all stages of the config.
+    keys: the keys of the stages that the plan covers.
+    shards: the numbers of the shards that the plan covers.
+    units: the work units. Each has a shard, and the keys of the stages to compute for it.
+    unchecked: keys of stages whose fingerprint is not known yet, because their option `weights` differs from that in
+        the cache, or because they read such a stage. Two names may mean the same weights, which is known only when the
+        networks are built.
+    changed: shard number -> ids of the videos that changed since the shard was sealed. All stages of such a shard run
+        again.
+    changed_files: stage key -> shard number -> ids of the videos whose file of boxes or scene graphs changed. For such
+        a shard, the stage and the stages made from it run again.
     """
 
     declared: Declared
@@ -69,15 +73,13 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of all stages that may have to run: the keys of the work units in `units`, and the keys in
-        `unchecked`. Whether the latter run is known only when their weights are compared.
-        """
+        """Returns the keys of all stages that may have to run: those of the work units, and those in `unchecked`."""
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the plan as a document for JSON. It has the numbers of done and missing shards of each stage key, the
-        keys that were not checked, and the videos that have changed.
+        """Returns the plan as a dict for JSON. It has the numbers of done and missing shards of each stage, the keys in
+        `unchecked`, and the videos that have changed.
         """
         missing = Counter(key for unit in self.units for key in unit.keys)
         shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
@@ -85,18 +87,18 @@ class Plan:
 
     @property
     def changed_videos(self) -> list[str]:
-        """Returns the sorted ids of the videos that changed, or whose file of boxes or scene graphs changed."""
+        """Returns the ids of all videos that changed, or whose file of boxes or scene graphs changed, sorted."""
         changes = (self.changed, *self.changed_files.values())
         return sorted({video for found in changes for videos in found.values() for video in videos})
 
     def num_objects(self, cache: Cache) -> int:
-        """Returns the number of files that the units will write, including the ledger records."""
+        """Returns the number of objects (files) that the extraction will write, including the ledger records."""
         stages = self.declared.stages
         per_key = {key: cache.store.objects_per_shard(len(stages[key].arrays) + 1) + 1 for key in stages}
         return sum(per_key[key] for unit in self.units for key in unit.keys)
 
     def num_bytes(self, cache: Cache) -> int:
-        """Returns the size in bytes of the arrays that the units of the plan will write, before compression."""
+        """Returns the size in bytes of the arrays that the extraction will write, before compression."""
         stages = self.declared.stages
         row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
         return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)
@@ -111,11 +113,11 @@ def make_plan(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Returns the Plan with the work units that `extract` would run.
+    """Returns the Plan of an extraction: the work units that `kinegraph extract` would run with `config` and `cache`.
 
-    `stages` are stage keys or kinds of stages, by default all. With `part` (I, N), only every N-th shard is planned,
-    from shard I on, counted from 0. With `limit`, only the shards of the first `limit` rows are planned. With
-    `retry_failed`, failed clips are computed again.
+    `stages` are stage keys, or kinds such as "features". By default all stages are planned. If `part` is (I, N), only
+    the shards I, I + N, I + 2 N, ... are planned. `limit` plans only the shards of the first `limit` rows. If
+    `retry_failed` is true, failed clips are computed again.
 
     Raises CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage,
     and for two videos that would read the same file of boxes or scene graphs.
@@ -167,11 +169,11 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns number of the shard -> ledger records with failed clips. These are the records that `--retry-failed`
-    computes again. Only the shards in `shards` are read.
+    """Returns shard number -> the ledger records whose failed clips `--retry-failed` computes again. Only the shards in
+    `shards` are read.
 
-    The result has the records of the stages `keys`. It also has the record of a stage that is made from one of `keys`,
-    if a clip failed in both stages. `declared` has the stages of the config.
+    These are the records with a failed clip of the stages `keys`. A record of a stage that is made from one of `keys`
+    is included if the same clip failed in both stages. `declared` has the stages of the config.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -186,7 +188,7 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the stage keys that a plan has to cover: `keys`, and the keys of all stages in `declared` that they are
+    """Returns the stage keys that a plan has to cover: `keys`, and the keys of the stages in `declared` that they are
     made from.
 
     Two kinds of stages are left out. Imported stages are never computed. Stages that pass their arrays on in memory run
@@ -197,9 +199,9 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch if one of `units` reads an imported stage that is not sealed in the shard of the unit.
-    Raises it also if a video of the shard has changed since the import. `declared` says which stages are imported.
-    `changed` maps the numbers of shards with changed videos to these videos.
+    """Raises CacheMismatch if a work unit reads an imported stage that is not sealed in the unit's shard. Raises it
+    also if a video of the shard has changed since the import. `declared` says which stages are imported. `changed` maps
+    shard numbers to the ids of changed videos.
     """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}
@@ -212,7 +214,7 @@ def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """Returns (I, N) for the text `I/N` with 0 <= I < N. Raises ConfigError for other text."""
+    """Parses the text `I/N` of the option `--shards` and returns (I, N). Raises ConfigError unless 0 <= I < N."""
     index, separator, count = text.partition("/")
     numbers = all(part.isdecimal() and len(part) < MAX_DIGITS for part in (index, count))
     if not (separator and numbers and int(index) < int(count)):
@@ -221,10 +223,10 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Compares the stages of the config with those of the cache. Returns stage key -> list with one line (`option:
-    value in the cache -> value in the config`) for each option that differs.
+    """Returns how the stages of the config differ from those of the cache: stage key -> one line (`option: value in the
+    cache -> value in the config`) for each option that differs.
 
-    The list is empty if no option differs. The value is None in place of a list if the cache does not have the stage.
+    The list is empty if no option differs. In place of a list, there is None if the cache does not have the stage.
     Imported stages are not compared.
     """
     declared = declare(config, known_digests(config, cache), cache)

@@ -1,4 +1,4 @@
-"""Probes many videos in parallel, each with a time limit. Torch-free."""
+"""Reads the headers of many videos in parallel, with a time limit for each video. Torch-free."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """Too many videos (MOST_HANGING) hang at the same time: each of them did not answer within its time limit. The
+    """MOST_HANGING videos hang at the same time, which means that they did not answer within their time limit. The
     fault must lie in the file system.
     """
 
@@ -24,12 +24,12 @@ class VideosHangError(RuntimeError):
 def probe_all(
     paths: Sequence[str], probe: Callable[[str], Probe], num_threads: int, limit_seconds: Callable[[str], float]
 ) -> Iterator[tuple[str, ProbeAnswer]]:
-    """Yields each path with its probe, or with the DecodeError of `probe`, in the order in which the probes end.
-    `num_threads` threads call `probe`.
+    """Calls `probe` for each of `paths` in `num_threads` threads. Yields (path, result) in the order in which the calls
+    end. The result is what `probe` returned, or the DecodeError that it raised.
 
-    `limit_seconds` returns the time limit of a path. A video that takes longer is yielded with a DecodeError
-    (`timeout`), and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING threads hang at
-    the same time. Raises any other error of `probe`.
+    `limit_seconds` is called with a path and returns its time limit. A video that takes longer is yielded with a
+    DecodeError (`timeout`), and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING
+    threads hang at the same time. Raises any other error of `probe`.
     """
     pool = _ProbeThreads(paths, probe)
     try:
@@ -46,7 +46,7 @@ def probe_all(
 
 
 class _ProbeThreads:
-    """Threads that call `probe` for each video of `paths`, from a queue. A new thread replaces a thread that hangs."""
+    """Threads that call `probe` for each of `paths`. A new thread replaces a thread that hangs."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()
@@ -62,10 +62,10 @@ class _ProbeThreads:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
     def answers(self) -> Iterator[tuple[str, ProbeAnswer]]:
-        """Waits for the next probe that ends. Yields one pair (path, result), or nothing if no probe ends within
-        LOOK_SECONDS.
+        """Waits until a call of `probe` ends, at most LOOK_SECONDS. Yields one pair (path, result), or nothing if no
+        call ended.
 
-        The result is what the probe returned, or its DecodeError. Any other error of the probe is raised.
+        The result is what `probe` returned, or the DecodeError that it raised. Any other error of `probe` is raised.
         """
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)
@@ -78,11 +78,10 @@ class _ProbeThreads:
         yield path, answer
 
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
-        """Yields (path, DecodeError) for each video that has been probed for longer than its time limit.
-        `limit_seconds` returns this limit for a path. Each path is yielded only once.
+        """Yields (path, DecodeError) once for each video whose call of `probe` takes longer than its time limit.
+        `limit_seconds` is called with a path and returns its time limit.
 
-        The thread that probes such a video is not waited for, and a new thread takes its place. Raises VideosHangError
-        if MOST_HANGING threads hang at such videos.
+        A new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING threads hang.
         """
         for path, begun in self._begun.copy().items():  # threads change it; the copy is one step for them
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):

@@ -1,4 +1,6 @@
-"""Compares a data set in its owners' layout with the videos at hand and with the published numbers. Torch-free."""
+"""Compares the videos of a data set with the files that exist, and with the numbers that the owners of the data set
+publish. Torch-free.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -12,9 +14,13 @@ from kinegraph.stages.decode.stream import Probe
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The numbers of videos of one split. `listed` are in the label files, and `published` is the number that the
-    owners publish, or None if they publish none. `present` have a file, and `missing` have none. `unreadable` have a
-    file that could not be opened.
+    """The numbers of videos of one split.
+
+    listed: videos in the label files.
+    published: the number that the owners publish, or None.
+    present: listed videos that have a file.
+    missing: listed videos that have no file.
+    unreadable: videos whose file could not be opened.
     """
 
     listed: int
@@ -25,7 +31,7 @@ class SplitFiles:
 
     @property
     def differences(self) -> list[str]:
-        """Returns words about each difference from the published number, and about videos that cannot be used."""
+        """Returns a short text for each fault of the split, such as "3 missing" or "97 listed of 100 published"."""
         words = []
         if self.published not in (None, self.listed):
             words.append(f"{self.listed:,} listed of {self.published:,} published")
@@ -39,10 +45,11 @@ class SplitFiles:
 def files_of_splits(
     listing: Listing, probes: Mapping[str, Probe | DecodeError], absent: Collection[str] = ()
 ) -> dict[str, SplitFiles]:
-    """Returns name of the split -> SplitFiles, for a data set in its owners' layout. Returns an empty dict for others.
+    """Returns name of the split -> SplitFiles, which has the numbers of listed, published, present, missing and
+    unreadable videos. The result is empty unless the data set is in its owners' layout.
 
-    `probes` maps the path of each video of `listing` to its facts, or to the error of opening it. `absent` has
-    the paths without a file, which count as missing.
+    `listing` has the videos of the data set. `probes` maps the path of each video to its facts, or to the error of
+    opening it. Videos whose path is in `absent` have no file and count as missing.
     """
     missing = Counter(absent.split for absent in listing.missing.values())
     split_of = {video.path: video.split for video in listing.videos}
@@ -61,11 +68,12 @@ def files_of_splits(
 
 
 def differences(listing: Listing, files: Mapping[str, SplitFiles], num_unreadable: int) -> list[str]:
-    """Compares the videos of a data set with the numbers that its owners publish. Returns a sentence for each split
-    with missing or unreadable videos, or with another number of videos than the published one. Another number of
-    classes is a sentence, too. `files` is the result of `files_of_splits` for `listing`.
+    """Returns a sentence for each split that has missing or unreadable videos, or another number of videos than the
+    owners publish. Another number of classes is a sentence, too. `files` is the result of `files_of_splits` for
+    `listing`.
 
-    For a data set that is not in its owners' layout, only unreadable videos count. `num_unreadable` is their number.
+    If the data set is not in its owners' layout, `files` is empty. There is then at most one sentence, about the
+    `num_unreadable` videos that could not be opened.
     """
     return [*_differences(listing, files, num_unreadable)]
 

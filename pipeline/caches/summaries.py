@@ -1,4 +1,4 @@
-"""Summarises ledger records. A summary has the part of a record that `kinegraph status` counts. Torch-free."""
+"""Summarises ledger records. A summary has the counts that `kinegraph status` shows. Torch-free."""
 
 import math
 from collections import Counter
@@ -12,10 +12,12 @@ from kinegraph.pipeline.shards.pace import Sealed
 class Summary(NamedTuple):
     """The counts of one ledger record.
 
-    `failed` maps the reason of failures to the number of clips that failed for it. `num_warned` is the number of clips
-    with warnings, and `num_bytes` the size of the shard's objects. `kinds` are names of kinds of work, in the order of
-    the record, and `seconds` the seconds that each of them took. `sealed` has the number of rows, the host, and when
-    the shard was sealed.
+    failed: reason of a failure, such as "timeout" -> number of clips that failed for it.
+    num_warned: the number of clips with warnings of the decoder.
+    num_bytes: the size of the shard's objects.
+    kinds: names of kinds of work, such as "copy".
+    seconds: the seconds that each of `kinds` took.
+    sealed: the number of rows, the host, and when the shard was sealed.
     """
 
     failed: dict[str, int]
@@ -38,7 +40,7 @@ class Summary(NamedTuple):
 
 
 def total_seconds(summaries: Iterable[Summary]) -> dict[str, float]:
-    """Returns kind of work -> its seconds in all `summaries` together. The order of the summaries does not matter."""
+    """Returns kind of work -> sum of its seconds in all `summaries`. The order of the summaries does not matter."""
     rows_of: dict[tuple[str, ...], list[tuple[float, ...]]] = {}  # column by column takes a tenth of the time
     for summary in summaries:
         rows_of.setdefault(summary.kinds, []).append(summary.seconds)

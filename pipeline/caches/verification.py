@@ -1,4 +1,6 @@
-"""`kinegraph verify` checks that the sealed objects are on disk and that their values are plausible. Torch-free."""
+"""Checks that all objects of the sealed shards are undamaged and that their values are plausible, for `kinegraph
+verify`. Torch-free.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,12 +34,13 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault of a cache. `kind` is a word for what is wrong, and docs/caches.md lists all kinds. `object` is the
-    name of the file or the array with the fault. `stage` is the key of its stage, and `shard` the number of its
-    shard.
+    """One fault of a cache.
 
-    `detail` may say what is wrong and what to do. A problem of kind `metadata` has None as `shard`. A problem of kind
-    `document` has None as `shard` and "" as `stage`.
+    stage: the key of the stage with the fault. It is "" if `kind` is "document".
+    shard: the number of the shard. It is None if `kind` is "metadata" or "document".
+    object: the name of the file or the array with the fault.
+    kind: a word for the fault, such as "missing". docs/caches.md lists all kinds.
+    detail: what is wrong and what to do, or "".
     """
 
     stage: str
@@ -49,11 +52,13 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """All problems of a cache. If there are no problems, all sealed bytes are unchanged and their values are plausible.
+    """The result of `kinegraph verify`.
 
-    `warnings` are not problems. They are about values that are possible but rarely meant, such as zeros, and about
-    documents that earlier versions did not write. `proposals_per_frame` is the mean number of boxes in a frame. It is
-    None if the cache has no boxes.
+    - `problems`: all faults of the cache. If there are none, all sealed bytes are unchanged and their values are
+      plausible.
+    - `warnings`: values that are possible but rarely meant, such as zeros, and documents that earlier versions did not
+      write.
+    - `proposals_per_frame`: the mean number of boxes in a frame, or None if the cache has no boxes.
     """
 
     problems: tuple[Problem, ...]
@@ -77,12 +82,12 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Checks every sealed object: existence, size, checksum, shape and values. Checks the metadata of the arrays, too.
+    """Checks the existence, size, checksum, shape and values of all sealed objects of a cache, and its documents.
+    Returns a Verification, which has all problems. Objects that no ledger record lists are ignored.
 
-    Returns a Verification with all problems. Objects that no ledger record lists are ignored. Raises CacheNotFound if
-    there is no cache at `path`, and StorageError if the store of the cache cannot be reached. Raises CacheTooNew if a
-    later version of kinegraph wrote the cache. Raises CacheMismatch if an upgrade of the cache was begun and not
-    finished.
+    Raises CacheNotFound if there is no cache at `path`, and StorageError if the store of the cache cannot be reached.
+    Raises CacheTooNew if a later version of kinegraph wrote the cache. Raises CacheMismatch if an upgrade of the cache
+    was begun and not finished.
     """
     try:
         cache = Cache(path)
@@ -109,10 +114,11 @@ def verify(path: Path | str) -> Verification:
 
 
 def _document_problems(cache: Cache) -> Iterator[Problem]:
-    """Yields a Problem for each missing or unreadable document. The documents are those of `cache`, such as
-    clips.parquet, and one for each stage.
+    """Yields a Problem for each document of the cache that is missing or unreadable, such as clips.parquet or the
+    document of a stage.
 
-    Raises CacheTooNew if a later version of kinegraph wrote a document, and StorageError if the store is not reached.
+    Raises CacheTooNew if a later version of kinegraph wrote a document. Raises StorageError if the store of the cache
+    cannot be reached.
     """
     readers: dict[str, Callable[[], object]] = {
         TABLE: lambda: ClipsTable.check(cache.storage),
@@ -145,10 +151,10 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Removes the ledger records of all shards that `problems` name, so that the next extract computes these shards
-    again. Writes damaged metadata of arrays again.
+    """Makes the next extraction compute all shards with one of `problems` again, by removing their ledger records.
+    Writes damaged metadata of arrays again.
 
-    Documents, such as clips.parquet, cannot be repaired. If one is damaged, the metadata is not written either.
+    Documents, such as clips.parquet, cannot be repaired. If one of them is damaged, the metadata is not written either.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
@@ -162,14 +168,14 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Checks one sealed shard of `stage`, the one of the ledger record `record`. Yields (name of the object, kind of
-    the problem, such as "missing") for every problem.
+    """Checks one sealed shard of `stage`. `record` is its ledger record. Yields (name of the object, kind of the
+    problem, such as "missing") for every problem.
     """
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    """Yields a Problem for each metadata object of the arrays of `stage` (such as zarr.json) that is missing or wrong.
+    """Yields a Problem for each metadata object of the arrays of `stage`, such as zarr.json, that is missing or wrong.
     Yields nothing if the stage has no sealed shard.
     """
     shards = _sealed(cache, stage.key)
@@ -181,7 +187,7 @@ def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _sealed(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the sealed shards of the stage `key`, including shards whose ledger record is damaged.
+    """Returns the numbers of the sealed shards of the stage `key`. Shards with a damaged ledger record are included.
 
     Raises RowsMismatch if shards were sealed with other rows than clips.parquet has.
     """
@@ -211,10 +217,10 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (name of the object, kind) for every problem and every warning of one sealed shard of `stage`. `record` is
-    its ledger record. `kind` is a word for what is wrong. The kind `zeros` is a warning, all other kinds are problems.
+    """Yields (name of the object, kind of the fault) for every fault of one sealed shard of `stage`. `record` is its
+    ledger record. The kind is one word. "zeros" is only a warning, all other kinds are problems.
 
-    The values in the arrays are checked only if no object of the shard is missing or damaged.
+    The values are checked only if no object of the shard is missing or damaged.
     """
     record_name = cache.ledger.name(stage.key, record.shard)
     if record.fingerprint != stage.fingerprint:
@@ -237,13 +243,15 @@ def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
 
 
 def _object_of(record: Record, array: str) -> str:
-    """Returns the name of the sealed object that holds `array`, or `array` if the record lists no such object."""
+    """Returns the name of the object of a sealed shard that holds `array`. Returns `array` if the record lists no such
+    object.
+    """
     return next((name for name in record.objects if f"/{array}/" in name), array)
 
 
 def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
-    """Raises CacheError if one of the objects `names` in `storage` is missing, or does not have the size and checksum
-    that `record` states.
+    """Raises CacheError if one of the objects `names` is missing, or has another size or checksum than the ledger
+    record `record` states.
     """
     for name in names:
         if kind := object_problem(storage, name, record.objects[name]):
@@ -251,8 +259,8 @@ def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> Non
 
 
 def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
-    """Returns all rows of a sealed shard as ShardContents, after its objects were checked. `record` is the ledger
-    record of `stage` for the shard. Raises CacheError if an object or the record is damaged.
+    """Reads all rows of one sealed shard of `stage`, after checking that its objects are undamaged. `record` is its
+    ledger record. Raises CacheError if an object or the record is damaged.
     """
     require_rows_of(cache, record)
     require_whole(cache.storage, record, record.objects)
@@ -278,8 +286,8 @@ def _damaged(where: str, kind: str, record: Record) -> CacheError:
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
-    """Compares the object `name` with `sealed`, the size and checksum in its ledger record. Returns "missing", "size"
-    or "checksum" for the first difference, or "" if there is none.
+    """Compares the object `name` with `sealed`, the size and checksum that its ledger record states. Returns the first
+    difference, "missing", "size" or "checksum", or "" if there is none.
     """
     try:
         size, digest = storage.digest(name)

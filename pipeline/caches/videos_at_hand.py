@@ -1,4 +1,4 @@
-"""Finds the files of a cache's videos now, which may have moved or changed since they were extracted. Torch-free."""
+"""Finds the present file of a video, which may have moved or changed since it was extracted. Torch-free."""
 
 import os
 import stat
@@ -15,8 +15,10 @@ from kinegraph.stages.remote.urls import is_url
 
 
 class VideosAtHand:
-    """Finds the files of videos that may have moved. `root` is a folder that holds the videos by their ids. If it is
-    None, or has no file for a video, the path in the cache is used. Raises UsageError if `root` is no folder.
+    """Finds the files of videos that may have moved. `root` is a folder in which videos are looked for by their ids. If
+    `root` is None, or has no file for a video, the path in the cache is used.
+
+    Raises UsageError if `root` is no folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -25,16 +27,16 @@ class VideosAtHand:
         self.root = root
 
     def exists(self, video_name: str, path: str) -> bool:
-        """Returns whether the file of a video is on this machine. `video_name` is the id of the video. `path` is the
-        path of its file as the cache recorded it.
+        """Returns whether the file of a video is on this machine. `video_name` is the id of the video, and `path` is
+        its path in the cache.
         """
         return self._below_root(video_name) is not None or (not is_url(path) and _is_there(path))
 
     def path(self, row: ClipRow) -> str:
-        """Returns the path of the video of `row`. It is `<root>/<id of the video>` if that exists, else the path that
-        the cache has. A URL is returned as it is.
+        """Returns the path of the video of `row`: `<root>/<id of the video>` if this file exists, else the path in the
+        cache. If the path in the cache is a URL, it is not checked.
 
-        Raises DecodeError (`missing`) where no file exists.
+        Raises DecodeError (`missing`) if neither file exists.
         """
         if (file := self._below_root(row.video_name)) is not None:
             return file
@@ -53,14 +55,13 @@ class VideosAtHand:
 
 
 def _is_there(path: str) -> bool:
-    """Returns whether there is a file or folder at `path`. A name that no file can have is not there."""
+    """Returns whether there is a file or folder at `path`. Returns False for a name that no file can have."""
     return os.path.exists(on_disk(path))  # noqa: PTH110 -- Path.exists raises an error for a name that is too long
 
 
 def has_changed(path: str, source: Source) -> bool:
-    """Returns whether a file, or a folder of images, differs from its recorded identity `source`.
-
-    Returns False if the file is missing.
+    """Returns whether the file, or the folder of images, at `path` has changed since its identity `source` was
+    recorded. Returns False if it is missing.
     """
     try:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
@@ -76,8 +77,7 @@ def has_changed(path: str, source: Source) -> bool:
 
 def change_of(path: str, before: Source | None) -> str:
     """Returns a sentence if the video at `path` has changed since it was extracted, else "". `before` is the identity
-    of the video that the ledger has, such as its size and time, or None where the ledger has none. A video at a URL
-    counts as unchanged.
+    of the video in the ledger, or None if the ledger has none. A video at a URL counts as unchanged.
     """
     if before is None or is_url(path) or before.etag or not has_changed(path, before):
         return ""

@@ -1,5 +1,5 @@
-"""The part of `kinegraph index` for windows: the number of windows of each video, and its entry in annotations.json.
-Torch-free.
+"""Divides videos into windows, for `kinegraph index`, and makes the entries of annotations.json. Windows are equal
+spans of time that cover a whole video. Torch-free.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,15 +24,15 @@ UNKNOWN = AnnotatedVideo(subset="", duration=None, fps=None, frame=None, num_win
 def of_whole_videos(
     listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
-    """Prepares a data set for clips that are windows. Returns three things: a Listing with one entry for each whole
-    video, a dict of path -> probe, and the ids of the videos that are shorter than a window.
+    """Prepares a data set for clips that are windows (equal spans of time that cover a whole video). Returns (data set
+    with one entry for each whole video, path -> probe, ids of the videos that are shorter than a window).
 
-    `listing` has videos or intervals of videos. `probes` has the probe of each path, and `options` says how videos are
-    cut into windows. A video of more than MAX_WINDOWS windows has a DecodeError in the returned dict. The cause is a
-    damaged header, or a hop that is too short for the video.
+    `listing` is the data set, whose entries are videos or intervals. `probes` maps the path of each video to its facts,
+    or to the error of opening it. `options` says how videos are cut into windows. In the result, a video of more than
+    MAX_WINDOWS windows has an error, because its header is probably damaged.
 
     Raises DatasetError if intervals of one video are in several splits. Raises ConfigError if all videos that can be
-    opened are shorter than a window, unless `may_be_empty` is true.
+    opened are shorter than a window and `may_be_empty` is false.
     """
     whole = listing_of_whole_videos(listing)
     checked = {path: _checked(probe, options) for path, probe in probes.items()}
@@ -55,13 +55,15 @@ def _checked(probe: Probe | DecodeError, options: ClipOptions) -> Probe | Decode
 
 
 def windows_of(probe: Probe, options: ClipOptions) -> Windows:
-    """Returns the Windows of the video with the facts `probe`."""
+    """Returns how a video is cut into windows by `options`: their number, their length and the frame rate. `probe` has
+    the facts about the video, such as its duration.
+    """
     return Windows.of(options, probe.duration, probe.frames)
 
 
 def _no_window(windows: Mapping[str, Windows]) -> ConfigError:
     """Returns the error for a data set whose videos are all shorter than a window. `windows` maps the id of each video
-    to its Windows.
+    to the result of `windows_of`.
     """
     longest = max(windows, key=lambda video: windows[video].num_frames)
     has = f"a window has {counted(windows[longest].size, 'frame')}, and the longest of {counted(len(windows), 'video')}"
@@ -72,8 +74,8 @@ def _no_window(windows: Mapping[str, Windows]) -> ConfigError:
 
 
 def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: Iterable[str]) -> Iterator[ClipRow]:
-    """Yields those rows of `old`, the rows in the cache, that stay in the cache although `index` makes no rows of their
-    videos now. They get the path, split and labels that the video has in `listing`.
+    """Yields the rows in the cache that must stay although `index` makes no rows of their videos now. They get the
+    path, split and labels that the video has in `listing`. `old` are all rows in the cache.
 
     A row stays if its video cannot be opened now, which means that `probes` has an error for its path. A row also stays
     if its video is in `short` and no earlier `index` could open the video. `short` has the ids of the videos that are
@@ -91,12 +93,11 @@ def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: I
 
 
 def annotated(listing: Listing, probes: Probes, options: ClipOptions, cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns the content of annotations.json: a dict from the id of each video to its AnnotatedVideo, with the facts
-    and labelled parts of the video.
+    """Returns the content of annotations.json: video id -> AnnotatedVideo, which has the length and the labelled parts
+    of the video.
 
-    `probes` maps the path of each video of `listing` to the facts that `index` found, or to the error of opening it.
-    `options` says how videos are cut into windows. If a video can no longer be opened, the facts that `cache` has are
-    kept.
+    `probes` maps the path of each video of `listing` to its facts, or to the error of opening it. `options` says how
+    videos are cut into windows. If a video can no longer be opened, the facts in `cache` are kept.
     """
     before = _annotated_before(cache)
     database = {}
@@ -113,7 +114,9 @@ def annotated(listing: Listing, probes: Probes, options: ClipOptions, cache: Cac
 
 
 def _facts(probe: Probe, options: ClipOptions) -> AnnotatedVideo:
-    """Returns the AnnotatedVideo of a video with the facts `probe`, without its split and its labelled parts."""
+    """Returns the entry of annotations.json for a video with the facts `probe`, still without its split and labelled
+    parts.
+    """
     windows = windows_of(probe, options)
     return AnnotatedVideo(
         subset="", duration=probe.duration, fps=float(windows.rate), frame=windows.num_frames,
@@ -122,8 +125,8 @@ def _facts(probe: Probe, options: ClipOptions) -> AnnotatedVideo:
 
 
 def _annotated_before(cache: Cache) -> dict[str, AnnotatedVideo]:
-    """Returns what annotations.json of `cache` says. Returns an empty dict where there is none or where it is damaged,
-    because `index` writes it again.
+    """Returns the content of annotations.json of `cache`: video id -> AnnotatedVideo. Returns an empty dict if the
+    document is missing or damaged, because `index` writes it again.
     """
     try:
         return read_annotations(cache)
@@ -132,8 +135,8 @@ def _annotated_before(cache: Cache) -> dict[str, AnnotatedVideo]:
 
 
 def segments_of(listing: Listing) -> Iterator[tuple[str, Interval, str]]:
-    """Yields (id, interval, path) for each labelled part of each video: the id of the part, its start and end in
-    seconds, and the path of its video.
+    """Yields (id, interval, path of the video) for each labelled part of each video of `listing`. The interval is the
+    (start, end) of the part in seconds.
     """
     for video in listing.videos:
         for segment, _ in video.segments:

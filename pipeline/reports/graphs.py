@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.reader import features_fingerprint, features_options
+from kinegraph.cache_schemas.closure import features_fingerprint, features_options
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.reports.clip_strips import boxes_strip
 from kinegraph.pipeline.reports.frames import FrameFinder

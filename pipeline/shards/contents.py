@@ -1,4 +1,4 @@
-"""Checks the rows of a sealed shard against its stage and its ledger record. Torch-free."""
+"""Reads all rows of a sealed shard and checks their values. Torch-free."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,11 +19,14 @@ from kinegraph.stages.kinds import KINDS
 
 
 class ShardContents:
-    """All rows of one sealed shard of one stage. The sealed objects of the shard must be undamaged.
+    """All rows of one sealed shard of one stage. The objects of the shard must be undamaged. `record` is its ledger
+    record.
 
-    `rows` maps the name of an array to its rows. `ok` is True for each row whose clip did not fail. `undecodable` has
-    the names of arrays that cannot be decoded to the right number of rows. The constructor raises KeyError if the
-    record has a clip that is not in the shard.
+    rows: array name -> rows of the array.
+    ok: bool [rows], true for each row whose clip did not fail.
+    undecodable: the names of arrays that cannot be decoded to the right number of rows.
+
+    Raises KeyError if the record names a clip that is not in the shard.
     """
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
@@ -42,19 +45,18 @@ class ShardContents:
                 self.undecodable.append(spec.name)
 
     def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields (array name, rows of clips that did not fail) for each float array of the shard. Arrays in which NaN
-        is a normal value are left out.
+        """Yields (array name, rows of clips that did not fail) for each float array of the shard, except arrays in
+        which NaN is a normal value.
         """
         for name, rows in self.rows.items():
             if rows.dtype.kind == "f" and name not in MAY_HOLD_NAN:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (name of the array, kind of the problem) for every array whose values cannot be right or contradict
-        the ledger record.
+        """Yields (name of the array, kind of the problem) for every array whose values cannot be right.
 
-        A kind is one word. For example, `non_finite` means NaN or infinity, and `fill` means that rows of failed clips
-        do not hold the fill value.
+        A kind is one word. For example, `non_finite` means NaN or infinity. `fill` means that rows of failed clips do
+        not hold the fill value. `status` means that the values contradict the ledger record.
         """
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
@@ -71,9 +73,8 @@ class ShardContents:
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
-        """Yields the names of float arrays in which a row is all zero although its clip did not fail.
-
-        Such a row is possible but rarely right. Arrays in which a row of zeros is normal for the stage are not yielded.
+        """Yields the names of float arrays in which a row is all zero although its clip did not fail. Such a row is
+        possible but rarely right. Arrays in which the stage often writes zeros are not yielded.
         """
         may_be_zero = self.kind.may_be_zero(self.stage) if self.kind is not None else ()
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
@@ -81,11 +82,11 @@ class ShardContents:
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """Returns the status of each row of a shard according to the shard's ledger record `record`, uint8 [rows]:
-    STATUS_OK, STATUS_WARNED or STATUS_FAILED.
+    """Returns the status of each row of a shard, as its ledger record states it: STATUS_OK, STATUS_WARNED or
+    STATUS_FAILED, uint8 [rows].
 
-    `clip_ids` are the ids of the clips of the shard, in the order of the rows. Raises KeyError if the record names a
-    clip that is not in `clip_ids`.
+    `clip_ids` are the ids of the clips in the rows of the shard. Raises KeyError if the record names a clip that is not
+    in `clip_ids`.
     """
     numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
     status = np.full(len(clip_ids), STATUS_OK, dtype=np.uint8)

@@ -1,8 +1,8 @@
 """Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Torch-free.
 
-Only the newest lease of a shard counts. To take a shard over, a worker creates the next lease of the shard. Only one of
-two competing workers can create it. Leases only save work. The ledger alone says which shards are done, so a worker
-reads it again after it wins a lease and before it seals a shard.
+Only the newest lease of a shard counts. To take over a shard, a worker creates the next lease of the shard. If two
+workers compete, only one can create it. Leases only save work. The ledger alone says which shards are done, so a worker
+reads the ledger again after it wins a lease and before it seals a shard.
 """
 
 import json
@@ -38,19 +38,17 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """One worker's claim on one shard, to compute the stage keys `keys`. `holder` identifies the worker, `host` its
-    machine, and `host_name` is the machine's name.
+    """One worker's claim on one shard. A lease becomes stale if the worker does not refresh it for `seconds`. Another
+    worker may then take the shard over, with a new lease.
 
-    A lease is stale after `seconds` without a refresh. Another worker may then take the shard over, with a new lease.
-    `attempt` is the number of the lease among the leases of the shard, from 1.
-
-    `deaths` counts the earlier workers that died while they held the shard, so that the shard may have killed them. In
-    leases of earlier versions it is None, and every earlier attempt counts as a death. `ahead` is true while the shard
-    only waits, because the worker is busy with an earlier shard. If the worker dies then, this shard does not count as
-    the cause.
-
-    `started` is the start of process `pid` in clock ticks since the boot, 0 if unknown. `refreshed_at` is the time of
-    the last refresh, in seconds since 1970 by the clock of the holder.
+    attempt: the number of this lease among the leases of the shard, from 1.
+    keys: the stages that the worker computes.
+    holder, host, host_name: a random name of the worker, a digest of its machine, and the machine's name.
+    pid, started: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown).
+    deaths: how many earlier workers died while they held the shard, so that the shard may have killed them. None in
+        leases of earlier versions, where every earlier attempt counts as a death.
+    ahead: true while the worker is busy with an earlier shard. If it dies then, this shard is not the cause.
+    refreshed_at: when it was last refreshed, in seconds since 1970 by the worker's clock.
     """
 
     shard: int
@@ -76,12 +74,14 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether this lease and `other` have the same shard, the same worker and the same attempt."""
+        """Returns whether `other` is this lease, perhaps with a later refresh: same shard, same worker, same
+        attempt.
+        """
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property
     def holder_is_dead(self) -> bool:
-        """Returns whether the process that holds the lease ran on this machine and has ended."""
+        """Returns whether the worker that holds the lease ran on this machine and has ended."""
         return self.host == HOST and not alive(self.pid, self.started)
 
     @property
@@ -94,9 +94,8 @@ class Lease:
 
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """Yields the newest lease of each shard, unless the holder is dead or did not refresh the lease in time.
-
-    A yielded lease may have ended already, because other processes go on.
+    """Yields the newest lease of each shard that is leased now. A lease counts if it was refreshed in time and its
+    worker is not known to be dead. It may end at any moment, because other processes go on.
     """
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
@@ -110,9 +109,7 @@ def live_leases(storage: Storage) -> Iterator[Lease]:
 
 def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
     """Returns whether the lease was written less than `lease.seconds` ago, by the clock of the storage. `now` returns
-    the present time of this clock.
-
-    Returns True if the storage does not report times, and False if the lease is gone.
+    the present time of this clock. Returns True if the storage does not report times, and False if the lease is gone.
     """
     try:
         written = storage.written_at(lease.name)
@@ -123,8 +120,8 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """Returns the present time by the clock of the storage, in seconds since 1970. To find the time, writes a small
-    object and asks when it was written. Returns None if nothing can be written.
+    """Returns the present time by the clock of the storage, in seconds since 1970. It writes a small object and asks
+    when this object was written. Returns None if nothing can be written.
     """
     probe = f"probes/{uuid.uuid4().hex}"
     try:
@@ -137,10 +134,9 @@ def _now(storage: Storage) -> float | None:
 
 
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
-    """Returns the newest lease of the shard number `shard`, or None if the shard has no lease.
+    """Returns the newest lease of shard number `shard`, or None if the shard has no lease.
 
-    If the file of the lease cannot be read, returns a Lease without a holder. That lease is stale if it does not change
-    for `seconds` seconds.
+    If the stored lease is damaged, returns a Lease without a holder. It becomes stale after `seconds`.
     """
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
@@ -153,10 +149,8 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads the lease that the storage holds for one shard and one attempt. `nobodys` says which: it is a Lease with
-    this shard and attempt and without a holder.
-
-    Returns None if there is no such lease. Returns `nobodys` if the stored lease is damaged.
+    """Reads the stored lease with the shard and the attempt of `nobodys`, a Lease without a holder. Returns None if
+    there is no such lease, and `nobodys` if the stored lease is damaged.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -171,8 +165,8 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Replaces `Leases` where the storage lets two writers create the same object, so that it cannot hold leases. Every
-    shard can be taken, so two runs may compute the same shard.
+    """Stands in for `Leases` if the storage cannot hold leases, because it lets two writers create the same object. A
+    worker may then take every shard, so two runs may compute the same shard.
     """
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
@@ -195,12 +189,12 @@ class NoLeases:
 
 
 class Leases:
-    """Holds the leases of one worker. A thread refreshes the leases until they are released. Call `close` to release
-    all leases.
+    """The leases of one worker, in `storage`. A thread refreshes them until they are released. Call `close` to release
+    all.
 
-    A lease of another worker is stale if its holder is a dead process of this machine. It is also stale if its content
-    has not changed for the number of seconds that it states. This time is measured by this machine's monotonic clock.
-    The leases of this worker state the number `seconds`.
+    A lease of another worker is stale if the worker was a process of this machine and is dead. It is also stale if it
+    did not change for the number of seconds that it states, measured by this machine's monotonic clock. The leases of
+    this worker state the number `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -215,10 +209,9 @@ class Leases:
         self._refresher.start()
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
-        """Takes the lease of shard number `shard`, if no worker holds it or if it is stale. `keys` are the stages to
-        compute, which are written into the lease.
-
-        Returns whether this worker holds the lease now.
+        """Tries to lease shard number `shard` for this worker. `keys` are the stages that the worker will compute.
+        Returns whether this worker holds the lease now. Returns False if another worker holds a lease that is not
+        stale.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is not None and not self._is_stale(newest):
@@ -249,11 +242,8 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers died while they worked on the shard number `shard`, so that the shard may have
-        killed them.
-
-        A worker counts if it began the shard and never gave the lease back. Its lease must be stale, or another worker
-        must have taken it over.
+        """Returns how many workers died of shard number `shard`, as far as leases show. A worker counts if it began the
+        shard, never gave its lease back, and the lease is stale or was taken over.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
@@ -261,20 +251,22 @@ class Leases:
         return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
-        """Returns how many workers have leased the shard number `shard` up to now, this worker included."""
+        """Returns the number of this worker's lease among the leases of shard number `shard`, from 1."""
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
-        """Returns whether this worker still holds the lease of the shard and no other worker has taken it over."""
+        """Returns whether this worker still holds the lease of shard number `shard`. If not, another worker has taken
+        it over.
+        """
         with self._lock:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Notes what this worker now does with the shard `shard`. `doing` is "decoding", "decoded" (it waits for its
-        first batch), or "computing".
+        """Records what this worker does now with shard number `shard`: "decoding", "decoded" (the shard waits for its
+        first batch) or "computing".
 
-        The lease then says whether the shard counts as a cause if this worker dies. A shard that waits between decoding
-        and its first batch does not count. The shard that this worker has held for longest always counts.
+        The lease then says whether the shard may be the cause if this worker dies. A shard that waits for its first
+        batch cannot be the cause, unless it is the shard that this worker has held for longest.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -288,8 +280,8 @@ class Leases:
                 self._try_to_renew(shard, ahead=ahead)
 
     def release(self, shard: int) -> None:
-        """Deletes this worker's lease of shard number `shard`. A lease that another worker has taken over is not
-        deleted.
+        """Releases shard number `shard` by deleting this worker's lease. A lease that another worker has taken over is
+        not deleted.
         """
         with self._lock:
             lease = self._still_held(shard)
@@ -300,7 +292,9 @@ class Leases:
                 self.storage.delete(lease.name)
 
     def close(self) -> None:
-        """Releases all leases and stops the refreshing thread. A lease that cannot be released becomes stale."""
+        """Releases all shards and stops the thread that refreshes the leases. A lease that cannot be deleted becomes
+        stale.
+        """
         self._closing.set()
         self._refresher.join()
         try:
@@ -319,8 +313,8 @@ class Leases:
         return monotonic() - since >= lease.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
-        """Returns the Lease that this worker holds on the shard `shard`. Returns None if it holds none, or if another
-        worker has taken the shard over.
+        """Returns the lease that this worker holds on shard number `shard`. Returns None if it holds none, or if
+        another worker has taken the shard over.
         """
         lease = self._held.get(shard)
         # read again, because a refresh that got no answer may have been written or not
@@ -351,21 +345,19 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """Returns the `Leases` of a new worker, if the storage lets only one of several workers create a lease. Otherwise
-    returns `NoLeases`, with which a worker may take every shard.
-
-    A lease is stale if it is not refreshed for `seconds`.
+    """Returns the `Leases` of a new worker. Returns `NoLeases`, with which a worker may take every shard, if the
+    storage lets several workers create the same lease. A lease becomes stale if it is not refreshed for `seconds`.
     """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Keeps all other runs away from the cache during the `with` block, by taking and holding every lease. The lease of
-    shard 0 is always taken, so two such blocks never run on one cache at the same time.
+    """Keeps all other runs away from the cache during the `with` block, by holding every lease. The lease of shard 0 is
+    always taken, so two such blocks never run on one cache at the same time.
 
-    A lease is stale if it is not refreshed for `seconds`. Waits until the leases of dead runs are stale. Raises
-    AnotherRunError if another run refreshes its lease meanwhile.
+    Waits until the leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
+    The leases that are taken become stale if they are not refreshed for `seconds`.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
@@ -382,8 +374,8 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raises AnotherRunError if another process works on the cache. That is a process that holds a lease, has refreshed
-    the lease in time, and is not known to be dead.
+    """Raises AnotherRunError if another process works on the cache, which means that `live_leases` has one of its
+    leases.
     """
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
@@ -399,7 +391,7 @@ def _busy(storage: Storage, lease: Lease) -> str:
 
 
 def warn_if_off(storage: Storage) -> None:
-    """Logs a warning if `storage` does not support leases. The warning says what to do."""
+    """Logs a warning if `storage` cannot hold leases. The warning says what to do."""
     if not storage.creates_exclusively():
         log.warning(
             "%s lets two writers create the same object (no conditional put), so leases are off. If several runs "

@@ -1,4 +1,4 @@
-"""Computes the speed of a stage from the times at which its shards were sealed. Torch-free."""
+"""Computes the speed of an extraction from the times at which its shards were sealed. Torch-free."""
 
 import datetime
 from collections.abc import Collection, Iterable
@@ -11,10 +11,12 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """One sealed shard: the time `at` of sealing, the number of `rows`, and the `seconds` that the work unit took to
-    compute.
+    """The time at which one shard was sealed, and how long it took to compute.
 
-    `at` is in seconds since 1970 by the clock of the machine `host`.
+    at: when the shard was sealed, in seconds since 1970 by the clock of `host`.
+    rows: the number of rows of the shard.
+    seconds: the time that the work unit took to compute.
+    host: the name of the machine.
     """
 
     at: float
@@ -29,11 +31,11 @@ class Sealed(NamedTuple):
 
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
-    """Returns the speed in clips per second of all hosts in `at_work` together. A host is a machine.
+    """Returns the speed of all hosts in `at_work` together, in clips per second. A host is a machine. `sealed` has the
+    shards that were sealed, with their times and hosts.
 
-    `at_work` has the names of the hosts that work now, and `sealed` has sealed shards with their times. If `sealed` has
-    no shard of a host in `at_work`, returns the speed of one host: the average over all hosts in `sealed`. Returns None
-    if `sealed` shows no speed at all.
+    If `sealed` has no shard of these hosts, returns the average speed of one host, over all hosts in `sealed`. Returns
+    None if `sealed` shows no speed at all.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:
@@ -50,11 +52,11 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns the pace of one host: how many rows it sealed lately, and in how many seconds of work. `sealed` has the
-    records of this host.
+    """Returns how many rows one host sealed lately, and in how many seconds of work. `sealed` has the shards of this
+    host.
 
-    The time of a record is the time since the record before it, but at most the duration of its own work unit. So a
-    pause between runs does not count, and units that ran at the same time are not counted twice.
+    The time of a shard is the time since the shard before it, but at most the duration of its own work unit. So a pause
+    between runs does not count, and work units that ran at the same time are not counted twice.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

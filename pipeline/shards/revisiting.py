@@ -1,4 +1,4 @@
-"""Tries work units again that another worker has leased, until all of them are sealed."""
+"""Tries work units again that another worker was busy with, until all of them are sealed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -14,10 +14,11 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Calls `one_pass` with `units`, then again with the units that the last call returned, until it returns none.
+    """Calls `one_pass` with `units`, and then again with the units that the last call returned, until it returns none.
+    A call must return the units that it could not do because another worker has leased them.
 
-    `one_pass` returns the units that another worker has leased. Before each further call the function waits a second
-    and calls `after_waiting`, which may raise an error.
+    Before each further call, the function waits a second and calls `after_waiting`. An error that `after_waiting`
+    raises ends the loop.
     """
     while units := one_pass(units):
         stopping.sleep(REVISIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Seals a shard: writes every object so that it survives a crash, and then the ledger record."""
+"""Seals a shard of a stage: writes all its objects, so that they survive a crash, and then its ledger record."""
 
 import datetime
 import socket
@@ -22,14 +22,14 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """Collects what the stage `stage` computes for one shard: arrays, failures, warnings and identities of files.
+    """Collects what the stage `stage` computes for one shard.
 
-    `clip_ids` has the id of the clip in each row of the shard. `arrays` maps array names to arrays with these rows. The
-    keys of `failures` and `warnings` are row indexes in the shard. `files` maps the id of a video to the identity of
-    the file that was read beside it (boxes, scene graphs).
-
-    The rows in `kept` were sealed before, so later failures and warnings of these rows are ignored. `kept_sources` maps
-    the ids of their videos to the identities of the video files in their ledger record.
+    clip_ids: the id of the clip in each row of the shard.
+    arrays: array name -> values of all rows of the shard.
+    files: video id -> identity of the file that was read beside the video (boxes, scene graphs).
+    failures, warnings: row number in the shard -> failure or warning of the clip.
+    kept: the numbers of rows that were sealed before. Later failures and warnings of these rows are ignored.
+    kept_sources: video id -> identity of the video file, for the rows in `kept`.
     """
 
     stage: Stage
@@ -45,10 +45,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Takes over the rows that need no work when failed clips of a sealed shard are tried again: the rows of all
-        clips that did not fail. `record` is the ledger record of this shard. The rows are read from `cache`.
+        """Copies the rows of all clips that did not fail from a sealed shard, so that only its failed clips are
+        computed again. `record` is the ledger record of the shard, and the rows are read from `cache`.
 
-        The warnings of these clips are taken over too, and so are the recorded identities of their videos and files.
+        The warnings of these clips, and the recorded identities of their videos and files, are copied, too.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
@@ -63,33 +63,31 @@ class StageOutput:
         self.files = {video: source for video, source in record.files.items() if video in videos}
 
     def note_file(self, video_id: str, path: str | None) -> None:
-        """Records the identity of the file `path`, which is read beside the video `video_id`.
-
+        """Records the identity of the file `path`, for example of boxes, which was read beside the video `video_id`.
         Does nothing if `path` is None or the file is missing.
         """
         if path is not None and video_id not in self.files and (source := source_identity(path)) is not None:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Records that the clip in row `row` of the shard failed. `reason` is a word such as "timeout", and `detail` is
-        the full message. The row will be sealed with fill values.
+        """Records that the clip in row number `row` of the shard failed, so that the row is sealed with fill values.
+        `reason` is one word, such as "timeout", and `detail` is the full message.
 
-        If the row has failed before, the earlier reason stays. A row that was copied from a sealed shard is not
-        changed.
+        If the clip has failed before, the earlier reason stays. Rows in `kept` cannot fail.
         """
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
     def warn(self, row: int, detail: str) -> None:
-        """Records the warning `detail` about row `row` of the shard."""
+        """Records the warning `detail` of the decoder about row number `row` of the shard. Rows in `kept` get no
+        warning.
+        """
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns pairs (spec, rows of the shard as they will be sealed), one for each array of the stage and one for
-        its status array.
-
-        Rows of failed clips get the fill value of their array.
+        """Returns the rows of the shard as they will be sealed: one pair (ArraySpec, rows) for each array of the stage
+        and for its status array. Rows of failed clips hold the fill value.
         """
         failed = list(self.failures)
         for spec in self.stage.arrays:
@@ -102,11 +100,15 @@ class StageOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The software `versions`, the `device` and the sizes with which a shard was computed. The fingerprint does not
-    cover these values.
+    """The software, the device and the sizes with which a shard was computed. The fingerprint of the stage does not
+    cover them.
 
-    `batch_size` is in clips, and `threads` is the number of CPU threads. `compiled` has the keys of the stages whose
-    networks ran through torch.compile. `attempt` is the number of the shard's lease, from 1.
+    versions: name of a software -> its version.
+    device: for example "cpu".
+    batch_size: the number of clips in a batch.
+    threads: the number of CPU threads.
+    compiled: the keys of the stages whose networks ran through torch.compile.
+    attempt: the number of the shard's lease, from 1.
     """
 
     versions: dict[str, str]
@@ -129,20 +131,22 @@ def seal(
     """Writes one computed shard of one stage, and then its ledger record. Returns the record, or None if another worker
     sealed the shard first.
 
-    `output` has the computed values. `sources` maps the id of each video to the identity of its file. `provenance` says
-    with which software and device the values were computed. `seconds` maps kinds of work to the seconds that they took.
-    The record gets them, together with the seconds that `writing`, the clock of the thread that writes, has measured.
+    output: the computed values.
+    sources: video id -> identity of the video file that was read.
+    provenance: the software and the device that computed the values.
+    seconds: kind of work -> the seconds that it took, for the record.
+    writing: the clock of the thread that writes. The record gets its seconds, too.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
     """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
-    `rows` has a pair (ArraySpec, values) for each array of the stage. With `writing`, the record also gets the
-    seconds of this clock.
+    `rows` has a pair (ArraySpec, values) for each array of the stage. The record also gets the seconds that the clock
+    `writing` has measured.
 
-    A crash before the end leaves objects without a record, never a record without its objects. Returns the written
-    record. Returns None, and writes no record, if another worker sealed the shard first.
+    A crash leaves objects without a record, never a record without its objects. Returns the written record. Returns
+    None, and writes no record, if another worker sealed the shard first.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
@@ -160,11 +164,12 @@ def describe(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record:
-    """Returns the Record of one computed shard, number `shard`, of one stage. The record lists no objects yet.
+    """Returns the ledger record of one computed shard, number `shard`, of one stage. The record lists no objects yet.
 
-    `output` has the results of the stage. `sources` maps a video_id to the identity of the video that was read.
-    `provenance` has the versions, the device and the batch size. `seconds` maps a kind of work to the seconds that it
-    took.
+    output: the computed values.
+    sources: video id -> identity of the video file that was read.
+    provenance: the software and the device that computed the values.
+    seconds: kind of work -> the seconds that it took.
     """
     return Record(
         key=output.stage.key,
@@ -188,12 +193,11 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if a clip in the shard with the number `shard` has other frame times now than when it was
-    sealed.
+    """Raises CacheMismatch if the frame times of a clip in shard number `shard` differ from those that were sealed
+    before, because the video was replaced.
 
     `sealed` [rows, T] has the sealed times of T frames, in seconds from the first frame of the video. `clips` is the
-    new output of the stage `clips`. Its only array has the present times, also [rows, T]. Rows with NaN are not
-    compared.
+    new output of the stage `clips`, whose only array has the present times. Rows with NaN are not compared.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

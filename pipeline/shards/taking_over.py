@@ -1,4 +1,4 @@
-"""Seals shards that come from another cache or from files of other tools. Torch-free."""
+"""Seals shards whose values come from another cache or from files of other tools. Torch-free."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,12 +20,12 @@ def unheard(what: str, done: int, total: int) -> None:
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals all stages in `missing`, which maps the number of each shard of `cache` to stage keys.
+    """Seals the shards in `missing`, which maps the number of each shard of `cache` to the keys of the stages to write.
 
-    `prepare` is called with a shard and its keys, and yields a ledger record and rows for each key. The lease of a
-    shard is held while the shard is sealed. Shards that another run has leased are tried again at the end, until they
-    are sealed or that run is dead. If the process was killed, the call can be repeated. `on_progress` is called with
-    ("sealing shards", shards done, all shards).
+    `prepare` is called with a shard number and its keys, and yields (ledger record, rows) for each key. A shard is
+    leased while it is sealed. Shards that another run has leased are tried again at the end, until they are sealed or
+    that run is dead. If the process was killed, the call can be repeated. `on_progress` is called with ("sealing
+    shards", shards done, all shards).
     """
     done = 0
 
@@ -45,8 +45,8 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
-    """Writes the stages `keys` of one shard and their ledger records, as `prepare` yields them. Returns True if all of
-    them are in the cache now. Returns False if another run works on the shard.
+    """Seals the stages `keys` of one shard, with the ledger records and rows that `prepare` yields. Returns whether all
+    of them are sealed now. If not, another run works on the shard.
     """
     if not leases.take(shard, tuple(keys)):
         return False

@@ -10,8 +10,9 @@ from typing import Any
 import xxhash
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.closure import features_fingerprint
 from kinegraph.cache_schemas.fingerprint import differences
-from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint
+from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.results import comparable
 from kinegraph.pipeline.training.starting_weights import with_digest

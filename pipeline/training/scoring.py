@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.closure import features_fingerprint, features_options
 from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.errors import CacheNotFound
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.fingerprint import differences
-from kinegraph.cache_schemas.reader import features_fingerprint, features_options
 from kinegraph.pipeline.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError

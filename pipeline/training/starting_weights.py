@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.reader import features_fingerprint, features_options
+from kinegraph.cache_schemas.closure import features_fingerprint, features_options
 from kinegraph.cache_schemas.words import few_of
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.closure import features_options
 from kinegraph.cache_schemas.files import sweep, write_whole
-from kinegraph.cache_schemas.reader import features_options
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError

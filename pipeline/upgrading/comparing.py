@@ -1,8 +1,7 @@
-"""Finds the shards that hold other frames than the latest rules take, in a cache that an earlier version made.
-Torch-free.
+"""Finds the shards of an old cache that hold other frames than the latest rules choose. Torch-free.
 
 Rules decide which frames, times and crops a clip takes from its video. The version of the stage `clips` is the version
-of its rules. A verdict says what an upgrade has to change in one shard.
+of its rules. A verdict says what an upgrade of the cache has to change in one shard.
 """
 
 import threading
@@ -39,10 +38,12 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The values in a row of clips.parquet that depend on the rules for choosing frames, times and crops.
+    """The values in a row of clips.parquet that the rules for choosing frames decide.
 
-    `start_seconds`, `end_seconds` and the `target_times` of the wanted frames are seconds from the first frame of the
-    video. `crop` (x1, y1, x2, y2), `frame_width` and `frame_height` are in pixels of the video.
+    start_seconds, end_seconds: the span of the clip, in seconds from the first frame of the video.
+    target_times: the times of the wanted frames, in seconds from the first frame of the video.
+    crop: (x1, y1, x2, y2) in pixels of the video.
+    frame_width, frame_height: the size of a frame in pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,25 +57,25 @@ class Timing(BaseModel):
 
     @classmethod
     def of(cls, row: ClipRow) -> "Timing | None":
-        """Returns the Timing of a row of clips.parquet: its times, crop and frame size. Returns None if the video of
-        the row could not be opened.
+        """Returns the Timing of a row of clips.parquet, which has its times, crop and frame size. Returns None if the
+        video of the row could not be opened.
         """
         return cls(**{key: getattr(row, key) for key in cls.model_fields}) if row.is_probed else None
 
 
 class Verdict(BaseModel):
-    """Says what an upgrade changes in shard number `shard`.
+    """Says what an upgrade has to change in shard number `shard`.
 
     of: a digest of the rows and ledger records that were compared.
-    rows: maps the clip_id of each row that changes to its new values, or to None if the video cannot be opened.
-    reopened: the stage keys whose ledger records are removed. Each key comes after the keys that its stage reads.
-    frame_times: the new times of the stage `clips`, in seconds. There is one item per row, None for a failed clip.
-    clips: the ledger record of this shard of the stage `clips` before the upgrade.
-    differing: maps the id of each clip that shows other frames than before to a message.
-    unread: maps the id of each clip whose video cannot be read to a message.
+    rows: clip_id -> new values of the row, or None if the video cannot be opened. Only rows that change are listed.
+    reopened: the keys of the stages that have to be computed again. Each key comes after the keys that its stage reads.
+    frame_times: the new times of the frames of each row, in seconds, or None for a failed clip.
+    clips: the ledger record of the stage `clips` for this shard, before the upgrade.
+    differing: clip_id -> message, for clips that show other frames than before.
     retimed: the ids of clips that show the same frames as before, at other times.
-    dropped: the user asked to count unread clips as differing, and `differing` has such clips.
-    judged: maps each stage key to the digest of its ledger record.
+    unread: clip_id -> message, for clips whose video cannot be read.
+    dropped: whether the user asked to count unread clips as differing, and there were such clips.
+    judged: stage key -> digest of the ledger record.
 
     `frame_times` and `clips` are None if the times do not change.
     """
@@ -97,13 +98,16 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the frames in the shards of a cache with those that the latest rules choose from the videos. Several
-    threads may use one `Comparer`.
+    """Compares the frames in the shards of a cache with the frames that the latest rules choose from the videos.
+    Several threads may use one `Comparer`.
 
-    `cache` is the cache, `options` are its clip options, and `rules` is the version of the rules by which it was made.
-    `stages` has the stages that are made from videos, each after the stages that it reads. `wanted` says which frames
-    are decoded. `staging` copies videos at URLs to this machine. Once the event `stopping` is set, comparisons raise
-    Stopped.
+    cache: the cache.
+    options: its clip options.
+    stages: the stages that are made from videos, each after the stages that it reads.
+    wanted: which frames are decoded.
+    rules: the version of the rules by which the cache was made.
+    staging: copies videos at URLs to this machine.
+    stopping: an event. Once it is set, comparisons raise Stopped.
     """
 
     cache: Cache
@@ -116,8 +120,8 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
-        """Returns a `Comparer` for the cache `cache`. If a video lies at a URL, `staging` copies it to this machine.
-        Raises CacheError if the clip options of the cache are not understood.
+        """Returns a `Comparer` for the cache `cache`. `staging` copies videos at URLs to this machine. Raises
+        CacheError if the clip options of the cache are not understood.
         """
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
@@ -126,8 +130,8 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of the rows and ledger records of shard number `shard`. A Verdict about the shard is valid
-        only as long as this digest stays the same.
+        """Returns a digest of the rows and ledger records of shard number `shard`. A stored Verdict about the shard is
+        valid only while this digest stays the same.
         """
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
@@ -135,12 +139,12 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Compares the frames of a shard under two versions of the rules for choosing frames: the cache's and the
-        latest. Returns a Verdict: the changes that an upgrade has to make to the rows and ledger records of the shard.
+        """Decodes all videos of shard number `shard` by the rules of the cache and by the latest rules, and compares
+        the frames. Returns a Verdict, which says what an upgrade has to change in the shard.
 
-        All videos of the shard are decoded. A clip is unread if its video cannot be read now and the clip did not fail
-        in the cache. With `drop_unread`, an upgrade computes shards with unread clips again. Otherwise unread clips are
-        listed in `Verdict.unread`.
+        A clip is unread if its video cannot be read now and the clip did not fail in the cache. If `drop_unread` is
+        true, an unread clip counts as a clip with other frames, so its shard is computed again. Otherwise it is listed
+        in `Verdict.unread`.
 
         Raises CacheError if a ledger record or the sealed frame times are damaged.
         """
@@ -186,8 +190,8 @@ class Comparer:
         return {key: record for key, record in records.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
-        """Returns the rows of one video by the latest rules for choosing frames, and one `Comparison` per row. The
-        comparison says whether the frames or times in the cache differ.
+        """Returns the rows of one video by the latest rules, and one `Comparison` per row. A `Comparison` says whether
+        the frames or times in the cache differ from those of the latest rules.
 
         `old` are the rows of the video in the cache, all in one shard. `records` maps stage keys to the ledger records
         of this shard.
@@ -197,12 +201,12 @@ class Comparer:
             return old, same
         try:
             with self.staging.begin(old[0].path) as at_hand:
-                told: Probe | DecodeError
+                facts: Probe | DecodeError
                 try:
-                    told = probe(at_hand.file)
+                    facts = probe(at_hand.file)
                 except DecodeError as error:
-                    told = error
-                new = [self._row(row, told) for row in old]
+                    facts = error
+                new = [self._row(row, facts) for row in old]
                 if not records:
                     return new, same
                 compared = compare(at_hand.file, old, new, self.wanted, self.rules)
@@ -223,30 +227,30 @@ class Comparer:
                 compared[row_index] = replace(compared[row_index], change="frames", words=words)
         return new, compared
 
-    def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """Returns the row that `kinegraph index` would now write for the clip of `row`: times, crop and frame size by
-        the latest rules. Returns `row` itself if nothing changes.
+    def _row(self, row: ClipRow, facts: Probe | DecodeError) -> ClipRow:
+        """Returns the row that `kinegraph index` would write now for the clip of `row`, with times, crop and frame size
+        by the latest rules. Returns `row` itself if nothing changes.
 
-        `told` has the facts of the video, read now, or the error if the video cannot be opened. With an error, the new
-        row has no times. Raises CacheError if the options `clips` of the cache do not make a clip with the id of `row`.
+        `facts` has the facts of the video, read now, or is the error if the video cannot be opened. With an error, the
+        new row has no times. Raises CacheError if the clip options of the cache make no clip with the id of `row`.
         """
-        if isinstance(told, DecodeError) and not row.is_probed:
+        if isinstance(facts, DecodeError) and not row.is_probed:
             return row
         video = Video(
             video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
             interval=row.interval, frame_rate=row.frame_rate,
         )  # fmt: skip
-        for new in video_rows(video, told, self.options):
+        for new in video_rows(video, facts, self.options):
             if new.clip_id == row.clip_id:
                 return row if new == row else new
         raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
 
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
-        """Returns the keys of the stages whose values change, and of all stages made from these stages.
+        """Returns the keys of the stages whose values change in a shard, and of all stages made from these stages.
 
-        Each argument says what changes in at least one clip of the shard, compared with the cache. If
-        `has_other_frames` is true, the clip shows other frames. If `has_other_times` is true, it shows the same frames
-        at other times. If `is_moved` is true, it starts or ends at another time.
+        has_other_frames: whether some clip of the shard shows other frames than in the cache.
+        has_other_times: whether some clip shows the same frames at other times.
+        is_moved: whether some clip starts or ends at another time.
         """
         if has_other_frames:
             return tuple(self.stages)
@@ -263,19 +267,17 @@ class Comparer:
 
 
 def _times(contents: ShardContents) -> np.ndarray:
-    """Returns the frame times in seconds, [rows, T] for T frames per row. `contents` has the rows of a shard of the
-    stage `clips`.
-    """
+    """Returns the frame times in a sealed shard of the stage `clips`, in seconds, [rows, T] for T frames per row."""
     return contents.rows[FRAME_TIMES]
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Checks whether the frames of a clip in the cache are those that the older rules choose from its video now. If
-    not, returns a copy of `comparison` whose `change` is "frames".
+    """Checks that the older rules still choose the frames that the cache has. If not, returns a copy of `comparison`
+    whose `change` is "frames", because the video must have changed.
 
-    `sealed_times` [T] are the cached times of the T frames in seconds. They are compared with `comparison.old_times`,
-    the times by the older rules. `comparison` is returned unchanged if the times are equal, if `is_ok` is False because
-    the clip failed in the cache, or if there are no old times.
+    `sealed_times` [T] are the times of the frames in the cache, in seconds. They are compared with
+    `comparison.old_times`, the times by the older rules now. `comparison` is returned unchanged if they are equal, if
+    there are no old times, or if `is_ok` is False because the clip failed in the cache.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
@@ -283,10 +285,11 @@ def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> C
 
 
 def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
-    """Returns the times of the frames in seconds for each row of the sealed shard `sealed`, by the latest rules for
-    choosing frames. A failed clip has None in place of times.
+    """Returns the times of the frames of each row by the latest rules, in seconds. A failed clip has None in place of
+    times.
 
-    `comparisons` has one item per row. An item has the times by the latest rules, or None if they are the sealed times.
+    `sealed` is the sealed shard of the stage `clips`. `comparisons` has one item per row, with the times by the latest
+    rules, or with None if they are the sealed times.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
@@ -296,8 +299,7 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
 
 
 def latest_options(cache: Cache) -> ClipOptions:
-    """Returns the clip options of `cache` without their key `version`. Options without a version stand for the latest
-    rules.
+    """Returns the clip options of `cache`, but with the latest rules for choosing frames.
 
     Raises CacheError if the cache has no clip options, or if its clip options are not understood.
     """
@@ -309,8 +311,8 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns False if an older version of the rules for choosing frames chose the frames in the cache, so that an
-    upgrade may change them. Returns True for the latest version and for imported features.
+    """Returns whether the latest rules chose the frames in the cache, so that there is nothing to upgrade. Imported
+    features have no frames, so the result is True for them.
 
     Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
@@ -322,8 +324,8 @@ def record_digest(record: Record) -> str:
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
-    """Returns stage key -> stage for all stages of `cache` that are computed from its videos. A stage comes after the
-    stages that it reads. Imported stages are not in the result.
+    """Returns stage key -> stage for all stages of `cache` that are computed from its videos. Each stage comes after
+    the stages that it reads. Imported stages are left out.
     """
     stages = stages_in_order(cache)
     return {key: stages[key] for key in with_readers(stages, stages.keys() & {CLIPS})}

@@ -1,4 +1,5 @@
-"""`kinegraph verify --frames` compares a cache of an earlier version with its videos and upgrades it. Torch-free.
+"""Compares the frames of an old cache with its videos, and upgrades the cache. This is the command `kinegraph verify
+--frames`. Torch-free.
 
 An upgrade has four steps. Each can be repeated, so an upgrade that was killed goes on where it stopped.
 
@@ -55,26 +56,25 @@ ADVICE = "Remove it and repeat the command."
 
 
 class VerdictMissing(CacheError):
-    """An upgrade that was stopped cannot go on, because a file in which it noted the changes of a shard (a verdict) is
-    missing.
+    """An upgrade that was stopped cannot go on, because one of its files is missing. The file is a verdict, which says
+    what has to change in a shard.
     """
 
 
 @dataclass(kw_only=True)
 class FrameReport:
-    """The result of a comparison of the frames in a cache with the frames that the latest rules take from its videos.
+    """The result of comparing the frames in a cache with the frames that the latest rules choose from its videos. A
+    clip is `same`, `retimed` (the same frames at other times), `differ` (other frames) or `unread` (its video cannot be
+    read). A shard has the worst result of its clips: `unread`, then `differ`, then `retimed`, then `same`.
 
-    Clips are `retimed` (the same frames at other times), `differ` (other frames), or are `unread` (the video cannot be
-    read). All other clips are `same`.
-
-    `cache` is the path of the cache, and `num_shards` the number of its shards. `version` is the version of the stage
-    `clips` before an upgrade. If it is the latest version, nothing was compared. `clips` maps each result but `same` to
-    a number of clips. `shards` maps each result to a number of shards. A shard has the worst result of its clips:
-    `unread`, then `differ`, then `retimed`, then `same`.
-
-    `differing` maps a few clips with other frames to messages, and `unread` a few clips that are unread. `dropped` is
-    true if the user asked to count unread clips as different, and there were such clips. `upgraded` is true if the
-    cache was then upgraded.
+    cache, num_shards: the path of the cache, and the number of its shards.
+    version: the version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
+    upgraded: whether the cache was then upgraded.
+    dropped: whether the user asked to count unread clips as different, and there were such clips.
+    shards: result -> number of shards.
+    clips: result -> number of clips, without `same`.
+    differing: clip_id -> message, for a few clips with other frames.
+    unread: clip_id -> message, for a few clips whose video cannot be read.
     """
 
     cache: str
@@ -93,9 +93,7 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether no problem is left: the cache was upgraded, or its frames are right and all its videos could
-        be read.
-        """
+        """Returns whether no problem is left: the cache was upgraded, or no shard is `differ` or `unread`."""
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
@@ -121,12 +119,12 @@ class FrameReport:
 
 
 def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> FrameReport:
-    """Compares the frames of a cache with the frames that the latest rules take from its videos. Returns a FrameReport.
+    """Compares the frames of a cache with the frames that the latest rules choose from its videos, and returns a
+    FrameReport. Nothing is written. `on_progress` is called with (name of the step, shards done, all shards) after each
+    shard.
 
-    Nothing is written. Raises CacheNotFound if there is no cache at `root`, and CacheError if a document of the cache
-    is damaged. Raises CacheMismatch if an upgrade of the cache was begun and not finished.
-
-    `on_progress` is called with (name of the step, shards done, all shards) after each shard.
+    Raises CacheNotFound if there is no cache at `root`, and CacheError if a document of the cache is damaged. Raises
+    CacheMismatch if an upgrade of the cache was begun and not finished.
     """
     cache = Cache(root)
     report = _report(cache)
@@ -137,13 +135,12 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
-    """Upgrades a cache whose frames were chosen by earlier rules for reading videos. Shards with the frames that the
-    latest rules choose are kept. The ledger records of shards with any other frame are removed, so that `extract`
-    computes these shards again.
+    """Upgrades a cache whose frames were chosen by earlier rules. Shards with the same frames as by the latest rules
+    are kept. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
 
-    Returns a FrameReport. If videos of sealed clips cannot be read, no record is removed. Only the results of the
-    comparison are then written, for the next upgrade. With `drop_unread`, the records of the shards of these videos are
-    removed too. `on_progress` is called with (what is done, number done, number of all).
+    If videos of sealed clips cannot be read, the cache is not changed. Only the results of the comparison are written,
+    for the next upgrade. If `drop_unread` is true, the cache is upgraded nevertheless, and the shards of these videos
+    are marked as not done, too. `on_progress` is called with (name of the step, shards done, all shards).
 
     Raises AnotherRunError if another run works on the cache. Raises CacheNotFound if there is no cache at `root`, and
     CacheError if a document of the cache is damaged.
@@ -180,15 +177,13 @@ def _report(cache: Cache) -> FrameReport:
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
-    """Yields a Verdict for each shard, in the order of the shards. A verdict says what the upgrade changes in the
+    """Yields a Verdict for each shard, in the order of the shards. A Verdict says what an upgrade has to change in the
     shard.
 
-    If `keep` is true, verdicts are written to the cache, and those that an earlier call wrote are used again. The
-    verdict on a shard with a video that cannot be read is not written. If `keep` is false, nothing is written.
-
-    If `drop_unread` is true, a clip whose video cannot be read counts as a clip with other frames.
-
-    `on_progress` is called with (name of the step, shards done, all shards) after each shard.
+    drop_unread: whether a clip whose video cannot be read counts as a clip with other frames.
+    keep: whether verdicts are stored in the cache, and stored verdicts of an earlier call are used. A verdict on a
+        shard with an unread clip is not stored. If false, nothing is written.
+    on_progress: is called with (name of the step, shards done, all shards) after each shard.
     """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
@@ -211,11 +206,10 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
 def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
-    """Yields the verdict `compared(shard)` for each shard number from 0 to `num_shards` - 1, in order. A verdict says
-    what an upgrade has to change in the shard.
+    """Yields `compared(shard)`, the verdict on a shard, for each shard number from 0 to `num_shards` - 1, in this
+    order. The threads of `pool` compute a few shards ahead.
 
-    The threads of `pool` compute a few shards ahead. `on_progress` is called with (text, shards done, `num_shards`)
-    after each shard.
+    `on_progress` is called with (name of the step, shards done, `num_shards`) after each shard.
     """
     under_way: deque[Future[Verdict]] = deque()
     ahead, begun = 4 * (os.cpu_count() or 1), 0  # not all at once, because a verdict may take 100 kB
@@ -241,10 +235,8 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """Returns the Verdict that an earlier, stopped upgrade has stored for the shard number `shard`. A verdict says what
-    an upgrade has to change in the shard.
-
-    Returns None if there is no verdict, or if the shard has changed since.
+    """Returns the Verdict on shard number `shard` that an earlier, stopped upgrade has stored. Returns None if there is
+    none, or if the shard has changed since.
     """
     try:
         verdict = _read(cache, shard)
@@ -254,10 +246,10 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: OnProgress) -> None:
-    """Makes the changes that the verdicts on the shards of `cache` ask for, and then removes the verdicts. A verdict
-    says what the upgrade changes in one shard. If the process is killed, the function can be called again.
+    """Changes the cache as the stored verdicts say, and then removes the verdicts. A verdict says what an upgrade has
+    to change in one shard. If the process is killed, the function can be called again.
 
-    `on_progress` is called with (text, shards done, number of shards) after each shard. Raises AnotherRunError if
+    `on_progress` is called with (name of the step, shards done, all shards) after each shard. Raises AnotherRunError if
     another run works on the cache.
     """
     manifest = json.loads(cache.storage.get(MANIFEST))
@@ -289,7 +281,9 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Writes clips.parquet again with the rows that the upgrade changes. Writes nothing if no row changes."""
+    """Writes clips.parquet again with the new values of rows that the verdicts change. Writes nothing if no row
+    changes.
+    """
     rows = list(cache.clips.rows())
     is_changed = False
     for shard in stopping.checked(range(cache.num_shards)):
@@ -312,8 +306,8 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """Yields the stages of `cache` that are made from videos, with their options changed to those of the latest rules
-    for choosing frames. A stage that has these options already is yielded unchanged.
+    """Yields the stages of `cache` that are made from videos, as they are after the upgrade: with the options of the
+    latest rules. A stage that has these options already is yielded unchanged.
     """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
@@ -327,12 +321,10 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Makes the changes to one shard that `verdict` lists, as a part of an upgrade. `stages` maps the key of each stage
-    to the stage as it is after the upgrade.
+    """Changes one shard as `verdict` says. `stages` maps the key of each stage to the stage as it is after the upgrade.
 
-    Removes the ledger records of the stages that have to be computed again. The record of a stage is removed before the
-    records of the stages that it reads. A record that was sealed after the verdict was made is removed, too. All other
-    records get the fingerprint of the latest rules.
+    Removes the ledger records of stages that have to be computed again. Writes the fingerprint of the latest rules into
+    the other records of these stages. A record that was sealed after the verdict was made is removed, too.
     """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)
@@ -352,10 +344,10 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Writes the shard `verdict.shard` of the stage `clips` again and seals it. The new frame times, by the latest
-    rules, are `verdict.frame_times`. `stage` is the stage `clips` as it is after the upgrade.
+    """Writes the frame times of the stage `clips` for one shard again, and seals the shard. `verdict` has the shard
+    number and the new times. `stage` is the stage `clips` as it is after the upgrade.
 
-    Does nothing if the shard was already written by an upgrade that was stopped.
+    Does nothing if an upgrade that was stopped has done it already.
     """
     assert verdict.frame_times is not None
     assert verdict.clips is not None

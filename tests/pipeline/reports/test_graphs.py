@@ -10,7 +10,7 @@ import torch
 
 import kinegraph
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.reader import features_fingerprint
+from kinegraph.cache_schemas.closure import features_fingerprint
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.graphs import _boxes_graph, head_graphs, heaviest, heaviest_path
 from kinegraph.pipeline.reports.head_sections import graphs
