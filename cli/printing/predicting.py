@@ -75,7 +75,7 @@ def pictures(drawn: "Pictures", *, boxes: bool) -> None:
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns the predictions of the videos of which at least one clip failed."""
+    """Returns the predictions in `found` of the videos in which at least one clip failed."""
     return [one for one in found if one.failure]
 
 

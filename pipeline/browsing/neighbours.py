@@ -26,7 +26,7 @@ log = logging.getLogger("kinegraph")
 
 
 class Region(NamedTuple):
-    """A region of the cache: the box number `box` in the frame number `frame` of the row number `row`. All three count
+    """A region of the cache: the box number `box` in the frame number `frame` of the clip in row `row`. All three count
     from 0. `frame` counts only the frames that have boxes.
     """
 

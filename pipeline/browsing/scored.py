@@ -22,7 +22,7 @@ log = logging.getLogger("kinegraph")
 class ScoredVideos:
     """The scores of a run for V videos and K classes.
 
-    - `video_ids`: V texts.
+    - `video_ids`: the V ids, as an Arrow array of texts.
     - `scores`: float32 [V, K].
     - `best`: [V], the class with the best score of each video. -1 for a video without scores.
     - `class_names`: the K names, or an empty list if they are not known.

@@ -48,8 +48,8 @@ def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotat
     - `annotations`: a csv that lists the videos, or None.
 
     With a csv, each listed video has one row. Without a csv, the rows are those of `cache`, or one row for each of
-    `videos` if there are none. Raises ExchangeError if the csv lacks a video of the cache. A cache that `kinegraph
-    index` made takes no csv, and must have one row per video. Otherwise raises ExchangeError.
+    `videos` if the cache has no rows. Raises ExchangeError if the csv lacks a video of the cache. Raises it also for a
+    cache that `kinegraph index` made, if a csv is given or a video has several rows.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -132,8 +132,8 @@ def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
     video ids, and `names` are all names in the files.
 
     An id and a name belong together if they are equal, or equal without the ending of a video file (`a.mp4` and `a`).
-    Videos without a name are left out. Raises ExchangeError if several ids fit one name, for example `a.mp4` and
-    `a.avi` the name `a`.
+    Videos without a name are left out. Raises ExchangeError if several ids fit one name, for example if both `a.mp4`
+    and `a.avi` fit the name `a`.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

@@ -64,7 +64,7 @@ def import_features(
     features/<name>. If the files have boxes or regions, also writes proposals and regions/<name>.
 
     - `naming`: the names of stages and arrays. `<name>` is `naming.name`.
-    - `kind`: the format of the files, such as "npy". None means that the files show it.
+    - `kind`: the format of the files, such as "npy". None means that it is recognised from the files.
     - `dataset`: which array of a video to read, as in `open_features`.
     - `annotations`: a csv with the rows of a new cache.
     - `num_frames`: how many frames of each video to import. None means all.

@@ -20,10 +20,11 @@ class SealedClips:
     """Reads single rows of the arrays `specs` of the cache `source`. Only a few shards stay open, so read the rows in
     ascending order.
 
-    - `specs`: {stage key: specs of its arrays}.
+    The attributes describe the cache:
+
     - `records`: {stage key: {shard: ledger record}} of the sealed shards.
     - `failed`: {clip id: reason} of the failed clips.
-    - `damaged`: a sentence for each damaged shard so far.
+    - `damaged`: a sentence for each damaged shard that was met so far.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec]) -> None:

@@ -51,7 +51,7 @@ class CocoSize(NamedTuple):
 
     - `num_clips`, `num_images`: the numbers of clips and images.
     - `num_bytes`: about how many bytes all images will have.
-    - `free_bytes`: how many bytes are free there, or None if it is not known.
+    - `free_bytes`: how many bytes are free in the folder of the export, or None if it is not known.
     """
 
     num_clips: int

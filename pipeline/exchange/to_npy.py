@@ -40,7 +40,7 @@ class ExportedFiles:
 
     - `num_files`: the number of files.
     - `num_failed`: the number of clips that failed in a stage. Their values in the files are fill values.
-    - `unsealed`: {stage key: videos without a file}, because not all of their rows are sealed.
+    - `unsealed`: {stage key: videos}. These videos have no file, because not all of their rows are sealed.
     - `damaged`: a sentence for each damaged shard. Videos with rows in a damaged shard have no file.
     """
 

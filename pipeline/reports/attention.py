@@ -20,7 +20,7 @@ FAILED_SHARE, DRIFTED_SHARE, REPEATED_SHARE = 0.01, 0.2, 0.1
 
 def attention(contents: Contents) -> Section | Absent:
     """Returns the first section of the report: at most 7 sentences about what is wrong or odd. Each sentence links to
-    the section with the details.
+    the section with the details. Returns an Absent if nothing is odd.
     """
     sentences: list[Paragraph] = []
     if contents.look is not None:

@@ -27,7 +27,7 @@ NO_OTHER = "Nothing to compare with. `kinegraph report ... --against OTHER` comp
 
 def comparison(contents: Contents) -> Section | Absent:
     """Returns the section that compares the cache and the runs of the report ("here") with the cache and the runs of
-    `--against` ("there").
+    `--against` ("there"). Returns an Absent if the user did not give `--against`.
     """
     other = contents.against
     if other is None:

@@ -24,8 +24,8 @@ WITHOUT = "t-SNE needs scikit-learn (pip install scikit-learn), so this is PCA."
 
 
 def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS) -> np.ndarray:
-    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn evenly from the clips whose
-    first label is one of the 20 most frequent labels. Equal arguments give equal rows.
+    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn at random from the clips
+    whose first label is one of the 20 most frequent labels. The seed is fixed, so equal arguments give equal rows.
     """
     labels = numbers.first_label[rows]
     frequent = [label for label, _ in Counter(labels[labels >= 0].tolist()).most_common(MOST_CLASSES)]

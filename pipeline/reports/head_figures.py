@@ -75,9 +75,10 @@ class HeadFigures:
         return [*head_graphs(self._samples, self._finder, self.name, self.head, rows)]
 
     def relations(self, rows: Sequence[int] | None = None) -> list[Picture]:
-        """Draws each graph between frames as two matrices. The first matrix is the mean of the graph over the clips of
-        `rows`. The second one shows how much its rows differ: the Jensen-Shannon divergence of the weights of a frame
-        for itself, the frame before and the frame after.
+        """Draws two matrices for each graph between frames. The first matrix has the weights between the frames, as
+        means over the clips of `rows`. Entry (i, j) of the second matrix says how much the weights of the frames i and
+        j differ: the Jensen-Shannon divergence of their weights for the frame itself, the frame before and the frame
+        after.
 
         `rows` None means at most 64 clips of the cache.
         """

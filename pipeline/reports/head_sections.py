@@ -35,7 +35,8 @@ MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its l
 
 def embeddings(contents: Contents) -> Section | Absent:
     """Returns the section "Embeddings", in which each clip of a sample is a point. One figure places the points by an
-    array of vectors of the cache. Another figure places them by the vectors that the best head classifies.
+    array of vectors of the cache. Another figure places them by the vectors that the best head classifies. Returns an
+    Absent with the reason if there is nothing to show.
     """
     look, runs = contents.look, contents.runs
     if look is None:
@@ -54,7 +55,8 @@ def embeddings(contents: Contents) -> Section | Absent:
 
 def class_maps(contents: Contents) -> Section | Absent:
     """Returns the section "Class activation maps". For up to 6 clips, the maps show where in the frames a head sees the
-    predicted class. The head is the one with the best score among those that have weights and such maps.
+    predicted class. The head is the one with the best score among those that have weights and such maps. Returns an
+    Absent with the reason if there is no such head.
     """
     runs, look = contents.runs, contents.look
     if runs is None or look is None:
@@ -110,7 +112,7 @@ def _class_maps_of(look: Look, runs: Runs, name: str, folder: Path) -> Iterator[
 
 def graphs(contents: Contents) -> Section | Absent:
     """Returns the section "Graphs", with the graphs that up to 3 heads compute for two clips. Runs the heads, so torch
-    is imported.
+    is imported. Returns an Absent with the reason if there is nothing to show.
     """
     runs, look = contents.runs, contents.look
     if runs is None or look is None:

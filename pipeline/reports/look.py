@@ -44,7 +44,7 @@ class Look:
     return a Strip, whose `savefig` writes SVG.
 
     An argument `row` is a row number. Row i is line i of clips.parquet and stands for one clip. Figures of arrays show
-    a sample of at most 4,096 rows and 256 MiB of each array, evenly drawn and always the same.
+    a sample of at most 4,096 rows and 256 MiB of each array. It is drawn at random with a fixed seed.
 
     A method raises NothingToShowError, a ValueError, if the cache has nothing for the figure.
     """
@@ -234,9 +234,7 @@ class Look:
         )
 
     def box_overlaps(self) -> Picture:
-        """Draws a histogram of the boxes by their overlap with the next time step: the largest intersection over union
-        of the box with any box there.
-        """
+        """Draws a histogram of the boxes by their largest intersection over union with a box of the next time step."""
         overlaps = self.boxes.overlaps
         if not len(overlaps):
             raise NothingToShowError("Clips have boxes at one time step alone.")

@@ -38,8 +38,8 @@ class Page:
     """Renders the HTML page of one report. A Page is used for one call of `render`.
 
     - `titles`: {key of a section: title of the section}, for example {"heads": "Heads"}.
-    - `most_strip_bytes`: the page has strips of frames of at most so many bytes together. It leaves out further strips.
-    - `most_rows`: the page shows at most so many rows of each table.
+    - `most_strip_bytes`: the largest size of all strips of frames together, in bytes. Further strips are left out.
+    - `most_rows`: the largest number of rows of a table. Further rows are left out.
 
     After `render`, the attribute `left_out` is the number of strips that were left out.
     """
@@ -165,8 +165,8 @@ def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None
     title of the figure, and `data` maps names to arrays, as `Picture.data` does.
 
     Each array with one axis becomes a column. An array [seeds, n] whose name begins with "y of " becomes the column of
-    the means over the seeds. The last one of the `edges` of n bins is left out. If there are more than 60 rows, only
-    every second, third, ... row is shown, and the note below the table says so.
+    the means over the seeds, in which NaN counts as 0. The last one of the `edges` of n bins is left out. If there are
+    more than 60 rows, only every second, third, ... row is shown, and the note below the table says so.
     """
     columns = {name: values for name, values in data.items() if values.ndim == 1 or name.startswith("y of ")}
     columns = {

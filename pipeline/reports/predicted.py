@@ -151,8 +151,8 @@ class Predicted:
         return [self.video_ids[at] for at in order if first[int(guesses[at])] == at][:most]
 
     def reliability(self) -> Reliability:
-        """Returns the Reliability of the predicted class of each video. If videos may have several labels, the
-        probabilities of all classes count as predictions.
+        """Compares the probability of the predicted class of each video with how often the prediction is right. Returns
+        a Reliability. If videos may have several labels, the probabilities of all classes are compared.
         """
         if self.is_multi_label:
             confidence, is_true = self.probabilities.ravel(), self.truth.ravel()

@@ -201,7 +201,7 @@ class Runs:
         return lines("by_key", title, [line], found.key, axis, marks=True)
 
     def confusion(self) -> Picture:
-        """Draws the confusion matrix of the best head: how often it predicts each class for the videos of each class.
+        """Draws the confusion matrix of the best head: how many videos of each true class have each predicted class.
         Raises ResultsError if the predictions of the best head are missing.
         """
         name, best = self.best()
@@ -214,8 +214,8 @@ class Runs:
         return matrix("confusion", f"{words}, {name}", counts, names, names, "true class", "predicted class", text)
 
     def calibration(self) -> Picture:
-        """Draws how often the predictions of the best head are right, over their confidence. Raises ResultsError if the
-        predictions of the best head are missing.
+        """Draws the share of right predictions of the best head against the confidence of the predictions. Raises
+        ResultsError if the predictions of the best head are missing.
         """
         name, best = self.best()
         found = best.reliability()

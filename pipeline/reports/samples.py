@@ -71,8 +71,8 @@ class VectorSummary:
 
 
 class ArraySamples:
-    """Reads samples of the arrays of one cache. A sample is drawn evenly from the rows with values. It is the same in
-    each call.
+    """Reads samples of the arrays of one cache. A sample is drawn at random from the rows with values, with a fixed
+    seed. So it is the same in each call.
     """
 
     def __init__(self, numbers: CacheNumbers) -> None:

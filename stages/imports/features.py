@@ -77,8 +77,8 @@ class VideoFeatures:
 
 
 class FeatureFiles(Protocol):
-    """Reads the features of many videos, which another program wrote. Each format has a class with these methods.
-    `kind` is the name of the format, such as "npy".
+    """Reads the features of many videos, which another program wrote. Each format has a class with the methods
+    `videos`, `where`, `source` and `read`. `kind` is the name of the format, such as "npy".
     """
 
     kind: str

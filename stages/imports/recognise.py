@@ -1,4 +1,4 @@
-"""Chooses the reader for the features at a path. Torch-free."""
+"""Chooses the class that reads the feature files at a path. Torch-free."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +28,8 @@ OF_DATASETS = ("hdf5", "pt", "webdataset")  # kinds that take --dataset
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
     """Returns the FeatureFiles, the reader, of the features at `path`. `path` is a folder, an HDF5 file or a tar file.
 
-    `kind` is a key of KINDS, such as "npy". None means that the files show their kind. `dataset` chooses among several
-    arrays of a video:
+    `kind` is a key of KINDS, such as "npy". None means that the kind is recognised from the files. `dataset` chooses
+    among several arrays of a video:
 
     - In an HDF5 file, it is the last part of the dataset's name: "features" in `walk/1/features`.
     - In a .pt file, it is the key of the tensor.

@@ -94,7 +94,7 @@ class Picture(Figure):
 
 
 def plain_axes(picture: Picture, grid: str | None = "y") -> Axes:
-    """Adds the only axes to `picture`, and returns them. `grid` is the axis that gets grid lines: "x", "y", "both", or
+    """Adds axes to the empty `picture`, and returns them. `grid` is the axis that gets grid lines: "x", "y", "both", or
     None for no lines.
     """
     axes = picture.add_subplot()

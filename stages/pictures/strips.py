@@ -144,8 +144,8 @@ class Strip:
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Returns (rows, columns) in px of the picture in which a frame of `height` x `width` px is shown. The short side
-    has at most SHORT_PX px.
+    """Returns (rows, columns), the size in px at which a frame of `height` x `width` px is shown. The short side has at
+    most SHORT_PX px.
     """
     scale = min(1.0, SHORT_PX / min(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
