@@ -1,8 +1,8 @@
-"""Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
+"""Decodes the frames that networks take from a video. One pass over the file serves all clips and all stages.
 
-Terms in this module: A row is one clip under one crop. A slot is the place of one frame in a row. The rules decide
-which frame of a file is shown at which time, and `wanted.LATEST_RULES` is their version. A skip passes over a part of
-the video without decoding it. It is proved if it surely changes no frame and no time.
+Terms in this module: A row is one clip under one crop. A slot is the place of one frame in a row. A pass reads a video
+once, from front to back. The rules decide which frame of a file is shown at which time. `wanted.LATEST_RULES` is the
+version of the rules.
 """
 
 import time
@@ -19,11 +19,11 @@ from kinegraph.stages.clock import CONVERT, DECODE, Clock
 from kinegraph.stages.decode.converting import Converter
 from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.frame_pixels import pixels_of
 from kinegraph.stages.decode.numbered_images import OpenImages, open_images
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.overlap import OverlappingFrames
 from kinegraph.stages.decode.seeking import SeekLost
-from kinegraph.stages.decode.shown import pixels_of
 from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.decode.stream import OpenVideo, TimedFrame, open_video
 from kinegraph.stages.decode.torchcodec_video import LeftToPyAVError, TorchcodecVideo
@@ -32,18 +32,19 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """The T decoded frames of one row, as uint8 RGB. A row is one clip under one crop.
+    """The decoded frames of one row of the cache. A row is one clip under one crop. T is the number of frames of the
+    clip.
 
-    `frame_times` [T] are the times of the frames in seconds from the first frame of the video. `frame_numbers` [T] are
-    their numbers among the frames that a player shows. `coded_numbers` [T] are their numbers among all frames that the
-    decoder returned, shown or not. Both count from 0, and both are -1 where a part of the video was skipped.
+    `frame_times`: the times of the frames in seconds from the first frame of the video, [T].
+    `frame_numbers`: the numbers of the frames among the frames that a player shows, [T], from 0.
+    `coded_numbers`: the numbers of the frames among all frames that the decoder returned, shown or not, [T], from 0.
+    `video_frames`: the number of shown frames of the whole video if `Wanted.numbered` is true, else 0.
+    `squares`: {Square: pixels}, the cropped frames for each backbone, uint8 RGB [T / every, size, size, 3].
+    `whole`: the uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None.
+    `warning`: the faults of the video that the decoder found, in words, or "".
 
-    `squares` maps each Square to pixels [T / every, size, size, 3]. `whole` [T / every, h, w, 3] has the uncut frames
-    for a proposal network. All rows of one clip share `whole`. `every` is the step of the network, which takes each
-    `every`-th frame.
-
-    `video_frames` is the number of shown frames of the whole video if `Wanted.numbered` asks for it, else 0. `warning`
-    says which faults the decoder found, "" for none.
+    A network takes each `every`-th frame of the clip. A frame has the numbers -1 if a part of the video before the
+    frame was skipped. All rows of one clip share the array `whole`.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -56,8 +57,8 @@ class DecodedClip:
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":
-        """Returns a DecodedClip whose `num_frames` frames are not decoded yet. Times are NaN, numbers are 0, and no
-        array of pixels exists.
+        """Returns a DecodedClip for `num_frames` frames that are not decoded yet. All times are NaN, all frame numbers
+        are 0, and there are no pixels.
         """
         frame_numbers, coded_numbers = np.zeros((2, num_frames), np.int64)
         times = np.full(num_frames, np.nan)
@@ -69,7 +70,7 @@ class _Slot:
     """One frame that a row wants. `row` is the index of the row in `_Pass.rows`. `index` is the position of the frame
     in the clip of the row, from 0.
 
-    `at` is the time of the wanted frame in seconds. If the rows choose frames by number (`target_frames`), it is the
+    `at` is the time of the wanted frame in seconds. If the rows choose frames by number (`target_frames`), `at` is the
     number of the frame in the video.
     """
 
@@ -90,21 +91,22 @@ def decode_clips(
     open_videos: OpenVideos | None = None,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes all `rows` of the video `path`. Returns a list with one entry for each row: the clip, or an error if the
-    row has no clip. `wanted` says which frames and pixels are needed of each clip.
+    """Decodes the clips `rows` of one video. Returns a list with one entry for each row: the DecodedClip, or the
+    DecodeError that says why the row has no clip.
 
-    If the rows have frame numbers (`target_frames`), they get the frames with these numbers. Otherwise they get the
-    frames that are shown at their target times. The frame at a time is the last frame that begins at or before the
-    time, or else the first frame of the video. The comparison allows for the rounding of the container's clock. A row
-    without frame numbers never gets a frame that begins at or after the end of its interval.
+    `path`: the video file, or the folder if the rows are of a folder of numbered images.
+    `rows`: rows of the clip table. A row says which frames the clip has: by number (`target_frames`) or by time.
+    `wanted`: the number of frames of a clip, and the pixels that are needed.
+    `timeout_seconds`: the time limit of one pass over the file. Rows that lack frames then get the error `timeout`.
+    `rules`: the version of the rules that say which frame is shown at a time.
+    `open_videos`: if not None, parts of the video without a wanted frame are skipped where this changes no result.
+    `clock`: measures the work of this thread. The conversion of frames counts as `stages.clock.CONVERT`.
 
-    `rules` is the version of the rules for choosing frames. With `open_videos`, parts of the video without a wanted
-    frame are skipped where this changes no result. `wanted` may ask for torchcodec, which decodes only some kinds of
-    videos. If skipping or torchcodec does not succeed, the whole video is read in a second pass. Each pass may take
-    `timeout_seconds`.
+    The frame at a time is the last frame that begins at or before the time, or the first frame of the video if there is
+    none. Times are compared with the tolerance of the container's clock. A row of an interval gets no frame that begins
+    at or after the end of the interval, unless the row has frame numbers.
 
-    `clock` measures the work of this thread. It counts the conversion of frames as `stages.clock.CONVERT`, and other
-    time as its present kind.
+    If skipping or torchcodec fails, the whole video is read again with PyAV.
     """
     clock = clock or Clock(DECODE)
     try:
@@ -134,20 +136,19 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos, clock: Clock
 ) -> ClipResults | None:
-    """Decodes `rows` of the video at `path`, within `timeout_seconds`, and skips parts of the video without a wanted
-    frame. Returns a DecodedClip or a DecodeError for each row. `wanted` says how frames are cut and resized.
+    """Decodes `rows` of the video at `path`, and skips parts of the video without a wanted frame. The arguments are
+    those of `decode_clips`. Returns a DecodedClip or a DecodeError for each row.
 
-    `open_videos` opens the video, or continues where an earlier call left it. `clock` measures the time of the work.
-    Returns None if the result might differ from that of reading the whole video from the start. For example, a warning
-    of the decoder can depend on the parts that were skipped.
+    Returns None if the result may differ from the result of reading the whole video. For example, a warning of the
+    decoder can depend on the parts that were skipped.
     """
-    for begin in (partial(open_videos.left_before, waits=wanted.overlapping), open_videos.begun):
+    for begin in (partial(open_videos.lend_open, waits=wanted.overlapping), open_videos.lend_new):
         with suppress(SeekLost), begin(path, partial(_first_wanted, rows)) as video:
             if video is None:
                 continue
-            was_left = video.latest is not None
+            was_open = video.latest is not None
             clips = _Pass(video, rows, wanted, clock, skips=True).run(time.monotonic() + timeout_seconds)
-            if not (was_left or video.has_sought):
+            if not (was_open or video.has_sought):
                 return clips
             if video.is_clean and all(_is_proved(clip, video) for clip in clips):
                 return clips
@@ -158,8 +159,8 @@ def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
     """Returns whether `clip` certainly equals the result of reading the whole video from its start. `clip` comes from a
     pass over `video` that skipped parts of the video.
 
-    A decoded clip is certain if the decoder has complained about nothing after it. An error is certain only with the
-    reason `timeout` or `too_short`.
+    A decoded clip is certain if the decoder has sent no message since. An error is certain only with the reason
+    `timeout` or `too_short`.
     """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
@@ -171,11 +172,11 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the times of the frames that the clip `row` should show, in seconds, so that none lies beyond the clip's
-    interval.
+    """Returns the times in seconds at which the clip `row` takes its frames. No time lies beyond the interval of the
+    clip.
 
-    The interval does not contain the frame that begins at its end. So times near the end or later are replaced by the
-    end minus 2 `slack_seconds`. `slack_seconds` is the tolerance with which times are compared.
+    The frame that begins at the end of the interval is outside the interval. So times near the end or later are
+    replaced by the end minus 2 `slack_seconds`. `slack_seconds` is the tolerance with which times are compared.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
@@ -185,8 +186,9 @@ class _Pass:
     """Reads `video` once, from front to back, and fills the clips of `rows` with the frames that are `wanted`. Holds
     the clips that are filled so far and the errors of the rows that have failed.
 
-    If `skips` is True, parts of the video without a wanted frame are skipped, where that is possible and saves time. If
-    it is False, every frame up to the last wanted frame is decoded. `clock` counts the time of each kind of work.
+    If `skips` is true, parts of the video without a wanted frame are skipped, where a seek is possible and saves time.
+    If `skips` is false, every frame up to the last wanted frame is decoded. `clock` counts the time of each kind of
+    work.
     """
 
     def __init__(
@@ -232,7 +234,7 @@ class _Pass:
             self.video.read_ahead(int(slot.at) if self.by_number else self.video.place(slot.at) for slot in slots)
         last_seconds = self._fill(slots, deadline)
         if self._overlap is not None:
-            self._overlap.leave()
+            self._overlap.keep_for_next_pass()
         complaint = self.video.complaints
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
@@ -248,16 +250,16 @@ class _Pass:
         current, slack = shown_frames.latest, self.video.slack_seconds
         try:
             self._skip(slots[:1])
-            for shown in shown_frames.frames(deadline):
+            for timed_frame in shown_frames.frames(deadline):
                 if current is not None:
-                    reached = shown.number if self.by_number else shown.seconds - slack
+                    reached = timed_frame.number if self.by_number else timed_frame.seconds - slack
                     due = bisect_left(slots, reached, filled, key=lambda slot: slot.at)
                     self._take(current, slots[filled:due])
-                    self._shown_until |= dict.fromkeys((slot.row for slot in slots[filled:due]), shown.seconds)
+                    self._shown_until |= dict.fromkeys((slot.row for slot in slots[filled:due]), timed_frame.seconds)
                     filled = due
                 if filled == len(slots) and not self.wanted.numbered:
                     return None
-                current = shown
+                current = timed_frame
                 self._skip(slots[filled : filled + 1])
         except DecodeError as error:  # the time limit was reached
             late = range(len(self.rows)) if self.wanted.numbered else {slot.row for slot in slots[filled:]}
@@ -280,45 +282,45 @@ class _Pass:
                 if self.video.skip_to(slot.at) and self._overlap is not None:
                     self._overlap.forget()
 
-    def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes the decoded frame `shown` to `slots`. A slot is one frame of a clip that is still needed. Slots of
-        rows that have failed are skipped.
+    def _take(self, timed_frame: TimedFrame, slots: list[_Slot]) -> None:
+        """Writes the decoded frame `timed_frame` to `slots`. A slot is one frame of a clip that is still needed. Slots
+        of rows that have failed are skipped.
         """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if slots:
             with self.clock.during(CONVERT):
-                self._fill_from(shown, slots)
+                self._fill_from(timed_frame, slots)
 
-    def _fill_from(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes the decoded frame `shown` to `slots`. Their rows are marked as failed where the frame cannot be
-        converted, or where it has another size than `index` found in the video.
+    def _fill_from(self, timed_frame: TimedFrame, slots: list[_Slot]) -> None:
+        """Writes the decoded frame `timed_frame` to `slots`. If the frame cannot be converted, or if its size is not
+        the size that `index` found in the video, the rows of the slots are marked as failed.
         """
         try:
-            pixels = pixels_of(self.video, shown, self._converter, self.clock)
+            pixels = pixels_of(self.video, timed_frame, self._converter, self.clock)
             row = self.rows[slots[0].row]
             if pixels.size != (indexed := (row.frame_width, row.frame_height)):
-                raise self._other_size(shown, pixels.size, indexed)
+                raise self._other_size(timed_frame, pixels.size, indexed)
             for slot in slots:
-                self._fill_slot(slot, shown, pixels)
+                self._fill_slot(slot, timed_frame, pixels)
         except DecodeError as error:
             self.errors |= dict.fromkeys((slot.row for slot in slots), error)
 
-    def _fill_slot(self, slot: _Slot, shown: TimedFrame, pixels: FramePixels) -> None:
+    def _fill_slot(self, slot: _Slot, timed_frame: TimedFrame, pixels: FramePixels) -> None:
         clip, row = self.clips[slot.row], self.rows[slot.row]
-        clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, shown.number
-        clip.coded_numbers[slot.index] = shown.coded
+        clip.frame_times[slot.index], clip.frame_numbers[slot.index] = timed_frame.seconds, timed_frame.number
+        clip.coded_numbers[slot.index] = timed_frame.coded
         for square in self.wanted.squares:
             if slot.index % square.every == 0:
                 self._store(clip.squares, square, slot.index // square.every, pixels.square(square, row))
         self._store_whole(slot, pixels)
 
-    def _other_size(self, shown: TimedFrame, size: Size, indexed: Size) -> DecodeError:
+    def _other_size(self, timed_frame: TimedFrame, size: Size, indexed: Size) -> DecodeError:
         sizes = self.video.sizes
         first = sizes[0][1] if sizes else size
         if first != indexed:
             words = f"frames of {first[0]}x{first[1]} px, indexed as {indexed[0]}x{indexed[1]}: another video now"
             return DecodeError("unreadable", words)
-        since = max(seconds for seconds, changed in sizes if changed == size and seconds <= shown.seconds)
+        since = max(seconds for seconds, changed in sizes if changed == size and seconds <= timed_frame.seconds)
         change = f"from {first[0]}x{first[1]} to {size[0]}x{size[1]} at {since:.1f} s"
         return DecodeError("unreadable", f"the frame size changes {change}")
 

@@ -1,4 +1,4 @@
-"""Converts decoded frames to upright RGB pictures with libswscale, also scaled in the same pass. Torch-free."""
+"""Converts decoded frames to upright RGB pictures with libswscale, and scales them in the same step. Torch-free."""
 
 from collections import defaultdict
 
@@ -16,9 +16,10 @@ SCALING = Interpolation.BILINEAR | FULL_COLOURS | Interpolation.ACCURATE_RND
 
 
 class Converter:
-    """Converts the frames of one video to RGB. Only one thread may use it at a time.
+    """Converts the frames of one video to RGB. Only one thread may use a Converter at a time.
 
-    One converter of libswscale serves all frames of one size, with one thread. A new one per frame is 25 times slower.
+    Conversions of frames of one size share one converter of libswscale. A new converter for each frame is 25 times
+    slower.
     """
 
     def __init__(self) -> None:
@@ -30,9 +31,8 @@ class Converter:
         return turn.applied(pixels)
 
     def scaled(self, frame: VideoFrame, turn: Orientation, size: Size) -> np.ndarray:
-        """Returns `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as `turn` says. `size` = (width,
-        height) in px is the size of the result, after turning. A frame that has this size after turning is not
-        scaled.
+        """Returns `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as `turn` says, and scaled to
+        `size` = (width, height) in px. `size` is the size after turning.
 
         An interlaced frame (of two fields) becomes RGB before it is scaled, because libswscale would scale each field
         alone.

@@ -1,7 +1,6 @@
-"""Finds the number and the times of the frames that a player shows of a video, for clips that choose frames by number.
-Torch-free.
+"""Finds the number and the times of the frames that a player shows, for clips that choose frames by number. Torch-free.
 
-If each packet of the stream is one picture, packets are counted, without decoding. All other streams are decoded from
+If each packet of the stream is one picture, packets are counted without decoding. All other streams are decoded from
 start to end: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and some interlaced
 streams.
 """
@@ -22,44 +21,41 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns a Probe of the video at `path`, a path or an open file. Its field `frames` has the number and the times
-    of the frames, which `probe` leaves out.
+    """Returns the Probe of the video at `path`, a path or an open file, with the number and the times of its frames in
+    the field `frames`.
 
-    Raises DecodeError where the video cannot be opened, has no frame that can be decoded, or states no frame rate.
+    Raises DecodeError if the video cannot be opened, has no frame that can be decoded, or states no frame rate.
     """
-    told = probe(path)
+    probed = probe(path)
     with open_video(path) as video:
         rate = frame_rate(video.container, video.stream)
         if rate is None:
             words = "it tells no frame rate, which clips.fps: native needs; set clips.fps to a number for it"
             raise DecodeError("unreadable", words)
-        frames = _by_index(video, told, rate) or _by_packets(video, rate)
+        frames = _by_index(video, probed, rate) or _by_packets(video, rate)
     if frames is None:
         with open_video(path) as video:
-            frames = _placed(video, rate, [timed.seconds for timed in video.frames()])
-    return replace(told, frames=frames)
+            frames = _presented_frames(video, rate, [timed.seconds for timed in video.frames()])
+    return replace(probed, frames=frames)
 
 
-def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the PresentedFrames, the number and the rate of the frames, of an mp4 or mov file with a constant frame
-    rate. Only the index of the file is read.
+def _by_index(video: OpenVideo, probed: Probe, rate: float) -> PresentedFrames | None:
+    """Returns the PresentedFrames of an mp4 or mov file with a constant frame rate, from the index of the file alone.
 
-    `told` has the facts about the file that are known already, such as its duration. `rate` is in frames per second.
-    Returns None for files of other formats, for files with a varying rate, and for codecs whose packets may not be
-    whole pictures. Returns None also if the number of frames in the index does not fit the duration in `told`.
+    `probed` is the Probe of the file. `rate` is in frames per second. Returns None for other formats, for a varying
+    rate, and for codecs whose packets may not be whole pictures. Returns None also if the number of frames in the index
+    does not fit the duration of `probed`.
     """
-    stamps = _indexed(video)
-    if not has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
+    stamps = _index_stamps(video)
+    if not has_whole_pictures(video) or not stamps or abs(len(stamps) - probed.duration * rate) >= OFF_BY_FRAMES:
         return None
-    frames = _placed(video, rate, stamps)
+    frames = _presented_frames(video, rate, stamps)
     return frames if frames.times is None else None
 
 
-def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the sorted time stamps of the frames of `video` that the index in its file marks as shown. They are in
-    seconds on the container's clock.
-
-    Returns an empty list if the container is not mp4 or mov.
+def _index_stamps(video: OpenVideo) -> list[float]:
+    """Returns the sorted time stamps of the frames that the index of the file marks as shown, in seconds of the
+    container's clock. Returns an empty list if the container is not mp4 or mov.
     """
     if "mov" not in formats(video.container):
         return []
@@ -68,8 +64,8 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the PresentedFrames of a video: the number and the times of its frames, found from the presentation times
-    of all packets. `rate` is in frames per second.
+    """Returns the PresentedFrames of a video, from the presentation times of all packets. `rate` is in frames per
+    second.
 
     Returns None if a packet has no presentation time, and for codecs whose packets may hold more or less than one
     picture.
@@ -81,7 +77,7 @@ def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
     if len(stamps) < video.packets.number or None in stamps or first not in stamps:
         return None
     base = float(video.stream.time_base or 0)
-    frames = _placed(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
+    frames = _presented_frames(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
     return frames if frames.times is None or has_whole_pictures(video) else None
 
 
@@ -90,13 +86,15 @@ def _has_one_picture_a_packet(video: OpenVideo) -> bool:
 
 
 def has_whole_pictures(video: OpenVideo) -> bool:
-    """Returns whether each packet of the video stream is one whole picture, by the container and the codec."""
+    """Returns whether each packet of the video stream is one whole picture. The format of the file and the codec decide
+    this.
+    """
     return bool(formats(video.container) & WHOLE_PICTURES) and _has_one_picture_a_packet(video)
 
 
-def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Returns the PresentedFrames of a video: the number of its frames and their times. `stamps` are the time stamps of
-    the decoded frames in seconds, in ascending order. `rate` is the frame rate in frames per second.
+def _presented_frames(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
+    """Returns the PresentedFrames of a video. `stamps` are the time stamps of the decoded frames in seconds, in
+    ascending order. `rate` is in frames per second.
 
     If the file of `video` ends earlier than its header says, the number includes the missing frames.
     """
@@ -109,10 +107,9 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 
 def _missing_seconds(video: OpenVideo) -> float:
     """Returns how many seconds are missing at the end of the file of `video`, compared with the duration that its
-    container promises.
+    container states. Clips of the missing part fail when they are decoded.
 
-    Returns 0 for a complete file, and where the container promises no duration. Clips of the missing part fail when
-    they are decoded.
+    Returns 0 if the file is complete, and if the container states no duration.
     """
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0

@@ -1,4 +1,6 @@
-"""Measures how long a video lasts: from its container where that is reliable, else from its packets. Torch-free."""
+"""Measures how long a video lasts. The source is the container if it is reliable, and otherwise the packets.
+Torch-free.
+"""
 
 import av
 from av.video.frame import VideoFrame
@@ -13,25 +15,25 @@ TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that sta
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """Returns the seconds from the first frame of a video to the end of its last frame. `first` is the first frame.
 
-    Reads all packets where the container does not state the duration. For a file that broke off, returns the duration
-    that the container promises, so that clips of the missing part fail as `truncated`.
+    All packets are read if the container does not state the duration. For a file that was cut off, the result is the
+    duration that the container states. So clips of the missing part fail later as `truncated`.
     """
-    if (told := _told(video)) is not None:
-        return told - video.passed_seconds
+    if (stated := _header_seconds(video)) is not None:
+        return stated - video.passed_seconds
     video.read_to_end()
     shown = video.packets.shown_seconds(video.timeline, first.pts)
     return promised(video) or shown
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the time in seconds from the first frame to the end of the video stream, as the container states it.
-    Returns None if the container states nothing about the video stream.
+    """Returns the seconds from the first frame to the end of the video stream, as the container states it. Returns None
+    if the container states nothing about the video stream.
 
-    Some containers state only one end for all streams together. This end is used only for a file that was cut off: all
-    of it was read, and no stream came near the stated end. Otherwise returns None.
+    Some containers state only one end for all streams together. This end is used only after the whole file was read,
+    and only if the file was cut off, so that no stream comes near the end.
     """
-    if (told := _told(video)) is not None:
-        return told - video.passed_seconds
+    if (stated := _header_seconds(video)) is not None:
+        return stated - video.passed_seconds
     if not video.is_at_end or video.packets.jumps or not formats(video.container) & TOGETHER:
         return None
     end = (video.container.duration or 0) / av.time_base
@@ -40,24 +42,24 @@ def promised(video: VideoBeingRead) -> float | None:
     return end - video.first_stamp_seconds if end > video.first_stamp_seconds else end
 
 
-def _told(video: VideoBeingRead) -> float | None:
-    """Returns the duration in seconds that the header states for the video stream alone, or None where the header
-    states nothing reliable.
+def _header_seconds(video: VideoBeingRead) -> float | None:
+    """Returns the duration in seconds that the header states for the video stream alone. Returns None if the header
+    states nothing reliable, and for formats whose files may be several recordings joined, such as MPEG-TS.
 
     FFmpeg only guesses the duration of an avi file that was cut off. For such a file the result comes from the number
-    of frames in the header. For formats whose files may be several recordings joined, such as MPEG-TS, returns None.
+    of frames in the header.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:
         return None
     if names & TOGETHER:
         begins_at_0 = not stream.start_time and len(video.container.streams) == 1
-        is_told = "matroska" in names and begins_at_0 and video.container.duration
-        return float(video.container.duration or 0) / av.time_base if is_told else None
+        is_stated = "matroska" in names and begins_at_0 and video.container.duration
+        return float(video.container.duration or 0) / av.time_base if is_stated else None
     if stream.duration is not None and stream.time_base is not None:
-        told = float(stream.duration * stream.time_base)
+        stated = float(stream.duration * stream.time_base)
         counted = float(stream.frames * stream.time_base) if "avi" in names else 0.0  # a tick of avi is one frame
-        return (counted if counted - told > TRUNCATED_SECONDS else told) or None
+        return (counted if counted - stated > TRUNCATED_SECONDS else stated) or None
     if video.container.duration is not None and len(video.container.streams) == 1:
         return video.container.duration / av.time_base
     return None

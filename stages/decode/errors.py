@@ -4,7 +4,7 @@ from kinegraph.cache_schemas.ledger import Reason
 
 
 class DecodeError(Exception):
-    """A video, or one clip of a video, cannot be decoded.
+    """Raised if a video, or one clip of a video, cannot be decoded.
 
     `reason` is a short code that the ledger stores, such as `truncated`. `detail` says in words what is wrong.
     """

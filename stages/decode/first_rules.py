@@ -1,5 +1,5 @@
-"""Reads videos by version 1 of the rules for choosing frames. This shows which frames of an old cache the present rules
-change. No new cache is made by version 1. Torch-free.
+"""Reads videos by version 1 of the rules for reading videos. An upgrade compares its frames with those of the latest
+rules. No new cache is made by version 1. Torch-free.
 
 Version 1 had three faults. Frames whose time stamps went back were dropped. Decode times were taken for presentation
 times. Durations included edit lists and late starts.
@@ -21,8 +21,8 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """Computes when the frames of `stream` are shown, by version 1 of the rules. `Timeline` does it by the present
-    rules.
+    """Computes when the frames of `stream` are shown, by version 1 of the rules for reading videos. `timeline.Timeline`
+    does this by the latest rules.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
@@ -34,8 +34,8 @@ class FirstTimeline:
         self._first: float | None = None
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the time of `frame` in seconds from the first frame of the video. Returns None if the frame is
-        dropped, because its time is earlier than that of a frame before it.
+        """Returns the time at which `frame` is shown, in seconds since the first frame of the video. Returns None if
+        the frame is dropped, because its time is earlier than the time of a frame before it.
         """
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None or frame.time_base is None:
@@ -50,22 +50,22 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the duration in seconds that the container states, as version 1 of the rules for choosing frames reads
-    it. Returns None where it states none.
+    """Returns the duration in seconds that the container states, by version 1 of the rules for reading videos. Returns
+    None if the container states no duration.
     """
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
-        told = float(stream.duration * stream.time_base)
-        return counted if counted - told > ROUNDING_SECONDS else told
+        stated = float(stream.duration * stream.time_base)
+        return counted if counted - stated > ROUNDING_SECONDS else stated
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / av.time_base
     return None
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Returns the seconds from the first frame to the end of the last frame, by version 1 of the rules for the times of
-    frames. `first` is not used.
+    """Returns the seconds from the first frame of `video` to the end of the last frame, by version 1 of the rules for
+    reading videos. `first` is not used.
     """
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
@@ -75,8 +75,8 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the Orientation of a frame, how a player turns it, by version 1 of the rules for reading videos. Version
-    1 uses only the angle of the display matrix, so it does not mirror pictures.
+    """Returns the Orientation in which a player shows `frame`, by version 1 of the rules for reading videos. Version 1
+    uses only the angle of the display matrix, so pictures are never mirrored.
     """
     a, b, c, d = display_matrix(frame)
     if not (math.hypot(a, c) and math.hypot(b, d)):

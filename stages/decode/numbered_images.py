@@ -1,4 +1,4 @@
-"""Reads a folder of numbered images as a video. The image at place i, from 0, is shown at i / rate seconds. Torch-free.
+"""Reads a folder of numbered images as a video. Image number i, from 0, is shown at i / rate seconds. Torch-free.
 
 An image is opened only if its pixels are needed. Images are turned as their EXIF data says. An alpha channel is
 dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
@@ -42,14 +42,15 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedImages:
-    """The numbered images of one folder. Their names are `<prefix><number><ending>`, as in `img_00001.jpg`.
+    """Describes the numbered images of one folder. Their names are `<prefix><number><ending>`, as in `img_00001.jpg`.
 
-    A number has `width` or more digits, with zeros in front. Numbers begin at `first`, and there are `count` images.
-    `problem` is "" where the images can be read as a video. Otherwise it says why they cannot, for example that a
-    number is missing.
-
-    A folder of optical flow has two images at each place, as flow_x_00001.jpg and flow_y_00001.jpg. `prefix` is then
-    that of the images along x, and `prefix_y` that of the images along y. `prefix_y` is None in a folder of pictures.
+    `prefix`: the text before the number. In a folder of optical flow, this is the prefix of the images along x.
+    `width`: the smallest number of digits. Shorter numbers have zeros in front.
+    `ending`: the text after the number, such as ".jpg".
+    `first`: the number of the first image.
+    `count`: the number of images. In a folder of optical flow, this is the number of pairs of images.
+    `problem`: why the images cannot be read as a video, for example because a number is missing. "" if they can.
+    `prefix_y`: the prefix of the images along y in a folder of optical flow, such as "flow_y_". None in other folders.
     """
 
     prefix: str
@@ -62,31 +63,30 @@ class NumberedImages:
 
     @property
     def is_flow(self) -> bool:
-        """Returns whether the images are optical flow, in place of pictures."""
+        """Returns whether the images are optical flow. If not, they are pictures."""
         return self.prefix_y is not None
 
     @property
     def num_files(self) -> int:
-        """Returns the number of image files, which is twice the number of places in a folder of optical flow."""
+        """Returns the number of image files. In a folder of optical flow it is twice `count`."""
         return 2 * self.count if self.is_flow else self.count
 
     def names(self, index: int) -> tuple[str, ...]:
-        """Returns the file names of the images at one place: one picture, or the two images of optical flow. `index`
-        counts the places from 0, whatever the first number in the file names is.
+        """Returns the file names of the images at position `index`, counted from 0: one picture, or the two images of
+        optical flow along x and y.
         """
         prefixes = (self.prefix,) if self.prefix_y is None else (self.prefix, self.prefix_y)
         return tuple(f"{prefix}{self.first + index:0{self.width}d}{self.ending}" for prefix in prefixes)
 
     def name(self, index: int) -> str:
-        """Returns the file name of the image at position `index`, counted from 0. In a folder of optical flow,
-        which has two images at each position, this is the image along x.
+        """Returns the file name of the image at position `index`, counted from 0. In a folder of optical flow, this is
+        the image along x.
         """
         return self.names(index)[0]
 
 
 def numbered_name(name: str) -> Name | None:
-    """Returns (prefix, digits, ending) of the name of a numbered image (`img_01.jpg` -> ("img_", "01", ".jpg")).
-
+    """Returns (prefix, digits, ending) of the file name of a numbered image: `img_01.jpg` -> ("img_", "01", ".jpg").
     Returns None for other names.
     """
     match = NUMBERED.fullmatch(name)
@@ -94,8 +94,8 @@ def numbered_name(name: str) -> Name | None:
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
-    """Returns one NumberedImages for all numbered images among the file names `names` of one folder. Returns None if no
-    name is numbered.
+    """Returns the NumberedImages of a folder, from `names`, the names of the files in the folder. Returns None if no
+    name is that of a numbered image.
     """
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
@@ -112,7 +112,9 @@ def numbered_images(names: Iterable[str]) -> NumberedImages | None:
 
 
 def _are_axes(first: str, second: str) -> bool:
-    """Returns whether two prefixes differ only by x and y, or by u and v, as a word (`flow_x_`, `flow_y_`)."""
+    """Returns whether the prefixes `first` and `second` differ only by a part x and y, or u and v, as `flow_x_` and
+    `flow_y_` do.
+    """
     return any(
         second != first and second == re.sub(rf"(?<![a-zA-Z]){x}(?![a-zA-Z])", y, first)
         for x, y in ("xy", "XY", "uv", "UV")
@@ -141,10 +143,10 @@ def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
 
 
 def images_in(folder: str) -> NumberedImages:
-    """Lists a folder once and returns its numbered images.
+    """Lists the folder `folder` and returns the NumberedImages of its images.
 
-    Raises DecodeError: `missing` where there is no such folder, `unreadable` where the folder cannot be read or has no
-    numbered images.
+    Raises DecodeError. The reason is `missing` if there is no such folder. The reason is `unreadable` if the folder
+    cannot be read or has no numbered images.
     """
     try:
         with os.scandir(on_disk(folder)) as entries:
@@ -159,12 +161,11 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Returns a Probe of a folder of images that is read as a video with `rate` frames per second. It has the duration,
-    the frame size and the number of frames. Only the header of the first image is read.
+    """Returns the Probe of a folder of images that is read as a video with `rate` frames per second: the duration, the
+    frame size and the number of frames. Only the header of the first image is read.
 
-    `images` describes the numbered images of the folder, if it was listed already. If it is None, the folder is listed
-    first. Raises DecodeError if the first image cannot be read, or if the images are no video, for example because
-    numbers are missing.
+    `images` is the result of `images_in`. If it is None, the folder is listed. Raises DecodeError if the first image
+    cannot be read, or if the images are no video, for example because numbers are missing.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -183,11 +184,11 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 class OpenImages:
     """A folder of images that is read as a video, with the methods of `stream.OpenVideo` that decoding of clips needs.
-    `images` has the names of the images in `folder`, which are shown at `rate` images per second.
+    `rate` is in images per second. Threads of `pool` read images ahead.
 
-    A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the place of an image, an int from 0.
-    After `read_ahead`, threads of `pool` read images before `rgb` asks for them. The fields `promised_duration`,
-    `latest` and `sizes` exist only because code that takes an `OpenVideo` reads them.
+    A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the position of an image in the
+    folder, an int from 0. The fields `promised_duration`, `latest` and `sizes` exist only because code that takes an
+    `OpenVideo` reads them.
     """
 
     complaints = ""
@@ -208,7 +209,7 @@ class OpenImages:
         """Yields one TimedFrame for each image of the folder, without opening the images. The field `frame` of a
         TimedFrame is the position of the image in the folder, an int from 0.
 
-        Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
+        Raises DecodeError (`timeout`) once time.monotonic() is later than `deadline`.
         """
         for index in range(self.images.count):
             if time.monotonic() > deadline:
@@ -218,15 +219,16 @@ class OpenImages:
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:
-        """Returns the place, from 0, of the image that is shown at the time `seconds`. For a time after the last image,
-        returns the place of the last image.
+        """Returns the position, from 0, of the image that is shown at the time `seconds`. After the last image, the
+        result is the position of the last image.
         """
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 
     def read_ahead(self, places: Iterable[int]) -> None:
-        """Starts to read the images with the numbers `places`, a few at a time. `places` must be in ascending order.
+        """Starts to read the images at the positions `places` in other threads, a few at a time. `places` must be in
+        ascending order.
 
-        A call of `rgb` for one of these images waits for it, and raises the error if it cannot be read.
+        A call of `rgb` for one of these images waits for the image, and raises the error if the image cannot be read.
         """
         self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
         self._submit()
@@ -239,7 +241,7 @@ class OpenImages:
         """Returns an image of the folder as uint8 [H, W, 3], with H rows and W columns. `frame` is the position of the
         image in the folder, an int from 0.
 
-        Raises DecodeError where the image cannot be read or has another size than the first image.
+        Raises DecodeError if the image cannot be read or has another size than the first image.
         """
         if self._size is None:
             probe = probe_images(self.folder, self.rate, self.images)
@@ -266,8 +268,8 @@ class OpenImages:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
     def _flow(self, place: int) -> np.ndarray:
-        """Returns the optical flow at one place, uint8 [H, W, 3] with H rows and W columns. Channel 0 is along x,
-        channel 1 along y, and channel 2 is 0.
+        """Returns the optical flow at position `place`, uint8 [H, W, 3] with H rows and W columns. Channel 0 is along
+        x, channel 1 along y, and channel 2 is 0.
         """
         planes = []
         for name in self.images.names(place):
@@ -285,10 +287,10 @@ class OpenImages:
 
 @contextmanager
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
-    """Opens a folder of numbered images as a video, and yields it as an OpenImages for a `with` block. `rate` is in
-    images per second.
+    """Opens a folder of numbered images as a video, for a `with` block, as an OpenImages. `rate` is in images per
+    second.
 
-    Raises DecodeError where the folder cannot be read, or where its images cannot be read as a video.
+    Raises DecodeError if the folder cannot be read, or if its images are no video.
     """
     images = images_in(folder)
     _require_video(folder, images)
@@ -313,11 +315,11 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
 
 
 def images_identity(folder: str) -> Source | None:
-    """Returns the Source that identifies the folder of images `folder`, or None where it cannot be read.
+    """Returns the Source that identifies the images in `folder`. Returns None if the folder cannot be read.
 
-    `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
-    of the first, middle and last image. `mtime_ns` is the time of the last change of the folder or of one of these
-    three.
+    `size` is the size of all images together in bytes. `digest` covers the names and sizes of all images, and the first
+    64 KiB of the first, middle and last image. `mtime_ns` is the latest time of change of the folder and these three
+    images.
     """
     path = on_disk(folder)
     try:
@@ -334,12 +336,11 @@ def images_identity(folder: str) -> Source | None:
 
 
 def images_changed(folder: str, source: Source) -> bool:
-    """Returns whether the images in `folder` have changed. `source` is the identity of the images when they were
-    extracted.
+    """Returns whether the images in `folder` have changed since they were extracted. `source` is their Source at that
+    time.
 
-    The images count as unchanged if their newest time of change equals `source.mtime_ns`. This time is read from the
-    folder and from its first, middle and last image. Otherwise sizes and digest are compared. A folder that cannot be
-    read counts as unchanged.
+    The images count as unchanged if the newest time of change of the folder and of its first, middle and last image
+    equals `source.mtime_ns`. Otherwise sizes and digest are compared. A folder that cannot be read counts as unchanged.
     """
     path = on_disk(folder)
     try:

@@ -1,6 +1,6 @@
-"""Opens a file of this machine with FFmpeg, by its name on disk. Torch-free.
+"""Opens a local file with FFmpeg. Torch-free.
 
-A file may refer to further files, as a playlist does. FFmpeg is not allowed to open those.
+A file may refer to further files, as a playlist does. FFmpeg is not allowed to open these further files.
 """
 
 import functools
@@ -27,17 +27,17 @@ ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Returns `path` as tables and messages show it, in UTF-8. A byte that is no UTF-8 is written as an escape, such
-    as `\xe9`.
+    r"""Returns `path` in the form for tables and messages, which is valid UTF-8. A byte of a file name that is no UTF-8
+    becomes an escape, such as `\xe9`.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def on_disk(path: str) -> str:
-    """Returns the path on disk for a path in printable form. Escapes in `path`, such as `\\xe9`, become bytes again.
+    r"""Returns the name on disk of the file `path`, where `path` is a result of `printable`. Escapes in `path`, such as
+    `\xe9`, become bytes again.
 
-    Returns `path` itself where a file has exactly this name, or where no file has the name with bytes in place of
-    escapes.
+    Returns `path` itself if a file has exactly this name, or if no file has the name with bytes in place of escapes.
     """
     if "\\x" not in path or os.path.lexists(path):
         return path
@@ -48,8 +48,8 @@ def on_disk(path: str) -> str:
 def require_file(path: str) -> None:
     """Raises DecodeError unless there is a regular file at `path`.
 
-    The reason is `missing` if there is no file. It is `unreadable` for a FIFO, a device, a folder, a name with a NUL,
-    or a file that the system refuses to open.
+    The reason is `missing` if there is no file. The reason is `unreadable` for a FIFO, a device, a folder, a name with
+    a NUL, or a file that the system refuses to open.
     """
     try:
         require_regular(path)
@@ -64,8 +64,8 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list into which the
-    caller collects FFmpeg's messages, as (level, name, message).
+    """Opens `file`, a path or an open file, with FFmpeg and returns the container. `logs` is the list in which the
+    caller collects the messages of FFmpeg, as (level, name, message).
 
     Raises DecodeError (`unreadable`) for a file that refers to further files, such as a playlist. Raises the errors of
     `av.open` for any other file that FFmpeg cannot open.

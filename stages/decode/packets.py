@@ -11,10 +11,11 @@ from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes
 
 
 class PacketCount:
-    """Counts the packets of one video stream while the file is read, and keeps their times.
+    """Counts the packets of the video stream `stream` while its file is read, and computes the duration from their
+    times.
 
-    `latest_end_seconds` is the latest end of a packet that was read so far, in any stream of the file. It is on the
-    container's clock.
+    `number` is the number of packets. `jumps` says in words where time stamps jump. `latest_end_seconds` is the latest
+    end of a packet that was read so far, in any stream of the file, in seconds of the container's clock.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -38,7 +39,7 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """Returns a sentence for messages if the time stamps of the video jump, for example where several recordings
+        """Returns a sentence for messages if the time stamps of the video jump, for example because several recordings
         were joined to one file. Returns "" if they do not jump.
         """
         if not self.jumps:
@@ -101,11 +102,11 @@ class PacketCount:
         return (max(pts) - min(pts)) * self._base if pts else 0.0
 
     def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
-        """Returns the seconds from the first frame of the video to the end of the last packet that was read.
+        """Returns the seconds from the first frame of the video to the end of the last packet that was read. For a file
+        that was joined from several recordings, the result is the sum of their durations.
 
-        If the file was joined from several recordings, the result is the sum of the durations of the recordings.
-        `timeline` computes the times of the video's frames. `first_pts` is the time stamp of the first frame, in ticks
-        of the stream, or None if it is unknown.
+        `timeline` computes the times of frames. `first_pts` is the time stamp of the first frame, in ticks of the
+        stream, or None if it is unknown.
         """
         period = timeline.frame_period
         if timeline.is_raw:

@@ -1,4 +1,4 @@
-"""Chooses the video stream of a file, and the orientation in which its frames are shown. Torch-free."""
+"""Chooses the video stream of a file, and the orientation in which frames are shown. Torch-free."""
 
 import struct
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from av.video.stream import VideoStream
 
 
 class Orientation(NamedTuple):
-    """Describes how a decoded picture [H, W, 3] (H rows, W columns) becomes the picture that a player shows.
+    """Says how a decoded picture, pixels [H, W, 3], is turned and mirrored for display. H is the number of rows, W of
+    columns.
 
-    `is_transposed` swaps rows and columns first. Then `flips_x` mirrors left and right, and `flips_y` mirrors top and
+    First `is_transposed` swaps rows and columns. Then `flips_x` mirrors left and right, and `flips_y` mirrors top and
     bottom.
     """
 
@@ -23,16 +24,13 @@ class Orientation(NamedTuple):
     flips_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Returns (number of columns, number of rows) of the picture as a player shows it. The decoded picture has
-        `width` x `height` pixels.
+        """Returns (width, height) in px of the picture as a player shows it. `width` and `height` are those of the
+        decoded picture.
         """
         return (height, width) if self.is_transposed else (width, height)
 
     def applied(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns the picture as a player shows it, turned and mirrored, in a contiguous array.
-
-        `pixels` is the picture as decoded, [rows, columns, 3].
-        """
+        """Returns the picture `pixels` [rows, columns, 3], turned and mirrored for display, in a contiguous array."""
         if not any(self):
             return pixels
         turned = pixels.transpose(1, 0, 2) if self.is_transposed else pixels
@@ -40,10 +38,8 @@ class Orientation(NamedTuple):
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Returns the entries (a, b, c, d) of the display matrix of `frame`. The point (x, y) of the frame is shown at the
-    place (a*x+c*y, b*x+d*y).
-
-    Returns (1, 0, 0, 1), which changes nothing, where `frame` has no display matrix.
+    """Returns the entries (a, b, c, d) of the display matrix of `frame`. The matrix moves the point (x, y) of the frame
+    to (a*x + c*y, b*x + d*y). A frame without a display matrix has (1, 0, 0, 1), which changes nothing.
     """
     sides: Any = frame.side_data  # looked up by its key, as PyAV 18 iterates over values and PyAV 19 over keys
     matrix = sides.get(Type.DISPLAYMATRIX)
@@ -56,8 +52,8 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 def orientation(frame: VideoFrame) -> Orientation:
     """Returns the Orientation that the display matrix of `frame` asks for.
 
-    Eight matrices move pixels without resampling: the turns by multiples of 90 degrees, each with or without a mirror.
-    Another angle or a scale counts as the nearest of these eight.
+    Eight orientations move pixels without resampling: the turns by multiples of 90 degrees, each with or without a
+    mirror. A matrix with another angle or a scale counts as the nearest of these eight.
     """
     a, b, c, d = display_matrix(frame)
     if abs(b) + abs(c) > abs(a) + abs(d):
@@ -66,10 +62,10 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
-    """Returns the video stream to read: the stream that is marked as default.
+    """Returns the video stream to read. It is the stream that the file marks as default.
 
-    Where several streams are marked as default, returns the largest of the marked streams in pixels. Where no stream is
-    marked, returns the largest of all streams. Among streams of equal size, the first counts.
+    If several streams are marked as default, the result is the largest of these streams in pixels. If no stream is
+    marked, the result is the largest of all streams. Among streams of equal size, the first is returned.
     """
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
     return max(defaults or streams, key=lambda stream: (stream.width or 0) * (stream.height or 0))

@@ -1,4 +1,4 @@
-"""Defines what the rules for reading videos need of an open video. Torch-free."""
+"""Declares what the rules for reading videos need of an open video. Torch-free."""
 
 from typing import Protocol
 
@@ -10,14 +10,17 @@ from kinegraph.stages.decode.timeline import ShownTimes
 
 
 class VideoBeingRead(Protocol):
-    """The attributes and methods of an open video that other modules of this folder use. `stream.OpenVideo` has them.
+    """The attributes and methods of an open video that the modules of this folder use. `stream.OpenVideo` has them.
 
-    `container` and `stream` are PyAV's objects of the file and of its video stream. `path` is None for a file that the
-    caller had opened. `packets` counts the packets that were read so far, and `is_at_end` is True once all were read.
-
-    `passed_seconds` is the duration of the frames at the start that FFmpeg passed over, because data that they need is
-    missing. `first_stamp_seconds` is the time stamp of the first decoded frame on the container's clock. `timeline`
-    computes the times of frames.
+    `container`: PyAV's object of the open file.
+    `stream`: PyAV's object of the video stream.
+    `packets`: counts the packets that were read so far.
+    `path`: the path of the file, or None if the caller passed an open file.
+    `is_at_end`: True once all packets were read.
+    `passed_seconds`: the duration of the frames at the start that FFmpeg left out, because data that they need is
+        missing.
+    `first_stamp_seconds`: the time stamp of the first decoded frame, in seconds of the container's clock.
+    `timeline`: computes the times of frames.
     """
 
     container: InputContainer

@@ -1,4 +1,4 @@
-"""Lists the versions of the rules by which video files are read. Caches keep the version that they were made with."""
+"""Lists the versions of the rules by which video files are read. A cache stores the version with which it was made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from kinegraph.stages.decode.timeline import ShownTimes, Timeline
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """One version of the rules by which video files are read, as functions.
+    """One version of the rules by which video files are read. Each field is a function.
 
-    `chosen_stream` chooses the stream of a file. `timeline` returns the ShownTimes of a stream, which computes when
-    each frame is shown. `promised` returns the duration in seconds that the container states, or None. `duration`
-    returns the duration in seconds of every video, from the container or from its packets. `orientation` returns the
-    Orientation of a frame, which says how a player turns and mirrors it.
+    `chosen_stream`: (video streams of a file) -> the stream that is read.
+    `timeline`: (container, stream, time stamps of the first frames) -> the ShownTimes, which compute when a frame is
+        shown.
+    `promised`: (open video) -> the duration in seconds that the container states, or None.
+    `duration`: (open video, first frame) -> the duration in seconds, from the container or from the packets.
+    `orientation`: (frame) -> the Orientation, which says how a player turns and mirrors the frame.
     """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]

@@ -1,13 +1,13 @@
-"""Seeks to a later key frame of a video. This is done only if all frames and times are proved to equal those of reading
-the file from its start. Torch-free.
+"""Seeks to a later key frame of a video, if it is proved that all frames and times equal those of reading the file from
+its start. Torch-free.
 
 Four facts are proved:
 
-- The container states presentation times and has an index, in which stamps never go back (`key_stamps`).
+- The container states presentation times and has an index, in which time stamps never go back (`key_stamps`).
 - The frames after the key frame need no frame before it, because the codec starts anew there (`starts_anew`). Leading
   frames, which are stored after the key frame but shown before it, are dropped.
-- Times are right: time 0 is the first frame of the file, which was decoded before the seek. A later time is the
-  stamp of a frame minus the stamp of the first frame, and stamps must continue in order (`Seeker.goes_on`).
+- Times are right: time 0 is the first frame of the file, which was decoded before the seek. A later time is the stamp
+  of a frame minus the stamp of the first frame, and stamps must continue in order (`Seeker.accepts`).
 - The decoder has no complaint, except about the skipped frames.
 """
 
@@ -36,15 +36,15 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """Raised if a seek led to another place than the index of the file says, or if it is uncertain which frames follow
-    the seek. The caller then reads the video from the start.
+    """Raised if a seek did not lead to the place that the index of the file states, or if it is uncertain which frames
+    follow the seek. The caller then reads the video from the start.
     """
 
 
 class Seeker:
-    """Skips parts of the video `video`: jumps to key frames, and checks the frames after a jump.
+    """Seeks to key frames of the video `video`, and checks the frames after a seek.
 
-    The frames after a jump must equal those of reading the video from its start. Methods raise SeekLost where this is
+    The frames after a seek must equal those of reading the video from its start. Methods raise SeekLost where this is
     uncertain.
     """
 
@@ -64,7 +64,7 @@ class Seeker:
         """Seeks to the last key frame at or before the wanted time `seconds`. Returns the packet of this key frame.
 
         `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file.
-        Returns None, without a seek, if a seek would skip no more than MIN_SKIP_SECONDS or the times of the file are
+        Returns None, without a seek, if the seek would skip at most MIN_SKIP_SECONDS or if the times of the file are
         not reliable. Raises SeekLost if the key frame is not where the index of the file says.
         """
         timeline = self._video.timeline
@@ -91,8 +91,8 @@ class Seeker:
             return False
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
-    def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Returns whether FFmpeg's complaint `message` about `packet` only comes from a seek, and shows no fault in the
+    def is_harmless(self, packet: "Packet[Any]", message: str) -> bool:
+        """Returns whether FFmpeg's complaint `message` about `packet` only comes from a seek, and shows no fault of the
         video.
 
         After a seek, FFmpeg has not seen the frames before the key frame. So two kinds of complaints are harmless:
@@ -104,13 +104,12 @@ class Seeker:
         is_leading = packet.pts is not None and packet.pts < self._key_pts
         return is_leading or message.startswith(LETS_GO)
 
-    def goes_on(self, frame: VideoFrame) -> bool:
-        """Checks the next frame that the decoder returned after a seek. Returns True if the frame is to be used, and
-        False if it is to be dropped.
+    def accepts(self, frame: VideoFrame) -> bool:
+        """Returns whether the frame `frame` is to be used. `frame` is the next frame that the decoder returned.
 
-        A frame is dropped if it is stored after the key frame but shown before it. Without a seek, every frame is used.
-        Raises SeekLost if the frames may differ from those that are read without a seek, for example because time
-        stamps go back.
+        After a seek, a frame is dropped if it is stored after the key frame but shown before it. Without a seek, every
+        frame is used. Raises SeekLost if the frames may differ from the frames of a reading without a seek, for example
+        because time stamps go back.
         """
         if self._key_pts is None:
             return True
@@ -130,9 +129,8 @@ class Seeker:
 
 
 def key_stamps(video: VideoBeingRead) -> list[int]:
-    """Returns the time stamps of the key frames in a container's index, in ticks of the stream.
-
-    The list is empty for files in which a seek may lead to other frames than reading from the start does.
+    """Returns the time stamps of the key frames in the index of the file of `video`, in ticks of the stream, in
+    increasing order. Returns an empty list for files in which the frames after a seek may be wrong.
     """
     names, timeline = formats(video.container), video.timeline
     if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:
@@ -150,17 +148,16 @@ def key_stamps(video: VideoBeingRead) -> list[int]:
 
 
 def codec_name(stream: VideoStream) -> str:
-    """Returns the name of the codec, whichever decoder is used. For example, it is "av1" for the decoder libdav1d."""
+    """Returns FFmpeg's name of the codec of `stream`. The name is "av1" also if the decoder is libdav1d."""
     return stream.codec_context.codec.canonical_name
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps, in ticks, of the key frames of `stream` that are safe targets of a seek (a jump in the
-    video), in increasing order.
+    """Returns the time stamps of the key frames of `stream` to which a seek is safe, in ticks, in increasing order.
 
-    A key frame is safe if no frame between it and the next key frame is hidden. An mp4 may hide frames, usually at its
-    start and end. Returns an empty list if time stamps are not in increasing order, or if frames in the middle of the
-    video are hidden.
+    A key frame is safe if no frame from it to the next key frame is hidden. An mp4 may hide frames, usually at its
+    start and end. Returns an empty list if the time stamps of the index are not in order, or if frames in the middle of
+    the video are hidden.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown
@@ -177,13 +174,15 @@ def _in_order(stream: VideoStream) -> list[int]:
 
 
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
-    """Returns whether decoding can start at a key frame: no frame that is shown after the key frame needs a frame
-    before it.
+    """Returns whether decoding can start at a key frame. It can if no frame that is shown after the key frame needs a
+    frame before it.
 
-    `codec` is FFmpeg's name of the codec. `content` is the packet of the key frame, and `extradata` is the header of
-    the codec, both as bytes. An H.264 packet must have an IDR picture, which ends all references to earlier pictures.
-    Or it must have a message that all pictures from here on are right. A HEVC packet must have a random access picture.
-    For other codecs the result is always True.
+    `codec`: FFmpeg's name of the codec, such as "h264".
+    `extradata`: the header of the codec in the file.
+    `content`: the packet of the key frame.
+
+    An H.264 packet must have an IDR picture, or a message that all pictures from here on are right. A HEVC packet must
+    have a random access picture. For other codecs the result is always True.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -197,8 +196,8 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """Yields the NAL units, the parts of which a packet of H.264 or HEVC consists. `content` is the packet. In it, the
-    length of a unit in bytes stands before the unit, as a big-endian number of `width` bytes.
+    """Yields the NAL units, the parts of a packet of H.264 or HEVC. In the packet `content`, the length of a unit in
+    bytes stands before the unit, as a big-endian number of `width` bytes.
     """
     at = 0
     while at + width < len(content):

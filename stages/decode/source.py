@@ -1,4 +1,4 @@
-"""Computes the identity of a source video (size, time of change, digest), for the ledger."""
+"""Computes the identity of a video file (size, time of change, digest), which the ledger stores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,9 @@ SAMPLE_BYTES = 65536
 
 
 def source_identity(path: str) -> Source | None:
-    """Returns the Source of a file: its size, time of change and digest. The digest is the xxh3_128 of the first,
-    middle and last 64 KiB.
-
-    Returns None where no regular file can be read.
+    """Returns the Source of the file at `path`: its size, its time of change and a digest of its content. The digest is
+    the xxh3_128 of the first, middle and last 64 KiB. Returns None if there is no regular file or the file cannot be
+    read.
     """
     path = on_disk(path)
     try:
@@ -33,12 +32,12 @@ def source_identity(path: str) -> Source | None:
         return None
 
 
-def sampled_digest(size: int, part: Callable[[int, int], bytes]) -> str:
-    """Returns the digest of the first, middle and last 64 KiB of a file of `size` bytes.
+def sampled_digest(size: int, read_part: Callable[[int, int], bytes]) -> str:
+    """Returns the xxh3_128 digest, in hexadecimal, of the first, middle and last 64 KiB of a file of `size` bytes.
 
-    `part` is called with (start, stop) and returns the bytes from `start` to `stop` - 1.
+    `read_part` is a function: (start, stop) -> the bytes of the file from `start` to `stop` - 1.
     """
     digest = xxhash.xxh3_128()
     for start in (0, max(0, size // 2), max(0, size - SAMPLE_BYTES)):
-        digest.update(part(start, min(size, start + SAMPLE_BYTES)))
+        digest.update(read_part(start, min(size, start + SAMPLE_BYTES)))
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""Cuts the squares that networks take out of a frame.
+"""Cuts the square pictures that networks take out of a frame.
 
-The frame is resized once for all crops that are cut out of it. libswscale resizes a frame before it becomes RGB, so the
-frame becomes RGB only if another way of resizing needs it.
+The frame is resized once for all crops that are cut out of it. libswscale can resize a frame before the frame becomes
+RGB. So a frame becomes RGB only if another way of resizing needs it.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,11 @@ from kinegraph.stages.decode.wanted import Size, Square
 
 @dataclass
 class FramePixels:
-    """One frame of a video, and the squares and resized frames that were made from it so far.
+    """The pixels of one frame of a video, and the pictures that were made from the frame so far.
 
-    `size` is (width, height) of the frame in px. `rgb()` returns the frame as RGB pixels, uint8 [height, width, 3], and
-    `scaled(size)` returns it as libswscale scales it to `size`. A function is called only if its result is needed.
+    `size`: (width, height) of the frame in px.
+    `rgb`: a function that returns the frame as RGB pixels, uint8 [height, width, 3]. It is called only if needed.
+    `scaled`: a function: size -> the frame, resized to this size by libswscale. It is called only if needed.
     """
 
     size: Size
@@ -32,7 +33,9 @@ class FramePixels:
 
     @classmethod
     def of(cls, image: Image.Image, converter: Converter | None = None) -> "FramePixels":
-        """Returns the FramePixels of a frame that is an RGB `image` already. `converter` scales it, if one is given."""
+        """Returns the FramePixels of a frame that is an RGB picture already. `converter` scales the picture. If
+        `converter` is None, a new Converter does.
+        """
         scaled = (converter or Converter()).scaled_rgb
         return cls(image.size, lambda: np.asarray(image), lambda size: scaled(np.asarray(image), size))
 
@@ -41,10 +44,8 @@ class FramePixels:
         return Image.fromarray(self.rgb())
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
-        """Returns the part of this frame that the crop of `row` covers, resized for a backbone: uint8 [size, size, 3],
-        where size is `square.size`.
-
-        The part is mirrored if the row is mirrored, as with the crop `left_flip`.
+        """Returns the part of this frame that the crop of `row` covers, resized as `square` says: uint8 [size, size,
+        3], where size is `square.size`. The part is mirrored if the row is mirrored, as with the crop `left_flip`.
         """
         framing = (square.size, square.resize_short, square.resize)
         key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)
@@ -54,8 +55,8 @@ class FramePixels:
         return self._made[key]
 
     def whole(self, size: Size, how: Resize) -> np.ndarray:
-        """Returns the whole frame, resized to `size` = (width, height), as uint8 [height, width, 3]. `how` is an
-        option `resize`.
+        """Returns the whole frame, resized to `size` = (width, height): uint8 [height, width, 3]. `how` is the way of
+        resizing: "pillow", "bicubic", "torch" or "swscale".
         """
         key = (size, how)
         if key not in self._made:
@@ -81,10 +82,12 @@ def resized_by_pillow(
     box: Rectangle,
     filter: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> np.ndarray:
-    """Returns the rectangle `box` of `image`, resized with antialias, uint8 [height, width, 3]. `box` is (x1, y1, x2,
-    y2) in pixels of the image, and `size` is (width, height) of the result. `filter` is bilinear or bicubic.
+    """Returns a part of `image`, resized with antialias: uint8 [height, width, 3]. The values equal those of Pillow,
+    and those of torchvision for Pillow images.
 
-    The values equal those of Pillow, and those of torchvision where torchvision resizes a Pillow image.
+    `size`: (width, height) of the result in px.
+    `box`: the part, (x1, y1, x2, y2) in px of the image.
+    `filter`: bilinear or bicubic.
     """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
@@ -92,11 +95,11 @@ def resized_by_pillow(
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` (x1, y1, x2, y2 in px) of an image [H, W, 3], resized to `size` = (width, height):
-    uint8 [height, width, 3]. Interpolation is bilinear without antialias, and values are rounded.
+    """Returns a part of `image`, resized without antialias (bilinear): uint8 [height, width, 3]. `size` is (width,
+    height) of the result, and `box` is the part, (x1, y1, x2, y2) in px of the image.
 
-    The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). If all corners of
-    `box` are whole numbers, the result is that of cutting the image to `box` first.
+    The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False), rounded. If all
+    corners of `box` are whole numbers, the result is that of cutting the image to `box` first.
     """
     pixels = np.asarray(image)
     if image.size == size and box == (0, 0, *size):
@@ -113,11 +116,11 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which two input pixels along one axis are mixed for each of `count` output pixels, and in which shares.
+    """Returns which two input pixels are mixed for each of `count` output pixels along one axis, and in which shares.
 
-    The axis has `available` input pixels. The output pixels divide its part [`start`, `end`) evenly. Returns three
-    arrays [count]: the index of the input pixel before the centre of each output pixel, the index of the pixel after
-    it, and the share (0..1) of the pixel after it.
+    The axis has `available` input pixels. The output pixels divide the part [`start`, `end`) of the axis evenly.
+    Returns three arrays [count]: the index of the input pixel before the centre of each output pixel, the index of the
+    pixel after the centre, and the share (0..1) of the pixel after the centre.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

@@ -1,6 +1,6 @@
-"""Reads a video stream as a player shows it: upright frames, each with the time since the first frame. Torch-free.
+"""Reads a video stream as a player shows it: upright frames, each with its time since the first frame. Torch-free.
 
-Each video is decoded by one thread, so that FFmpeg's log lines can be assigned to their video.
+One thread decodes a video, so that each log line of FFmpeg can be assigned to its video.
 """
 
 import time
@@ -50,11 +50,14 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """The facts about a video that indexing needs. `duration` is in seconds. `frame_width` and `frame_height` are those
-    of the upright frame, in px.
+    """The facts about a video that indexing needs.
 
-    `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` has the number
-    and the times of the frames, for folders of images and for videos after `probe_counted`. Otherwise it is None.
+    `duration`: from the first frame to the end of the last frame, in seconds.
+    `frame_width`: the width of an upright frame in px.
+    `frame_height`: the height of an upright frame in px.
+    `rate`: frames per second.
+    `warning`: what went wrong while the video was probed, in words, or "".
+    `frames`: the number and the times of the frames. None, except for folders of images and after `probe_counted`.
     """
 
     duration: float
@@ -66,10 +69,12 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """The decoded frame `frame`, which is shown at `seconds`, counted from the first frame.
+    """One frame of a video with its time.
 
-    `coded` is the number of the frame among all frames that the decoder returned. `number` is its number among the
-    shown frames. Both count from 0, and both are -1 after a seek.
+    `seconds`: the time at which the frame is shown, counted from the first frame.
+    `frame`: the decoded frame, or the number of the frame in videos that are decoded later.
+    `coded`: the number of the frame among all frames that the decoder returned, from 0. It is -1 after a seek.
+    `number`: the number of the frame among the frames that are shown, from 0. It is -1 after a seek.
     """
 
     seconds: float
@@ -79,10 +84,12 @@ class TimedFrame(NamedTuple):
 
 
 class OpenVideo:
-    """A video that is being read from front to back, from the stream `stream` of the open file `container`.
+    """A video that is read from front to back. `container` is PyAV's object of the open file, and `stream` is the video
+    stream that is read.
 
-    `logs` has FFmpeg's messages so far. `rules` are the rules for choosing frames. `path` is None where the caller
-    passed an open file.
+    `logs`: the messages of FFmpeg so far.
+    `rules`: the rules that say which frame is shown at which time.
+    `path`: the path of the file, or None if the caller passed an open file.
     """
 
     def __init__(
@@ -102,7 +109,7 @@ class OpenVideo:
         self.first_stamp_seconds = self.passed_seconds = 0.0
         self.is_at_end, self._has_frame = False, False
         self.latest: TimedFrame | None = None  # the frame that was yielded last
-        self.again: list[TimedFrame] = []  # the last frames in order, up to `latest`, which a later reader may need too
+        self.kept_frames: list[TimedFrame] = []  # the last frames, which a later reader may need too
         self._coded = self._number = self._noted = 0
         self._seeker: seeking.Seeker | None = None
         self._landing: Packet[Any] | None = None  # packet of the key frame of the last seek, until decoded
@@ -111,10 +118,8 @@ class OpenVideo:
         self.container.close()
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Notes the messages that FFmpeg writes on this thread inside the `with` block. `self.complaints` then contains
-        them.
-        """
+    def collect_messages(self) -> Iterator[None]:
+        """Adds the messages that FFmpeg writes on this thread in a `with` block to `complaints`."""
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs
@@ -127,14 +132,12 @@ class OpenVideo:
 
     @property
     def slack_seconds(self) -> float:
-        """Returns the tolerance, in seconds, with which times are compared. A frame whose stamp is up to this much
-        later than a target time still counts as shown at the target time.
-        """
+        """Returns the tolerance in seconds. A frame counts as shown at a time if it begins at most so much later."""
         return self.timeline.slack_seconds
 
     @property
     def complaints(self) -> str:
-        """Returns what went wrong so far, in words of FFmpeg and of kinegraph. Returns "" if nothing went wrong."""
+        """Returns what went wrong so far, in words of FFmpeg and of kinegraph, or "" if nothing went wrong."""
         said = [_said(self._logs) or "; ".join(dict.fromkeys(self._errors[:MAX_COMPLAINTS]))]
         stamps = self.timeline.complaints
         more = [f"and {counted(len(stamps) - MAX_COMPLAINTS, 'time')} more"] if len(stamps) > MAX_COMPLAINTS else []
@@ -142,16 +145,12 @@ class OpenVideo:
 
     @property
     def promised_duration(self) -> float | None:
-        """Returns the duration in seconds that the container states for the video stream itself, or None if it states
-        none.
-        """
+        """Returns the duration in seconds that the container states for the video stream, or None."""
         return self.rules.promised(self)
 
     @property
     def is_clean(self) -> bool:
-        """Returns True if nothing went wrong after the first frame, and False if the decoder complained about a later
-        part of the video.
-        """
+        """Returns whether nothing went wrong since the first frame."""
         return self._num_complaints() == self._noted
 
     @property
@@ -160,33 +159,33 @@ class OpenVideo:
         return self._seeker is not None and self._seeker.has_sought
 
     @property
-    def may_go_on(self) -> bool:
-        """Returns whether the reader can go on from the latest frame, with the same result as if it read the video
-        again from the start.
+    def can_continue(self) -> bool:
+        """Returns whether a later reader can continue after the latest frame, with the same frames as if it read the
+        video from the start.
 
-        The result is False before the first frame and after an error or a message of the decoder. It is False also at
-        the end of the video, unless the last frames were kept in `again`.
+        The result is False before the first frame and after a message or an error of the decoder. At the end of the
+        video, the result is True only if the last frames were kept in `kept_frames`.
         """
-        return self.latest is not None and (not self.is_at_end or bool(self.again)) and self.is_clean
+        return self.latest is not None and (not self.is_at_end or bool(self.kept_frames)) and self.is_clean
 
     def _num_complaints(self) -> int:
         said = sum(name != NOBODY for _, name, _ in self._logs)
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields a TimedFrame for each frame of the video, in presentation order. A later call continues where the last
-        call ended.
+        """Yields a TimedFrame for each frame of the video, in the order in which the frames are shown. A later call
+        continues where the last call ended.
 
-        A frame that cannot be decoded is skipped, and `complaints` says so. Raises DecodeError (`timeout`) once
-        time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from those of a
-        reading without a seek.
+        A frame that cannot be decoded is left out, and `complaints` says so. Raises DecodeError (`timeout`) once
+        time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from the frames
+        of a reading without a seek.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
                 self._pending.appendleft(frame)
                 latest = self.latest.seconds if self.latest else 0.0
                 raise DecodeError("timeout", f"decoding had reached {latest:.1f} s of the video when its time was up")
-            if self._seeker is not None and not self._seeker.goes_on(frame):
+            if self._seeker is not None and not self._seeker.accepts(frame):
                 continue
             seconds, coded = self.timeline.seconds(frame), self._coded
             self._coded += 1
@@ -200,11 +199,12 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> bool:
-        """Skips a part of the video: seeks to the last key frame at or before `seconds`. Returns whether it did.
+        """Seeks to the last key frame at or before the time `seconds`, to skip a part of the video. Returns whether it
+        did.
 
-        Does nothing if little would be skipped, or if a seek might lead to other frames than reading from the start.
-        Raises SeekLost if the seek led to another place than the index of the file says. Then the caller has to read
-        the video from the start.
+        Does not seek if the skipped part would be short, or if the frames after a seek might be wrong. Raises SeekLost
+        if the seek led to another place than the index of the file says. Then the caller has to read the video from the
+        start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -226,17 +226,16 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Reads the remaining packets of the file without decoding them. Returns the PacketCount of the video stream,
-        with the number and the times of all its packets.
+        """Reads the remaining packets of the file without decoding them. Returns the PacketCount, which counts all
+        packets of the video stream and has their times.
         """
         for _ in self._demuxed:
             pass
         return self.packets
 
     def later_packets(self) -> Iterator["Packet[Any]"]:
-        """Yields the remaining packets of the video stream without decoding them.
-
-        Packets are left out if they are empty or marked as not shown.
+        """Yields the remaining packets of the video stream without decoding them. Packets that are empty, or that the
+        file marks as not shown, are left out.
         """
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
@@ -273,10 +272,10 @@ class OpenVideo:
                 self._errors.append(str(error))
             if (seeker := self._seeker) is not None:
                 self._logs[num_said:] = [
-                    line for line in self._logs[num_said:] if not seeker.is_of_skipped(packet, line[2])
+                    line for line in self._logs[num_said:] if not seeker.is_harmless(packet, line[2])
                 ]
                 self._errors[num_errors:] = [
-                    line for line in self._errors[num_errors:] if not seeker.is_of_skipped(packet, line)
+                    line for line in self._errors[num_errors:] if not seeker.is_harmless(packet, line)
                 ]
             for frame in frames:
                 if isinstance(frame, VideoFrame):
@@ -285,8 +284,8 @@ class OpenVideo:
                     self._pending.append(frame)
 
     def _begin(self, frame: VideoFrame) -> None:
-        """Notes the time stamp of `frame`, the first decoded frame. If the file has earlier frames that FFmpeg skipped
-        without a message, appends their number and duration to `timeline.complaints`.
+        """Notes the time stamp of `frame`, the first decoded frame. If FFmpeg left out earlier frames without a
+        message, appends their number and duration to `timeline.complaints`.
         """
         self._has_frame = True
         stamp = frame.dts if self.timeline.has_decode_times else frame.pts
@@ -302,36 +301,41 @@ class OpenVideo:
             )
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Returns (width, height) of a frame as a player shows it, in pixels."""
+        """Returns (width, height) in px of the decoded frame `frame` as a player shows it."""
         return self.rules.orientation(frame).size(frame.width, frame.height)
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Returns a frame as RGB pixels, uint8 [height, width, 3], turned and mirrored as its metadata says."""
+        """Returns the decoded frame `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as its
+        metadata says.
+        """
         return self._converter.rgb(frame, self.rules.orientation(frame))
 
     def scaled(self, frame: VideoFrame, size: Size) -> np.ndarray:
-        """Returns what `rgb` returns, scaled by libswscale to `size` = (width, height) in px."""
+        """Returns the RGB pixels of `rgb`, scaled by libswscale to `size` = (width, height) in px: uint8 [height,
+        width, 3].
+        """
         return self._converter.scaled(frame, self.rules.orientation(frame), size)
 
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
     """Opens the video stream of a file for a `with` block, as an OpenVideo. `path` is a path or an open file. `rules`
-    is the version of the rules for choosing frames.
+    is the version of the rules that say which frame is shown at which time.
 
-    Raises DecodeError if the video cannot be opened. Its reason is `missing` if there is no file, and `no_video_stream`
-    for a file without video. The reason is `unreadable` if the file is not regular or cannot be opened.
+    Raises DecodeError if the video cannot be opened. The reason is `missing` if there is no file, and `no_video_stream`
+    if the file has no video. The reason is `unreadable` if `path` is no regular file, or if FFmpeg cannot open the
+    file.
     """
-    with closing(begin_video(path, rules)) as video, video.heard():
+    with closing(begin_video(path, rules)) as video, video.collect_messages():
         yield video
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """Opens a video and returns it. The caller has to close it. `path` is a path or an open file.
+    """Opens the video stream of a file and returns it as an OpenVideo. The caller has to close it. Arguments and errors
+    are those of `open_video`.
 
-    `rules` is the version of the rules for the times of frames. The caller reads the video inside a `with` block of
-    `OpenVideo.heard`, which collects the messages of FFmpeg. Raises DecodeError (`unreadable`) where the video cannot
-    be opened.
+    The caller reads the video inside a `with` block of `OpenVideo.collect_messages`, which collects the messages of
+    FFmpeg.
     """
     if not isinstance(path, str):
         path.seek(0)
@@ -374,8 +378,8 @@ def _said(logs: Logs) -> str:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns a Probe with the duration, frame size and frame rate of a video, from its header and first frame. Packets
-    are counted where the header does not state the duration.
+    """Returns a Probe of the video at `path`, a path or an open file. The first frame is decoded. All packets are read
+    only if the header does not state the duration.
 
     `rules` is the version of the rules for reading videos. Raises DecodeError if the video cannot be opened, or if no
     frame can be decoded.

@@ -1,7 +1,8 @@
-"""Computes when each decoded frame is shown, from the container's time stamps. Torch-free.
+"""Computes when each decoded frame is shown, from the time stamps in the file. Torch-free.
 
-Times are seconds since the first frame. Stamps count ticks of the container's clock. A container states presentation
-times, or decode times only (such as avi), or no times (raw streams).
+Times are seconds since the first frame. Time stamps count ticks of the container's clock. A container states
+presentation times (the times at which frames are shown), or only decode times, as avi does. A raw stream states no
+times.
 """
 
 import math
@@ -34,19 +35,17 @@ FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats, so i/fps 
 
 
 def formats(container: InputContainer) -> frozenset[str]:
-    """Returns FFmpeg's names of a container's format, for example {"matroska", "webm"}."""
+    """Returns FFmpeg's names of the format of a container, for example {"matroska", "webm"}."""
     return frozenset(container.format.name.split(","))
 
 
 def is_raw(container: InputContainer) -> bool:
-    """Returns whether the file opened as `container` is a raw stream, which has no real container. Such a file states
-    no times.
-    """
+    """Returns whether the open file `container` is a raw stream, which has no container format and states no times."""
     return bool(int(container.format.flags) & NO_TIMESTAMPS)
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Returns whether the container states decode times of frames, but no presentation times.
+    """Returns whether the file states the times at which frames are decoded, but not the times at which they are shown.
 
     FFmpeg's presentation times of such a file are guesses, and may be wrong.
     """
@@ -56,21 +55,21 @@ def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Returns the frames per second of `stream`, or None where the file states no rate or an impossible one. A rate is
-    possible if it is above 0 and at most MAX_RATE.
+    """Returns the frames per second of `stream`. Returns None if the file states no rate, or a rate that is not above 0
+    and at most MAX_RATE.
     """
-    told = [stream.average_rate, stream.guessed_rate]
+    rates = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
-        told.reverse()  # FFmpeg states an average of 25 for every raw stream
-    return next((float(rate) for rate in told if rate and 0 < rate <= MAX_RATE), None)
+        rates.reverse()  # FFmpeg states an average of 25 for every raw stream
+    return next((float(rate) for rate in rates if rate and 0 < rate <= MAX_RATE), None)
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns by how many seconds a frame may be late. A frame whose time stamp is up to this much later than a target
-    time still counts as shown at the target time.
+    """Returns the tolerance in seconds with which times are compared. A frame counts as shown at a time if it begins at
+    most so much later than the time.
 
-    `tick_seconds` is one tick of the container's clock, `frame_period` the time from frame to frame. The result is
-    `tick_seconds`, because containers round stamps to their clock. If a tick is longer than a quarter of
+    `tick_seconds` is one tick of the container's clock, and `frame_period` is the time from frame to frame. The result
+    is `tick_seconds`, because containers round times to their clock. If a tick is longer than a quarter of
     `frame_period`, the result is only the rounding error of floats.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
@@ -80,11 +79,11 @@ def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
-    container's clock. How many stamps there are depends on the container:
+    container's clock. Their number depends on the container:
 
-    mp4 and mov: the first MAX_STAMPS in the index of the file.
-    ts, mpg and flv: those of the first MAX_PACKETS video packets, which are read from `packets`.
-    other containers: none. If a tick is longer than 1/8 ms, there are none either.
+    mp4 and mov: the first MAX_STAMPS stamps in the index of the file.
+    ts, mpg and flv: the stamps of the first MAX_PACKETS video packets, which are read from `packets`.
+    other containers, and clocks with a tick longer than 1/8 ms: no stamps.
 
     If reading fails, the iterator raises the error after the last packet that was read.
     """
@@ -118,9 +117,9 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
     copied from one container to another. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact stamps of
     25 frames per second.
 
-    `stamps` are in ticks of `tick_seconds`. The first MAX_REORDERED stamps, but at most the first half, are ignored,
-    because programs that copy videos may write wrong stamps there. The result is True if all later stamps lie whole
-    milliseconds after the first of them, to within one tick, and these milliseconds have no common divisor above 1.
+    `stamps` are the time stamps of the first frames, in ticks of `tick_seconds`. Stamps at the very start are ignored,
+    because programs that copy videos may write wrong stamps there. The result is True if all later stamps are whole
+    milliseconds apart, to within one tick, and if these milliseconds have no common divisor above 1.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -130,10 +129,12 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PresentedFrames:
-    """The number and the times of the frames of a video. Frames count from 0. `number` is how many frames there are.
+    """The number and the times of the frames of a video, as a player shows them. Frames count from 0.
 
-    Frame n is shown at n / `rate` seconds after the first frame. Where the rate varies, frame n is shown at `times[n]`
-    seconds instead. The container may have rounded times by up to `slack_seconds`.
+    `number`: how many frames there are.
+    `rate`: frames per second. If `times` is None, frame n is shown at n / `rate` seconds.
+    `slack_seconds`: by so much the container may have rounded times.
+    `times`: the time of each frame in seconds since the first frame, if the frame rate varies. Otherwise None.
     """
 
     number: int
@@ -142,7 +143,7 @@ class PresentedFrames:
     times: "array[float] | None" = None
 
     def seconds(self, number: int) -> float:
-        """Returns the time in seconds at which frame `number` is shown. Frames past the end of `times` follow each
+        """Returns the time in seconds at which frame `number` is shown. After the last known time, frames follow each
         other by 1 / `rate` seconds.
         """
         if self.times is None:
@@ -151,11 +152,11 @@ class PresentedFrames:
         return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
 
     def within(self, interval: Interval | None) -> range:
-        """Returns the numbers of the frames in an interval [start, end) of seconds, or all numbers where `interval` is
-        None.
+        """Returns the numbers of the frames in an interval [start, end) of seconds. Returns all numbers if `interval`
+        is None.
 
-        The first number is that of the frame shown at `start`. The last number is that of the last frame that begins
-        before `end`. The range is empty where the video ends before the interval.
+        The first number is that of the frame that is shown at `start`. The last number is that of the last frame that
+        begins before `end`. The range is empty if the video ends before the interval.
         """
         if interval is None:
             return range(self.number)
@@ -168,12 +169,13 @@ class PresentedFrames:
 
 
 class ShownTimes(Protocol):
-    """Computes the times at which the frames of one stream are shown.
+    """Computes the times at which the frames of one video stream are shown.
 
-    `complaints` are sentences about faults of the stream. `frame_period` is the time from one frame to the next, in
-    seconds. `slack_seconds` is the tolerance in seconds with which times are compared. `is_raw` says that the stream
-    has no container, so frames are counted. `has_decode_times` says that the time stamps are decode times and no
-    presentation times.
+    `complaints`: sentences about faults of the stream.
+    `frame_period`: the time from one frame to the next, in seconds.
+    `slack_seconds`: the tolerance in seconds with which times are compared.
+    `is_raw`: True if the stream has no container. Then frames are counted.
+    `has_decode_times`: True if the time stamps in the file are decode times, not presentation times.
     """
 
     complaints: list[str]
@@ -183,21 +185,22 @@ class ShownTimes(Protocol):
     has_decode_times: bool  # the stamps are decode times in place of presentation times
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the time in seconds, since the first frame, at which `frame` is shown. Returns None where it is not
-        shown.
+        """Returns the time at which `frame` is shown, in seconds since the first frame. Returns None if the frame is
+        not shown.
         """
         ...
 
 
 class Timeline:
-    """Computes the times at which the frames of one video stream are shown. The frames come in the order in which the
-    decoder returns them.
+    """Computes the times at which the frames of one video stream are shown. The caller passes the frames in the order
+    in which the decoder returns them.
 
-    `first_stamps` are the time stamps at the start of `stream`, in its ticks. Every frame gets a time, and no time is
-    earlier than the time before it. A file may hold several recordings, joined end to end. The first frame of a later
-    recording is shown one frame period after the last frame of the recording before.
+    Every frame gets a time, and no time is earlier than the time before it. A file may hold several recordings, joined
+    end to end. The first frame of a later recording is shown one frame period after the last frame of the recording
+    before.
 
-    `complaints` lists sentences for messages: that the file states no frame rate, or that its times are out of order.
+    `first_stamps` are the time stamps at the start of `stream`, in its ticks. `complaints` has sentences for messages:
+    that the file states no frame rate, or that its times are out of order.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -216,7 +219,7 @@ class Timeline:
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the time in seconds, since the first frame, at which `frame` is shown. Call this method once for each
+        """Returns the time at which `frame` is shown, in seconds since the first frame. Call this method once for each
         frame, in order.
 
         The result is never None. The type allows None because `FirstTimeline.seconds` may return it.

@@ -1,4 +1,4 @@
-"""Tries torchcodec on a small video before an extraction begins. Torch-free, unless torchcodec is asked for."""
+"""Tries torchcodec on a small video before an extraction begins. Torch is imported only if torchcodec is used."""
 
 import io
 import logging
@@ -17,11 +17,11 @@ SIDE_PX, NUM_FRAMES = 256, 4
 
 
 def require_decoder(decoder: str, torchcodec_device: str | None, device: Any) -> None:
-    """Raises UsageError unless this machine can decode as `decoder`, the value of `clips.decoder`, says.
+    """Raises UsageError if this machine cannot decode with `decoder`, the value of the option `clips.decoder`.
 
     `torchcodec_device` is "cpu" or "cuda", or None for PyAV, which is always there. `device` is the torch.device of the
-    networks. torchcodec decodes a small video, and its pixels may differ from those of PyAV by at most MAX_MEAN_LEVELS
-    on average.
+    networks. torchcodec has to decode a small video. Its pixels may differ from those of PyAV by at most
+    MAX_MEAN_LEVELS of 255 on average.
     """
     if torchcodec_device is None:
         return
@@ -49,7 +49,7 @@ def require_decoder(decoder: str, torchcodec_device: str | None, device: Any) ->
 
 
 def _small_video() -> bytes:
-    """Returns a small mp4 as bytes. Its frames have all hues, which change slowly from pixel to pixel."""
+    """Returns the bytes of a small mp4 file. Its frames have all hues, which change slowly from pixel to pixel."""
     across = np.linspace(0, 255, SIDE_PX)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:

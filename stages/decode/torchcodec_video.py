@@ -1,7 +1,7 @@
-"""Decodes whole and plain videos with torchcodec, on the CPU or on a GPU. Torch is imported at the first use.
+"""Decodes videos with torchcodec, on the CPU or on a GPU. Torch is imported at the first use.
 
-PyAV reads the packets of the file and decides which frame is shown at which time, without decoding. torchcodec decodes
-the chosen frames. A file about which anything is uncertain is left to PyAV, as `read_table` says.
+PyAV reads the packets of the file and computes which frame is shown at which time, without decoding. torchcodec decodes
+the chosen frames. PyAV decodes all files about which anything is uncertain, as `read_table` says.
 """
 
 import json
@@ -36,10 +36,10 @@ TABLES_KEPT = 16  # tables of videos that are read again soon, as by the next sh
 
 
 class LeftToPyAVError(Exception):
-    """Raised if torchcodec does not decode the video `path` as PyAV does, because of `reason`. The caller then decodes
-    the video with PyAV.
+    """Raised if torchcodec might show other pictures of the video `path` than PyAV. The caller then decodes the video
+    with PyAV.
 
-    `detail` is the message of torchcodec, or "".
+    `reason` says why, in words. `detail` is the message of torchcodec, or "".
     """
 
     def __init__(self, path: str, reason: str, detail: str = "") -> None:
@@ -47,7 +47,7 @@ class LeftToPyAVError(Exception):
         super().__init__(f"{path}: {reason} {detail}".strip())
 
     def log_once(self) -> None:
-        """Logs the error, unless this process has logged one with the same reason."""
+        """Logs the error. Only the first error with a given reason in a process is logged."""
         if self._reason in _logged:
             return
         _logged.add(self._reason)
@@ -63,9 +63,8 @@ _logged: set[str] = set()  # reasons
 
 
 def decoders() -> Any:
-    """Imports `torchcodec.decoders` and returns the module.
-
-    Raises UsageError if torchcodec is not installed, or if it does not find the libraries of FFmpeg.
+    """Returns the module `torchcodec.decoders`. Raises UsageError if torchcodec is not installed, or if torchcodec does
+    not find the libraries of FFmpeg.
     """
     try:
         return import_module("torchcodec.decoders")
@@ -76,17 +75,23 @@ def decoders() -> Any:
         raise UsageError(f"{words} of torchcodec that belongs to your torch, or use clips.decoder: pyav") from None
     except (RuntimeError, OSError) as error:
         words = "clips.decoder: torchcodec cannot be loaded. It needs the shared libraries of FFmpeg (Debian's package"
-        told = f"{words} ffmpeg, conda's ffmpeg) and the release that belongs to your torch"
-        raise UsageError(f"{told}: {str(error).strip().partition(chr(10))[0]}") from error
+        advice = f"{words} ffmpeg, conda's ffmpeg) and the release that belongs to your torch"
+        raise UsageError(f"{advice}: {str(error).strip().partition(chr(10))[0]}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTable:
-    """The frames of one video file in the order in which they are shown.
+    """The times of all frames of one video file, in the order in which the frames are shown.
 
-    `times` are in seconds from the first frame, and `stamps` are the same times in ticks of `tick_seconds` on the clock
-    of the file. `mapping` is the table in torchcodec's form (JSON). `size` is (width, height) of a frame as a player
-    shows it, in px. `stream` is the index of the video stream.
+    `times`: the time of each frame in seconds from the first frame.
+    `stamps`: the time stamp of each frame in the file, in ticks of the file's clock.
+    `tick_seconds`: the length of one tick.
+    `mapping`: the table of frames in the form that torchcodec takes, a JSON text.
+    `size`: (width, height) of a frame as a player shows it, in px.
+    `stream`: the index of the video stream in the file.
+    `frame_period`: the time from one frame to the next, in seconds.
+    `slack_seconds`: the tolerance in seconds with which times are compared.
+    `promised_duration`: the duration in seconds that the container states, or None.
     """
 
     times: list[float]
@@ -102,22 +107,24 @@ class FrameTable:
 
 @lru_cache(TABLES_KEPT)
 def _kept_table(path: str, identity: Identity | None) -> list[FrameTable | None]:
-    """Returns a list that this process keeps for the video at `path`. It is empty at first. The caller stores the
-    result of `read_table` in it, so that later calls find it there. `identity` identifies the content of the file, so a
-    replaced file gets a new list.
+    """Returns a list that this process keeps for the video at `path`. The list is empty at first. The caller stores the
+    result of `read_table` in the list, so that later calls find it. `identity` identifies the content of the file, so a
+    file that was replaced gets a new list.
     """
     return []
 
 
 def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
-    """Reads all packets of the video at `path` and returns its FrameTable.
+    """Reads all packets of the video at `path` and returns its FrameTable. Returns None if torchcodec might show other
+    pictures than PyAV.
 
-    Returns None for a file that is left to PyAV. That is every file but those with all of these properties: the
-    container is mp4, mov, mkv or webm, and each packet holds one picture. The pictures have 8 bits in 4:2:0 and even
-    sides. Each packet has a time of its own, none is marked as damaged, and FFmpeg does not complain. The file is as
-    long as it promises. Decoding begins at the first frame, which is a key frame. The picture is turned or not, but not
-    mirrored. Raises DecodeError where the video cannot be opened, and DecodeError (`timeout`) once time.monotonic() is
-    past `deadline`.
+    torchcodec decodes only files with all of these properties. The container is mp4, mov, mkv or webm. Each packet
+    holds one picture, has a time of its own, and is not marked as damaged. The pictures have 8 bits in 4:2:0, even
+    sides, and are not mirrored. The first frame is a key frame. The file is as long as it states, and FFmpeg does not
+    complain.
+
+    Raises DecodeError if the video cannot be opened, and DecodeError (`timeout`) once time.monotonic() is later than
+    `deadline`.
     """
     with open_video(path) as video:
         first = next(video.frames(deadline), None)
@@ -180,23 +187,23 @@ def _is_plain(video: OpenVideo, first: TimedFrame) -> bool:
 
 
 def _mapping(packets: list[tuple[int, int, bool]]) -> str:
-    """Returns the table of frames in torchcodec's form, a JSON text. `packets` has (time stamp, duration, is key frame)
-    of each frame, in the order of time.
+    """Returns the table of frames in the form that torchcodec takes, a JSON text. `packets` has (time stamp, duration,
+    is key frame) of each frame, in the order of time.
     """
     frames = [{"pts": pts, "duration": duration, "key_frame": int(is_key)} for pts, duration, is_key in packets]
     return json.dumps({"frames": frames})
 
 
 class TorchcodecVideo:
-    """A video that torchcodec decodes on `device` ("cpu", "cuda" or "cuda:<index>"), with the methods of
-    `stream.OpenVideo` that decoding of clips needs.
+    """A video that torchcodec decodes, with the methods of `stream.OpenVideo` that decoding of clips needs. `device` is
+    "cpu", "cuda" or "cuda:<index>".
 
-    A frame of an `OpenVideo` is a decoded picture. A frame of a `TorchcodecVideo` is only its number in the video, an
-    int from 0, and `rgb` decodes it. The fields `complaints`, `latest` and `sizes` exist only because code that takes
-    an `OpenVideo` reads them.
+    A frame of an `OpenVideo` is a decoded picture. A frame of a `TorchcodecVideo` is the number of the frame in the
+    video, an int from 0. The fields `complaints`, `latest` and `sizes` exist only because code that takes an
+    `OpenVideo` reads them.
 
-    Raises DecodeError where the video cannot be opened, or if time.monotonic() passes `deadline` before all its packets
-    were read (`timeout`). Raises LeftToPyAVError where PyAV has to decode it.
+    Raises DecodeError if the video cannot be opened, or if time.monotonic() passes `deadline` before all packets were
+    read (`timeout`). Raises LeftToPyAVError if PyAV has to decode the video.
     """
 
     complaints = ""
@@ -227,9 +234,10 @@ class TorchcodecVideo:
             raise LeftToPyAVError(path, "torchcodec cannot open it", str(error)) from error
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields one TimedFrame for each frame of the video, without decoding it.
+        """Yields one TimedFrame for each frame of the video, without decoding it. The field `frame` of a TimedFrame is
+        the number of the frame.
 
-        Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
+        Raises DecodeError (`timeout`) once time.monotonic() is later than `deadline`.
         """
         reached = 0.0
         for number, seconds in enumerate(self._table.times):
@@ -239,9 +247,10 @@ class TorchcodecVideo:
             reached = seconds
 
     def rgb(self, number: Any) -> np.ndarray:
-        """Returns frame `number` as RGB pixels on the host, uint8 [height, width, 3], turned as its metadata says.
+        """Returns frame number `number` as RGB pixels in host memory, uint8 [height, width, 3], turned as its metadata
+        says.
 
-        Raises LeftToPyAVError if torchcodec returns another frame, a frame of another size, or none.
+        Raises LeftToPyAVError if torchcodec returns no frame, another frame or a frame of another size.
         """
         table = self._table
         try:
@@ -258,8 +267,8 @@ class TorchcodecVideo:
 
 
 def _stream_on(device: str) -> AbstractContextManager[object]:
-    """Returns a context in which work on a GPU `device` has a stream of its own, so that it need not wait for the
-    networks. On the CPU the context does nothing. It may be entered any number of times.
+    """Returns a context in which a decoder on the GPU `device` uses its own CUDA stream. So the decoder need not wait
+    for the networks. On the CPU the context does nothing. The context can be entered several times.
     """
     if device == "cpu":
         return nullcontext()
@@ -270,7 +279,7 @@ def _stream_on(device: str) -> AbstractContextManager[object]:
 
 @lru_cache(THREADS_KEPT)
 def _stream_of(device: str, thread: int) -> Any:
-    """Returns the stream in which the thread with the number `thread` decodes on the GPU `device`."""
+    """Returns the CUDA stream in which the thread number `thread` decodes on the GPU `device`."""
     import torch
 
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Compares the frames that two versions of the rules for choosing frames pick from a video. Torch-free."""
+"""Compares the frames that two versions of the rules for reading videos choose from a video. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ Change = Literal["none", "times", "frames", "unread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Says how the latest rules change the frames of a row, compared with an older version of the rules.
+    """Says how the latest rules for reading videos change the frames of one row, compared with older rules.
 
-    `change` is one of four words:
+    `change` is one of these words:
 
-    none: the same frames at the same times.
-    times: the same frames at other times or other places in the video.
-    frames: other frames, or frames in place of an error, or an error in place of frames.
-    unread: the video can be read by neither version of the rules.
+    "none": the same frames at the same times.
+    "times": the same frames, but their times or their numbers in the video changed.
+    "frames": other frames, or frames in place of an error, or an error in place of frames.
+    "unread": neither version of the rules can read the video.
 
-    `words` describe a change of the kinds frames and unread. `frame_times` [T] are the times of the T frames in seconds
-    by the latest rules. They are None if these rules find no frames. `old_times` [T] are the times by the older rules.
-    They are None for the kinds frames and unread.
+    `words` describes a change of the kinds "frames" and "unread". `frame_times` are the times of the T frames in
+    seconds by the latest rules, [T], or None if the latest rules cannot read the video. `old_times` are the times by
+    the older rules, [T], for the kinds "none" and "times". Otherwise `old_times` is None.
     """
 
     change: Change
@@ -40,12 +40,14 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Decodes the rows of a video by two versions of the rules for choosing frames: `rules` and the latest version.
-    Returns one Comparison of the frames for each row.
+    """Decodes the rows of a video by two versions of the rules for reading videos: version `rules`, and the latest
+    version. Returns one Comparison for each row.
 
-    The video lies at `path`. `wanted` says how many frames a row has and how they are decoded. `old` has the rows as a
-    cache stores them, for the version `rules`. `new` has the same rows in the same order, with the target times that
-    the latest rules compute.
+    `path`: the video file.
+    `old`: the rows as a cache of version `rules` stores them.
+    `new`: the same rows in the same order, with the target times that the latest rules compute.
+    `wanted`: how many frames a row has, and how frames are decoded.
+    `rules`: the older version.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -81,10 +83,8 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns (index of the video stream, orientation of its first frame) for the file `path`. The file is read by
-    version `rules` of the rules for reading videos.
-
-    Returns None if the video cannot be opened or has no frame.
+    """Returns (index of the video stream, Orientation of its first frame) of the file `path`, by version `rules` of the
+    rules for reading videos. Returns None if the video cannot be opened or has no frame.
     """
     try:
         with open_video(path, rules) as video:

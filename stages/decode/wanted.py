@@ -15,8 +15,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """Describes the pixels that a backbone needs of a clip. One of every `every` frames is cut to the crop of the row
-    and resized to `size` x `size` px. If `of_flow` is true, the frames must be optical flow, and otherwise pictures.
+    """The square pictures that a backbone takes from a clip. Every `every`-th frame is cut to the crop of the row, and
+    resized to `size` x `size` px. If `of_flow` is true, the backbone takes optical flow, and otherwise pictures.
     """
 
     every: int
@@ -25,11 +25,11 @@ class Square(Framing):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """The input of a proposal network: whole frames of a clip, without a crop. The network takes every `every`-th frame
-    of the clip.
+    """The pictures that a proposal network takes from a clip: whole frames, without a crop. The network takes every
+    `every`-th frame.
 
     `network_size` is a function: (height, width) of a frame of the video -> (height, width) of the resized frame, all
-    in px. `resize` says how frames are resized, as for a Framing.
+    in px. `resize` is the way of resizing: "pillow", "bicubic", "torch" or "swscale".
     """
 
     network_size: Callable[[int, int], Size]
@@ -39,19 +39,17 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Describes the frames that the stages of one run need of a clip.
+    """The frames and pixels that the stages of one run need of each clip.
 
-    `num_frames` is the number of frames. `short` says what happens to a video that is shorter than a clip
-    ("repeat_last", "loop" or "fail"). `squares` are the cropped squares that backbones need, and `whole` are the whole
-    frames that a proposal network needs. If `numbered` is true, the stages also need the number of each frame in the
-    video, so the video is read to its end. A clip that shows one frame at all its times fails, unless `may_repeat` is
-    true.
-
-    `torchcodec_device` is the device on which torchcodec decodes: "cpu", "cuda" or "cuda:<index>". If it is None, PyAV
-    decodes.
-
-    If `overlapping` is true, clips that follow each other share frames, as windows do. A decoder then keeps the frames
-    that the next clips may need again.
+    `num_frames`: the number of frames of a clip.
+    `squares`: the cropped pictures that backbones take.
+    `whole`: the whole frames that a proposal network takes, or None.
+    `numbered`: if true, the stages need the number of each frame in the video. Then the video is read to its end.
+    `short`: what happens if the video is shorter than a clip: "repeat_last", "loop" or "fail".
+    `may_repeat`: if false, a clip that shows one frame at all its times fails.
+    `overlapping`: if true, clips that follow each other share frames. A decoder then keeps the frames for the next
+        clips.
+    `torchcodec_device`: the device on which torchcodec decodes, "cpu", "cuda" or "cuda:<index>". None means PyAV.
     """
 
     num_frames: int
@@ -64,7 +62,7 @@ class Wanted:
     torchcodec_device: str | None = None
 
     def num_bytes(self, height: int, width: int) -> int:
-        """Returns the number of bytes of the pixels of one clip. The frames of the video have `height` x `width` px."""
+        """Returns the number of bytes of the pixels of one clip, for a video with frames of `height` x `width` px."""
         num_bytes = sum(-(-self.num_frames // square.every) * square.size**2 * 3 for square in self.squares)
         if self.whole is not None:
             rows, columns = self.whole.network_size(height, width)
@@ -72,14 +70,14 @@ class Wanted:
         return num_bytes
 
     def on_device(self, device: str) -> "Wanted":
-        """Returns a copy of this Wanted for a worker on `device`, such as "cuda:1". If torchcodec is to decode on a
-        GPU, `torchcodec_device` of the copy is this device. Otherwise nothing changes.
+        """Returns a copy of this Wanted for a worker on the device `device`, such as "cuda:1". If `torchcodec_device`
+        is "cuda", it is `device` in the copy. Otherwise nothing changes.
         """
         return replace(self, torchcodec_device=device) if self.torchcodec_device == "cuda" else self
 
     def require_kind(self, path: str, *, is_flow: bool) -> None:
-        """Raises DecodeError if a network needs pictures of a video at `path` that is optical flow, or flow of one that
-        is pictures. `is_flow` says which of them it is.
+        """Raises DecodeError if the video at `path` is of the wrong kind for a network: optical flow in place of
+        pictures, or pictures in place of optical flow. `is_flow` says whether the video is optical flow.
         """
         if any(square.of_flow != is_flow for square in self.squares) or (is_flow and self.whole is not None):
             kinds = "pictures", "optical flow (folders of images along x and y)"
@@ -87,9 +85,8 @@ class Wanted:
             raise DecodeError("unreadable", words)
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        """Returns a Wanted with the frames that `self` and `other` together need of a clip.
-
-        Raises ValueError where they need whole frames of different sizes.
+        """Returns a Wanted with all pixels that `self` or `other` asks for. Raises ValueError if `self` and `other` ask
+        for whole frames of different sizes.
         """
         if self.whole and other.whole and self.whole != other.whole:
             raise ValueError(f"whole frames are decoded once for all stages: {self.whole} or {other.whole}?")

@@ -287,7 +287,7 @@ def test_earlier_times_and_closed_lenders_open_anew(tmp_path: Path, counted: Cou
     assert_same(again, decode_clips(str(path), [early], WANTED, 60.0))
     open_videos.close()
     decode_clips(str(path), [early], WANTED, 60.0, 2, open_videos)
-    assert not open_videos._left
+    assert not open_videos._idle
 
 
 def test_time_that_was_up_leaves_no_frame_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
