@@ -1,7 +1,5 @@
-"""Reads pictures of handwritten digits, from the files of MNIST or from scikit-learn. Generated data sets are made of
-them. Imports no torch.
-
-Shapes: N is the number of pictures.
+"""Reads pictures of handwritten digits, from the files of MNIST or from scikit-learn. Generated data sets show these
+digits. Imports no torch.
 """
 
 import gzip
@@ -26,14 +24,15 @@ _FILES = {"train": "train", "test": "t10k"}  # half of MNIST -> start of its fil
 
 
 class DigitsError(UsageError):
-    """A digit file is missing, or is not a file of MNIST, or lacks a digit. The message names the file or the split."""
+    """Raised if a digit file is missing or is not a file of MNIST, or if a split lacks a digit. The message names the
+    file or the split.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """N pictures of digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8, with 0 as background.
-
-    `values` [N] has the digit, 0..9, that each image shows.
+    """N pictures of digits in the form of MNIST. `images` is [N, 28, 28] uint8, with 0 as background. `values` [N] has
+    the digit, 0 to 9, that each picture shows.
     """
 
     images: UInt8Array
@@ -47,33 +46,35 @@ class DigitImages:
         return len(self.values)
 
     def part(self, begin: int, end: int) -> "DigitImages":
-        """Returns a DigitImages with the images from index `begin` to index `end` - 1."""
+        """Returns a DigitImages with the pictures from index `begin` to index `end` - 1."""
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
-        """Returns a DigitImages with only those pictures that show a digit less than `value`."""
+        """Returns a DigitImages with only the pictures that show a digit less than `value`."""
         kept = self.values < value
         return DigitImages(images=self.images[kept], values=self.values[kept])
 
     @cached_property
     def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Returns ten arrays, one for each digit 0, 1, ..., 9, with the indices of the images that show the digit."""
+        """Returns ten arrays, one for each digit from 0 to 9. Each array has the indices of the pictures that show the
+        digit.
+        """
         return tuple(np.flatnonzero(self.values == value) for value in range(10))
 
     @cached_property
     def digest(self) -> str:
-        """Returns a digest of `images` and `values`, as a hexadecimal string."""
+        """Returns the xxh3_128 digest of all pictures and their digits, in hexadecimal."""
         return xxhash.xxh3_128_hexdigest(self.images.tobytes() + self.values.tobytes())
 
 
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
-    """Returns the digit images of `split`, which is "train", "val" or "test".
+    """Returns the pictures of digits for the split `split`, which is "train", "val" or "test".
 
-    `folder` is the folder of MNIST's idx files, gzipped or not. If it is None, the digits that scikit-learn bundles are
-    used, enlarged. Both sources have images for training and images for testing. `test` has the images for testing.
-    `val` has the last `num_val` images for training, and `train` has the images before them.
+    `folder` is the folder of MNIST's idx files, gzipped or not. If it is None, the digits of scikit-learn are used,
+    enlarged. Each source has training images and test images. The split "test" has the test images, "val" has the last
+    `num_val` training images, and "train" has the other training images.
 
-    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. An empty `val` is
+    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. An empty "val" is
     no error.
     """
     if split == "test":
@@ -103,17 +104,16 @@ def _half(name: str, folder: str | None) -> DigitImages:
 
 
 def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
-    """Returns `image` [8, 8] with values 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
+    """Returns `image` [8, 8] with values from 0 to 1 as [28, 28] uint8, resized bilinearly."""
     picture = Image.fromarray((image * 255).round().astype(np.uint8))
     return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """Returns the DigitImages, the images and digits of one half of MNIST. `half` is "train" (for training) or "t10k"
-    (for testing).
+    """Returns the DigitImages of one half of MNIST. `half` is "train" (training images) or "t10k" (test images).
 
-    The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError if
-    a file is missing, is damaged, or has images of another size.
+    The files in `folder` are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises
+    DigitsError if a file is missing, is damaged, or has images of another size.
     """
     images, values = (
         read_idx(_present(folder, f"{half}-{name}")) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -144,10 +144,10 @@ def _unpacked(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> UInt8Array:
-    """Returns the numbers in an idx file as an array uint8. The file is gzipped if its name ends in .gz.
+    """Returns the numbers in an idx file, the file format of MNIST, as an array uint8. The file is gzipped if its name
+    ends in .gz.
 
-    An idx file has 2 zero bytes, the type, the number of dimensions, the sizes, and the numbers. Raises DigitsError if
-    the file does not have this layout, has a type other than uint8, or is cut off.
+    Raises DigitsError if the file is no idx file, has a type other than uint8, or is cut off.
     """
     try:
         content = _unpacked(path)

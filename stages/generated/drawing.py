@@ -1,9 +1,9 @@
-"""Draws small moving shapes with digits for the generated data set. Imports no torch.
+"""Draws small moving shapes with digits for the generated data set of the demo. Imports no torch.
 
 A thing is a disc, a diamond or a square with a digit on it. A sprite is the picture of a thing.
 
-Shapes: K things, T frames, S side of a sprite in pixels. Positions are (x, y) in pixels. The centre of the first pixel
-is at 0.5.
+Letters: K things, T frames, S px side of a sprite. Positions are (x, y) in pixels. The centre of the first pixel is at
+0.5.
 """
 
 from functools import cache
@@ -19,7 +19,9 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @cache
 def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Returns the digits of the package scikit-learn: images [1797, 8, 8] in 0..1, and their digits [1797]."""
+    """Returns (images, digits) of the handwritten digits in the package scikit-learn. The images are [1797, 8, 8] with
+    values from 0 to 1, and the digits are [1797].
+    """
     from sklearn.datasets import load_digits
 
     bundled = load_digits()
@@ -27,10 +29,9 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """Returns a random image of a digit, [8, 8] with values from 0 to 1, and the digit that it shows.
+    """Returns (picture of a random digit, the digit that it shows). The picture is [8, 8] with values from 0 to 1.
 
-    If `unseen` is true, the image is one of those that are kept for testing. If it is false, the image is one of those
-    for training.
+    If `unseen` is true, the picture is one of those for the split "test". Otherwise it is one of those for training.
     """
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
@@ -39,18 +40,18 @@ def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]
 
 
 def _enlarge(image: FloatArray, side: int) -> FloatArray:
-    """Returns the square `image` resized bilinearly to [side, side]."""
+    """Returns the square `image`, resized bilinearly to [side, side]."""
     at = np.clip((np.arange(side) + 0.5) * len(image) / side - 0.5, 0, len(image) - 1)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(image))))
     return np.asarray(weights @ image @ weights.T)
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """Returns the picture of a thing, [size, size, 4]: a shape of random colour with a digit on it. The shape is a
-    disc, a diamond or a square. `digit` is the square picture of the digit, with values in 0..1.
+    """Returns a picture of a shape with a digit on it, [size, size, 4]. The shape is a disc, a diamond or a square of
+    random colour. `digit` is the square picture of the digit, with values from 0 to 1.
 
-    The first three channels are RGB in 0..255, multiplied by the opacity. The fourth channel is the opacity in 0..1.
-    The outline is the curve |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
+    The first three channels are RGB from 0 to 255, multiplied by the opacity. The fourth channel is the opacity from 0
+    to 1. The outline is the curve |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
     """
     offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
     power = rng.choice([1.5, 2.0, 6.0])
@@ -91,12 +92,14 @@ def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
 
 
 def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
-    """Draws K small pictures on a background, in T frames. Returns the frames [T, FRAME_SIZE, FRAME_SIZE, 3] uint8.
+    """Draws K moving pictures on a background. Returns the T frames, [T, FRAME_SIZE, FRAME_SIZE, 3] uint8 RGB.
 
-    `background` is [FRAME_SIZE, FRAME_SIZE, 3]. `sprites` has K pictures [side, side, 4]: RGB in 0..255, multiplied by
-    the opacity, and the opacity in 0..1. `centres` [T, K, 2] are the places (x, y) of their centres in pixels. A later
-    picture hides the pictures before it. Every picture must lie inside the frame, at least one pixel away from the
-    edge.
+    `background`: [FRAME_SIZE, FRAME_SIZE, 3].
+    `sprites`: K pictures [side, side, 4]: RGB from 0 to 255, multiplied by the opacity, and the opacity from 0 to 1.
+    `centres`: the centre (x, y) of each picture in each frame in px, [T, K, 2].
+
+    A later picture hides the pictures before it. Every picture must lie inside the frame, at least one pixel away from
+    the edge.
     """
     frames = np.repeat(background[None], len(centres), axis=0)
     for k, picture in enumerate(sprites):
@@ -111,9 +114,9 @@ def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray)
 
 
 def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
-    """Returns the boxes [T, K, 4] around K squares in T frames, with sides `sizes` [K] and centres `centres` [T, K, 2].
+    """Returns the boxes [T, K, 4] around K squares in T frames. A box is (x1, y1, x2, y2) in px.
 
-    A box is (x1, y1, x2, y2), a centre is (x, y), and all values are in pixels.
+    `centres` [T, K, 2] are the centres (x, y) of the squares in px. `sizes` [K] are their sides in px.
     """
     half = sizes[:, None] / 2
     return np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)

@@ -1,5 +1,5 @@
 """Writes the video files of generated data sets, in one or several processes. A second call writes only the videos that
-an interrupted call did not write.
+an interrupted call has left out.
 """
 
 import io
@@ -25,10 +25,12 @@ VIDEOS_AT_ONCE = 16  # videos in one task of a process
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedVideo:
-    """A video to generate.
+    """A video that is to be generated.
 
-    `path` is relative to the folder `videos`. `label` is the class name. `index` is the number of the video in its
-    split, from 0.
+    `path`: the path of the file, relative to the folder `videos` of the data set.
+    `label`: the class name.
+    `split`: the name of its split.
+    `index`: the number of the video in its split, from 0.
     """
 
     path: str
@@ -41,7 +43,7 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Returns the bytes of an mp4 file with the RGB frames `frames` [T, H, W, 3] (T frames, H rows, W columns), shown
+    """Returns the bytes of an mp4 file with the RGB frames `frames`, uint8 [T, H, W, 3] (T frames, H rows, W columns),
     at `fps` frames per second.
     """
     # MPEG-4 part 2 is twice as fast as x264's fastest preset. Pictures this small lose little at the default bit rate.
@@ -69,16 +71,15 @@ def generate_videos(
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Writes the videos of a generated data set below the folder `root`. A second call continues after an interruption.
+    """Writes the videos of a generated data set and the csv annotations.csv below the folder `root`.
 
-    Three kinds of files are written: videos/<path>, annotations.csv (path below `root`, label, split) and, last,
-    <name>.json with `parameters`. `name` is the name of the data set, and `parameters` are all the values that its
-    videos depend on. If <name>.json exists with equal parameters, nothing is written.
-
-    `videos` is a function that returns the list of videos. `render` is a function that takes one video of the list and
-    returns the bytes of its file. `workers` processes call it. `progress` is called with the number of videos finished
-    since its last call. A script that asks for more than one worker needs `if __name__ == "__main__"`, because
-    processes are spawned.
+    `name`: the name of the data set. `root`/<name>.json is written last. If it exists with equal parameters, nothing is
+        done.
+    `parameters`: all values on which the pixels of the videos depend.
+    `videos`: a function that returns the list of the videos.
+    `render`: a function: video of this list -> the bytes of its file. It is called in the worker processes.
+    `workers`: the number of worker processes. With more than one, a script needs `if __name__ == "__main__"`.
+    `progress`: called with the number of videos finished since its last call.
 
     Raises UsageError if `root` holds a data set, or the beginning of a data set, with other parameters. Raises
     CacheError if the file with its parameters is damaged.
@@ -129,7 +130,7 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
     """Calls `write` with each of `videos`, in `workers` processes. Yields, after each step, the number of videos that
     the step has finished.
 
-    With one worker a step is one video, with several workers it is up to VIDEOS_AT_ONCE videos.
+    With one worker a step is one video. With several workers a step is at most VIDEOS_AT_ONCE videos.
     """
     if workers <= 1:
         for video in stopping.checked(videos):
@@ -141,7 +142,7 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes `videos` one after the other with `write`, and returns how many they are. `number` is not used."""
+    """Writes `videos` one after the other with `write`. Returns the number of videos. `number` is not used."""
     for video in videos:
         write(video)
     return len(videos)

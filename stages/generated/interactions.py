@@ -1,4 +1,4 @@
-"""Generates videos of interactions between two small shapes, for the offline demo. Imports no torch.
+"""Generates the videos of the demo, in which two small shapes interact. Imports no torch.
 
 A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, such as "pushes" and
 "fetches". They are similar to the classes of Something-Something, a data set of hands that move objects.
@@ -35,12 +35,15 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Describes how two things move along a line, before and after the moment at which they touch.
+    """Describes how two things, the actor and the other thing, move along a line before and after the moment of
+    contact.
 
-    `actor` and `other` are (speed before contact, speed after contact) of the two things, in units of a random speed.
-    Negative speeds go backwards. With `joined`, the unit is equal for both things, else each has its own.
-    `contact_degrees` is the range of the angle between the line and the direction from the actor to the other thing at
-    contact. `gap_px` is the distance that stays between the two things at contact.
+    `actor`: (speed before contact, speed after contact) in units of a random speed. Negative speeds go backwards.
+    `other`: the same two speeds for the other thing.
+    `contact_degrees`: the range of the angle at contact between the line and the direction from the actor to the other
+        thing.
+    `gap_px`: the distance between the two things at contact.
+    `joined`: whether both things have the same unit of speed. If not, each thing has a unit of its own.
     """
 
     actor: tuple[int, int]
@@ -66,10 +69,10 @@ MOTIONS: Mapping[str, Motion] = MappingProxyType(
 )
 CLASSES = tuple(MOTIONS)
 _PAIRS = (("pushes", "lets_go"), ("fetches", "delivers"), ("comes_to", "leaves"), ("meets", "parts"))
+# class -> class of the clips played backwards. passes_by and moves_together are their own partners
 REVERSED: Mapping[str, str] = MappingProxyType(
     {name: name for name in CLASSES} | dict(_PAIRS) | {after: before for before, after in _PAIRS}
 )
-"""The class a clip of a class becomes when played backwards; passing by and moving together stay themselves."""
 
 _CLEARANCE_PX = 5.0
 _CANDIDATES = 64
@@ -77,11 +80,12 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """The content of a generated clip of four things. Things 0 and 1 interact, and thing 0 is the actor. Things 2 and 3
-    are distractors.
+    """The content of a generated clip of the demo: four things, which are small shapes with a digit. Thing 0, the
+    actor, interacts with thing 1. Things 2 and 3 are distractors, which touch nothing.
 
-    `boxes` [NUM_FRAMES, NUM_THINGS, 4] are (x1, y1, x2, y2) in pixels of the frame. `label` is the class number of the
-    clip. `digits` has the digit, 0..9, that each thing bears.
+    `boxes`: the box (x1, y1, x2, y2) of each thing in each frame, in px, [NUM_FRAMES, 4, 4].
+    `label`: the class number.
+    `digits`: the digit, 0 to 9, on each thing.
     """
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
@@ -90,14 +94,14 @@ class Truth:
 
     @property
     def name(self) -> str:
-        """Returns the name of the clip's class."""
+        """Returns the name of the class of the clip."""
         return CLASSES[self.label]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(Truth):
-    """One generated clip. `frames` is [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] uint8 RGB. The other fields say what the
-    frames show.
+    """One generated clip of the demo. `frames` has its pixels, uint8 RGB [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3]. The
+    other fields say what the frames show.
     """
 
     frames: npt.NDArray[np.uint8]  # [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] RGB
@@ -109,11 +113,12 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns the path of a thing along a line: its displacements [K, T, 2] in pixels in T frames, for K candidates of
-    its motion. Candidate k moves along the unit vector `line[k]`.
+    """Returns the displacements of a thing along a line, [K, T, 2] in px, in T frames, for K candidates of its motion.
+    Candidate k moves along the unit vector `line[k]`.
 
-    `event` [K] is the time of contact in frames, at which the displacement is 0 and the speed changes. Before it the
-    speed is `speed_px` times `speeds[0]`, after it `speed_px` times `speeds[1]`. `speed_px` [K] is in pixels per frame.
+    `event` [K] is the time of contact in frames. There the displacement is 0, and the speed changes. The speed is
+    `speed_px` times `speeds[0]` before it, and `speed_px` times `speeds[1]` after it. `speed_px` [K] is in px per
+    frame.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -129,8 +134,8 @@ def _anywhere(rng: np.random.Generator) -> FloatArray:
 
 
 def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns the positions of random pairs of things that move as `motion` describes: [_CANDIDATES, T frames, 2
-    things, 2]. A position is the centre (x, y) of a thing in pixels.
+    """Returns the centres (x, y) in px of random pairs of things that move as `motion` describes: [_CANDIDATES, T
+    frames, 2 things, 2].
 
     `sizes` [2] are the sides of the two things in px. Some of these pairs leave the frame. The caller drops them.
     """
@@ -147,7 +152,7 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 
 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
-    """Returns the centres (x, y) of random pairs of distractors, in pixels: [_CANDIDATES, T frames, 2 things, 2].
+    """Returns the centres (x, y) in px of random pairs of distractors: [_CANDIDATES, T frames, 2 things, 2].
 
     The things of a pair have the speeds of the actor and of the other thing of `motion`. Each thing moves along a line
     of its own.
@@ -161,11 +166,11 @@ def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray
 
 
 def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
-    """Returns a bool [K] that is true for each of K candidates whose things all are inside the frame in all T frames. A
-    thing must stay at least one pixel away from the edge.
+    """Returns for each of K candidates whether all its things stay inside the frame, at least one pixel away from the
+    edge, in all T frames: bool [K].
 
-    A candidate is a possible motion of n things. `centres` [K, T, n, 2] are the (x, y) of the things, and `sizes` [n]
-    are their sides, both in pixels.
+    A candidate is a possible motion of n things. `centres` [K, T, n, 2] are the centres (x, y) of the things, and
+    `sizes` [n] are their sides, in px.
     """
     margin = sizes[:, None] / 2 + 1
     inside = (centres >= margin) & (centres <= FRAME_SIZE - margin)
@@ -173,11 +178,10 @@ def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns for each of K pairs of motions whether the gap between the two moving things is at least _CLEARANCE_PX
-    pixels in all frames: bool [K].
+    """Returns for each of K pairs of motions whether the gap between the two moving things is at least _CLEARANCE_PX px
+    in all frames: bool [K].
 
-    `first` and `second` [K, T frames, 2] are the centres (x, y) of the two things in pixels. `sizes` are their sides in
-    pixels.
+    `first` and `second` [K, T frames, 2] are the centres (x, y) of the two things in px. `sizes` are their sides in px.
     """
     distance = np.linalg.norm(first - second, axis=-1).min(axis=-1)
     return np.asarray(distance >= sum(sizes) / 2 + _CLEARANCE_PX)
@@ -187,9 +191,9 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
     """Returns the centres (x, y) in px of two distractors, [T frames, 2 things, 2]. They move as `motion` says, but
     touch nothing.
 
-    Random candidates are drawn. A candidate fits if it stays inside the frame, clear of the other two things, and clear
-    of the other distractor. Returns None if no candidate fits. `pair` [T, 2, 2] has the centres of the other two
-    things. `sizes` [4] are the sides in px of the pair and of the distractors.
+    Random candidates are drawn. A candidate fits if it stays inside the frame, away from the two interacting things,
+    and away from the other distractor. Returns None if no candidate fits. `pair` [T, 2, 2] has the centres of the
+    interacting things. `sizes` [4] are the sides in px of the interacting things and of the distractors.
     """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
@@ -200,10 +204,10 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns the centres [T frames, NUM_THINGS, 2] in pixels of the four things of a video: a pair that performs
+    """Returns the centres (x, y) in px of the four things of a video, [T frames, 4 things, 2]: two things that perform
     `motion`, then two distractors. `sizes` [4] are their sides in px.
 
-    Paths are drawn until no thing leaves the frame or comes too close to another.
+    Paths are drawn until no thing leaves the frame or comes too close to another thing.
     """
     # Drawn once. If it were drawn again, classes whose things often leave the frame would become rarer.
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
@@ -217,11 +221,11 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """The content of a clip before it is drawn: T frames with four things. `label` is the number of the class.
+    """The content of a clip before it is drawn: T frames with four things. `label` is the class number.
 
-    `centres` [T, 4, 2] are the places (x, y) of the things in px. `sizes` [4] are their sides in px. `digits` has
-    (picture of the digit, its value) for each thing. `rng` is the random generator that draws everything else, such as
-    the background.
+    `centres` [T, 4, 2] are the centres (x, y) of the things in px. `sizes` [4] are their sides in px. `digits` has
+    (picture of the digit, the digit) for each thing. `rng` is the generator of the other random values, such as the
+    background.
     """
 
     rng: np.random.Generator
@@ -246,18 +250,17 @@ def _scene(seed: int, split: str, index: int) -> _Scene:
 
 
 def truth(seed: int, split: str, index: int) -> Truth:
-    """Returns the Truth of clip number `index` (from 0) of `split`, which says what the clip shows, without drawing the
-    clip. `seed` is that of the data set.
+    """Returns what clip number `index` (from 0) of `split` shows, as a Truth. The clip itself is not drawn. `seed` is
+    the seed of the data set.
     """
     return _scene(seed, split, index).truth
 
 
 def interaction(seed: int, split: str, index: int) -> Interaction:
-    """Returns clip number `index` of `split`, from 0, as an Interaction: its pixels and its class. Equal arguments
-    always return equal pixels.
+    """Returns clip number `index` (from 0) of `split`, as an Interaction: its pixels and what they show. Equal
+    arguments always return equal pixels. `seed` is the seed of the data set.
 
-    The class is number `index` modulo 10, the number of classes. The split `test` shows images of digits that no other
-    split shows.
+    The class number is `index` modulo 10. The split "test" shows pictures of digits that no other split shows.
     """
     scene = _scene(seed, split, index)
     rng = scene.rng
@@ -268,15 +271,14 @@ def interaction(seed: int, split: str, index: int) -> Interaction:
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """Returns the bytes of an mp4 file with the RGB frames `frames` [T, H, W, 3] (T frames, H rows, W columns).
-
+    """Returns the bytes of an mp4 file with the RGB frames `frames`, uint8 [T, H, W, 3] (T frames, H rows, W columns).
     The video has FPS frames per second.
     """
     return encode_video(frames, FPS)
 
 
 def video_path(split: str, index: int) -> str:
-    """Returns the path of clip number `index` (from 0) of `split`, relative to the folder `videos`."""
+    """Returns the path of clip number `index` (from 0) of `split`, relative to the folder `videos` of the data set."""
     return f"{split}/{CLASSES[index % len(CLASSES)]}_{index:05d}.mp4"
 
 
@@ -297,14 +299,15 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the videos of the data set of interactions below the folder `root`. A second call continues after an
-    interruption.
+    """Writes the videos of the demo below the folder `root`. A second call continues after an interruption.
 
-    `videos` maps a split to its number of videos. A file is videos/<split>/<class>_<nnnnn>.mp4. All videos depend on
-    `seed`. They are made in `workers` processes. `progress` is called with the number of videos finished since its last
-    call.
+    `videos`: {split: number of videos}.
+    `seed`: the seed of all random numbers.
+    `workers`: the number of worker processes.
+    `progress`: called with the number of videos finished since its last call.
 
-    Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
+    A file is videos/<split>/<class>_<nnnnn>.mp4. Raises UsageError if `root` holds a data set, or the beginning of a
+    data set, with other parameters.
     """
     parameters = {"version": GENERATOR_VERSION, "seed": seed, "videos": dict(videos)}
     generate_videos(

@@ -1,10 +1,11 @@
-"""Generates SyncMNIST, videos of wandering digits. The class is the pair of digits that move alike. Imports no torch.
+"""Generates SyncMNIST, videos of moving digits. The class of a video is the pair of digits that make the same steps.
+Imports no torch.
 
 The data set is that of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019),
 section 3.1. Details that the paper leaves open are as in its released generator. Two digits move in step if they make
 the same steps.
 
-Shapes: T frames, n digits of a clip. Positions are (row, column) of a digit's top left corner on the canvas, in pixels.
+Letters: T frames, n digits of a clip. Positions are (row, column) of a digit's top left corner on the canvas, in px.
 """
 
 from collections.abc import Callable
@@ -37,11 +38,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip. `label` is its class number. The first two digits of the clip make the same steps, unless the
-    label is that of the last class, `none`.
+    """One generated clip of SyncMNIST: T frames in which n digits move. The first two digits make the same steps,
+    unless the class is the last one, `none`.
 
-    `frames` [T, side, side] are T frames of grey pixels. `corners` [T, n, 2] are the top left corners (row, column) of
-    the n digits in pixels. `digits` are the n numbers, 0..9, that the digits show.
+    `frames`: grey pixels, uint8 [T, 64, 64].
+    `corners`: the top left corner (row, column) of each digit in each frame, in px of the canvas, [T, n, 2].
+    `digits`: the n values, 0 to 9, that the digits show.
+    `label`: the class number.
     """
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
@@ -51,63 +54,66 @@ class SyncSample:
 
 
 def pair_label(first: int, second: int) -> int:
-    """Returns the class number of the pair of two different digits. The order of `first` and `second` does not matter.
-
-    The number is i (i - 1) / 2 + j for digits i > j.
+    """Returns the class number of a pair of two different digits: i (i - 1) / 2 + j for the digits i > j. The order of
+    `first` and `second` does not matter.
     """
     i, j = max(first, second), min(first, second)
     return i * (i - 1) // 2 + j
 
 
 def classes(digit_values: int) -> tuple[str, ...]:
-    """Returns the class names in the order of the class numbers, the last of which is `none`. The other names are
-    `i-j`, one for each pair of digits i > j below `digit_values` (`1-0`, `2-0`, `2-1`, ...).
+    """Returns the class names in the order of the class numbers: "1-0", "2-0", "2-1" and so on, and "none" at the end.
+    There is a name `i-j` for each pair of digits i > j below `digit_values`.
     """
     return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cast:
-    """The digits of one clip, chosen from the pictures of the split. `chosen` has the index of the picture of each
-    digit. `values` has the number, 0..9, that each of these pictures shows.
+class ClipDigits:
+    """The digits of one clip, before it is drawn.
 
-    `in_step` is true if the first two digits make the same steps, else false.
+    `image_indices`: the index of the picture of each digit, in the pictures of the split.
+    `values`: the value, 0 to 9, that each of these pictures shows.
+    `in_step`: whether the first two digits make the same steps.
     """
 
-    chosen: tuple[int, ...]
+    image_indices: tuple[int, ...]
     values: tuple[int, ...]
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. The digits of the data set are less than `digit_values`.
+        """Returns the class number of the clip. `digit_values` is the number of values that digits of the data set
+        have.
 
-        If the first two digits move in step, each pair of their values has a class of its own. All other clips have the
+        If the first two digits make the same steps, the class is that of their two values. All other clips have the
         last class.
         """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
-def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns the Cast of a clip: `num_digits` random digits, and whether the first two of them move in step.
+def choose_digits(
+    rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10
+) -> ClipDigits:
+    """Chooses the digits of a clip at random. Returns a ClipDigits, which also says whether the first two digits make
+    the same steps.
 
-    The first digit is the image `images.images[first]`. Each of the other digits is a random image. All digits of the
-    clip have different values, which are less than `digit_values`.
+    The first digit is the picture with the index `first`. The other digits are random pictures. All `num_digits` digits
+    have different values, which are less than `digit_values`.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
-    chosen = (first, *(int(rng.choice(images.by_value[other])) for other in others))
-    return Cast(chosen=chosen, values=(value, *others), in_step=bool(rng.integers(RANDOM_ODDS)))
+    image_indices = (first, *(int(rng.choice(images.by_value[other])) for other in others))
+    return ClipDigits(image_indices=image_indices, values=(value, *others), in_step=bool(rng.integers(RANDOM_ODDS)))
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n = `num_digits` digits in T frames. Each
-    digit walks at random.
+    """Returns the paths of `num_digits` digits that walk at random: their top left corners (row, column) in px, [T, n,
+    2] for T frames and n digits. If `in_step` is true, the digits 0 and 1 make the same steps.
 
-    The digits move one step before each frame, also before the first. Along each axis, a step is a random whole number
-    of pixels from -10 to 9. The range is smaller near the edges: for a digit at position p, a step is at least -p and
-    less than 71 - p. With `in_step`, digits 0 and 1 take one common step from the range that is allowed for both. If
-    there is no such range, both do not move.
+    A digit moves by one step before each frame, also before the first frame. Along each axis, a step is a random whole
+    number from -10 to 9. Near the edges, a digit at position p moves at least -p and less than 71 - p. Digits in step
+    take a step that is allowed for both of them. If there is none, both do not move.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -124,13 +130,13 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the top left corners [T, n, 2], (row, column) in pixels, of n = `num_digits` digits in T frames. Each
-    digit repeats one random step. This variant of the data set is easier than the variants in the paper.
+    """Returns the paths of `num_digits` digits that repeat one random step each: their top left corners (row, column)
+    in px, [T, n, 2] for T frames and n digits. If `in_step` is true, the digits 0 and 1 make the same step. This
+    variant of the data set is easier than the paper's random walk.
 
-    A step is a whole number from -5 to 5 along each axis. With `in_step`, digits 0 and 1 have the same step. Otherwise
-    all digits have steps of their own. The first corners are drawn NUM_STARTS times, uniformly among those from which
-    no digit leaves the canvas. The draw in which the digits stay farthest apart is used, because digits that cover each
-    other cannot be recognised.
+    A step is a random whole number from -5 to 5 along each axis. The first corners are drawn NUM_STARTS times, among
+    those from which no digit leaves the canvas. The draw in which the digits stay farthest apart is used, because
+    digits that cover each other cannot be recognised.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
@@ -144,12 +150,11 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
     return np.asarray(starts[nearest.argmax()] + travelled)
 
 
-def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
-    """Returns T grey frames [T, FRAME_PX, FRAME_PX] uint8 of n digits on a black canvas. Later digits are in front.
+def draw_digits(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
+    """Draws n digits on a black background. Returns T grey frames, uint8 [T, 64, 64]. Later digits hide earlier digits.
 
-    `images` has the pictures of the n digits, [SIDE_PX, SIDE_PX] each. `corners` [T, n, 2] are their top left corners
-    (row, column) on the canvas, in pixels. A canvas of CANVAS_PX pixels a side is drawn, and resized bilinearly to a
-    frame.
+    `images` has the picture of each digit, [28, 28] uint8. `corners` [T, n, 2] are their top left corners (row,
+    column), in px of a canvas of 100 x 100 px. The canvas is resized bilinearly to a frame.
     """
     frames = []
     for places in corners:
@@ -164,7 +169,9 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The generated data set that `options` describe. A clip is made anew from its split and number at each request."""
+    """The data set SyncMNIST that `options` describe. No clip is kept. Each request generates its clip from the split
+    and the number of the clip.
+    """
 
     options: SyncMnistOptions
 
@@ -175,20 +182,20 @@ class SyncMnist:
         repeats = self.options.multiplier if split == "train" else self.options.test_multiplier
         return repeats * len(self.images(split))
 
-    def _begin(self, split: str, index: int) -> tuple[np.random.Generator, Cast]:
+    def _begin(self, split: str, index: int) -> tuple[np.random.Generator, ClipDigits]:
         rng, images = np.random.default_rng([self.options.seed, index, *split.encode()]), self.images(split)
-        return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
+        return rng, choose_digits(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
         """Returns clip number `index` of `split`, from 0, as a SyncSample. Equal arguments always return equal pixels.
 
-        The first digit of the clip is image number `index` modulo the number of images of the split.
+        The first digit of the clip is picture number `index` modulo the number of pictures of the split.
         """
         rng, roles = self._begin(split, index)
         tracks = walk if self.options.motion == "walk" else constant
         corners = tracks(rng, self.options.num_digits, roles.in_step)
         images = self.images(split).images
-        frames = drawn([images[which] for which in roles.chosen], corners)
+        frames = draw_digits([images[which] for which in roles.image_indices], corners)
         label = roles.label(self.options.digit_values)
         return SyncSample(frames=frames, corners=corners, digits=roles.values, label=label)
 
@@ -197,7 +204,7 @@ class SyncMnist:
         return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
 
     def videos(self) -> list[GeneratedVideo]:
-        """Returns all videos of all splits. Each thousand videos of a split lie in one folder."""
+        """Returns all videos of all splits. A folder holds at most a thousand videos of a split."""
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:
@@ -207,9 +214,9 @@ class SyncMnist:
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
     def parameters(self) -> dict[str, object]:
-        """Returns a dict of all values on which the pixels of the videos depend: the version of the generator, the
-        options, and digests of the digit images. The path of the folder of digit images is not in it, because the
-        digests identify the images.
+        """Returns a dictionary of all values on which the pixels of the videos depend: the version of the generator,
+        the options, and digests of the pictures of digits. The folder of the pictures is left out, because the digests
+        identify the pictures.
         """
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
@@ -223,9 +230,9 @@ def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
     """Writes the videos of the data set below `options.root`. A second call continues after an interruption.
 
-    The videos are made by `workers` processes. `progress` is called with the number of videos finished since its last
-    call. Raises DigitsError if a digit file is missing or damaged. Raises ValueError if the folder has a data set that
-    was made with other options.
+    `workers` processes make the videos. `progress` is called with the number of videos finished since its last call.
+    Raises DigitsError if a digit file is missing or damaged. Raises UsageError if the folder has a data set that was
+    made with other options.
     """
     data_set = SyncMnist(options=options)
     generate_videos(

@@ -1,10 +1,10 @@
-"""Trains the backbones for the data set SyncMNIST, videos of moving digits.
+"""Trains the backbones for SyncMNIST, a data set of videos of moving digits.
 
 The command is `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`. The training videos show digits
 of the split train that move independently of each other, by default one digit at a time. The network learns which digit
 lies on each cell of the output map, if any. A network that spans several frames also learns how the digit moves.
 
-Shapes: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
+Letters: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from kinegraph.stages.generated.sync_mnist import (
     FRAME_PX,
     MAX_CONSTANT_STEP_PX,
     SyncMnist,
-    cast,
+    choose_digits,
     constant,
-    drawn,
+    draw_digits,
     walk,
 )
 from kinegraph.stages.generated.tiny_networks import fit, save
@@ -43,10 +43,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """A batch of B clips of T frames, with n digits that move independently of each other.
+    """A batch of B clips of T frames, with n digits in each clip that move independently of each other.
 
-    `frames` is [B, T, 64, 64] uint8. `values` [B, n] has the digits, 0..9, as numbers. `centres` [B, T, n, 2] has the
-    (row, column) of each digit's centre in each frame, in pixels of the frame.
+    `frames`: grey pixels, uint8 [B, T, 64, 64].
+    `values`: the digits, 0 to 9, as numbers, [B, n].
+    `centres`: the centre (row, column) of each digit in each frame, in px of the frame, [B, T, n, 2].
     """
 
     frames: Tensor  # [B, T, 64, 64] uint8
@@ -55,29 +56,29 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of `batch_size` new clips, each batch as a Scenes. A clip shows `num_digits` digits, each
-    of which moves independently of the others.
+    """Yields `count` batches of `batch_size` new clips, each batch as a Scenes. A clip shows `num_digits` digits that
+    move independently of each other.
 
-    The pictures of the digits are those of the training split of `data_set`. Each digit walks at random or repeats one
-    random step, as the option `motion` of `data_set` says.
+    The pictures of the digits are those of the split train of `data_set`. The option `motion` of `data_set` says
+    whether a digit walks at random or repeats one random step.
     """
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
         firsts = rng.integers(0, len(images), batch_size)
-        casts = [cast(rng, images, int(first), num_digits, options.digit_values) for first in firsts]
+        casts = [choose_digits(rng, images, int(first), num_digits, options.digit_values) for first in firsts]
         corners = np.stack([MOTIONS[options.motion](rng, num_digits, False) for _ in casts])[:, ::FRAME_STEP]
-        pictures = [[images.images[which] for which in roles.chosen] for roles in casts]
-        frames = np.stack([drawn(shown, places) for shown, places in zip(pictures, corners, strict=True)])
+        pictures = [[images.images[which] for which in roles.image_indices] for roles in casts]
+        frames = np.stack([draw_digits(shown, places) for shown, places in zip(pictures, corners, strict=True)])
         centres = torch.from_numpy(corners + SIDE_PX / 2).float() * (FRAME_PX / CANVAS_PX)
         values = torch.tensor([roles.values for roles in casts])
         yield Scenes(frames=torch.from_numpy(frames), values=values, centres=centres)
 
 
 class CellClassifier(nn.Module):
-    """A backbone with additional layers for its training, which predict which digit lies on each cell of the output
-    map.
+    """A backbone for SyncMNIST with additional layers for its training. The layers predict which digit lies on each
+    cell of the output map.
 
-    If the backbone spans several frames, the additional layers also predict the velocity of the digit.
+    If the backbone spans several frames, the layers also predict the velocity of the digit.
     """
 
     def __init__(self, name: str, digit_values: int) -> None:
@@ -90,9 +91,7 @@ class CellClassifier(nn.Module):
         self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
     def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
-        """Returns two scalars for a batch: the loss, and the share of cells with a digit in which this digit is
-        recognised.
-        """
+        """Returns two scalars for a batch: the loss, and the share of cells with a digit whose digit is recognised."""
         maps = self._maps(batch.frames)  # [B, T', H, W, C]
         shown = slice(self.margin, batch.frames.shape[1] - self.margin)
         who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]
@@ -115,11 +114,11 @@ class CellClassifier(nn.Module):
         return maps.float().permute(0, 2, 3, 4, 1)
 
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Returns two tensors [B, T', side, side], for B clips and T' maps of `side` x `side` cells. The first is the
-        number, 0 to n - 1, of the digit whose centre is nearest to the cell. The second says whether this centre is
-        closer to the cell than REACH_PX pixels, bool.
+        """Returns two tensors [B, T', side, side], for B clips with T' maps of `side` x `side` cells. The first has the
+        number of the digit whose centre is nearest to the cell. The second is bool, and says whether this centre is
+        less than REACH_PX px away from the cell.
 
-        `centres` [B, T', n, 2] has the centres of the n digits of each map in pixels of the frame.
+        `centres` [B, T', n, 2] has the centre (row, column) of each of the n digits in px of the frame.
         """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]
@@ -131,10 +130,13 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name` for SyncMNIST, on the CPU, after training. The training takes `steps` batches of
-    `batch_size` new clips, on a GPU if there is one.
+    """Returns the backbone `name` for SyncMNIST after its training, on the CPU. It is trained on a GPU if there is one.
 
-    The clips show `num_digits` digits each, from the training images of `data_set`.
+    `data_set`: the data set whose training images the clips show.
+    `num_digits`: the number of digits in a clip.
+    `steps`: the number of training steps, with one batch each.
+    `batch_size`: the number of clips in a batch.
+    `learning_rate`: the highest learning rate.
     """
     torch.manual_seed(0)
     device = pick_device("auto")

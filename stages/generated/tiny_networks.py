@@ -1,10 +1,10 @@
-"""Pre-trains the demo's two shipped networks: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
+"""Trains the two networks that the demo ships: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
 
-A thing is a disc, a diamond or a square with a digit on it. The networks see things that move independently of each
-other, never an interaction. tiny_i3d learns which digit a thing has and how the thing moves. tiny_rpn learns where
+A thing is a disc, a diamond or a square with a digit on it. The training clips show things that move independently of
+each other, never an interaction. tiny_i3d learns which digit a thing has and how the thing moves. tiny_rpn learns where
 things are. Training takes about eight minutes on one core.
 
-Shapes: B clips, T frames, T' frames of the last tap (a tap is a named layer whose output is stored), K things, C
+Letters: B clips, T frames, T' frames of the last tap (a tap is a named layer whose output is stored), K things, C
 channels, H rows and W columns of a frame.
 """
 
@@ -44,11 +44,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionBatch:
-    """A batch of B generated clips of T frames, with K moving things in each.
+    """A batch of B generated clips of T frames. Each clip shows K moving shapes with a digit on them.
 
-    `frames` is [B, T, 3, rows, columns] uint8. `digits` [B, K] has the digit of each thing. Only every FRAME_STEP-th
-    frame has boxes and velocities, so T' = T / FRAME_STEP. `boxes` [B, T', K, 4] are (x1, y1, x2, y2) in pixels.
-    `velocities` [B, T', K, 2] are (x, y) in pixels per frame.
+    `frames`: RGB pixels, uint8 [B, T, 3, H, W] (H rows, W columns).
+    `boxes`: the box (x1, y1, x2, y2) of each shape in every FRAME_STEP-th frame, in px, [B, T', K, 4].
+    `digits`: the digit on each shape, [B, K].
+    `velocities`: the velocity (x, y) of each shape in every FRAME_STEP-th frame, in px per frame, [B, T', K, 2].
+
+    T' is T / FRAME_STEP, the number of these frames.
     """
 
     frames: Tensor  # [B, T, 3, H, W] uint8
@@ -58,7 +61,7 @@ class InteractionBatch:
 
 
 def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
-    """Returns random velocities (x, y) in pixels per frame, [count, 2]. About a third of them are zero."""
+    """Returns random velocities (x, y) in px per frame, [count, 2]. About a third of them are zero."""
     angle, speed = rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 4, count)
     speed[rng.random(count) < 1 / 3] = 0
     return np.asarray(speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
@@ -79,12 +82,11 @@ def _track(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, list[int], FloatArray]:
-    """Returns a generated clip of K moving things: the frames [T, H, W, 3] uint8, and the boxes, digits and velocities
-    of the things.
+    """Returns (frames, boxes, digits, velocities) of a generated clip of T frames with K moving things. Each thing
+    moves independently of the others.
 
-    T is the number of frames, H of rows and W of columns. Boxes [T, K, 4] are (x1, y1, x2, y2) in pixels. Digits are a
-    list of K numbers. Velocities [T, K, 2] are (x, y) in pixels per frame. Each thing moves independently of the
-    others.
+    Frames are uint8 [T, H, W, 3] with H rows and W columns. Boxes [T, K, 4] are (x1, y1, x2, y2) in px. Digits are a
+    list of K numbers. Velocities [T, K, 2] are (x, y) in px per frame.
     """
     sizes = rng.integers(14, 19, NUM_THINGS)
     drawn = [pick_digit(rng, unseen=False) for _ in sizes]
@@ -95,8 +97,8 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
 
 
 def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch]:
-    """Yields `count` batches of `batch_size` new clips, each an InteractionBatch. Equal values of `seed` always yield
-    equal batches.
+    """Yields `count` batches of `batch_size` new clips, each batch as an InteractionBatch. Equal values of `seed`
+    always yield equal batches.
     """
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -110,10 +112,10 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch
 
 
 def directions(velocities: Tensor) -> Tensor:
-    """Returns the class of each velocity, int64 [...]. `velocities` [..., 2] are (x, y) in pixels per frame.
+    """Returns the class of each velocity, int64 [...]. `velocities` [..., 2] are (x, y) in px per frame.
 
     The class is the number of the nearest of NUM_DIRECTIONS evenly spaced directions. Direction 0 is that of x, and
-    the numbers rise from x towards y. For speeds below STILL_PX pixels per frame the class is STILL.
+    numbers rise from x towards y. A speed below STILL_PX px per frame has the class STILL.
     """
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
@@ -121,8 +123,8 @@ def directions(velocities: Tensor) -> Tensor:
 
 
 class ThingClassifier(nn.Module):
-    """TinyI3D with additional layers for its training. The layers predict the digit and the motion of each thing, which
-    is a shape with a digit on it. They read the features of the thing's region in the maps of the last tap.
+    """The network TinyI3D with additional layers for its training. The layers predict, for each shape in a clip, the
+    digit on it and how it moves. They read the features of the shape's region in the maps of the last tap.
     """
 
     def __init__(self) -> None:
@@ -134,10 +136,11 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """Returns region features [B, T', K, C], computed in the same way as the features in a cache.
+        """Returns the region features of boxes, [B, T', K, C] with C channels. They are computed in the same way as in
+        an extraction.
 
-        `frames` is [B, T, 3, H, W] with values from 0 to 255. `boxes` [B, T', K, 4] are (x1, y1, x2, y2) in pixels of
-        the frames, with K boxes for each of the T' frames of the last tap.
+        `frames`: [B, T, 3, H, W] with values from 0 to 255.
+        `boxes`: K boxes for each of the T' frames of the last tap, (x1, y1, x2, y2) in px of the frames, [B, T', K, 4].
         """
         backbone = entry("tiny_i3d")
         mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (backbone.mean, backbone.std))
@@ -150,8 +153,8 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns three scalars for a batch of clips: the loss, the share of things whose digit was recognised, and the
-        share of things whose direction of movement was recognised. The shares are from 0 to 1.
+        """Returns three scalars for a batch of clips: the loss, the share of shapes whose digit was recognised, and the
+        share of shapes whose direction of movement was recognised. Shares are from 0 to 1.
         """
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
@@ -167,7 +170,7 @@ class ThingClassifier(nn.Module):
 def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
     """Trains `parameters` with AdamW, one step for each loss that `losses` yields.
 
-    The learning rate rises to `learning_rate` and falls again, over `steps` steps in all (one cycle).
+    The learning rate rises to `learning_rate` and falls again within `steps` steps (one cycle).
     """
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -179,8 +182,8 @@ def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int
 
 
 def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
-    """Returns a TinyI3D that was trained with random numbers from `seed`. The training takes `steps` steps of
-    `batch_size` generated clips each. Its targets are the digit and the motion of each thing in a clip.
+    """Returns a TinyI3D after its training on generated clips, in `steps` steps of `batch_size` clips. The targets are
+    the digit and the motion of each shape in a clip. `seed` is the seed of all random numbers.
     """
     torch.manual_seed(seed)
     model = ThingClassifier()
@@ -197,8 +200,8 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 
 
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
-    """Returns the demo's proposal network, trained on the frames of `steps` batches of `batch_size` clips. `seed` is
-    the seed of all random numbers.
+    """Returns the proposal network of the demo after its training on generated clips, in `steps` steps of `batch_size`
+    clips. `seed` is the seed of all random numbers.
     """
     torch.manual_seed(seed)
     proposer = tiny_rpn()
@@ -219,9 +222,9 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Writes the weights of `network` in float16 to the file `path`, and returns the sha256 of the file.
+    """Writes the weights of `network` in float16 to the safetensors file `path`. Returns the sha256 of the file.
 
-    BatchNorm's counters of batches are not written, because only training uses them.
+    The batch counters of BatchNorm are left out, because only training uses them.
     """
     state = {
         name: tensor.half().contiguous()

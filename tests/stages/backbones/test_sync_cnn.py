@@ -9,7 +9,7 @@ from torch import Tensor
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.sync_cnn import WIDTHS
 from kinegraph.stages.datasets.options import SyncMnistOptions
-from kinegraph.stages.generated.sync_mnist import SyncMnist, cast, constant, drawn
+from kinegraph.stages.generated.sync_mnist import SyncMnist, choose_digits, constant, draw_digits
 from kinegraph.stages.generated.sync_networks import CellClassifier, scenes
 from kinegraph.stages.heads.build import build_head
 
@@ -82,9 +82,12 @@ def test_shipped_maps_tell_unseen_digits_and_how_they_move() -> None:
     """A linear map from the cell nearest to a digit, among two others; chance is 0.25 and an error of 1."""
     network, images = build_backbone("tiny_sync_cnn", "shipped", ["block3"]), SMALL.images("test")
     rng = np.random.default_rng(5)
-    casts = [cast(rng, images, index % len(images), 3, 4) for index in range(200)]
+    casts = [choose_digits(rng, images, index % len(images), 3, 4) for index in range(200)]
     corners = np.stack([constant(rng, 3, False) for _ in casts])[:, ::2]  # [200, 5, 3, 2]
-    frames = [drawn([images.images[i] for i in roles.chosen], at) for roles, at in zip(casts, corners, strict=True)]
+    frames = [
+        draw_digits([images.images[i] for i in roles.image_indices], at)
+        for roles, at in zip(casts, corners, strict=True)
+    ]
     maps = maps_of(network, torch.from_numpy(np.stack(frames)) / 255)  # [200, 3, C, 6, 6]
     cells = torch.from_numpy(((corners[:, 2] + 14) * 0.64 - 11) / 8).round().long().clamp(0, 5)  # [200, 3, 2]
     x = maps[torch.arange(200)[:, None], 1, :, cells[..., 0], cells[..., 1]]  # [200, 3, C]

@@ -17,10 +17,10 @@ from kinegraph.stages.generated.sync_mnist import (
     LAST_CORNER,
     NUM_FRAMES,
     SyncMnist,
-    cast,
+    choose_digits,
     classes,
     constant,
-    drawn,
+    draw_digits,
     generate,
     pair_label,
     walk,
@@ -56,8 +56,8 @@ def test_labels_number_the_pairs() -> None:
 
 def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages) -> None:
     rng = np.random.default_rng(0)
-    casts = [cast(rng, ten_digits, index % 10, 5) for index in range(20_000)]
-    assert all(len({*roles.values}) == 5 and roles.values == roles.chosen for roles in casts)
+    casts = [choose_digits(rng, ten_digits, index % 10, 5) for index in range(20_000)]
+    assert all(len({*roles.values}) == 5 and roles.values == roles.image_indices for roles in casts)
     assert [roles.values[0] for roles in casts[:10]] == [*range(10)]
     alone = np.mean([roles.label(10) == 45 for roles in casts])
     assert alone == pytest.approx(1 / 92, abs=4 * (1 / 92 / 20_000) ** 0.5)
@@ -131,9 +131,9 @@ def test_later_digits_lie_in_front_and_faint_ink_hides_nothing() -> None:
     dark, bright = np.full((28, 28), 100, np.uint8), np.full((28, 28), 200, np.uint8)
     faint = np.full((28, 28), 9, np.uint8)
     corners = np.full((1, 3, 2), 36)
-    assert drawn([bright, dark, faint], corners)[0, 32, 32] == 100
-    assert drawn([dark, bright, faint], corners)[0, 32, 32] == 200
-    frame = drawn([bright], np.array([[[0, 50]]]))[0]
+    assert draw_digits([bright, dark, faint], corners)[0, 32, 32] == 100
+    assert draw_digits([dark, bright, faint], corners)[0, 32, 32] == 200
+    frame = draw_digits([bright], np.array([[[0, 50]]]))[0]
     assert frame.shape == (64, 64)
     assert frame[0, 33] == 200  # row 0, column 50 / 100 * 64 = 32
     assert frame[33, 1] == 0
