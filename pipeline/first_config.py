@@ -176,7 +176,7 @@ def _videos_in_words(options: FolderOptions, listing: Listing) -> str:
     what = counted(len(listing.videos), "video") + (f", {of_images:,} of them folders of images," if of_images else "")
     if options.annotations is not None:
         return f"{what} listed in {options.annotations}"
-    folders = "class folders" if listing.dealt else "folders of splits"
+    folders = "class folders" if listing.uses_shares else "folders of splits"
     return f"{what} in {folders} below {options.root}" if listing.classes else f"{what} below {options.root}"
 
 
@@ -193,7 +193,7 @@ def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:
         lines.append(f"annotations: {_quoted(options.annotations)}")
     if options.frame_rate is not None:
         lines.append(f"frame_rate: {options.frame_rate:g}  # a guess: write how many images a second there are")
-    if listing.dealt:
+    if listing.uses_shares:
         shares = ", ".join(f"{split}: {share:g}" for split, share in SHARES.items())
         lines.append(f"splits: {{{shares}}}  # shares of the videos without a split; a video keeps its split")
     if any(len(video.labels) > 1 for video in listing.videos):

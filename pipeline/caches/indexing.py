@@ -38,7 +38,7 @@ from kinegraph.pipeline.caches.release_report import SplitFiles, differences, fi
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.clips.sampling import Sampled, clips_of
+from kinegraph.stages.clips.sampling import SampledClip, clips_of
 from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.datasets.datasets import list_videos
 from kinegraph.stages.datasets.listing import Listing, MissingVideo, Video
@@ -285,7 +285,7 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
     left out if no video of `listing` is a folder of images.
     """
     entered = options.model_dump(mode="json")
-    if entered["kind"] == "folder" and not listing.dealt:
+    if entered["kind"] == "folder" and not listing.uses_shares:
         del entered["splits"]
     if entered.get("frame_rate") and not any(video.frame_rate for video in listing.videos):
         del entered["frame_rate"]
@@ -369,7 +369,7 @@ def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -
     the number of windows is unknown.
     """
     if isinstance(probe, DecodeError):
-        clips: Iterable[Sampled | None] = [None] * options.per_video
+        clips: Iterable[SampledClip | None] = [None] * options.per_video
     else:
         clips = clips_of(options, probe.duration, video.interval, probe.frames, video.annotated_frames)
     for clip, taken in enumerate(clips):

@@ -191,7 +191,7 @@ class _Frames:
         with self.staging.begin(path) as video:
             (clip,) = decode_clips(video.file, [row.at(places)], wanted, DECODE_SECONDS, rules, OpenVideos())
             if isinstance(clip, DecodeError):
-                raise DecodeError(clip.reason, video.named(clip.detail))
+                raise DecodeError(clip.reason, video.with_url(clip.detail))
         assert clip.whole is not None
         return [_jpeg(pixels) for pixels in clip.whole]
 

@@ -26,7 +26,7 @@ from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
 from kinegraph.stages.remote.options import StagingOptions
-from kinegraph.stages.remote.staging import AtHand, Staging
+from kinegraph.stages.remote.staging import LocalVideo, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2
@@ -81,7 +81,7 @@ class _UnitVideo:
 
 
 _Decoded = tuple[list[DecodedClip | DecodeError], Source | None, dict[str, float]]  # the last: seconds by kind of work
-_File = AbstractContextManager[AtHand]
+_File = AbstractContextManager[LocalVideo]
 
 
 class Feed:
@@ -162,14 +162,14 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager that yields the file of `video` as an AtHand, which names a file on this machine. A
+        """Returns a context manager that yields the file of `video` as a LocalVideo, a file on this machine. A
         video at a URL is copied to this machine by `staging`. The copying begins at this call. Entering the context
         waits for its end.
 
         If the unit needs no pixels, nothing is copied.
         """
         path = video.rows[0].path
-        return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
+        return nullcontext(LocalVideo(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
     def _decode(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
         self._note(video.unit, "decoding")
@@ -281,7 +281,7 @@ class Feed:
 
 
 def decode_at_hand(
-    at_hand: AtHand,
+    at_hand: LocalVideo,
     rows: Sequence[ClipRow],
     wanted: Wanted,
     timeout_seconds: float,
@@ -301,15 +301,15 @@ def decode_at_hand(
     return [_named(clip, at_hand) for clip in clips]
 
 
-def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
+def _named(clip: DecodedClip | DecodeError, video: LocalVideo) -> DecodedClip | DecodeError:
     """Returns `clip` with the URL of `video` in its message, in place of the path of the local copy that was decoded.
 
     The message is that of the error if `clip` is a DecodeError, else the warning of the clip. A video that is a local
     file has no copy, so its message stays unchanged.
     """
     if isinstance(clip, DecodeError):
-        return DecodeError(clip.reason, video.named(clip.detail))
-    clip.warning = video.named(clip.warning)
+        return DecodeError(clip.reason, video.with_url(clip.detail))
+    clip.warning = video.with_url(clip.warning)
     return clip
 
 

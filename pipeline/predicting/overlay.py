@@ -60,7 +60,7 @@ def write_overlay(
         try:
             return _written(video, _Timetable(prediction, class_names), target, max_height, on_frame)
         except DecodeError as error:
-            raise DecodeError(error.reason, at_hand.named(error.detail)) from error
+            raise DecodeError(error.reason, at_hand.with_url(error.detail)) from error
 
 
 def _written(

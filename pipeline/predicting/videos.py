@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import below_folder, is_video
+from kinegraph.stages.datasets.folders import contents_of_folder, is_video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.remote.staging import Staging
-from kinegraph.stages.remote.urls import is_url, located
+from kinegraph.stages.remote.urls import is_url, locate_video
 
 
 def listed_videos(videos: Sequence[str | Path]) -> list[str]:
@@ -35,7 +35,7 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
         if is_url(video) or not Path(video).is_dir():
             yield video
             continue
-        found = below_folder(video)
+        found = contents_of_folder(video)
         if not found.videos:
             raise DatasetError(f"{video}: no video in this folder or below.")
         yield from (str(Path(path)) for _, path in found.videos)
@@ -43,7 +43,7 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 
 def id_of(video: str) -> str:
     """Returns the id that the video with the path `video` has in the temporary cache for prediction."""
-    return located(".", video)[0]
+    return locate_video(".", video)[0]
 
 
 def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:

@@ -38,7 +38,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.inputs import BOXES, COUNT
 from kinegraph.stages.heads.online import PIXELS
 from kinegraph.stages.regions.geometry import overlaps
-from kinegraph.stages.remote.staging import AtHand, Staging
+from kinegraph.stages.remote.staging import LocalVideo, Staging
 from kinegraph.stages.remote.urls import is_url
 from kinegraph.stages.training.clips import Batch, VideoLost
 
@@ -199,7 +199,7 @@ class DecodedClips(CachedClips):
                 for file, group in zip(files, groups, strict=True)
             ]
 
-    def _decode(self, file: AbstractContextManager[AtHand], rows: Sequence[ClipRow]) -> ClipResults:
+    def _decode(self, file: AbstractContextManager[LocalVideo], rows: Sequence[ClipRow]) -> ClipResults:
         try:
             with file as at_hand:
                 return decode_at_hand(at_hand, rows, self.wanted, self._decoding.timeout_seconds, OpenVideos())

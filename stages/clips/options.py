@@ -1,4 +1,4 @@
-"""Defines the config section `clips`: which frames and crops of a video make rows. Torch-free."""
+"""Defines the config section `clips`: which frames and which crops of a video become rows of the cache. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -17,22 +17,25 @@ NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
 class ClipOptions(StageOptions):
-    """Chooses the frames of a clip by their presentation times.
+    """The config section `clips`. It chooses the frames and the crops of the clips of a video.
 
-    `num_frames` is the number of frames of a clip. `sampling` says how they are spread. `fps` is their rate, except
-    with `uniform`. A video has `per_video` clips, and each clip has a row for each of `crops`. `short` says what
-    happens to a video that is shorter than a clip.
+    `num_frames`: the number of frames of a clip.
+    `sampling`: how the frames of a clip are spread over the video.
+    `fps`: the frames per second of a clip, except with `sampling: uniform`.
+    `per_video`: the number of clips of a video.
+    `crops`: the crops of a clip. Each crop of each clip is one row.
+    `short`: what happens if the video is shorter than a clip.
 
-    With `fps: native`, frames are chosen by number, whatever the frame rate, and `frame_step` is the step between them.
-    For a video or interval of n frames, `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the
-    clip: the frames 2, 7, 12, 17 of 20 frames for `num_frames: 4`. This is the rule of TSN (Temporal Segment Networks).
+    With `fps: native`, frames are chosen by number, whatever the frame rate, and `frame_step` is the step between the
+    numbers. `sampling: uniform` then follows the rule of TSN (Temporal Segment Networks). Frame i of a clip is frame
+    floor((i + 0.5) n / num_frames) of the n frames of the video. For example, 4 of 20 frames are 2, 7, 12, 17.
 
-    `sampling: windows` slides a window of `num_frames` frames over the whole video, so each video has its own number of
-    clips. Intervals of a csv are then annotations of the video, and get no clips of their own.
+    `sampling: windows` slides a window of `num_frames` frames over the whole video. So the number of clips depends on
+    the video. Intervals of a csv are then annotations of the video, and have no clips of their own.
 
-    `sampling: annotated` takes the frames that the owners of the data set annotated. It needs `dataset.kind:
-    action_genome`. If a video or interval has more annotated frames than a clip, the clip takes them evenly, by the
-    same rule as `uniform`. If it has fewer, the clip has all of them and repeats the last.
+    `sampling: annotated` takes the frames that the owners of the data set annotated, and needs `dataset.kind:
+    action_genome`. If there are more annotated frames than a clip has frames, the clip takes them evenly, by the rule
+    of TSN. If there are fewer, the clip repeats the last annotated frame.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -85,7 +88,7 @@ class ClipOptions(StageOptions):
 
     @property
     def torchcodec_device(self) -> str | None:
-        """Returns the device on which torchcodec decodes, "cpu" or "cuda", or None if PyAV decodes."""
+        """Returns the device on which torchcodec decodes, "cpu" or "cuda". Returns None if PyAV decodes."""
         return {"pyav": None, "torchcodec": "cpu", "torchcodec_cuda": "cuda"}[self.decoder]
 
     @property
@@ -95,26 +98,28 @@ class ClipOptions(StageOptions):
 
     @property
     def crop_names(self) -> list[str]:
-        """Returns the names of the crops of a clip, with `even_<n>` written out as n crops. Each crop of each clip is a
-        row.
+        """Returns the names of the crops of a clip. `even_<n>` becomes the names of n crops. Each crop of each clip is
+        one row.
         """
         return [crop for name in self.crops for crop in crops_of(name)]
 
     @property
     def by_number(self) -> bool:
-        """Returns whether frames are chosen by number in place of by time. That is so with `fps: native` and with
-        `sampling: annotated`.
+        """Returns whether frames are chosen by their number. If not, they are chosen by time. The result is True with
+        `fps: native` and with `sampling: annotated`.
         """
         return self.fps == NATIVE or self.is_annotated
 
     @property
     def is_annotated(self) -> bool:
-        """Returns whether a clip has the frames that the owners of the data set annotated."""
+        """Returns whether a clip consists of the frames that the owners of the data set annotated."""
         return self.sampling == ANNOTATED
 
     @property
     def has_windows(self) -> bool:
-        """Returns whether windows slide over the whole video, so that each video has its own number of clips."""
+        """Returns whether clips are windows that slide over the whole video. Then each video has its own number of
+        clips.
+        """
         return self.sampling == WINDOWS
 
     @model_validator(mode="after")
@@ -163,14 +168,14 @@ class ClipOptions(StageOptions):
         return self
 
 
-def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the clip options `recorded`, as a cache stores them, without the options that only say which clips and
-    crops a video has. A trained run may be used with every cache for which this result is equal.
+def without_views(clip_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dictionary `clip_options` of a cache without the options that only say which clips and crops a video
+    has. A trained run fits every cache with an equal result.
 
-    The result has neither the number of clips per video nor the step between windows. The samplings `centre` and
-    `windows` become `dense`. Every crop becomes `square`, except `full`, which changes the aspect ratio.
+    The number of clips per video and the step between windows are left out. The samplings `centre` and `windows` become
+    `dense`. Each crop becomes `square`, except `full`, which has another aspect ratio.
     """
-    kept = {key: value for key, value in recorded.items() if key not in ("per_video", "tail", "beyond_end", *HOPS)}
+    kept = {key: value for key, value in clip_options.items() if key not in ("per_video", "tail", "beyond_end", *HOPS)}
     if "crops" in kept:
         kept["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in kept["crops"]})
     if kept.get("sampling") in ("centre", WINDOWS):

@@ -1,7 +1,7 @@
-"""Declares the stage key `clips`, which stores the times at which the frames of each row are shown. All other stages
-read this key.
+"""Declares the stage `clips`, which stores the times at which the frames of each row are shown. All other stages read
+it.
 
-The stage has no runner, because the times come from the decoder together with the pixels.
+The stage has no runner, because the decoder returns the times together with the pixels.
 """
 
 from collections.abc import Mapping
@@ -36,9 +36,9 @@ class Clips(StageKind):
 
 
 def clips_options(options: ClipOptions) -> Options:
-    """Returns those of `options` that the fingerprint of the clips covers, as a dictionary.
+    """Returns the dictionary of the clip options that the fingerprint of a cache covers.
 
-    They are the options that change rows or frame times, and the version of the rules by which frames are found.
+    These are the options that change rows or frame times, and the version of the rules by which frames are chosen.
     """
     recorded = options.model_dump(mode="json")
     if options.is_annotated or (options.sampling == "uniform" and not options.by_number):

@@ -1,7 +1,8 @@
-"""Draws random views of clips for fine-tuning: another rectangle of the frame, a mirrored one, other colours.
+"""Draws random views of clips for fine-tuning. A view is a random change of a clip: another part of the frame,
+mirroring, other colours, or other times.
 
-A view is a pure function of the seed, the epoch and the clip. It does not depend on the order of clips, on workers or
-on interruptions. All frames of a clip have one view. Imports no torch.
+A view depends only on the seed, the epoch and the clip. It does not depend on the order of clips, on workers or on
+interruptions. All frames of a clip have the same view. Imports no torch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,9 @@ from kinegraph.stages.options import StageOptions, need
 
 
 class ViewOptions(StageOptions):
-    """The options of random views of training clips: how a square is cut (`short_side`, `region`), whether it is
-    mirrored, and how its colours change. If no key is set, the network sees each clip as the extraction saw it.
+    """The options of random views in fine-tuning: how a square is cut (`short_side`, `region`), whether it is mirrored,
+    how colours change, and at which times frames are taken. With the default options, the network sees each clip as the
+    extraction saw it.
     """
 
     short_side: tuple[int, int] | None = Field(
@@ -55,8 +57,8 @@ class ViewOptions(StageOptions):
 
     @model_serializer(mode="wrap")
     def _as_recorded(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Returns the options as a dictionary. It has `offsets` only if that is not the default, because the recorded
-        options of earlier versions lack it.
+        """Returns the options as a dictionary. The key `offsets` is left out if it has the default value, because the
+        options that earlier versions stored lack this key.
         """
         recorded: dict[str, Any] = dump(self)
         if self.offsets == "cached":
@@ -65,18 +67,23 @@ class ViewOptions(StageOptions):
 
     @property
     def is_off(self) -> bool:
-        """Returns true if the network sees each clip as the extraction saw it, and false if an option changes clips."""
+        """Returns True if no option changes a clip, so that the network sees each clip as the extraction saw it."""
         return self == ViewOptions(region=self.region)
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One random variant of a clip for fine-tuning: the part of the frames that is used, mirroring, and colours.
+    """One random view of a clip: how fine-tuning changes the clip before the network sees it.
 
-    The network sees the part `rectangle` (x1, y1, x2, y2) of the video, in px of the video. If `rectangle` is None, it
-    sees the rectangle of the clip's row in clips.parquet. If `mirrored` is true, left and right are swapped, also for a
-    row that is mirrored already. `brightness`, `contrast` and `saturation` are factors. A factor of 1 changes nothing.
-    `times` are the times of the frames in seconds, or None for those of the row.
+    `rectangle`: the part of the frames that the network sees, (x1, y1, x2, y2) in px of the video. None means the crop
+        of the row.
+    `mirrored`: if true, left and right are swapped. In a mirrored row, they are swapped back.
+    `brightness`: the factor of all pixel values.
+    `contrast`: the factor of the distances from the mean grey of a frame.
+    `saturation`: the factor of the distances of colours from grey.
+    `times`: the times of the frames in seconds, or None for the times of the row.
+
+    A factor of 1 changes nothing.
     """
 
     rectangle: Rectangle | None = None
@@ -90,12 +97,12 @@ class View:
 def check_views(
     options: ViewOptions, size: int, crops: Iterable[str], sampling: str = "uniform", of_frames: Sequence[str] = ()
 ) -> None:
-    """Raises ValueError if a random view could show something for which the cache has no boxes. A view is what a
-    network sees of a clip in fine-tuning. It may show another part of the frame, or other frames, as `options` say.
+    """Raises ValueError if a random view could show a part of a frame, or a frame, for which the cache has no boxes.
 
-    `size` is the side of the network's input in px, and `crops` are the names of the crops of the rows. `sampling` is
-    how the frames of the rows were chosen. `of_frames` are the cached arrays, such as boxes, that the head reads beside
-    the pixels.
+    `size`: the side of the network's input in px.
+    `crops`: the names of the crops of the rows.
+    `sampling`: the option `clips.sampling` of the cache.
+    `of_frames`: the names of the cached arrays, such as boxes, that the head reads together with the pixels.
     """
     if options.offsets == "random":
         need(
@@ -119,12 +126,13 @@ def check_views(
 
 
 def view_of(row: ClipRow, size: int, options: ViewOptions, seed: int, epoch: int) -> View:
-    """Returns the random View in which a network sees the clip `row` in the epoch `epoch`, counted from 1. `seed` is
-    the seed of the training. Equal arguments return equal Views.
+    """Returns the random View in which the network sees the clip `row` in one epoch. Equal arguments return equal
+    Views.
 
-    A View says which part of the video the network sees, and whether it is mirrored. It also has the factors by which
-    brightness, contrast and saturation change. `size` is the side of the network's input in px. `options` must have
-    passed `check_views`.
+    `size`: the side of the network's input in px.
+    `options`: options that have passed `check_views`.
+    `seed`: the seed of the training.
+    `epoch`: the number of the epoch, from 1.
     """
     generator = np.random.default_rng(xxhash.xxh3_128_intdigest(f"{seed}:{epoch}:{row.clip_id}".encode()))
     draws = generator.random(7)
@@ -152,7 +160,7 @@ def _random_times(row: ClipRow, generator: np.random.Generator) -> tuple[float, 
 
 
 def _square(row: ClipRow, size: int, options: ViewOptions, draws: np.ndarray) -> Rectangle:
-    """Returns a random square (x1, y1, x2, y2) inside the crop of `row`, in pixels of the video.
+    """Returns a random square (x1, y1, x2, y2) inside the crop of `row`, in px of the video.
 
     The network sees the square resized to `size` px. The option `short_side` limits the side of the square. Three
     random numbers `draws` from 0 to 1 decide the side, x1 and y1.

@@ -1,7 +1,7 @@
 """Computes the windows that slide over a video. Pure arithmetic, torch-free.
 
-A video has N frames, a window has W of them, and a window starts every h frames. Frames are counted at `clips.fps`.
-With `fps: native` they are the frames of the video. Positions count frames from 0.
+A video has N frames, a window has W frames, and a window starts every h frames. Frames are counted at the rate
+`clips.fps`. With `fps: native` they are the frames of the video. Positions count frames from 0.
 """
 
 import math
@@ -18,10 +18,10 @@ MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 
 
 def new_frames(options: ClipOptions, every: int) -> int | None:
-    """Returns how many frames a window has that no earlier window has. A window of 16 frames that starts 4 frames after
-    the one before has 4. If only every k-th frame of a window is used, `every` is k, and only used frames count.
+    """Returns how many frames of a window are in no earlier window. For example, 4 if a window of 16 frames starts
+    every 4 frames. If a network takes every k-th frame of a window, `every` is k, and only these frames count.
 
-    Returns None if windows share no frame, or if `options` have no windows. Returns 1 with `hop_seconds` and `fps:
+    Returns None if windows share no frame, or if the options have no windows. Returns 1 with `hop_seconds` and `fps:
     native`, because the number then depends on the video.
     """
     if not options.has_windows:
@@ -38,17 +38,18 @@ def new_frames(options: ClipOptions, every: int) -> int | None:
 class Windows:
     """The windows of one video, numbered from 0 in the order of time.
 
-    `num_frames` is N, the number of frames of the video, at `rate` frames per second. `size` is W, the number of frames
-    of a window. `hop` is h, the number of frames from one window to the next. It may be no whole number if the options
-    have `hop_seconds`. `frames` has the times of the frames, and is None unless the windows count the video's own
-    frames (`fps: native`).
+    `num_frames`: N, the number of frames of the video.
+    `rate`: frames per second.
+    `size`: W, the number of frames that a window covers.
+    `hop`: h, the number of frames from one window to the next. With `hop_seconds` it may be a fraction.
+    `frames`: the times of the frames with `fps: native`, and otherwise None.
 
     The option `tail` says what happens at the end of the video:
 
-    drop: only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
-    pad: ceil(N / h) windows, of which the last may reach past the end.
-    shift: as drop. If its windows do not reach the end, there is one more window. It ends with the video, or begins at
-        0 if N < W.
+    "drop": only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
+    "pad": ceil(N / h) windows. The last windows may reach past the end.
+    "shift": as "drop". If the last window does not reach the end, there is one more window, which ends with the video.
+        It begins at 0 if N < W.
     """
 
     options: ClipOptions
@@ -61,7 +62,7 @@ class Windows:
     def of(cls, options: ClipOptions, duration: float, frames: PresentedFrames | None) -> "Windows":
         """Returns the Windows of a video of `duration` seconds.
 
-        `frames` has the number and the times of the frames of the video, and is needed with `fps: native`. Without it,
+        `frames` has the number and the times of the frames of the video, and is needed with `fps: native`. Otherwise
         frames are counted at the rate `fps`. A frame that would begin less than COPIED_TICK_SECONDS before the end of
         the video does not count.
         """
@@ -91,8 +92,8 @@ class Windows:
         return num_fitting + (self.options.tail == "shift" and ends < N)
 
     def start(self, window: int) -> Fraction | int:
-        """Returns the place in the video at which the window number `window` begins. It is counted in frames from 0.
-        With `fps: native` it is an int, rounded down. Otherwise it may be a fraction.
+        """Returns the position at which window number `window` begins, in frames from 0. With `fps: native` it is an
+        int, rounded down. Otherwise it may be a fraction.
         """
         hop = self.hop
         start = window * hop.numerator if hop.denominator == 1 else window * hop
@@ -102,20 +103,20 @@ class Windows:
 
     def times(self, window: int) -> tuple[float, ...]:
         """Returns the times of the frames of window number `window`, in seconds from the first frame of the video. A
-        time after the last frame means the last frame.
+        time after the last frame stands for the last frame.
         """
         return self._seconds(self.start(window), range(0, self.size, self.options.frame_step))
 
     def interval(self, window: int) -> Interval:
-        """Returns the part [start, end) of the video that the window number `window` covers, in seconds. It may reach
-        past the end of the video.
+        """Returns the part [start, end) of the video that window number `window` covers, in seconds. It may reach past
+        the end of the video.
         """
         start, end = self._seconds(self.start(window), (0, self.size))
         return start, end
 
     def _seconds(self, start: Fraction | int, later: Iterable[int]) -> tuple[float, ...]:
         """Returns the times of several frames in seconds from the first frame of the video. `start` is a position in
-        frames. Each number in `later` means the frame that lies so many frames after `start`.
+        frames. Each number in `later` stands for the frame so many frames after `start`.
         """
         if self.frames is not None:
             return tuple(self.frames.seconds(int(start) + number) for number in later)

@@ -1,4 +1,6 @@
-"""Lists Action Genome: the annotated videos of Charades, with the labels of Charades. Torch-free."""
+"""Lists the videos of the data set Action Genome: the annotated videos of Charades, with the labels of Charades.
+Torch-free.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,10 +26,11 @@ APART_SECONDS = 0.001  # between the ends of two actions with the same bounds
 
 
 def list_action_genome(options: ActionGenomeOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the annotated videos, or of the actions in them, with the splits train and val.
+    """Returns the Listing of the annotated videos of Action Genome, or of the actions in them, with the splits train
+    and val. `options.labels` chooses between videos and actions.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where a file is missing, damaged, or of another release, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a file is missing, damaged, or of another release, and if no listed video is below `options.root`.
     """
     if is_url(options.annotations.removeprefix(FILE)):
         raise DatasetError(f"dataset.annotations: {options.annotations} is a URL. Copy the two pickles to a folder.")
@@ -61,7 +64,9 @@ def list_action_genome(options: ActionGenomeOptions, progress: OnVideosMade | No
 
 
 def _check_names(name: str, text: str, expected: tuple[str, ...]) -> None:
-    """Raises DatasetError unless the file `name` lists the names `expected`. Only their letters are compared."""
+    """Raises DatasetError if the file `name` with the content `text` does not list the names `expected` in this order.
+    Only the letters of the names are compared.
+    """
     listed = text.split()
     if [*map(plain, listed)] != [*map(plain, expected)]:
         raise DatasetError(
@@ -71,9 +76,9 @@ def _check_names(name: str, text: str, expected: tuple[str, ...]) -> None:
 
 
 def _annotated(rows: list[Row], frames: GenomeFrames) -> list[Row]:
-    """Returns those of `rows` whose video has an annotated frame.
+    """Returns the rows of the videos that have an annotated frame.
 
-    Raises DatasetError where an annotated video is in none of `rows`, or in another split than the pickle says.
+    Raises DatasetError if an annotated video is in no row, or in another split than the pickle states.
     """
     names = {row.name for row in rows}
     if lacking := [name for name in frames.videos.tolist() if name not in names]:
@@ -93,11 +98,11 @@ def _annotated(rows: list[Row], frames: GenomeFrames) -> list[Row]:
 
 def _samples(row: Row, labels: str, changed: Counter[str]) -> Iterator[Sample]:
     """Yields the Samples of the video of `row`. If `labels` is "video", this is one Sample with the classes of all its
-    actions. Otherwise each action is a Sample: an interval with one label.
+    actions. If `labels` is "interval", each action is a Sample: an interval with one label.
 
-    An interval ends with the video at the latest. An interval that is then empty is dropped. If two actions have the
-    same start and end, the second ends a millisecond later, because intervals must differ. `changed` counts the dropped
-    and the changed intervals.
+    An interval ends with the video at the latest. An empty interval is dropped. If two actions have the same start and
+    end, the second ends a millisecond later, because intervals must differ. `changed` counts the dropped and the
+    changed intervals.
     """
     if labels == "video":
         names = tuple(dict.fromkeys(name for name, _, _ in row.actions))
@@ -131,11 +136,11 @@ def _notes(options: ActionGenomeOptions, frames: GenomeFrames, without: int, cha
         yield f"{counted(changed['apart'], 'action')} with the bounds of another action {ends} 1 ms later."
     counts = {split: (videos, num_frames) for split, videos, num_frames in frames.usual_counts()}
     if counts != USUAL:
-        told = ", ".join(
+        listed = ", ".join(
             f"{split} {counted(videos, 'video')} and {counted(n, 'frame')}" for split, (videos, n) in counts.items()
         )
         usual = ", ".join(f"{split} {videos:,} and {n:,}" for split, (videos, n) in USUAL.items())
-        yield f"With a person and a visible object, in videos with over two such frames: {told}. Published: {usual}."
+        yield f"With a person and a visible object, in videos with over two such frames: {listed}. Published: {usual}."
     try:
         text = label_text(options, FRAME_LIST)
     except DatasetError:

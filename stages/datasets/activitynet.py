@@ -1,4 +1,4 @@
-"""Lists ActivityNet 1.3 from the owners' JSON file. Torch-free."""
+"""Lists the videos and labelled segments of the data set ActivityNet 1.3, from the owners' JSON file. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from kinegraph.stages.datasets.json_list import database_of, json_document, sort
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.owners import label_text, listing_of_release
 from kinegraph.stages.datasets.owners_options import ActivityNetOptions
-from kinegraph.stages.datasets.segments import Untrimmed, release_of
+from kinegraph.stages.datasets.segments import UntrimmedVideo, release_of
 
 VERSION = "1.3"
 PREFIX, ID_LENGTH = "v_", 11  # an id of YouTube may begin with v_ itself
@@ -16,11 +16,11 @@ PUBLISHED = {"train": 10024, "val": 4926, "test": 5044}
 
 
 def list_activitynet(options: ActivityNetOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos and labelled segments of ActivityNet 1.3, with the splits train, val and test.
+    """Returns the Listing of the videos and labelled segments of ActivityNet 1.3, with the splits train, val and test.
     The videos of test have no labels.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where the label file is missing or is not ActivityNet's, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if the label file is missing or is not of ActivityNet, and if no listed video is below `options.root`.
     """
     document = json_document(options.file, label_text(options, options.file))
     version = str(document.get("version", VERSION))
@@ -42,13 +42,13 @@ def list_activitynet(options: ActivityNetOptions, progress: OnVideosMade | None 
 
 
 def _bare(video: str) -> str:
-    """Returns the id of a video without the `v_` that files have in front of it."""
+    """Returns the id of a video without the `v_` that file names have before the id."""
     return video.removeprefix(PREFIX) if len(video) == len(PREFIX) + ID_LENGTH else video
 
 
-def _check_labels(name: str, document: Mapping[str, Any], videos: list[Untrimmed]) -> None:
-    """Raises DatasetError if a segment of `videos` has a label that is no node of the taxonomy in `document`, the
-    content of the file `name`. Does nothing if the file has no taxonomy.
+def _check_labels(name: str, document: Mapping[str, Any], videos: list[UntrimmedVideo]) -> None:
+    """Raises DatasetError if a segment of `videos` has a label that is not in the taxonomy of the label file `name`.
+    `document` is the content of this file. Does nothing if the file has no taxonomy.
     """
     taxonomy = document.get("taxonomy")
     if not isinstance(taxonomy, list):

@@ -1,4 +1,4 @@
-"""Lists Charades, with labels for each video or for each action of a video. Torch-free."""
+"""Lists the videos of the data set Charades, with labels for each video or for each action of a video. Torch-free."""
 
 import math
 import re
@@ -27,8 +27,13 @@ ACTION = re.compile(r"(c\d{3}) (\S+) (\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a csv of Charades. `actions` has (class name, start, end) of each action, in seconds as listed.
-    `length` is the length of the video in seconds. `where` is the file and line, for messages.
+    """One line of a csv of Charades.
+
+    `name`: the id of the video.
+    `split`: the name of its split.
+    `where`: the file and line, for messages.
+    `actions`: (class name, start, end) of each action, in seconds as listed.
+    `length`: the length of the video in seconds.
     """
 
     name: str
@@ -39,10 +44,11 @@ class Row:
 
 
 def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos of Charades, or of their actions, with the splits train and val.
+    """Returns the Listing of the videos of Charades, or of the actions in them, with the splits train and val.
+    `options.labels` chooses between videos and actions.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where a label file is missing or is not of Charades, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a label file is missing or is not of Charades, and if no listed video is below `options.root`.
     """
     class_of, rows = charades_rows(options, tries)
     changed: Counter[str] = Counter()
@@ -71,10 +77,10 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
 
 
 def charades_rows(options: CharadesOptions, tries: int = 1) -> tuple[dict[str, str], list[Row]]:
-    """Reads the label files of Charades. Returns a pair: the classes as a dict ("c000" -> "c000 Holding some clothes"),
-    and one Row for each line of the two csv files.
+    """Reads the label files of Charades. Returns (classes, rows). The classes are a dictionary, {"c000": "c000 Holding
+    some clothes", ...}. The rows have one Row for each line of the two csv files.
 
-    `tries` is how often a URL is requested while the network fails. Raises DatasetError where a file is missing or is
+    `tries` is the number of requests for a URL while the network fails. Raises DatasetError if a file is missing or is
     not of Charades.
     """
     class_of = _coded(options, CLASSES, "c", tries)
@@ -82,9 +88,9 @@ def charades_rows(options: CharadesOptions, tries: int = 1) -> tuple[dict[str, s
 
 
 def _coded(options: CharadesOptions, name: str, letter: str, tries: int) -> dict[str, str]:
-    """Returns code -> whole line, such as "c000" -> "c000 Holding some clothes", for each line of a list of names.
+    """Returns {code: whole line} for each line of a list of names, such as {"c000": "c000 Holding some clothes"}.
 
-    Raises DatasetError where the codes are not `letter` with the numbers 000, 001 and so on.
+    Raises DatasetError unless the codes are `letter` with the numbers 000, 001 and so on.
     """
     lines = [line for line in map(str.strip, label_text(options, name, tries).splitlines()) if line]
     for number, line in enumerate(lines):
@@ -100,10 +106,10 @@ def _coded(options: CharadesOptions, name: str, letter: str, tries: int) -> dict
 
 
 def _attributes(options: CharadesOptions, class_of: Mapping[str, str], tries: int) -> dict[str, dict[str, str]]:
-    """Returns class -> {"object": ..., "verb": ...}, from the owners' mapping. Without the owners' lists of objects and
-    verbs the values are codes, such as `o009`. Returns an empty dict where there is no mapping.
+    """Returns {class: {"object": ..., "verb": ...}} from the owners' mapping. Without the owners' lists of objects and
+    verbs the values are codes, such as `o009`. Returns an empty dictionary if there is no mapping.
 
-    Raises DatasetError where a line of a file is not of Charades.
+    Raises DatasetError if a line of a file is not of Charades.
     """
     if not has_label_file(options, MAPPING):
         return {}
@@ -125,7 +131,7 @@ def _attributes(options: CharadesOptions, class_of: Mapping[str, str], tries: in
 
 
 def _rows(options: CharadesOptions, split: str, class_of: Mapping[str, str], tries: int) -> Iterator[Row]:
-    """Yields a Row for each line of the csv of `split`. Raises DatasetError where a field is not of Charades."""
+    """Yields a Row for each line of the csv of `split`. Raises DatasetError if a field is not of Charades."""
     name = FILES[split]
     for where, fields in csv_lines(name, label_text(options, name, tries), COLUMNS):
         actions = tuple(
@@ -136,8 +142,8 @@ def _rows(options: CharadesOptions, split: str, class_of: Mapping[str, str], tri
 
 
 def _action(where: str, text: str, class_of: Mapping[str, str]) -> tuple[str, float, float]:
-    """Returns (class name, start, end) of one action. `text` is the action in the csv, such as `c092 11.90 21.20`: a
-    class code, start and end in seconds. `class_of` maps codes to class names.
+    """Returns (class name, start, end) of one action. `text` is the action in the csv, a class code with start and end
+    in seconds, such as `c092 11.90 21.20`. `class_of` maps codes to class names.
 
     Raises DatasetError for any other text. The message begins with `where`, the file and the line.
     """
@@ -163,16 +169,16 @@ def _seconds(where: str, what: str, text: str) -> float:
 
 
 def _whole(row: Row) -> Sample:
-    """Returns the video with the classes of all its actions. No class is left out, because the official scorer for
-    videos does not look at times.
+    """Returns the Sample of the whole video of `row`, with the classes of all its actions. The official scorer for
+    videos ignores times. So no class is left out.
     """
     names = tuple(dict.fromkeys(name for name, _, _ in row.actions))
     return Sample(name=row.name, label_names=names, split=row.split, where=row.where)
 
 
 def _intervals(row: Row, changed: Counter[str]) -> Iterator[Sample]:
-    """Yields one Sample for each interval of the video of `row` in which something is done. Actions with the same start
-    and end become one Sample with several labels.
+    """Yields one Sample for each interval of the video of `row` that has an action. Actions with the same start and end
+    become one Sample with several labels.
 
     An action that ends after the video is clipped to the end of the video. An action that is then empty is dropped.
     `changed` counts the actions that are clipped or dropped.
@@ -191,8 +197,8 @@ def _intervals(row: Row, changed: Counter[str]) -> Iterator[Sample]:
 
 
 def _notes(changed: Counter[str], without: int) -> Iterator[str]:
-    """Yields sentences about actions that were clipped or left out, whose numbers are in `changed`. One more sentence
-    is about the `without` videos that have no action.
+    """Yields sentences about actions that were clipped or left out, and a sentence about the videos without an action.
+    `changed` has the numbers of these actions. `without` is the number of these videos.
     """
     if count := changed["clipped"]:
         yield f"{counted(count, 'action ends', 'actions end')} after the video: clipped to the length in the csv."

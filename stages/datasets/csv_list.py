@@ -1,4 +1,4 @@
-"""Reads a csv that lists videos. A csv with a malformed line is refused, and the error names the line. Torch-free."""
+"""Reads a csv that lists videos. If a line is malformed, the error names the line. Torch-free."""
 
 import csv
 import io
@@ -19,10 +19,9 @@ UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 LOOKED_AT_BYTES = 4096
 
 
-def decoded(path: str, content: bytes) -> str:
-    """Returns the text of a file with the bytes `content`.
-
-    Raises DatasetError unless the file is UTF-8, with or without a byte order mark.
+def decode_text(path: str, content: bytes) -> str:
+    """Returns the text of the file `path`, whose content is `content`. Raises DatasetError unless the file is UTF-8,
+    with or without a byte order mark.
     """
     start = content[:LOOKED_AT_BYTES]
     if start.startswith(UTF_16_OR_32) or start.count(0) > len(start) // 4:
@@ -35,16 +34,16 @@ def decoded(path: str, content: bytes) -> str:
 
 
 def text_of(key: str, path: str, tries: int = 1) -> str:
-    """Returns the text of the file or URL `path`. Raises DatasetError where it cannot be read.
+    """Returns the text of the file or URL `path`. Raises DatasetError if it cannot be read.
 
-    `key` is the option that states the path, for messages. `tries` is how often a URL is requested.
+    `key` is the config key that states the path, for messages. `tries` is the number of requests for a URL.
     """
     try:
         if is_url(path):
             from kinegraph.stages.remote.remote import Remote  # imported here, because files do not need it
 
-            return decoded(path, Remote(tries).read(path, TABLE_BYTES))
-        return decoded(path, read_regular(path, TABLE_BYTES))
+            return decode_text(path, Remote(tries).read(path, TABLE_BYTES))
+        return decode_text(path, read_regular(path, TABLE_BYTES))
     except FileNotFoundError:
         raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
     except OSError as error:
@@ -56,12 +55,15 @@ def text_of(key: str, path: str, tries: int = 1) -> str:
 def csv_lines(
     annotations: str, text: str, required: Sequence[str] = REQUIRED, *, delimiter: str = ","
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields (place, fields) for each line of the csv `text`. `annotations` is its path, for messages. One line is one
-    video, or one interval of a video. Empty lines are skipped.
+    """Yields (place, fields) for each line of a csv. The place is the file and the line number, for messages. The
+    fields are {column: text}. Empty lines are skipped.
 
-    The place is the file and line number, for messages. The fields map each column to its text. `required` are the
-    columns that the header must have. Raises DatasetError for a header that lacks a column or has one twice. Raises it
-    also for a damaged line, for example with too few fields.
+    `annotations`: the path of the csv, for messages.
+    `text`: the content of the csv.
+    `required`: the columns that the header must have.
+
+    Raises DatasetError if the header lacks a column or has a column twice, and if a line is damaged, for example if it
+    has too few fields.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header = _next_line(annotations, reader, 1) or []
@@ -92,8 +94,8 @@ def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list
     """Returns the fields of the next record of `reader`, a csv reader of the file `annotations`. Returns None at the
     end of the file.
 
-    `line` is the number of the line where the record begins, for messages. Raises DatasetError where the csv reader
-    cannot read the record.
+    `line` is the number of the line where the record begins, for messages. Raises DatasetError if the csv reader cannot
+    read the record.
     """
     try:
         return next(reader, None)

@@ -1,4 +1,4 @@
-"""Maps the type of a data set's options to the function that lists its videos. Torch-free."""
+"""Lists the videos of a data set of any kind. A table maps the class of the options to the lister. Torch-free."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,13 +46,15 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
 
 
 def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos of a data set. A generated data set is made first where it is missing.
+    """Returns the Listing of a data set: its videos, labels and splits. A generated data set is made first if it is
+    missing.
 
-    `progress` is called with the number of videos made since its last call. `tries` is how often a URL is requested if
-    the network fails.
+    `options`: the config section `dataset`.
+    `progress`: called with the number of videos that were generated since its last call.
+    `tries`: the number of requests for a URL before giving up, if the network fails.
 
-    Raises DatasetError for a missing folder or csv, a csv that lacks columns, labels that the options do not allow, and
-    an empty data set. For a URL, raises NetworkError if all tries fail. Raises CredentialsError if the store refuses
-    the credentials, and UnknownStorage if no installed package opens the URL.
+    Raises DatasetError if a folder or label file is missing or wrong, and if there is no video. For a URL, raises
+    NetworkError if all requests fail, CredentialsError if the store refuses the credentials, and UnknownStorage if no
+    installed package opens the URL.
     """
     return LISTERS[type(options)](options, progress, tries)

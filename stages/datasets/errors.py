@@ -1,7 +1,7 @@
-"""Defines the error of data sets."""
+"""Defines the error for data sets that cannot be listed."""
 
 from kinegraph.stages.errors import UsageError
 
 
 class DatasetError(UsageError):
-    """A data set cannot be listed. The message says what was expected and where."""
+    """Raised if a data set cannot be listed. The message names the place, and says what was expected."""

@@ -1,4 +1,4 @@
-"""Lists videos in class folders, at a URL, or in a csv. Torch-free."""
+"""Lists your own videos, which lie in class folders or below a URL, or which a csv lists. Torch-free."""
 
 import math
 import os
@@ -9,19 +9,19 @@ from dataclasses import replace
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.stages.datasets.csv_list import csv_lines, text_of
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import SET_RATE, VIDEO_SUFFIXES, require_folder, split_and_label, videos_below
+from kinegraph.stages.datasets.folders import SET_RATE, VIDEO_SUFFIXES, find_videos, require_folder, split_and_label
 from kinegraph.stages.datasets.listing import Entry, Listing, OnVideosMade, listing_of
 from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.decode.opening import on_disk, printable
-from kinegraph.stages.remote.urls import FILE, UrlError, is_url, located
+from kinegraph.stages.remote.urls import FILE, UrlError, is_url, locate_video
 
 
 def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos below the folder or URL `options.root`, or of those in the csv
-    `options.annotations`.
+    """Returns the Listing of the videos below the folder or URL `options.root`. If `options.annotations` is set,
+    returns the videos in this csv.
 
-    `tries` is how often a URL is requested while the network fails. `progress` is never called, because no video is
-    made. Raises DatasetError where a folder or file is missing, where there is no video, or where the csv is wrong.
+    `progress` is never called, because no video is generated. `tries` is the number of requests for a URL while the
+    network fails. Raises DatasetError if a folder or file is missing, if there is no video, or if the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
     require_folder(root)
@@ -42,9 +42,9 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
 
 def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
     """Returns the class names of the option `classes`. `given` is its value: a list of names, or the path of a file
-    with one name per line. Returns an empty tuple where the option is not set.
+    with one name per line. Returns an empty tuple if the option is not set.
 
-    `tries` is how often a file at a URL is requested. Raises DatasetError for an empty file and for a name that is
+    `tries` is the number of requests for a file at a URL. Raises DatasetError for an empty file and for a name that is
     listed twice.
     """
     if not isinstance(given, str):
@@ -55,7 +55,7 @@ def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
         if not names:
             raise DatasetError(f"dataset.classes: {path} is empty; expected one class a line.")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DatasetError(f"dataset.classes: {twice[0]!r} stands there twice.")
+        raise DatasetError(f"dataset.classes: {twice[0]!r} is listed twice.")
     return names
 
 
@@ -63,11 +63,11 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
     """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
     `root` is a folder, or the URL of a server that lists its files.
 
-    With `frame_rate`, folders of numbered images are videos, too. `tries` is how often a URL is requested while the
-    network fails. Raises DatasetError where the server lists no files, and where there are only folders of images and
+    With `frame_rate`, folders of numbered images are videos, too. `tries` is the number of requests for a URL while the
+    network fails. Raises DatasetError if the server lists no files, and if there are only folders of images and
     `frame_rate` is None.
     """
-    below = videos_below(root, frame_rate, tries)
+    below = find_videos(root, frame_rate, tries)
     images = {path: images for _, path, images in below.folders}
     places = split_and_label(video_id for video_id, _ in below.videos)
     entries = [
@@ -78,10 +78,10 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 
 
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
-    """Returns `entries` with `frame_rate` in each entry that is a folder of images. Other entries stay as they are.
+    """Returns `entries` with the field `frame_rate` set in each entry that is a folder of images.
 
     Without a `frame_rate`, folders of images cannot be read. Then raises DatasetError if the first entry is such a
-    folder, else returns `entries` unchanged.
+    folder, and otherwise returns `entries` unchanged.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):
@@ -96,9 +96,9 @@ def _is_folder(path: str) -> bool:
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
     """Returns one Entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
-    relative to `root`. `tries` is how often a URL is requested while the network fails.
+    relative to `root`. `tries` is the number of requests for a URL while the network fails.
 
-    Raises DatasetError where a line is wrong.
+    Raises DatasetError if a line is wrong. The message names the line.
     """
     return list(_csv_entries(root, annotations, text_of("dataset.annotations", annotations, tries)))
 
@@ -110,14 +110,14 @@ def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:
         labels = filter(None, map(str.strip, row["label"].split(";")))
         interval = _interval(where, row.get("start", ""), row.get("end", ""))
         try:
-            video_id, path = map(printable, located(root, row["path"]))
+            video_id, path = map(printable, locate_video(root, row["path"]))
         except UrlError as error:
             raise DatasetError(f"{where}: {error}") from error
         yield Entry(video_id, path, tuple(labels), row.get("split", ""), interval)
 
 
 def _interval(where: str, start: str, end: str) -> Interval | None:
-    """Returns (start, end) in seconds as numbers, from two fields of a csv. Returns None where both fields are empty.
+    """Returns (start, end) in seconds as numbers, from two fields of a csv. Returns None if both fields are empty.
 
     Raises DatasetError unless 0 <= start < end. The message begins with `where`.
     """

@@ -1,4 +1,6 @@
-"""Finds the videos below a folder, their splits and classes, and the files that are no videos. Torch-free."""
+"""Finds the videos and the other files below a folder or URL. The folders of a video name its split and class.
+Torch-free.
+"""
 
 import logging
 import os
@@ -29,13 +31,13 @@ log = logging.getLogger("kinegraph")
 
 
 @dataclass(kw_only=True)
-class Below:
-    """Collects the files in a folder and in all folders below it.
+class FolderContents:
+    """The videos and other files in a folder and in all folders below it. Relative paths begin below the top folder.
 
-    `videos` has (relative path, full path) of each video. `left_out` maps an ending to the number of files with this
-    ending that are no videos ({".txt": 3}). `folders` has (relative path, full path, images) of each folder of numbered
-    images. `skipped` has a sentence about each file or folder that could not be read. Relative paths begin below the
-    top folder.
+    `videos`: (relative path, full path) of each video.
+    `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
+    `folders`: (relative path, full path, NumberedImages) of each folder of numbered images.
+    `skipped`: a sentence about each file or folder that could not be read.
     """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -44,7 +46,7 @@ class Below:
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
-        """Adds one file. `below` is its path relative to the top folder, `path` its full path.
+        """Adds one file. `below` is its path relative to the top folder, and `path` is its full path.
 
         A file with the ending of a video, such as `.mp4`, is added to `videos`. Any other file is counted in
         `left_out`.
@@ -55,31 +57,31 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds a folder of numbered images to `folders`, because it counts as one video. Call this method only for a
-        folder without a video file.
+        """Adds a folder of numbered images to `folders`. Call this method only for a folder without a video file.
 
-        `below` is the path of the folder relative to the top folder, `path` is its full path, and `names` are the names
-        of its images. Nothing is added for the top folder, for a single image, or if no image is numbered. In every
-        case `left_out` counts the images by their endings.
+        `below`: the path of the folder relative to the top folder.
+        `path`: the full path of the folder.
+        `names`: the names of the images in the folder.
+
+        Nothing is added for the top folder, for a single image, or if no image is numbered. In every case `left_out`
+        counts the images.
         """
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
             self.folders.append((printable(below), printable(path), images))
         self.left_out.update(map(_ending, names))
 
-    def take_folders(self) -> None:
-        """Adds each folder of numbered images to `videos`, as one video. Takes its images out of `left_out`, which
-        counts the files that are no videos by their endings.
-        """
+    def count_folders_as_videos(self) -> None:
+        """Adds each folder of numbered images to `videos`, as one video. `left_out` then excludes the images."""
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.num_files
         self.left_out = +self.left_out
         self.videos.sort()
 
-    def tell(self) -> None:
-        """Logs a warning for each file and folder that could not be read, up to MAX_SAID. If there are more, logs how
-        many more.
+    def log_skipped(self) -> None:
+        """Logs a warning for each file and folder that could not be read, for at most MAX_SAID of them. If there are
+        more, logs their number.
         """
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
@@ -88,14 +90,14 @@ class Below:
 
 
 def _is_macos_twin(below: str) -> bool:
-    """Returns whether a file is one that macOS writes beside another file, for its metadata. Its name begins with `._`.
-    So `._push.mp4` is no video, although it has the ending of one.
+    """Returns whether a file has a name that begins with `._`. macOS writes such files for metadata beside other files.
+    So `._push.mp4` is no video.
     """
     return below.rpartition("/")[2].startswith("._")
 
 
 def is_video(name: str) -> bool:
-    """Returns whether a file name has the ending of a video."""
+    """Returns whether the file name `name` has the ending of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 -- a million Path objects take seconds
 
 
@@ -104,14 +106,13 @@ def _ending(name: str) -> str:
     return ending if 1 < len(ending) <= MAX_ENDING else NO_ENDING
 
 
-def below_folder(root: str) -> Below:
-    """Returns a Below: the videos, the folders of numbered images, and the counts of other files in the folder `root`
-    and below it. Links are followed.
+def contents_of_folder(root: str) -> FolderContents:
+    """Returns the FolderContents of the folder `root` and all folders below it. Links are followed.
 
-    A link to a folder that contains the link is not followed. Such a link, or a folder without permission, is logged
+    A link to a folder that contains the link is not followed. Such a link, and a folder without permission, is logged
     and does not stop the search.
     """
-    contents = Below()
+    contents = FolderContents()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
     while waiting:
         folder, prefix, above = waiting.pop()
@@ -139,16 +140,15 @@ def below_folder(root: str) -> Below:
         except OSError as error:
             contents.skipped.append(f"{folder} cannot be read: {error.strerror}")
     contents.videos.sort()
-    contents.tell()
+    contents.log_skipped()
     return contents
 
 
-def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """Returns a `Below` with the videos below a URL, sorted by path, and the numbers of other files by their ending.
-
-    `listed` has one pair (path below the URL, full URL) for each file.
+def contents_of_url(listed: Iterable[tuple[str, str]]) -> FolderContents:
+    """Returns the FolderContents of a URL. `listed` has (path below the URL, full URL) of each file. Videos are sorted
+    by path.
     """
-    contents = Below()
+    contents = FolderContents()
     for below, url in listed:
         contents.add(below, url)
     contents.videos.sort()
@@ -161,25 +161,25 @@ def require_folder(root: str) -> None:
         raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
 
 
-def videos_below(root: str, frame_rate: float | None, tries: int) -> Below:
-    """Returns a Below with the videos below `root`, which is a folder, or the URL of a server that lists its files.
+def find_videos(root: str, frame_rate: float | None, tries: int) -> FolderContents:
+    """Returns the FolderContents of `root`, which is a folder, or the URL of a server that lists its files.
 
-    With `frame_rate`, folders of numbered images are videos, too. `tries` is how often a URL is requested while the
-    network fails. Raises DatasetError where the server lists no files, and where there are only folders of images and
+    With `frame_rate`, folders of numbered images are videos, too. `tries` is the number of requests for a URL while the
+    network fails. Raises DatasetError if the server lists no files, and if there are only folders of images and
     `frame_rate` is None.
     """
     try:
         if is_url(root):
             from kinegraph.stages.remote.remote import Remote  # imported here, because folders do not need it
 
-            below = below_url(Remote(tries).listed(root))
+            below = contents_of_url(Remote(tries).list_files(root))
         else:
-            below = below_folder(root)
+            below = contents_of_folder(root)
     except DecodeError as error:
-        told = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
-        raise DatasetError(told) from error
+        words = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
+        raise DatasetError(words) from error
     if frame_rate is not None:
-        below.take_folders()
+        below.count_folders_as_videos()
     elif below.folders:
         words = f"{counted(len(below.folders), 'folder')} of numbered images below {root}, as {below.folders[0][1]}"
         if not below.videos:
@@ -189,12 +189,11 @@ def videos_below(root: str, frame_rate: float | None, tries: int) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields (split, labels) for each of `videos`, from the names of the folders in its path (`train/push/1.mp4` ->
-    ("train", ("push",))).
+    """Yields (split, labels) for each video, from the names of the folders in its path: `train/push/1.mp4` -> ("train",
+    ("push",)). `videos` are paths below the root of the data set.
 
-    `videos` are paths below the root of the data set. Without a folder that is named after a split, the split is "".
-    Without any other folder, the labels are empty. Raises DatasetError if some top folders are named after splits and
-    others are not.
+    Without a folder that is named after a split, the split is "". Without any other folder, the labels are empty.
+    Raises DatasetError if some top folders are named after splits and others are not.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

@@ -1,4 +1,4 @@
-"""Lists HMDB51 by one of its three official splits. Torch-free."""
+"""Lists the videos of the data set HMDB51 by one of its three official splits. Torch-free."""
 
 import re
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ PUBLISHED = {"train": 3570, "test": 1530}  # of each official split
 
 
 def list_hmdb51(options: Hmdb51Options, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos of HMDB51, with the splits train and test.
+    """Returns the Listing of the videos of HMDB51, with the splits train and test.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where the list of a class is missing or is not HMDB51's, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if the list of a class is missing or is not of HMDB51, and if no listed video is below `options.root`.
     """
     classes, neither, samples = _classes(options), 0, list[Sample]()
     for label in classes:
@@ -47,8 +47,7 @@ def _classes(options: Hmdb51Options) -> tuple[str, ...]:
     """Returns the names of the classes, sorted. They come from the names of the list files in the folder, which has one
     list per class and official split (`kick_test_split1.txt`).
 
-    Raises DatasetError if a class has no list for the chosen split. Without this class, all later classes would get
-    wrong numbers.
+    Raises DatasetError if a class has no list for the chosen split, because all later classes would get wrong numbers.
     """
     folder = Path(options.annotations.removeprefix(FILE))
     if is_url(options.annotations.removeprefix(FILE)):

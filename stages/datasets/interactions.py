@@ -1,4 +1,4 @@
-"""Lists the demo's generated data set. Torch-free."""
+"""Lists the videos of the generated data set of the demo. Torch-free."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ SPLITS = ("train", "val", "test")
 
 
 def list_interactions(options: InteractionsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos below `options.root`. Videos that are missing there are generated first.
+    """Returns the Listing of the videos below `options.root`. Videos that are missing are generated first.
 
     `progress` is called with the number of videos that were generated since its last call. `tries` is not used.
     """

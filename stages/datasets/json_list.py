@@ -8,11 +8,11 @@ from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folder import class_names
 from kinegraph.stages.datasets.folders import SPLIT_OF
-from kinegraph.stages.datasets.json_text import parsed_json
+from kinegraph.stages.datasets.json_text import parse_json
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.owners import listing_of_release
 from kinegraph.stages.datasets.owners_options import JsonOptions
-from kinegraph.stages.datasets.segments import Segment, Untrimmed, release_of
+from kinegraph.stages.datasets.segments import Segment, UntrimmedVideo, release_of
 from kinegraph.stages.remote.urls import FILE
 
 FORM = '{"database": {<id>: {"subset": ..., "annotations": [{"segment": [start, end], "label": ...}]}}}'
@@ -20,10 +20,11 @@ DURATIONS = ("duration", "duration_second")  # the second is mmaction2's
 
 
 def list_json(options: JsonOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos and labelled segments of a JSON file in ActivityNet's form.
+    """Returns the Listing of the videos and labelled segments in the JSON file `options.annotations`, in ActivityNet's
+    form.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where the file cannot be read or has another form, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if the file cannot be read or has another form, and if no listed video is below `options.root`.
     """
     path = options.annotations.removeprefix(FILE)
     database = database_of(path, json_document(path, text_of("dataset.annotations", path, tries)))
@@ -40,28 +41,27 @@ def list_json(options: JsonOptions, progress: OnVideosMade | None = None, tries:
     return listing_of_release(release, options.root, tries=tries)
 
 
-def sorted_labels(videos: list[Untrimmed]) -> tuple[str, ...]:
-    """Returns the names of the labels of all `videos`, sorted."""
+def sorted_labels(videos: list[UntrimmedVideo]) -> tuple[str, ...]:
+    """Returns the names of all labels of the segments of `videos`, sorted, each once."""
     return tuple(sorted({segment.label for video in videos for segment in video.segments}))
 
 
 def json_document(path: str, text: str) -> dict[str, Any]:
     """Returns the JSON object `text`, the content of the file `path`.
 
-    Raises DatasetError if the text is not JSON, if a key stands twice in an object, or if the text is another JSON
-    value than an object.
+    Raises DatasetError if the text is not JSON, is JSON but no object, or has an object with a key twice.
     """
-    document = parsed_json(path, text)
+    document = parse_json(path, text)
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: it holds a {type(document).__name__}; expected {FORM}")
     return document
 
 
 def database_of(path: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns id of the video -> entry, from the JSON object `document` of the file `path`. In ActivityNet's form, the
+    """Returns {id of the video: entry}, from the JSON object `document` of the file `path`. In ActivityNet's form, the
     videos are below the key `database`. In the files of mmaction2, they are at the top.
 
-    Raises DatasetError for a document of another form, such as a submission.
+    Raises DatasetError for a document of another form, such as a submission with scores.
     """
     if "results" in document:
         raise DatasetError(f"{path}: it has `results`, so it is a submission with scores. Expected {FORM}")
@@ -76,19 +76,20 @@ def database_of(path: str, document: Mapping[str, Any]) -> dict[str, Any]:
 
 def untrimmed_videos(
     path: str, database: Mapping[str, Mapping[str, Any]], subsets: Mapping[str, str], prefixes: tuple[str, ...]
-) -> Iterator[Untrimmed]:
-    """Yields each video of `database`, the videos of the file `path`.
+) -> Iterator[UntrimmedVideo]:
+    """Yields an UntrimmedVideo for each entry of `database`, the result of `database_of` for the file `path`.
 
-    A subset in the file names the split: training, validation and testing are known. For other names of subsets,
-    `subsets` maps the name to the split. The name of a video file may be the id alone, or one of `prefixes` and the id
-    (`v_abc`). Raises DatasetError for an entry of another form.
+    `subsets`: {name of a subset in the file: split}, for names other than training, validation and testing.
+    `prefixes`: what may stand before the id in the name of a video file, such as "v_" or "".
+
+    Raises DatasetError for an entry of another form.
     """
     for video, entry in database.items():
         where = f"{path}: {video}"
         listed = entry.get("annotations", [])
         if not isinstance(listed, list):
             raise DatasetError(f"{where}: annotations is {listed!r:.80}; expected a list of segments.")
-        yield Untrimmed(
+        yield UntrimmedVideo(
             name=video,
             split=_split(where, entry.get("subset"), subsets),
             where=where,
@@ -125,8 +126,8 @@ def _segment(where: str, entry: object) -> Segment:
 
 
 def _seconds(where: str, given: object) -> float:
-    """Returns `given` as a number of seconds. Some files have it as text (`"18.6"`). Raises DatasetError for anything
-    else. The message begins with `where`.
+    """Returns `given` as a number of seconds. Some files have it as text (`"18.6"`). Raises DatasetError if `given` is
+    no number. The message begins with `where`.
     """
     try:
         seconds = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan

@@ -1,4 +1,4 @@
-"""Parses JSON that other people wrote. Torch-free."""
+"""Parses the JSON text of label files. Torch-free."""
 
 import json
 from typing import Any
@@ -7,11 +7,11 @@ from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.datasets.errors import DatasetError
 
 
-def parsed_json(path: str, text: str) -> Any:
-    """Returns the content of the JSON file `path`, which has the text `text`.
+def parse_json(path: str, text: str) -> Any:
+    """Returns the value of the JSON text `text`, the content of the file `path`.
 
-    Raises DatasetError where the text is not JSON, for example because its end is missing. Raises it also where a key
-    stands twice in an object.
+    Raises DatasetError if the text is not JSON, for example because its end is missing, and if an object has a key
+    twice.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def parsed_json(path: str, text: str) -> Any:
         if len(entries) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in entries if keys.count(key) > 1)
-            raise DatasetError(f"{path}: {twice!r} stands there twice. Keep one entry.")
+            raise DatasetError(f"{path}: an object has the key {twice!r} twice. Keep one entry.")
         return entries
 
     try:

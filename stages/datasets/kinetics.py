@@ -1,4 +1,4 @@
-"""Lists Kinetics-400, 600 or 700. Torch-free."""
+"""Lists the clips of the data set Kinetics-400, 600 or 700. Torch-free."""
 
 import re
 from collections import Counter
@@ -31,7 +31,13 @@ PUBLISHED: Mapping[int, Mapping[str, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ListedClip:
-    """One line of a csv: a clip of the video `youtube_id`. `label` is "" in a csv without labels."""
+    """One line of a csv of Kinetics: a clip of the video `youtube_id`.
+
+    `start_seconds`: the start of the clip in seconds.
+    `end_seconds`: the end of the clip in seconds.
+    `label`: the class name, or "" in a csv without labels.
+    `where`: the file and line, for messages.
+    """
 
     youtube_id: str
     start_seconds: int
@@ -42,10 +48,10 @@ class ListedClip:
 
 
 def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the clips of Kinetics, with the splits of `options.files`.
+    """Returns the Listing of the clips of Kinetics, with the splits in `options.files`.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where a csv is missing, is damaged, is of another split or has the classes of another version. Raises it where no
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a csv is missing or damaged, is of another split, or has the classes of another version. Raises it also if no
     listed video is below `options.root`.
     """
     rows = [row for split, name in options.files.items() for row in _rows(options, split, name, tries)]
@@ -68,7 +74,7 @@ def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None
 
 
 def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterator[ListedClip]:
-    """Yields a ListedClip for each line of the csv `name` of `split`."""
+    """Yields a ListedClip for each line of the csv `name` of the split `split`."""
     required = COLUMNS if split == "test" else ("label", *COLUMNS)
     for where, fields in csv_lines(name, label_text(options, name, tries), required):
         if not YOUTUBE_ID.fullmatch(fields["youtube_id"]):
@@ -92,8 +98,8 @@ def _rows(options: KineticsOptions, split: str, name: str, tries: int) -> Iterat
 
 
 def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -> tuple[tuple[str, ...], str]:
-    """Returns (class names, text that says where their order is from). The names are those in the file
-    `options.classes`. Without this option, they are the labels of `rows`, sorted.
+    """Returns (class names, the source of their order in words). The names are those in the file `options.classes`.
+    Without this option, they are the labels of `rows`, sorted.
 
     Raises DatasetError if there are no names, or if their number shows that the files are of another version of
     Kinetics.
@@ -114,8 +120,8 @@ def _classes(options: KineticsOptions, rows: Sequence[ListedClip], tries: int) -
 
 
 def _plain(label: str) -> str:
-    """Returns `label` in a plain spelling, by which the names of folders, lists and classes can be compared: spaces in
-    place of `_`, without brackets and quotes.
+    """Returns `label` in a plain spelling: spaces in place of `_`, without brackets and quotes. So names of folders,
+    lists and classes can be compared.
     """
     return SPELLED_AWAY.sub("", label.replace("_", " "))
 
@@ -146,7 +152,7 @@ def _about_clips(num_clips: Mapping[str, int]) -> Iterator[str]:
 
 
 def _replaced(place: PurePosixPath) -> str | None:
-    """Returns the YouTube id of the video that the file `place` replaces. Kinetics has such files in a folder of their
-    own, for videos that were damaged. Returns None for a file that lies elsewhere.
+    """Returns the YouTube id of the damaged video that the file `place` replaces. Kinetics has such files in a folder
+    of their own. Returns None for any other file.
     """
     return place.name[:ID_LENGTH] if REPLACEMENTS in place.parts[:-1] else None

@@ -1,4 +1,4 @@
-"""Defines the listing of a data set: its videos, labels and splits. Torch-free."""
+"""Defines the Listing of a data set: its videos, labels and splits. Torch-free."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,16 @@ OnVideosMade = Callable[[int], None]  # called with the number of videos made si
 class Video:
     """One video of a data set, or one interval of a video.
 
-    `video_id` is unique, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s. `list_index` is the
-    place in the data set's list, from 0. `path` is a path or URL. `labels` are indices into `Listing.classes`.
-    `interval` is (start, end) in seconds, or None for a whole video. `frame_rate` is set only for a video that is a
-    folder of images. `images` describes these images, if the folder was listed already. `segments` are the labelled
-    parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them. `annotated_frames` are the
-    numbers of the frames that the owners annotated, from 0, for the sampling `annotated`.
+    `video_id`: a unique name, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s.
+    `path`: a file, a folder of images, or a URL.
+    `split`: the name of its split, such as "train".
+    `labels`: the class numbers, which are indices into `Listing.classes`.
+    `list_index`: the place of the video in the data set's list, from 0.
+    `interval`: (start, end) in seconds, or None for a whole video.
+    `frame_rate`: images per second, if the video is a folder of images. Otherwise None.
+    `images`: the NumberedImages of the folder, if the folder was listed already.
+    `segments`: the labelled parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them.
+    `annotated_frames`: the numbers of the frames that the owners annotated, from 0, for `sampling: annotated`.
     """
 
     video_id: str
@@ -40,7 +44,7 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class MissingVideo:
-    """A video that a label file lists and that has no file. `split` is its split, and `words` say what was looked
+    """A video that a label file lists and that has no file. `split` is its split. `words` say which file was looked
     for.
     """
 
@@ -50,26 +54,32 @@ class MissingVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Holds a data set: `videos` are its Videos, sorted by id, and `classes` are the names of the classes.
+    """The videos of a data set with their labels and splits.
 
-    `multi_label` says whether videos may have several labels. None means yes if some video has several labels, else no.
-    `left_out` maps an ending to the number of files below the root that are no videos ({".txt": 3}). `dealt` is true if
-    at least one video was listed without a split. Such videos get a split by the shares of the option `splits`.
+    `classes`: the names of the classes. Labels are indices into `classes`.
+    `videos`: the videos and intervals, sorted by id.
+    `multi_label`: whether a video may have several labels. None means that it is true if some video has several.
+    `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
+    `uses_shares`: whether some video was listed without a split. It gets a split by the shares of the option `splits`.
 
-    The other fields are set for data sets as their owners ship them. `missing` maps the name of a listed video
-    without a file to its MissingVideo. Such a video is not in `videos`. `listed` maps a split to the number of videos
-    in the label files, and `published` to the number that the owners publish. `classes_from` says which file or rule
-    gave the order of the classes. `num_published_classes` is the number of classes that the owners publish, or 0.
-    `attributes` maps a class to attribute -> value ({"c000 Holding a cup": {"object": "cup"}}). `notes` are sentences
-    about what was dropped or changed. `absent` maps each name that the file of a missing video may have, without
-    ending, to the entries of the video. Their `name` and `path` are "".
+    The other fields are only set for data sets in the form in which their owners publish them:
+
+    `missing`: {name: MissingVideo} of the listed videos without a file. They are not in `videos`.
+    `listed`: {split: number of videos in the label files}.
+    `published`: {split: number of videos that the owners published}.
+    `classes_from`: the file or rule from which the order of the classes comes, in words.
+    `num_published_classes`: the number of classes that the owners published, or 0.
+    `attributes`: {class: {attribute: value}}, such as {"c000 Holding a cup": {"object": "cup"}}.
+    `notes`: sentences about what was dropped or changed.
+    `absent`: {file name without ending: entries}, for each name that the file of a missing video may have. The entries
+        have no name and no path.
     """
 
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     multi_label: bool | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
-    dealt: bool = False
+    uses_shares: bool = False
     missing: Mapping[str, MissingVideo] = field(default_factory=dict)
     listed: Mapping[str, int] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
@@ -82,12 +92,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A video or an interval of a video, as found in a csv or below a folder.
+    """A video, or an interval of a video, as a csv lists it or as it lies below a folder.
 
-    `name` is the id of the whole video, also for an interval. `path` is a file, a folder of images or a URL.
-    `label_names` are the names of its classes. `split` is "" if the csv or the folder has no splits. `interval` is
-    (start, end) in seconds, or None for the whole video. `frame_rate` and `images` are set only for a folder of
-    numbered images: its images per second, and the NumberedImages in it.
+    `name`: the id of the whole video, also for an interval.
+    `path`: a file, a folder of images, or a URL.
+    `label_names`: the names of its classes.
+    `split`: the name of its split, or "" if the csv or the folder has no splits.
+    `interval`: (start, end) in seconds, or None for the whole video.
+    `frame_rate`: images per second, if the video is a folder of images. Otherwise None.
+    `images`: the NumberedImages of the folder, if the folder was listed already.
     """
 
     name: str
@@ -106,11 +119,11 @@ class Entry:
         return self.name if self.interval is None else interval_id(self.name, self.interval)
 
 
-def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
+def split_by_share(video_id: str, splits: Mapping[str, float]) -> str:
     """Returns the split of a video that was listed without a split. `splits` maps each split to its share.
 
-    The digest of `video_id`, as a number from 0 to 1, decides. The range from 0 to 1 is divided among the splits in
-    proportion to their shares. With {"train": 3, "val": 1}, for example, numbers below 0.75 are train.
+    A digest of `video_id` decides, so the split never changes if other videos are added. With {"train": 3, "val": 1},
+    about three quarters of the videos are train.
     """
     point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
     for name, share in splits.items():
@@ -126,12 +139,13 @@ def listing_of(
     classes: tuple[str, ...] = (),
     multi_label: bool | None = None,
 ) -> Listing:
-    """Returns the Listing of `entries`. Class names become label numbers. Entries without a split get one by the shares
-    of `splits`.
+    """Returns the Listing of `entries`. Class names become label numbers.
 
-    `multi_label` is the option of the data set: if it is False, a video may have only one label. Without `classes`, the
-    classes are the names found in `entries`, sorted. Raises DatasetError for a video that is listed twice, and for
-    labels that the options do not allow.
+    `splits`: {split: share}, for entries without a split.
+    `classes`: the class names in order. If it is empty, the classes are the names in `entries`, sorted.
+    `multi_label`: the option of the data set. If it is False, a video may have only one label.
+
+    Raises DatasetError if a video is listed twice, and for labels that the options do not allow.
     """
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: label for label, name in enumerate(classes)}
@@ -151,7 +165,7 @@ def listing_of(
             raise DatasetError(
                 f"{video_id} is listed twice. Several labels go into one field, separated by `;`.{apart}"
             )
-        split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video get the same split
+        split = entry.split or split_by_share(entry.name, splits)  # all intervals of a video get the same split
         videos[video_id] = Video(
             video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval,
             frame_rate=entry.frame_rate, images=entry.images,
@@ -160,13 +174,13 @@ def listing_of(
         classes=classes,
         videos=tuple(videos[key] for key in sorted(videos)),
         multi_label=multi_label,
-        dealt=not all(entry.split for entry in entries),
+        uses_shares=not all(entry.split for entry in entries),
     )
 
 
 def listing_of_whole_videos(listing: Listing) -> Listing:
-    """Returns a copy of `listing` with one entry for each whole video. The intervals of a video become its `segments`,
-    in the order of time, and its labels are those of all its entries.
+    """Returns a copy of `listing` with one Video for each whole video. The intervals of a video become its `segments`,
+    in the order of time. Its labels are those of all its intervals.
 
     Raises DatasetError if the intervals of a video are in several splits.
     """
@@ -177,7 +191,7 @@ def listing_of_whole_videos(listing: Listing) -> Listing:
 
 
 def _whole(name: str, entries: list[Video]) -> Video:
-    """Returns the whole video `name`, of which `entries` are the intervals or the video itself."""
+    """Returns the whole video `name`. `entries` are its intervals, or the video itself."""
     if len(splits := sorted({entry.split for entry in entries})) > 1:
         raise DatasetError(
             f"{name} is in the splits {', '.join(splits)}. Windows go over the whole video, so it needs one split."

@@ -6,26 +6,27 @@ from pydantic import Field, model_validator
 
 from kinegraph.stages.datasets.owners_options import OwnersDatasetOptions
 from kinegraph.stages.options import MAX_SEED, ClassName, SplitName, StageOptions
-from kinegraph.stages.remote.urls import UrlError, checked, is_url
+from kinegraph.stages.remote.urls import UrlError, check_url, is_url
 
 MAX_VIDEOS = 10_000_000  # most videos of one split
 
 
 class FolderOptions(StageOptions):
-    """Videos in class folders below `root`, or listed in the csv `annotations` with the columns path, label and
-    (optional) split.
+    """The config section `dataset` for your own videos. They lie in class folders below `root`, or a csv `annotations`
+    lists them.
 
-    Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
-    video, in seconds from the first frame. The frame at `end` does not belong to the interval. Each interval is
-    sampled, labelled and scored by itself. A line with start and end empty is the whole video.
+    The csv has the columns path, label and (optional) split. Several labels of a video are separated by `;`. With the
+    columns start and end, a line is an interval of its video, in seconds from the first frame. The frame that begins at
+    `end` does not belong to the interval. Each interval is sampled, labelled and scored by itself. A line with start
+    and end empty is the whole video.
 
-    Without a csv, the first folder in a video's path below `root` is the label (`push/1.mp4`). Folders that are named
-    train, training, val, valid, validation, test or testing (in any case) are splits, and the folders in them are the
-    labels (`train/push/1.mp4`). Folders may be links.
+    Without a csv, the first folder below `root` is the label of a video (`push/1.mp4`). Folders with the names train,
+    training, val, valid, validation, test or testing (in any case) are splits, and the folders in them are the labels
+    (`train/push/1.mp4`). Folders may be links.
 
-    With `frame_rate`, a folder of numbered images, such as `00001.jpg` or `img_00001.jpg`, is a video too, also where a
-    csv names the folder. Numbers begin at 0 or 1. The image at place i, from 0, is shown at i / frame_rate seconds. A
-    folder with two series, such as `flow_x_00001.jpg` and `flow_y_00001.jpg`, is optical flow.
+    With `frame_rate`, a folder of numbered images, such as `00001.jpg` or `img_00001.jpg`, is a video, too. Numbers
+    begin at 0 or 1. Image number i, from 0, is shown at i / frame_rate seconds. A folder with two series, such as
+    `flow_x_00001.jpg` and `flow_y_00001.jpg`, is optical flow.
     """
 
     kind: Literal["folder"]
@@ -61,7 +62,7 @@ class FolderOptions(StageOptions):
     def _hold_no_secret(self) -> "FolderOptions":
         for key, given in (("root", self.root), ("annotations", self.annotations), ("classes", self.classes)):
             try:
-                checked(given if isinstance(given, str) else "")
+                check_url(given if isinstance(given, str) else "")
             except UrlError as error:
                 raise ValueError(f"{key}: {error}") from None
         return self
@@ -73,7 +74,9 @@ def _check_is_folder(root: str) -> None:
 
 
 class InteractionsOptions(StageOptions):
-    """The generated data set of the demo. The data set is made below `root` where it is missing."""
+    """The config section `dataset` for the generated data set of the demo. The data set is made below `root` if it is
+    missing.
+    """
 
     kind: Literal["interactions"]
     root: str = Field(description="folder of the videos")
@@ -89,11 +92,11 @@ class InteractionsOptions(StageOptions):
 
 
 class SyncMnistOptions(StageOptions):
-    """The generated data set SyncMNIST of the RSTG paper. A label says which two of the digits in a video move in step.
+    """The config section `dataset` for SyncMNIST, the generated data set of the RSTG paper. The label of a video says
+    which two of its digits move in step. docs/sync_mnist.md describes the data set.
 
-    The data set is made below `root` where it is missing. `digits` is the folder with MNIST's files, and `num_digits`
-    is the number of digits in a video. Videos of `test` show digits that no other split shows. docs/sync_mnist.md
-    describes the data set.
+    The data set is made below `root` if it is missing. Videos of `test` show pictures of digits that no other split
+    shows.
     """
 
     kind: Literal["sync_mnist"]

@@ -1,4 +1,4 @@
-"""Matches the label files of a data set, as its owners ship them, with the video files that are at hand. Torch-free.
+"""Finds the video files of a data set by the label files that its owners publish. Torch-free.
 
 Each such data set has a file of its own in this folder. Its lister reads the label files into a `Release` and calls
 `listing_of_release`. Its options are in owners_options.py.
@@ -16,8 +16,8 @@ from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.csv_list import text_of
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import Below, require_folder, videos_below
-from kinegraph.stages.datasets.json_text import parsed_json
+from kinegraph.stages.datasets.folders import FolderContents, find_videos, require_folder
+from kinegraph.stages.datasets.json_text import parse_json
 from kinegraph.stages.datasets.listing import Entry, Listing, MissingVideo, listing_of
 from kinegraph.stages.datasets.owners_options import OwnersOptions
 from kinegraph.stages.remote.urls import FILE, is_url
@@ -27,10 +27,10 @@ NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of
 
 
 def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
-    """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. `tries` is how
-    often a URL is requested while the network fails.
+    """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. `tries` is the
+    number of requests for a URL while the network fails.
 
-    Raises DatasetError where there is no such file, or where the file is not UTF-8.
+    Raises DatasetError if there is no such file, or if the file is not UTF-8.
     """
     if is_url(options.annotations.removeprefix(FILE)):
         return text_of("dataset.annotations", f"{options.annotations.rstrip('/')}/{name}", tries)
@@ -45,27 +45,31 @@ def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
 
 def has_label_file(options: OwnersOptions, name: str) -> bool:
     """Returns whether the folder `options.annotations` has the file `name`. Returns False if `options.annotations` is a
-    URL, because files at a URL are not looked for."""
+    URL.
+    """
     return (Path(options.annotations.removeprefix(FILE)) / name).is_file()
 
 
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
     """Returns the content of the JSON label file `name` in the folder or below the URL `options.annotations`. `tries`
-    is how often a URL is requested while the network fails.
+    is the number of requests for a URL while the network fails.
 
-    Raises DatasetError where there is no such file, where the file is not UTF-8 or not JSON, and where a key stands
-    twice in an object.
+    Raises DatasetError if there is no such file, if the file is not UTF-8 or not JSON, and if an object has a key
+    twice.
     """
-    return parsed_json(name, label_text(options, name, tries))
+    return parse_json(name, label_text(options, name, tries))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One video, or one interval of a video, as a label file lists it.
 
-    `name` is the owners' name of the video, without folder and ending. `where` is the file and line, for messages.
-    `interval` is (start, end) in seconds, or None for the whole video. `stems` are other names that the file of the
-    video may have, the best first.
+    `name`: the owners' name of the video, without folder and ending.
+    `label_names`: the names of its classes.
+    `split`: the name of its split.
+    `where`: the file and line, for messages.
+    `interval`: (start, end) in seconds, or None for the whole video.
+    `stems`: the names that the file of the video may have, without ending, the best first. If empty, it is `name`.
     """
 
     name: str
@@ -78,19 +82,20 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """The label files of one release of a data set.
+    """The content of the label files of a data set, in one form for all data sets.
 
-    `title` names the release, for messages. `classes` are the class names in order, and `classes_from` says which file
-    or rule gave the order. `published` maps a split to the number of its videos that the owners publish, and
-    `num_classes` is the number of classes that they publish, or 0. `notes` are sentences about lines that were dropped
-    or changed. With `multi_label`, a video may have several labels or none. `attributes` maps a class to attribute ->
-    value.
-
-    Some owners publish replacements of damaged videos, in a folder of their own. `replaces` is called with the path of
-    a file below the root. It returns the name, without ending, of the video that the file replaces, or None for an
-    ordinary file.
-
-    `without_rows` are videos that the label files list and that get no row, for example for lack of a label.
+    `title`: the name of the data set, for messages.
+    `classes`: the class names in order.
+    `classes_from`: the file or rule from which the order of the classes comes, in words.
+    `samples`: the listed videos and intervals.
+    `published`: {split: number of videos that the owners published}.
+    `num_classes`: the number of classes that the owners published, or 0.
+    `multi_label`: whether a video may have several labels or none.
+    `notes`: sentences about lines that were dropped or changed.
+    `replaces`: a function: path of a file below the root -> name of the damaged video that the file replaces, or None
+        for an ordinary file.
+    `without_rows`: listed videos that get no row in the cache, for example because they have no label.
+    `attributes`: {class: {attribute: value}}.
     """
 
     title: str
@@ -107,21 +112,21 @@ class Release:
 
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos of `release` that are below the folder or URL `root`. The id of a video is its
-    path below `root`.
+    """Returns the Listing of the videos of `release` that are below the folder or URL `root`. The id of a video is its
+    path below `root`. A listed video without a file goes into `missing` of the Listing, and gets no row.
 
-    A listed video without a file becomes one of the `missing` of the Listing, and gets no row. With `frame_rate`, a
-    folder of numbered images is a video, too. `tries` is how often a URL is requested while the network fails.
+    With `frame_rate`, a folder of numbered images is a video, too. `tries` is the number of requests for a URL while
+    the network fails.
 
-    Raises DatasetError for a name with a folder in it, and for a label that is no class of the release. Raises it for a
-    video that is listed twice with different labels, unless the release has several labels per video. Raises it where
-    two files have the name of one video, where a video is in two splits, and where no listed video is below `root`.
+    Raises DatasetError if no listed video is below `root`, if a video is in two splits, or if two files have the name
+    of one video. Raises it also for an impossible name of a video, for an unknown label, and for a video with several
+    labels if `release.multi_label` is false.
     """
     root = root.removeprefix(FILE)
     require_folder(root)
-    found = videos_below(root, frame_rate, tries)
+    found = find_videos(root, frame_rate, tries)
     files = _files_by_name(release, found)
-    samples = _checked(release)
+    samples = _merged(release)
     listed: defaultdict[str, set[str]] = defaultdict(set)
     for sample in (*samples, *release.without_rows):
         listed[sample.split].add(sample.name)
@@ -168,8 +173,8 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
 
 
 def _absent(samples: Iterable[Sample]) -> Mapping[str, Sequence[Entry]]:
-    """Returns file name without ending -> the entries of a video, for each name that the file of a missing video may
-    have. `samples` are the missing videos.
+    """Returns {file name without ending: entries of a video}, for each name that the file of a missing video may have.
+    `samples` are the missing videos.
     """
     absent: defaultdict[str, list[Entry]] = defaultdict(list)
     for sample in samples:
@@ -188,9 +193,9 @@ def _stems(sample: Sample) -> tuple[str, ...]:
     return sample.stems or (sample.name,)
 
 
-def _files_by_name(release: Release, found: Below) -> tuple[Files, Files]:
-    """Divides the files in `found` into two groups and returns both: (replacements, all other files). Replacements are
-    files that the owners of the data set publish in place of damaged videos, in a folder of their own.
+def _files_by_name(release: Release, found: FolderContents) -> tuple[Files, Files]:
+    """Returns the files in `found` in two groups: (replacements, all other files). Replacements are files that the
+    owners publish in place of damaged videos, in a folder of their own.
 
     Each group maps a file name without ending to the files with this name, as (path below the root, full path).
     """
@@ -207,9 +212,9 @@ def _files_by_name(release: Release, found: Below) -> tuple[Files, Files]:
 
 
 def _file_of(sample: Sample, files: tuple[Files, Files], root: str) -> tuple[str, str] | None:
-    """Returns (path below the root, full path) of the video `sample`, or None where `files` has none.
+    """Returns (path below the root, full path) of the file of the video `sample`, or None if `files` has none.
 
-    Raises DatasetError where several files below `root` have its name.
+    Raises DatasetError if several files below `root` have its name.
     """
     of_name = next((group[stem] for group in files for stem in _stems(sample) if stem in group), [])
     if len(of_name) > 1:
@@ -222,7 +227,7 @@ def _file_of(sample: Sample, files: tuple[Files, Files], root: str) -> tuple[str
 
 
 def _about_classes(release: Release) -> Iterator[str]:
-    """Yields a sentence where the number of classes is not the published one."""
+    """Yields a sentence if the number of classes is not the published number."""
     if release.num_classes not in (0, len(release.classes)):
         yield (
             f"{counted(len(release.classes), 'class')} from {release.classes_from}, and {release.title} has "
@@ -230,12 +235,11 @@ def _about_classes(release: Release) -> Iterator[str]:
         )
 
 
-def _checked(release: Release) -> list[Sample]:
-    """Returns the samples of `release`, each video and interval once, with all its labels.
+def _merged(release: Release) -> list[Sample]:
+    """Returns the samples of `release`. Each video or interval is there once, with all its labels.
 
     Raises DatasetError for a name that is no name of a video, for a label that is no class, and for a video in two
-    splits. Raises it also if a video is listed twice with different labels, in a release whose videos have one label
-    each.
+    splits. Raises it also if a video is listed twice with different labels and `release.multi_label` is false.
     """
     classes = frozenset(release.classes)
     merged: dict[tuple[str, Interval | None], Sample] = {}
@@ -268,9 +272,9 @@ def _checked(release: Release) -> list[Sample]:
 
 
 def _check_not_swapped(release: Release, listed: Mapping[str, int]) -> None:
-    """Raises DatasetError if the label files of two splits were probably swapped. For example, `release.published`
-    states 9,537 videos of train and 3,783 of test, and `listed` has the two numbers the other way round. `listed` maps
-    a split to the number of its videos in the label files.
+    """Raises DatasetError if the label files of two splits were probably swapped. This is so if the numbers of videos
+    in `listed` are the numbers in `release.published`, but the other way round. `listed` maps a split to the number of
+    its videos in the label files.
     """
     for first, second in combinations(release.published, 2):
         swapped = release.published[second], release.published[first]

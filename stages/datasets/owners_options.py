@@ -1,15 +1,15 @@
-"""Defines the config section `dataset` for data sets as their owners ship them, one class for each. Torch-free."""
+"""Defines the config section `dataset` for data sets in the form in which their owners publish them. Torch-free."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from kinegraph.stages.options import ClassName, SplitName, StageOptions
-from kinegraph.stages.remote.urls import FILE, UrlError, checked
+from kinegraph.stages.remote.urls import FILE, UrlError, check_url
 
 
 class OwnersOptions(StageOptions):
-    """The options that all data sets in their owners' layout have."""
+    """The options of all data sets in the form in which their owners publish them."""
 
     root: str = Field(description="folder of the videos; they may lie in folders below it; or a URL that lists files")
     annotations: str = Field(description="folder of the owners' label files, or a URL below which they lie")
@@ -18,7 +18,7 @@ class OwnersOptions(StageOptions):
     def _hold_no_secret(self) -> Self:
         for key, given in (("root", self.root), ("annotations", self.annotations)):
             try:
-                checked(given)
+                check_url(given)
             except UrlError as error:
                 raise ValueError(f"{key}: {error}") from None
         return self
@@ -28,7 +28,7 @@ class Ucf101Options(OwnersOptions):
     """UCF101 (Soomro et al. 2012) by one of the official splits. `annotations` has classInd.txt, trainlist01.txt,
     testlist01.txt and so on. The classes are in the order of classInd.txt.
 
-    The folder of a video does not matter, because two spellings of a folder are in use.
+    A video is found by its file name. The name of its folder does not matter.
     """
 
     kind: Literal["ucf101"]
@@ -36,13 +36,13 @@ class Ucf101Options(OwnersOptions):
 
 
 class ActionGenomeOptions(OwnersOptions):
-    """Action Genome (Ji et al. 2020), which annotates frames of Charades' videos. `annotations` has
+    """Action Genome (Ji et al. 2020), which annotates frames of the videos of Charades. `annotations` has
     object_bbox_and_relationship.pkl, person_bbox.pkl, object_classes.txt and relationship_classes.txt. The videos are
-    Charades' mp4 files, in any size, at their own frame rate.
+    the mp4 files of Charades, in any size, at their own frame rate.
 
-    The classes are Charades' 157 actions, in the order of Charades_v1_classes.txt. With `labels: interval`, each action
-    of a video is an interval with one label. With `labels: video`, a video has the labels of all its actions. Videos
-    without an annotated frame are left out.
+    The classes are the 157 actions of Charades, in the order of Charades_v1_classes.txt. With `labels: interval`, each
+    action of a video is an interval with one label. With `labels: video`, a video has the labels of all its actions.
+    Videos without an annotated frame are left out.
     """
 
     kind: Literal["action_genome"]
@@ -57,12 +57,12 @@ class ActionGenomeOptions(OwnersOptions):
 
     @property
     def objects_file(self) -> str:
-        """Returns the path of the pickle with the objects and relations of all frames."""
+        """Returns the path of the pickle with the objects and relations in all annotated frames."""
         return f"{self.annotations.removeprefix(FILE)}/object_bbox_and_relationship.pkl"
 
     @property
     def persons_file(self) -> str:
-        """Returns the path of the pickle with the persons of all frames."""
+        """Returns the path of the pickle with the persons in all annotated frames."""
         return f"{self.annotations.removeprefix(FILE)}/person_bbox.pkl"
 
 
@@ -76,8 +76,8 @@ class ActivityNetOptions(OwnersOptions):
     """ActivityNet 1.3 (Caba Heilbron et al. 2015), untrimmed videos with labelled segments. The splits are train, val
     and test. The videos of test have no labels. The classes are sorted by name.
 
-    A video file has the name of its id, or the id with `v_` in front. Segments become the annotations of whole videos
-    with `clips.sampling: windows`. With any other sampling each segment is an interval, which is sampled by itself.
+    The name of a video file is the id of the video, or `v_` and the id. With `clips.sampling: windows`, segments are
+    the annotations of whole videos. With any other sampling, each segment is an interval, which is sampled by itself.
     """
 
     kind: Literal["activitynet"]
@@ -89,7 +89,7 @@ class Thumos14Options(OwnersOptions):
     """THUMOS14 (Jiang et al. 2014), the untrimmed videos with labelled segments. The split train has the videos
     `video_validation_*`, and test has `video_test_*`. The 20 classes are sorted by name.
 
-    Segments become the annotations of whole videos with `clips.sampling: windows`. With any other sampling each segment
+    With `clips.sampling: windows`, segments are the annotations of whole videos. With any other sampling, each segment
     is an interval, which is sampled by itself.
     """
 
@@ -103,11 +103,11 @@ class Thumos14Options(OwnersOptions):
 
 
 class JsonOptions(StageOptions):
-    """Videos of your own with labelled segments, listed in a JSON file in the form of ActivityNet.
+    """Videos of your own with labelled segments, in a JSON file in the form of ActivityNet.
 
     The file is `{"database": {<id>: {"subset": ..., "annotations": [{"segment": [start, end], "label": ...}]}}}`, with
-    times in seconds. The name of a video file is `prefix` and the id. Segments become the annotations of whole videos
-    with `clips.sampling: windows`. With any other sampling each segment is an interval, which is sampled by itself.
+    times in seconds. The name of a video file is `prefix` and the id. With `clips.sampling: windows`, segments are the
+    annotations of whole videos. With any other sampling, each segment is an interval, which is sampled by itself.
     """
 
     kind: Literal["json"]
@@ -150,16 +150,16 @@ class CharadesOptions(OwnersOptions):
 
 
 class SomethingSomethingOptions(OwnersOptions):
-    """Something-Something V1 or V2 (Goyal et al. 2017). For V1, `annotations` has something-something-v1-labels.csv,
-    -train.csv and -validation.csv. For V2, it has the same files as json, with these long names or as labels.json,
-    train.json and validation.json. The videos of V1 are folders of images, named after the id. The videos of V2 are
-    `<id>.webm`.
+    """Something-Something V1 or V2 (Goyal et al. 2017). docs/datasets.md describes the data set.
 
-    Both versions have the same 174 class names, in different orders. Networks of TRN and TSM have them sorted, and
-    those of mmaction2 have the order of the owners. In V2 both orders are the same. docs/datasets.md describes the data
-    set.
+    For V1, `annotations` has something-something-v1-labels.csv, -train.csv and -validation.csv, and the videos are
+    folders of images with the id as name. For V2, `annotations` has the same files as json, with these long names or as
+    labels.json, train.json and validation.json. The videos are `<id>.webm`.
 
-    A mirrored video of a class such as `Pushing something from left to right` shows another class. Leave
+    Both versions have the same 174 class names, in different orders. Networks of TRN and TSM have the classes sorted by
+    name. Networks of mmaction2 have the order of the owners. In V2 both orders are equal.
+
+    A mirrored video of a class such as `Pushing something from left to right` shows another class. So leave
     `finetune.views.mirror` at false, and use no crops that end in `_flip`.
     """
 
@@ -180,12 +180,11 @@ class SomethingSomethingOptions(OwnersOptions):
 
 class KineticsOptions(OwnersOptions):
     """Kinetics-400, 600 or 700 (Kay et al. 2017, Carreira et al. 2018 and 2019). `annotations` has the owners' csv
-    files.
+    files. The classes are sorted by name. docs/datasets.md describes the data set.
 
     The file of a clip is `<youtube_id>_<start>_<end>` with 6 digits for each time, or `<youtube_id>` if the video has
-    only this clip. It may lie in any folder, because the csv says the class. Videos in a folder
-    `replacement_for_corrupted_k400` replace those of the same id. The classes are sorted by name. docs/datasets.md
-    describes the data set.
+    only this clip. The file may lie in any folder, because the csv states the class. Videos in a folder
+    `replacement_for_corrupted_k400` replace those of the same id.
     """
 
     kind: Literal["kinetics"]
@@ -204,10 +203,9 @@ class KineticsOptions(OwnersOptions):
 
 class Hmdb51Options(OwnersOptions):
     """HMDB51 (Kuehne et al. 2011) by one of the official splits. `annotations` is the folder
-    testTrainMulti_7030_splits. The classes are sorted by name.
+    testTrainMulti_7030_splits. The classes are sorted by name. docs/datasets.md describes the data set.
 
-    The class list that comes with the code of TSN has another order: two pairs of classes are swapped in it.
-    docs/datasets.md describes the data set.
+    The class list in the code of TSN has another order, in which two pairs of classes are swapped.
     """
 
     kind: Literal["hmdb51"]

@@ -1,4 +1,4 @@
-"""Turns the labelled segments of untrimmed videos into the samples of a release. Torch-free."""
+"""Turns the labelled segments of untrimmed videos into the samples of a Release. Torch-free."""
 
 import json
 from collections import Counter, defaultdict
@@ -17,8 +17,8 @@ SHORT = f"Segments shorter than {SHORT_SECONDS} s: {{}}, kept as listed."
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One labelled part of a video, as a label file lists it. `start` and `end` are seconds from the first frame.
-    `where` is the place in the file, for messages.
+    """One labelled part of a video, as a label file lists it. `start` and `end` are in seconds from the first frame.
+    `where` is the place in the label file, for messages.
     """
 
     start: float
@@ -28,11 +28,15 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Untrimmed:
+class UntrimmedVideo:
     """One untrimmed video, as a label file lists it.
 
-    `name` is the owners' name, without folder and ending, and `stems` are other names that its file may have.
-    `duration` is in seconds, or None if the label file does not state it. `where` is the place in the file.
+    `name`: the owners' name of the video, without folder and ending.
+    `split`: the name of its split.
+    `where`: the place in the label file, for messages.
+    `duration`: its duration in seconds, or None if the label file does not state it.
+    `segments`: its labelled parts.
+    `stems`: the names that its file may have, without ending. If empty, the file has the name `name`.
     """
 
     name: str
@@ -44,7 +48,7 @@ class Untrimmed:
 
 
 def release_of(
-    videos: Sequence[Untrimmed],
+    videos: Sequence[UntrimmedVideo],
     leave_out: Sequence[str] | str,
     *,
     title: str,
@@ -54,12 +58,12 @@ def release_of(
     num_classes: int = 0,
     notes: Sequence[str] = (),
 ) -> Release:
-    """Returns the Release of untrimmed `videos`, without the videos in `leave_out`, which has their names or is a file
-    of names. Each segment becomes a sample with a label. A video without a segment becomes one sample without a label.
+    """Returns the Release of untrimmed `videos`. Each segment becomes a Sample with one label. A video without a
+    segment becomes one Sample without a label.
 
-    A segment that is listed twice counts once. A segment that does not end after its start is dropped. A start before 0
-    becomes 0. All other segments stay as listed. The notes of the Release say how many there were of each kind. The
-    keyword parameters become fields of the Release.
+    `leave_out` has the names of videos to leave out, or is the path of a file with such names. A segment that is listed
+    twice counts once. A segment that does not end after its start is dropped. A start before 0 becomes 0. The notes of
+    the Release have the number of such segments. The keyword arguments become fields of the Release.
     """
     names = _names(leave_out)
     kept = [video for video in videos if video.name not in names]
@@ -84,7 +88,7 @@ def release_of(
     )
 
 
-def _samples(video: Untrimmed, faults: dict[str, list[str]]) -> Iterator[Sample]:
+def _samples(video: UntrimmedVideo, faults: dict[str, list[str]]) -> Iterator[Sample]:
     """Yields one Sample for each labelled segment of `video`. Yields one Sample without a label if the video has no
     segment.
 
@@ -118,7 +122,7 @@ def _samples(video: Untrimmed, faults: dict[str, list[str]]) -> Iterator[Sample]
 
 def _names(leave_out: Sequence[str] | str) -> frozenset[str]:
     """Returns the names of videos in the option `leave_out`. The option is a list of names, or the path of a file with
-    a JSON list or with one name on each line. Raises DatasetError where the file cannot be read.
+    a JSON list or with one name on each line. Raises DatasetError if the file cannot be read.
     """
     if not isinstance(leave_out, str):
         return frozenset(leave_out)

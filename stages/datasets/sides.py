@@ -1,4 +1,4 @@
-"""Finds classes whose videos show another class when they are mirrored. Torch-free."""
+"""Finds classes whose videos show another class if they are mirrored. Torch-free."""
 
 import re
 from collections.abc import Iterable
@@ -7,5 +7,5 @@ SIDE = re.compile(r"(?<![a-z])(left|right)(?!over)")
 
 
 def sided_classes(class_names: Iterable[str]) -> list[str]:
-    """Returns the names that have the word `left` or `right`, such as `Pushing something from left to right`."""
+    """Returns the class names that have the word `left` or `right`, such as `Pushing something from left to right`."""
     return [name for name in class_names if SIDE.search(name.lower())]

@@ -1,4 +1,4 @@
-"""Lists Something-Something, version 1 or 2. Torch-free."""
+"""Lists the videos of the data set Something-Something, version 1 or 2. Torch-free."""
 
 import re
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ BRACKETS = re.compile(r"[\[\]]")
 def list_something_something(
     options: SomethingSomethingOptions, progress: OnVideosMade | None = None, tries: int = 1
 ) -> Listing:
-    """Returns a Listing of the videos of Something-Something, with the splits train and val. With `options.test` there
-    is the split test, too, without labels.
+    """Returns the Listing of the videos of Something-Something, with the splits train and val. With `options.test`
+    there is the split test, too, without labels.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where a label file is missing or is not of this version, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a label file is missing or is of the other version, and if no listed video is below `options.root`.
     """
     name = _label_file(options, "labels")
     classes = _classes_of_csv(options, name, tries) if options.version == 1 else _classes_of_json(options, name, tries)
@@ -51,9 +51,9 @@ def list_something_something(
 
 
 def _label_file(options: SomethingSomethingOptions, part: str) -> str:
-    """Returns the name of the label file for `part`, which is `labels` or the word of a split. The owners ship the file
-    under a long and a short name: something-something-v2-train.json or train.json. The name of the file that exists is
-    returned.
+    """Returns the name of the label file for `part`, which is "labels" or the word of a split. The owners publish each
+    file under a long and a short name: something-something-v2-train.json or train.json. The name of the file that
+    exists is returned.
 
     Raises DatasetError if the folder has only the file of the other version.
     """
@@ -73,9 +73,8 @@ def _label_file(options: SomethingSomethingOptions, part: str) -> str:
 
 
 def _lines(options: SomethingSomethingOptions, name: str, tries: int) -> Iterator[tuple[str, str]]:
-    """Yields (line, place for messages) for each line of the csv `name`. Empty lines are left out.
-
-    Raises DatasetError where the file is JSON.
+    """Yields (line, place for messages) for each line of the csv `name`. Empty lines are left out. Raises DatasetError
+    if the file is JSON.
     """
     for number, line in enumerate(label_text(options, name, tries).splitlines(), 1):
         if line.strip() in ("[", "{"):
@@ -117,7 +116,7 @@ def _samples_of_csv(options: SomethingSomethingOptions, split: str, tries: int) 
 
 def _samples_of_json(options: SomethingSomethingOptions, split: str, tries: int) -> Iterator[Sample]:
     """Yields a Sample for each entry of the json file of `split`. The class of an entry is its `template` without the
-    brackets (`Pushing [something]` -> `Pushing something`). The key `label` of an entry is free text and is not used.
+    brackets: `Pushing [something]` -> "Pushing something". The key `label` of an entry is free text and is ignored.
     """
     name = _label_file(options, PART[split])
     entries = label_json(options, name, tries)

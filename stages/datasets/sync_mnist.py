@@ -10,7 +10,7 @@ from kinegraph.stages.generated.sync_mnist import classes, generate
 
 
 def list_sync_mnist(options: SyncMnistOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos below `options.root`. Videos that are missing there are generated first.
+    """Returns the Listing of the videos below `options.root`. Videos that are missing are generated first.
 
     `progress` is called with the number of videos that were generated since its last call. `tries` is not used.
     """

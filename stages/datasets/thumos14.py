@@ -1,4 +1,6 @@
-"""Lists THUMOS14, the part with labelled segments, from the owners' csv files or from G-TAD's JSON file. Torch-free."""
+"""Lists the videos of the data set THUMOS14 that have labelled segments. The labels come from the owners' csv files or
+from the JSON file of G-TAD. Torch-free.
+"""
 
 import csv
 import io
@@ -12,7 +14,7 @@ from kinegraph.stages.datasets.json_list import database_of, json_document, untr
 from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.owners import label_text, listing_of_release
 from kinegraph.stages.datasets.owners_options import Thumos14Options
-from kinegraph.stages.datasets.segments import Segment, Untrimmed, release_of
+from kinegraph.stages.datasets.segments import Segment, UntrimmedVideo, release_of
 
 VALIDATION, TEST, GTAD = "val_Annotation.csv", "thumos14_test_groundtruth.csv", "thumos_gt.json"
 HEADERS = {
@@ -33,12 +35,11 @@ INDEX = {"-1": AMBIGUOUS} | {str(index): name for index, name in enumerate(CLASS
 
 
 def list_thumos14(options: Thumos14Options, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos and labelled segments of THUMOS14. The split train has the videos
-    `video_validation_*`, and test has `video_test_*`.
+    """Returns the Listing of the videos and labelled segments of THUMOS14. The split train has the videos
+    `video_validation_*`, and test has `video_test_*`. Segments with the label Ambiguous are left out.
 
-    Rows with the label Ambiguous are left out, but their videos stay. `progress` is never called. `tries` is how often
-    a URL is requested while the network fails. Raises DatasetError where a label file is missing or is not THUMOS14's,
-    and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a label file is missing or is not of THUMOS14, and if no listed video is below `options.root`.
     """
     if options.labels == "gtad":
         database = database_of(GTAD, json_document(GTAD, label_text(options, GTAD)))
@@ -73,11 +74,11 @@ def _split(name: str, where: str) -> str:
     raise DatasetError(f"{where}: {name!r} is no name of a video; expected {' or '.join(f'{s}*' for s in SPLIT_OF)}.")
 
 
-def _videos(name: str, text: str) -> Iterator[Untrimmed]:
+def _videos(name: str, text: str) -> Iterator[UntrimmedVideo]:
     """Yields each video of the csv `name`, whose content is `text`, with its segments.
 
-    The times of the files are seconds, and are read as they are. The frame numbers beside them are not read, because
-    the validation file counts 30 frames a second also for videos of other rates.
+    Times in the csv are seconds. The frame numbers beside the times are not read, because the validation file counts 30
+    frames per second for all videos.
     """
     segments, durations = defaultdict[str, list[Segment]](list), dict[str, float]()
     video_column, start, end = COLUMNS[name]
@@ -92,15 +93,15 @@ def _videos(name: str, text: str) -> Iterator[Untrimmed]:
             durations[video] = _number(where, DURATION, row)
     for video, of_video in segments.items():
         first = of_video[0].where
-        yield Untrimmed(
+        yield UntrimmedVideo(
             name=video, split=_split(video, first), where=first, duration=durations.get(video), segments=of_video
         )
 
 
 def _rows(name: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields (place, fields) for each row of the csv `name`, whose content is `text`. The place is the file and the
-    line, for messages. The fields map each column to its text. Raises DatasetError for another header than THUMOS14
-    has, and for a row with another number of fields.
+    line, for messages. The fields are {column: text}. Raises DatasetError for another header than THUMOS14 has, and for
+    a row with another number of fields.
     """
     header = HEADERS[name].split(",")
     for number, fields in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
@@ -123,8 +124,8 @@ def _number(where: str, column: str, row: Mapping[str, str]) -> float:
 
 
 def _label(where: str, row: Mapping[str, str]) -> str:
-    """Returns the name of the class of the csv row `row`. The validation file states the name, the test file the index
-    of the class. Raises DatasetError for an index that does not exist.
+    """Returns the class name of the csv row `row`. The validation file states the name, and the test file states the
+    index of the class. Raises DatasetError for an index that does not exist.
     """
     if "type" in row:
         return row["type"]

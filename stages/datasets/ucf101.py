@@ -1,4 +1,4 @@
-"""Lists UCF101 by one of its three official splits. Torch-free."""
+"""Lists the videos of the data set UCF101 by one of its three official splits. Torch-free."""
 
 import re
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ PUBLISHED = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}  # videos of tra
 
 
 def list_ucf101(options: Ucf101Options, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns a Listing of the videos of UCF101, with the splits train and test.
+    """Returns the Listing of the videos of UCF101, with the splits train and test.
 
-    `progress` is never called. `tries` is how often a URL is requested while the network fails. Raises DatasetError
-    where a label file is missing or is not UCF101's, and where no listed video is below `options.root`.
+    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
+    if a label file is missing or is not of UCF101, and if no listed video is below `options.root`.
     """
     class_of = dict(_classes(options))
     samples = [
@@ -49,7 +49,7 @@ def _classes(options: Ucf101Options) -> Iterator[tuple[str, str]]:
 
 def _paths(options: Ucf101Options, name: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Yields (path of the video, place for messages) for each line of the list of videos `name`. A line may also have a
-    class number after the path. The number is not read, because the folder in the path names the class.
+    class number after the path. The number is ignored, because the folder in the path names the class.
     """
     for number, line in enumerate(label_text(options, name).splitlines(), 1):
         if line.strip():
@@ -57,8 +57,8 @@ def _paths(options: Ucf101Options, name: str) -> Iterator[tuple[PurePosixPath, s
 
 
 def _class(path: PurePosixPath, class_of: dict[str, str], where: str) -> str:
-    """Returns the class that the folder in `path` names (`ApplyLipstick/a.avi` -> "ApplyLipstick"), in the spelling of
-    the class file. `class_of` maps names in small letters to this spelling.
+    """Returns the class of a video, from the folder in its path: `ApplyLipstick/a.avi` -> "ApplyLipstick". `class_of`
+    maps names in small letters to the spelling of the class file.
 
     Raises DatasetError for a path of another form. The message begins with `where`.
     """

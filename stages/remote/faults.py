@@ -1,8 +1,8 @@
-"""Decides whether one video, the credentials or the network is at fault for an error of a file system.
+"""Decides what is at fault if reading a video at a URL fails: the video, the credentials or the network.
 
 Videos at URLs are read through fsspec, a package with an implementation for each kind of storage. Some implementations
 raise misleading errors. For example, over HTTP every failure to read a file's headers becomes a FileNotFoundError. So
-the causes of an error (`__cause__`) are checked too.
+the causes of an error (`__cause__`) are checked, too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ CREDENTIAL_ERRORS = frozenset("CredentialRetrievalError NoCredentialsError Parti
 
 
 class NetworkError(RuntimeError):
-    """Raised if videos cannot be reached, and nothing shows that the videos themselves are at fault."""
+    """Raised if a video cannot be reached, and nothing shows that the video itself is at fault."""
 
 
 class CredentialsError(RuntimeError):
@@ -28,15 +28,15 @@ class CredentialsError(RuntimeError):
 
 
 class Stopped(Exception):
-    """Raised in a request after the caller has stopped, when nobody waits for the result any more."""
+    """Raised in a thread that requests a video, after the caller has stopped and does not need the video any more."""
 
 
 class NoRanges(Exception):
-    """Raised if a server can return only a whole file, but a part of the file was requested."""
+    """Raised if a part of a file was requested and the server can only send the whole file."""
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
-    """Returns the error for a video that is too large to be copied to this machine.
+    """Returns the DecodeError for a video that is too large to be copied to this machine.
 
     The video has `size` bytes or more. All copies of videos together may take at most `max_bytes`.
     """
@@ -45,7 +45,8 @@ def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Returns the cause of an error of a request: "missing" or "refused" (the video), "credentials" or "network".
+    """Returns what is at fault if a request raised `error`: "missing" (there is no video), "refused" (the store refuses
+    to send the video), "credentials" or "network".
 
     An unknown error counts as "network", so that the run stops and no video is marked as failed.
     """
@@ -55,26 +56,26 @@ def fault_of(error: BaseException) -> Fault:
         return "credentials"
     if statuses:
         return FAULTS.get(meaning_of(statuses[0]), "network")
-    root = blamed(error)
+    root = root_error(error)
     if isinstance(root, FileNotFoundError):
         return "missing"
     return "refused" if isinstance(root, PermissionError | IsADirectoryError | NotADirectoryError) else "network"
 
 
-def blamed(error: BaseException) -> BaseException:
+def root_error(error: BaseException) -> BaseException:
     """Returns the error that a message should report in place of `error`. If `error` is a FileNotFoundError that was
-    raised because of another error, returns that other error. Otherwise returns `error`.
+    raised because of another error, returns this other error. Otherwise returns `error`.
     """
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-    return blamed(cause) if isinstance(error, FileNotFoundError) and cause is not None and is_known else error
+    return root_error(cause) if isinstance(error, FileNotFoundError) and cause is not None and is_known else error
 
 
 def in_words(error: BaseException) -> str:
-    """Returns the class name and the message of an error as text, such as `OSError: disk full`. If `error` is a
-    FileNotFoundError that was raised because of another error, the text is about that other error.
+    """Returns the class name and the message of an error, such as "OSError: disk full". If `error` is a
+    FileNotFoundError that was raised because of another error, the text is about this other error.
     """
-    root = blamed(error)
+    root = root_error(error)
     return f"{type(root).__name__}: {root}"
 
 

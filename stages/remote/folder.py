@@ -1,7 +1,7 @@
 """Makes a temporary folder that is removed even if its process is killed. Torch-free.
 
 The process locks a file beside its folder. The kernel releases the lock when the process dies, however it dies. A later
-process removes each folder whose file is no longer locked. This also works across containers.
+process removes each folder whose file is not locked. This works across containers, too.
 """
 
 import fcntl
@@ -21,11 +21,10 @@ class StagingError(RuntimeError):
 
 
 class OwnFolder:
-    """Makes a new empty folder below `base`, or below the system's temporary folder if `base` is None. `path` is the
-    path of the new folder.
+    """A new empty folder below the folder `base`, or below the system's temporary folder if `base` is None. `path` is
+    the path of the new folder.
 
-    First, folders that dead processes of this user left behind are removed. Raises StagingError if the folder cannot be
-    made.
+    Before, folders of dead processes of this user are removed. Raises StagingError if the folder cannot be made.
     """
 
     def __init__(self, base: str | None) -> None:
@@ -45,7 +44,7 @@ class OwnFolder:
             ) from error
 
     def remove(self) -> None:
-        """Removes the folder with all its files. A thread that still writes there can make no new file afterwards."""
+        """Removes the folder with all its files. After this call, other threads can make no new file in the folder."""
         gone = _beside(self.path, GONE)
         with suppress(OSError):
             self.path.rename(gone)

@@ -1,4 +1,4 @@
-"""Reads the size and the version of a file from the answer of a store. Stores use different keys in their answers.
+"""Reads the size and the version of a file at a URL from the answer of its store. Stores use different keys in answers.
 
 Torch-free, and without fsspec.
 """
@@ -18,10 +18,11 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """The size in bytes and the version of a video at a URL. The version consists of `etag`, a text by which the store
-    tells versions apart, and `mtime_ns`. `mtime_ns` is the time of the last change, in ns since 1970.
+    """The facts that a store reports about a video at a URL.
 
-    If the store does not report them, `size` and `etag` are None, and `mtime_ns` is 0.
+    `size`: the size in bytes, or None if the store does not report it.
+    `mtime_ns`: the time of the last change in ns since 1970, or 0 if the store does not report it.
+    `etag`: the store's name for the version of the file, or None if the store does not report it.
     """
 
     size: int | None
@@ -29,27 +30,25 @@ class RemoteInfo:
     etag: str | None
 
     @classmethod
-    def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
-        """Makes a RemoteInfo, with the size and the version of a file. `info` is what fsspec's method `info` returns
-        for the file.
-        """
+    def from_store(cls, info: Mapping[str, Any]) -> "RemoteInfo":
+        """Returns the RemoteInfo of a file. `info` is the result of fsspec's method `info` for the file."""
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag_of(info))
 
-    def identified(self, copy: Source) -> Source:
-        """Returns a Source, the identity of the video at the URL for the ledger. `copy` is the identity of this
-        machine's copy of the video.
+    def identity_of(self, copy: Source) -> Source:
+        """Returns the Source that identifies the video at the URL in the ledger. `copy` is the Source of the copy on
+        this machine.
 
-        The size and the digest in the result are those of the copy. The time of the last change and the etag are those
-        that the store reports.
+        Size and digest of the result are those of the copy. The time of the last change and the etag are those that the
+        store reports.
         """
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Returns whether the video at the URL is still the version in `source`, an identity from the ledger.
+        """Returns whether the video at the URL is still the version of `source`, a Source from the ledger. An etag is
+        the store's name for a version.
 
-        An etag is the store's name for a version of a file. Two equal etags mean the same version. Otherwise it is the
-        same version only if both etags are missing and the times of the last change are equal. So the result is always
-        True for a store that reports neither.
+        Equal etags mean the same version. If both etags are missing, equal times of the last change mean the same
+        version. So the result is always True for a store that reports neither.
         """
         if self.etag is not None and self.etag == source.etag:
             return True
@@ -57,10 +56,8 @@ class RemoteInfo:
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Returns the time at which a file was last changed, in ns since 1970. `info` has the facts that a store such as S3
-    reports about the file.
-
-    Returns 0 if the store reports no time, or a time in an unknown form.
+    """Returns the time at which a file was last changed, in ns since 1970. `info` is the answer of the store about the
+    file. Returns 0 if the store reports no time, or a time in an unknown form.
     """
     modified = next((info[key] for key in MODIFIED if info.get(key)), None)
     with suppress(ValueError):

@@ -8,11 +8,13 @@ GIB = 1 << 30
 
 
 class StagingOptions(StageOptions):
-    """Limits the copies of videos at URLs. A video is copied to `folder` before it is decoded, and its copy is deleted
-    afterwards.
+    """The config section `run.staging`, for videos at URLs. A video is copied to `folder` before it is decoded, and its
+    copy is deleted afterwards.
 
-    `max_gib` limits the size of all copies. `tries` is the number of requests before the worker stops asking. The
-    limits are for one worker process. Four worker processes on a node may take four times as much disk space.
+    `max_gib`: the most GiB that all copies of one worker process take together.
+    `tries`: the most requests for a video while the network fails.
+
+    The limits are for one worker process. Four worker processes on a node may take four times as much disk space.
     """
 
     folder: str | None = Field(

@@ -1,6 +1,6 @@
 """Lists, describes, probes and copies videos at URLs, through fsspec. Torch-free.
 
-A request that fails because of the network is repeated. If a video is at fault, a DecodeError is raised.
+A request that fails because of the network is repeated. If the video is at fault, a DecodeError is raised.
 """
 
 import errno
@@ -51,12 +51,12 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    A method makes up to `tries` requests while the network seems to be at fault. If all of them fail, it requests
-    another video, the last one that was read without an error. If this works, the network is not at fault, and the
-    method raises DecodeError for the first video. If not, the method raises NetworkError, which stops the run.
+    While the network seems to be at fault, a method makes up to `tries` requests. If all of them fail, the method
+    requests the video that was last read without an error. If this video can be read, the method raises DecodeError for
+    the video of the call. If not, the network is at fault. Then the method raises NetworkError, which stops the run.
 
     Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
-    package opens the URL. Every method raises Stopped soon after the event `stopping` is set, also while it waits.
+    package opens the URL. Every method raises Stopped soon after the event `stopping` is set.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
@@ -64,50 +64,49 @@ class Remote:
         self._witness: str | None = None
 
     def info(self, url: str) -> RemoteInfo:
-        """Returns a RemoteInfo: the size, the etag and the time of the last change of the video at `url`, as its store
-        reports them.
+        """Returns the RemoteInfo of the video at `url`: the size, the etag and the time of the last change that its
+        store reports.
         """
         return self._patiently(url, lambda: self._info(url))
 
-    def listed(self, root: str) -> Iterator[tuple[str, str]]:
+    def list_files(self, root: str) -> Iterator[tuple[str, str]]:
         """Yields (path below `root`, URL) for each file below the URL `root`, at any depth, in the order of the paths.
 
-        Makes one request per folder. Raises DecodeError with the reason `missing` if `root` does not exist.
+        Makes one request per folder. Raises DecodeError (`missing`) if `root` does not exist.
         """
-        names = self._patiently(root, lambda: self._walked(root))
+        names = self._patiently(root, lambda: self._walk(root))
         top, is_http = self._at(root)[1].rstrip("/"), root.startswith(HTTP)
         for name in names:
             below = name.removeprefix(f"{top}/")
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns all bytes of the document at `url`, for example of a list of videos. Raises DecodeError with the
-        reason `unreadable` if it has more than `limit_bytes`.
+        """Returns all bytes of the document at `url`, for example of a list of videos. Raises DecodeError
+        (`unreadable`) if the document has more than `limit_bytes`.
         """
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
-    def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
-        """Opens the video at `url`, calls `look` with the open file, and returns the result of `look`.
+    def probe(self, url: str, probe_file: Callable[[Seekable], Probe] = probe) -> Probe:
+        """Opens the video at `url` and returns the result of `probe_file`, a function that is called with the open
+        file.
 
-        Only the parts of the file that `look` reads are requested. Raises NoRanges if the server cannot send a part of
-        a file.
+        Only the parts of the file that `probe_file` reads are requested. Raises NoRanges if the server cannot send a
+        part of a file.
         """
-        return self._patiently(url, lambda: self._probed(url, look))
+        return self._patiently(url, lambda: self._probe(url, probe_file))
 
     def digest(self, url: str, size: int) -> str:
-        """Returns the digest of the video at `url`, which has `size` bytes. A copy of the video on this machine has the
-        same digest.
-
-        Only three small parts of the video are read.
+        """Returns the digest of the video at `url`, which has `size` bytes. Only three small parts of the video are
+        read. A copy of the video on this machine has the same digest (`source_identity`).
         """
         system, path = self._at(url)
 
-        def part(start: int, stop: int) -> bytes:
+        def read_part(start: int, stop: int) -> bytes:
             content: bytes = system.cat_file(path, start=start, end=stop)
             # Some servers return the whole file.
             return content if len(content) <= stop - start else content[start:stop]
 
-        return self._patiently(url, lambda: sampled_digest(size, part))
+        return self._patiently(url, lambda: sampled_digest(size, read_part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         """Copies the video at `url` to the file `target`. `info` is the RemoteInfo of the URL.
@@ -133,28 +132,28 @@ class Remote:
     def _info(self, url: str) -> RemoteInfo:
         system, path = self._at(url)
         try:
-            told = system.info(path)
+            answer = system.info(path)
         except PermissionError:
             system.cat_file(path, start=0, end=1)  # S3 states its reason only in answers with a body
             raise
-        if told.get("type") == "directory":
+        if answer.get("type") == "directory":
             raise IsADirectoryError(url)
-        return RemoteInfo.told(told)
+        return RemoteInfo.from_store(answer)
 
-    def _walked(self, root: str) -> list[str]:
+    def _walk(self, root: str) -> list[str]:
         system, path = self._at(root)
         paths = []
         for _, _, files in system.walk(path, detail=True, on_error="raise"):  # `find` would skip folders that fail
             paths += [entry["name"] for entry in files.values()]
         return sorted(paths)
 
-    def _probed(self, url: str, look: Callable[[Seekable], Probe]) -> Probe:
+    def _probe(self, url: str, probe_file: Callable[[Seekable], Probe]) -> Probe:
         system, path = self._at(url)
         blocks = {"cache_type": "blockcache", "cache_options": {"maxblocks": HEADER_BLOCKS}}
         with system.open(path, "rb", block_size=HEADER_BLOCK_BYTES, **blocks) as file:
-            watched = _Watched(file)
+            watched = _GuardedFile(file)
             try:
-                result = look(watched)
+                result = probe_file(watched)
             finally:
                 watched.check()
         self._witness = url
@@ -162,11 +161,13 @@ class Remote:
 
     def _copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         system, path = self._at(url)
-        told = max_bytes if info.size is None else min(info.size, max_bytes)
+        most_bytes = max_bytes if info.size is None else min(info.size, max_bytes)
         too_much = (
-            too_large(url, told + 1, told) if info.size is None else ConnectionError(f"more than {told} bytes came")
+            too_large(url, most_bytes + 1, most_bytes)
+            if info.size is None
+            else ConnectionError(f"more than {most_bytes} bytes came")
         )
-        progress = _Progress(told, too_much, self.stopping)
+        progress = _Progress(most_bytes, too_much, self.stopping)
         system.get_file(path, str(target), callback=progress, **COPY_SETTINGS.get(url.partition("://")[0], {}))
         size = target.stat().st_size
         if info.size not in (None, size):
@@ -201,8 +202,8 @@ class Remote:
         raise AssertionError("tries is at least 1")
 
     def _judge(self, url: str, error: Exception) -> None:
-        """Raises the error that the user should see for `error`. Returns if the network is at fault: the caller then
-        tries again.
+        """Raises the error that the user should see for `error`. Returns without an error if the network is at fault,
+        so that the caller tries again.
 
         Raises DecodeError if the video is missing or refused, and CredentialsError for wrong credentials. Raises
         `error` itself if the disk of this machine cannot be written.
@@ -217,7 +218,7 @@ class Remote:
         if fault == "credentials":
             raise CredentialsError(
                 f"{url}: {sentence(in_words(error))} Tell fsspec other credentials, by the environment (AWS_PROFILE, "
-                "AWS_ACCESS_KEY_ID, ...) or its config files; nothing is marked as failed for want of them."
+                "AWS_ACCESS_KEY_ID, ...) or its config files. No video is marked as failed."
             ) from error
 
     def _given_up(self, url: str, error: Exception) -> DecodeError | NetworkError:
@@ -226,16 +227,16 @@ class Remote:
             if self._witness not in (None, url):
                 system, path = self._at(str(self._witness))
                 system.cat_file(path, start=0, end=1)
-                return DecodeError("unreadable", f"{url}: {tried}; {self._witness} can be had")
+                return DecodeError("unreadable", f"{url}: {tried}; {self._witness} can be read")
         return NetworkError(
             f"{url}: {tried}. What is sealed stays, and nothing is marked as failed: run the same command again when "
             "the network is back, or with more run.staging.tries."
         )
 
 
-class _Watched:
-    """Wraps the open file `file` and notes the first error of a read or seek. From then on, the file seems to be at its
-    end, so that FFmpeg stops reading. `check` raises the error.
+class _GuardedFile:
+    """Wraps the open file `file` and stores the first error of a read or seek. After this error, the file seems to be
+    at its end, so that FFmpeg stops reading. `check` raises the error.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -243,24 +244,24 @@ class _Watched:
         self._failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        return self._noted(lambda: self._file.read(size), b"")
+        return self._guard(lambda: self._file.read(size), b"")
 
     def seek(self, to: int, whence: int = 0) -> int:
-        return self._noted(lambda: self._file.seek(to, whence), -1)
+        return self._guard(lambda: self._file.seek(to, whence), -1)
 
     def tell(self) -> int:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raises the error of an earlier `read` or `seek` of this file, if there was one. Raises NoRanges if the error
-        shows that the server cannot send parts of a file.
+        """Raises the first error of `read` or `seek`, if there was one. Raises NoRanges in its place if the error shows
+        that the server cannot send parts of a file.
         """
         if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
         if self._failure is not None:
             raise self._failure
 
-    def _noted(self, action: Callable[[], T], failed: T) -> T:
+    def _guard(self, action: Callable[[], T], failed: T) -> T:
         if self._failure is None:
             try:
                 return action()
@@ -290,16 +291,15 @@ class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
 def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
     """Returns the file system for `place`, the beginning of a URL that names the store, for example `s3://bucket`.
 
-    All threads of a process share one file system per place. `process` is the id of this process. It is a parameter
-    because a forked process must not use the file system of its parent.
+    All threads of a process share one file system per place. `process` is the id of this process. A forked process gets
+    its own file system, because it must not use that of its parent.
     """
     return open_file_system(place, **_settings(place.partition("://")[0]))[0]
 
 
 def _settings(scheme: str) -> dict[str, Any]:
-    """Returns the settings with which fsspec opens URLs of `scheme`. The result is empty for other schemes than HTTP.
-
-    For HTTP, the time without an answer is limited. The user's own settings of fsspec have priority.
+    """Returns the settings with which fsspec opens URLs of `scheme`. For HTTP, they limit the time without an answer.
+    The user's own settings of fsspec have priority. For other schemes, the result is empty.
     """
     if scheme not in HTTP:
         return {}

@@ -1,6 +1,7 @@
-"""Provides videos as files of this machine. A local file is used as it is. A video at a URL is copied. Torch-free.
+"""Provides videos as files on this machine. A local file is used as it is. A video at a URL is copied first.
+Torch-free.
 
-Copies are deleted after use, so that only a few exist at a time.
+Each copy is deleted after use, so that only a few copies exist at a time.
 """
 
 import queue
@@ -33,11 +34,12 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 
 @dataclass(frozen=True)
-class AtHand:
-    """The file of a video on this machine. `file` is the path of the video itself, or of a copy of it.
+class LocalVideo:
+    """The file of a video on this machine: the video itself, or a copy of a video at a URL.
 
-    For a copy, `original` is (URL of the video, RemoteInfo of its server or bucket), and `fetch_seconds` is the time
-    that the copying took. For a local file they are None and 0.
+    `file`: the path of the file.
+    `original`: for a copy, (URL of the video, RemoteInfo of the URL). Otherwise None.
+    `fetch_seconds`: how long copying took. 0 if the file is no copy.
     """
 
     file: str
@@ -45,16 +47,14 @@ class AtHand:
     fetch_seconds: float = field(default=0.0, compare=False)
 
     def identity(self) -> Source | None:
-        """Returns the Source that identifies the video in the ledger (size, time of change, digest). Returns None if
-        the file cannot be read.
-
-        For a copy of a video at a URL, the time of change is the one that the store reports.
+        """Returns the Source that identifies the video in the ledger: size, time of change and digest. For a copy, the
+        time of change is the one that the store reports. Returns None if the file cannot be read.
         """
         source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
-        return self.original[1].identified(source) if source is not None and self.original else source
+        return self.original[1].identity_of(source) if source is not None and self.original else source
 
-    def named(self, words: str) -> str:
-        """Returns `words`, a message, with the URL of the video in place of the path of its copy."""
+    def with_url(self, words: str) -> str:
+        """Returns the message `words` with the URL of the video in place of the path of its copy."""
         return words.replace(self.file, self.original[0]) if self.original else words
 
 
@@ -66,12 +66,11 @@ class Staging:
             following = staging.begin(url)      # copying begins
             with following as video:            # waits for the copy
                 decode(video.file)
-            # the copy is gone
+            # the copy is removed
 
-    The calls of `begin` decide in which order copies get room on the disk. So enter videos in the order of these calls.
-    A video that is not needed any more may be left out. Several threads may enter videos, each thread one video at a
-    time. Entering a video raises an error if the copy fails, for example StagingError if the folder for copies cannot
-    be used.
+    Copies get room on the disk in the order of the calls of `begin`. So enter the `with` blocks of videos in this
+    order. Several threads may enter videos, each thread one video at a time. Entering a video raises an error if the
+    copy fails, for example StagingError if the folder for copies cannot be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -80,7 +79,7 @@ class Staging:
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._known_remote: Remote | None = None
         self._folder: OwnFolder | None = None
-        self._begun: dict[int, _Copy] = {}
+        self._copies: dict[int, _Copy] = {}
         self._num_begun = 0
 
     def __enter__(self) -> "Staging":
@@ -92,24 +91,23 @@ class Staging:
         """
         with self._lock:
             self._stopping.set()
-            begun = [*self._begun.values()]
+            copies = [*self._copies.values()]
         self._room.close()
-        for copy in begun:
+        for copy in copies:
             copy.ready.cancel()
         for _ in range(COPIERS):
             self._waiting.put(None)
         if self._folder is not None:
             self._folder.remove()
 
-    def begin(self, path: str) -> AbstractContextManager[AtHand]:
-        """Begins to copy a video that will be needed. Returns a context manager that yields an AtHand, the file of the
-        video on this machine.
+    def begin(self, path: str) -> AbstractContextManager[LocalVideo]:
+        """Begins to copy the video at `path`. Returns a context manager that yields the LocalVideo.
 
         Entering the context waits for the copy. Leaving the context removes the copy. A local file is neither copied
-        nor removed. Raises Stopped if this `Staging` has ended and `path` is a URL.
+        nor removed. Raises Stopped if `path` is a URL and this Staging has ended.
         """
         if not is_url(path):
-            return nullcontext(AtHand(path))
+            return nullcontext(LocalVideo(path))
         with self._lock:
             if self._stopping.is_set():
                 raise Stopped
@@ -119,26 +117,26 @@ class Staging:
             ending = PurePosixPath(path).suffix  # FFmpeg uses endings too
             name = f"{self._num_begun}{ending if len(ending) <= MAX_ENDING else ''}"
             copy = _Copy(self, path, self._num_begun, self._folder.path / name)
-            self._begun[copy.number] = copy
+            self._copies[copy.number] = copy
             self._num_begun += 1
             self._waiting.put(copy)
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns a Probe, the facts about a video that the command `index` needs. If `by_number` is True, the frames
-        of the video are counted too.
+        """Returns the Probe of the video at `path`, which `index` needs. If `by_number` is true, frames are counted,
+        too.
 
-        For a URL, only the needed parts of the video are requested. If the server returns whole files only, the video
-        is copied first. Raises DecodeError if the video cannot be read, and NetworkError if nothing can be reached.
+        For a URL, only the needed parts of the video are requested. If the server can only send whole files, the video
+        is copied first. Raises DecodeError if the video cannot be read, and NetworkError if the network fails.
         """
-        look = probe_counted if by_number else probe
+        probe_file = probe_counted if by_number else probe
         if not is_url(path):
-            return look(path)
+            return probe_file(path)
         try:
-            return self._remote().probe(path, look)
+            return self._remote().probe(path, probe_file)
         except NoRanges:
             with self.begin(path) as video:
-                return look(video.file)
+                return probe_file(video.file)
 
     def _remote(self) -> "Remote":
         with self._lock:
@@ -157,15 +155,15 @@ class Staging:
     def _work(self) -> None:
         while (copy := self._waiting.get()) is not None:
             try:
-                at_hand = self._copied(copy)
+                local_video = self._make_copy(copy)
             except BaseException as error:
                 with suppress(InvalidStateError):  # the future was cancelled, so no caller waits
                     copy.ready.set_exception(error)
             else:
                 with suppress(InvalidStateError):
-                    copy.ready.set_result(at_hand)
+                    copy.ready.set_result(local_video)
 
-    def _copied(self, copy: "_Copy") -> AtHand:
+    def _make_copy(self, copy: "_Copy") -> LocalVideo:
         max_bytes = self._options.max_bytes
         try:
             info = self._remote().info(copy.url)
@@ -174,35 +172,34 @@ class Staging:
         except BaseException:
             self._room.take(copy.number, 0)
             raise
-        told = max_bytes if info.size is None else info.size
-        self._room.take(copy.number, told)
-        copy.num_bytes = told
+        most_bytes = max_bytes if info.size is None else info.size
+        self._room.take(copy.number, most_bytes)
+        copy.num_bytes = most_bytes
         clock = Clock(FETCH)
         try:
-            self._remote().copy(copy.url, copy.file, info, told)
+            self._remote().copy(copy.url, copy.file, info, most_bytes)
         except OSError as error:
             raise StagingError(
                 f"{copy.file.parent}: {error.strerror}. Copies of videos may take {max_bytes} bytes in each worker "
-                "process: set run.staging.max_gib to what there is room for, or run.staging.folder to another disk."
+                "process: set run.staging.max_gib to the free space of the disk, or run.staging.folder to another disk."
             ) from error
         copy.num_bytes = copy.file.stat().st_size  # smaller than the room taken where the store reported no size
-        self._room.give_back(told - copy.num_bytes)
-        return AtHand(str(copy.file), (copy.url, info), clock.taken()[FETCH])
+        self._room.give_back(most_bytes - copy.num_bytes)
+        return LocalVideo(str(copy.file), (copy.url, info), clock.taken()[FETCH])
 
     def drop(self, copy: "_Copy") -> None:
-        """Deletes `copy`, a copy of a video, after use, so that there is room for the next copies."""
+        """Deletes `copy`, the copy of a video, after use. Its room on the disk is then free for the next copies."""
         with self._lock:
-            del self._begun[copy.number]
+            del self._copies[copy.number]
         copy.file.unlink(missing_ok=True)
         self._room.give_back(copy.num_bytes)
 
 
 @dataclass(eq=False)
 class _Copy:
-    """A video at `url` that is copied to `file`. `number` counts the copies in the order in which they began.
+    """The copy of the video at `url` to the file `file`. `number` counts the copies in the order in which they began.
 
-    `num_bytes` is how much this copy takes of the space that all copies may take together. `ready` has the result when
-    the copy is finished.
+    `num_bytes` is the room on the disk that this copy takes. `ready` has the result when the copy is finished.
     """
 
     staging: Staging
@@ -210,9 +207,9 @@ class _Copy:
     number: int
     file: Path
     num_bytes: int = 0
-    ready: "Future[AtHand]" = field(default_factory=Future)
+    ready: "Future[LocalVideo]" = field(default_factory=Future)
 
-    def __enter__(self) -> AtHand:
+    def __enter__(self) -> LocalVideo:
         try:
             return stopping.result(self.ready)
         except BaseException:
@@ -229,7 +226,7 @@ class _Room:
     """Shares `max_bytes` bytes of the disk among copies of videos. `take` waits for the bytes of a copy, and
     `give_back` frees them.
 
-    The copies are numbered from 0. A copy waits until all copies with lower numbers have their bytes.
+    Copies are numbered from 0. A copy waits until all copies with lower numbers have their bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -237,8 +234,8 @@ class _Room:
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Reserves `num_bytes` bytes of the disk for the copy with the number `number`. Waits until all copies with
-        lower numbers have their bytes and until enough bytes are free.
+        """Reserves `num_bytes` bytes of the disk for copy number `number`. Waits until all copies with lower numbers
+        have their bytes and until enough bytes are free.
 
         Raises Stopped if `close` was called before or during the wait.
         """

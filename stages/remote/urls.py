@@ -1,4 +1,4 @@
-"""Recognises URLs of videos, and refuses URLs that hold a secret. Torch-free, and without fsspec."""
+"""Recognises URLs of videos, and refuses URLs that contain a secret. Torch-free, and without fsspec."""
 
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ HTTP = ("http", "https")
 
 
 class UrlError(UsageError):
-    """Raised if a URL has a secret in it, or is a chain of file systems (`zip::https://...`)."""
+    """Raised if a URL contains a secret, or if it names several file systems, as `zip::https://...` does."""
 
 
 def is_url(path: str) -> bool:
@@ -22,20 +22,18 @@ def is_url(path: str) -> bool:
 
 
 def origin(url: str) -> str:
-    """Returns scheme and host of `url`, or scheme and bucket (`s3://bucket/a.mp4` -> `s3://bucket`).
-
-    All URLs of one origin use the same file system of fsspec.
+    """Returns scheme and host of `url`, or scheme and bucket: `s3://bucket/a.mp4` -> `s3://bucket`. All URLs of one
+    origin use the same file system of fsspec.
     """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def checked(url: str) -> str:
-    """Returns `url` unchanged if it is a path or a URL that may be used.
+def check_url(url: str) -> str:
+    """Returns `url` unchanged. Raises UrlError if it is a URL with a user name, a password or a query.
 
-    Raises UrlError for a URL with a user name, a password or a query. These may be secrets, and URLs are written to
-    clips.parquet and to logs. The message hides the secret. Raises UrlError also for a URL of fsspec with several file
-    systems (`zip::https://...`).
+    These may be secrets, and URLs are written to clips.parquet and to logs. The message hides the secret. Raises
+    UrlError also for a URL of several file systems, such as `zip::https://...`. A local path is always allowed.
     """
     if not is_url(url):
         return url
@@ -56,18 +54,18 @@ def checked(url: str) -> str:
     return url
 
 
-def located(root: str, path: str) -> tuple[str, str]:
-    """Returns (id, full path) of the video that a list of videos has as `path`.
+def locate_video(root: str, path: str) -> tuple[str, str]:
+    """Returns (id, full path) of a video that a list of videos names `path`. `path` is a path below `root`, an absolute
+    path, or a URL.
 
-    `path` is a path below `root`, an absolute path, or a URL. The id of a video below `root` is its path from there,
-    with `/` (`root`, `root/a/b.mp4` -> `a/b.mp4`). The id of any other video is its full path. Raises UrlError for a
-    URL with a user name, a password or a query. Raises it also for a URL of several file systems (`zip::https://...`).
+    The id of a video below `root` is its path below `root`: `"root", "a/b.mp4" -> ("a/b.mp4", "root/a/b.mp4")`. The id
+    of any other video is its full path. Raises the errors of `check_url`.
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)
     if is_url(path):
-        return checked(path).removeprefix(f"{root.rstrip('/')}/"), path
+        return check_url(path).removeprefix(f"{root.rstrip('/')}/"), path
     if is_url(root) and not path.startswith("/"):
         below = PurePosixPath(path).as_posix()
-        return below, checked(f"{root.rstrip('/')}/{below}")
+        return below, check_url(f"{root.rstrip('/')}/{below}")
     full = Path(root) / path
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix(), str(full)

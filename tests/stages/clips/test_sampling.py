@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kinegraph.cache_schemas.crops import crop_rectangle
 from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.clips.sampling import clip_frames, clip_interval, clip_times, sampled
+from kinegraph.stages.clips.sampling import clip_frames, clip_interval, clip_times, sample_clip
 from kinegraph.stages.decode.timeline import PresentedFrames
 
 
@@ -149,7 +149,7 @@ def test_frames_of_an_interval_lie_inside(
         | ({} if sampling == "uniform" else {"frame_step": step})
     )
     for clip in range(3):
-        found = sampled(options, duration, clip, interval, frames)
+        found = sample_clip(options, duration, clip, interval, frames)
         assert found.frames is not None
         shown = [frames.seconds(n) for n in found.frames]
         assert max(found.frames) < number

@@ -7,8 +7,8 @@ import pytest
 
 from kinegraph.stages.datasets.datasets import list_videos
 from kinegraph.stages.datasets.errors import DatasetError
-from kinegraph.stages.datasets.folders import below_url
-from kinegraph.stages.datasets.listing import Listing, dealt_split
+from kinegraph.stages.datasets.folders import contents_of_url
+from kinegraph.stages.datasets.listing import Listing, split_by_share
 from kinegraph.stages.datasets.options import FolderOptions
 
 
@@ -131,7 +131,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_splits_are_dealt_by_share_and_for_good(tmp_path: Path) -> None:
     names = [f"v{number}.mp4" for number in range(1000)]
-    dealt = {name: dealt_split(name, {"train": 7, "val": 1, "test": 2}) for name in names}
+    dealt = {name: split_by_share(name, {"train": 7, "val": 1, "test": 2}) for name in names}
     counts = {split: list(dealt.values()).count(split) for split in ("train", "val", "test")}
     assert abs(counts["train"] - 700) < 50
     assert abs(counts["val"] - 100) < 40
@@ -157,7 +157,7 @@ def test_classes_that_are_named_keep_their_order_and_number(tmp_path: Path) -> N
     ("label", "options", "words"),
     [
         ("jmp", {"classes": ["jump"]}, r"a\.mp4 has the label 'jmp', which is none of the 1 in dataset\.classes"),
-        ("jump", {"classes": ["jump", "run", "jump"]}, r"dataset\.classes: 'jump' stands there twice"),
+        ("jump", {"classes": ["jump", "run", "jump"]}, r"dataset\.classes: 'jump' is listed twice"),
         ("jump", {"classes": "nowhere.txt"}, r"dataset\.classes: no file nowhere\.txt"),
         ("jump;run", {"multi_label": False}, r"a\.mp4 has 2 labels, and dataset\.multi_label is false"),
     ],
@@ -260,7 +260,7 @@ def test_a_path_with_a_nul_is_listed(tmp_path: Path) -> None:
 
 
 def test_images_at_urls_are_left_out() -> None:
-    found = below_url([(f"v/{name}", f"s3://b/v/{name}") for name in ("00001.jpg", "00002.jpg", "a.mp4")])
+    found = contents_of_url([(f"v/{name}", f"s3://b/v/{name}") for name in ("00001.jpg", "00002.jpg", "a.mp4")])
     assert (found.videos, found.left_out, found.folders) == ([("v/a.mp4", "s3://b/v/a.mp4")], {".jpg": 2}, [])
 
 

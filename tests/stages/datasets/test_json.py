@@ -49,7 +49,7 @@ class TestJson(OwnersContract):
         ("change", "words"),
         [
             (lambda text: text[:-30], r"line 1, column \d+: not JSON: .* Is the end of the file missing"),
-            (lambda text: text.replace('"two"', '"one"'), "'one' stands there twice"),
+            (lambda text: text.replace('"two"', '"one"'), "an object has the key 'one' twice"),
             (lambda text: text.replace('"two"', '"../two"'), r"'\.\./two' is no name of a video"),
             (lambda text: text.replace("calibration", "none"), "subset 'none'; expected training"),
             (lambda text: text.replace("[0.5, 1.5]", "[0.5, NaN]"), "one, segment 1: nan; expected a number of sec"),

@@ -94,7 +94,7 @@ def test_a_broken_file_is_no_network_s_fault(web: Server, options: Options) -> N
 def test_a_server_s_pages_are_a_listing(web: Server, web_folder: Path) -> None:
     (web_folder / "a b").mkdir()
     (web_folder / "a b" / "50%.mp4").touch()
-    found = dict(Remote(1).listed(web.url))
+    found = dict(Remote(1).list_files(web.url))
     assert found["a b/50%.mp4"] == f"{web.url}/a%20b/50%25.mp4"
     assert {*found} == {"0.mp4", "1.mp4", "2.mp4", "3.mp4", "a b/50%.mp4"}
 
@@ -104,7 +104,7 @@ def test_a_listing_is_whole_or_none(web: Server, web_folder: Path) -> None:
     (web_folder / "sub").mkdir()
     web.before = lambda method, path: 500 if "sub" in path else None
     with pytest.raises(NetworkError, match="500"):
-        [*Remote(2).listed(web.url)]
+        [*Remote(2).list_files(web.url)]
 
 
 def test_tries_are_told(web: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,16 +137,16 @@ def test_the_digest_is_that_of_the_file(web_folder: Path, size: int, ranges: boo
     ],
 )
 def test_versions_in_the_words_of_several_stores(told: dict[str, object], mtime_ns: int, etag: str | None) -> None:
-    found = RemoteInfo.told(told)
+    found = RemoteInfo.from_store(told)
     assert found == RemoteInfo(size=None, mtime_ns=mtime_ns, etag=etag)
 
 
 def test_what_another_store_lists(memory: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file(f"{memory.removeprefix('memory:/')}/left/what?.mp4", b"video")
-    assert [*Remote(1).listed(f"{memory}/")] == [("left/what?.mp4", f"{memory}/left/what?.mp4")]
+    assert [*Remote(1).list_files(f"{memory}/")] == [("left/what?.mp4", f"{memory}/left/what?.mp4")]
     with pytest.raises(DecodeError, match="no file memory://nothing-here"):
-        [*Remote(1).listed("memory://nothing-here")]
+        [*Remote(1).list_files("memory://nothing-here")]
 
 
 @pytest.mark.parametrize("size", [0, 3 << 20, (3 << 20) + 1])

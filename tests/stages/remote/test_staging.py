@@ -48,7 +48,7 @@ def test_a_local_file_is_used_where_it_is(tmp_path: Path, options: Options) -> N
     with Staging(options()) as staging, staging.begin(str(path)) as video:
         assert video.file == str(path)
         assert video.identity() == source_identity(str(path))
-        assert video.named(f"{path}: odd") == f"{path}: odd"
+        assert video.with_url(f"{path}: odd") == f"{path}: odd"
     assert not (tmp_path / "staging").exists()
 
 
@@ -61,7 +61,7 @@ def test_a_copy_lasts_as_long_as_it_is_used(memory: str, tmp_path: Path, options
             found = video.identity()
             assert found is not None
             assert (found.size, found.digest) == (5, source_identity(video.file).digest)
-            assert video.named(f"in {video.file}: odd") == f"in {url}: odd"
+            assert video.with_url(f"in {video.file}: odd") == f"in {url}: odd"
         assert not Path(video.file).exists()
     assert not copies(tmp_path)
 
@@ -171,7 +171,7 @@ def test_a_video_that_never_comes_while_others_do_is_at_fault(web: Server, optio
     web.before = lambda method, path: 500 if path == "/1.mp4" and method == "GET" else None
     with Staging(options(tries=2)) as staging:
         content(staging, f"{web.url}/0.mp4")
-        with pytest.raises(DecodeError, match=r"1\.mp4: 2 tries.*500.*0\.mp4 can be had") as caught:
+        with pytest.raises(DecodeError, match=r"1\.mp4: 2 tries.*500.*0\.mp4 can be read") as caught:
             content(staging, f"{web.url}/1.mp4")
     assert caught.value.reason == "unreadable"
 

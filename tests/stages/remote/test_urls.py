@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinegraph.stages.remote.urls import UrlError, checked, is_url, located, origin
+from kinegraph.stages.remote.urls import UrlError, check_url, is_url, locate_video, origin
 
 SECRETS = [
     "https://ann:s3cret@host/videos",
@@ -15,7 +15,7 @@ SECRETS = [
 @pytest.mark.parametrize("url", SECRETS)
 def test_a_url_with_a_secret_is_refused_and_the_secret_kept(url: str) -> None:
     with pytest.raises(UrlError) as caught:
-        checked(url)
+        check_url(url)
     assert "s3cret" not in str(caught.value)
     assert "host/v" in str(caught.value)
     assert "clips.parquet" in str(caught.value)
@@ -32,12 +32,12 @@ def test_a_url_with_a_secret_is_refused_and_the_secret_kept(url: str) -> None:
     ],
 )
 def test_other_urls_and_paths_pass(url: str) -> None:
-    assert checked(url) == url
+    assert check_url(url) == url
 
 
 def test_a_chain_of_file_systems_is_refused() -> None:
     with pytest.raises(UrlError, match="chain of file systems"):
-        checked("simplecache::s3://bucket/v.mp4")
+        check_url("simplecache::s3://bucket/v.mp4")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_chain_of_file_systems_is_refused() -> None:
     ],
 )
 def test_the_id_is_the_path_below_the_root(root: str, path: str, expected: tuple[str, str]) -> None:
-    assert located(root, path) == expected
+    assert locate_video(root, path) == expected
 
 
 def test_what_is_a_url() -> None:
