@@ -39,7 +39,8 @@ def picture(width: int, height: int) -> np.ndarray:
 
 
 def frame_of(pixels: np.ndarray, pix_fmt: str) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
+    """One thread, because libswscale with several threads may make other 10-bit frames each time."""
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt, threads=1)
 
 
 def assert_near(found: np.ndarray, wanted: np.ndarray, allowed: tuple[float, int]) -> None:
