@@ -1,6 +1,7 @@
-"""Trains and validates a head with candidates. A candidate is a set of weights with its own learning rate and decay.
+"""Trains and validates heads with several candidates. A candidate is a copy of the head's layers that is trained with a
+learning rate and a weight decay of its own. After the training, the head has only the best candidate.
 
-A head without candidates is treated as one with a single candidate. Shapes: B clips, G candidates, K classes.
+A head without candidates is treated as a head with one candidate. Shapes: B clips, G candidates, K classes.
 """
 
 import math
@@ -21,7 +22,9 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class SideBySide(nn.Module):
-    """Wraps a head with candidates for training. Its output has the logits of every candidate, [B, G, K]."""
+    """Wraps a head with candidates for training. `forward` returns the logits of all candidates, [B, G, K], for B
+    clips, G candidates and K classes.
+    """
 
     def __init__(self, head: CandidateHead) -> None:
         super().__init__()
@@ -33,11 +36,13 @@ class SideBySide(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """The validation of one epoch: the `metrics` of the candidate with the number `candidate`, which is the best one of
-    the epoch.
+    """The result of the validation of a head after one epoch. A head may have several candidates: copies of its layers,
+    each with a learning rate and a weight decay of its own.
 
-    `of_candidates` maps the name of each candidate to its metric, or to None if its loss or scores are not finite. It
-    is empty for a head without candidates.
+    - `metrics`: {name: value} of the validation metrics of the best candidate, with its validation "loss".
+    - `candidate`: the number of the best candidate, counted from 0.
+    - `of_candidates`: {name of the candidate: validation metric}. The metric is None if the loss or a score of the
+      candidate is not finite. The dictionary is empty for a head without candidates.
     """
 
     metrics: dict[str, float]
@@ -46,19 +51,19 @@ class Validated:
 
 
 def trained_form(head: Head) -> nn.Module:
-    """Returns the module whose output goes into the loss. It is `head` itself, or a module that returns the logits of
-    all candidates side by side.
+    """Returns the module from whose output the loss is computed. For a head with candidates, the module returns the
+    logits of all candidates. For any other head, it is `head` itself.
     """
     return SideBySide(head) if isinstance(head, CandidateHead) else head
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and `options` do not allow a choice among these candidates. A
-    head with one candidate always passes.
+    """Raises UsageError if `head` has several candidates and the training options `options` are not suited for them.
 
-    Validation chooses the best candidate, so `val_split` must be given and differ from `test_split`. The schedule
-    `plateau` and the precision `fp16` are not allowed. With them, one candidate would influence the training of the
-    others: `plateau` lowers one learning rate for all, and `fp16` scales all gradients by one factor.
+    Validation chooses the best candidate, so `val_split` must be set and must differ from `test_split`. The schedule
+    `plateau` and the precision `fp16` are refused, because one candidate would then change the training of the other
+    candidates. `plateau` lowers the learning rates of all candidates together. `fp16` scales the gradients of all
+    candidates by one factor.
     """
     count, section = len(candidates_of(head)), options.section
     if count < 2:
@@ -77,19 +82,20 @@ def require_choice(head: Head, options: TrainOptions) -> None:
 
 
 def losses_of(logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Literal["mean", "sum"]) -> Tensor:
-    """Returns the loss of each of G candidates, [G]. `logits` are [B, G, K], or [B, K] for a head without candidates,
-    of B clips and K classes.
+    """Returns the loss of each candidate of a head, [G], for G candidates. A head without candidates has one loss, [1].
 
-    `labels` are those of the clips. `weights` and `reduction` are as in `clip_loss`: weights of the classes, and "mean"
-    or "sum" over the clips.
+    - `logits`: [B, G, K] for B clips, G candidates and K classes, or [B, K] for a head without candidates.
+    - `labels`: the labels of the clips, int64 [B] or multi-hot [B, K].
+    - `weights`: the weights [K] of the classes, or None for equal weights.
+    - `reduction`: "mean" or "sum" over the clips, as in `clip_loss`.
     """
-    each = logits.unbind(1) if logits.ndim == 3 else (logits,)
-    return torch.stack([clip_loss(of_one.float(), labels, weights, reduction) for of_one in each])
+    of_candidates = logits.unbind(1) if logits.ndim == 3 else (logits,)
+    return torch.stack([clip_loss(one.float(), labels, weights, reduction) for one in of_candidates])
 
 
 def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
-    """Returns one list of parameters for each candidate of `head`, or one list for a head without candidates. The
-    gradients of a list are clipped together.
+    """Returns the parameters of `head` as one list for each candidate. A head without candidates has one list of all
+    its parameters. The option `clip_grad_norm` limits the gradient norm of each list on its own.
     """
     if not isinstance(head, CandidateHead):
         return [[*head.parameters()]]
@@ -97,12 +103,16 @@ def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
 
 
 def weights_of(head: Head, candidate: int) -> Mapping[str, Tensor]:
-    """Returns the state dict of `head` with the candidate number `candidate` alone. The tensors are not copied."""
+    """Returns the state dict that `head` has after `keep(head, candidate)`. For a head without candidates, it is the
+    whole state dict. The tensors are not copied.
+    """
     return head.weights_of(candidate) if isinstance(head, CandidateHead) else head.state_dict()
 
 
 def keep(head: Head, candidate: int) -> None:
-    """Drops all candidates of `head` except the number `candidate`. Does nothing for a head without candidates."""
+    """Removes all candidates from `head` except the candidate with the number `candidate`, counted from 0. Does nothing
+    for a head without candidates.
+    """
     if isinstance(head, CandidateHead):
         head.keep(candidate)
 
@@ -110,16 +120,20 @@ def keep(head: Head, candidate: int) -> None:
 def validated(
     head: CandidateHead, clips: Clips, options: TrainOptions, metric: str, losses: Tensor, device: torch.device
 ) -> Validated:
-    """Scores all candidates of `head` on `clips` in one pass, and returns the Validated of the best one by `metric`. Of
-    equal candidates the first is the best.
+    """Evaluates all candidates of `head` on `clips` in one pass over the clips, and returns a Validated with the
+    results of the best candidate.
 
-    `losses` [G] are the training losses of the epoch. A candidate whose loss is not finite has no part in the choice.
-    Raises ScoresNotFinite if no candidate has a finite loss and finite scores.
+    `metric` is the name of the metric that is compared, such as "top1" or "loss". If several candidates are equal, the
+    first of them is the best. `losses` [G] are the training losses of the G candidates in this epoch. A candidate whose
+    training loss is not finite cannot be the best.
+
+    Raises ScoresNotFinite if no candidate has a finite loss and finite scores. Raises FeaturesNotFinite instead if a
+    feature is not finite.
     """
     usable = losses.isfinite().tolist()
     results = evaluate_candidates(head, clips, options, usable, device=device)
     metrics = [None if result is None else result.metrics | {"loss": result.loss} for result in results]
-    values = [None if of_one is None else of_one[metric] for of_one in metrics]
+    values = [None if one is None else one[metric] for one in metrics]
     sign = -1 if metric == "loss" else 1
     worths = [-math.inf if value is None else sign * value for value in values]
     best = worths.index(max(worths))

@@ -1,7 +1,8 @@
-"""Stores a trained head as a folder with `model.safetensors` (the weights) and `run.json`.
+"""Writes and reads the folder of a trained head, called a run. The folder has the weights, `model.safetensors`, and the
+record of the run, `run.json`.
 
-`run.json` has everything else that is needed to build the head again. If the head is the user's own, the folder also
-has a copy of its code, `head.py`.
+`run.json` has everything else that is needed to build the head again. If the user wrote the head, the folder also has a
+copy of its code, `head.py`.
 """
 
 import hashlib
@@ -39,30 +40,36 @@ Features = Mapping[str, Options]  # how the arrays that a head reads were made: 
 
 
 class RunError(UsageError):
-    """A run cannot be written, read or used for the given cache. The message says what was seen and what to do."""
+    """Raised if a run cannot be written, read, or used for a cache. The message says what was seen and what to do."""
 
 
 class RunNotFound(RunError, FileNotFoundError):
-    """The folder has no `run.json`, so it holds no complete run."""
+    """Raised if a folder holds no complete run, because it has no `run.json`."""
 
 
 class RunExists(RunError, FileExistsError):
-    """The folder already holds a run."""
+    """Raised if a run is to be written to a folder that already holds a run."""
 
 
 class RunRecord(BaseModel):
-    """The content of run.json.
+    """The record of a trained head, which is the content of run.json.
 
-    `options` are the options of the head, with defaults filled in. `spec` maps the name of each array that the head
-    reads to the shape of one clip. `features` maps the key of each stage that made these arrays to its options.
-    `recipe` has the sections of the config that make the arrays for new videos. `train` has the options of training.
-    `trained_on` identifies the clips, labels and classes of the run's splits. `finetune` has the options of fine-tuning
-    and the digest of the run from which it started, or None for a run of `train`. `weights_sha256` is the digest of
-    model.safetensors.
+    - `cache`, `cache_fingerprint`: the path and the fingerprint of the cache.
+    - `head`, `options`: the name of the head, and its options with defaults filled in.
+    - `reads`: the names of the arrays that the head reads.
+    - `spec`: {name of the array: shape of one clip}, for each array that the head reads.
+    - `num_classes`, `class_names`: the classes, in the order of the logits.
+    - `classes_from`: the file or rule that defines the order of the classes, or "".
+    - `multi_label`: whether a video may have several labels.
+    - `features`: {key of a stage: options of the stage}, for the stages that made the arrays.
+    - `recipe`: the sections of the config that make the arrays for new videos.
+    - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
+    - `train`: the options of the training.
+    - `trained_on`: a dictionary that identifies the clips, labels and classes of the run's splits.
+    - `finetune`: the options of fine-tuning and the digest of the run from which it started. None for a run of `train`.
+    - `weights_sha256`: the sha256 of model.safetensors.
 
-    `classes_from` is the file or rule that gave the order of the classes, or "".
-
-    Runs of earlier versions have None as `features`, `recipe` and `weights_sha256`, and {} as `trained_on`.
+    Runs of early versions have None for `features`, `recipe` and `weights_sha256`, and {} for `trained_on`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -107,12 +114,14 @@ def describe_run(
     recipe: dict[str, Any] | None = None,
     classes_from: str = "",
 ) -> RunRecord:
-    """Returns the RunRecord of `head`, which was trained on `clips` of the cache at the path `cache`.
+    """Returns the RunRecord of the trained head `head`. It was trained on `clips`, with the training options `options`.
 
-    `metrics` has the validation metrics of the run by name. `features` maps the key of each stage that made the head's
-    arrays to the options of the stage. `trained_on` identifies the clips, labels and classes of the run's splits.
-    `recipe` has the sections of the config that make the arrays, or is None if they are not recorded. `classes_from` is
-    the file or rule that gave the order of the classes, or "".
+    - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
+    - `cache`: the path of the cache.
+    - `features`: {key of a stage: options of the stage}, for the stages that made the arrays of the head.
+    - `trained_on`: a dictionary that identifies the clips, labels and classes of the run's splits.
+    - `recipe`: the sections of the config that make the arrays for new videos, or None.
+    - `classes_from`: the file or rule that defines the order of the classes, or "".
     """
     return RunRecord(
         cache=cache,
@@ -136,23 +145,23 @@ def describe_run(
 
 
 def is_trained(folder: Path) -> bool:
-    """Returns whether the folder holds a complete run, which is a folder with `run.json`."""
+    """Returns whether `folder` holds a complete run. A run is complete if its folder has `run.json`."""
     return (folder / RECORD_FILE).exists()
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists if `folder` already holds a trained run. Call this function before a training, so that no
-    training is in vain.
+    """Raises RunExists if `folder` already holds a trained run. Call this function before the training starts, because
+    the result could not be written afterwards.
     """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
 def save_run(folder: Path, head: Head, record: RunRecord) -> None:
-    """Writes the weights of `head` and the record of a run. The record is written last, so a folder with a record is
-    complete.
+    """Writes the weights of `head` and the record of its training to `folder`. The record gets the sha256 of the
+    weights, and is written last. So a folder with a record is a complete run.
 
-    The digest of the weights is put into the record. Raises RunExists if the folder already holds a trained run.
+    Raises RunExists if the folder already holds a trained run.
     """
     require_free(folder)
     weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()})
@@ -162,22 +171,23 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 
 
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
-    """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the RunRecord of the run.
+    """Returns (trained head, RunRecord) of the run in `folder`. The head is on the CPU, in evaluation mode.
 
-    If the head is the user's own, its code is run, but only with `allow_code`.
+    If the user wrote the head, the run has a copy of its code. The code is run only with `allow_code`.
 
-    Raises RunNotFound if there is no record. Raises RunError if a file cannot be read, or if the files do not fit each
-    other. Raises RunError also if the head is the user's own and `allow_code` is false.
+    Raises RunNotFound if the folder has no record. Raises RunError if a file cannot be read, if the weights do not fit
+    the record, or if code must be run and `allow_code` is false.
     """
     record = load_record(folder)
     return load_head(folder, record, allow_code=allow_code), record
 
 
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
-    """Returns the Head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
+    """Returns the head that `record` describes, with the weights in `folder`. The head is on the CPU, in evaluation
+    mode.
 
-    Raises RunError if a file cannot be read, or if the weights do not fit or are not those of the training. Raises
-    RunError also if the head is the user's own and `allow_code` is false.
+    If the user wrote the head, its code is run only with `allow_code`. Raises RunError if a file cannot be read, if the
+    weights do not fit the head or were changed after the training, or if code must be run and `allow_code` is false.
     """
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
@@ -192,8 +202,8 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
         weights = path.read_bytes()
         head.load_state_dict(safetensors.torch.load(weights))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        told = sentence(shortened(str(error), 300))
-        raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {told} {RESTORE}") from error
+        reason = sentence(shortened(str(error), 300))
+        raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {reason} {RESTORE}") from error
     if record.weights_sha256 not in (None, digest := hashlib.sha256(weights).hexdigest()):
         raise RunError(
             f"{path} has sha256 {digest[:12]}, {RECORD_FILE} says {record.weights_sha256[:12]}. It is the file of "
@@ -203,12 +213,14 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 
 
 def for_views(head: Head, folder: Path, record: RunRecord, spec: Spec, *, allow_code: bool = False) -> Head:
-    """Returns `head`, the head of the run in `folder`, in a form that takes maps of another size. `spec` has the shapes
-    of the arrays in another cache, whose backbones may have seen squares of another side. The result has the same
-    weights. If the shapes are those of the training, `head` itself is returned.
+    """Returns a copy of a trained head that takes arrays of other shapes, with the same weights. If the shapes are
+    those of the training, returns `head` itself.
 
-    Raises RunError if the head takes only maps of one size. `record` is the record of the run. The code of a user's own
-    head is run only with `allow_code`.
+    `head` and `record` are those of the run in `folder`. `spec` maps the name of each array to its new shape for one
+    clip. For example, maps have other heights and widths if a backbone ran on larger frames.
+
+    Raises RunError if the head takes maps of only one size. If the user wrote the head, its code is run only with
+    `allow_code`.
     """
     views = {name: spec[name] for name in record.spec}
     if views == record.spec:
@@ -232,8 +244,8 @@ def for_views(head: Head, folder: Path, record: RunRecord, spec: Spec, *, allow_
 
 
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
-    """Returns the OwnHead (a user's own head) of the run in `folder`, from the copy of its code there. `record` is the
-    record of the run, which has the name and the digest of the code.
+    """Returns the OwnHead, a head that the user wrote, from the copy of its code in the folder of a run. `record` has
+    the name of the head and the sha256 of its code.
 
     Raises RunError if `allow_code` is false, or if the code was changed after the training. Raises HeadError if the
     copy cannot be read.
@@ -255,12 +267,11 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, any_side: bool = False) -> None:
-    """Raises RunError unless the cache fits the head of the run.
+    """Raises RunError unless a cache fits the trained head of `record`. The cache must have all arrays that the head
+    reads, in the shapes of the training. It must also have the classes of the training, in the same order.
 
-    A cache fits if it has all arrays that the head reads, in the shapes of the training. It must also have the classes
-    of the training, in the same order. With `any_side`, maps [T, C, H, W] may have other H and W: T frames, C channels,
-    H rows and W columns. `spec` maps the name of each array of the cache to the shape of one clip. `class_names` are
-    the classes of the cache.
+    `spec` maps the name of each array of the cache to its shape for one clip. `class_names` are the classes of the
+    cache. With `any_side`, maps may have other heights and widths than in the training.
     """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
@@ -280,15 +291,14 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, 
 
 
 def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) -> bool:
-    """Returns whether two shapes of maps (T, C, H, W) may differ in H and W alone: both have four axes, and T and C are
-    equal. Returns False if `cached` is None.
+    """Returns whether two shapes are shapes of maps (T, C, H, W) with equal T and C. Returns False if `cached` is None.
     """
     return cached is not None and len(cached) == len(trained) == 4 and cached[:2] == trained[:2]
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError if the videos of the trained run (`record`) may have several labels and those of `clips` may not,
-    or the other way round.
+    """Raises RunError if videos may have several labels in the training of `record` and only one in `clips`, or only
+    one in the training and several in `clips`.
     """
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
@@ -307,13 +317,14 @@ def require_same_features(
     *,
     any_side: bool = False,
 ) -> None:
-    """Checks that a trained run (`record`) may be used with the features in a cache. Raises RunError if these features
-    were made with other options than the features on which the run was trained.
+    """Raises RunError if the features of a cache were made with other options than the features on which the run of
+    `record` was trained. The number of clips per video and their crops may differ.
 
-    `features` (stage key -> options) and `fingerprint` are those of the cache. `upgraded_from` is the fingerprint that
-    the cache had before an upgrade, or None without an upgrade. Three differences are allowed: another number of clips
-    per video, other crops, and an upgrade of the cache after the training. With `any_side`, the backbones may have run
-    on squares of another side.
+    - `features`: {key of a stage: options of the stage} of the cache.
+    - `fingerprint`: the fingerprint of the cache.
+    - `upgraded_from`: the fingerprint that the cache had before it was upgraded to the rules of a later version, or
+      None without an upgrade. An upgrade after the training is allowed.
+    - `any_side`: whether the backbones may have run on frames of another size.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -338,9 +349,12 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool, any_side: bool) -> Features:
-    """Returns `features` (stage key -> options of the stage) without the options of `clips` that choose the clips and
-    crops of a video. If `is_upgraded` is true, the version of the rules for choosing frames is left out too. If
-    `any_side` is true, the side of the squares that the backbones saw is left out.
+    """Returns `features`, {key of a stage: options of the stage}, without the options that may differ between a cache
+    and a run.
+
+    These are the options of `clips` that choose the clips and crops of a video. With `is_upgraded`, the version of the
+    rules for choosing frames is left out too. With `any_side`, the size of the frames that the backbones saw is left
+    out too.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:
@@ -353,9 +367,10 @@ def _of_any_view(features: Features, is_upgraded: bool, any_side: bool) -> Featu
 
 
 def load_record(folder: Path) -> RunRecord:
-    """Returns the RunRecord in the file run.json of `folder`.
+    """Reads the file run.json of `folder` and returns it as a RunRecord.
 
-    Raises RunNotFound if the file does not exist. Raises RunError if it cannot be read or is not the record of a run.
+    Raises RunNotFound if the file does not exist. Raises RunError if the file cannot be read or is not the record of a
+    run.
     """
     path = folder / RECORD_FILE
     try:

@@ -1,6 +1,7 @@
-"""Defines what a data set for training and evaluation must offer, and reads its batches ahead of the network.
+"""Defines the interface of the clips for training and evaluation, reads their batches in threads, and checks their
+labels.
 
-An ok clip is a clip that was extracted without a failure. A failed video is a video of which every clip failed.
+An ok clip was extracted without a failure. A failed video has no ok clip.
 """
 
 from collections import deque
@@ -22,27 +23,30 @@ Batch = dict[str, Tensor]
 
 
 class FeaturesNotFinite(RuntimeError):
-    """A cached value that a head reads is NaN or infinite."""
+    """Raised if a cached value that a head reads is NaN or infinite."""
 
 
 class VideoLost(RuntimeError):
-    """A video that the training decodes can no longer be read. The message names the video."""
+    """Raised if a video that the training decodes can no longer be read. The message names the video."""
 
 
 class UnusableClips(UsageError):
-    """The split has no clip, or its labels are missing or wrong, so it cannot be used for training or evaluation."""
+    """Raised if a split cannot be used for training or evaluation, because it has no clip, or because labels are
+    missing or wrong.
+    """
 
 
 class Clips(Protocol):
-    """The clips of one split that were extracted without a failure.
+    """The interface of the clips of one split, for training and evaluation. It has only clips that were extracted
+    without a failure.
 
-    `kinegraph.cache_schemas.reader.CachedClips` has all the methods of this interface. Labels are int64 with one class
-    number per video, or multi-hot if a video may have several labels.
+    `kinegraph.cache_schemas.reader.CachedClips` implements this interface. Labels are int64 class numbers if each video
+    has one label. They are multi-hot if a video may have several labels.
     """
 
     @property
     def spec(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns a dictionary of full array name -> shape of one clip (`{"features/i3d/res5_pooled": (16, 2048)}`)."""
+        """Returns {name of the array: shape of one clip}, such as {"features/i3d/res5_pooled": (16, 2048)}."""
         ...
 
     @property
@@ -56,52 +60,51 @@ class Clips(Protocol):
 
     @property
     def video_ids(self) -> Sequence[str]:
-        """Returns one video id for each clip. Clips of one video have the same id."""
+        """Returns the id of the video of each clip, in the order of the clips. Clips of one video have the same id."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """Returns the labels of each clip. If a video may have several labels, they are multi-hot [clips, num_classes],
-        else int64 [clips] with -1 for no label.
+        """Returns the labels of all clips: int64 [clips] with -1 for no label. If a video may have several labels, the
+        result is multi-hot [clips, num_classes].
         """
         ...
 
     @property
     def videos(self) -> Sequence[str]:
-        """Returns the ids of all videos of the split, in the order of the data set's list.
-
-        Failed videos are included.
+        """Returns the ids of all videos of the split, in the order of the data set's list. Videos of which every clip
+        failed are included.
         """
         ...
 
     @property
     def failed_videos(self) -> Sequence[str]:
-        """Returns the ids of those videos in the split that have only failed clips."""
+        """Returns the ids of the videos of the split of which every clip failed."""
         ...
 
     @property
     def failed_labels(self) -> Tensor:
-        """Returns the labels of `failed_videos`, the videos of which every clip failed. There is one row for each
-        video, in the form of `labels`.
+        """Returns the labels of `failed_videos`, the videos of which every clip failed. The result has one row for each
+        video, int64 [videos] or multi-hot [videos, num_classes], as `labels` has for clips.
         """
         ...
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int], /) -> Batch:
-        """Returns the B clips with the indices `indices`, from 0, as a dictionary of array name -> values [B, ...].
+        """Returns the clips with the B indices `indices`, counted from 0, as {name of the array: values [B, ...]}.
 
-        The key `labels` has the labels: multi-hot float32 [B, num_classes] if a video may have several labels, else
-        int64 [B].
+        The key "labels" has the labels of the clips: int64 [B]. If a video may have several labels, they are multi-hot
+        float32 [B, num_classes].
         """
         ...
 
 
 def in_epoch(clips: Clips, epoch: int) -> Clips:
-    """Returns the clips as the network sees them in the epoch number `epoch`, counted from 1.
+    """Returns the clips as the network sees them in the epoch with the number `epoch`, counted from 1.
 
-    Clips with random views (other parts of the video, mirrored, other colours) change from epoch to epoch. Other clips
-    are returned unchanged.
+    Clips that are decoded with random views (another part of the video, mirrored, other colours) differ from epoch to
+    epoch. For all other clips, the result is `clips` itself.
     """
     seen: Clips = clips.in_epoch(epoch) if hasattr(clips, "in_epoch") else clips
     return seen
@@ -110,12 +113,15 @@ def in_epoch(clips: Clips, epoch: int) -> Clips:
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
-    """Yields the clips with the indices `order` in batches of `batch_size` clips. The last batch may be smaller.
+    """Yields the clips with the indices `order` (int64 [clips]) in batches of `batch_size` clips. The last batch may be
+    smaller. A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, it
+    also has their "mask".
 
-    A batch is a dictionary of the arrays `names`, on `device`. If samples are whole videos, it has their mask, too.
-    While the caller uses a batch, threads read the next `clips.batches_ahead` batches, or one batch if `clips` has no
-    such attribute. With 0, no thread reads, and a batch is read when the caller asks for it. For a GPU, one thread
-    reads then, which also copies to pinned memory. A stop by a signal raises KeyboardInterrupt between two batches.
+    While the caller uses a batch, threads read the next ones. `clips.batches_ahead` is the number of batches that are
+    read ahead. It is 1 if `clips` has no such attribute. If it is 0, batches for a CPU are read without threads, when
+    the caller asks for them.
+
+    A signal that stops the program raises KeyboardInterrupt between two batches.
     """
     ahead: int = getattr(clips, "batches_ahead", 1)
     # data sets that were written for earlier versions have no `batch`
@@ -134,6 +140,7 @@ def read_batches(
     def move(reading: Future[Batch]) -> Batch:
         return {name: x.to(device, non_blocking=True) for name, x in stopping.result(reading).items()}
 
+    # For a GPU, at least one thread reads, which also copies to pinned memory.
     pending: deque[Future[Batch]] = deque()
     with stopping.threads(max(1, ahead), "read-ahead") as reader:
         for indices in parts:
@@ -145,25 +152,24 @@ def read_batches(
 
 
 def identified(clips: Clips) -> dict[str, Any]:
-    """Returns a dictionary by which splits with different videos or labels differ. It has the number of clips, the
-    number of failed videos, and a digest of videos and labels.
+    """Returns a dictionary that identifies the videos and labels of a split, to store with a run. Its keys are "clips"
+    and "failed_videos", which are numbers, and "digest", a hash of the video ids and labels.
     """
     ids = getattr(clips, "counted_ids", clips.video_ids)  # whole videos also differ by their windows
-    seen = xxhash.xxh3_64("\n".join([*ids, "", *clips.failed_videos]).encode())
+    digest = xxhash.xxh3_64("\n".join([*ids, "", *clips.failed_videos]).encode())
     for labels in (clips.labels, clips.failed_labels):
-        seen.update(labels.numpy().tobytes())
-    return {"clips": len(clips), "failed_videos": len(clips.failed_videos), "digest": seen.hexdigest()}
+        digest.update(labels.numpy().tobytes())
+    return {"clips": len(clips), "failed_videos": len(clips.failed_videos), "digest": digest.hexdigest()}
 
 
 def is_labelled(clips: Clips) -> bool:
-    """Returns whether at least one video of the split has a label. Failed videos count too."""
+    """Returns whether at least one video of the split has a label. A video of which every clip failed counts too."""
     return bool(_have_label(clips.labels).any() or _have_label(clips.failed_labels).any())
 
 
 def _have_label(labels: Tensor) -> Tensor:
-    """Returns a bool for each clip, which is true if the clip has a label.
-
-    `labels` is int64 [clips] with -1 for no label, or multi-hot [clips, num_classes].
+    """Returns bool [clips], true for clips that have a label. `labels` is int64 [clips] with -1 for no label, or
+    multi-hot [clips, num_classes].
     """
     return (labels > 0).any(1) if labels.ndim == 2 else labels >= 0
 
@@ -171,8 +177,7 @@ def _have_label(labels: Tensor) -> Tensor:
 def require_clips(clips: Clips, purpose: str) -> None:
     """Raises UnusableClips if `clips` has no clip, for example because all clips of the split failed.
 
-    `purpose` says what the clips are needed for. It ends the sentence "There is no ok clip to ..." of the message, for
-    example with "train on".
+    `purpose` says what the clips are needed for, such as "train on". The message is "There is no ok clip to train on".
     """
     if not len(clips):
         failed = f": {counted(len(clips.failed_videos), 'video')}, all failed" if clips.failed_videos else ""
@@ -180,12 +185,12 @@ def require_clips(clips: Clips, purpose: str) -> None:
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips if there is no clip in `clips`, if labels are missing, or if a label is not a class number.
-    If each video has one label, every clip must have a label. If videos may have several labels, one clip with a label
-    is enough.
+    """Raises UnusableClips if `clips` cannot be used for training or evaluation: there is no clip, labels are missing,
+    or a label is not a class number.
 
-    With `failed_too`, the labels of failed videos are checked too, because scores cover these videos. `purpose` is the
-    part of the message after "to", such as "train on".
+    If each video has one label, every clip must have a label. If videos may have several labels, one clip with a label
+    is enough. With `failed_too`, the labels of videos of which every clip failed are checked too. `purpose` says in the
+    message what the clips are needed for, such as "train on".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
@@ -210,10 +215,11 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """Reads all of `clips`, `batch_size` clips at a time. Raises FeaturesNotFinite if one of the arrays `names` has a
-    value that is NaN or infinite. The message has the id of the first such video.
+    """Reads all clips and raises FeaturesNotFinite if a value is NaN or infinite. The message names the array and the
+    first video with such a value.
 
-    The array `graphs/times` is not checked, because NaN has a meaning there.
+    `names` are the arrays to check. `graphs/times` is not checked, because NaN has a meaning there. `batch_size` clips
+    are read at a time.
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())

@@ -1,10 +1,10 @@
-"""One training run in progress: its steps, its epochs, its best epoch, and the file with its state."""
+"""Runs the training of one head: the steps, the epochs, the choice of the best epoch, and the file with its state."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.candidates import CandidateHead, candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
+from kinegraph.stages.training.best_epoch import BestEpoch, worth_of
 from kinegraph.stages.training.candidates import (
     Validated,
     keep,
@@ -57,22 +58,7 @@ STATE_SECONDS = 5.0  # epochs that are shorter share a state: in a tiny run it t
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or a score of the head became NaN or infinite."""
-
-
-@dataclass
-class _Best:
-    """The best epoch so far: its number, its weights and its `worth`. If the head has candidates, the weights are those
-    of the candidate with the number `candidate`, the best one of this epoch.
-
-    The `worth` of an epoch is its validation metric (for the metric `loss`, the negative loss). Without validation, it
-    is the number of the epoch, so the last epoch is the best.
-    """
-
-    worth: float = -math.inf
-    epoch: int = 0
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    candidate: int = 0
+    """Raised if the loss or a score of the head becomes NaN or infinite, although the features are finite."""
 
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -80,8 +66,13 @@ OnStep = Callable[[StepRecord], None]
 
 
 class Training:
-    """One training run of `head` on `clips`, with its optimiser, order of clips, progress, and best epoch so far. After
-    each epoch, the head is validated on `val_clips`, unless that is None.
+    """One training run of a head. The method `run` trains. `resume_from` continues a run that was interrupted.
+
+    - `head`: the network to train. It is trained in place and must be on `device` already.
+    - `clips`: the clips to train on.
+    - `val_clips`: the clips on which the head is validated after each epoch, or None for no validation.
+    - `options`: the options of the training.
+    - `device`: the device that computes.
     """
 
     def __init__(
@@ -104,15 +95,17 @@ class Training:
         num_candidates = max(1, len(candidates_of(head)))
         self.losses = torch.zeros(num_candidates, dtype=torch.float64, device=device)  # of the epoch, times clips
         self.history: list[EpochRecord] = []
-        self.best = _Best()
+        self.best = BestEpoch()
         self.state_file: Path | None = None
         self.has_state = False
         self.begun = self.saved = time.perf_counter()
 
     def resume_from(self, state_file: Path | None) -> None:
-        """Continues from the state in `state_file` if there is one. Later states are written to this file.
+        """Loads the state of an interrupted run from `state_file`, so that `run` continues from it. Without this file,
+        the run starts at the beginning.
 
-        Raises StateError if the state is damaged or is the state of another run.
+        `run` writes later states to the same file. If `state_file` is None, no state is loaded or written. Raises
+        StateError if the file is damaged or has the state of another run.
         """
         self.state_file = state_file
         if state_file is not None:
@@ -126,11 +119,11 @@ class Training:
                     raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
-        """Trains until the last step, or until the option `patience` ends the training. Returns a TrainResult.
-        `on_epoch` is called with the EpochRecord of each epoch, and `on_step` now and then with a StepRecord within the
-        epoch.
+        """Trains the head until the last step, or until the option `patience` ends the training. Returns the
+        TrainResult. At the end, the head has the weights of the best epoch.
 
-        A stop by a signal raises KeyboardInterrupt between two batches.
+        `on_epoch` is called with an EpochRecord after each epoch. `on_step` is called with a StepRecord about once a
+        second. A signal that stops the program raises KeyboardInterrupt between two batches.
         """
         while not self._finished():
             stopping.check()
@@ -140,8 +133,8 @@ class Training:
             worth = self._worth(record)
             if worth > self.best.worth:
                 chosen = record.candidate_index
-                self.best = _Best(worth, record.epoch, copy.deepcopy(weights_of(self._scored(), chosen)), chosen)
-            if self._finished() or self._epoch_is_kept(time.perf_counter()):
+                self.best = BestEpoch(worth, record.epoch, copy.deepcopy(weights_of(self._scored(), chosen)), chosen)
+            if self._finished() or self._epoch_is_saved(time.perf_counter()):
                 self._save()
         keep(self.head, self.best.candidate)
         self.head.load_state_dict(self.best.weights)
@@ -161,24 +154,23 @@ class Training:
         return self.step >= self.schedule.num_steps or (patience is not None and waited >= patience)
 
     def _worth(self, record: EpochRecord) -> float:
-        if self.val_clips is None:
-            return record.epoch
-        return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
+        return worth_of(record, None if self.val_clips is None else self.metric)
 
     def _scored(self) -> Head:
-        """Returns the network whose metrics are computed and whose weights are kept.
+        """Returns the network that is validated and whose weights the run keeps.
 
-        This network is the moving mean of the head if the option `ema` is set, else the head itself.
+        With the option `ema`, it is the moving mean of the head. Without this option, it is the head itself.
         """
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """Trains for one epoch, validates, and returns the record of the epoch. `on_step` is called with a StepRecord
-        now and then.
+        """Trains for one epoch, validates the head, and returns the EpochRecord. Calls `on_step` with a StepRecord
+        about once a second.
 
-        If the run continues from a state that was saved within an epoch, only the rest of this epoch is trained.
+        If the run continues from a state that was saved within an epoch, only the remaining steps of this epoch are
+        trained.
         """
-        started = told = time.perf_counter()
+        started = last_report = time.perf_counter()
         self.head.train()
         names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
         order = self._order()
@@ -191,8 +183,8 @@ class Training:
             self._step(batch, indices)
             clips_done += len(indices)
             now = time.perf_counter()
-            if now - told >= STEP_RECORD_SECONDS:
-                told = now
+            if now - last_report >= STEP_RECORD_SECONDS:
+                last_report = now
                 on_step(self._step_record(clips_done / (now - started)))
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
@@ -205,7 +197,7 @@ class Training:
         return record
 
     def _until_lost(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields `batches` unchanged. If a video can no longer be read, writes the state of the run and then raises
+        """Yields the batches of `batches`. If a video can no longer be read, saves the state of the run and raises
         VideoLost.
         """
         try:
@@ -217,7 +209,7 @@ class Training:
     def _order(self) -> Tensor:
         """Returns the indices of the clips of the present epoch, in random order.
 
-        If the run ends within this epoch, only the clips of the remaining steps are returned.
+        If the run ends within this epoch, the result has only the clips up to the last step.
         """
         self.order.set_state(self.epoch_order)
         indices = self.epoch_clips.indices(len(self.history) + 1)
@@ -225,14 +217,15 @@ class Training:
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, losses: Tensor, clips_per_second: float, waited: float, started: float) -> EpochRecord:
-        """Validates the head after an epoch and returns the EpochRecord. If the head has candidates, the loss and the
-        metrics are those of the best candidate of this epoch.
+        """Validates the head after an epoch and returns the EpochRecord. For a head with candidates, the loss and the
+        metrics are those of the best candidate.
 
-        `losses` [candidates] are the mean training losses, and `waited` the share of the time (0 to 1) spent waiting
-        for clips. `started` is the time at which the epoch started, by time.perf_counter().
+        - `losses`: the mean training loss of each candidate, [candidates]. A head without candidates has one loss.
+        - `waited`: the share of the training time, from 0 to 1, in which the network waited for clips.
+        - `started`: the time.perf_counter() at the start of the epoch.
 
-        If no loss is finite or no candidate has finite scores, raises FeaturesNotFinite if a cached feature is not
-        finite, else TrainingDiverged.
+        Raises TrainingDiverged if no candidate has a finite loss and finite scores. Raises FeaturesNotFinite instead if
+        the cause is a cached feature that is not finite.
         """
         epoch = len(self.history) + 1
         if not losses.isfinite().any():
@@ -255,11 +248,11 @@ class Training:
         )
 
     def _validated(self, losses: Tensor) -> Validated | None:
-        """Validates the head and returns a Validated: the validation metrics, the validation `loss` and the best
-        candidate. Its `metrics` are empty without a validation split. `losses` [candidates] are the training losses of
-        the epoch.
+        """Validates the head after an epoch and returns the metrics, with the validation `loss`, as a Validated.
+        Without validation clips, the metrics are empty.
 
-        Returns None if no candidate has finite scores although all features are finite.
+        `losses` [candidates] are the training losses of the epoch. Returns None if no candidate has finite scores
+        although all features are finite.
         """
         head = self._scored()
         if self.val_clips is None:
@@ -282,20 +275,21 @@ class Training:
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None
         clips = min(self.step_of_epoch * self.options.batch_size, len(self.epoch_clips))
-        shown = self.history[-1].candidate_index if self.history else 0
+        candidate = self.history[-1].candidate_index if self.history else 0
         return StepRecord(
             epoch=len(self.history) + 1,
             step=self.step,
             num_steps=self.schedule.num_steps,
-            loss=self.losses[shown].item() * together.num_processes() / clips,
+            loss=self.losses[candidate].item() * together.num_processes() / clips,
             clips_per_second=clips_per_second,
             metric=None if last is None else (self.metric, last),
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes one step of the optimiser. `batch` maps array names and "labels" to the values of the clips of this
-        process. `indices` has the numbers of all clips of the step, also those of other processes that train together
-        with this process.
+        """Computes the loss of one batch and updates the weights once.
+
+        `batch` maps array names and "labels" to the values of this process's clips. `indices` are the indices of all
+        clips of the step. If several processes train together, each has only some of these clips in its `batch`.
         """
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
@@ -304,7 +298,10 @@ class Training:
             logits = self._logits(batch)
         reduction = self.options.loss_reduction
         losses = losses_of(logits, batch["labels"], self.class_weights, reduction)
-        losses = losses * (self._share(indices) if reduction == "mean" else self._part(indices, len(logits)))
+        if reduction == "mean":
+            losses = losses * together.factor_of_mean(self.weight_of_clip[indices])
+        else:
+            losses = losses * together.factor_of_sum(len(indices), len(logits))
         self.optimizer.zero_grad()
         self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_grad_norm is not None:
@@ -331,30 +328,11 @@ class Training:
             ) from error
         return logits
 
-    def _share(self, indices: Tensor) -> float:
-        """Returns the factor by which this process multiplies the mean loss of its clips. Several processes train one
-        head together, and each has a part of the clips of a batch. With this factor, the mean of their losses is the
-        weighted mean over all clips of the batch.
+    def _epoch_is_saved(self, now: float) -> bool:
+        """Returns whether the state of the run is saved after an epoch that ended at `now` (time.perf_counter()).
 
-        `indices` are the numbers of all clips of the batch.
-        """
-        count, weights = together.num_processes(), self.weight_of_clip[indices]
-        return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
-
-    def _part(self, indices: Tensor, num_clips: int) -> float:
-        """Returns the factor by which this process multiplies the sum of the losses of its `num_clips` clips. Several
-        processes train one head together. With this factor, the mean of their sums is the sum over all clips of the
-        batch, whose numbers are `indices`.
-
-        A process without a clip of its own gets one only to fill up its batch. This clip does not count.
-        """
-        count = together.num_processes()
-        return count * len(indices[together.rank() :: count]) / num_clips
-
-    def _epoch_is_kept(self, now: float) -> bool:
-        """Returns whether the state is written after an epoch that ended at `now`: if the run has no state yet, or if
-        the last one is STATE_SECONDS old. Several processes write it after each epoch, because they have no common
-        clock.
+        The state is saved if the run has none yet, or if the last one is STATE_SECONDS old. Several processes that
+        train together have no common clock, so they save the state after each epoch.
         """
         return not self.has_state or together.num_processes() > 1 or now - self.saved >= STATE_SECONDS
 
@@ -366,9 +344,8 @@ class Training:
         return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
     def _save(self) -> None:
-        """Writes the state of the run to `state_file`. The state has all values that the next step depends on.
-
-        Does nothing without a `state_file`.
+        """Writes the state of the run to `state_file`: all values on which the next steps depend. Does nothing if
+        `state_file` is None.
         """
         if self.state_file is None:
             return
@@ -403,7 +380,7 @@ class Training:
         self.step, self.step_of_epoch = state["step"], state["step_of_epoch"]
         self.losses.copy_(state["losses"][together.rank()])  # a number without an axis in states of earlier versions
         self.history = [EpochRecord(**record) for record in state["history"]]
-        self.best = _Best(**state["best"])
+        self.best = BestEpoch(**state["best"])
         epochs = len(self.history)
         if self.best.epoch not in range(min(1, epochs), epochs + 1) or min(self.step, self.step_of_epoch) < 0:
             raise ValueError(f"step {self.step}, epoch {self.best.epoch} the best of {epochs}")

@@ -1,4 +1,4 @@
-"""Chooses the clips that an epoch of training sees."""
+"""Chooses the clips on which a head is trained in each epoch."""
 
 from typing import TypeVar
 
@@ -14,11 +14,10 @@ Options = TypeVar("Options", bound=TrainOptions)
 
 
 def with_views_per_epoch(options: Options, clips: Clips) -> Options:
-    """Returns `options` with `views_per_epoch` as the training uses it: `one` if an epoch sees one clip of each video,
-    None if it sees all clips.
+    """Returns a copy of `options` in which the option `views_per_epoch` is decided for `clips`. "one" means that an
+    epoch trains on one clip of each video. None means that it trains on all clips.
 
-    The value is `one` if a video in `clips` has several clips, unless `options` say `all`. Runs of earlier versions
-    have None.
+    The result has "one" if a video has several clips and the option is not "all". Otherwise it has None.
     """
     several = len({*clips.video_ids}) < len(clips)
     value = ONE if several and options.views_per_epoch != "all" else None
@@ -26,8 +25,8 @@ def with_views_per_epoch(options: Options, clips: Clips) -> Options:
 
 
 class EpochClips:
-    """The clips of an epoch. An epoch sees all of `clips`, or one clip of each video if `options.views_per_epoch` is
-    `one`.
+    """Chooses the clips of each epoch of a training on `clips`. If `options.views_per_epoch` is "one", an epoch has one
+    clip of each video. Otherwise it has all clips. `len` returns the number of clips of an epoch.
     """
 
     def __init__(self, clips: Clips, options: TrainOptions) -> None:
@@ -41,10 +40,11 @@ class EpochClips:
         return len(self.clips_of) or self.num_clips
 
     def indices(self, epoch: int) -> Tensor:
-        """Returns the indices int64 [len(self)] of the clips that the epoch number `epoch` sees, in the order of the
-        videos. Epochs are counted from 1.
+        """Returns the indices of the clips of the epoch with the number `epoch`, int64 [len(self)]. Epochs are counted
+        from 1.
 
-        The clip of a video depends only on the seed of the run, the epoch and the id of the video.
+        If an epoch has one clip of each video, this clip is chosen at random. The choice depends only on the seed of
+        the run, the epoch and the id of the video.
         """
         if not self.clips_of:
             return torch.arange(self.num_clips)

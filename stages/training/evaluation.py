@@ -28,15 +28,18 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class ScoresNotFinite(RuntimeError):
-    """The head returned NaN or infinity although all features are finite."""
+    """Raised if a head returns NaN or infinity although all features are finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """The scores of all V videos of a split for K classes, in the order of the data set's list.
+    """The scores and labels of all V videos of a split, in the order of the data set's list.
 
-    `scores` is [V, K] float64. A video whose clips all failed has scores of minus infinity. `labels` is int64 [V] with
-    one class number per video, or multi-hot [V, K] if a video may have several labels.
+    - `video_ids`: the ids of the videos.
+    - `scores`: the scores of the videos for K classes, float64 [V, K]. A video of which every clip failed has the score
+      -inf for every class.
+    - `labels`: one class number for each video, int64 [V]. If a video may have several labels, they are multi-hot [V,
+      K].
     """
 
     video_ids: tuple[str, ...]
@@ -46,17 +49,19 @@ class VideoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """The result of the evaluation of a split.
+    """The result of the evaluation of a head on a split.
 
-    If each video has one label, `metrics` has "top1" and "top5", and `per_class` has for each class the fraction of its
-    videos that are classified correctly. If videos may have several labels, `per_class` has the average precision of
-    each class. Then `metrics` has "mAP", the mean over the classes, and "wAP", the mean weighted by the number of
-    videos that have the class as a label. All metrics are fractions. `per_class` is NaN for the classes in
-    `classes_without_positives`.
-
-    `loss` is the mean over clips, without class weights. `num_videos` includes the failed videos, and `num_failed` is
-    their number. A failed video is a video of which every clip failed. `videos` has the scores. `seconds` is the time
-    from cached features to scores. If no video has a label, `metrics` is empty, and `loss` and `per_class` are NaN.
+    - `metrics`: {name: fraction from 0 to 1}. If each video has one label, the names are "top1" and "top5". If videos
+      may have several labels, the names are "mAP", the mean average precision, and "wAP", the mean weighted by the
+      number of videos with the label. If no video has a label, the dictionary is empty.
+    - `loss`: the mean loss over the clips, without class weights. It is NaN if no video has a label.
+    - `num_videos`: the number of videos, including the failed videos. A failed video has no clip that could be
+      extracted.
+    - `num_failed`: the number of failed videos.
+    - `per_class`: one number for each class: the accuracy, or the average precision if videos may have several labels.
+      It is NaN for a class that no video has as a label.
+    - `videos`: the scores and labels of the videos.
+    - `seconds`: the time from cached features to scores.
     """
 
     metrics: dict[str, float]
@@ -69,9 +74,8 @@ class EvaluationResult:
 
     @property
     def classes_without_positives(self) -> tuple[int, ...]:
-        """Returns the numbers of the classes that no video has as a label.
-
-        The means over classes do not include these classes.
+        """Returns the numbers of the classes that no video has as a label. Means over the classes leave these classes
+        out.
         """
         return tuple(class_index for class_index, value in enumerate(self.per_class) if math.isnan(value))
 
@@ -79,17 +83,18 @@ class EvaluationResult:
 def evaluate(
     head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
 ) -> EvaluationResult:
-    """Returns an EvaluationResult: the scores and metrics of the videos in `clips`. `options` has the batch size, and
-    says how the scores of a video's clips are joined.
+    """Computes the scores and metrics of `head` for the videos of `clips`, and returns them as an EvaluationResult.
 
-    If each video has one label, the metrics are top-1 and top-5 accuracy. A video of which every clip failed counts as
-    wrong. If videos may have several labels, the metrics are two means of average precisions, as the official scorer of
-    Charades computes them. A video of which every clip failed is ranked last. If no video has a label, the result has
-    only scores.
+    `options` has the batch size, and says how the scores of a video's clips are joined to one score. `purpose` says in
+    error messages what the clips are for.
 
-    Raises UnusableClips if there is no clip, or if only some videos have a label although each video needs one.
-    `purpose` is what the clips are for, and is part of the message. Raises FeaturesNotFinite if a feature is NaN or
-    infinite, else ScoresNotFinite if a score is NaN or infinite.
+    If each video has one label, the metrics are top-1 and top-5 accuracy. If videos may have several labels, the
+    metrics are mAP and wAP, as the official scorer of Charades computes them. A video of which every clip failed counts
+    as wrong or is ranked last. If no video has a label, the result has only scores.
+
+    Raises UnusableClips if there is no clip, or if each video needs a label and some have none. Raises
+    FeaturesNotFinite if a feature is NaN or infinite. Raises ScoresNotFinite if all features are finite and a score is
+    not.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -104,12 +109,14 @@ def evaluate(
 def evaluate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, usable: Sequence[bool], *, device: torch.device
 ) -> list[EvaluationResult | None]:
-    """Evaluates all candidates of `head` on `clips`, in one pass over the clips. A candidate is one of several sets of
-    weights that a head trains side by side. Returns one entry for each candidate: its EvaluationResult, or None if
-    its scores are not finite or its entry in `usable` is False.
+    """Evaluates all candidates of `head` in one pass over `clips`. A candidate is one of several copies of the head's
+    layers that are trained side by side. Returns a list with the EvaluationResult of each candidate.
 
-    `clips` must be labelled. If no candidate has a result, raises FeaturesNotFinite if a feature is NaN or infinite,
-    and otherwise ScoresNotFinite.
+    `usable` has one bool for each candidate. The list has None for a candidate that is False in `usable` or has a score
+    that is not finite. `clips` must have labels.
+
+    If no candidate has a result, raises FeaturesNotFinite if a feature is NaN or infinite, and ScoresNotFinite if all
+    features are finite.
     """
     started = time.perf_counter()
     logits = _in_batches(head.candidate_logits, head, clips, options.batch_size, device)  # [clips, candidates, K]
@@ -127,8 +134,8 @@ def evaluate_candidates(
 def _result_of(
     logits: Tensor, clips: Clips, options: TrainOptions, started: float, *, labelled: bool
 ) -> EvaluationResult:
-    """Returns the EvaluationResult of the logits [clips, K] of `clips`. `started` is the time at which the evaluation
-    started, by time.perf_counter(). `labelled` says whether the clips have labels.
+    """Returns the EvaluationResult of `logits` [clips, K], the logits of `clips` for K classes. `started` is the
+    time.perf_counter() at the start of the evaluation. `labelled` says whether the clips have labels.
     """
     videos = aggregated(logits, clips, options)
     seconds = time.perf_counter() - started
@@ -145,8 +152,8 @@ def _result_of(
 
 
 def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Returns two results for the scores `videos`: name -> metric over all videos, and one number for each of K
-    classes, [K]. The number of a class is its average precision if videos may have several labels, else its accuracy.
+    """Returns (metrics as {name: value}, one number for each of K classes [K]) of the scores of `videos`. The number of
+    a class is its accuracy, or its average precision if videos may have several labels.
     """
     if videos.labels.ndim == 2:
         average_precision = charades_map(videos.scores, videos.labels)
@@ -155,11 +162,11 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Joins the scores of all clips and crops of a video to one score per class. Returns the scores and the labels of
-    all videos of the split as a VideoScores. Videos whose clips all failed are in it too, with the scores -inf.
+    """Joins the scores of all clips of each video to one score per class, and returns the VideoScores of the split. It
+    has a row for every video, also for a video of which every clip failed.
 
-    `logits` [clips, classes] are in the order of `clips`. `options.aggregate` and `options.aggregate_of` say how scores
-    are joined.
+    `logits` [clips, classes] are in the order of `clips`. The options `aggregate` and `aggregate_of` say how scores are
+    joined.
     """
     row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])
@@ -173,12 +180,12 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Joins the `logits` [clips, K] of clips to scores of videos and returns the scores, [num_videos, K], for K
-    classes. `video_of_clip` [clips] has the row of each clip's video in the result.
+    """Returns the scores of videos, [num_videos, K] for K classes. The scores of a video are the maximum or the mean
+    over its clips, as the option `aggregate` says. A video without a clip has the score -inf for every class.
 
-    The scores of a video are the maximum or the mean over its clips, as the option `aggregate` says. They are logits or
-    probabilities, as the option `aggregate_of` says. A video without a clip has the scores -inf. `multi_label` says
-    that a video may have several labels. Probabilities are then sigmoids, else the softmax.
+    `logits` [clips, K] has the logits of each clip. `video_of_clip` [clips] has the row of the clip's video in the
+    result. With the option `aggregate_of: probabilities`, logits become probabilities before they are joined.
+    `multi_label` says whether a video may have several labels.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)
@@ -192,18 +199,18 @@ def joined(
 
 
 def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Returns the probabilities [..., K] of `logits` [..., K] for K classes. They are sigmoids if a video may have
-    several labels (`multi_label`), else the softmax over the classes.
+    """Returns the probabilities [..., K] of `logits` [..., K] for K classes. They are the softmax over the classes. If
+    a video may have several labels (`multi_label`), they are the sigmoid of each logit.
     """
     return logits.sigmoid() if multi_label else logits.softmax(-1)
 
 
 def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
-    """Returns the logits that `head` computes for all of `clips`, [clips, K] float64 on the CPU, for K classes.
-    `batch_size` clips are computed at a time, on `device`.
+    """Returns the logits that `head` computes for all of `clips`, float64 [clips, K] on the CPU, for K classes. The
+    head computes `batch_size` clips at a time on `device`.
 
-    Raises FeaturesNotFinite if a feature is NaN or infinite. Otherwise raises ScoresNotFinite if a logit is NaN or
-    infinite.
+    Raises FeaturesNotFinite if a logit is not finite because a feature is NaN or infinite. Raises ScoresNotFinite if
+    all features are finite and a logit is not.
     """
     # in float64 the sigmoids of large logits do not become equal to 1
     logits = _in_batches(lambda batch: head(batch).double(), head, clips, batch_size, device)
@@ -216,8 +223,8 @@ def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device)
 def _in_batches(
     compute: Callable[[Batch], Tensor], head: Head, clips: Clips, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Returns the results [clips, ...] of `compute` for all of `clips`, on the CPU. `compute` is called with a batch of
-    the arrays that `head` reads, while `head` is in evaluation mode.
+    """Calls `compute` for each batch of `clips` and returns the joined results, [clips, ...] on the CPU. A batch has
+    the arrays that `head` reads. `head` is in evaluation mode during the calls.
     """
     was_training = head.training
     head.eval()

@@ -12,12 +12,12 @@ BatchNorm = Literal["frozen", "statistics", "partial", "train"]
 
 
 class FinetuneOptions(TrainOptions):
-    """The section `finetune` of a config.
+    """The section `finetune` of a config: the options of training a head together with its backbones, from decoded
+    videos.
 
-    Its keys have the same meanings as in the section `train`, but may have other defaults. The keys `head` and
-    `options` of `train` are refused, because the head is that of the trained run from which the fine-tuning starts.
-    `preload`, `over` and `max_windows` are refused too, because clips are decoded from the videos. `start_from` is
-    refused, because `start` names the run.
+    The section has most keys of the section `train`, with the same meanings. Some have other defaults. Six keys of
+    `train` raise an error. `head`, `options` and `start_from` are refused, because the trained run that `start` names
+    has the head. `preload`, `over` and `max_windows` are refused, because clips are decoded from the videos.
     """
 
     section: ClassVar[str] = "finetune"
@@ -63,7 +63,9 @@ class FinetuneOptions(TrainOptions):
 
     @property
     def shared_with_train(self) -> TrainOptions:
-        """Returns those of the options that the section `train` has too. A tuned run records them."""
+        """Returns a TrainOptions with the values of the keys that the section `train` has too. The record of a
+        fine-tuned run stores them.
+        """
         return TrainOptions(**self.model_dump(include={*TrainOptions.model_fields}))
 
     @field_validator("unfreeze", mode="before")

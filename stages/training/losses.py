@@ -1,4 +1,4 @@
-"""Computes the loss of a batch of clips, and the weights of classes and clips in it.
+"""Computes the loss of a batch of clips, and the weights of the classes and clips in the loss.
 
 Shapes: B clips, K classes.
 """
@@ -18,13 +18,17 @@ from kinegraph.stages.training.options import TrainOptions
 def clip_loss(
     logits: Tensor, labels: Tensor, weights: Tensor | None = None, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
-    """Returns the mean loss over B clips, a scalar. `logits` [B, K] has one number for each of K classes.
+    """Returns the loss of B clips as a scalar: the mean over the clips, or the sum if `reduction` is "sum". `logits` is
+    [B, K] for K classes.
 
-    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. `weights` [K] then has the weight of each
-    class, and the result is the weighted mean over the clips. If `labels` is multi-hot [B, K], the loss of a clip is
-    the mean over K binary cross-entropies. `weights` [K] then multiplies only the terms of the labels that are 1. If
-    `weights` is None, all weights are 1. With the reduction `sum`, all terms are added: over the clips, and over the K
-    cross-entropies of a clip (Zhang et al. 2019, eq. 13).
+    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. `weights` [K] has the weight of each
+    class, and the mean is the weighted mean over the clips.
+
+    If `labels` is multi-hot [B, K], the loss of a clip is the mean of K binary cross-entropies. `weights` [K]
+    multiplies only the terms of labels that are 1. With the reduction "sum", the K binary cross-entropies are added up
+    too (Zhang et al. 2019, eq. 13).
+
+    If `weights` is None, all weights are 1.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights, reduction=reduction)
@@ -32,13 +36,14 @@ def clip_loss(
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights [K] of the classes in the loss, or None if the option `class_weights` is `none`. If the
-    option is a list, the result has the numbers of the list.
+    """Returns the weights of the K classes in the loss, [K], as the option `class_weights` says. If the option is
+    "none", returns None. If the option is a list, the weights are the numbers of the list.
 
-    If the option is `balanced`, rare classes get larger weights. Of the N clips in `clips`, n have the class. If each
-    video has one label, the weight of the class is N / (k n), where k is the number of classes that occur. All classes
-    then have the same total weight. If videos may have several labels, the weight is (N - n) / n, so that clips with
-    and without the label weigh the same. A weight that would be 0 or infinite is 1.
+    If the option is "balanced", rare classes get larger weights. Let n of the N clips in `clips` have the class. If
+    each video has one label, the weight of the class is N / (k n), where k is the number of classes that occur in
+    `clips`. All classes then have the same total weight. If videos may have several labels, the weight is (N - n) / n.
+    Clips with the label and clips without the label then have the same total weight. If this weight is 0 or infinite, 1
+    is used.
 
     Raises UsageError if the list does not have one number for each class.
     """
@@ -61,10 +66,10 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """Returns the weight of each clip in the mean loss of a batch, one number per clip of `clips`.
+    """Returns the weight of each clip in the mean loss of a batch, [clips].
 
-    `weights` [K] has one weight for each of K classes, and a clip gets the weight of its class. All clips have weight 1
-    if `weights` is None, or if videos may have several labels.
+    `weights` [K] has the weight of each of K classes, and a clip gets the weight of its class. If `weights` is None, or
+    if videos may have several labels, all clips have the weight 1.
     """
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))

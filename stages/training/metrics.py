@@ -1,4 +1,4 @@
-"""Computes the metrics of videos in float64. A video without scores has a row of -inf.
+"""Computes metrics from the scores and labels of videos. A video without scores has the score -inf for every class.
 
 Shapes: V videos, K classes.
 """
@@ -13,24 +13,24 @@ from kinegraph.cache_schemas.words import counted
 
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Returns the fraction of V videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
+    """Returns the top-k accuracy for each k in `ks`, as {"top1": accuracy, "top5": accuracy}. It is the fraction, from
+    0 to 1, of the videos whose label is among the k classes with the largest scores.
 
-    `ks` has the numbers k. `scores` is [V, K] for K classes, and `labels` is int64 [V]. Among equal scores, the class
-    with the lower number is ranked first, so that constant scores are not a hit for every class. A score of -inf is
-    never a hit.
+    `scores` is [V, K] for V videos and K classes. `labels` is int64 [V]. Among equal scores, the class with the lower
+    number is ranked first. A label with the score -inf is never a hit.
 
-    Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
+    Raises ValueError if there is no video, if a label is not a class number, or if a score is NaN.
     """
     rank = _rank_of_label(scores, labels)
     return {f"top{k}": (rank < k).double().mean().item() for k in ks}
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the accuracy of each of K classes, float64 [K]: the fraction of the class's videos whose label has the
-    largest score.
+    """Returns the accuracy of each of K classes, float64 [K]. It is the fraction, from 0 to 1, of the videos with this
+    label that have their largest score for this class.
 
-    `scores` is [V, K] for V videos, and `labels` is int64 [V]. A class without a video has NaN. Raises ValueError if
-    there is no video, if a label is not a class, or if a score is NaN.
+    `scores` is [V, K] for V videos. `labels` is int64 [V]. The accuracy of a class without a video is NaN. Raises
+    ValueError if there is no video, if a label is not a class number, or if a score is NaN.
     """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
@@ -38,12 +38,12 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the confusion matrix of K classes, int64 [K, K + 1]. An entry is a number of videos.
+    """Returns the confusion matrix of K classes, int64 [K, K + 1]. Entry (i, j) is the number of videos of class i that
+    are classified as class j, which has the largest score.
 
-    `scores` is [V, K] for V videos, and `labels` is int64 [V]. Entry (i, j) counts the videos of class i whose largest
-    score is the score of class j. The last column counts videos without scores, which have -inf for all classes. Among
-    equal scores, the class with the lower number counts as the largest. Raises ValueError if there is no video, if a
-    label is not a class, or if a score is NaN.
+    `scores` is [V, K] for V videos. `labels` is int64 [V]. The last column counts the videos without scores, which have
+    -inf for all classes. If several scores are equal, the class with the lower number counts as the largest. Raises
+    ValueError if there is no video, if a label is not a class number, or if a score is NaN.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
@@ -54,12 +54,12 @@ def confusion(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the rank of each video's label among the classes, int64 [V], for V videos and K classes. Rank 0 is the
-    largest score.
+    """Returns the rank of the label of each video among the classes, int64 [V]. The class with the largest score has
+    rank 0.
 
-    `scores` is [V, K] and `labels` is int64 [V]. Among equal scores, the class with the lower number is ranked first.
-    If the score of the label is -inf, the rank is the largest int64. Raises ValueError if there is no video, if a label
-    is not a class, or if a score is NaN.
+    `scores` is [V, K] for V videos and K classes. `labels` is int64 [V]. Among equal scores, the class with the lower
+    number is ranked first. If the score of the label is -inf, the rank is the largest int64. Raises ValueError if there
+    is no video, if a label is not a class number, or if a score is NaN.
     """
     _check(scores)
     num_classes = scores.shape[1]
@@ -73,11 +73,12 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """The average precision of each of K classes, `per_class` [K], and two means over the classes.
+    """The average precisions of K classes, and two means over the classes.
 
-    A video is positive for a class if the class is among its labels. The average precision of a class without a
-    positive video is NaN, and the two means leave the class out. In `mean`, all classes have the same weight. In
-    `weighted`, the weight of a class is its number of positive videos.
+    - `per_class`: the average precision of each class, float64 [K]. It is NaN for a class that no video has as a label.
+      The two means leave such classes out.
+    - `mean`: the mean over the classes (mAP).
+    - `weighted`: the mean in which the weight of a class is the number of videos with this label (wAP).
     """
 
     per_class: Tensor
@@ -86,14 +87,13 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns a CharadesMap: the average precision of each class, and two means over the classes. The results equal
+    """Returns the average precision of each class and the means over the classes, as a CharadesMap. The results equal
     those of Charades_v1_classify.m, the official scorer of the data set Charades.
 
-    `scores` is [V, K] and `labels` is multi-hot [V, K], for V videos and K classes. A video is positive for a class if
-    it has the class as a label. The average precision of a class is 1 / N_pos * sum over ranks r of precision(r) *
-    [video at r is positive]. N_pos is the number of positive videos. For each class, videos are ranked by descending
-    score. Videos of equal score keep their order, so pass the videos in the order of the annotation file. Videos
-    without any label are ranked last.
+    `scores` is [V, K] and `labels` is multi-hot [V, K], for V videos and K classes. For each class, the videos are
+    ranked by descending score. Videos with equal scores keep their order, so the caller passes the videos in the order
+    of the annotation file. Videos without any label are ranked last. The average precision of a class is the mean of
+    precision(r) over the ranks r of the videos that have the class as a label.
 
     Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """

@@ -1,4 +1,4 @@
-"""Builds the optimiser with its groups of parameters, and keeps the moving mean of the weights."""
+"""Builds the optimiser of a head, and computes the moving mean of its weights."""
 
 import copy
 from collections.abc import Iterator
@@ -15,9 +15,10 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
-    """Returns the optimiser, AdamW or SGD, for the parameters of `head` that are trained.
+    """Returns the optimiser (AdamW or SGD) for the trained parameters of `head`, as `options` say. A parameter is
+    trained if it requires a gradient.
 
-    Raises UsageError if the head has no such parameter.
+    Raises UsageError if no parameter is trained.
     """
     groups = _groups(head, options)
     if not groups:
@@ -31,11 +32,12 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """Holds a copy of a head in `module`. The copy's weights and BatchNorm statistics are moving means of the head's
-    values. `decay` is the weight of the earlier values.
+    """A copy of a head whose weights and BatchNorm statistics are the moving means of the head's values over the steps
+    of the training. The copy is `module`.
 
-    Values that are not floating-point, such as indices, are copied from the head without a mean. `n_averaged` counts
-    the calls of `update`. The names in the `state_dict` are those of torch's class AveragedModel.
+    `decay`, from 0 to 1, is the weight of the earlier values in the mean. Values that are not floating-point numbers
+    are copied without a mean. `n_averaged` counts the calls of `update`. The `state_dict` has the same names as that of
+    torch's class AveragedModel.
     """
 
     n_averaged: Tensor
@@ -51,8 +53,8 @@ class MovingMean(nn.Module):
 
     @torch.no_grad()
     def update(self, head: Head) -> None:
-        """Updates the moving mean of each value of `head`: the new mean is decay * mean + (1 - decay) * value. The
-        first call copies the values.
+        """Updates the moving means with the present values of `head`. The new mean is decay * mean + (1 - decay) *
+        value. The first call copies the values.
         """
         pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
@@ -65,7 +67,7 @@ class MovingMean(nn.Module):
 
 
 def build_ema(head: Head, options: TrainOptions) -> MovingMean | None:
-    """Returns a moving mean of the head's weights, or None if the option `ema` is not set."""
+    """Returns a MovingMean of `head` with the decay `options.ema`, or None if the option `ema` is not set."""
     return None if options.ema is None else MovingMean(head, options.ema)
 
 
@@ -74,11 +76,13 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
-    """Returns the trained parameters in groups, as the list of dictionaries that torch's optimisers take.
+    """Returns the trained parameters in groups, in the form that torch's optimisers take: a list of dictionaries with
+    the key "params".
 
-    The parameters of a group have the same weight decay and the same `factor` on the learning rate. Parameters with one
-    axis (biases, gains of norms) have no weight decay, unless the option `decay_all` is set. If the head has
-    candidates, a group has the parameters of one of them. Its number is `candidate`, and its learning rate is `rate`.
+    All parameters of a group have the same "weight_decay" and the same "factor" on the learning rate. Without the
+    option `decay_all`, parameters with one axis (biases, gains of norms) have no weight decay. If the head has
+    candidates, all parameters of a group belong to the candidate with the number "candidate", and "rate" is the
+    learning rate of this candidate.
     """
     groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
     candidates = candidates_of(head)

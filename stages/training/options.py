@@ -13,7 +13,7 @@ FREE |= {"start", "decode_threads"}  # keys that only fine-tuning has
 
 
 class TrainOptions(StageOptions):
-    """The section `train` of a config."""
+    """The section `train` of a config: the head, the training and the evaluation."""
 
     section: ClassVar[str] = "train"  # the name of the section in messages
 

@@ -1,4 +1,4 @@
-"""The records that training returns and logs. Imports no torch."""
+"""The results and the progress of a training, as values. Imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -8,16 +8,22 @@ STATE_FILE = "state.pt"  # of a run that is not finished
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The results of one epoch. Epochs are counted from 1.
+    """The results of one epoch of a training.
 
-    `loss` is the mean training loss. `metrics` has the validation metrics and the validation `loss` by name, and is
-    empty without validation. `seconds` is the duration of the epoch with its validation. `learning_rate` is that of the
-    last step. `clips_per_second` is the speed of training alone. `waited` is the share of the training time, from 0 to
-    1, in which the network waited for clips.
+    - `epoch`: the number of the epoch, counted from 1.
+    - `loss`: the mean training loss.
+    - `metrics`: {name: value} of the validation metrics, with the validation "loss". Empty without validation.
+    - `seconds`: the duration of the epoch, including its validation.
+    - `learning_rate`: the learning rate of the last step.
+    - `clips_per_second`: the speed of the training, without the validation.
+    - `waited`: the share of the training time, from 0 to 1, in which the network waited for clips.
 
-    A head may train several candidates, each with its own learning rate and weight decay. `of_candidates` then maps the
-    name of each candidate to its validation metric, or to None if it diverged. `candidate_index` is the number of the
-    best one, counted from 0, to which the other values belong.
+    Some heads train several candidates: copies of their layers, each with a learning rate and a weight decay of its
+    own. All values above are then those of the best candidate of the epoch.
+
+    - `candidate_index`: the number of the best candidate, counted from 0.
+    - `of_candidates`: {name of the candidate: validation metric}. The metric is None if the candidate diverged. The
+      dictionary is empty for a head without candidates.
     """
 
     epoch: int
@@ -33,11 +39,14 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """The progress of a run in the middle of `epoch`, counted from 1.
+    """The progress of a training within an epoch.
 
-    The run has done `step` of its `num_steps` steps. `loss` and `clips_per_second` are means over the present epoch so
-    far. `metric` has the name and the value of the last validation metric (`("top1", 0.5)`), or is None before the
-    first validation.
+    - `epoch`: the number of the present epoch, counted from 1.
+    - `step`: the number of steps that are done.
+    - `num_steps`: the number of steps of the whole training.
+    - `loss`: the mean training loss of the present epoch so far.
+    - `clips_per_second`: the mean speed of the present epoch so far.
+    - `metric`: the last validation metric as (name, value), such as ("top1", 0.5). None before the first validation.
     """
 
     epoch: int
@@ -50,11 +59,15 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The result of a training run that took `seconds`, for a head with `num_parameters` trained parameters.
+    """The result of a training.
 
-    After training, the head has the weights of the epoch `best_epoch`, counted from 1. `metric` is the name of the
-    validation metric that chose this epoch, and `best_metric` is its value. Both are None without validation. `history`
-    has the records of all epochs.
+    - `best_epoch`: the number of the best epoch, counted from 1. After the training, the head has the weights of this
+      epoch.
+    - `metric`: the name of the validation metric by which epochs are compared, such as "top1". None without validation.
+    - `best_metric`: the value of this metric in the best epoch. None without validation.
+    - `history`: the records of all epochs.
+    - `seconds`: the duration of the training.
+    - `num_parameters`: the number of parameters of the head.
     """
 
     best_epoch: int
@@ -66,23 +79,27 @@ class TrainResult:
 
     @property
     def kept_metrics(self) -> dict[str, float]:
-        """Returns `val_<metric>` -> its value in the best epoch, or an empty dict without validation."""
+        """Returns the validation metric of the best epoch as a dictionary, such as {"val_top1": 0.5}. The dictionary is
+        empty without validation.
+        """
         return {} if self.best_metric is None else {f"val_{self.metric}": self.best_metric}
 
     @property
     def candidate(self) -> str | None:
-        """Returns the name of the candidate that validation chose, or None for a head without candidates."""
+        """Returns the name of the best candidate, or None for a head without candidates. A candidate is one of several
+        copies of the head's layers that are trained with different learning rates and weight decays.
+        """
         best = self.history[self.best_epoch - 1]
         return [*best.of_candidates][best.candidate_index] if best.of_candidates else None
 
     @property
     def of_candidates(self) -> dict[str, float | None]:
-        """Returns the validation metric of each candidate in its own best epoch, by the name of the candidate. The
-        value is None if the candidate diverged in the first epoch.
+        """Returns {name of the candidate: its best validation metric over all epochs}. The metric is None if the
+        candidate diverged in every epoch. The dictionary is empty for a head without candidates.
         """
         best = min if self.metric == "loss" else max
         values = {
             name: [record.of_candidates[name] for record in self.history] for name in self.history[0].of_candidates
         }
-        told = {name: [value for value in of_one if value is not None] for name, of_one in values.items()}
-        return {name: best(of_one) if of_one else None for name, of_one in told.items()}
+        finite = {name: [value for value in of_one if value is not None] for name, of_one in values.items()}
+        return {name: best(of_one) if of_one else None for name, of_one in finite.items()}

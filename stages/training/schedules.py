@@ -1,4 +1,4 @@
-"""Computes the learning rate at each step of a run."""
+"""Computes the learning rate at each step of a training."""
 
 import math
 from bisect import bisect_right
@@ -10,10 +10,11 @@ from kinegraph.stages.training.options import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Computes for each step the factor on the learning rate, and the length of the run in steps and epochs.
+    """The schedule of a training: its length in steps and epochs, and the learning rate of each step. A step is one
+    update of the weights.
 
-    `options` has the schedule and the length. `steps_per_epoch` is the number of updates of the weights in one pass
-    over the training clips.
+    `options` has the kind of schedule and the length. `steps_per_epoch` is the number of steps in one pass over the
+    training clips.
     """
 
     options: TrainOptions
@@ -21,20 +22,21 @@ class Schedule:
 
     @property
     def num_steps(self) -> int:
-        """Returns the number of steps of the whole run. In a step the weights are updated once."""
+        """Returns the number of steps of the whole training. A step is one update of the weights."""
         return self.options.iterations or self.options.epochs * self.steps_per_epoch
 
     @property
     def num_epochs(self) -> int:
-        """Returns the number of epochs of the run. The last epoch may be cut short."""
+        """Returns the number of epochs of the whole training. The last epoch may have fewer steps."""
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def factor(self, step: int, metrics: Sequence[float] = ()) -> float:
-        """Returns the factor on the learning rate at `step`. Steps are counted from 0.
+        """Returns the factor, from 0 to 1, by which the learning rate is multiplied at `step`. Steps are counted from
+        0.
 
-        During the warm-up, the factor rises linearly to 1. After the warm-up, the option `schedule` decides. For
-        example, with `cosine` the factor falls from 1 to 0 until the end of the run. `metrics` has one validation
-        metric for each epoch so far, and a higher metric is better. Only the schedule `plateau` uses `metrics`.
+        During the warm-up, the factor rises linearly to 1. After the warm-up, it follows the option `schedule`. For
+        example, with `cosine` it falls from 1 to 0 until the end of the training. The schedule `plateau` needs
+        `metrics`, one number for each epoch so far. A higher number is better.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit
@@ -50,11 +52,11 @@ class Schedule:
 
 
 def num_plateaus(metrics: Sequence[float], length: int) -> int:
-    """Returns how often the training stopped improving: the number of plateaus in `metrics`, which has one number per
-    epoch. A larger number is better.
+    """Returns the number of plateaus in a training, which are times without improvement. `metrics` has one number for
+    each epoch, and a higher number is better.
 
-    A plateau is `length` epochs in a row that are not better than the best epoch before them. After a plateau, the
-    count of epochs starts again at 0. For the metrics 5, 6, 6, 6, 6, 6 and `length` 2, there are two plateaus.
+    A plateau is a series of `length` epochs that are not better than the best epoch before the series. Plateaus do not
+    overlap. For example, with `length` 2 the metrics 5, 6, 6, 6, 6, 6 have two plateaus.
     """
     best, waited, plateaus = -math.inf, 0, 0
     for metric in metrics:

@@ -1,4 +1,6 @@
-"""Stores the state of a training run. From it, a run that was killed continues as if there had been no interruption."""
+"""Writes and reads the state of a training run. A run that was interrupted continues from its state, with the same
+result as without the interruption.
+"""
 
 import io
 import pickle
@@ -42,16 +44,16 @@ MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 class StateError(UsageError):
-    """The state in a file is the state of another run, or the file cannot be read."""
+    """Raised if a file with the state of a run cannot be read, is damaged, or has the state of another run."""
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """Returns a dictionary that identifies a training run. A run continues from a state only if the dictionaries are
-    equal.
+    """Returns a dictionary that identifies a training run. A run continues from a state only if the dictionary in the
+    state is equal to the dictionary of the run.
 
-    It has the options of training and of the head, the number of processes, and the fingerprint of the features. It
-    also identifies the clips and labels of the training split and the validation split. Options that do not change the
-    result of training, such as the folder of the run, are not included.
+    The dictionary has the options of the training and of the head, the number of processes, and the fingerprint of the
+    features. It also identifies the clips and labels of the training split and of the validation split. It lacks
+    options that do not change the result of a training, such as the folder of the run.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     for key, before in LATER.items():
@@ -62,10 +64,11 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Writes `state`, the state of a run, to the file `path`. `state` has tensors, numbers and strings only.
+    """Writes the state of a run to the file `path`. After a crash, the file is the old file or the new file, never a
+    part of the new file.
 
-    `of` is written too. It says to which run the state belongs: its options, its features and its clips, as `identity`
-    returns them. A crash leaves the old file or the new file, never a part of a file.
+    `state` has tensors, numbers, strings, and lists and dictionaries of these. `of` is the dictionary that `identity`
+    returns for the run. It is written to the file too.
     """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
@@ -73,11 +76,11 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state of a training run from the file `path`, with tensors on the CPU. Returns None if the file does
-    not exist. Code in the file is never run.
+    """Reads the state of a training run from the file `path` and returns it, with tensors on the CPU. Returns None if
+    the file does not exist. Code in the file is never run.
 
-    `of` identifies the run that wants to continue from the state, by its recipe, head and clips. Raises StateError if
-    the file cannot be read, or if it has the state of another run.
+    `of` is the dictionary that `identity` returns for the run that continues. Raises StateError if the file cannot be
+    read, is damaged, or has the state of another run.
     """
     try:
         require_sound(path)
@@ -109,9 +112,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
-    """Returns the StateError for the file `path`, whose content is not the state of a training. `why` is the cause, as
-    a part of the message.
-    """
+    """Returns the StateError for a file `path` with wrong content. `why` says in the message what is wrong."""
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 
@@ -120,15 +121,13 @@ def _said(value: object) -> str:
 
 
 def remove_state(folder: Path) -> None:
-    """Removes the file with the state of the run in `folder`."""
+    """Deletes the file with the state of a run from the folder `folder` of the run."""
     remove_durably(folder / STATE_FILE)
 
 
 def generators(device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns the states of torch's global generators as a dictionary with the key "cpu", and "cuda" if `device` is a
-    GPU.
-
-    Dropout draws its numbers from these generators.
+    """Returns the states of torch's global random number generators, from which dropout draws its numbers. The result
+    is a dictionary with the key "cpu". If `device` is a GPU, it also has the key "cuda".
     """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -137,10 +136,11 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Sets torch's random number generators to `states`, which maps "cpu" and "cuda" to the states of the generators.
+    """Sets torch's global random number generators to `states`, a dictionary that `generators` has returned. `device`
+    is the device of the training.
 
-    `device` is the device of the training. If it is a GPU and `states` has the key "cuda", the generator of the GPU is
-    set, too. The states of a run that began on a CPU have no such key.
+    The generator of a GPU is set only if `device` is a GPU and `states` has the key "cuda". States that were saved on a
+    CPU lack this key.
     """
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:

@@ -11,10 +11,11 @@ from kinegraph.stages.training.records import EpochRecord
 
 @contextmanager
 def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
-    """Yields a function that writes an EpochRecord to the TensorBoard log in `folder`. The log is closed at the end.
+    """Yields a function that writes an EpochRecord to the TensorBoard log in `folder`. The log is closed at the end of
+    the `with` block.
 
-    A run that continues may train an epoch again that is in the log already. This epoch and all later ones in the log
-    are then replaced. Raises UsageError if the package tensorboard is not installed.
+    A run that continues after an interruption may train an epoch again that the log already has. The log then drops
+    this epoch and all later epochs. Raises UsageError if the package tensorboard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,7 +1,7 @@
-"""Trains one head in several processes, as torchrun starts them. In a single process the functions change nothing.
+"""Trains one head in several processes that torchrun starts. In a single process, these functions change nothing.
 
-Every process holds the whole head and takes every k-th clip of each batch, for k processes. The result is that of one
-process with the same batches, except for the order of sums and the random draws of dropout.
+Every process has a copy of the whole head. With k processes, each takes every k-th clip of each batch. The result is
+that of one process with the same batches, except for rounding and the random draws of dropout.
 """
 
 import os
@@ -24,24 +24,24 @@ T = TypeVar("T")
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train together. The number is 1 for a process alone."""
+    """Returns the number of processes that train one head together. It is 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Returns the number of this process among the processes that train the head together, counted from 0. It is 0 for
-    a process alone. Process 0 validates, writes and prints.
+    """Returns the number of this process among the processes that train one head together, counted from 0. It is 0
+    without torchrun. Process 0 validates, writes files and prints.
     """
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Connects the processes that train one run together, for the time of a `with` block. If there is only one process,
-    nothing is done.
+    """Connects the processes that train one head together while a `with` block runs. Does nothing if there is only one
+    process.
 
-    With `device` "cuda", each process uses a GPU of its own. Raises UsageError if this machine has fewer GPUs than
-    processes.
+    If `device` is a GPU, each process uses another GPU of its machine. Raises UsageError if a machine has fewer GPUs
+    than processes.
     """
     if num_processes() == 1 or dist.is_initialized():
         yield
@@ -59,7 +59,8 @@ def acquainted(device: torch.device) -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Returns the GPU of this process if `device` is a GPU and several processes train. Otherwise returns `device`.
+    """Returns the device on which this process trains. If `device` is a GPU and several processes train together, each
+    process has a GPU of its own. Otherwise the result is `device`.
 
     Raises UsageError if this machine has fewer GPUs than processes.
     """
@@ -72,13 +73,12 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module to call in place of `head` in a training by one or several processes.
+    """Returns the module that the training calls in place of `head`. If one process trains, it is `head` itself.
 
-    With one process it is `head` itself. With several, each process gets the mean of the gradients of all processes,
-    and a trained BatchNorm takes its statistics over the clips of all processes. A head must then use the same
-    parameters at each step.
+    If several processes train together, every process gets the mean gradient of all processes. A trained BatchNorm
+    then takes its statistics over the clips of all processes. The head must use the same parameters at each step.
 
-    Raises UsageError if a head trains BatchNorm in several processes on CPUs, because torch does not support this.
+    Raises UsageError if several processes on CPUs train a BatchNorm, because torch does not support this.
     """
     if num_processes() == 1:
         return head
@@ -95,11 +95,13 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Returns (indices of the clips that this process trains on, largest number of them in one batch).
+    """Returns (indices of the clips that this process trains on, number of these clips in a full batch).
 
-    `order` has the indices of all clips, and is cut into batches of `batch_size`. The processes divide each batch. If
-    the last batch has too few clips, a process without a clip gets the first clip of `order`. This clip does not count
-    in the loss. Raises UsageError if the batch size is not a multiple of the number of processes.
+    `order` has the indices of all clips. It is cut into batches of `batch_size` clips, and the processes divide each
+    batch. If the last batch has fewer clips than there are processes, a process without a clip gets the first clip of
+    `order`. The loss does not count this extra clip.
+
+    Raises UsageError if the batch size is not a multiple of the number of processes.
     """
     count = num_processes()
     if batch_size % count:
@@ -110,8 +112,29 @@ def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
     return own, own_size
 
 
+def factor_of_mean(weights: Tensor) -> float:
+    """Returns the factor by which this process multiplies the mean loss of its own clips. The mean of the results over
+    all processes is then the weighted mean loss of the batch.
+
+    `weights` has the weight of each clip of the batch, also of the clips of other processes.
+    """
+    count = num_processes()
+    return 1.0 if count == 1 else count * float(weights[rank() :: count].sum() / weights.sum())
+
+
+def factor_of_sum(batch_size: int, own_size: int) -> float:
+    """Returns the factor by which this process multiplies the summed loss of its own clips. The mean of the results
+    over all processes is then the summed loss of the batch.
+
+    `batch_size` is the number of clips of the batch. `own_size` is the number of clips that this process has computed.
+    An extra clip (see `own_share`) makes the factor 0.
+    """
+    count = num_processes()
+    return count * len(range(rank(), batch_size, count)) / own_size
+
+
 def from_first(value: T) -> T:
-    """Returns the `value` of process 0 in all processes. The values of the other processes are ignored."""
+    """Returns in every process the `value` with which process 0 calls this function. Every process must call it."""
     if num_processes() == 1:
         return value
     values = [value]
@@ -120,7 +143,7 @@ def from_first(value: T) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """Returns a list with the `value` of each process, in the order of the process numbers. Every process must call
+    """Returns in every process a list of the `value` of each process, in the order of `rank`. Every process must call
     this function.
     """
     if num_processes() == 1:
@@ -131,8 +154,8 @@ def gathered(value: T) -> list[T]:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Returns the sum of `tensor` over all processes of a distributed training, as a tensor of the same shape. A
-    process that trains alone gets `tensor` itself.
+    """Returns in every process the sum of the tensors of all processes, which have one shape. Every process must call
+    this function. Without torchrun, returns `tensor` itself.
     """
     if num_processes() > 1:
         tensor = tensor.clone()
@@ -141,6 +164,6 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def meet() -> None:
-    """Waits until all processes that train the head together have called this function."""
+    """Waits until all processes that train one head together have called this function."""
     if num_processes() > 1:
         dist.barrier()

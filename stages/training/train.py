@@ -22,9 +22,8 @@ RANK_SEEDS = 2**32  # distance of the seeds of processes that train together, so
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global generators of the CPU and of `device` with `seed` while the context is open.
-
-    Sets the generators back to their former states at the end.
+    """Seeds torch's global random number generators of the CPU and of `device` with `seed` for a `with` block. At the
+    end of the block, the generators get their former states back.
     """
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if on_cuda else []):
@@ -47,27 +46,28 @@ def train(
     state_file: Path | None = None,
 ) -> TrainResult:
     """Trains `head` in place on `train_clips` and returns the TrainResult. At the end, `head` has the weights of the
-    best epoch. If the head has several candidates, validation also chooses one of them, and `head` has this one alone
-    at the end.
+    best epoch, on `device`, in evaluation mode.
 
-    The best epoch is the first epoch with the best `options.metric` on `val_clips`. Without `val_clips`, the last epoch
-    is the best. At the end, `head` is on `device` in evaluation mode. On a CPU, the same head, clips, options and
-    number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
-    seeded(options.seed, device): head = build_head(...)`.
+    - `head`: the network to train. The caller seeds its first weights: `with seeded(options.seed, device): head =
+      build_head(...)`.
+    - `val_clips`: the clips on which each epoch is validated. The best epoch is the first epoch with the best
+      `options.metric`. If `val_clips` is None, the last epoch is the best.
+    - `on_epoch`: a function that is called with an EpochRecord after each epoch.
+    - `on_step`: a function that is called with a StepRecord about once a second.
+    - `state_file`: the file to which the training writes its state after an epoch, but not more often than every
+      STATE_SECONDS. The options `checkpoint_minutes` and `checkpoint_steps` add times within an epoch. If the file
+      exists at the start, the training continues from its state, and the result is the same as without the
+      interruption. The caller deletes the file after the training. If the training diverges, `train` deletes the file.
 
-    With a `state_file`, the run writes its state to this file after each epoch, but not again within STATE_SECONDS. The
-    options `checkpoint_minutes` and
-    `checkpoint_steps` say when it also does so within an epoch. If the file has a state at the start, the run continues
-    from this state. The weights at the end are the same as without the interruption. The caller removes the file after
-    the training. If the training diverges, `train` removes the file.
+    If the head has several candidates, validation chooses one of them, and `head` has only this candidate at the end.
+    On a CPU, the same head, clips, options and number of threads lead to the same weights bit for bit. Under torchrun,
+    the processes share each batch (`together.py`), and process 0 validates and writes.
 
-    `on_epoch` is called with an EpochRecord after each epoch, and `on_step` with a StepRecord about once a second.
-    Under torchrun, the processes share each batch (`together.py`), and process 0 validates and writes.
-
-    Raises UnusableClips if there are no clips, or if labels are missing or are not classes. Raises StateError if the
-    state is damaged or is the state of another run. Raises UsageError if the metric does not fit the labels, if the
-    precision does not fit the device, or if several candidates have no validation that chooses one. If the loss or a
-    score is not finite, raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
+    Raises UnusableClips if there are no clips, or if labels are missing or wrong. Raises StateError if the state file
+    is damaged or has the state of another run. Raises UsageError if the metric does not fit the labels, if the
+    precision does not fit the device, or if a head with several candidates lacks a validation split of its own. Raises
+    FeaturesNotFinite if a feature is NaN or infinite. Raises TrainingDiverged if the features are finite and the loss
+    or a score is not.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
@@ -102,7 +102,9 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
 
 @contextmanager
 def on_threads(count: int | None) -> Iterator[None]:
-    """Lets torch compute on `count` CPU threads for the time of a `with` block. None changes nothing."""
+    """Lets torch compute with `count` CPU threads for a `with` block. If `count` is None, the number of threads stays
+    as it is.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -1,6 +1,7 @@
-"""The whole videos of a split for training and evaluation: each video is one sample, the sequence of its windows.
+"""Offers whole videos as samples for training and evaluation. A sample is the sequence of the windows of a video. A
+window is a clip of a video that is cut into clips of equal length.
 
-Shapes: B videos of a batch, N windows of the longest of them, T vectors of a window, C channels.
+Shapes: B videos of a batch, N windows of the longest video of the batch, T vectors of a window, C channels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,16 @@ from kinegraph.stages.training.clips import Batch
 
 
 class CachedVideos:
-    """The videos of `clips`, each as one sample for training: the sequence of its windows in the order of time. It is a
-    `stages.training.clips.Clips` whose samples are videos.
+    """The whole videos of a split as samples for training and evaluation. It implements the interface
+    `stages.training.clips.Clips`. A sample is the sequence of all windows of a video in the order of time. A window is
+    a clip of the cache.
 
-    A window that failed is left out of its sequence. A video of more than `max_windows` windows has `max_windows` of
-    them, taken evenly. With None there is no limit. `num_shortened` counts these videos. A video that is not extracted
-    to its end is in no sample and has no score.
+    - `clips`: the windows of the split.
+    - `max_windows`: the largest number of windows of a sample. A longer video has this many windows, evenly spaced.
+      None means that there is no limit.
+
+    `num_shortened` is the number of videos with more than `max_windows` windows. Windows that failed are left out.
+    Videos whose windows are not all extracted yet are left out.
     """
 
     batches_ahead = 1
@@ -57,7 +62,7 @@ class CachedVideos:
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
-        """Returns array name -> shape of one window in the cache. The function `spec_of_videos` turns these shapes into
+        """Returns {name of the array: shape of one window}. The function `spec_of_videos` turns these shapes into
         shapes of whole videos.
         """
         return self.clips.spec
@@ -81,22 +86,24 @@ class CachedVideos:
 
     @property
     def counted_ids(self) -> list[str]:
-        """Returns one text for each video: its id and its number of windows (`push/1.mp4 12`). Two splits whose videos
-        have other windows differ in these texts.
+        """Returns one string for each video, with the id and the number of windows of the video, such as "push/1.mp4
+        12". The strings identify the samples of a split.
         """
         pairs = zip(self.video_ids, self._windows, strict=True)
         return [f"{video} {len(windows)}" for video, windows in pairs]
 
     @cached_property
     def labels(self) -> Tensor:
-        """Returns the labels of each video, in the order of `video_ids`: multi-hot [videos, num_classes], or int64
-        [videos] with -1 for no label.
+        """Returns the labels of the videos in the order of `video_ids`: int64 [videos] with -1 for no label. If a video
+        may have several labels, the result is multi-hot [videos, num_classes].
         """
         return self.clips.batch([int(windows[0]) for windows in self._windows], ())["labels"]
 
     @property
     def videos(self) -> list[str]:
-        """Returns the ids of all videos of the split that are extracted to their end, also of failed videos."""
+        """Returns the ids of all videos of the split whose windows are all extracted. Videos of which every window
+        failed are included.
+        """
         return [video for video in self.clips.videos if video not in self.clips.unsealed_videos]
 
     @property
@@ -106,7 +113,9 @@ class CachedVideos:
 
     @property
     def failed_labels(self) -> Tensor:
-        """Returns the labels of `failed_videos`, in the form of `labels`."""
+        """Returns the labels of `failed_videos`, the videos of which every window failed. The result is int64 [videos],
+        or multi-hot [videos, num_classes].
+        """
         return self.clips.failed_labels[torch.tensor(self._failed, dtype=torch.int64)]
 
     @property
@@ -118,12 +127,12 @@ class CachedVideos:
         return len(self.video_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Returns the B videos with the numbers `indices`, from 0, as a dictionary of array name -> [B, N, C]. N is the
-        number of windows of the longest video of the batch, and each window has a vector of C numbers. If the cache has
-        T vectors for each window, their mean is taken.
+        """Returns the B videos with the indices `indices`, counted from 0, as {name of the array: values [B, N, C]}. N
+        is the number of windows of the longest video of the batch. Each window has one vector of C numbers. If the
+        cache has T vectors for a window, their mean is taken.
 
-        Videos with fewer windows are filled up with 0. The entry `mask` bool [B, N] is true for windows. `labels` has
-        the labels of the videos.
+        The key "mask" has bool [B, N], which is true for windows. A shorter video has zeros after its last window,
+        where the mask is false. The key "labels" has the labels of the videos.
         """
         # one video after the other, because the T vectors of all windows of a batch take T times the memory
         videos = [self._video(self._windows[index]) for index in indices]
@@ -141,8 +150,7 @@ Samples = CachedClips | CachedVideos
 
 
 def samples_of(clips: CachedClips, over: str, max_windows: int | None) -> Samples:
-    """Returns the samples for training: `clips` themselves, or their whole videos if `over` is "videos".
-
-    `over` and `max_windows` are options of training.
+    """Returns the samples on which a head is trained. If `over` is "clips", the result is `clips` itself. If `over` is
+    "videos", it is a CachedVideos, in which each sample is a whole video of up to `max_windows` clips.
     """
     return CachedVideos(clips, max_windows) if over == "videos" else clips
