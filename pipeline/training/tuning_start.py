@@ -21,7 +21,7 @@ from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import frozen_on
 from kinegraph.stages.heads.head import FeatureSource, Head, HeadError
 from kinegraph.stages.heads.inputs import seen_by
-from kinegraph.stages.heads.online import OnlineEntry, OnlineHead, made_from
+from kinegraph.stages.heads.online import OnlineEntry, OnlineHead, arrays_of_entry
 from kinegraph.stages.training.checkpoint import (
     MODEL_FILE,
     RunError,
@@ -108,7 +108,7 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
         config.regions if config.regions and name in config.regions.backbones else None,
     )
     entry = OnlineEntry(name=name, taps=(), size=size, seen=seen_by(FeatureSource(name, ""), spec), regions=regions)
-    read, options = {array.rpartition("/")[2] for array in made_from(entry, reads)}, config.backbones[name]
+    read, options = {array.rpartition("/")[2] for array in arrays_of_entry(entry, reads)}, config.backbones[name]
     read_taps = [tap for tap in options.taps if read & {tap, f"{tap}_pooled", f"{tap}{CLASS_SUFFIX}"}]
     if HEAD in read and not read_taps:
         read_taps = [options.taps[-1]]  # an entry has a tap; the output `head` keeps the layers above it

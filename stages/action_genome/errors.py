@@ -1,5 +1,7 @@
-"""Defines the error of Action Genome's files. Torch-free."""
+"""Defines the error for files of Action Genome. Imports no torch."""
 
 
 class ReleaseError(ValueError):
-    """Raised if a file of Action Genome is missing, damaged, or of another release. The message says which."""
+    """Raised if a file of Action Genome is missing, damaged, or of another release. The message names the file and says
+    what is wrong.
+    """

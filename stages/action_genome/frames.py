@@ -1,4 +1,5 @@
-"""Defines the annotated frames of Action Genome as columns of numbers, so that all of them fit into memory. Torch-free.
+"""Stores the annotated frames of Action Genome as arrays of numbers, so that all frames fit into memory. Imports no
+torch.
 
 Shapes: V videos, F frames of all videos, K objects of all frames, P persons of all frames.
 """
@@ -17,11 +18,12 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeObject:
-    """An object in an annotated frame. `class_number` counts the lines of object_classes.txt from 0, and `relations`
-    are line numbers of relationship_classes.txt.
+    """An object in an annotated frame of Action Genome.
 
-    An object that the frame does not show has `is_visible` False, no box and no relations. `box_xyxy` is in pixels of
-    the frame from which the annotations were made.
+    - `class_number`: the line of object_classes.txt, counted from 0.
+    - `is_visible`: whether the frame shows the object. If it is false, the object has no box and no relations.
+    - `box_xyxy`: (x1, y1, x2, y2) in pixels of the frame from which the annotations were made, or None.
+    - `relations`: the relations to the person, as lines of relationship_classes.txt, counted from 0.
     """
 
     class_number: int
@@ -32,10 +34,13 @@ class GenomeObject:
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeFrame:
-    """An annotated frame. `number` counts the frames of the video from 1. `size` is (width, height) in pixels.
+    """An annotated frame of Action Genome. It may have no person and no object.
 
-    `persons_xyxy` [n, 4] float32 are the boxes of the persons that a detector found, in the unit of `size`.
-    `person_scores` [n] float32 belong to them. The frame may show no person, and no object.
+    - `number`: the number of the frame in the video, counted from 1.
+    - `size`: (width, height) of the frame in pixels.
+    - `persons_xyxy`: the boxes (x1, y1, x2, y2) of n persons that a detector found, in pixels, float32 [n, 4].
+    - `person_scores`: the scores of these boxes, float32 [n].
+    - `objects`: the objects, in the order of the annotations.
     """
 
     number: int
@@ -47,19 +52,27 @@ class GenomeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeFrames:
-    """All annotated frames of Action Genome.
+    """All annotated frames of Action Genome, as arrays. There are V videos, F frames of all videos, K objects of all
+    frames, and P persons of all frames.
 
-    `videos` [V] are the names of the videos without the ending .mp4, sorted. `is_test` [V] bool is true for the videos
-    of the split test. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1, in the
-    order of time. `numbers` [F] int32 are their numbers in the video, from 1, and `sizes` [F, 2] int32 are (width,
-    height) in pixels.
+    The method `frame` returns one frame as a GenomeFrame.
 
-    The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` - 1, in the order of the file.
-    `classes` [K] int16 are class numbers. `visible` is [K] bool. `boxes_xywh` [K, 4] float64 is NaN for an object that
-    is not visible. Bit r of `relations` [K] uint32 says whether the object has the relation r.
-
-    The persons of frame f have the indices `person_starts[f]` to `person_starts[f + 1]` - 1. `persons_xyxy` is [P, 4]
-    float32 and `person_scores` [P] float32.
+    - `videos`: the names of the videos without the ending .mp4, sorted, [V].
+    - `is_test`: bool [V], true for the videos of the split "test".
+    - `frame_starts`: [V + 1]. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1.
+    - `numbers`: the number of each frame in its video, counted from 1, int32 [F]. It rises within a video.
+    - `sizes`: (width, height) of each frame in pixels, int32 [F, 2].
+    - `object_starts`: [F + 1]. The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` -
+      1.
+    - `classes`: the class number of each object, int16 [K].
+    - `visible`: bool [K], true for objects that the frame shows.
+    - `boxes_xywh`: (x, y, width, height) of each object in pixels, float64 [K, 4]. NaN for an object that is not
+      visible.
+    - `relations`: uint32 [K]. Bit r is 1 if the object has the relation r to the person.
+    - `person_starts`: [F + 1]. The persons of frame f have the indices `person_starts[f]` to `person_starts[f + 1]` -
+      1.
+    - `persons_xyxy`: (x1, y1, x2, y2) of each person in pixels, float32 [P, 4].
+    - `person_scores`: the score of each person, float32 [P].
     """
 
     videos: np.ndarray
@@ -84,15 +97,19 @@ class GenomeFrames:
         return video in self._place
 
     def split_of(self, video: str) -> str:
-        """Returns the split of the video with the name `video`: train or test."""
+        """Returns the split of the video with the name `video`: "train" or "test"."""
         return SPLITS[int(self.is_test[self._place[video]])]
 
     def numbers_of(self, video: str) -> np.ndarray:
-        """Returns the numbers of the annotated frames of the video `video`, ascending, from 1."""
+        """Returns the numbers of the annotated frames of the video with the name `video`, in ascending order. The first
+        frame of a video has the number 1.
+        """
         return self.numbers[self._range(video)]
 
     def frame(self, video: str, number: int) -> GenomeFrame | None:
-        """Returns the frame `number`, from 1, of the video `video`, or None if it is not annotated."""
+        """Returns the frame with the number `number`, counted from 1, of the video with the name `video`. Returns None
+        if the frame is not annotated.
+        """
         if video not in self:
             return None
         rows = self._range(video)
@@ -124,9 +141,8 @@ class GenomeFrames:
         )
 
     def usual_counts(self) -> Iterator[tuple[str, int, int]]:
-        """Yields (split, number of videos, number of frames) for each split, as papers count.
-
-        They count frames with a person and a visible object, in videos with more than two such frames.
+        """Yields (name of the split, number of videos, number of frames) for each split, with the frames that papers
+        count. Papers count frames with a person and a visible object, in videos with more than two such frames.
         """
         has_person = np.diff(self.person_starts) > 0
         num_visible = np.concatenate([[0], np.cumsum(self.visible)])

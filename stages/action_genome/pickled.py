@@ -1,4 +1,6 @@
-"""Reads the two pickles of Action Genome. No code of a pickle runs. Torch-free."""
+"""Reads the annotations of Action Genome from its two pickle files, without running code of the files. Imports no
+torch.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,10 +27,10 @@ Keyed = dict[str, Any]  # `001YG.mp4/000089.png` -> entry
 
 
 def read_pickles(folder: Path) -> GenomeFrames:
-    """Returns the GenomeFrames of the two pickles in `folder`.
+    """Reads the two pickle files in `folder` and returns all annotated frames.
 
-    The owners' files have 288,782 frames. They take about 100 s of CPU and 2 GB of memory. Raises ReleaseError where a
-    file is missing, damaged, or of something else.
+    The published files have 288,782 frames. Reading takes about 100 s of CPU time and 2 GB of memory. Raises
+    ReleaseError if a file is missing, damaged, or is no file of Action Genome.
     """
     columns = _object_columns(_keyed(folder, OBJECTS))
     keys = columns.pop("keys")
@@ -36,8 +38,8 @@ def read_pickles(folder: Path) -> GenomeFrames:
 
 
 def _keyed(folder: Path, name: str) -> Keyed:
-    """Reads the pickle `name` in `folder` and returns its dict, which has an entry for each frame. Raises ReleaseError
-    if the file is missing, too large, or holds anything but such a dict.
+    """Reads the pickle file `name` in `folder` and returns its content, {key of a frame: entry}. A key is
+    "<video>.mp4/<number>.png". Raises ReleaseError if the file is missing, too large, or has no such dictionary.
     """
     path = folder / name
     try:
@@ -57,8 +59,8 @@ def _keyed(folder: Path, name: str) -> Keyed:
 
 
 def _object_columns(entries: Keyed) -> dict[str, Any]:
-    """Returns the columns of GenomeFrames that are about videos and objects, as column name -> array. One more entry,
-    "keys", lists the keys of the frames in the order of the columns.
+    """Returns the arrays of GenomeFrames about videos, frames and objects, as {name: array}. The result also has
+    "keys", the list of the keys of all frames in the order of the arrays. Empties `entries`.
     """
     placed = sorted((*_place(key), key) for key in entries)
     frames = [(video, _checked(key, entries.pop(key))) for video, _, key in placed]
@@ -79,7 +81,7 @@ def _object_columns(entries: Keyed) -> dict[str, Any]:
 
 
 def _place(key: object) -> tuple[str, int]:
-    """Returns (name of the video, number of the frame) of the key of a frame (`001YG.mp4/000089.png` -> ("001YG", 89)).
+    """Returns (name of the video, number of the frame) for the key of a frame: "001YG.mp4/000089.png" -> ("001YG", 89).
     Raises ReleaseError for a key of another form.
     """
     match = KEY.fullmatch(key) if isinstance(key, str) else None
@@ -92,8 +94,8 @@ Listed = tuple[str, int, tuple[float, ...] | None, int]  # split, class, box as 
 
 
 def _checked(key: str, entry: Any) -> list[Listed]:
-    """Returns the objects that `entry` lists, the entry of the frame `key` in the pickle. Raises ReleaseError if the
-    entry is no list of objects as Action Genome has them.
+    """Returns the objects in `entry`, the entry of the frame `key` in the pickle file. Raises ReleaseError if the entry
+    is not a list of objects in the form of Action Genome.
     """
     if not isinstance(entry, list | tuple):
         raise ReleaseError(f"{OBJECTS}: {key} has a {type(entry).__name__}, expected a list of objects.")
@@ -128,8 +130,9 @@ def _bits(names: Iterable[str]) -> int:
 
 
 def _tests(names: np.ndarray, frames: Iterable[tuple[str, list[Listed]]]) -> np.ndarray:
-    """Returns a bool for each video in `names`: True if it is in the split test. The objects of its frames, in
-    `frames`, state the split. Raises ReleaseError for a video in both splits, and for a video without an object.
+    """Returns a bool for each video in `names`, which is True if the video is in the split "test". `frames` has (name
+    of the video, objects) for each frame. The objects state the split. Raises ReleaseError for a video in both splits,
+    and for a video without an object.
     """
     split_of: dict[str, str] = {}
     for video, of_frame in frames:
@@ -142,7 +145,9 @@ def _tests(names: np.ndarray, frames: Iterable[tuple[str, list[Listed]]]) -> np.
 
 
 def _person_columns(entries: Keyed, keys: list[str]) -> dict[str, np.ndarray]:
-    """Returns the columns of GenomeFrames about persons and the sizes of frames. `keys` are those of the frames."""
+    """Returns the arrays of GenomeFrames about persons, and the sizes of the frames, as {name: array}. `keys` are the
+    keys of the frames in the order of the arrays. Empties `entries`. Raises ReleaseError if `entries` have other keys.
+    """
     if entries.keys() != {*keys}:
         one = next(iter(entries.keys() ^ {*keys}))
         raise ReleaseError(
@@ -159,8 +164,8 @@ def _person_columns(entries: Keyed, keys: list[str]) -> dict[str, np.ndarray]:
 
 
 def _persons(key: str, entry: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Returns (boxes [n, 4] float32, scores [n] float32, (width, height)) from `entry`, the entry of the frame `key`
-    about persons. The frame has n persons. Raises ReleaseError if the entry is not as Action Genome has it.
+    """Returns (boxes float32 [n, 4], scores float32 [n], (width, height) of the frame) of the n persons in `entry`, the
+    entry of the frame `key`. Raises ReleaseError if the entry is not in the form of Action Genome.
     """
     try:
         boxes = np.asarray(entry["bbox"], np.float32).reshape(-1, 4)

@@ -1,9 +1,8 @@
-"""Opens the annotations of Action Genome in a folder: the two pickles and the lists beside them. A process reads them
-only once. Torch-free.
+"""Opens the annotations of Action Genome in a folder. A process reads the files only once. Imports no torch.
 
-The owners' pickles take about 100 s to read. So a copy of their numbers is written beside them, and later processes
-read the copy in a second. The copy is used only as long as the pickles have the sizes and digests that they had when it
-was made.
+The published pickle files take about 100 s to read. So the first process writes a copy of their numbers to the same
+folder, and later processes read the copy in a second. The copy is used only if the sizes and digests of the pickle
+files are those from which it was made.
 """
 
 import io
@@ -34,7 +33,9 @@ _opening = threading.Lock()
 
 
 def open_release(folder: str) -> GenomeFrames:
-    """Returns the GenomeFrames of the pickles in `folder`. Raises ReleaseError where they cannot be read."""
+    """Returns all annotated frames of the release of Action Genome in `folder`. Raises ReleaseError if the pickle files
+    cannot be read.
+    """
     place = Path(folder.removeprefix(FILE))
     with _opening:
         identity = _identity(place)
@@ -45,14 +46,15 @@ def open_release(folder: str) -> GenomeFrames:
 
 
 def _identity(folder: Path) -> str:
-    """Returns the sizes and digests of the two pickles as one text."""
+    """Returns the sizes and digests of the two pickle files in `folder` as one string."""
     sources = [source_identity(str(folder / name)) for name in (OBJECTS, PERSONS)]
     return " ".join([str(COPY_VERSION), *(f"{source.size} {source.digest}" for source in sources if source)])
 
 
 def _copied(folder: Path, identity: str) -> GenomeFrames | None:
-    """Returns the GenomeFrames of the copy in `folder`, which is faster to read than the pickles. Returns None if there
-    is no copy, if it cannot be read, or if it was made from other pickles than `identity` says.
+    """Reads the copy of the annotations in `folder` and returns its frames. Returns None if there is no copy, if the
+    copy cannot be read, or if it was made from other pickle files. `identity` has the sizes and digests of the pickle
+    files.
     """
     try:
         arrays, _ = read_npz(folder / COPY, ("identity", *COLUMNS))
@@ -68,7 +70,9 @@ def _copied(folder: Path, identity: str) -> GenomeFrames | None:
 
 
 def _read(folder: Path, identity: str) -> GenomeFrames:
-    """Returns the GenomeFrames of the pickles in `folder`, and writes a copy of them if they are large."""
+    """Reads the pickle files in `folder` and returns their frames. If the files are large, also writes a copy of the
+    frames to `folder`, which is faster to read.
+    """
     frames = read_pickles(folder)
     if (folder / OBJECTS).stat().st_size + (folder / PERSONS).stat().st_size < WORTH_A_COPY_BYTES:
         return frames
@@ -96,7 +100,9 @@ def _text(array: np.ndarray) -> str:
 
 
 def complaints_of_list(frames: GenomeFrames, text: str) -> Iterator[str]:
-    """Yields a sentence if frame_list.txt, with the content `text`, does not list exactly the frames `frames`."""
+    """Yields a sentence for the user if frame_list.txt does not list exactly the annotated frames `frames`. Yields
+    nothing if it does. `text` is the content of frame_list.txt.
+    """
     listed = [*filter(None, map(str.strip, text.splitlines()))]
     of_video = np.repeat(frames.videos, np.diff(frames.frame_starts)).tolist()
     keys = {f"{video}.mp4/{number:06d}.png" for video, number in zip(of_video, frames.numbers.tolist(), strict=True)}

@@ -69,10 +69,10 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """Runs ATR blocks on cached maps features/<backbone>/<tap> [T, C, H, W]. Classifies the mean of the last block's
-    output over frames and positions. A clip has T maps of C channels, H rows and W columns.
+    """A head that runs ATR blocks on the cached maps features/<backbone>/<tap> and classifies the mean of the result
+    over frames and positions. One clip of the array is [T frames, C channels, H rows, W columns].
 
-    Deviation from the paper: the blocks come after the cached tap. In the paper, a block is inside a residual block of
+    Deviation from the paper: the blocks run after the cached tap. In the paper, a block is inside a residual block of
     the backbone, behind the last BatchNorm and before the shortcut is added.
     """
 
@@ -82,7 +82,10 @@ class Atr(MapHead):
         return (AtrBlock(self.read_maps.channels, options) for _ in range(options.num_blocks))
 
     def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the actionness: the map M of each block's locator, as "block1" and so on."""
+        """Returns the maps in which the blocks locate the action: {"block1": map [B, T, H, W], "block2": ...} for B
+        clips, T frames, H rows and W columns. A value is large where the action is. `batch` maps the name of each array
+        in `reads` to its values.
+        """
         locators = {
             f"block{number}": block.locate
             for number, block in enumerate(self.blocks, 1)
@@ -94,13 +97,14 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """Adds the features of the action to maps: X [B, T, C, H, W] -> X + Y. Y has the shape of X, and C is `channels`.
+    """The block of ATR. `forward` maps X to X + Y, both [B, T, C, H, W], for B clips, T frames, C = `channels`
+    channels, H rows and W columns. Y has the features of the action.
 
-    Y is computed in three steps. A locator finds the place of the action in each frame. Reasoners are layers that mix
-    the features of this place over time. The result is then distributed over the map.
+    Y is computed in three steps. First, a locator finds where the action is in each frame. Second, reasoners mix the
+    features of this location over time. Third, the result is distributed over the positions of the map.
 
-    By default the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners with their LayerNorm have 2 (C^2 + 3) + 2
-    C, and BatchNorm has 2 C.
+    With the default options, the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners and their LayerNorm have 2
+    (C^2 + 3) + 2 C parameters. BatchNorm has 2 C parameters.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -119,13 +123,16 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Returns `z` [B, T, C], the features of the action in each frame, distributed over the positions of the map:
-        [B, T, C, H, W].
+        """Distributes the features of the action in each frame over the positions of the map: [B, T, C] -> [B, T, C, H,
+        W], for B clips, T frames, C channels, H rows and W columns.
 
-        `located` is M [B, T, 1, H, W], a map that is high where the action is. The option `distribution` chooses the
-        result: sigmoid(M) z for "scaling", and z + sigmoid(M) for "adding" (z + M if `sigmoid_in_adding` is false). For
-        "none", and if `located` is None, the result is z as [B, T, C, 1, 1]. The available text of the paper has no
-        formulas, so these are a reconstruction.
+        `z` has the features. `located` is the map M [B, T, 1, H, W], which is large where the action is, or None. The
+        option `distribution` chooses the formula (reconstructed, because the available text of the paper has no
+        formulas):
+
+        - "scaling": sigmoid(M) z.
+        - "adding": z + sigmoid(M), or z + M if `sigmoid_in_adding` is false.
+        - "none": z for every position, as [B, T, C, 1, 1]. If `located` is None, the result is the same.
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -136,25 +143,24 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """Returns the features of the action in each frame: [B, T, C].
+    """Returns the features of the action in each frame, [B, T, C]. They are the weighted mean of the map over its
+    positions: s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5, reconstructed).
 
-    The features of frame t are s_t = sum over positions of softmax(M_t) X_t. `x` is X [B, T, C, H, W]. `located` is M
-    [B, T, 1, H, W], a map that is high where the action is. This is eq. 5 of the ATR paper. The available text of the
-    paper lacks its formulas, so the formula is a reconstruction.
+    `x` is X [B, T, C, H, W] for B clips, T frames, C channels, H rows and W columns. `located` is M [B, T, 1, H, W], a
+    map that is large where the action is.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
 
 
 class Locator(nn.Module):
-    """Computes a map M [B, T, 1, H, W] that says where the action is, from features x [B, T, C, H, W]: B clips, T
-    frames, C channels, and maps of H rows and W columns.
+    """Computes a map M that is large where the action is: features x [B, T, C, H, W] -> M [B, T, 1, H, W], for B clips,
+    T frames, C = `channels` channels, H rows and W columns.
 
-    A 1 x 1 convolution first reduces x to features r with fewer channels. By default M_t = phi2(phi3(r_t)) +
-    phi2(phi1(r_{t+1}) - r_t), the sum of the appearance and the motion of frame t. phi1 and phi3 are depth-wise 3 x 3
-    convolutions, and phi2 is a 1 x 1 convolution. By default they have neither bias nor activation.
-
-    The available text of the paper has no formulas, so these are a reconstruction.
+    A 1 x 1 convolution reduces x to features r with fewer channels. With the default options, M_t = phi2(phi3(r_t)) +
+    phi2(phi1(r_{t+1}) - r_t). The first term is the appearance of frame t, and the second term is the motion. phi1 and
+    phi3 are depth-wise 3 x 3 convolutions, and phi2 is a 1 x 1 convolution. By default, they have no bias and no
+    activation. The formula is reconstructed, because the available text of the paper has no formulas.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -182,12 +188,13 @@ class Locator(nn.Module):
         return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """Returns the motion of each frame of the features `x` [B, T, R, H, W], in the shape of `x`. There are B clips,
-        T frames, R channels, H rows and W columns. The motion of frame t is phi1(x_{t+1}) - x_t. `phi1` is a learned
-        layer, which runs on each frame.
+        """Returns the motion of each frame, [B, T, R, H, W] for B clips, T frames, R channels, H rows and W columns.
+        The motion of frame t is phi1(x_{t+1}) - x_t. `x` has the features, in the same shape, and `phi1` is a learned
+        layer.
 
-        The last frame of a clip has no next frame. The option `last_motion` chooses its motion. "zero" means 0.
-        "repeat" takes the last frame itself as the next frame. "wrap" takes the first frame of the clip.
+        The last frame of a clip has no next frame. The option `last_motion` chooses its motion. With "zero", the motion
+        is 0. With "repeat", the last frame is its own next frame. With "wrap", the first frame of the clip is the next
+        frame.
         """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
@@ -196,12 +203,12 @@ class Locator(nn.Module):
 
 
 class EfficientReasoner(nn.Module):
-    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9). The frames s and the result z
-    are [B, T, C], for B clips, T frames and C channels.
+    """Mixes each frame with its neighbours in time: z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8
+    and 9). `forward` maps s [B, T, C] to z of the same shape, for B clips, T frames and C channels.
 
-    g is the learned module `transform`, which maps the vector of each frame. Frames outside the clip count as 0. The 2
-    radius + 1 numbers w are learned, and are the same for all frames, channels and clips. For radius 1, these numbers
-    start as (0, 1, 0), which mixes no frames.
+    g is the learned module `transform`, which maps the vector of each frame. Frames outside the clip count as 0. w has
+    2 `radius` + 1 learned numbers, which are equal for all frames, channels and clips. For `radius` 1, w starts as (0,
+    1, 0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -216,11 +223,11 @@ class EfficientReasoner(nn.Module):
 
 
 class GraphReasoner(nn.Module):
-    """Computes Z = W g(S) (ATR paper, eq. 6 and 7): S [B, T, C] -> Z [B, T, C], for B clips of T frames with C
-    channels.
+    """Mixes the frames of a clip with attention: Z = W g(S) (ATR paper, eq. 6 and 7). `forward` maps S [B, T, C] to Z
+    of the same shape, for B clips, T frames and C channels.
 
-    theta, phi and g are learned transforms of the vector of a frame. Row p of W is the softmax over frames q of
-    theta(s_p) . phi(s_q).
+    `theta`, `phi` and `g` are learned modules, which map the vector of each frame. Row p of W is the softmax over the
+    frames q of theta(s_p) . phi(s_q).
     """
 
     def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
@@ -233,8 +240,8 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """Returns the weights W [B, T, T] with which `forward` sums the frames. `s` [B, T, C] has the T frames of B
-        clips, with C channels.
+        """Returns the weights W [B, T, T] of the frames in the sums of `forward`. Row p has the weights in the sum for
+        frame p. `s` [B, T, C] has the vectors of T frames, for B clips and C channels.
         """
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         weights: Tensor = self.graphs(affinity.softmax(2)[:, None])
@@ -242,9 +249,8 @@ class GraphReasoner(nn.Module):
 
 
 class ChannelFactors(nn.Module):
-    """A learned transform that multiplies each channel of the frame vectors by its own factor.
-
-    The factors start at 1.
+    """Multiplies each channel by a learned factor, which starts at 1. `forward` maps x [..., C] to the same shape, for
+    C = `channels`.
     """
 
     def __init__(self, channels: int) -> None:
@@ -256,10 +262,10 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Returns a module that runs the reasoners of a block one after the other, for maps of `channels` channels.
-    LayerNorm and ReLU run between them. A reasoner is a layer that mixes the frames of a clip.
+    """Returns a module that runs the reasoners of an ATR block one after the other, with LayerNorm and ReLU between two
+    reasoners. A reasoner mixes the frames of a clip. The module maps [B, T, C] to the same shape, for C = `channels`.
 
-    With the option `activate_last`, LayerNorm and ReLU also follow the last reasoner.
+    With the option `activate_last`, LayerNorm and ReLU follow the last reasoner too.
     """
 
     def transform() -> nn.Module:

@@ -1,5 +1,5 @@
-"""The attentive probe of V-JEPA 2: attention over all tokens of a clip, trained side by side with several learning
-rates and weight decays.
+"""The attentive probe of V-JEPA 2, which classifies a clip by attention over all its tokens. Several copies are trained
+side by side, with different learning rates and weight decays.
 
 Source: Assran et al. 2025 (arXiv 2506.09985), and the evaluation configs of facebookresearch/vjepa2: 4 probe blocks
 (3 self-attention blocks, then one cross-attention block with one learnt query), 16 heads, 20 pairs of rate and decay.
@@ -54,11 +54,12 @@ class AttentiveProbeOptions(CandidateOptions):
 
 
 class AttentiveProbe(CandidateHead):
-    """Runs self-attention blocks over all tokens [N, C] of a clip, then cross-attention with one learnt query, then a
-    linear layer. A token is one vector of the features. No code for its position is added, as in V-JEPA 2, because the
-    features hold positions already.
+    """A head that runs self-attention blocks over all tokens [N, C] of a clip, then cross-attention with one learnt
+    query, and then a linear layer. A token is one vector of the features: a cell of a map, a frame, or a region.
+    Several copies of these layers are trained side by side.
 
-    With `read: regions`, places without a box are no tokens. A clip without any box has one token of zeros.
+    No position code is added to the tokens, as in V-JEPA 2, because the features have information about positions
+    already. With `read: regions`, a clip without any box has one token of zeros.
     """
 
     option_model = AttentiveProbeOptions
@@ -76,7 +77,9 @@ class AttentiveProbe(CandidateHead):
         )
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Returns the tokens [B, N, C] of B clips, and a mask [B, N] that is true for tokens, or None if all are."""
+        """Returns (tokens [B, N, C], mask [B, N]) for B clips and C channels. The mask is true for tokens and false for
+        padding. It is None if there is no padding. `batch` maps the name of each array in `reads` to its values.
+        """
         dtype = next(self.parameters()).dtype
         if self.regions is not None:
             regions = self.regions(batch, dtype)  # [B, T, R, C]
@@ -104,12 +107,12 @@ def _num_heads(channels: int, asked: int | None) -> int:
 
 
 class AttentiveClassifier(nn.Module):
-    """Maps tokens [B, N, C] to logits [B, K]. `forward` also takes a mask [B, N], which is true for tokens, or None if
-    all N places are tokens.
+    """The network of the attentive probe. `forward` maps tokens [B, N, C] to logits [B, K], for B clips, N tokens of a
+    clip, C channels and K classes. It also takes a mask [B, N], which is false for padding, or None without padding.
 
-    Weights start as in the code of V-JEPA (facebookresearch/jepa): from a truncated normal distribution with standard
-    deviation 0.02. Biases start at 0. The last layers of a block are divided by sqrt(2 n), with n from 2 on for the
-    self-attention blocks, and n = 1 for the cross-attention.
+    The first weights are drawn as in the code of V-JEPA (facebookresearch/jepa), from a truncated normal distribution
+    with standard deviation 0.02. Biases start at 0. The weights of the last layers of a block are then divided by
+    sqrt(2 n). n is 1 for the cross-attention block, and 2, 3 and so on for the self-attention blocks.
     """
 
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:
@@ -139,7 +142,9 @@ class AttentiveClassifier(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """A transformer block with the norms before attention and MLP: [B, N, C] to the same shape."""
+    """A transformer block with a LayerNorm before the self-attention and before the MLP. `forward` maps tokens [B, N,
+    C] to the same shape, for B clips, N tokens and C channels. `hidden` is the width of the MLP.
+    """
 
     def __init__(self, channels: int, num_heads: int, hidden: int) -> None:
         super().__init__()
@@ -157,9 +162,10 @@ class SelfAttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    """One learnt query attends to tokens [B, N, C] and then passes through an MLP. The result is [B, C].
+    """A transformer block in which one learnt query attends to all tokens. `forward` maps tokens [B, N, C] to one
+    vector per clip, [B, C], for B clips, N tokens and C channels. `hidden` is the width of the MLP after the attention.
 
-    As in V-JEPA 2, no layer follows the attention, and the query has no norm before it.
+    As in V-JEPA 2, the query has no norm, and the attention has no output layer.
     """
 
     def __init__(self, channels: int, num_heads: int, hidden: int) -> None:
@@ -179,8 +185,8 @@ class CrossAttentionBlock(nn.Module):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, keys: Tensor | None) -> Tensor:
-    """Returns the attention [B, M, C] of M queries to the keys and values [B, N, C] of N tokens, in `num_heads` heads.
-    `keys` [B, 1, 1, N] is false for places that are no tokens.
+    """Returns the result of attention with `num_heads` heads, [B, M, C], for B clips, M queries and C channels. `key`
+    and `value` are [B, N, C] for N tokens. `keys` [B, 1, 1, N] is false for padding, or None without padding.
     """
     query, key, value = (
         x.view(*x.shape[:2], num_heads, -1).transpose(1, 2) for x in (query, key, value)
@@ -190,7 +196,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, keys: 
 
 
 class TokenMlp(nn.Module):
-    """Two linear layers with a GELU in between: [..., C] to the same shape."""
+    """Two linear layers with a GELU in between. `forward` maps x [..., C] to the same shape, for C = `channels`.
+    `hidden` is the number of channels between the layers.
+    """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A baseline head without time or objects: mean of the features over the frames, dropout, linear layer.
+"""A baseline head that ignores the order of the frames and the objects. It classifies the mean of the features.
 
 Shapes: B clips, T frames, C channels, K classes.
 """
@@ -22,12 +22,17 @@ class AvgPoolOptions(TapOptions):
 
 
 class AvgPool(Head):
-    """Classifies the mean over the T frames of the array features/<backbone>/<tap>_pooled [T, C], with C channels.
+    """A head that classifies pooled features by a mean over the frames, dropout and a linear layer. It reads
+    features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
 
-    The option `consensus` chooses how frames are joined. With `features`, the mean of the frame features is classified.
-    With `logits` and `max`, each frame is classified, and the logits of the clip are the mean (`logits`) or the maximum
-    (`max`) of the frames' logits, as in TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). Without dropout, `features`
-    and `logits` have equal results.
+    The option `consensus` chooses how frames are joined:
+
+    - "features": the mean of the frame features is classified.
+    - "logits": each frame is classified, and the logits of the clip are the mean of the logits of the frames.
+    - "max": each frame is classified, and the logits of the clip are the maximum (TSN, Wang et al. 2016, arXiv
+      1608.00859, eq. 1).
+
+    Without dropout, "features" and "logits" have equal results.
     """
 
     option_model = AvgPoolOptions

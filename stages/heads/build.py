@@ -1,4 +1,4 @@
-"""The table of heads by name, and the function that builds a head for a cache."""
+"""Has the table of all heads by name, and builds a head for the arrays of a cache."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from kinegraph.stages.heads.rstg import Rstg
 from kinegraph.stages.heads.st_sgn import RelationMatrix, StSgn
 from kinegraph.stages.heads.strg import Strg
 from kinegraph.stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
-from kinegraph.stages.heads.tailed import TailedHead, gives, spec_above
+from kinegraph.stages.heads.tailed import TailedHead, sentence_on_arrays, spec_above
 from kinegraph.stages.heads.trg import Trg
 from kinegraph.stages.heads.trn import Trn
 
@@ -48,29 +48,31 @@ HEADS: dict[str, type[Head]] = {
 
 
 def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any) -> Head:
-    """Returns a head with fresh weights for clips whose arrays have the shapes in `spec`.
+    """Returns a new head for clips whose cached arrays have the shapes `spec`. Torch's global random number generator
+    draws the first weights.
 
-    `name` is a name in `HEADS`, such as "strg", or `<file>.py:<class>`, a head of the user's own. The code of that file
-    is run. `spec` maps the full name of each available array to the shape of one clip, for example
-    {"features/i3d/res5_pooled": (16, 2048)}. For a head that reads whole videos, `spec` is `spec_of_videos` of these
-    shapes. If several taps fit, the options `backbone` and `tap` choose one. The weights come from torch's global
-    generator.
+    - `name`: a name in `HEADS`, such as "strg", or "<file>.py:<class>" for a head that the user wrote. The code of this
+      file is run.
+    - `spec`: {name of the array: shape of one clip}, such as {"features/i3d/res5_pooled": (16, 2048)}. For whole
+      videos, it is the result of `spec_of_videos`.
+    - `num_classes`: the number of classes.
+    - `options`: the options of the head. `backbone` and `tap` choose the arrays if the cache has several taps. `tail`
+      puts a tail before the head: the layers of the backbone above a cached tap, with the weights of the backbone's
+      checkpoint.
 
-    Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's part above a cached
-    tap. It runs before the head and starts with the weights of the backbone's checkpoint.
-
-    Raises HeadError if the name, an option or a value is not allowed, or if an array is missing. Raises it also if
-    several taps fit and no option chooses one. Raises WeightsError if the checkpoint of a tail cannot be found or read.
+    Raises HeadError if the name or an option is not allowed, if an array is missing, or if several taps fit. Raises
+    WeightsError if the checkpoint of a tail cannot be found or read.
     """
     return _build(name, spec, num_classes, options, trained)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head with the same layers as `build_head`, but with random weights. The caller loads the weights of a
-    trained run into the head. `spec` maps the name of each array that the head may read to its shape for one clip.
+    """Returns a head with random weights, into which the caller loads the weights of a trained run. It has the same
+    layers as the result of `build_head` with these arguments.
 
-    A head may have a tail, a part of a backbone above a cached tap. For a tail, `build_head` loads the backbone's
-    checkpoint. This function does not, because the run has the weights of the tail too.
+    `spec` maps the name of each array that the head may read to its shape for one clip. If the head has a tail (layers
+    of the backbone above a cached tap), the backbone's checkpoint is not read, because the run has the weights of the
+    tail.
 
     Raises HeadError if `options` or the arrays do not fit the head.
     """
@@ -95,21 +97,21 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
     try:
         head = _plain(name, spec_above(spec, tail), num_classes, others)
     except TapMissing as error:  # a tail hides the tap, or the tap is not cached; extracting it would not help
-        raise HeadError(f"Head {name} does not read what the tail makes. {gives(tail)}") from error
+        raise HeadError(f"Head {name} does not read what the tail makes. {sentence_on_arrays(tail)}") from error
     return TailedHead(tail, head, tail_options)
 
 
 def _require_sequences(name: str | OwnHead, options: dict[str, Any]) -> None:
-    """Raises HeadError if the head `name` with `options` cannot classify whole videos, each of which is a sequence of
-    any number of windows.
+    """Raises HeadError if the head `name` with `options` cannot classify whole videos, which have any number of
+    windows.
     """
     if options.get("tail") is not None:
         raise HeadError("tail: allowed: none with train.over: videos, because a tail reads maps of frames.")
     if not _class_of(name).reads_sequences:
-        told = f"Head {name} reads clips of one length, not whole videos of any length (train.over: videos)."
+        problem = f"Head {name} reads clips of one length, not whole videos of any length (train.over: videos)."
         able = [other for other, of_other in HEADS.items() if of_other.reads_sequences]
         own = " A head of your own can if its class says `reads_sequences = True`." if isinstance(name, OwnHead) else ""
-        raise HeadError(f"{told} These heads read videos: {', '.join(able)}.{own}")
+        raise HeadError(f"{problem} These heads read videos: {', '.join(able)}.{own}")
 
 
 def _class_of(name: str | OwnHead) -> type[Head]:
@@ -117,8 +119,8 @@ def _class_of(name: str | OwnHead) -> type[Head]:
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns the head `name`, built for cached arrays with the shapes in `spec`. It has no tail: no layers of a
-    backbone run before it.
+    """Returns a new head with the name `name` for cached arrays with the shapes `spec`. The head has no tail, so no
+    layers of a backbone run before it.
     """
     if isinstance(name, OwnHead):
         kind = name.head_class()
@@ -135,9 +137,8 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
-    """Checks the dictionary `options` and returns the options of the head `name` as an object of its options class.
-
-    Options that are missing in the dictionary have their defaults.
+    """Returns the options of the head `name` as an object of its options class, with the values of the dictionary
+    `options`. All other options have their defaults.
 
     Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
     """

@@ -1,5 +1,6 @@
-"""Heads that train several candidates side by side. A candidate is a set of weights with a learning rate and a weight
-decay of its own. After the training, validation chooses one candidate, and the others are dropped.
+"""Heads that train several candidates side by side. A candidate is a copy of the head's layers that is trained with a
+learning rate and a weight decay of its own. Validation chooses the best candidate, and the head drops all other
+candidates.
 
 Shapes: B clips, G candidates, K classes.
 """
@@ -26,7 +27,7 @@ Decay = Annotated[float, Field(ge=0, le=1e6)]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """The learning rate and the weight decay with which a candidate is trained."""
+    """The learning rate and the weight decay with which one copy of a head's layers is trained."""
 
     learning_rate: float
     weight_decay: float
@@ -37,14 +38,18 @@ class Candidate:
 
 
 class CandidateOptions(TapOptions):
-    """The options of a head with candidates. There is one candidate for each pair of a rate and a decay."""
+    """The options of a head that trains several candidates. There is one candidate for each pair of a learning rate and
+    a weight decay.
+    """
 
     learning_rates: tuple[Rate, ...] = Field(min_length=1, description=RATES)
     weight_decays: tuple[Decay, ...] = Field(min_length=1, description=DECAYS)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Returns all pairs of a rate and a decay. The rates of the first decay come first."""
+        """Returns one Candidate for each pair of a learning rate and a weight decay. All pairs with the first decay
+        come first.
+        """
         pairs = product(self.weight_decays, self.learning_rates)
         return tuple(Candidate(learning_rate=rate, weight_decay=decay) for decay, rate in pairs)
 
@@ -56,13 +61,14 @@ class CandidateOptions(TapOptions):
 
 
 class CandidateHead(Head):
-    """The base class of heads with candidates. A subclass calls `choose` and `carry` in its constructor, and
-    implements `inputs`.
+    """The base class of heads with several candidates. A candidate is a copy of the head's layers that is trained with
+    a learning rate and a weight decay of its own. One pass over the cache trains all candidates.
 
-    All candidates read the same arrays of a batch, so one pass over the cache trains all of them. They share no
-    parameter and start from the same weights. The training adds up their losses, so each candidate gets the weights
-    that it would get alone. Validation of an epoch scores every candidate. The best candidate in its best epoch is
-    kept, and `keep` drops the others.
+    A subclass calls `choose` and `carry` in its constructor, and implements `inputs`.
+
+    The candidates share no parameter and start from the same weights. The training adds up their losses, so each
+    candidate gets the weights that it would get in a training without the other candidates. After each epoch, every
+    candidate is validated. At the end of the training, `keep` drops all candidates except the best one.
     """
 
     option_model: ClassVar[type[CandidateOptions]]
@@ -71,9 +77,12 @@ class CandidateHead(Head):
     array: str
 
     def choose(self, spec: Spec, read: str, options: CandidateOptions) -> int:
-        """Sets `source` and `array`, the features that `read` (such as `maps`) names. Returns their channels.
+        """Chooses the cached array that the head reads, and sets `source` and `array` to its tap and its name. Returns
+        the number of channels of the array.
 
-        Raises HeadError if `spec` has no such features, or has the shapes of whole videos and `read` is not `pooled`.
+        `read` is the kind of array: "maps", "pooled" or "regions". `spec` maps the name of each array of the cache to
+        its shape for one clip. Raises HeadError if the cache has no array of this kind, or if samples are whole videos
+        and `read` is not "pooled".
         """
         if are_videos(spec) and read != "pooled":
             raise HeadError(f"read: given {read}, allowed with train.over: videos: pooled")
@@ -82,46 +91,55 @@ class CandidateHead(Head):
         return spec[self.array][1 if read == "maps" else -1]
 
     def carry(self, probe: nn.Module, options: CandidateOptions) -> None:
-        """Adds one copy of the network `probe` for each candidate of `options`. `probe` maps the tensors that `inputs`
-        returns to logits.
+        """Adds the layers of the head: one copy of the network `probe` for each candidate of `options`. `probe`
+        computes logits from the tensors that the method `inputs` returns.
         """
         self.candidates = options.candidates
         self.probes = nn.ModuleList(copy.deepcopy(probe) for _ in self.candidates)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
-        """Returns the tensors that every candidate reads for the B clips of `batch`. `batch` is as in `forward`. A
-        subclass implements this method.
+        """Returns the tensors from which every candidate computes logits, for the clips of `batch`. `batch` maps the
+        name of each array in `reads` to its values [B, ...]. A subclass implements this method.
         """
         raise NotImplementedError
 
     def logits_of(self, probe: nn.Module, inputs: Sequence[Tensor | None]) -> Tensor:
-        """Returns the logits [B, K] of one candidate, whose network is `probe`. `inputs` are the tensors that the
-        method `inputs` returns.
+        """Returns the logits [B, K] of one candidate for B clips and K classes. `probe` is the network of the
+        candidate. `inputs` are the tensors that the method `inputs` has returned.
         """
         logits: Tensor = probe(*inputs)
         return logits
 
     def candidate_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the logits of all candidates, [B, G, K]. `batch` is as in `forward`."""
+        """Returns the logits of all candidates, [B, G, K], for B clips, G candidates and K classes. `batch` maps the
+        name of each array in `reads` to its values [B, ...].
+        """
         inputs = self.inputs(batch)
         return torch.stack([self.logits_of(probe, inputs) for probe in self.probes], 1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, K]. After `keep`, they are those of the candidate that validation chose. Before, they are
-        the mean over all candidates.
+        """Returns the mean of the logits of all candidates, [B, K], for B clips and K classes. After `keep`, the head
+        has only one candidate, so the result has the logits of this candidate. `batch` maps the name of each array in
+        `reads` to its values [B, ...].
         """
         return self.candidate_logits(batch).mean(1)
 
     def candidate_of(self, parameter: str) -> int:
-        """Returns the number of the candidate that has the parameter with the name `parameter`."""
+        """Returns the number, counted from 0, of the candidate that a parameter of the head belongs to. `parameter` is
+        the name of the parameter.
+        """
         return int(parameter.split(".")[1])
 
     def weights_of(self, candidate: int) -> dict[str, Tensor]:
-        """Returns the state dict that the head has after `keep(candidate)`. The tensors are not copied."""
+        """Returns the state dict that the head has after `keep(candidate)`. The tensors are not copied. `candidate` is
+        the number of the candidate, counted from 0.
+        """
         return {f"probes.0.{name}": tensor for name, tensor in self.probes[candidate].state_dict().items()}
 
     def keep(self, candidate: int) -> None:
-        """Drops all candidates except the number `candidate`. Its rate and decay become the options of the head."""
+        """Removes all candidates from the head except the candidate with the number `candidate`, counted from 0. The
+        options of the head then have only the learning rate and the weight decay of this candidate.
+        """
         kept = self.candidates[candidate]
         self.probes, self.candidates = nn.ModuleList([self.probes[candidate]]), (kept,)
         self.options = self.options | {
@@ -131,5 +149,7 @@ class CandidateHead(Head):
 
 
 def candidates_of(head: nn.Module) -> Sequence[Candidate]:
-    """Returns the candidates of `head`, or an empty sequence for a head without candidates."""
+    """Returns the learning rates and weight decays of the candidates of `head`, or an empty sequence for a head without
+    candidates.
+    """
     return head.candidates if isinstance(head, CandidateHead) else ()

@@ -1,7 +1,7 @@
-"""Defines in which form a head returns the graphs that it computes over the nodes of a clip.
+"""Defines the form in which a head returns its graphs.
 
-A node is a box, or a whole frame. A graph is a square matrix of weights. The head computes a new vector for node i as a
-weighted sum of the vectors of all nodes j. Row i of the matrix has the weights of this sum.
+A graph has nodes and weights. A node is a box or a whole frame. The head computes a new vector for node i as a weighted
+sum of the vectors of all nodes j. Row i of the matrix of the graph has the weights of this sum.
 
 Shapes: B clips, T time steps, N nodes of a time step, G graphs.
 """
@@ -19,17 +19,17 @@ Links = Literal["boxes", "boxes of neighbouring frames", "frames"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraph:
-    """One graph of a head, for B clips. `links` says what the nodes are, and which of them can have an edge.
+    """One graph that a head computes, for B clips with T time steps and N nodes in each time step. The head computes a
+    new vector for each node as a weighted sum of the vectors of all nodes. The graph has the weights.
 
-    With `links` "boxes", each two boxes of a clip can have an edge. With "boxes of neighbouring frames", only boxes of
-    consecutive time steps can have one. With "frames", a node is a whole frame, and N is 1.
-
-    `weights` [B, T, N, T, N] is float32 and at least 0. Entry (b, t, i, u, j) is the weight of node j of time step u in
-    the sum for node i of time step t. The weights of a sum add up to 1, or are all 0. Places without a box have the
-    weight 0 in all sums, and their own sums are 0. The weight of a node in its own sum is included.
-
-    Time step t belongs to frame t * `frame_step` of the cached boxes, or to `frames`[t] if there are `frames`. Node i
-    is box i of that frame.
+    - `weights`: float32 [B, T, N, T, N], at least 0. Entry (b, t, i, u, j) is the weight of node j of time step u in
+      the sum for node i of time step t. The weights of a sum add up to 1, or are all 0. For padding (nodes without a
+      box), all weights are 0.
+    - `links`: what a node is, and which nodes can have an edge. "boxes": a node is a box, and any two boxes of a clip
+      can have an edge. "boxes of neighbouring frames": only boxes of consecutive time steps can have an edge. "frames":
+      a node is a whole frame, and N is 1.
+    - `frame_step`, `frames`: the frames of the cached boxes to which the time steps belong. Time step t belongs to
+      frame `frames`[t], or to frame t * `frame_step` if `frames` is None.
     """
 
     weights: Tensor
@@ -38,20 +38,21 @@ class ClipGraph:
     frames: Sequence[int] | None = None
 
     def frame(self, step: int) -> int:
-        """Returns the number, from 0, of the frame of the cached boxes that a time step belongs to."""
+        """Returns the number, counted from 0, of the frame of the cached boxes to which the time step `step` belongs.
+        """
         return step * self.frame_step if self.frames is None else self.frames[step]
 
     @property
     def matrix(self) -> Tensor:
-        """Returns the weights as one matrix per clip, [B, T * N, T * N]. The node with the number t * N + i is node i
-        of time step t.
+        """Returns the weights as one matrix for each of B clips, [B, T * N, T * N], with T time steps of N nodes. Row
+        and column t * N + i stand for node i of time step t.
         """
         return self.weights.flatten(3).flatten(1, 2)
 
     @property
     def within_frames(self) -> Tensor:
-        """Returns the weights between the nodes of one time step, [B, T, N, N], for each time step. The weight of a
-        node in its own sum is left out and is 0 here.
+        """Returns the weights between the nodes of each time step, [B, T, N, N] for B clips, T time steps and N nodes.
+        The weight of a node in its own sum is replaced by 0.
         """
         weights = self.weights.diagonal(dim1=1, dim2=3).movedim(3, 1)  # a view
         itself = torch.eye(weights.shape[2], dtype=torch.bool, device=weights.device)
@@ -61,8 +62,9 @@ class ClipGraph:
 def masked_graph(
     matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 1, frames: Sequence[int] | None = None
 ) -> ClipGraph:
-    """Returns the ClipGraph with the weights `matrix` [B, T * N, T * N]. Weights of nodes that are false in `valid`
-    bool [B, T, N] become 0. `links`, `frame_step` and `frames` are as in `ClipGraph`.
+    """Returns the ClipGraph with the weights `matrix` [B, T * N, T * N], for B clips and T time steps of N nodes.
+    `valid` bool [B, T, N] is false for padding. The weights of padding become 0. `links`, `frame_step` and `frames`
+    have the same meaning as in ClipGraph.
     """
     nodes = valid.flatten(1, 2)
     weights = torch.where(nodes[:, :, None] & nodes[:, None, :], matrix.float(), 0.0)
@@ -72,11 +74,12 @@ def masked_graph(
 
 @dataclass(frozen=True, kw_only=True)
 class NodeMessages:
-    """The messages between the nodes of each frame, for B clips, T frames and P pairs of nodes.
+    """The messages between the nodes of each frame. A node is a cell of the map. There are B clips, T frames, and P
+    pairs of a sender and a receiver.
 
-    `strengths` [B, T, P] are the lengths (L2 norms) of the messages of each pair, times their attention weights. Pair p
-    leads from node `senders`[p] to node `receivers`[p]. `cells` has the place of each node in the map: (x1, y1, x2, y2)
-    as shares of its width and height.
+    - `strengths`: the length (L2 norm) of the message of each pair, times its attention weight, [B, T, P].
+    - `senders`, `receivers`: the numbers of the two nodes of each pair.
+    - `cells`: the rectangle of each node in the map, as (x1, y1, x2, y2) from 0 to 1.
     """
 
     strengths: Tensor
@@ -86,9 +89,8 @@ class NodeMessages:
 
 
 class FrameGraphs(nn.Module):
-    """Returns its input unchanged: the weights [B, G, T, T] of `num_graphs` graphs over the T frames of B clips.
-
-    A block passes its graphs through this module, so that `recorded` can see them.
+    """A module through which a block passes its graphs over frames, so that `recorded` can collect them. `forward`
+    returns its input: the weights [B, G, T, T] for B clips, G = `num_graphs` graphs and T frames.
     """
 
     def __init__(self, num_graphs: int) -> None:
@@ -101,7 +103,9 @@ class FrameGraphs(nn.Module):
 
 @contextmanager
 def recorded(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """Yields a list that gets each output of each of `modules`, in the order in which they are called."""
+    """Collects the outputs of `modules` during a `with` block. Yields a list, to which every call of one of the modules
+    appends its output.
+    """
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A baseline head with time and space but without a graph. It has residual 3D blocks, as I3D has.
+"""A baseline head with 3D convolutions over time and space, and without a graph.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -23,11 +23,12 @@ class Conv3dOptions(MapOptions):
 
 
 class Conv3dHead(MapHead):
-    """Runs residual 3D blocks on the maps features/<backbone>/<tap> and classifies the mean over all frames, rows and
-    columns.
+    """A head that runs residual blocks of 3D convolutions on the cached maps features/<backbone>/<tap> and classifies
+    the mean of the result over frames, rows and columns. One clip of the array is [T frames, C channels, H rows, W
+    columns].
 
-    The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the paper's baselines are whole
-    networks on pixels.
+    The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the baselines of the paper are
+    whole networks on pixels.
     """
 
     option_model = Conv3dOptions
@@ -46,10 +47,10 @@ class Conv3dHead(MapHead):
 
 
 class ResidualBlock(nn.Module):
-    """The basic residual block of He et al. (2015), with 3D convolutions.
+    """The basic residual block of He et al. (2015), with 3D convolutions: relu(x + norm(conv(relu(norm(conv(x)))))).
 
-    Computes relu(x + norm(conv(relu(norm(conv(x)))))) with 3x3x3 convolutions. x is [B, C, T, H, W] for B clips, C =
-    `channels` channels, T frames, H rows and W columns.
+    `forward` maps x [B, C, T, H, W] to the same shape, for B clips, C = `channels` channels, T frames, H rows and W
+    columns. The convolutions are 3x3x3. `norm` is BatchNorm.
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,9 +61,6 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block for maps x, both [B, C, T, H, W]: B clips, C channels, T frames, H rows and W
-        columns.
-        """
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (x + self.norm2(self.conv2(inner))).relu()
         return out
@@ -78,12 +76,13 @@ class Conv3dBlockOptions(StageOptions):
 
 
 class Conv3dBlock(nn.Module):
-    """Computes x + norm(conv(x)) with one 3D convolution, for maps x [B, C, T, H, W] of B clips. Without the option
-    `shortcut`, computes relu(norm(conv(x))). There are C = `channels` channels, T frames, H rows and W columns.
+    """A block with one 3D convolution: x + norm(conv(x)), or relu(norm(conv(x))) without the option `shortcut`.
+    `forward` maps x [B, C, T, H, W] to the same shape, for B clips, C = `channels` channels, T frames, H rows and W
+    columns.
 
-    The block is a control for TRG ("3D convolution after each branch" in table 3 of Zhang et al. 2019, arXiv
-    1908.09995). The paper does not state the kernel or whether there is a shortcut. With a shortcut, a new block
-    returns its input, because the scale of the norm starts at 0. Without a shortcut, the convolution starts as the
+    The block is a baseline for TRG ("3D convolution after each branch" in table 3 of Zhang et al. 2019, arXiv
+    1908.09995). The paper states neither the kernel nor whether there is a shortcut. With a shortcut, a new block
+    returns its input, because the gain of the norm starts at 0. Without a shortcut, the convolution starts as the
     identity.
     """
 
@@ -99,8 +98,5 @@ class Conv3dBlock(nn.Module):
             nn.init.dirac_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block for the maps `x`, both [B, C, T, H, W]: B clips, C channels, T frames, H rows
-        and W columns.
-        """
         y: Tensor = self.norm(self.conv(x))
         return x + y if self.shortcut else y.relu()

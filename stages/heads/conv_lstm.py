@@ -1,4 +1,4 @@
-"""A baseline head with time and space but without objects: ConvLSTM (Shi et al. 2015, arXiv 1506.04214).
+"""A baseline head that uses time and space but no objects: ConvLSTM (Shi et al. 2015, arXiv 1506.04214).
 
 Shapes: B clips, T frames, C channels, K hidden channels, H rows and W columns of a map.
 """
@@ -27,11 +27,10 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its last state. There are T
-    frames and maps of C channels, H rows and W columns.
+    """A head that runs one ConvLSTM layer over the cached maps features/<backbone>/<tap> in the order of time. One clip
+    of the array is [T frames, C channels, H rows, W columns].
 
-    The last state is the state of the layer after the last frame. It is averaged over the positions of the map before
-    it is classified.
+    The head classifies the state of the layer after the last frame, averaged over the positions of the map.
     """
 
     option_model = ConvLstmOptions
@@ -53,13 +52,12 @@ class ConvLstm(Head):
 
 
 class ConvLstmLayer(nn.Module):
-    """An LSTM whose matrix products are replaced by convolutions: x [B, T, C, H, W] -> states [B, T, K, H, W]. The axes
-    are B clips, T frames, C = `channels` channels of the input, K = `hidden` channels, and maps of H rows and W
-    columns.
+    """An LSTM layer on maps, with convolutions in place of matrix products (ConvLSTM paper, eq. 3). `forward` maps x
+    [B, T, C, H, W] to the states after each frame, [B, T, K, H, W]. The axes are B clips, T frames, C = `channels`
+    channels, K = `hidden` channels, H rows and W columns.
 
-    The convolutions are `kernel` x `kernel`. The equations are those of the ConvLSTM paper (eq. 3). If `size` = (H, W)
-    is set, the gates also see the cell, through weights that start at 0 (peepholes). The layer then takes only maps of
-    this size.
+    The convolutions are `kernel` x `kernel`. If `size` is (H, W), the gates also read the cell through weights that
+    start at 0 (peepholes), and the layer takes only maps of this size. If `size` is None, there are no peepholes.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

@@ -1,7 +1,7 @@
-"""The multi-scale grid of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
+"""Computes the grid of RSTG, "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
 
-`scales` is a sequence of numbers g, such as (3, 2, 1). Each g cuts the map into g x g equal cells, and each cell is a
-node. Nodes are in the order of `scales`, and row by row within a scale.
+`scales` is a sequence of numbers g, such as (3, 2, 1). Each g divides the map into g x g equal cells, and each cell is
+a node. The nodes are in the order of `scales`. Within a scale, they are in the order of the rows, from left to right.
 
 Shapes: V nodes of all scales, H rows and W columns of a map.
 """
@@ -17,21 +17,22 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns a pair (vertical interval, horizontal interval) for each cell of the grids, as fractions of the map's
-    sides.
+    """Returns (vertical interval, horizontal interval) of each cell of the grids. An interval is (start, end) from 0 to
+    1, in fractions of the height or the width of the map, such as (1/3, 2/3).
 
-    Each number g in `scales` cuts the map into a grid of g x g cells. An interval is (start, end), such as (1/3, 2/3).
+    Each number g in `scales` makes a grid, which divides the map into g x g cells. The cells are in the order of
+    `scales`, and row by row within a grid.
     """
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns the pairs (i, j) of the indices of linked nodes. Each link is in the result twice, as (i, j) and as (j,
-    i).
+    """Returns all pairs (i, j) of indices of linked nodes. Each link is in the result twice, as (i, j) and as (j, i).
 
-    A node is a cell of a grid, and each number in `scales` makes a grid, from 3 x 3 cells for 3. Two nodes are linked
-    if their cells share a side, or if cells of two grids overlap. Cells that share only a corner are not linked, and no
-    node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links, so 90 pairs.
+    A node is a cell of a grid. Each number g in `scales` makes a grid, which divides the map into g x g cells. Two
+    nodes of one grid are linked if their cells share a side. Two nodes of different grids are linked if their cells
+    overlap or share a side. No node is linked to itself. For example, the scales 3, 2, 1 have 14 nodes and 45 links, so
+    the result has 90 pairs.
     """
     nodes = cells(scales)
     pairs = []
@@ -44,31 +45,32 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix that averages a map over the cells of grids, [number of cells, `height` * `width`] float64.
-    Multiplied with a flat map, it returns the mean of the map over each cell.
+    """Returns the matrix P that averages a map over the cells of the grids, float64 [V, H * W], for V cells and maps of
+    H = `height` rows and W = `width` columns. For a map m, flattened to [H * W], the product P m has the mean over each
+    cell.
 
-    Each g in `scales` cuts the map into g x g cells. A pixel that lies partly in a cell counts with that part.
+    Each number g in `scales` makes a grid, which divides the map into g x g cells. A pixel that lies only partly in a
+    cell counts with the part of its area that lies in the cell.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix that draws the values of nodes as a map: U [H * W, V] float64 for V nodes, and a map of H =
-    `height` rows and W = `width` columns. For values v [V], the product U v is the map, flattened to [H * W].
+    """Returns the matrix U that writes values of cells into a map, float64 [H * W, V], for V cells and maps of H =
+    `height` rows and W = `width` columns. For the values v [V], the product U v is the map, flattened to [H * W].
 
-    Each number g in `scales` cuts the map into g x g equal cells, and each cell is a node. A pixel gets the value of
-    the cell in which it lies. If it lies in several cells of one g, it gets their mean, weighted by the parts of the
-    pixel in them. The map is the sum over all g.
+    Each number g in `scales` makes a grid, which divides the map into g x g cells. For one grid, a pixel gets the value
+    of the cell in which it lies. If the pixel lies in several cells, it gets the mean of their values, weighted by the
+    parts of its area. The map is the sum over all grids.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """Returns for each of V nodes a small map that says where in the frame the node lies: [V, 36] float64, a map of 6 x
-    6 cells for each node.
+    """Returns the position codes of V nodes, float64 [V, 36]. The code of a node is a small map of 6 x 6 numbers, which
+    is 0 outside the cell of the node and has a Gaussian bump inside.
 
-    Each number g in `scales` divides the frame into g x g rectangles, and each rectangle is a node. The map of a node
-    is 0 outside its rectangle, and has a Gaussian bump inside.
+    A node is a cell of a grid. Each number g in `scales` makes a grid, which divides the frame into g x g cells.
     """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)
     for node, (rows, columns) in enumerate(cells(scales)):
@@ -83,18 +85,15 @@ def _part(index: int, of: int) -> ExactInterval:
 
 
 def _shared(a: ExactInterval, b: ExactInterval) -> Fraction:
-    """Returns the length that the intervals `a` and `b`, each (start, end), share.
-
-    The length is 0 if the intervals only touch. It is negative if there is a gap.
+    """Returns the length of the intersection of the intervals `a` and `b`, each (start, end). It is 0 if the intervals
+    only touch, and negative if there is a gap between them.
     """
     return min(a[1], b[1]) - max(a[0], b[0])
 
 
 def _overlaps(g: int, size: int) -> Tensor:
-    """Divides one side of an image of `size` pixels into g equal cells. Returns the part of each pixel that lies in
-    each cell, float64 [g, size].
-
-    A pixel that lies in one cell has 1 there and 0 in all other cells. Each column sums to 1.
+    """Returns the part of each pixel that lies in each cell, float64 [g, size]. One side of an image, with `size`
+    pixels, is divided into `g` equal cells. Each column sums to 1.
     """
     parts = [[max(_shared(_part(k, g), _part(i, size)), Fraction(0)) * size for i in range(size)] for k in range(g)]
     return torch.tensor([[float(part) for part in row] for row in parts], dtype=torch.float64)

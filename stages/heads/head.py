@@ -1,4 +1,4 @@
-"""The base class of heads. A head is a network that reads cached arrays and classifies clips."""
+"""Defines the base class of heads. A head is a network that reads cached arrays and classifies clips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +24,8 @@ KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "r
 
 
 class HeadError(UsageError):
-    """A head cannot be built with the given name, options or arrays.
-
-    The message says what was seen, what exists and what to do.
+    """Raised if a head cannot be built, because its name, its options or the cached arrays are not suitable. The
+    message says what was found, what is allowed and what to do.
     """
 
 
@@ -34,15 +33,16 @@ class HeadOptions(StageOptions):
     """The base class of the options of heads."""
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options as the dictionary that a run stores. A run that continues must have equal options."""
+        """Returns {name of the option: value}, which a run stores. A run that was interrupted continues only with equal
+        options.
+        """
         return self.model_dump()
 
 
 class TapOptions(HeadOptions):
-    """The options of every head that reads the arrays of one tap. `backbone` and `tap` are the names of the backbone
-    and of the tap.
-
-    A tap is a named layer of a backbone whose output is cached.
+    """The base class of the options of heads that read the arrays of one tap. A tap is a layer of a backbone whose
+    output is cached. `backbone` and `tap` are the names of the backbone and of the tap. They may be None if only one
+    tap fits.
     """
 
     backbone: str | None = Field(None, description="backbone whose arrays the head reads; needed where several fit")
@@ -51,11 +51,12 @@ class TapOptions(HeadOptions):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """One tap of one backbone. `backbone` is the name of a backbone in the config. `tap` is a named layer of it whose
-    output is cached.
+    """One tap of a backbone, which is a layer whose output is cached.
 
-    If `is_vector` is true, `tap` is the name of an array of vectors: the class token of a tap, such as
-    `blocks_11_class`, or the output `head` of the network.
+    - `backbone`: the name of the backbone in the config.
+    - `tap`: the name of the layer.
+    - `is_vector`: whether the output has vectors and no maps. `tap` is then the name of a class token, such as
+      "blocks_11_class", or "head" for the output of the network.
     """
 
     backbone: str
@@ -63,21 +64,27 @@ class FeatureSource:
     is_vector: bool = False
 
     def array(self, kind: str) -> str:
-        """Returns the name of a cached array of this tap. `kind` says which array: "maps", "pooled" or "regions"."""
+        """Returns the name of a cached array of this tap, such as "features/i3d/res5_pooled". `kind` is the kind of
+        array: "maps", "pooled" or "regions".
+        """
         prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{'' if self.is_vector else suffix}"
 
     @property
     def maps(self) -> str:
-        """Returns the array name of the feature maps. One clip has shape [T frames, C channels, H rows, W columns]."""
+        """Returns the name of the cached array with the feature maps of this tap.
+
+        One clip of the array has the shape [T frames, C channels, H rows, W columns].
+        """
         return self.array("maps")
 
     @property
     def pooled(self) -> str:
-        """Returns the full name of the cached array with the pooled features of this tap. Pooled features are the means
-        of the maps over all positions. For a class token or the output `head`, it is the array with its vectors.
+        """Returns the name of the cached array with the pooled features of this tap. Pooled features are the means of
+        the maps over rows and columns. If the tap has vectors and no maps, the array has these vectors.
 
-        One clip of the array has the shape [T frames, C channels], or [C channels] for an output of the whole clip.
+        One clip of the array has the shape [T frames, C channels], or [C channels] if the tap has one vector for the
+        whole clip.
         """
         return self.array("pooled")
 
@@ -91,11 +98,12 @@ class FeatureSource:
 
 
 def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes for a head that reads whole videos: name -> (ANY_LENGTH, C), for each array of pooled
-    features, class tokens or the output `head`. A video is a sequence of any number of windows, with one vector of C
-    numbers for each window.
+    """Returns the shapes of whole videos as {name of the array: (ANY_LENGTH, C)}, for each cached array of vectors. A
+    video is a sequence of windows with one vector of C numbers for each window. ANY_LENGTH stands for the number of
+    windows, which differs from video to video.
 
-    `spec` has the shapes (T, C) or (C,) of one window. The vector of a window is the mean over its T frames.
+    `spec` maps the name of each cached array to its shape for one window, (T, C) or (C,). The vector of a window is the
+    mean over its T frames. Arrays of maps and regions are left out.
     """
     prefix, _, rank = KINDS["pooled"]
     vectors = {name: shape for name, shape in spec.items() if name.startswith(prefix) and len(shape) <= rank}
@@ -103,26 +111,27 @@ def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 
 def are_videos(spec: Spec) -> bool:
-    """Returns whether `spec` has the shapes of whole videos, with an axis of any length."""
+    """Returns whether `spec` has the shapes of whole videos, as `spec_of_videos` returns them, and not the shapes of
+    clips.
+    """
     return any(shape[:1] == (ANY_LENGTH,) for shape in spec.values())
 
 
 class Head(nn.Module):
-    """The base class of all heads. A head computes logits from a batch of cached arrays. docs/own_head.md shows how to
-    write a head of your own.
+    """The base class of all heads. A head is a network that computes the logits of clips from cached arrays.
+    docs/own_head.md shows how to write a head of your own.
 
-    The constructor takes (spec, num_classes, options). It sets `reads`, the names of the arrays that the head takes.
-    `option_model` is the class of the options. A head that reads the arrays of one tap sets `source`, which names the
-    backbone and the tap.
+    A subclass has a constructor with the arguments (spec, num_classes, options), and a method `forward`. `spec` maps
+    the name of each available array to its shape for one clip.
 
-    `forward(batch)` takes a dictionary of array name -> tensor [B, ...] for B clips. Floating-point arrays are in
-    float16 or float32. `forward` returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and
-    `options`. These options are complete, so `build_head(name, spec, num_classes, **options)` builds a network with the
-    same layers again.
-
-    A head whose `reads_sequences` is true can classify whole videos of any number of windows. The arrays of its batch
-    are then [B, N, C], for the N windows of the longest video, with the entry `mask`. Places where the mask is false
-    must have no influence on the logits.
+    - `option_model`: the class of `options`.
+    - `reads`: the names of the arrays that `forward` needs. The constructor sets it.
+    - `source`: the backbone and the tap. The constructor of a head that reads the arrays of one tap sets it.
+    - `name`, `num_classes`, `options`: set by `build_head`. `build_head(name, spec, num_classes, **options)` builds a
+      network with the same layers again.
+    - `reads_sequences`: whether the head can also classify whole videos. An array of a batch is then [B, N, C], for B
+      videos and the N windows of the longest video. The batch has the key "mask" with bool [B, N], which is true for
+      windows. Values where the mask is false must not change the logits.
     """
 
     reads_sequences: ClassVar[bool] = False
@@ -134,81 +143,87 @@ class Head(nn.Module):
     source: FeatureSource  # set in heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, num_classes] for B clips. `batch` maps the name of each array in `reads` to its values [B,
-        ...].
+        """Returns the logits [B, num_classes] of B clips. `batch` maps the name of each array in `reads` to its values
+        [B, ...]. Floating-point arrays are in float16 or float32.
         """
         raise NotImplementedError
 
     @property
     def reads_boxes(self) -> bool:
-        """Returns whether the head reads boxes, or features of boxes."""
+        """Returns whether the head reads boxes or region features. A region feature describes the inside of a box."""
         return any(name.startswith(("proposals/", "regions/")) for name in self.reads)
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns a mask of the cached boxes that the head reads: [B, T, N] bool, for B clips, T frames and N boxes a
-        frame.
+        """Returns a mask that is true for the cached boxes that the head reads: bool [B, T, N] for B clips, T frames
+        and N boxes of a frame.
 
-        `batch` has the arrays in `reads`, and `proposals/boxes` and `proposals/count`. By default, the head reads all
-        boxes. A head that reads only some of them overrides this method.
+        `batch` has the arrays in `reads`, and also `proposals/boxes` and `proposals/count`. In this base class, the
+        mask is true for all boxes. A head that reads only some boxes overrides this method.
         """
         boxes, count = batch["proposals/boxes"], batch["proposals/count"]  # [B, T, N, 4], [B, T]
         return torch.arange(boxes.shape[2], device=count.device) < count[..., None]
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
-        """Returns the graphs that `clip_graphs` returns, as name of the graph -> what it links. A head without a graph
-        returns an empty dictionary, as this base class does.
+        """Returns {name of a graph: what the graph links} for the graphs that `clip_graphs` computes. The values are
+        "boxes", "boxes of neighbouring frames" or "frames". A head without graphs has an empty dictionary.
         """
         return {}
 
     def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
-        """Returns the graphs that the head computes for B clips, as name -> ClipGraph. `batch` is as in `forward`.
+        """Returns the graphs that the head computes for the B clips of `batch`, as {name of a graph: ClipGraph}.
+        `batch` maps the name of each array in `reads` to its values [B, ...].
 
-        The names are those of `graph_links`, in the same order. The head must be in evaluation mode. Call it under
-        `torch.inference_mode()` where no gradient is needed.
+        The names and their order are those of `graph_links`. The head must be in evaluation mode. Call this method
+        under `torch.inference_mode()` if no gradient is needed.
         """
         return {}
 
     @property
     def class_map_array(self) -> str:
         """Returns the name of the cached array of maps from which `class_maps` computes class activation maps. Returns
-        "" for a head without them, as this base class does.
+        "" if the head has no class activation maps.
         """
         return ""
 
     def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the class activation maps of B clips, [B, num_classes, T, H, W]: T time steps, H rows and W columns
-        (Zhou et al. 2016, arXiv 1512.04150). Their mean over T, H and W is the logit of the class.
+        """Returns the class activation maps of the B clips of `batch`: [B, num_classes, T, H, W] for T time steps, H
+        rows and W columns (Zhou et al. 2016, arXiv 1512.04150). The mean of a map over T, H and W is the logit of the
+        class.
 
-        `batch` is as in `forward`, and has the array `class_map_array` too. The head must be in evaluation mode. Raises
-        HeadError for a head without such maps.
+        `batch` maps the name of each array in `reads`, and the array `class_map_array`, to its values [B, ...]. The
+        head must be in evaluation mode. Raises HeadError if the head has no class activation maps.
         """
         raise HeadError(f"The head {self.name} has no class activation maps. {WITH_CLASS_MAPS}")
 
     def action_maps(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the maps by which the head says where in the frames the action is: name -> map [B, T, H, W], for B
-        clips, T time steps, H rows and W columns. The larger a value is, the more of the action is there. `batch` is as
-        in `forward`. A head without such maps returns an empty dictionary, as this base class does.
+        """Returns the maps in which the head locates the action, as {name: map [B, T, H, W]} for B clips, T time steps,
+        H rows and W columns. A value is large where the action is. A head without such maps returns an empty
+        dictionary.
+
+        `batch` maps the name of each array in `reads` to its values [B, ...].
         """
         return {}
 
     def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
-        """Returns the messages that the head sends between the cells of each map, for B clips, or None for a head
-        without them. `batch` is as in `forward`.
+        """Returns the messages that the head sends between the cells of each map, for B clips. Returns None if the head
+        sends no messages. `batch` maps the name of each array in `reads` to its values [B, ...].
         """
         return None
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the factor by which the training multiplies its learning rate for the parameter with the name
-        `parameter`. It is 1 unless a subclass returns another factor.
+        """Returns the factor by which the training multiplies the learning rate of the parameter with the name
+        `parameter`. In this base class, it is 1.
         """
         return 1.0
 
 
 class Classifier(nn.Module):
-    """Applies dropout, then a linear layer: features [B clips, C channels] -> logits [B, num_classes].
+    """Dropout and a linear layer. `forward` maps features [B, C] to logits [B, num_classes], for B clips and C =
+    `in_features` channels.
 
-    The weights start as draws from a normal distribution with standard deviation 0.01. The bias starts at 0.
+    `dropout` is the probability of dropout, from 0 to 1. The first weights are drawn from a normal distribution with
+    standard deviation 0.01. The bias starts at 0.
     """
 
     def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
@@ -224,7 +239,8 @@ class Classifier(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """Returns the class activation maps [B, K, T, H, W] of maps x [B, T, C, H, W], for B clips, K classes, T time
-        steps, C channels, H rows and W columns. Without dropout, `forward` maps the mean of x to their mean.
+        steps, C channels, H rows and W columns. Their mean over T, H and W is the result of `forward` without dropout
+        for the mean of x.
         """
         classified: Tensor = self.fc(x.movedim(2, -1))  # [B, T, H, W, K]
         return classified.movedim(-1, 1)

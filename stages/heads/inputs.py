@@ -1,7 +1,7 @@
-"""Chooses the cached arrays that a head reads, and reads regions with their mask.
+"""Chooses the cached arrays that a head reads, and reads the regions of a batch.
 
-Shapes: B clips, T frames, N regions a frame, D channels in the cache, C channels that the head uses, H rows and W
-columns of a map.
+A region is the part of a frame inside a box. Shapes: B clips, T frames, N regions of a frame, D channels in the cache,
+C channels that the head uses, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,11 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the FeatureSource, the tap whose arrays a head reads. It is the only tap that fits the options `backbone`
-    and `tap` of the head and has all `kinds` of arrays ("maps", "pooled", "regions"). `spec` maps the name of each
-    array of the cache to its shape for one clip.
+    """Returns the tap whose arrays a head reads, as a FeatureSource. The tap must fit the options `backbone` and `tap`
+    of the head, and the cache must have all `kinds` of its arrays: "maps", "pooled" or "regions".
 
-    Raises TapMissing if no tap fits. The message has the name of the missing array and the command that makes it.
-    Raises HeadError if several taps fit.
+    `spec` maps the name of each array of the cache to its shape for one clip. Raises TapMissing if no tap fits. The
+    message names the missing array and the command that makes it. Raises HeadError if several taps fit.
     """
     sources = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in sources[kinds[0]] if all(source in sources[kind] for kind in kinds)]
@@ -65,10 +64,10 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns a FeatureSource with the names of a backbone and a tap, for an error message about missing arrays.
+    """Returns the backbone and the tap that an error message about missing arrays names, as a FeatureSource.
 
-    They are the values of `options.backbone` and `options.tap`. If an option has no value, and the cache has only one
-    backbone or tap, this one is named. Otherwise the name is a placeholder such as `<tap>`.
+    The names are the options `backbone` and `tap`. If an option is None and the cache has only one backbone or tap, the
+    result has its name. If the cache has several, the name is a placeholder such as "<tap>".
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones = {source.backbone for source in sources}
@@ -79,11 +78,11 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns an error about arrays `names` that the cache lacks. The message says what the config needs, and which
-    command makes the arrays.
+    """Returns the error to raise if the cache lacks the arrays `names`. The message says what the config needs, and
+    which command makes the arrays.
 
-    `spec` has the arrays of the cache. `kinds` are the kinds of arrays ("maps", "pooled", "regions") that a head reads
-    from one tap, a named layer of a backbone. With `kinds`, the error is a TapMissing, otherwise a plain HeadError.
+    The keys of `spec` are the names of the cached arrays. If the arrays belong to one tap, `kinds` has the kinds of
+    arrays that the head reads, such as "maps", and the error is a TapMissing. Without `kinds`, it is a HeadError.
     """
     if names == [CROP]:
         return HeadError(
@@ -101,10 +100,10 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
 
 def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
-    """Returns a sentence for an error message about a backbone that the cache lacks. `names` are the missing arrays.
+    """Returns a sentence for an error message, which says that the cache lacks a backbone and lists the backbones of
+    the cache. Returns "" if the cache has every backbone of the missing arrays, or no backbone at all.
 
-    The sentence lists the backbones of the missing arrays and the backbones in the cache. Returns "" if the cache has
-    no backbone at all, or if it has every backbone of the missing arrays.
+    `names` are the missing arrays. The keys of `spec` are the names of the cached arrays.
     """
     asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
     if not cached or asked <= cached:
@@ -113,15 +112,15 @@ def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
 
 
 def _backbones(names: Iterable[str]) -> set[str]:
-    """Returns the backbones whose features or regions are among the arrays `names`."""
+    """Returns the names of the backbones whose features or regions are among the arrays `names`."""
     return {name.split("/")[1] for name in names if name.startswith(("features/", "regions/"))}
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:
-    """Returns the stage that makes the array `name`, and the part of a config that asks for the array, in words. `spec`
-    has the names of the cached arrays as its keys.
+    """Returns (name of the stage that makes the array `name`, words for the part of a config that asks for this array).
+    For example, "tracks/id" -> ("tracks", "a section `tracks:`").
 
-    For example, `tracks/id` -> ("tracks", "a section `tracks:`").
+    The keys of `spec` are the names of the cached arrays.
     """
     stage, entry, tap = [*name.split("/"), ""][:3]
     if stage == "regions":
@@ -140,26 +139,26 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def vector_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """Returns (T, C) of an array of vectors whose rows have the shape `shape`: T steps of C channels. The shape (C,) of
-    an output of the whole clip counts as one step.
+    """Returns (T, C), the numbers of time steps and channels of an array of vectors. `shape` is the shape of the array
+    for one clip. If `shape` is (C,), the array has one vector for the whole clip, and T is 1.
     """
     return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
 def read_vectors(batch: Mapping[str, Tensor], array: str, dtype: torch.dtype) -> Tensor:
-    """Returns the vectors [B, T, C] of the array `array` in the type `dtype`: B clips, T steps, C channels.
-
-    The array of an output of the whole clip has no time axis, so it becomes one step.
+    """Returns the values of the array `array` of a batch in the type `dtype`: [B, T, C] for B clips, T time steps and C
+    channels. If the array has one vector for the whole clip, [B, C], the result has T = 1.
     """
     vectors = batch[array].to(dtype)
     return vectors if vectors.ndim == 3 else vectors[:, None]
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the cached array with the rectangle of the video that the backbone of `source` sees.
+    """Returns the name of the cached array with the rectangle of the frame that the backbone of `source` sees. If the
+    backbone sees the whole crop of the clip, the array is "clips/crop". If it sees less, the array is
+    "clips/crop/<backbone>".
 
-    `spec` has the names of the cached arrays as its keys. The result is `clips/crop/<backbone>` if `spec` has this
-    array, which means that the backbone sees less than the crop of the clip. Otherwise it is `clips/crop`.
+    The keys of `spec` are the names of the cached arrays.
     """
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
@@ -167,11 +166,12 @@ def seen_by(source: FeatureSource, spec: Spec) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """The regions of a batch of B clips, with T frames, N regions of a frame and C channels. `features` is [B, T, N,
-    C], their mask `valid` bool [B, T, N], and `boxes` [B, T, N, 4].
+    """The regions of a batch of B clips, with T frames, N regions of a frame and C channels. A region is the part of a
+    frame inside a box.
 
-    Features are 0 where `valid` is false. Boxes are (x1, y1, x2, y2) in pixels of the video, in the type in which they
-    are cached. `boxes` is None if the head does not read boxes.
+    - `features`: the features of the regions, [B, T, N, C]. They are 0 where `valid` is false.
+    - `valid`: bool [B, T, N]. It is false for padding, and for boxes outside the rectangle that the backbone sees.
+    - `boxes`: (x1, y1, x2, y2) in pixels of the video, [B, T, N, 4], or None if the head reads no boxes.
     """
 
     features: Tensor
@@ -180,14 +180,19 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads the boxes of a batch and a mask of the valid boxes, for the frames that have features. A box is valid if it
-    exists and lies at least partly in the rectangle of the frame that the backbone sees.
+    """Reads the cached boxes of a batch for the frames that have features, and tells which boxes are valid. A box is
+    valid if it exists and lies at least partly in the rectangle of the frame that the backbone sees.
 
-    `spec` maps the names of the cached arrays to the shapes of one clip. `source` names the backbone, and `features` is
-    the name of its array of features. The cache may have boxes for k times as many frames as features. Then every k-th
-    frame of the boxes is read. If the features are not at equal distances in time, `spec` has an array
-    `clips/box_frames/<features>` with the frames to read. `num_stored` is the number of boxes that the cache has for a
-    frame. If `top` is set, only the `top` best of them are read. If `boxes` is false, the head reads the mask alone.
+    - `spec`: {name of the array: shape of one clip} of the cache.
+    - `source`: the tap whose features the head reads.
+    - `features`: the name of the array of these features.
+    - `num_stored`: the number of boxes of a frame in the cache.
+    - `boxes`: whether the head needs the boxes. If it is false, the head needs only the mask of valid boxes.
+    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
+
+    The cache may have boxes for more frames than features. If it has boxes for k times as many frames, every k-th of
+    these frames is read. If the features are not at equal distances in time, the array `clips/box_frames/<features>`
+    says which frames are read. `reads` has the names of the arrays that a batch must have.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
@@ -214,23 +219,23 @@ class ProposalReader:
         self.top, self.reads = top, needed if self.box_frames is None else (*needed, self.box_frames)
 
     def frames(self, batch: Mapping[str, Tensor]) -> list[int] | None:
-        """Returns for each time step of the features the number, from 0, of the frame with boxes that belongs to it.
-        Returns None if every `step`-th frame with boxes is read.
+        """Returns the number of the frame with boxes that belongs to each time step of the features, as a list [T] of
+        numbers counted from 0. Returns None if time step t belongs to frame t * `step`.
         """
         return None if self.box_frames is None else batch[self.box_frames][0].tolist()
 
     def _at(self, batch: Mapping[str, Tensor]) -> slice | Tensor:
-        """Returns an index that chooses, among the frames that have boxes, those that belong to the time steps of the
-        features. It is a slice or a tensor of numbers, for the time axis of cached boxes.
+        """Returns the index for the time axis of cached boxes that chooses the frames with features. It is a slice, or
+        a tensor of frame numbers.
         """
         return slice(None, None, self.step) if self.box_frames is None else batch[self.box_frames][0]
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """Returns a mask [B, T, N] bool for the boxes of B clips of T frames. It is true for boxes that exist and that
-        lie at least partly in the rectangle that the backbone sees.
+        """Returns a mask bool [B, T, N] that is true for valid boxes, for B clips, T frames and N boxes of a frame. A
+        box is valid if it exists and lies at least partly in the rectangle that the backbone sees.
 
-        `batch` has the cached arrays that `reads` names. N is `num_stored`, the number of cached boxes of a frame, or
-        `top` if that is smaller.
+        `batch` has the arrays that `reads` names. `num_stored` is the number of boxes of a frame in the cache. N is
+        `top`, or `num_stored` if `top` is None.
         """
         count = batch[COUNT][:, self._at(batch)]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
@@ -242,36 +247,39 @@ class ProposalReader:
         return valid
 
     def read(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns which of the cached boxes the head reads, as a mask [B, T, N] bool. There are B clips, T frames and N
-        boxes of a frame. `batch` must have `proposals/boxes`.
+        """Returns a mask of all cached boxes, bool [B, T, N], that is true for the boxes that the head reads. There are
+        B clips, T frames with boxes and N boxes of a frame. `batch` must have the array `proposals/boxes`.
         """
         is_read = torch.zeros(batch[BOXES].shape[:3], dtype=torch.bool, device=batch[BOXES].device)
         is_read[:, self._at(batch), : self.top] = self.valid(batch, is_read.shape[2])
         return is_read
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the boxes [B, T, N, 4] of `batch`, in the type in which they are cached: B clips, T frames, N boxes
-        (x1, y1, x2, y2) of a frame, in pixels of the video.
-
-        The type is kept, because coordinates above 256 are rounded in bfloat16, and areas above 65504 square pixels
-        overflow in float16.
+        """Returns the boxes that the head reads, (x1, y1, x2, y2) in pixels of the video: [B, T, N, 4] for B clips, T
+        frames and N boxes of a frame. The boxes keep the type of the cached array.
         """
+        # bfloat16 would round coordinates above 256, and areas above 65504 square pixels overflow in float16.
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns those values of the cached array `array` that belong to the boxes which the head reads: [B, T, N,
-        ...] for B clips, T frames and N boxes a frame. `array` has one value for each cached box, as `tracks/id` has.
-        `batch` contains it.
+        """Returns the values of the array `array` of `batch` for the boxes that the head reads: [B, T, N, ...] for B
+        clips, T frames and N boxes of a frame. The array has a value for each cached box, such as "tracks/id".
 
-        The head reads only the boxes of those frames that have features, and only the `top` best boxes of a frame.
+        The head reads boxes only of frames with features, and only the `top` best boxes of a frame.
         """
         return batch[array][:, self._at(batch), : self.top]
 
 
 class RegionReader:
-    """Reads the cached regions of one tap from a batch. Features of regions that are not valid become 0.
+    """Reads the cached region features of one tap. A call with a batch and a type returns the Regions of the batch,
+    with features of this type.
 
-    `channels` is the number of channels of a feature. `reads` has the names of the arrays that a batch must have.
+    - `spec`: {name of the array: shape of one clip} of the cache.
+    - `source`: the tap.
+    - `boxes`: whether the Regions have boxes.
+    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
+
+    `reads` has the names of the arrays that a batch must have. `channels` is the number of channels of a feature.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
@@ -298,16 +306,19 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """Cuts region features out of maps that a head made from the cached maps. A region feature describes the part of a
-    map inside one cached box.
+    """Computes region features from maps and cached boxes. The feature of a region describes the part of a map inside
+    one box. A call with a batch and maps returns the Regions.
 
-    `spec` maps array names to the shapes of one clip, and `source` names the cached maps. With `top`, only the `top`
-    best boxes of a frame are read. `reads` has the names of the arrays that a batch must have.
+    - `spec`: {name of the array: shape of one clip} of the cache.
+    - `source`: the tap of the cached maps. A head may change the maps before the call.
+    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
 
-    The maps show the rectangle of the video that the network saw, resized to a square. So each box is first moved from
-    the coordinates of the video into this square and clipped to it. If the rectangle is mirrored (x1 > x2), the box is
-    mirrored too. Then RoIAlign cuts the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers
-    map cells, rounded up (Wang and Gupta 2018, section 3.1). The feature of the box is the maximum over its bins.
+    `reads` has the names of the arrays that a batch must have.
+
+    A map shows the rectangle of the video that the backbone saw, resized to a square. Each box is converted from video
+    pixels to this square and clipped to the square. If the rectangle is mirrored (x1 > x2), the box is mirrored too.
+    RoIAlign then divides the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers map cells,
+    rounded up (Wang and Gupta 2018, section 3.1). The feature of the region is the maximum over the bins.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
@@ -318,11 +329,11 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Returns the Regions of a batch, with features [B, T, N, C] cut out of `maps` [B, T, C, H, W] by RoIAlign.
-        There are B clips, T frames, N regions of a frame, C channels, H rows and W columns.
+        """Returns the Regions of `batch`, with features [B, T, N, C] that RoIAlign computes from `maps` [B, T, C, H,
+        W]. The axes are B clips, T frames, N regions of a frame, C channels, H rows and W columns.
 
-        `batch` maps the names in `reads` to arrays, such as the boxes. The features have the type of `maps`. The boxes
-        keep their own, wider type in RoIAlign, because a narrower type would round their corners.
+        `batch` has the arrays that `reads` names. The features have the type of `maps`. The boxes keep the type of the
+        cached array, because a narrower type would round their corners.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
@@ -334,10 +345,10 @@ class MapRegionReader:
 
 
 def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
-    """Applies a linear layer to every position of `maps` [B, T, D, H, W]. Returns maps [B, T, C, H, W].
+    """Applies the linear layer `linear` to the channels at every position of `maps`, and returns the new maps: [B, T,
+    D, H, W] -> [B, T, C, H, W]. If `linear` is no linear layer, returns `maps` unchanged.
 
-    There are B clips, T frames, D channels before and C channels after the layer, H rows and W columns. If `linear` is
-    the identity, returns `maps` unchanged.
+    The axes are B clips, T frames, D channels before and C channels after the layer, H rows and W columns.
     """
     if not isinstance(linear, nn.Linear):
         return maps
@@ -346,11 +357,14 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean over the tracks of each clip, [B, C], for B clips and C channels. A track is a series of boxes
-    that follow one object. The value of a track is the mean of `x` over the boxes of the track.
+    """Returns the mean over the tracks of each clip, [B, C] for B clips and C channels. A track is a series of boxes
+    that follow one object. The vector of a track is the mean of the vectors of its boxes.
 
-    `x` [B, T, N, C] has one vector for each of N boxes in T frames. `tracks` [B, T, N] has the track number of each
-    box, from 0 to `most` - 1. Boxes that are false in `valid` [B, T, N] do not count. A clip without tracks gets zeros.
+    - `x`: the vector of each box, [B, T, N, C] for T frames and N boxes of a frame.
+    - `valid`: bool [B, T, N]. Boxes for which it is false do not count.
+    - `tracks`: the track number of each box, [B, T, N], from 0 to `most` - 1.
+
+    A clip without tracks gets zeros.
     """
     is_in = valid.flatten(1)
     track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]
@@ -361,10 +375,9 @@ def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Ten
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Returns the mean [B, C] of `x` [B, T, N, C] over the regions of a clip for which `valid` [B, T, N] is true. There
-    are B clips, T frames, N regions of a frame and C channels.
-
-    A clip without valid regions gets 0.
+    """Returns the mean of `x` over the valid regions of each clip: [B, T, N, C] -> [B, C]. The axes are B clips, T
+    frames, N regions of a frame and C channels. `valid` [B, T, N] is true for valid regions. A clip without valid
+    regions gets zeros.
     """
     total = torch.where(valid[..., None], x, 0.0).sum((1, 2))
     return total / valid.sum((1, 2)).clamp_min(1)[:, None]

@@ -1,6 +1,8 @@
-"""Inserts blocks, such as that of TRG, into a network: behind one of its blocks, or at the end of a block's branches.
+"""Inserts new blocks, such as the block of TRG, into the tail of a head. A tail has the layers of a backbone above a
+cached tap. A new block follows a block of the backbone, or ends the branches of such a block.
 
-Shapes: B clips, T frames, C channels, H rows and W columns of a map. A block maps [B, T, C, H, W] to the same shape.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map. A new block maps [B, T, C, H, W] to the same
+shape.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,10 +32,10 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 
 @dataclass(frozen=True)
 class Kind:
-    """Describes how one kind of block is built.
+    """A kind of block that can be inserted into a network. `option_model` is the class of the options of the block.
 
-    `option_model` is the class of the block's options. `build` is called with the options, and with the numbers of
-    channels, rows and columns of the maps at the block's place. It returns the module.
+    `build(options, channels, rows, columns)` returns the new block as a module. The three numbers describe the maps on
+    which the block runs.
     """
 
     option_model: type[StageOptions]
@@ -54,12 +56,13 @@ def insert(
 ) -> None:
     """Inserts new blocks with random weights into `network`, in place.
 
-    `network` is the backbone's part above the cached tap. `family` says where the network has places for new blocks.
-    `insertions` says which blocks are inserted, and at which places. `shapes` maps each tap of this part to the shape
-    (T, C, H, W) of its maps.
+    - `network`: the layers of a backbone above a cached tap.
+    - `family`: lists the places of the network where new blocks can be inserted.
+    - `insertions`: which new blocks are inserted, and at which places.
+    - `shapes`: {name of the tap: shape (T, C, H, W) of its maps for one clip}, for each tap of the network.
 
-    Raises HeadError if the network lacks a named block, if two new blocks would be inserted at one place, or if an
-    option of a new block is wrong.
+    Raises HeadError if `insertions` name a block that the network lacks, if they insert two new blocks at one place, or
+    if an option of a new block is wrong.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -75,8 +78,8 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns the new module to insert at `place`. The options `insertion` say which kind of block it is. If the
-    network has parallel branches at this place, the module has one block for each branch.
+    """Returns the new module to insert at `place`, of the kind that `insertion` names. If the network has parallel
+    branches at this place, the module has one block for each branch.
 
     `channels` has the number of channels of each branch. `shape` is the shape (T, C, H, W) of the maps at the place.
     Raises HeadError if the maps are too small for a non-local block.
@@ -89,7 +92,7 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 
 
 class Followed(nn.Module):
-    """The submodule `host` of a network, followed by the block `inserted`."""
+    """Runs the module `host` of a network, and then the new block `inserted` on its output."""
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
         super().__init__()
@@ -102,18 +105,18 @@ class Followed(nn.Module):
 
 
 def is_inserted(path: str) -> bool:
-    """Returns whether the parameter or submodule with the path `path` belongs to a block that this module has inserted
-    into a network. `path` is the path in the network, with dots between the names.
+    """Returns whether a parameter or submodule of a network belongs to a block that `insert` has inserted. `path` is
+    its name in the network, with dots, such as "res5.0.inserted.conv.weight".
     """
     return "inserted" in path.split(".")
 
 
 class Branches(nn.Module):
-    """Runs one inserted block for each branch of an Inception block. `channels` has the number of channels of each
-    branch, in the order of `blocks`.
+    """Runs one inserted block on the output of each branch of an Inception block. `channels` has the number of channels
+    of each branch, in the order of `blocks`.
 
-    The input [B, T, C, H, W] has the outputs of all branches side by side in its C channels. Each inserted block gets
-    the channels of its branch. There are B clips, T frames, H rows and W columns.
+    `forward` maps x [B, T, C, H, W] to the same shape, for B clips, T frames, C channels, H rows and W columns. The C
+    channels of x are the channels of all branches, side by side.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
@@ -126,8 +129,9 @@ class Branches(nn.Module):
 
 
 class OnFrames(nn.Module):
-    """Runs a block for clips inside a network that sees single frames. Input and output have shape [B*T, C, H, W], for
-    B clips of T = `num_frames` frames, C channels, H rows and W columns. `block` is called with [B, T, C, H, W].
+    """Runs the block `block`, which takes clips [B, T, C, H, W], inside a network that takes single frames. `forward`
+    maps frames [B*T, C, H, W] to the same shape, for B clips of T = `num_frames` frames, C channels, H rows and W
+    columns.
     """
 
     def __init__(self, block: nn.Module, num_frames: int) -> None:
@@ -140,8 +144,8 @@ class OnFrames(nn.Module):
 
 
 def block_options(insertion: InsertionOptions) -> StageOptions:
-    """Returns the options of the block that `insertion` names, with defaults filled in. They are an object of the
-    options class of this kind of block.
+    """Returns the options of the new block that `insertion` describes, as an object of the options class of this kind
+    of block. Options that `insertion` does not set have their defaults.
 
     Raises HeadError if an option does not exist or has a wrong value.
     """
@@ -155,11 +159,11 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the places where new blocks are inserted for the option value `name`. The name of a block (`res5.0`)
-    means one place. The name of a stage (`res5`) means all places of the stage.
+    """Returns the places where new blocks are inserted for the option value `name`. The name of a block ("res5.0")
+    stands for one place. The name of a stage ("res5") stands for all places of the stage.
 
-    `places` are all places of `network` where a block can be inserted. `network` is the part of the backbone above the
-    cached tap. Raises HeadError if none of `places` has this name.
+    `places` are all places of `network` where a block can be inserted. `network` has the layers of a backbone above a
+    cached tap. Raises HeadError if `places` has no place with this name.
     """
     if named := [place for place in places if name in (place.name, place.tap)]:
         return named

@@ -1,4 +1,5 @@
-"""The linear probe: linear classifiers on one vector of a clip, trained side by side with several learning rates.
+"""The linear probe, which classifies one vector of a clip by a linear layer. Several copies are trained side by side,
+with different learning rates.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map, K classes.
 """
@@ -36,10 +37,11 @@ class LinearProbeOptions(CandidateOptions):
 
 
 class LinearProbe(CandidateHead):
-    """Classifies one vector [C] of a clip by a linear layer. Each candidate has a layer of its own.
+    """A head that classifies one vector of a clip by a linear layer. The vector is the mean of the features over the
+    clip. Several copies of the layer are trained side by side, with different learning rates and weight decays.
 
-    The rates are those of DINOv2's linear probe (Oquab et al. 2023, arXiv 2304.07193). The layers start as there, with
-    weights from a normal distribution with standard deviation 0.01 and biases of 0.
+    The default learning rates are those of the linear probe of DINOv2 (Oquab et al. 2023, arXiv 2304.07193). As in
+    DINOv2, the first weights are drawn from a normal distribution with standard deviation 0.01, and biases start at 0.
     """
 
     option_model = LinearProbeOptions

@@ -1,4 +1,4 @@
-"""A baseline head with time but without objects. An LSTM runs over the frame features.
+"""A baseline head that uses time but no objects. An LSTM runs over the features of the frames.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -29,12 +29,12 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """Runs one LSTM layer over the frame features features/<backbone>/<tap>_pooled [T, C] of T frames and C channels.
-    Classifies the state of the layer after the last frame.
+    """A head that runs one LSTM layer over pooled features in the order of time and classifies the state after the last
+    frame. It reads features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
 
-    If the option `convolutions` is set, the head reads maps [T, C, H, W] and runs convolutions before the LSTM. This is
-    the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019). The paper does not state the size
-    of the convolutions.
+    If the option `convolutions` is greater than 0, the head reads maps [T, C, H, W] and runs convolutions on each map
+    before the LSTM. This is the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019), which does
+    not state the size of the convolutions.
     """
 
     option_model = LstmOptions

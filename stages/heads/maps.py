@@ -1,5 +1,4 @@
-"""Holds the parts that heads on cached maps share: their options, the reader of maps, and a module that runs a 2D
-network on each frame.
+"""Has the parts that heads on cached maps share: their options, a reader of maps, and a base class.
 
 Shapes: B clips, T frames, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
@@ -24,10 +23,13 @@ class MapOptions(TapOptions):
 
 
 class MapReader(nn.Module):
-    """Reads the maps [B, T, D, H, W] of one tap from a batch of B clips: T maps of H rows and W columns.
+    """Reads the cached maps of one tap from a batch. `forward` returns [B, T, C, H, W] for B clips, T frames, C
+    channels, H rows and W columns.
 
-    If `dim` is a number, a 1x1 convolution maps the D cached channels to C = `dim` channels. If `dim` is None, the maps
-    are not changed.
+    - `spec`: {name of the array: shape of one clip} of the cache.
+    - `source`: the tap.
+    - `dim`: the number C of channels, to which a learned 1x1 convolution maps the cached channels. If `dim` is None,
+      the maps are not changed.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, dim: int | None) -> None:
@@ -42,11 +44,11 @@ class MapReader(nn.Module):
 
 
 class MapHead(Head):
-    """The base class of heads that run blocks on cached maps [B, T, C, H, W] and then classify the mean over time and
-    space.
+    """The base class of heads that run blocks on cached maps, one after the other, and classify the mean of the result
+    over frames and positions.
 
-    A subclass makes the blocks in `make_blocks`. The blocks run one after the other. The output of a block has the
-    shape of its input. There are B clips, T frames, C channels, and maps of H rows and W columns.
+    A subclass makes the blocks in `make_blocks`. A block maps [B, T, C, H, W] to the same shape, for B clips, T frames,
+    C channels, H rows and W columns.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -58,10 +60,10 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """Returns the blocks that the `options` of the head describe, in the order in which they run. Each maps [B, T,
-        C, H, W] to the same shape.
+        """Returns the blocks that `options`, the options of the head, describe, in the order in which the blocks run. A
+        subclass implements this method.
 
-        Raises HeadError if the maps are too small for the blocks.
+        A block maps [B, T, C, H, W] to the same shape. Raises HeadError if the maps are too small for the blocks.
         """
         raise NotImplementedError
 
@@ -82,8 +84,8 @@ class MapHead(Head):
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
-        """Returns graph name -> "frames", for each graph over frames in the blocks. The first graph of the first block
-        is "block1_graph1".
+        """Returns {name of a graph: "frames"} for each graph in the blocks, such as {"block1_graph1": "frames"}. The
+        nodes of these graphs are frames.
         """
         counts = [sum(graphs.num_graphs for graphs in _frame_graphs(block)) for block in self.blocks]
         return {
@@ -103,14 +105,15 @@ class MapHead(Head):
 
 
 def _frame_graphs(blocks: nn.Module) -> list[FrameGraphs]:
-    """Returns the modules in `blocks` through which graphs over frames pass, in the order in which they run."""
+    """Returns the FrameGraphs modules in `blocks`, through which the blocks pass their graphs, in the order in which
+    the modules run.
+    """
     return [module for module in blocks.modules() if isinstance(module, FrameGraphs)]
 
 
 class TimeFirst(nn.Module):
-    """Wraps the module `block`, which takes maps with the axes (clip, channel, frame, row, column). The wrapper takes
-    and returns maps with the axes (clip, frame, channel, row, column). It swaps the axes 1 and 2 before and after
-    `block`.
+    """Wraps a module whose maps have the channels before the frames. `forward` maps [B, T, C, H, W] to the same shape,
+    for B clips, T frames, C channels, H rows and W columns. `block` is called with [B, C, T, H, W].
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -123,10 +126,8 @@ class TimeFirst(nn.Module):
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
-    """Returns the output of `network` for each frame of `clips` [B, T, C, H, W]: B clips, T frames, C channels, H rows
-    and W columns.
-
-    `network` takes frames [B*T, C, H, W]. The output has the axes B and T in front. For maps it is [B, T, C', H', W'].
+    """Runs `network`, which takes single frames [B*T, C, H, W], on every frame of `clips` [B, T, C, H, W]. Returns the
+    outputs as [B, T, ...], for B clips and T frames. The inputs have C channels, H rows and W columns.
     """
     frames: Tensor = network(clips.flatten(0, 1))
     return frames.view(clips.shape[:2] + frames.shape[1:])

@@ -1,4 +1,4 @@
-"""A baseline head without time or objects, with more capacity than `avg_pool`. An MLP runs on each frame's features.
+"""A baseline head that ignores the order of the frames and the objects. An MLP runs on the features of each frame.
 
 Shapes: B clips, T frames, C channels, H hidden width.
 """
@@ -22,8 +22,9 @@ class MlpOptions(TapOptions):
 
 
 class Mlp(Head):
-    """Runs `layers` hidden layers on each of the T frames of features/<backbone>/<tap>_pooled [T, C], joins the frames
-    by their mean or maximum [H], and classifies the result. The order of the frames has no influence.
+    """A head that runs hidden layers on the pooled features of each frame, joins the frames by their mean or maximum,
+    and classifies the result. It reads features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
+    The order of the frames has no influence.
     """
 
     option_model = MlpOptions

@@ -1,4 +1,4 @@
-"""A baseline head with attention but without objects: non-local blocks (Wang et al. 2018, arXiv 1711.07971).
+"""A baseline head that uses attention but no objects: non-local blocks (Wang et al. 2018, arXiv 1711.07971).
 
 Shapes: T frames, C channels, H rows and W columns of a map.
 """
@@ -18,10 +18,11 @@ class NonLocalOptions(MapOptions):
 
 
 class NonLocalHead(MapHead):
-    """Runs non-local blocks on the maps features/<backbone>/<tap>, [T, C, H, W] for one clip. Then classifies the mean
-    over the T frames and the H x W positions.
+    """A head that runs non-local blocks on the cached maps features/<backbone>/<tap> and classifies the mean of the
+    result over frames and positions. One clip of the array is [T frames, C channels, H rows, W columns].
 
-    Deviation: the paper puts its blocks inside res3 and res4. This head has them behind the cached tap.
+    Deviation: in the paper, the blocks are inside the stages res3 and res4 of the backbone. In this head, they run
+    after the cached tap.
     """
 
     option_model = NonLocalOptions

@@ -1,5 +1,5 @@
-"""A head together with the backbones that compute its features, for fine-tuning. The features come from pixels, not
-from a cache.
+"""Joins a head with the backbones that compute its features from pixels, for fine-tuning and for new videos. The
+features are not read from a cache.
 
 Shapes: B clips, T frames, S side of the square input, C channels, N regions a frame, H rows and W columns of a map.
 """
@@ -28,12 +28,13 @@ Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineEntry:
-    """One backbone entry of the config whose features are computed from pixels and not read from the cache. `name` is
-    the name of the entry.
+    """One backbone of the config whose features are computed from pixels and not read from the cache.
 
-    `taps` are the taps whose arrays the head reads. The input of the network is a square of `size` px. `seen` is the
-    name of the cached array with the rectangle of the video's frame that is resized to this square. `regions` are the
-    options of the region features, or None if the head reads no regions of this entry.
+    - `name`: the name of the backbone in the config.
+    - `taps`: the taps (layers of the backbone) whose arrays the head reads.
+    - `size`: the side in pixels of the square input of the backbone.
+    - `seen`: the name of the cached array with the rectangle of the frame that is resized to this square.
+    - `regions`: the options of the region features, or None if the head reads no regions of this backbone.
     """
 
     name: str
@@ -44,15 +45,18 @@ class OnlineEntry:
 
 
 class OnlineHead(Head):
-    """Computes the arrays that `head` reads from pixels and cached boxes, then runs `head`, which may have a tail.
+    """A head that computes the features of clips from pixels with its own backbones, and then runs the head `head` on
+    them. Boxes come from the cache.
 
-    `entries` has one OnlineEntry per backbone. `networks` has one function for each of `entries`, from pixels to a dict
-    of tap name -> maps. It is a `Normalised` backbone, which can be trained, or the method `maps` of a
-    `FeatureExtractor`.
-
-    `stored` maps names of arrays to the types in which a cache stores them. These arrays are rounded to their types, so
-    that `head` reads the values that a cache would have. Leave `stored` empty for training, because gradients would be
-    rounded too.
+    - `head`: a head for cached arrays. It may have a tail.
+    - `entries`: the backbones.
+    - `networks`: for each of `entries`, a function that maps pixels to {name of the tap: maps}. A `Normalised` backbone
+      can be trained. The method `maps` of a `FeatureExtractor` cannot be trained.
+    - `clips_per_pass`: the number of clips that pass through a backbone together in training. Each pass is computed
+      again for the gradient, which saves memory. None means that all clips pass together, once.
+    - `stored`: {name of the array: type}. These arrays are rounded to the types in which a cache stores them, so that
+      `head` reads the values that a cache would have. It must be empty for training, because gradients would be rounded
+      too.
     """
 
     def __init__(
@@ -69,13 +73,14 @@ class OnlineHead(Head):
         self.backbones = nn.ModuleList(network for network in networks if isinstance(network, Normalised))
         self.clips_per_pass, self.stored = clips_per_pass, dict(stored)
         self.name, self.num_classes, self.options = head.name, head.num_classes, head.options
-        self.made = {name for entry in entries for name in made_from(entry, head.reads)}
+        self.computed_names = {name for entry in entries for name in arrays_of_entry(entry, head.reads)}
         boxes = (
             [BOXES, COUNT, *(entry.seen for entry in entries)]
-            if any(name.startswith("regions/") for name in self.made)
+            if any(name.startswith("regions/") for name in self.computed_names)
             else []
         )
-        self.cached_reads = tuple(dict.fromkeys([*(name for name in head.reads if name not in self.made), *boxes]))
+        others = (name for name in head.reads if name not in self.computed_names)
+        self.cached_reads = tuple(dict.fromkeys([*others, *boxes]))
         self.reads = (*(f"{PIXELS}{entry.name}" for entry in entries), *self.cached_reads)
         self.frozen_modules: list[str] = []  # paths, because training on several GPUs replaces modules
         self.factors: dict[str, float] = {}
@@ -85,7 +90,9 @@ class OnlineHead(Head):
         return logits
 
     def _computed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the arrays that the head reads, and the other arrays of `batch` except the pixels."""
+        """Returns {name of the array: values} with all arrays that the head reads. The features are computed from the
+        pixels in `batch`. All other arrays are those of `batch`.
+        """
         arrays = dict(batch)
         for entry, network in zip(self.entries, self.networks, strict=True):
             maps_of = self._maps(network, arrays.pop(f"{PIXELS}{entry.name}"))
@@ -109,17 +116,17 @@ class OnlineHead(Head):
         return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
 
     def _arrays(self, entry: OnlineEntry, tap: Tap, maps: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns a dict of array name -> tensor for the tap `tap`, with the arrays that a cache would have. They are
-        the maps, their means over height and width, and the region features if the head reads them.
+        """Returns the arrays of one tap that a cache would have, as {name of the array: values}. They are the maps,
+        their means over rows and columns, and the region features if the head reads them.
 
-        `entry` is the backbone entry. `maps` [B, T, C, H, W] are its output at the tap, for B clips of T maps with C
-        channels, H rows and W columns. `batch` has the boxes of the regions.
+        `entry` is the backbone. `maps` [B, T, C, H, W] are its output at `tap`, for B clips, T time steps, C channels,
+        H rows and W columns. `batch` has the boxes of the regions.
         """
         name = f"{entry.name}/{tap.name}"
         pooled = maps.float().mean((3, 4))  # of the maps before they are rounded, as in an extraction
         maps = self._rounded(f"features/{name}", maps)
         arrays = {f"features/{name}": maps, f"features/{name}_pooled": pooled}
-        if f"regions/{name}" in self.made:
+        if f"regions/{name}" in self.computed_names:
             assert entry.regions is not None
             boxes, count, seen = (batch[array] for array in (BOXES, COUNT, entry.seen))
             regions = regions_of_clips(maps, boxes, count, seen.double(), entry.size, tap, entry.regions)
@@ -127,24 +134,24 @@ class OnlineHead(Head):
         return arrays
 
     def _rounded(self, name: str, values: Tensor) -> Tensor:
-        """Returns the array `name`, whose values are `values`, in the type that `self.stored` has for it, in contiguous
-        memory.
-
-        Returns `values` unchanged if `self.stored` has no type for the array.
+        """Returns the values of the array `name`, converted to the type in `self.stored` and contiguous in memory. If
+        `self.stored` has no type for this array, returns `values` unchanged.
         """
         return values.to(self.stored[name]).contiguous() if name in self.stored else values
 
     def unfreeze(
         self, taps: Sequence[str] | None, batch_norm: str, learning_rate_factor: float, layer_decay: float | None
     ) -> None:
-        """Chooses the parameters of the backbones that are trained, and the factors on their learning rates.
+        """Chooses the parameters of the backbones that are trained, and the factors on their learning rates. A backbone
+        is divided into parts, and each part ends at a tap.
 
-        A backbone has parts, and each part ends at a tap. The parts that end at one of `taps` are trained. If `taps` is
-        None, all parts are trained. The factor of the highest part is `learning_rate_factor`. Each part below has the
-        factor of the part above, multiplied by `layer_decay`. If `layer_decay` is None, all parts have the same factor.
+        - `taps`: the parts that end at these taps are trained. None means that all parts are trained.
+        - `batch_norm`: what is frozen in the batch norms. "frozen": statistics, gain and bias. "statistics": only the
+          statistics. "partial": statistics, gain and bias of all norms except the first. "train": nothing.
+        - `learning_rate_factor`: the factor on the learning rate of the highest part.
+        - `layer_decay`: the factor of each part is that of the part above, multiplied by this number. None means that
+          all parts have the same factor.
 
-        `batch_norm` says what stays fixed in the batch norms. With "frozen" it is their statistics, gain and bias, with
-        "statistics" only the statistics, with "train" nothing. "partial" is as "frozen", but the first norm is trained.
         Raises HeadError for a tap that no backbone has below the features that the head reads.
         """
         modules = self.backbones.named_modules(prefix="backbones")
@@ -172,10 +179,9 @@ class OnlineHead(Head):
                     self.factors |= dict.fromkeys((name for name, _ in of_part), factor)
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`.
-
-        For a parameter of a backbone, it is the factor that the call of the method `unfreeze` has set. For a parameter
-        of the head, it is the number that the head itself returns.
+        """Returns the factor by which the training multiplies the learning rate of the parameter with the name
+        `parameter`. For a parameter of a backbone, the method `unfreeze` has set the factor. For a parameter of the
+        head, it is the factor that the head returns.
         """
         factor = self.factors.get(parameter)
         return self.head.learning_rate_factor_of(parameter.removeprefix("head.")) if factor is None else factor
@@ -188,19 +194,19 @@ class OnlineHead(Head):
 
 
 def _parts(backbone: Backbone) -> dict[str, Sequence[str]]:
-    """Returns tap -> names of the submodules between the tap below and this tap, lowest tap first. The lowest tap has
-    the submodules from the input on.
+    """Divides a backbone into parts that end at its taps. Returns {name of the tap: names of the submodules of the
+    part}, from the lowest tap to the highest. The part of the lowest tap begins at the input.
 
-    For a network of the package timm or transformers, the only key is "", with all submodules.
+    A network of the package timm or transformers is not divided. Its result has the key "" with all submodules.
     """
     if not backbone.levels:
         return {"": [name for name, _ in backbone.named_children()]}
     return {tap: backbone.stages[tap] for tap in backbone.levels}
 
 
-def made_from(entry: OnlineEntry, reads: Iterable[str]) -> set[str]:
-    """Returns the names in `reads` of the arrays that can be computed from pixels with the backbone of `entry`: its
-    features and region features.
+def arrays_of_entry(entry: OnlineEntry, reads: Iterable[str]) -> set[str]:
+    """Returns the names of those arrays in `reads` that the backbone of `entry` computes from pixels: its features and
+    region features.
     """
     prefixes = (f"features/{entry.name}/", f"regions/{entry.name}/")
     return {name for name in reads if name.startswith(prefixes)}

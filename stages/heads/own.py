@@ -1,6 +1,6 @@
-"""A head of the user's own: a class in a Python file, written `<file>.py:<class>` in a config.
+"""Builds a head that the user wrote as a class in a Python file. Its name in a config is `<file>.py:<class>`.
 
-In the recipe of a run, the class is written `<file>.py:<class>@<sha256>`, with the sha256 of the file.
+Its name in the record of a run is `<file>.py:<class>@<sha256>`, with the sha256 of the file.
 """
 
 import hashlib
@@ -27,15 +27,14 @@ WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"
 
 
 def is_own(name: str) -> bool:
-    """Returns whether `name` means a head of the user's own, a class in a Python file (`my_heads.py:MyHead`)."""
+    """Returns whether `name` is the name of a head that the user wrote, such as "my_heads.py:MyHead"."""
     return ".py:" in name
 
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A head of the user's own.
-
-    It is the class `class_name` in the Python source `code`, which was read from `file`.
+    """A head that the user wrote. It is the class `class_name` in the Python source `code`, which was read from the
+    file `file`.
     """
 
     file: Path
@@ -44,9 +43,10 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """Returns the OwnHead that `name` means, `<file>.py:<class>`. Reads the file but does not run it.
+        """Reads the file of a head that the user wrote, and returns the OwnHead. `name` is "<file>.py:<class>". The
+        code is not run.
 
-        Raises HeadError if the file cannot be read, or if the name has no class.
+        Raises HeadError if the file cannot be read, or if `name` names no class.
         """
         file, _, class_name = name.rpartition(":")
         if not class_name:
@@ -58,26 +58,28 @@ class OwnHead:
 
     @property
     def digest(self) -> str:
-        """Returns the sha256 of the code of the user's head, as hexadecimal digits."""
+        """Returns the sha256 of the code, as hexadecimal digits."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """Returns the OwnHead with the name `identity` (`<file>.py:<class>@<sha256>`) and the Python source `code`."""
+        """Returns an OwnHead from its name in the record of a run and its Python source `code`. The name, `identity`,
+        is "<file>.py:<class>@<sha256>".
+        """
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
 
     def __str__(self) -> str:
-        """Returns the head's name in a recipe: `<file>.py:<class>@<sha256>`. `<file>.py` is the file's name without its
-        folder.
+        """Returns the name of the head in the record of a run: "<file>.py:<class>@<sha256>". The folder of the file is
+        left out.
         """
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
-        """Runs the Python source of the head's file and returns the class of the head. A second call does not run the
-        source again.
+        """Runs the Python source and returns the class of the head. A second call returns the same class and does not
+        run the source again.
 
-        Raises HeadError if the source fails, or if it has no class `class_name` that is a subclass of Head.
+        Raises HeadError if the source raises an exception, or if it has no subclass of Head with the name `class_name`.
         """
         name = f"kinegraph_own_head_{self.digest}"
         if name not in sys.modules:
@@ -88,7 +90,7 @@ class OwnHead:
                 exec(compile(self.code, str(self.file), "exec"), module.__dict__)
             except (Exception, SystemExit) as error:
                 del sys.modules[name]
-                raise HeadError(f"{_where(self.file, error)}: cannot be imported: {_told(error)}") from error
+                raise HeadError(f"{_where(self.file, error)}: cannot be imported: {_said_by(error)}") from error
         kind = getattr(sys.modules[name], self.class_name, None)
         if not (isinstance(kind, type) and issubclass(kind, Head)):
             there = [key for key, value in vars(sys.modules[name]).items() if _is_own_head(value, name)]
@@ -106,15 +108,18 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 class _Guarded(Head):
-    """The first base class of a head, before the user's class. Its `forward` calls the `forward` of the user's class.
+    """The base class that `built` puts before the user's class. Its methods call the methods of the user's class and
+    check the results.
 
-    Float16 arrays become float32, because layers have float32 weights. An error of the user's code becomes a HeadError
-    with the file and the line. If a GPU has too little memory, torch's OutOfMemoryError is raised unchanged, because
-    the command has a message of its own for it.
+    Float16 arrays become float32, because layers have float32 weights. An exception in the user's code becomes a
+    HeadError with the file and the line. Torch's OutOfMemoryError is raised unchanged, because the command has a
+    message of its own for a GPU with too little memory.
     """
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, num_classes]. Raises HeadError if the user's code fails or returns something else."""
+        """Returns the logits [B, num_classes] that the user's `forward` computes for the B clips of `batch`. Raises
+        HeadError if the user's code raises an exception, or if the result has another shape or type.
+        """
         kind, clips = _user_class(self), len(batch[self.reads[0]])
         try:
             logits: Any = super().forward(_widened(batch))
@@ -138,8 +143,8 @@ class _Guarded(Head):
         return logits
 
     def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
-        """Returns the graphs of the user's head. Raises HeadError if the user's code fails or returns other graphs than
-        `graph_links` names.
+        """Returns the graphs that the user's `clip_graphs` computes for `batch`, as {name of a graph: ClipGraph}.
+        Raises HeadError if the user's code raises an exception, or if the names differ from those of `graph_links`.
         """
         kind = _user_class(self)
         try:
@@ -149,15 +154,15 @@ class _Guarded(Head):
         except (Exception, SystemExit) as error:
             _blame(kind, ".clip_graphs raised", error, [*batch], "clip_graphs gets")
         if not isinstance(graphs, dict) or [*graphs] != [*self.graph_links]:
-            shown = [*graphs] if isinstance(graphs, dict) else type(graphs).__name__
+            seen = [*graphs] if isinstance(graphs, dict) else type(graphs).__name__
             raise HeadError(
-                f"{_named(kind)}.clip_graphs returns {shown}; {[*self.graph_links]} are needed, as in `graph_links`."
+                f"{_named(kind)}.clip_graphs returns {seen}; {[*self.graph_links]} are needed, as in `graph_links`."
             )
         return graphs
 
 
 def _widened(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns `batch` with its float16 arrays as float32, because layers have float32 weights."""
+    """Returns a copy of `batch` in which float16 arrays are float32, because layers have float32 weights."""
     return {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
 
 
@@ -166,12 +171,12 @@ def _user_class(head: Head) -> type[Head]:
 
 
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
-    """Returns the head that the user's class `kind` builds from (`spec`, `num_classes`, `options`). `spec` maps the
-    name of each cached array to the shape of one clip. The head gets float16 arrays as float32.
+    """Builds a head from the user's class `kind`, tries it on a batch of zeros, and returns it. The head gets float16
+    arrays as float32.
 
-    Raises HeadError if the user's code fails, or if `reads` is not a list of cached arrays. Raises HeadError also if
-    the head does not return logits of the right shape. If the user's code fails later, the head's `forward` raises
-    HeadError.
+    `spec` maps the name of each cached array to its shape for one clip. Raises HeadError if the user's code raises an
+    exception, if `reads` has an array that is not cached, or if the logits have a wrong shape. In the training,
+    `forward` of the result raises HeadError for such errors too.
     """
     try:
         head: Head = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__})(spec, num_classes, options)
@@ -195,7 +200,7 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
 
 
 def _try_on_zeros(head: Head, spec: Spec) -> None:
-    """Tries `head` on a batch of two clips of zeros, with the shapes in `spec`. Raises HeadError unless `forward`
+    """Runs `head` on a batch of two clips of zeros, with the shapes in `spec`. Raises HeadError unless `forward`
     returns logits [2, num_classes].
     """
     masked = {}
@@ -212,17 +217,19 @@ def _try_on_zeros(head: Head, spec: Spec) -> None:
 
 
 def _blame(kind: type[Head], what: str, error: BaseException, arrays: Sequence[str], offer: str) -> NoReturn:
-    """Raises HeadError for `error`, an exception in the code of a user's own head. The message has the file and the
-    line, the name of the class `kind`, the words `what` (".forward raised"), and the text of `error`.
+    """Raises HeadError for `error`, an exception in the code of a head that the user wrote. The message has the file,
+    the line, and the text of `error`.
 
-    A frequent mistake is to ask for an array that does not exist. The message then also lists the existing `arrays`,
-    after the words `offer` ("forward gets").
+    - `kind`: the class of the head. The message has its name.
+    - `what`: what the code did, such as ".forward raised".
+    - `arrays`: the names of the existing arrays. The message lists them if `error` is a KeyError for another name.
+    - `offer`: the words before this list, such as "forward gets".
     """
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""
     is_absent = isinstance(key, str) and key and key not in arrays
     there = f" {offer}: {', '.join(sorted(arrays))}." if is_absent else ""
-    raise HeadError(f"{where}: {kind.__name__}{what} {_told(error)}{there} {WHAT_IT_OFFERS}.") from error
+    raise HeadError(f"{where}: {kind.__name__}{what} {_said_by(error)}{there} {WHAT_IT_OFFERS}.") from error
 
 
 def _file(kind: type[Head]) -> Path:
@@ -234,10 +241,8 @@ def _named(kind: type[Head]) -> str:
 
 
 def _where(file: Path, error: BaseException) -> str:
-    """Returns the place of an error for a message, such as `my_heads.py, line 12`.
-
-    The line is the last line of `file` that the error passed through. If the error passed through no line of `file`,
-    the place is the file alone.
+    """Returns the file and the line of an error for a message, such as "my_heads.py, line 12". It is the innermost line
+    of `file` in the traceback. If the traceback has no line of `file`, returns only the file.
     """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError) and error.filename == str(file):
@@ -245,7 +250,7 @@ def _where(file: Path, error: BaseException) -> str:
     return f"{file}, line {lines[-1]}" if lines else str(file)
 
 
-def _told(error: BaseException) -> str:
+def _said_by(error: BaseException) -> str:
     words = error.msg if isinstance(error, SyntaxError) else str(error)
     advice = " A head may import installed packages, but no file beside it." if isinstance(error, ImportError) else ""
     return sentence(f"{type(error).__name__}: {words}".removesuffix(": ")) + advice

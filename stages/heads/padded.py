@@ -1,8 +1,8 @@
-"""Reduces sequences of vectors to one vector each. The sequences of a batch are filled up to one length.
+"""Reduces padded sequences of vectors to one vector or a few vectors each.
 
-Shapes: B sequences, N vectors of the longest sequence, C channels. A mask [B, N] bool is true for the vectors of a
-sequence and false for the places after its end. Each sequence has at least one vector. Values at the other places may
-be anything, and have no influence. Without a mask (None), all sequences have N vectors.
+Shapes: B sequences, N vectors of the longest sequence, C channels. Shorter sequences are followed by padding. A mask
+bool [B, N] is true for the vectors of a sequence and false for padding. Each sequence has at least one vector. The
+values of the padding have no influence. If the mask is None, there is no padding.
 """
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the mean of each sequence, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the vectors of a sequence,
-    or None if all N vectors belong to it.
+    """Returns the mean over the vectors of each sequence: `x` [B, N, C] -> [B, C], for B sequences of up to N vectors
+    of C numbers. `mask` [B, N] is false for padding, or None if there is no padding.
     """
     if mask is None:
         return x.mean(1)
@@ -19,26 +19,26 @@ def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def max_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Returns the maximum of each sequence for each channel, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the
-    vectors of a sequence, or None if all N vectors belong to it.
+    """Returns the maximum over the vectors of each sequence, channel by channel: `x` [B, N, C] -> [B, C], for B
+    sequences of up to N vectors of C numbers. `mask` [B, N] is false for padding, or None if there is no padding.
     """
     return x.amax(1) if mask is None else x.masked_fill(~mask[..., None], -torch.inf).amax(1)
 
 
 def last_of(x: Tensor, mask: Tensor) -> Tensor:
-    """Returns the last vector of each sequence, [B, C]. `x` is [B, N, C]. `mask` [B, N] is true for the vectors of a
-    sequence.
+    """Returns the last vector of each sequence: `x` [B, N, C] -> [B, C], for B sequences of up to N vectors of C
+    numbers. `mask` [B, N] is false for padding, which follows the last vector.
     """
     return x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
 
 
 def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
-    """Returns `count` vectors of each sequence in the order of time, [B, count, C]. `x` is [B, N, C]. `mask` [B, N] is
-    true for the vectors of a sequence, or None if all N vectors belong to it.
+    """Returns `count` evenly spaced vectors of each sequence, in order: `x` [B, N, C] -> [B, count, C], for B sequences
+    of up to N vectors of C numbers. `mask` [B, N] is false for padding, or None if there is no padding.
 
-    A sequence of L vectors is cut into `count` parts of equal length, and the middle of each part is taken. For L = 6
-    and 3 parts these are the vectors 1, 3 and 5. The rule is floor((i + 0.5) L / count) for part i. If L is less than
-    `count`, vectors occur several times.
+    A sequence of L vectors is divided into `count` equal parts, and the result has the vector in the middle of each
+    part. For part i, it is the vector floor((i + 0.5) L / count), counted from 0. For example, L = 6 and `count` 3 lead
+    to the vectors 1, 3 and 5. If L is less than `count`, some vectors occur several times.
     """
     lengths = torch.full((len(x),), x.shape[1], device=x.device) if mask is None else mask.sum(1)
     chosen = even_places(lengths[:, None], torch.arange(count, device=x.device), count)
@@ -46,8 +46,8 @@ def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
 
 
 def even_places(length: Tensor, part: Tensor, count: int) -> Tensor:
-    """Returns the index of the vector in the middle of a part: floor((part + 0.5) length / count). A sequence of
-    `length` vectors is cut into `count` equal parts, and `part` is the number of the part, from 0. Both tensors are
-    int64.
+    """Returns the index of the middle vector of a part of a sequence: floor((part + 0.5) length / count). A sequence of
+    `length` vectors is divided into `count` equal parts. `part` is the number of the part, counted from 0. `length` and
+    `part` are int64 tensors.
     """
     return torch.div((2 * part + 1) * length, 2 * count, rounding_mode="floor")

@@ -1,6 +1,6 @@
-"""Lists the places inside a network where blocks can be inserted.
+"""Lists the places of a backbone where new blocks can be inserted.
 
-Each family of networks has its own names for its blocks.
+Each family of backbones has its own names for its blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +16,11 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 @dataclass(frozen=True)
 class Output:
-    """An output in the network behind which a new block can be inserted. The output is that of the submodule `name` of
-    `parent`.
+    """The output of a submodule of a network. A new block can be inserted behind the output.
 
-    The block is inserted by replacing this submodule. `channels` has one number for each of the branches of the output.
+    - `parent`, `name`: the submodule is `parent.<name>`. It is replaced when a block is inserted.
+    - `channels`: the number of channels of each branch whose results the output has. A network without branches has one
+      number.
     """
 
     parent: nn.Module
@@ -29,11 +30,12 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a network. A new block can be inserted behind it, or at the end of its branches.
+    """A block of a backbone, behind which or in which a new block can be inserted.
 
-    `name` is the name that users write, such as `res5.0`. `tap` is the tap whose maps have the size of the block's
-    output. `after` is the output of the block. `in_branch` is the output of its branches, before they are joined or
-    added to the shortcut.
+    - `name`: the name of the block in a config, such as "res5.0".
+    - `tap`: the tap whose maps have the size of the block's output.
+    - `after`: the output of the block.
+    - `in_branch`: the output of the branches of the block, before they are joined or added to the shortcut.
     """
 
     name: str
@@ -44,11 +46,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A group of networks that name their blocks in the same way.
+    """A group of backbones that name their blocks in the same way.
 
-    `places(network, tap)` yields the places where blocks can be inserted in the part of the network that ends at `tap`,
-    from bottom to top. If `by_frame` is true, the submodules of the networks take frames [B*T, C, H, W], else clips [B,
-    C, T, H, W]. B is the number of clips, T of frames, C of channels, H of rows and W of columns.
+    - `by_frame`: whether the submodules take single frames [B*T, C, H, W]. If it is false, they take clips [B, C, T, H,
+      W]. The axes are B clips, C channels, T frames, H rows and W columns.
+    - `places`: a function. `places(network, tap)` yields the places where blocks can be inserted between the tap below
+      `tap` and `tap`, from bottom to top.
     """
 
     by_frame: bool
@@ -56,10 +59,11 @@ class Family:
 
 
 def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields a Place for each residual block in the part of `network` that ends at `tap`, with names such as `res5.0`
-    and `res5.1`. A Place says where a new block can be inserted: after the block, or in the block's branch.
+    """Yields a Place for each residual block of the stage of `network` that ends at `tap`. The names are "res5.0",
+    "res5.1" and so on for the tap "res5".
 
-    The branch of a residual block ends with its last normalisation, before the shortcut is added.
+    A new block can be inserted after a residual block or in its branch. The branch ends with the last normalisation of
+    the block, before the shortcut is added.
     """
     stage = network.get_submodule(network.stages[tap][-1])
     for name, block in stage.named_children():
@@ -75,11 +79,10 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields the Inception block of `tap` in `network` as a `Place`, behind which a new block can be inserted. Yields
-    nothing if `tap` has no Inception block.
+    """Yields a Place for the Inception block of `network` that ends at `tap`. The place has the name of the tap, such
+    as "mixed_5b". Yields nothing if no Inception block ends at `tap`.
 
-    The place has the name of the tap, such as `mixed_5b`. `branches` maps each tap with an Inception block to a tuple
-    with the number of channels of each branch. The output of the block has the channels of all branches, side by side.
+    `branches` is {name of the tap: number of channels of each branch}, for each tap with an Inception block.
     """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")

@@ -1,8 +1,8 @@
-"""Reads projected region features and the projected mean of the frames, from cached regions or from cached maps.
+"""Reads region features and the mean of the frame features, from cached regions or from cached maps, and projects them
+by a linear layer from D to C channels.
 
-Regions and mean pass the same projection, a linear layer from D to C channels.
-
-Shapes: B clips, T frames, N regions a frame, D cached channels, C = `dim` channels, H rows and W columns of a map.
+A region is the part of a frame inside a box. Shapes: B clips, T frames, N regions of a frame, D cached channels, C =
+`dim` channels, H rows and W columns of a map.
 """
 
 from collections.abc import Mapping
@@ -32,17 +32,20 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads and projects the region features of a batch. A call returns the pair (`Regions`, mean). The features in
-    `Regions` are [B, T, N, C] for B clips, T frames, N regions of a frame and C channels. The mean is [B, C], over all
-    frames and positions. It is None unless `whole` is set.
+    """Reads the region features of a batch and projects them to other channels. With `regions_from: cached`, cached
+    regions are projected. With `regions_from: maps`, cached maps are projected, and RoIAlign then computes the regions.
 
-    `spec` maps array names to the shapes of one clip. The option `regions_from` says whether regions are cached, or are
-    cut out of cached maps. With `boxes`, cached regions have their boxes too. `reads` has the names of the arrays that
-    a batch must have.
+    - `spec`: {name of the array: shape of one clip} of the cache.
+    - `options`: the options of the head.
+    - `boxes`: whether the Regions have boxes. With `regions_from: maps`, they always have boxes.
+    - `whole`: whether the mean of the features over the whole clip is computed too.
 
-    A call takes the batch, a `dtype` for the features, and two modules. `project` is a linear layer or the identity. It
-    is applied to cached regions. If regions are cut out of cached maps, it is applied to the maps before, followed by
-    the module `follow`.
+    `reads` has the names of the arrays that a batch must have. `make_project` builds the module for the projection.
+
+    A call takes a batch, the type `dtype` of the features, and the module `project`, which the head has built with
+    `make_project`. The module `follow`, if there is one, runs on projected maps. The call returns (Regions, mean). The
+    features of the Regions are [B, T, N, C] for B clips, T frames, N regions of a frame and C channels. The mean is [B,
+    C], or None if `whole` is false.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

@@ -1,6 +1,6 @@
-"""A baseline head with objects but without edges. Region features are averaged over the whole clip.
+"""A baseline head that uses objects but no graph. It classifies the mean of the region features.
 
-Shapes: B clips, T frames, N regions a frame, C channels.
+A region is the part of a frame inside a box. Shapes: B clips, T frames, N regions of a frame, C channels.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,20 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     )
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options as the dictionary that a run stores.
-
-        The dictionary has `over` only if it is not the default, because the stored options of runs of earlier versions
-        lack `over`.
+        """Returns {name of the option: value}, which a run stores. The option `over` is left out if it has its default,
+        because runs of earlier versions lack this option.
         """
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 
 
 class ProposalPool(Head):
-    """Classifies the mean of the region features of a clip, over all regions of all frames.
+    """A head that classifies the mean of the region features over all regions of all frames. A region is the part of a
+    frame inside a box.
 
-    With `over: tracks`, the mean is taken over each track first, and then over the tracks. With `hidden`, an MLP runs
-    on each region before the mean. With `concat_global`, the classifier also gets the features of the whole frames,
-    averaged over the clip. They pass the same projection as the regions. With `concat_global`, the head is "proposals +
-    average pool" (Wang and Gupta 2018, table 3), which is STRG without its graphs.
+    Three options add to the head. With `over: tracks`, the mean is taken over the boxes of each track first, and then
+    over the tracks. With `hidden`, an MLP runs on each region before the mean. With `concat_global`, the classifier
+    also gets the projected mean of the frame features. The head is then "proposals + average pool" (Wang and Gupta
+    2018, table 3), which is STRG without its graphs.
     """
 
     option_model = ProposalPoolOptions

@@ -1,4 +1,4 @@
-"""RSTG, "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta and Leordeanu, NeurIPS 2019).
+"""The head RSTG, "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta and Leordeanu, NeurIPS 2019).
 
 Shapes: B clips, T frames, V nodes of the grid, D = `dim` channels of a node, C channels of a map, H rows and W columns
 of a map.
@@ -32,11 +32,12 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 
 
 class Rstg(Head):
-    """Classifies a clip with the RSTG graph of its cached maps and a linear layer.
+    """A head that runs the graph of RSTG on the cached maps features/<backbone>/<tap> and classifies the result. A node
+    of the graph is a cell of the map. One clip of the array is [T frames, C channels, H rows, W columns].
 
-    With `output: vec`, the linear layer gets the sum of the graph's nodes. If `residual` is set too, the mean of the
+    With `output: vec`, the head classifies the sum of the nodes. If the option `residual` is set too, the mean of the
     cached maps is added to this sum ("final" in the released code). With `output: map`, the nodes are added to the
-    maps, and the linear layer gets the mean of the result over frames and positions.
+    maps, and the head classifies the mean of the new maps over frames and positions.
     """
 
     option_model = RstgOptions
@@ -69,7 +70,10 @@ class Rstg(Head):
         return self.classifier.maps(self.block(batch[self.source.maps].to(self.classifier.fc.weight.dtype)))
 
     def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
-        """Returns the messages of the last space stage, or None with `schedule: time_only`, which sends none."""
+        """Returns the messages between the cells of each map in the last space stage, for the clips of `batch`. Returns
+        None with `schedule: time_only`, where no messages are sent. `batch` maps the name of each array in `reads` to
+        its values.
+        """
         space = self.block.graph.space
         if space.silent:
             return None
@@ -79,13 +83,13 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Reduces maps [B, T, C, H, W] to one vector per clip with the graph of RSTG. There are B clips of T frames. C is
-    `channels`, H is `height` and W is `width`. By the options, the graph has V nodes in each frame (`scales`), with D
-    channels each (`dim`).
+    """The block RSTG-to-vec, which reduces maps to one vector per clip with the graph of RSTG. `forward` maps [B, T, C,
+    H, W] to [B, D], for B clips, T frames, C = `channels` channels, H = `height` rows, W = `width` columns, and nodes
+    of D = `dim` channels.
 
-    The vector is the sum over the V nodes, [B, D]. The option `readout` says whether the nodes are those of the last
-    frame or the means over the frames. With the option `residual`, a `ScaledResidual` maps the vector to [B, C]. The
-    mean of the maps over T, H and W is then added.
+    The vector is the sum over the nodes of one frame. The option `readout` chooses the nodes: those of the last frame,
+    or their means over all frames. With the option `residual`, the vector is mapped to C channels, and the mean of the
+    maps is added to it. The result is then [B, C].
     """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
@@ -105,12 +109,14 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Adds the result of an RSTG graph to maps [B, T, C, H, W] of B clips and T frames. C is `channels`, H is `height`
-    and W is `width`. The nodes of the graph are the cells of a grid, computed from the maps. Each node's result is
-    added to the map inside its cell, by the matrix `upsampling`. At the start of training the block changes nothing.
+    """The block RSTG-to-map, which adds the result of the graph of RSTG to maps. `forward` maps [B, T, C, H, W] to the
+    same shape, for B clips, T frames, C = `channels` channels, H = `height` rows and W = `width` columns.
 
-    By default, a node depends only on its own frame and on earlier frames. But the resulting maps depend on all frames,
-    as in the released code. The norm before the addition takes its statistics over the whole clip.
+    A node of the graph is a cell of a grid over the map. The result of each node is added to the map inside its cell. A
+    new block returns its input.
+
+    By default, the nodes of a frame depend only on this frame and on earlier frames. The new maps depend on all frames,
+    as in the released code, because a norm before the addition takes its statistics over the whole clip.
     """
 
     upsampling: Tensor
@@ -129,11 +135,12 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Computes s * (LayerNorm(W x) + bias) from nodes x with `dim` channels. The result has `channels` channels, as
-    many as the maps of the backbone.
+    """Maps the nodes of RSTG to values that are added to the maps of the backbone: s * (LayerNorm(W x) + bias).
+    `forward` maps x [B, ..., D] to [B, ..., C], for B clips, D = `dim` channels of a node and C = `channels` channels
+    of the maps.
 
-    W is a linear layer, or is left out if `dim` equals `channels`. Each channel has its own factor s, which starts at
-    0. The mean and the variance of the LayerNorm are taken over all values of a clip.
+    W is a linear layer. It is left out if `dim` equals `channels`. Each channel has a learned factor s, which starts at
+    0, so a new module returns 0. The mean and the variance of the LayerNorm are taken over all values of a clip.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -149,11 +156,11 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Computes the nodes of the RSTG grid from maps: [B, T, C, H, W] -> [B, T, V, D]. There are B clips, T frames, C
-    channels, H rows and W columns of a map, and V nodes with D channels.
+    """Computes the nodes of RSTG from maps. `forward` maps [B, T, C, H, W] to nodes [B, T, V, D], for B clips, T
+    frames, C = `channels` channels, H = `height` rows, W = `width` columns, and V nodes with D = `dim` channels.
 
-    A node is the mean of the map over one cell of the grid. Row v of `pooling` [V, H * W] has the weights of the pixels
-    in the mean of node v. If C is not D, a linear layer then maps C to D channels.
+    A node is the mean of the map over one cell of a grid. If C is not D, a linear layer then maps C to D channels. Row
+    v of `pooling` [V, H * W] has the weights of the pixels in the mean of node v.
     """
 
     pooling: Tensor

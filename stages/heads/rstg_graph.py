@@ -1,5 +1,5 @@
-"""The graph of RSTG: space stages and time stages over the nodes of a grid (Nicolicioiu, Duta and Leordeanu, NeurIPS
-2019, section 3).
+"""The graph of RSTG, whose nodes are the cells of grids over a map. Space stages and time stages pass messages between
+the nodes (Nicolicioiu, Duta and Leordeanu, NeurIPS 2019, section 3).
 
 Shapes: B clips, T frames, V nodes of the grid, P pairs (receiver i, sender j) of nodes, D = `dim` channels of a node.
 """
@@ -62,13 +62,13 @@ class RstgBlockOptions(StageOptions):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes of the same shape (RSTG paper, section 3): B clips, T frames, V nodes of a
-    frame, D channels of a node.
+    """The graph of RSTG (RSTG paper, section 3). `forward` maps nodes [B, T, V, D] to (new nodes of the same shape,
+    states), for B clips, T frames, V nodes of a frame and D channels of a node. The states are those of the recurrent
+    layers after the last frame.
 
-    `forward` also returns the recurrent states after the last frame. So a long video can be processed in pieces: each
-    call gets the states after the piece before. The nodes are then those of processing the whole video at once, except
-    with `space_only`, with the norm `layer_clip`, and with the norm `batch` in training. These three take a mean over
-    the piece.
+    A long video can be processed in pieces. Each call then gets the states that the call for the piece before has
+    returned. The new nodes are equal to those of one call for the whole video. There are three exceptions, which take a
+    mean over the frames of a call: the schedule `space_only`, the norm `layer_clip`, and the norm `batch` in training.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -94,8 +94,8 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns the nodes [B, T, V, D] after the normalisation that the option `norm` chooses. There are B clips, T
-        frames, V nodes of a frame and D channels of a node.
+        """Returns the nodes after the normalisation that the option `norm` chooses, in the shape of `nodes` [B, T, V,
+        D]. The axes are B clips, T frames, V nodes of a frame and D channels.
         """
         # BatchNorm1d needs the channels in the second axis, so the axes B, T and V are joined to one axis for it.
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
@@ -105,12 +105,14 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the new nodes [B, T, V, D] after one step in time (RSTG paper, eq. 6). The step takes values of
-        earlier frames into `nodes`. There are B clips, T frames, V nodes of a frame and D channels of a node.
+        """Runs one time stage and returns the new nodes, in the shape of `nodes` [B, T, V, D] (RSTG paper, eq. 6). The
+        axes are B clips, T frames, V nodes of a frame and D channels. A time stage mixes each node with the same node
+        of earlier frames.
 
-        The LSTM `lstm` computes the step. If `lstm` is None, each frame sends messages to the next frame. `state` is
-        the state before the first frame, or None at the start of a video. The state after the last frame is appended to
-        the list `after`.
+        - `lstm`: the layer of the time stage. If it is None, each node sends a message to the same node of the next
+          frame.
+        - `state`: the state before the first frame, or None at the start of a video.
+        - `after`: a list, to which the state after the last frame is appended.
         """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
@@ -124,17 +126,18 @@ class SpaceTimeGraph(nn.Module):
 
 
 class SpaceStage(nn.Module):
-    """Sends messages once between the V nodes of each frame (RSTG paper, eq. 1 to 5).
+    """A space stage of RSTG, in which the V nodes of each frame send messages to each other once (RSTG paper, eq. 1 to
+    5). `forward` maps nodes [B, T, V, D] to new nodes of the same shape, for B clips, T frames and D channels.
 
-    `forward` maps nodes [B, T, V, D] to nodes of the same shape, for B clips, T frames and D channels. P pairs of nodes
-    exchange messages, from `sender` [P] to `receiver` [P]. `receives` [V, P] is 1 where a node is the receiver of a
-    pair. `position` has the place of each node in the frame, [V, 36], or [V, 0] without positions.
+    - `sender`, `receiver`: the numbers of the two nodes of each of P pairs, [P].
+    - `receives`: [V, P], which is 1 if the node is the receiver of the pair, else 0.
+    - `position`: the position code of each node, [V, 36], or [V, 0] without the option `positional`.
     """
 
-    sender: Tensor  # [P], a node
-    receiver: Tensor  # [P]
-    receives: Tensor  # [V, P], 1 where the pair's receiver is the node
-    position: Tensor  # [V, 36], or [V, 0]
+    sender: Tensor
+    receiver: Tensor
+    receives: Tensor
+    position: Tensor
 
     def __init__(self, options: RstgBlockOptions) -> None:
         super().__init__()
@@ -172,18 +175,20 @@ class SpaceStage(nn.Module):
         return updated
 
     def messages_of(self, weighted: Tensor) -> NodeMessages:
-        """Returns the NodeMessages of `weighted` [B, T, P, D], the weighted messages of P pairs of nodes."""
+        """Returns the NodeMessages for `weighted` [B, T, P, D], the messages of P pairs of nodes times their attention
+        weights. There are B clips, T frames and D channels.
+        """
         places = [(x1, y1, x2, y2) for x1, x2, y1, y2 in self.cells]
         pairs = self.sender.tolist(), self.receiver.tolist()
         return NodeMessages(strengths=weighted.norm(dim=-1), senders=pairs[0], receivers=pairs[1], cells=places)
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
-        """Passes messages from frame to frame. Returns the new nodes [B, T, V, D] and the state after the last frame.
-        There are B clips, T frames, V nodes of a frame and D channels of a node.
+        """Passes messages from each frame to the next frame. Returns (new nodes [B, T, V, D], state after the last
+        frame), for B clips, T frames, V nodes of a frame and D channels.
 
-        The new node of a frame is computed from the node in `nodes` and a message from the new node of the previous
-        frame. The layers that compute messages between the nodes of one frame also compute these messages. `state` is
-        the state after the frames before, or None at the start, where the previous nodes are 0.
+        A new node is computed from the node in `nodes` and a message from the new node of the previous frame. The
+        layers that send messages within a frame also compute this message. `state` is the state before the first frame.
+        If it is None, the nodes before the first frame are 0.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -199,8 +204,11 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the messages between nodes: two linear layers with a ReLU after each (RSTG paper, eq. 1 and 2). A
-    message from node j to node i is computed from [v_j | v_i], the vectors of both, joined.
+    """Computes the messages between nodes of RSTG by two linear layers, each with a ReLU behind it (RSTG paper, eq. 1
+    and 2). The message from node j to node i is computed from the vectors of the two nodes, joined: [v_j | v_i].
+
+    `in_features` is the length of the vector of a node, and `dim` the length of a message. If `layered` is true, a norm
+    over all messages of a frame follows.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -210,10 +218,10 @@ class Send(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
-        """Returns one message for each pair (sender, receiver) of nodes: [..., P, D] for P pairs and D channels.
+        """Returns one message for each of P pairs of nodes, [..., P, D] for D channels.
 
-        `senders` and `receivers` [..., V, in_features] have the features of all V nodes in these two roles. `sender`
-        and `receiver` [P] are the indices of the two nodes of each pair.
+        `senders` and `receivers` [..., V, in_features] have the vectors of all V nodes, as senders and as receivers.
+        `sender` and `receiver` [P] are the indices of the two nodes of each pair.
         """
         # the first layer runs on V nodes in each role, not on P pairs: the same result with less work
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
@@ -224,19 +232,20 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes attention weights between the V nodes of a graph (RSTG paper, eq. 3 and 4). Row i of the weights belongs
-    to the node that receives messages, column j to the node that sends. A node has `dim` channels. `adjacency` [V, V]
-    is 1 for two nodes that are linked, else 0.
+    """Computes the attention weights between the V nodes of RSTG (RSTG paper, eq. 3 and 4). Entry (i, j) is the weight
+    of the message from node j to node i. A node has `dim` channels. `adjacency` [V, V] is 1 for linked nodes, else 0.
 
-    `options.attention` chooses the form:
-    `paper`: no softmax. Only linked nodes exchange messages.
-    `tf_dot`: a softmax over all nodes. The logits of nodes without a link are 0, so these nodes still contribute.
-    `tf_sum`: a softmax over all nodes. A logit is the sum of two numbers, one from each node. Nodes without a link have
-    logit 0, and linked nodes get 1 added. If `layered` is true, a norm is part of this form.
-    `torch_dot`: a softmax over all nodes. Links play no part.
+    The option `attention` chooses the formula:
 
-    All forms but `paper` are those of the released code. They add a bias to the weighted sum of messages and apply a
-    ReLU.
+    - "paper": a dot product without softmax. Only linked nodes exchange messages.
+    - "tf_dot": a softmax of dot products over all nodes. The logit of nodes without a link is 0, so these nodes have a
+      weight too.
+    - "tf_sum": a softmax over all nodes. A logit is the sum of two numbers, one from each node. Linked nodes get 1
+      added, and nodes without a link have the logit 0. If `layered` is true, a norm is part of this formula.
+    - "torch_dot": a softmax of dot products over all nodes. Links have no influence.
+
+    "tf_dot", "tf_sum" and "torch_dot" are the formulas of the released code. They add a bias to the weighted sum of
+    messages and apply a ReLU.
     """
 
     adjacency: Tensor
@@ -254,8 +263,8 @@ class Attention(nn.Module):
         self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """Returns the attention weights [..., V receivers, V senders] between `nodes` [..., V, D], which are V nodes
-        with D channels each.
+        """Returns the attention weights between the V nodes `nodes` [..., V, D] with D channels: [..., V, V]. Entry (i,
+        j) is the weight of the message from node j to node i.
         """
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
         if self.form == "tf_sum":
@@ -267,11 +276,11 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the messages [..., V, D] that the V nodes receive, with D channels. `gathered` [..., V, D] has for
-        each node the weighted sum of the messages that are sent to it.
+        """Adds a bias to the weighted sums of messages and applies the norm, if there is one, and a ReLU. With
+        `attention: paper`, returns the sums unchanged.
 
-        A bias, a normalisation if there is one, and a ReLU are applied to the sums. With `attention: paper`, the sums
-        are returned unchanged.
+        `gathered` [..., V, D] has the weighted sum of the messages to each of V nodes, with D channels. The result has
+        the same shape.
         """
         if self.bias is None:
             return gathered
@@ -280,11 +289,12 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes the new nodes from the nodes and the messages to them (RSTG paper, eq. 5). Each node and its message,
-    side by side, have `in_features` numbers. Two linear layers, each with a ReLU behind it, map them to `dim` numbers.
+    """Computes the new nodes of RSTG from the nodes and the messages that the nodes receive (RSTG paper, eq. 5). Two
+    linear layers, each with a ReLU behind it, map a node and its message, joined to `in_features` numbers, to `dim`
+    numbers.
 
-    `options.update` says whether all nodes share these two layers, or each scale of the grid has two layers of its own.
-    If `layered` is true, a norm over the nodes and channels of a frame follows.
+    With the option `update: shared`, all nodes share the two layers. With `update: scalewise`, each grid has two layers
+    of its own. If `layered` is true, a norm over the nodes and channels of a frame follows.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
@@ -298,8 +308,8 @@ class Update(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the new nodes [..., V, D] for x [..., V, in_features]: V nodes with D channels each. A row of x is a
-        node and the message to this node, side by side.
+        """Returns the new nodes [..., V, D] for V nodes with D channels. A row of `x` [..., V, in_features] is a node
+        and its message, joined.
         """
         parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
         updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
@@ -307,8 +317,9 @@ class Update(nn.Module):
 
 
 class SetNorm(nn.Module):
-    """A LayerNorm over several axes. Mean and variance are taken over the last `num_axes` axes together, for example
-    over the nodes and channels of a frame. Each of the `dim` channels, the last axis, has its own gain and bias.
+    """A LayerNorm over several axes. The mean and the variance are taken over the last `num_axes` axes together, for
+    example over the nodes and channels of a frame. The last axis has `dim` channels. Each channel has its own gain and
+    bias.
     """
 
     def __init__(self, dim: int, num_axes: int = 2) -> None:

@@ -1,10 +1,8 @@
-"""Classifies clips from vectors of frames: cuts clips into slices of time, reduces each slice to a vector, and
-classifies the vectors.
+"""Classifies clips from one vector per frame, as in "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
+A clip is cut into slices of time, each slice is reduced to one vector, and the vectors are classified.
 
-The method is that of "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
-
-Shapes: B clips, T frames, D width of a frame vector, K slices with at least one frame (of all clips together), L frames
-of the longest slice, H hidden width.
+Shapes: B clips, T frames, D numbers of a frame vector, K slices of all clips together, L frames of the longest slice, H
+hidden width.
 """
 
 from typing import Literal
@@ -18,13 +16,17 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Maps the vectors of frames [B, T, D], with D = `width` numbers each, to logits [B, num_classes]. The other inputs
-    are the times of the frames in seconds [B, T] and a mask [B, T], which is true for valid frames.
+    """Classifies clips from one vector per frame. `forward(frames, times, valid)` returns logits [B, num_classes].
+    `frames` [B, T, D] has the vectors of T frames, with D = `width` numbers. `times` [B, T] are the times of the frames
+    in seconds. `valid` [B, T] is false for frames to leave out. Valid frames must be in the order of time.
 
-    Each clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the whole clip is one slice. `reducer`
-    says how the frames of a slice become one vector of `hidden` numbers. Each slice has logits of its own, and the
-    logit of a class is the largest over all slices that have a valid frame. A clip without a valid frame has the logits
-    that a zero vector leads to. Valid frames must be in order of time. Frames that are not valid may lie between them.
+    - `slice_seconds`: the length of the slices into which a clip is cut. If it is None, the whole clip is one slice.
+    - `reducer`: how the frames of a slice are reduced to one vector: "max", "mean", "gru" or "bigru".
+    - `hidden`: the length of this vector.
+    - `dropout`: the probability of dropout before the classifier, from 0 to 1.
+
+    Each slice with a valid frame is classified. The logit of a class is the largest logit over these slices. A clip
+    without a valid frame has the logits of a zero vector.
     """
 
     def __init__(
@@ -56,13 +58,12 @@ class SliceClassifier(nn.Module):
         return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cuts clips into slices of `slice_seconds`. Only the K slices that have a valid frame are returned, for all
-        clips together.
+        """Cuts clips into slices of `slice_seconds`. Returns (index of the clip of each slice [K], vectors of the valid
+        frames of each slice [K, L, D], number of these frames [K]). K is the number of slices of all clips that have a
+        valid frame. L is the length of the longest slice. Shorter slices are followed by zeros.
 
-        There are B clips of T frames. `frames` [B, T, D] has a vector of D numbers for each frame. `times` [B, T] are
-        in seconds. `valid` [B, T] is true for valid frames. Returns three tensors: the index of the clip of each slice
-        [K], the vectors of its valid frames [K, L, D], and how many they are [K]. L is the length of the longest slice.
-        Shorter slices are followed by zeros.
+        `frames` [B, T, D] has a vector of D numbers for each of T frames of B clips. `times` [B, T] are in seconds.
+        `valid` [B, T] is true for valid frames.
         """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)
@@ -77,10 +78,11 @@ class SliceClassifier(nn.Module):
         return clip_and_number[0], padded, lengths
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
-        """Reduces the frames of each slice to one vector. A slice is a part of a clip in time. `padded` [K, L, D] has K
-        slices of up to L frames with D numbers each, and zeros after the last frame of a slice.
+        """Reduces the frames of each slice to one vector and returns the vectors, [K, H] for K slices and H hidden
+        numbers.
 
-        `lengths` [K] is the number of frames in each slice. The result is [K, H], for H hidden numbers.
+        `padded` [K, L, D] has the vectors of up to L frames of each slice, with D numbers, and zeros after the last
+        frame. `lengths` [K] is the number of frames of each slice.
         """
         # Parameters take part even without a frame, because processes that share a batch wait for each gradient.
         if len(padded) == 0:

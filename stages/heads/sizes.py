@@ -1,4 +1,4 @@
-"""Counts the parameters and multiplications of the heads at the sizes of their papers, for comparison with the
+"""Counts the parameters and multiplications of the heads in the sizes of their papers, to compare them with the
 published numbers.
 """
 
@@ -16,11 +16,13 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head in the size in which a paper describes it, for counting its parameters. `head` is its name, and `options`
-    are its options. `spec` has the shapes of the arrays that it reads, and `num_classes` is the number of classes.
+    """A head in the size that its paper describes, for counting its parameters and multiplications.
 
-    `about` describes the setting in words, for example the data set. `published` is a text with the numbers that the
-    paper states. If they are for another setting, the text says for which.
+    - `head`, `options`: the name and the options of the head.
+    - `about`: a text with the backbone, the number of frames and the data set.
+    - `spec`: {name of the array: shape of one clip}, for the arrays that the head reads.
+    - `num_classes`: the number of classes.
+    - `published`: a text with the numbers that the paper states.
     """
 
     head: str
@@ -160,7 +162,8 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
     """Returns (number of parameters, GMACs of one clip, names of the arrays that the head reads) for the head that
     `size` describes.
 
-    GMACs are billions of multiplications, in convolutions, linear layers, recurrent layers and matrix products.
+    GMACs are billions of multiply-accumulate operations in convolutions, linear layers, recurrent layers and matrix
+    products.
     """
     # tensors on meta have a shape and no values; only the work of heads on scene graphs depends on values
     device = "cpu" if "graphs/count" in size.spec else "meta"
@@ -175,10 +178,10 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
 
 
 def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
-    """Returns a made-up batch of `num_clips` clips, with which the operations of a head are counted. The batch is a
-    dictionary with the arrays named in `reads`, in the shapes of `size.spec`.
+    """Returns an artificial batch of `num_clips` clips, {name of the array: values [num_clips, ...]}, with which the
+    operations of a head are counted. `reads` are the names of the arrays. `size.spec` has their shapes.
 
-    A count of regions in a frame is 50, and a count of objects in a scene graph is 5. All other values are 1.
+    Frames have 50 regions, and scene graphs have 5 objects. All other values are 1.
     """
     return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
 

@@ -1,7 +1,7 @@
-"""ST-SGN, "Spatio-Temporal Scene Graph Network". It classifies clips from scene graphs alone, and reads no features.
+"""The head ST-SGN, "Spatio-Temporal Scene Graph Network". It classifies clips from scene graphs and reads no features.
 
-The graph of a frame has one person and some objects. An edge links an object to the person. The edge has a vector of
-zeros and ones, one number for each relation.
+The scene graph of a frame has one person and some objects. An edge leads from an object to the person. It has a vector
+with one number for each relation, which is 1 if the object has the relation to the person, else 0.
 
 Shapes: B clips, T frames, M the largest number of objects in a frame, R relations, O classes of nodes, D width of a
 node.
@@ -26,11 +26,9 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """The options that all scene graph heads share. Such a head first makes one vector for each frame of a clip.
-
-    A clip is cut into slices of `slice_seconds`. The vectors of each slice are joined to one vector of size `hidden`,
-    as `reducer` says. A classifier after `dropout` gets this vector. The nodes of a graph have `num_object_classes`
-    classes, the person's class included.
+    """The options that all heads on scene graphs share. Such a head computes one vector for each frame, cuts the clip
+    into slices of `slice_seconds`, and reduces the vectors of each slice to one vector of `hidden` numbers, which is
+    classified. `reducer` is the way in which vectors are reduced.
     """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
@@ -65,10 +63,12 @@ class Graphs:
     """The scene graphs of T frames of B clips. A graph has one person, up to M objects, and edges from objects to the
     person.
 
-    `objects` [B, T, M] int64 has the class of each object. `exists` [B, T, M] bool is false where a frame has fewer
-    than M objects. `relations` [B, T, M, R] is 1 for each of R relations that the object has to the person, else 0.
-    `linked` [B, T, M] bool is true if the object has an edge. `annotated` [B, T] bool is true if the frame has a graph,
-    even if the person is alone in it. `times` [B, T] has the times of the frames in seconds.
+    - `objects`: the class number of each object, int64 [B, T, M].
+    - `relations`: [B, T, M, R] for R relations. It is 1 if the object has the relation to the person, else 0.
+    - `exists`: bool [B, T, M], false for padding. A frame may have fewer than M objects.
+    - `linked`: bool [B, T, M], true if an edge leads from the object to the person.
+    - `annotated`: bool [B, T], true if the frame has a graph. The graph may have no object.
+    - `times`: the times of the frames in seconds, [B, T].
     """
 
     objects: Tensor
@@ -80,11 +80,12 @@ class Graphs:
 
 
 class StSgn(Head):
-    """Classifies a clip by its scene graphs. Encodes the scene graph of each frame as a vector, and cuts the clip into
-    slices of time. The vectors of each slice are reduced to one vector, which is classified. The logit of a class is
-    its largest over the slices.
+    """A head that classifies clips by their scene graphs with a graph network. The scene graph of a frame has one
+    person, some objects, and edges from objects to the person.
 
-    Edges of the graph lead from objects to the person only.
+    The network encodes the graph of each frame as one vector. The clip is cut into slices of time, and the vectors of
+    each slice are reduced to one vector, which is classified. The logit of a class is the largest logit over the
+    slices.
     """
 
     option_model = StSgnOptions
@@ -109,9 +110,9 @@ class StSgn(Head):
         return logits
 
     def _encode(self, graphs: Graphs) -> Tensor:
-        """Returns one vector for each frame, [B, T, D], after the graph layers. The option `readout` chooses the
-        vector: the node of the person, or the mean or the maximum of all nodes of the frame. `graphs` are the scene
-        graphs of B clips with T frames.
+        """Runs the graph layers on `graphs` and returns one vector of D numbers for each of T frames of B clips, [B, T,
+        D]. It is the node of the person, or the mean or the maximum of all nodes of the frame, as the option `readout`
+        says.
         """
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
@@ -131,11 +132,11 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """Classifies a clip by its scene graphs without a graph network, as a baseline for StSgn. The vector of a frame is
-    a flattened matrix [O classes of objects, R relations].
+    """A head that classifies clips by their scene graphs without a graph network. It is a baseline for StSgn. The
+    vector of a frame is a flattened matrix [O, R], for O classes of objects and R relations.
 
-    An entry of the matrix is 1 if an object of the class has the relation to the person. Two objects of one class share
-    a row. Objects without an edge do not change the matrix.
+    An entry of the matrix is 1 if the frame has an object of the class that has the relation to the person, else 0.
+    Objects without an edge to the person are left out.
     """
 
     option_model = RelationMatrixOptions
@@ -156,10 +157,9 @@ class RelationMatrix(Head):
 
 
 def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
-    """Returns one matrix of zeros and ones for each frame: [B, T, O, R] for B clips, T frames, O = `num_object_classes`
-    classes and R relations.
-
-    Entry (o, r) is 1 if the frame has an object of class o that is linked to the person and has the relation r.
+    """Returns one matrix for each frame, [B, T, O, R] for B clips, T frames, O = `num_object_classes` classes and R
+    relations. Entry (o, r) is 1 if the frame has an object of class o that is linked to the person and has the relation
+    r, else 0.
     """
     relations = torch.where(graphs.linked[..., None], graphs.relations, 0.0)
     matrices = relations.new_zeros(*relations.shape[:2], num_object_classes, relations.shape[3])
@@ -168,11 +168,11 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """Returns the scene graphs of a batch as Graphs, with `relations` of the type `dtype`. `batch` has the cached
+    """Returns the scene graphs of `batch` as Graphs, with `relations` in the type `dtype`. `batch` has the cached
     arrays of the stage `graphs`.
 
-    Places without an object have class 0 and no relation. Raises HeadError if the class number of an object is not from
-    0 to `num_object_classes` - 1.
+    Padding after the last object of a frame has class 0 and no relations. Raises HeadError if the class number of an
+    object is not from 0 to `num_object_classes` - 1.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
@@ -194,34 +194,37 @@ def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_clas
 
 
 class GraphLayer(nn.Module):
-    """The base class of the graph convolutions. Their graph has an edge from each object to the person in its frame.
+    """The base class of the graph convolutions of ST-SGN. In the graph of a frame, each object has an edge to the
+    person.
 
-    A subclass defines `message`, which computes what each object sends to the person along its edge. It may define
-    `update`, which computes a node from the sum of the messages to it.
+    A subclass implements `message`, which computes what each object sends to the person. It may override `update`,
+    which computes a new node from the old node and the messages that it receives.
     """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
-        """Returns the message that each object sends to the person, [B, T, M, D].
+        """Returns the message that each object sends to the person, [B, T, M, D] for B clips, T frames, M objects of a
+        frame and D numbers. A subclass implements this method.
 
-        `objects` [B, T, M, D] are the nodes of the objects, and `edges` [B, T, M, D] are their edges to the person.
-        There are B clips of T frames, M objects in a frame, and vectors of D numbers.
+        `objects` [B, T, M, D] has the vectors of the objects. `edges` [B, T, M, D] has the vectors of their edges to
+        the person.
         """
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """Returns the new nodes [..., D], which are `nodes` plus `messages`. A node has D numbers. `messages` [..., D]
-        has for each node the sum of the messages that reach it.
+        """Returns the new nodes, [..., D] for nodes of D numbers. In this base class, they are `nodes` + `messages`.
 
-        Only the person gets messages, so `messages` is 0 for objects.
+        `messages` [..., D] has the sum of the messages that each node receives. Only the person receives messages, so
+        the sum is 0 for objects.
         """
         return nodes + messages
 
 
 class GineLayer(GraphLayer):
-    """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum over j of ReLU(x_j + e_ji)).
+    """The graph convolution GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum over j of ReLU(x_j +
+    e_ji)).
 
-    x_i is node i. The sum is over all nodes j with an edge e_ji from node j to node i. h is one linear layer. eps is a
-    learned number, which starts at 0.
+    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
+    i. h is a linear layer. eps is a learned number, which starts at 0.
     """
 
     def __init__(self, dim: int) -> None:
@@ -238,10 +241,11 @@ class GineLayer(GraphLayer):
 
 
 class CGConvLayer(GraphLayer):
-    """The graph convolution CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
+    """The graph convolution CGConv (Xie and Grossman 2018), as the ST-SGN paper changes it: x_i' = x_i + sum over j of
+    sigmoid(W_f z) softplus(W_s z), with z = [x_j, e_ji].
 
-    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). x_i is node i, and W_f and W_s are linear layers. The
-    vector z = [x_j, e_ji] joins the neighbour x_j and the edge e_ji from it to x_i. In the original, z also has x_i.
+    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
+    i. W_f and W_s are linear layers. In the original, z also has x_i.
     """
 
     def __init__(self, dim: int) -> None:
@@ -256,10 +260,11 @@ class CGConvLayer(GraphLayer):
 
 
 class NNConvLayer(GraphLayer):
-    """The graph convolution NNConv (Gilmer et al. 2017, arXiv 1704.01212), where h(e_ji) is a diagonal matrix.
+    """The graph convolution NNConv (Gilmer et al. 2017, arXiv 1704.01212) with diagonal matrices: x_i' = x_i + sum over
+    j of x_j * h(e_ji).
 
-    x_i' = x_i + sum over j of x_j * h(e_ji). x_i is node i, and e_ji is the edge from node j to node i. h is one linear
-    layer, followed by a ReLU if `activate` is true.
+    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
+    i. h is a linear layer. If `activate` is true, a ReLU follows it.
     """
 
     def __init__(self, dim: int, activate: bool) -> None:

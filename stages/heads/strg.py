@@ -1,6 +1,7 @@
-"""STRG, "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018), on cached region features.
+"""The head STRG, "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018). A region is the part of a frame
+inside a box, and a node of a graph is a region.
 
-Shapes: B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channels, C = `dim` channels.
+Shapes: B clips, T frames, N regions of a frame, V = T * N nodes of a clip, D cached channels, C = `dim` channels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,13 +62,13 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Runs graph convolutions over all regions of a clip. Classifies two means, joined to one vector: that of the
-    regions and that of the frame features (STRG paper, fig. 2).
+    """A head that runs graph convolutions over all regions of a clip. It classifies the mean of the regions and the
+    mean of the frame features, joined to one vector (STRG paper, fig. 2).
 
-    First, a projection reduces D = 2048 channels to C = 512. In the paper it is a 1x1x1 convolution of the maps, before
-    RoIAlign and max pooling. With `regions_from: maps`, the head does the same. Deviation: with `regions_from: cached`,
-    it is a linear layer after RoIAlign and max pooling, with the same number of parameters. With `dim: null` there is
-    no projection.
+    Before the graphs, a projection reduces the channels, by default from 2048 to 512. In the paper, it is a 1x1x1
+    convolution of the maps before RoIAlign and max pooling. With `regions_from: maps`, the head does the same. With
+    `regions_from: cached`, it deviates: the projection is a linear layer after RoIAlign and max pooling, with the same
+    number of parameters. With `dim: null`, there is no projection.
     """
 
     option_model = StrgOptions
@@ -96,10 +97,10 @@ class Strg(Head):
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
-        """Returns graph name -> text that says which boxes the graph links. "similarity" links any boxes of a clip.
-        "front" and "back" link boxes of neighbouring frames.
+        """Returns {name of a graph: which boxes the graph links}. The graph "similarity" links any "boxes" of a clip.
+        The graphs "front" and "back" link "boxes of neighbouring frames".
 
-        With `similarity_of: each`, each layer has a similarity graph of its own: "similarity" in the first layer,
+        With `similarity_of: each`, each layer has its own similarity graph: "similarity" in the first layer,
         "similarity_2" in the second, and so on.
         """
         return self.graph.links
@@ -116,14 +117,14 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """Runs one or two branches on the features of regions and adds up their results: x [B, T, N, C] -> [B, T, N, C].
-    There are B clips, T frames, N regions of a frame and C channels.
+    """The graph network of STRG. It runs one or two branches on the features of regions and adds up their results.
+    `forward` maps x [B, T, N, C] to the same shape, for B clips, T frames, N regions of a frame and C = `dim` channels.
 
-    A branch is a series of graph convolutions with graphs of its own. With `graphs: joint`, one branch has the graph of
-    similar regions, and the other has the graphs of overlapping boxes. A linear layer g runs in front of each branch.
+    A branch is a series of graph convolutions with its own graphs. With `graphs: joint`, one branch has the similarity
+    graph, and the other branch has the graphs of overlapping boxes. A linear layer g runs before each branch.
 
-    At regions that are not valid, the result is meaningless. Such regions do not change the result at valid regions.
-    The layers g and those of `Affinity` start as draws from a normal distribution with standard deviation 0.01.
+    Regions that are not valid do not change the result for valid regions. Their own result is meaningless. The first
+    weights of g and of `Affinity` are drawn from a normal distribution with standard deviation 0.01.
 
     With `graphs: joint`, three layers per branch, no bias and one g for both branches, the module has 12 C^2 + 12 C
     parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in LayerNorm.
@@ -145,8 +146,10 @@ class RegionGraph(nn.Module):
             self.links |= dict.fromkeys(["front", "back"], "boxes of neighbouring frames")
 
     def matrices(self, x: Tensor, regions: Regions) -> list[Tensor]:
-        """Returns the matrix [B, V, V] of each graph, in the order of `self.links`. V = T * N is the number of nodes of
-        a clip. `x` [B, T, N, C] and `regions` are as in `forward`.
+        """Returns a list with the matrix [B, V, V] of each graph, in the order of `self.links`, for B clips and the V =
+        T * N nodes of a clip.
+
+        `x` [B, T, N, C] has the features of the regions, and `regions` has their mask and their boxes.
         """
         with recorded(*([] if self.affinity is None else [self.affinity])) as matrices:
             self(x, regions)
@@ -167,11 +170,12 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns graph name -> function for the graphs of the first layer. The function of a graph maps nodes to
-        weighted sums of nodes, with the weights of the graph.
+        """Returns {name of a graph: function} for the graphs of the first layer. The function maps nodes to weighted
+        sums of nodes, with the weights of the graph.
 
-        The option `graphs` chooses "similarity", or "front" and "back", or all three. The similarity graph is computed
-        from the region features `x`, the other two from overlaps of the boxes of `regions`.
+        The names are "similarity", or "front" and "back", or all three, as the option `graphs` says. The similarity
+        graph is computed from the region features `x`. The graphs "front" and "back" are computed from the overlaps of
+        the boxes of `regions`.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
@@ -183,12 +187,12 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns {"similarity": function} if each layer computes its own similarity graph (`similarity_of: each`),
-        else {}.
+        """Returns {"similarity": function} with the option `similarity_of: each`, with which each layer has its own
+        similarity graph. Without this option, returns {}.
 
-        The function is called with the nodes [B, T, N, C] of a layer, computes their similarity graph, and returns the
-        weighted sums of the nodes. `valid` bool [B, T, N] is false for nodes that are only padding, for B clips, T
-        frames and N nodes of a frame.
+        The function gets the nodes [B, T, N, C] of a layer, computes their similarity graph, and returns the weighted
+        sums of the nodes. `valid` bool [B, T, N] is false for padding. The axes are B clips, T frames, N nodes of a
+        frame and C channels.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -197,11 +201,12 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """Computes the similarity graph [B, V, V] of the nodes x [B, T, N, C] (STRG paper, eq. 1 and 2). There are B clips,
-    T frames, N nodes of a frame, C = `dim` channels, and V = T * N nodes of a clip.
+    """Computes the similarity graph of all regions of a clip (STRG paper, eq. 1 and 2). `forward(x, valid)` maps nodes
+    x [B, T, N, C] to a graph [B, V, V], for B clips, T frames, N nodes of a frame, C = `dim` channels and V = T * N
+    nodes of a clip. `valid` bool [B, T, N] is false for padding.
 
-    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. With `scale`, it is
-    divided by the root of C. Row i of the graph is the softmax of these numbers over the valid nodes j.
+    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. If `scale` is true, it
+    is divided by the square root of C. Row i of the graph is the softmax of the similarities over the valid nodes j.
     """
 
     def __init__(self, dim: int, scale: bool) -> None:
@@ -215,9 +220,9 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Runs `options.num_layers` graph convolutions one after the other (STRG paper, eq. 6 to 8). Maps x [B, T, N, C] to
-    the same shape, for B clips, T frames, N regions of a frame and C = `dim` channels. `graphs` has the names of the
-    graphs whose edges are used.
+    """Runs `options.num_layers` graph convolutions one after the other (STRG paper, eq. 6 to 8). `forward` maps nodes x
+    [B, T, N, C] to the same shape, for B clips, T frames, N nodes of a frame and C = `dim` channels. `graphs` are the
+    names of the graphs that the convolutions use.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
@@ -231,11 +236,13 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """Returns the nodes after all graph convolutions, [B, T, N, C], for the nodes `x` of the same shape.
+        """Returns the nodes after all graph convolutions, in the shape of the nodes `x` [B, T, N, C]. The axes are B
+        clips, T frames, N nodes of a frame and C channels.
 
-        The first convolution adds `residual` to its result. Each later one adds its own input. `collect` has the graphs
-        of the first convolution and `later` those of all later ones. Both map the name of a graph G to a function from
-        nodes X to the weighted sums G X.
+        - `residual`: nodes that the first convolution adds to its result. Each later convolution adds its own input.
+        - `collect`: {name of a graph G: function} for the first convolution. The function maps nodes X to the weighted
+          sums G X.
+        - `later`: a dictionary of the same form for all later convolutions.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
@@ -244,11 +251,11 @@ class Branch(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). If `activate` is
-    false, LayerNorm and ReLU are left out.
+    """A graph convolution: ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). If
+    `activate` is false, LayerNorm and ReLU are left out.
 
-    X are the features of the nodes, with `dim` numbers each. G_k is the matrix of the graph with the name k in
-    `graphs`. W_k are learned weights, which start at 0.
+    X has the features of the nodes, with `dim` numbers. `graphs` are the names of the graphs. G_k is the matrix of
+    graph k. W_k are learned weights, which start at 0.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:

@@ -1,5 +1,5 @@
-"""Builds the tail of a head: the part of the backbone above the cached tap, which is trained together with the head.
-New blocks can be inserted into a tail.
+"""Builds the tail of a head. A tail has the layers of a backbone above a cached tap, and is trained together with the
+head. New blocks can be inserted into a tail.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -27,25 +27,24 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """The part of a backbone above a cached tap. It computes the maps of its last tap from those of the cached tap.
-    Maps are [B, T, C, H, W]: B clips, T time steps, C channels, H rows and W columns. All but B may differ between the
-    two taps.
+    """The layers of a backbone above a cached tap. `forward` computes the maps of the backbone's last tap from the maps
+    of the cached tap. Both are [B, T, C, H, W], for B clips, T time steps, C channels, H rows and W columns. T, C, H
+    and W may differ between input and output.
 
-    `network` has the layers of this part. `read` is the cached tap and `given` is the last tap. `shape` is the shape
-    (T, C, H, W) of the last tap's maps for one clip.
-
-    `batch_norm` chooses the frozen batch norms. They stay in evaluation mode, and their gain and bias are not trained:
-
-    frozen, statistics: all batch norms are frozen.
-    partial: all are frozen except the first above the cached tap.
-    train: none is frozen.
+    - `network`: the layers.
+    - `cached_tap`: the cached tap.
+    - `last_tap`: the last tap of the backbone.
+    - `shape`: the shape (T, C, H, W) of the maps of the last tap for one clip.
+    - `batch_norm`: which batch norms of the backbone are frozen. "frozen" and "statistics": all. "partial": all except
+      the first batch norm above the cached tap. "train": none. A frozen batch norm stays in evaluation mode, and its
+      gain and bias are not trained.
     """
 
     def __init__(
-        self, network: Backbone, read: FeatureSource, given: FeatureSource, shape: Shape, batch_norm: str
+        self, network: Backbone, cached_tap: FeatureSource, last_tap: FeatureSource, shape: Shape, batch_norm: str
     ) -> None:
         super().__init__()
-        self.network, self.read, self.given, self.shape = network, read, given, shape
+        self.network, self.cached_tap, self.last_tap, self.shape = network, cached_tap, last_tap, shape
         self.frozen_norms = frozen_norms([path for path in norms_of(network) if not is_inserted(path)], batch_norm)
         for path in self.frozen_norms:
             network.get_submodule(path).requires_grad_(False)
@@ -59,14 +58,15 @@ class Tail(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         weight = next(self.network.parameters())
         outputs: dict[str, Tensor] = self.network(maps.to(weight.dtype).transpose(1, 2))  # tap -> [B, C, T, H, W]
-        return outputs[self.given.tap].transpose(1, 2)
+        return outputs[self.last_tap.tap].transpose(1, 2)
 
 
 def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
-    """Returns the option `tail` in `head_options`, the options of a head, as checked TailOptions. The options of its
-    blocks are filled in. Returns None if `head_options` has no tail.
+    """Checks the option `tail` of a head and returns it as TailOptions, with the options of inserted blocks filled in.
+    Returns None if the head has no tail.
 
-    Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
+    `head_options` is {name of the option: value} of the head. Raises HeadError if an option of the tail does not exist
+    or has a wrong value. The message lists the allowed options or values.
     """
     given = head_options.get("tail")
     if given is None:
@@ -84,20 +84,20 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
-    """Returns the FeatureSource (backbone and tap) whose cached maps are the input of a tail. A tail is the part of a
+    """Returns the tap whose cached maps are the input of a tail, as a FeatureSource. A tail has the layers of a
     backbone above a cached tap.
 
-    `spec` has the shapes of the arrays in the cache. Raises HeadError if it has no maps, or if it has maps of several
-    taps and `options` do not choose one.
+    `spec` maps the name of each array of the cache to its shape for one clip. Raises HeadError if the cache has no maps
+    of the tap, or if several taps fit `options`.
     """
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
 
 def trained(options: TailOptions) -> Backbone:
-    """Returns the Backbone that `options.model` names, from its input to its last tap, with the weights
-    `options.weights`.
+    """Returns the whole backbone `options.model`, from its input to its last tap, with the weights `options.weights`.
 
-    Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the model has no tail.
+    Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the layers of this backbone
+    cannot be a tail.
     """
     from kinegraph.stages.backbones.build import build_backbone  # imports torchvision
 
@@ -106,8 +106,10 @@ def trained(options: TailOptions) -> Backbone:
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the whole backbone, from its input to its last tap, of which the tail `options` is the upper part. It has
-    random weights. The caller loads weights into it.
+    """Returns the whole backbone `options.model`, from its input to its last tap, with random weights. The caller loads
+    weights into it.
+
+    Raises HeadError if the layers of this backbone cannot be a tail.
     """
     from kinegraph.stages.backbones.build import untrained  # imports torchvision
 
@@ -119,29 +121,29 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """Returns the Tail that `options` describe. A tail is the part of a backbone above the cached maps in `spec`.
+    """Returns the Tail that `options` describe: the layers of a backbone above a cached tap. The options may insert new
+    blocks, whose weights torch's global random number generator draws.
 
-    `make` returns the whole backbone, and this function cuts off the part up to the cached tap. New blocks that
-    `options` insert into the tail get random weights from torch's global generator. Raises HeadError if the network
-    cannot be a tail, or if the cached maps are not maps of that network. Raises HeadError also if a new block does not
-    fit.
+    `spec` maps the name of each array of the cache to its shape for one clip. `make` is `trained` or `empty`, which
+    return the whole backbone. This function removes the layers up to the cached tap. Raises HeadError if the backbone
+    cannot be a tail, if the cached maps do not fit the backbone, or if a new block does not fit.
     """
     model, geometry, _ = _network(options)
-    read = tail_source(spec, options)
+    cached_tap = tail_source(spec, options)
     backbone = entry(model, geometry)
-    shapes = _shapes_above(backbone, read, spec[read.maps])
+    shapes = _shapes_above(backbone, cached_tap, spec[cached_tap.maps])
     network = make(options)
-    network.cut_below(read.tap)
-    given = FeatureSource(read.backbone, backbone.taps[-1].name)
+    network.cut_below(cached_tap.tap)
+    last_tap = FeatureSource(cached_tap.backbone, backbone.taps[-1].name)
     insert(network, FAMILIES[model], options.blocks, shapes)
-    return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
+    return Tail(network.requires_grad_(True), cached_tap, last_tap, shapes[last_tap.tap], options.batch_norm)
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, Any], str]:
-    """Returns (name of the model, options of the model, weights) of the backbone that the tail is a part of.
+    """Returns (name of the model, options of the model, weights) of the backbone that has the layers of a tail.
 
-    If the model has an option `geometry` that `options` does not set, the option is set to "paper". Raises HeadError if
-    the model or the weights are missing, or if the model cannot be a tail.
+    If the model has an option `geometry` and `options` do not set it, its value is "paper". Raises HeadError if the
+    model or the weights are missing, or if the layers of this model cannot be a tail.
     """
     if options.model is None or options.weights is None:
         raise HeadError(
@@ -154,21 +156,24 @@ def _network(options: TailOptions) -> tuple[str, dict[str, Any], str]:
     return options.model, own | dict(options.options or {}), options.weights
 
 
-def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
-    """Returns tap name -> shape (T, C, H, W) of the tap's maps, for all taps of `backbone` above the cached tap.
+def _shapes_above(backbone: BackboneEntry, cached_tap: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
+    """Returns {name of the tap: shape (T, C, H, W) of its maps for one clip}, for all taps of `backbone` above the
+    cached tap.
 
-    `read` names the cached tap, and `cached` is the shape (T, C, H, W) of its cached maps. Raises HeadError if no tap
-    is above the cached one, or if the cached maps do not fit the backbone.
+    `cached` is the shape (T, C, H, W) of the cached maps. Raises HeadError if no tap is above the cached tap, or if the
+    cached maps do not fit the backbone.
     """
     names = [tap.name for tap in backbone.taps]
-    if read.tap not in names[:-1]:
-        raise HeadError(f"tail.from: given {read.tap!r}, allowed for {backbone.name}: {', '.join(names[:-1])}.")
-    below = backbone.tap(read.tap)
+    if cached_tap.tap not in names[:-1]:
+        raise HeadError(f"tail.from: given {cached_tap.tap!r}, allowed for {backbone.name}: {', '.join(names[:-1])}.")
+    below = backbone.tap(cached_tap.tap)
     num_frames, channels, height, width = cached
     if channels != below.channels:
-        raise HeadError(f"{read.maps} has {channels} channels, {read.tap} of {backbone.name} has {below.channels}.")
-    above = backbone.taps[names.index(read.tap) + 1 :]
+        raise HeadError(
+            f"{cached_tap.maps} has {channels} channels, {cached_tap.tap} of {backbone.name} has {below.channels}."
+        )
+    above = backbone.taps[names.index(cached_tap.tap) + 1 :]
     try:
         return {tap.name: tap.shape_above(below, (num_frames, channels, height, width)) for tap in above}
     except ValueError as error:
-        raise HeadError(f"tail: {read.maps} has {sentence(error)}") from error
+        raise HeadError(f"tail: {cached_tap.maps} has {sentence(error)}") from error

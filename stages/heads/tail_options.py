@@ -1,4 +1,6 @@
-"""The options of a tail. A tail is the backbone's part above the cached tap, which is trained. Imports no torch."""
+"""The options of a tail. A tail has the layers of a backbone above a cached tap, and is trained with a head. Imports no
+torch.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -12,8 +14,8 @@ def _listed(value: Any) -> Any:
 
 
 def _insertions(value: Any) -> Any:
-    """Returns the option `blocks` of a tail in its long form. The short form `{res5.0: trg}` becomes `[{block: trg,
-    after: res5.0}]`. The long form is returned unchanged.
+    """Returns the option `blocks` of a tail in its long form. For example, `{res5.0: trg}` becomes `[{block: trg,
+    after: res5.0}]`. A `value` in the long form is returned unchanged.
     """
     return [{"block": name, "after": place} for place, name in value.items()] if isinstance(value, dict) else value
 
@@ -22,10 +24,11 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class InsertionOptions(StageOptions):
-    """New blocks of one kind in a tail, and the places of the backbone where they are inserted.
+    """The options for inserting new blocks of one kind into a tail. `block` is the kind of the new blocks. `after` or
+    `in_branch` names the blocks of the backbone at which new blocks are inserted.
 
-    A place is a residual block, such as `res5.1`, or an Inception block, such as `mixed_7a`. The name of a stage, such
-    as `res5`, means all its blocks.
+    A block of the backbone is a residual block, such as "res5.1", or an Inception block, such as "mixed_7a". The name
+    of a stage, such as "res5", stands for all blocks of the stage.
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(
@@ -50,11 +53,11 @@ class InsertionOptions(StageOptions):
 
 
 class TailOptions(StageOptions):
-    """The options of the tail of a head. A tail is the part of a backbone above a cached tap. It is trained together
-    with the head, which reads the last tap of the tail.
+    """The options of the tail of a head. A tail has the layers of a backbone above a cached tap. It runs on the cached
+    maps of this tap and is trained together with the head, which reads the maps that the tail computes.
 
-    `model`, `options` and `weights` must be those of the backbone that made the cached maps. Values that are not set
-    are taken from the cache.
+    `model`, `options` and `weights` must be those of the backbone that made the cached maps. If they are None,
+    `kinegraph train` takes them from the cache.
     """
 
     from_tap: str = Field(alias="from", description="the cached tap where the tail starts; it needs `store: [maps]`")

@@ -1,5 +1,5 @@
-"""Puts a head behind a tail. A tail is the part of a backbone above the cached maps, and is trained with the head. The
-head reads the maps that the tail computes.
+"""Joins a tail and a head to one head. A tail has the layers of a backbone above a cached tap, and is trained with the
+head. The head reads the maps that the tail computes.
 """
 
 from collections.abc import Mapping
@@ -14,24 +14,25 @@ from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):
-    """Runs the tail `tail` on cached maps, then the head `head` on the maps or the pooled features that the tail
-    computes. A tail is the part of the backbone above the cached maps.
+    """A head that runs `tail` on cached maps, and then the head `head` on the maps or pooled features that the tail
+    computes. A tail has the layers of a backbone above a cached tap.
 
-    `head` was built for arrays with the shapes that the tail computes. `reads` has the cached maps and the other cached
-    arrays that `head` reads. Raises HeadError if `head` reads nothing that the tail computes.
+    `head` must be built for the shapes of the arrays that the tail computes. `options` are those of the tail. Raises
+    HeadError if `head` reads no array that the tail computes.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:
         super().__init__()
-        made = made_by(tail)
-        if not made.keys() & set(head.reads):
+        computed = arrays_of_tail(tail)
+        if not computed.keys() & set(head.reads):
             reads = ", ".join(head.reads)
-            raise HeadError(f"Head {head.name} reads {reads}, which are cached: a tail would do nothing. {gives(tail)}")
+            words = f"Head {head.name} reads {reads}, which are cached: a tail would do nothing."
+            raise HeadError(f"{words} {sentence_on_arrays(tail)}")
         self.tail, self.head = tail, head
-        self.reads = (tail.read.maps, *(name for name in head.reads if name not in made))
+        self.reads = (tail.cached_tap.maps, *(name for name in head.reads if name not in computed))
         self.learning_rate_factor = options.learning_rate_factor
         self.name, self.num_classes = head.name, head.num_classes
-        complete = options.model_copy(update={"backbone": tail.read.backbone})
+        complete = options.model_copy(update={"backbone": tail.cached_tap.backbone})
         self.options = head.options | {"tail": complete.model_dump(by_alias=True)}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -39,9 +40,9 @@ class TailedHead(Head):
         return logits
 
     def _above(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        maps = self.tail(batch[self.tail.read.maps])  # [B, T, C, H, W]
-        given = self.tail.given
-        return {**batch, given.maps: maps, given.pooled: maps.mean((3, 4))}
+        maps = self.tail(batch[self.tail.cached_tap.maps])  # [B, T, C, H, W]
+        last_tap = self.tail.last_tap
+        return {**batch, last_tap.maps: maps, last_tap.pooled: maps.mean((3, 4))}
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
@@ -52,7 +53,7 @@ class TailedHead(Head):
 
     @property
     def class_map_array(self) -> str:
-        return self.tail.read.maps if self.head.class_map_array else ""
+        return self.tail.cached_tap.maps if self.head.class_map_array else ""
 
     def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.head.class_maps(self._above(batch))
@@ -67,36 +68,35 @@ class TailedHead(Head):
         return self.head.boxes_read(batch)
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the factor by which the learning rate of the parameter named `parameter` is multiplied.
-
-        For weights of the tail that come from the backbone, it is the option `learning_rate_factor`. For other
-        parameters it is 1.
+        """Returns the factor by which the training multiplies the learning rate of the parameter with the name
+        `parameter`. For weights of the backbone, it is the option `learning_rate_factor`. For parameters of the head
+        and of inserted blocks, it is 1.
         """
         prefix, _, name = parameter.partition(".")
         return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
-def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns the arrays that `tail` computes in place of cached arrays, as array name -> shape of one clip. A tail is
-    the part of a backbone above a cached tap.
+def arrays_of_tail(tail: Tail) -> dict[str, tuple[int, ...]]:
+    """Returns the arrays that `tail` computes, as {name of the array: shape of one clip}. They are the maps and the
+    pooled features of the last tap of the backbone.
     """
-    return {tail.given.maps: tail.shape, tail.given.pooled: tail.shape[:2]}
+    return {tail.last_tap.maps: tail.shape, tail.last_tap.pooled: tail.shape[:2]}
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip, for all arrays that a head with a tail can read.
+    """Returns all arrays that a head behind `tail` can read, as {name of the array: shape of one clip}. These are the
+    features that the tail computes, and the cached arrays that are not features, such as boxes and regions.
 
-    These are the features that the tail computes, and all cached arrays that are not features, such as boxes and
-    regions. The cached features are read only by the tail.
+    `spec` maps the name of each array of the cache to its shape for one clip.
     """
-    return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
+    return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | arrays_of_tail(tail)
 
 
-def gives(tail: Tail) -> str:
-    """Returns a sentence for an error message. The sentence names the arrays that `tail` computes, and the options with
-    which a head reads them.
+def sentence_on_arrays(tail: Tail) -> str:
+    """Returns a sentence for an error message, which names the arrays that `tail` computes and the options with which a
+    head reads these arrays.
     """
     return (
-        f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
+        f"It computes {' and '.join(arrays_of_tail(tail))} only: heads on regions read it with `regions_from: maps`, "
         "others without `tap`."
     )

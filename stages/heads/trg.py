@@ -1,7 +1,8 @@
-"""TRG, "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019, arXiv 1908.09995).
+"""The head TRG, "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019, arXiv 1908.09995). Its graphs
+have frames as nodes.
 
-Shapes: B clips, T frames, N heads (graphs that run side by side), C channels, H rows and W columns of a map, P = H * W
-positions. i and j are frames.
+Shapes: B clips, T frames, N graphs that run side by side (the paper calls them heads), C channels, H rows and W columns
+of a map, P = H * W positions. i and j are frames.
 """
 
 from collections.abc import Iterable
@@ -38,13 +39,13 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """Runs TRG blocks on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and
-    space (TRG paper, eq. 13). A clip has T maps of C channels, H rows and W columns.
+    """A head that runs TRG blocks on the cached maps features/<backbone>/<tap> and classifies the mean of the result
+    over frames and positions (TRG paper, eq. 13). One clip of the array is [T frames, C channels, H rows, W columns].
 
-    There are two deviations from the paper. First, the paper puts its blocks between layers of the backbone, and this
-    head puts them after the cached tap. Second, this head reduces the maps to `dim` channels before the blocks, because
-    the paper contradicts itself. By its formula three blocks on 2,048 channels have 378 M parameters, but its tables
-    leave 4.5 M for them. `dim: null` follows the formula and does not reduce the maps.
+    The head deviates from the paper in two points. First, its blocks run after the cached tap. In the paper, the blocks
+    are between layers of the backbone. Second, the head reduces the maps to `dim` channels before the blocks, because
+    the paper contradicts itself. By its formula, three blocks on 2,048 channels have 378 M parameters. Its tables leave
+    4.5 M parameters for these blocks. With `dim: null`, the head follows the formula and does not reduce the maps.
     """
 
     option_model = TrgOptions
@@ -54,12 +55,13 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """A block of TRG, which computes ReLU(X + Z) for maps X [B, T, C, H, W] (TRG paper, eq. 12). There are B clips, T
-    frames, C channels, and maps of H rows and W columns. The result has the same shape.
+    """A block of TRG, which mixes the frames of a clip over N learned graphs: ReLU(X + Z) (TRG paper, eq. 12).
+    `forward` maps X [B, T, C, H, W] to the same shape, for B clips, T frames, C = `channels` channels, H rows and W
+    columns. Z is the mixture.
 
-    Z mixes the frames over N learned graphs. If the frames of X are permuted, those of the result are permuted in the
-    same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N C parameters: N C^2
-    in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
+    The order of the frames has no influence: if the frames of X are permuted, the frames of the result are permuted in
+    the same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N C parameters: N
+    C^2 in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -83,11 +85,12 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """Returns the graphs of a TRG block: the weights [B, N, T, T] between the T frames of `x` [B, T, C, H, W].
-        There are B clips, N graphs, C channels, and H rows and W columns of a map.
+        """Returns the graphs of the block: the weights between the frames of each clip, [B, N, T, T] for B clips, N
+        graphs and T frames (TRG paper, eq. 2 to 4).
 
-        Row i of a graph is the softmax over all frames j of the relation of the frames i and j. The relation compares
-        embedded frames (TRG paper, eq. 2 to 4).
+        Row i of a graph is the softmax over all frames j of the relation of the frames i and j. The relation is a
+        number that compares two embedded frames. `x` [B, T, C, H, W] has the maps, with C channels, H rows and W
+        columns.
         """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
@@ -97,11 +100,11 @@ class TrgBlock(nn.Module):
         return weights
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """Sums the frames of each clip with the weights in each graph: x [B, T, C, H, W] -> z [B, T, N, C, H, W]. The
-        axes are B clips, T frames, N graphs, C channels, and maps of H rows and W columns.
+        """Returns for each frame and each graph the weighted sum of all frames: x [B, T, C, H, W] -> z [B, T, N, C, H,
+        W]. The axes are B clips, T frames, N graphs, C channels, H rows and W columns.
 
-        For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)) (TRG paper, eq. 5). a_ij are the entries of
-        `adjacency` [B, N, T, T], and W * x_j is a convolution.
+        For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)) (TRG paper, eq. 5). `adjacency` [B, N, T, T] has
+        the weights a_ij. W * x_j is a learned convolution, followed by BatchNorm.
         """
         y = each_frame(self.convolution, x)  # [B, T, N C, H, W]
         if self.norm_first:
@@ -112,16 +115,16 @@ class TrgBlock(nn.Module):
         return self._by_head(z.relu())
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """Returns `x` [B, T, N * C, H, W] as [B, T, N, C, H, W], with C channels for each of N graphs: B clips, T
-        frames, and maps of H rows and W columns.
+        """Divides the channels of `x` among N graphs: [B, T, N * C, H, W] -> [B, T, N, C, H, W]. The axes are B clips,
+        T frames, C channels of a graph, H rows and W columns.
         """
         b, t, _, h, w = x.shape
         return x.reshape(b, t, self.num_heads, -1, h, w)
 
 
 class DotRelation(nn.Module):
-    """Computes how strongly each two frames of a clip are related in TRG, as a dot product. `forward` maps u [B, N, T,
-    C, P] to relations [B, N, T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map.
+    """Compares each two frames of a clip by a dot product, for TRG. `forward` maps u [B, N, T, C, P] to relations [B,
+    N, T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map.
 
     The relation of the frames i and j is the sum of u_i * u_j over all channels and positions. The arguments of the
     constructor are not used.
@@ -136,12 +139,12 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """Computes how strongly each two frames of a clip are related in TRG. `forward` maps u [B, N, T, C, P] to relations
-    [B, N, T, T]. The axes are B clips, N = `num_heads` graphs, T frames, C channels and P positions of a map.
+    """Compares each two frames of a clip by a sum, for TRG. `forward` maps u [B, N, T, C, P] to relations [B, N, T, T].
+    The axes are B clips, N = `num_heads` graphs, T frames, C = `channels` channels and P positions of a map.
 
-    The relation of the frames i and j is the sum of v . tanh(u_i + u_j) over all positions. Deviation from the paper: v
-    has C numbers, not C H W, so the block takes maps of any size. For the backward pass, N T^2 C P numbers per clip
-    stay in memory.
+    The relation of the frames i and j is the sum of v . tanh(u_i + u_j) over all positions. v is learned. Deviation: v
+    has C numbers, so the block takes maps of any size. In the paper, v has C H W numbers, for maps of H rows and W
+    columns. Training keeps N T^2 C P numbers per clip in memory for the gradient.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -154,11 +157,12 @@ class SumRelation(nn.Module):
 
 
 class BilinearRelation(nn.Module):
-    """Computes the relation of two frames of TRG as u_i . W_1 u_j, summed over positions: u [B, N, T, C, P] -> [B, N,
-    T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map. i and j are frames.
+    """Compares each two frames of a clip by a bilinear form, for TRG. `forward` maps u [B, N, T, C, P] to relations [B,
+    N, T, T]. The axes are B clips, N = `num_heads` graphs, T frames, C = `channels` channels and P positions of a map.
 
-    Each graph has a trained matrix W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper it is (C H
-    W) x (C H W), for maps of H rows and W columns. That is 10^10 numbers at 2048 x 7 x 7.
+    The relation of the frames i and j is the sum of u_i . W_1 u_j over all positions. Each graph has a learned matrix
+    W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper, it is (C H W) x (C H W), for maps of H
+    rows and W columns, which is 10^10 numbers for maps of 2048 x 7 x 7.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -171,15 +175,15 @@ class BilinearRelation(nn.Module):
 
 
 def _flat(u: Tensor) -> Tensor:
-    """Returns `u` [B, N, T, C, P] with its last two axes joined: [B, N, T, C * P]. The axes are B clips, N graphs, T
-    frames, C channels and P positions. The type is float32, or the type of `u` if that is wider.
+    """Joins the last two axes of `u`: [B, N, T, C, P] -> [B, N, T, C * P], for B clips, N graphs, T frames, C channels
+    and P positions. The result is float32, or has the type of `u` if this type is wider.
     """
     return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
 
 
 def _products(u: Tensor, w: Tensor) -> Tensor:
-    """Returns the products [B, N, T, T] of u_i and w_j for all pairs of frames i and j. `u` and `w` are [B, N, T, C P].
-    The axes are B clips, N graphs, T frames, and C channels times P positions of a map.
+    """Returns the dot products of u_i and w_j for all pairs of frames i and j, [B, N, T, T]. `u` and `w` are [B, N, T,
+    C * P]. The axes are B clips, N graphs, T frames, and C channels times P positions.
     """
     # Not in float16, in which such long sums overflow, nor in bfloat16, which loses the differences between frames.
     with without_autocast(u.device):
@@ -187,12 +191,11 @@ def _products(u: Tensor, w: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Computes a weighted mean over the N = `num_heads` graphs of TRG: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG
-    paper, eq. 7 to 10). The paper calls the graphs heads. The axes are B clips, T frames, C channels, and maps of H
-    rows and W columns.
+    """Computes the weighted mean of the results of the graphs of TRG (TRG paper, eq. 7 to 10). `forward` maps z [B, T,
+    N, C, H, W] to [B, T, C, H, W], for B clips, T frames, N = `num_heads` graphs, C channels, H rows and W columns.
 
     The N weights of a frame are softmax(ReLU(W' p)). p [N] has for each graph the mean of z over channels, rows and
-    columns. W' [N, N] is trained and starts as the identity. `channels` is not used.
+    columns. W' [N, N] is learned and starts as the identity. `channels` is not used.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -205,18 +208,19 @@ class Attention(nn.Module):
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """Returns the weight of each graph in each frame, [B, T, N], for B clips, T frames and N graphs.
-
-        `z` [B, T, N, C, H, W] has the results of the graphs, maps of C channels, H rows and W columns. The weights are
+        """Returns the weight of each graph in each frame, [B, T, N] for B clips, T frames and N graphs. The weights are
         positive and sum to 1 over the graphs.
+
+        `z` [B, T, N, C, H, W] has the results of the graphs, with C channels, H rows and W columns.
         """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
 
 
 class Mean(nn.Module):
-    """Computes the mean over the N graphs of TRG (TRG paper, table 3): [B, T, N, C, H, W] -> [B, T, C, H, W]. The other
-    axes are B clips, T frames, C channels, and H rows and W columns of a map.
+    """Computes the mean of the results of the graphs of TRG (TRG paper, table 3). `forward` maps z [B, T, N, C, H, W]
+    to [B, T, C, H, W], for B clips, T frames, N graphs, C channels, H rows and W columns. The arguments of the
+    constructor are not used.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -227,12 +231,12 @@ class Mean(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """Merges the results of N attention heads into one map: [B, T, N, C, H, W] -> [B, T, C, H, W]. The other axes are B
-    clips, T frames, C channels, and H rows and W columns of a map. A 1x1 convolution runs on the N C channels of all
-    heads, then BatchNorm and ReLU.
+    """Joins the results of the graphs of TRG by a 1x1 convolution on the channels of all graphs, BatchNorm and ReLU.
+    `forward` maps z [B, T, N, C, H, W] to [B, T, C, H, W], for B clips, T frames, N = `num_heads` graphs, C =
+    `channels` channels, H rows and W columns.
 
-    The TRG paper (table 3) does not say how N C channels become C channels. "Convolution, BN, ReLU" is what the paper
-    uses for all its other learned maps.
+    The TRG paper (table 3) does not say how N C channels become C channels. For all its other learned maps, it uses
+    convolution, BatchNorm and ReLU.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

@@ -1,5 +1,5 @@
-"""Multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496). It classifies a clip
-by the relations among tuples of its frames.
+"""The head multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496). It
+classifies a clip by the relations among its frames.
 
 Shapes: B clips, T frames, C = `dim` channels, n frames of a tuple, K tuples of n frames, H hidden width.
 """
@@ -36,16 +36,17 @@ class TrnOptions(TapOptions):
 
 
 class Trn(Head):
-    """Computes relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T, and classifies them.
+    """A head that computes relations among n frames, for n = 2 to T, and classifies all relations together. It reads
+    features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
 
-    The network for n computes one vector per clip, from tuples of n frames. One linear layer classifies the vectors of
-    all n side by side. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn at
-    random in training only, so that in evaluation a clip always has the same logits.
+    For each n, a network computes one vector per clip from tuples of n frames. A linear layer classifies the T - 1
+    vectors, joined to one. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn
+    at random only in training, so that a clip always has the same logits in evaluation.
 
-    With the option `num_segments`, T frames are taken evenly from the clip, as the authors take segments of a video. If
-    samples are whole videos, T windows are taken in place of frames.
+    With the option `num_segments`, T evenly spaced frames of the clip are used, as the authors use segments of a video.
+    If samples are whole videos, T windows are used.
 
-    With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters, 34 M for 32 frames.
+    With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters. For 32 frames, this is 34 M.
     """
 
     option_model = TrnOptions
@@ -77,8 +78,8 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """Draws new tuples of frame numbers for each length n = 2 to T, the number of frames of a clip. Returns a list
-        with one tensor [K, n] for each n, on `device`. K is `num_tuples`, or the number of all tuples if that is
+        """Draws new tuples of n frame numbers for each n = 2 to T, where T is the number of frames. Returns a list with
+        one tensor [K, n] for each n, on `device`. K is `num_tuples`, or the number of all tuples if this number is
         smaller.
         """
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
@@ -89,13 +90,12 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). Maps frames
-    [B, T, C] to vectors [B, H]. There are B clips, T = `num_frames` frames, C channels and H numbers in a relation
+    """Computes one relation vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). `forward` maps
+    frames [B, T, C] to vectors [B, H], for B clips, T = `num_frames` frames, C channels and H numbers of a relation
     vector.
 
-    The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. Here f_a is the
-    vector [C] of frame a. The function g puts the n vectors of a tuple side by side. A linear layer with a ReLU then
-    maps them to a vector [H].
+    The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. f_a is the vector
+    of frame a. g joins the n vectors of a tuple to one vector, which a linear layer with a ReLU maps to H numbers.
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
@@ -106,11 +106,11 @@ class Relation(nn.Module):
         self.fixed: Tensor
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
-        """Computes a vector for each tuple of n frames and returns the sum of these vectors, [B, H]. `frames` is [B, T,
-        C], for B clips, T frames and C channels. H is the length of a vector.
+        """Returns the relation vector of each clip, [B, H] for B clips and H numbers. `frames` [B, T, C] has the
+        vectors of T frames, with C channels.
 
-        `drawn` [K, n] has the frame numbers of K tuples. If `drawn` is None, the tuples are those that the constructor
-        made.
+        `drawn` [K, n] has the frame numbers of K tuples of n frames. If it is None, the fixed tuples of the constructor
+        are used.
         """
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
@@ -118,11 +118,11 @@ class Relation(nn.Module):
 
 
 def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draws tuples of `length` different frame numbers from 0 to `num_frames` - 1. Returns K different tuples, each in
-    ascending order: int64 [K, length] on the CPU.
+    """Draws K different tuples of `length` frame numbers and returns them as int64 [K, length] on the CPU. The numbers
+    of a tuple are from 0 to `num_frames` - 1, all different, in ascending order.
 
-    K is `count`, or the number of all tuples that exist if that is smaller. `generator` is the source of random
-    numbers, by default that of torch.
+    K is `count`, or the number of all such tuples if this number is smaller. `generator` is the random number
+    generator. If it is None, torch's global generator is used.
     """
     if comb(num_frames, length) <= count:
         return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")

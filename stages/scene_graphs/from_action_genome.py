@@ -1,4 +1,4 @@
-"""Takes the scene graphs of clips from the annotations of Action Genome. Imports no torch."""
+"""Makes the scene graphs of clips from the annotations of Action Genome. Imports no torch."""
 
 from pathlib import PurePosixPath
 
@@ -14,15 +14,18 @@ from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 
 
 class GenomeGraphs:
-    """A source of scene graphs for clips that consist of annotated frames. Graph i of a clip belongs to frame i. If a
-    short clip repeats its last frame, the repeated frames have no graph. `folder` has the two pickles with the
-    annotations, which are read when the first clip comes.
+    """The scene graphs of Action Genome, for clips that consist of annotated frames. Graph i of a clip describes frame
+    i. If a short clip repeats its last frame, the repeated frames have no graph.
+
+    `options` are the options of scene graphs. `folder` has the two pickles with the annotations, which are read at the
+    first call of `graphs`.
     """
 
     def __init__(self, options: ActionGenomeGraphOptions, folder: str) -> None:
         self.options, self.folder = options, folder
-        kept = options.vocabulary.relations
-        self._kept = {number: kept.index(name) for number, name in enumerate(VOCABULARY.relations) if name in kept}
+        names = options.vocabulary.relations
+        all_names = enumerate(VOCABULARY.relations)
+        self._number_of = {number: names.index(name) for number, name in all_names if name in names}
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
         try:
@@ -36,7 +39,9 @@ class GenomeGraphs:
         return out
 
     def _fill(self, out: ClipGraphs, t: int, frame: GenomeFrame) -> None:
-        """Sets graph number `t` of `out` to the visible objects of `frame`. Raises GraphError if they are too many."""
+        """Writes the visible objects of `frame` to graph number `t` of `out`. Raises GraphError if the frame shows more
+        objects than the option `max_objects` allows.
+        """
         visible = [listed for listed in frame.objects if listed.is_visible]
         if len(visible) > self.options.max_objects:
             raise GraphError(
@@ -48,13 +53,13 @@ class GenomeGraphs:
         for place, listed in enumerate(visible):
             out.objects[t, place] = listed.class_number
             out.linked[t, place] = bool(listed.relations)
-            out.relations[t, place, [self._kept[r] for r in listed.relations if r in self._kept]] = 1
+            out.relations[t, place, [self._number_of[r] for r in listed.relations if r in self._number_of]] = 1
 
 
 def annotated_frame(frames: GenomeFrames, row: ClipRow, number: int) -> GenomeFrame:
-    """Returns the annotated frame `number`, from 0, of the video of `row`.
+    """Returns the annotations of the frame `number`, counted from 0, of the video of `row`.
 
-    Raises GraphError if it is not annotated, because the annotations have changed since `index` ran.
+    Raises GraphError if the frame is not annotated. Then the annotations have changed since `kinegraph index` ran.
     """
     frame = frames.frame(PurePosixPath(row.video_name).stem, number + 1)
     if frame is None:

@@ -1,6 +1,6 @@
-"""Takes scene graphs from files that a user already has, one file per video. Imports no torch.
+"""Makes the scene graphs of clips from the user's files, one file per video. Imports no torch.
 
-A clip gets the graphs whose time lies between its start and its end.
+A clip gets the graphs whose time lies between the start and the end of the clip.
 """
 
 import logging
@@ -18,10 +18,9 @@ log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
-    """A source that reads the scene graphs of each video from one file per video. `options` has the pattern of the
-    paths.
+    """The scene graphs in the user's files, one file per video. The option `files` has the pattern of their paths.
 
-    The graphs of the last file are kept in memory, because several clips of one video usually follow each other.
+    The graphs of the last file stay in memory, because the clips of one video usually follow each other.
     """
 
     def __init__(self, options: GraphFileOptions) -> None:
@@ -64,10 +63,10 @@ class FileGraphs:
 
 
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
-    """Returns `frames`, or a selection of `most` of them if there are more than `most`.
+    """Returns `most` evenly spaced graphs of `frames`, or all of them if there are not more than `most`. For example,
+    the result has the graphs 1, 3 and 5 of 6 graphs if `most` is 3.
 
-    Of n frames, the selection has the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1. For example,
-    it has the frames 1, 3 and 5 of n = 6 if `most` is 3.
+    The selection has the graphs with the numbers floor((i + 0.5) n / most), for i from 0 to `most` - 1 and n graphs.
     """
     if len(frames) <= most:
         return frames

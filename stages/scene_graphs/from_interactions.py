@@ -1,8 +1,11 @@
-"""Makes the scene graphs of the generated data set from the true positions of its things. Imports no torch.
+"""Makes the scene graphs of the generated data set `interactions` from the true positions of its shapes. Imports no
+torch.
 
-A thing is a small shape with a digit. Thing 0 is the person. The class labels of the videos are not used.
+A shape is a small disc, diamond or square with a digit. Shape 0 acts, and is called the person. The other shapes are
+the
+objects. The class labels of the videos are not used.
 
-Shapes: T frames of a video, K things, R relations.
+Array shapes: T frames of a video, K shapes, R relations.
 """
 
 import re
@@ -24,8 +27,8 @@ VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """A source of scene graphs for the videos of the generated data set. It computes where things are from the seed of
-    the data set and does not read the video.
+    """The scene graphs of the videos of the generated data set `interactions`. They are computed from `seed`, the seed
+    of the data set. The videos are not read.
     """
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
@@ -50,8 +53,7 @@ class InteractionGraphs:
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
-    """Returns (split, number in the split) of the generated video with the id `video_id`.
-
+    """Returns (name of the split, number of the video in the split) of the generated video with the id `video_id`.
     Raises GraphError if `video_id` is not the id of a generated video.
     """
     match = VIDEO_ID.fullmatch(video_id)
@@ -62,10 +64,11 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """The relations of things to the person, in T frames of a video of K things. The person is thing 0.
+    """The relations of the objects to the person, in T frames of a generated video with K - 1 objects.
 
-    `values` uint8 [T, K - 1, R] is 1 if the thing has the relation to the person, else 0. R is the number of relations.
-    `gaps_px` [T, K - 1] are the distances in pixels between the thing and the person, negative if the two overlap.
+    - `values`: uint8 [T, K - 1, R] for R relations. It is 1 if the object has the relation to the person, else 0.
+    - `gaps_px`: the distance in pixels between the object and the person, [T, K - 1]. It is negative if the two
+      overlap.
     """
 
     values: np.ndarray
@@ -74,22 +77,21 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns (class numbers [K - 1], Relations) of one generated video with K things. The first thing plays the
-    person, and the others are its objects. The class numbers are those of the objects. The Relations are those of each
-    object to the person in each frame.
+    """Returns (class numbers of the objects [K - 1], Relations of the objects to the person) of one generated video
+    with K - 1 objects.
 
     `index` is the number of the video in the split `split`. `seed` is the seed of the data set.
     """
-    shown = truth(seed, split, index)
-    return np.array(shown.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(shown.boxes)
+    video = truth(seed, split, index)
+    return np.array(video.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(video.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the Relations between the person, thing 0, and K - 1 other things in each of T frames.
+    """Returns the Relations of K - 1 objects to the person in each of T frames, computed from their boxes.
 
-    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. All boxes must be squares. A gap in
-    `gaps_px` of the result is the distance between the largest discs in two boxes. It is negative if the discs overlap.
-    A relation of movement ("approaching", "leaving", "moving_together") compares each frame with the frame before it.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. Box 0 is that of the person. All boxes
+    must be squares. The gap between two boxes is the distance between the largest discs inside the boxes. The relations
+    "approaching", "leaving" and "moving_together" compare each frame with the frame before.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]
@@ -113,9 +115,7 @@ def relations_to_person(boxes: np.ndarray) -> Relations:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """Returns `values` of each frame minus `values` of the frame before it, in the shape of `values`. Axis 0 is the
-    frame.
-
-    The first frame has no frame before it, so it has the difference of the second frame.
+    """Returns the change of `values` from the frame before to each frame, in the shape of `values`. Axis 0 is the
+    frame. The first frame, which has no frame before it, gets the change of the second frame.
     """
     return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

@@ -1,9 +1,9 @@
-"""Reads files of scene graphs, one file per video. Imports no torch.
+"""Reads files of scene graphs, one json file per video. Imports no torch. An example of a file:
 
     {"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
 
-`objects` are the objects besides the person. `"relations": null` means that no edge leads from the object to the
-person. A frame that shows only the person has an empty list of objects. Keys that are not in this example are ignored.
+`objects` has the objects of a frame without the person. If only the person is there, the list is empty. `"relations":
+null` means that no edge leads from the object to the person. All other keys in a file are ignored.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, plain
 
 
 class GraphFileError(ValueError):
-    """Raised if a file of scene graphs cannot be read, or if its content is wrong. The message says why."""
+    """Raised if the content of a file of scene graphs is wrong. The message says what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphObject:
-    """An object of a graph, with the number of its class and the numbers of its relations to the person.
-
-    `relations` is None if the object has no edge to the person.
+    """An object of a scene graph. `class_number` is the number of its class. `relations` are the numbers of its
+    relations to the person, or None if no edge leads from the object to the person. The numbers are positions in the
+    vocabulary.
     """
 
     class_number: int
@@ -36,8 +36,8 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The graph of one frame. `objects` are its objects, without the person. `seconds` is the time of the frame,
-    counted from the first shown frame of the video.
+    """The scene graph of one frame. `seconds` is the time of the frame, counted from the first frame that a player
+    shows. `objects` are the objects of the graph, without the person.
     """
 
     seconds: float
@@ -59,10 +59,11 @@ class _Document(BaseModel):
 
 
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
-    """Returns the FrameGraphs in the file `path`, one for each frame that the file lists, in order of time.
+    """Reads the scene graphs in the file `path` and returns one FrameGraph for each frame of the file, in the order of
+    time.
 
-    Raises FileNotFoundError if there is no such file, OSError if it cannot be read, and GraphFileError if its content
-    is wrong.
+    Raises FileNotFoundError if the file does not exist. Raises OSError if the file cannot be read. Raises
+    GraphFileError if its content is wrong.
     """
     try:
         frames = _Document.model_validate_json(read_regular(path)).frames
@@ -78,9 +79,10 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """The numbers of the names in a vocabulary. `classes` maps the name of a class to its number, and `relations` the
-    name of a relation. The names have the form that `plain` returns. A relation that the vocabulary ignores has None in
-    place of a number.
+    """The numbers of the names in a vocabulary.
+
+    - `classes`: {name of a class: its number}. All names are in the form that `plain` returns.
+    - `relations`: {name of a relation: its number}. The number is None for a relation that the vocabulary ignores.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

@@ -1,4 +1,6 @@
-"""The options of scene graphs, with one class per source. Imports no torch."""
+"""Defines the section `graphs` of a config, with one class of options for each source of scene graphs. Imports no
+torch.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -18,12 +20,12 @@ INTERACTION_OBJECTS = 3  # objects besides the person
 
 
 class GraphFileOptions(StageOptions):
-    """Options for scene graphs that you already have, in one json file per video. `files` is the pattern of the paths,
-    such as `graphs/{stem}.json`, where `{stem}` is the video's id without its ending.
+    """The options of scene graphs from the user's files, one json file per video. `files` is the pattern of their
+    paths, such as "graphs/{stem}.json". `{stem}` stands for the id of the video without its ending.
 
-    A clip takes the graphs whose time lies in the interval of the clip. The interval includes its start and excludes
-    its end. A clip has at most `max_frames` graphs with `max_objects` objects each. `vocabulary` names the classes of
-    the objects and the relations.
+    A clip gets the graphs whose time lies in the interval of the clip, which includes its start and excludes its end. A
+    clip has at most `max_frames` graphs. A graph has at most `max_objects` objects. `vocabulary` has the names of the
+    classes of objects and of the relations.
     """
 
     source: Literal["file"]
@@ -49,25 +51,27 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Returns None. Other graph options return the number of frames from one graph to the next, but graphs from
-        files have times of their own.
+        """Returns the number of frames from one graph of a clip to the next graph. It is None for graphs from files,
+        which may have any times.
         """
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Returns the shape (T, M, R) of the arrays of graphs. T is the largest number of graphs of a clip, the option
-        `max_frames`. M is the largest number of objects of a graph, and R the number of kinds of relations.
+        """Returns the sizes (T, M, R) of the cached arrays of graphs. T is the largest number of graphs of a clip. M is
+        the largest number of objects of a graph. R is the number of relations.
 
-        `clip_frames`, the number of frames of a clip, makes no difference for graphs from files.
+        `clip_frames` is the number of frames of a clip. For graphs from files, T is the option `max_frames`.
         """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 
     def file_of(self, video_id: str) -> str:
-        """Returns the path of the file with the graphs of the video `video_id`."""
+        """Returns the path of the file with the graphs of the video with the id `video_id`."""
         return path_for(self.files, video_id)
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint of the stage covers, as a dictionary."""
+        """Returns {name of the option: value} with the options that are part of the fingerprint of the stage `graphs`.
+        The paths of the files are not part of the fingerprint.
+        """
         return self.model_dump(mode="json", exclude={"files"})
 
     @model_validator(mode="before")
@@ -84,11 +88,10 @@ class GraphFileOptions(StageOptions):
 
 
 class InteractionGraphOptions(StageOptions):
-    """Scene graphs of the generated data set (`dataset.kind: interactions`), from the true positions of its shapes.
-    There is one graph for every `every`-th frame of a clip.
+    """The options of scene graphs of the generated data set (`dataset.kind: interactions`). They are computed from the
+    true positions of its shapes. Every `every`-th frame of a clip has a graph.
 
-    The person is the shape that acts. Every other shape is an object. The class of an object is the digit that it
-    shows.
+    The shape that acts is the person. All other shapes are objects. The class of an object is the digit on the shape.
     """
 
     source: Literal["interactions"]
@@ -113,11 +116,11 @@ class InteractionGraphOptions(StageOptions):
 
 
 class ActionGenomeGraphOptions(StageOptions):
-    """The scene graphs of Action Genome, from the annotations of the data set (`dataset.kind: action_genome`). They
-    belong to the frames of a clip, so `clips.sampling` must be `annotated`.
+    """The options of scene graphs from the annotations of Action Genome (`dataset.kind: action_genome`). Each frame of
+    a clip has a graph, so `clips.sampling` must be `annotated`, which takes only annotated frames.
 
-    The objects of a graph are those that the frame shows, in the order of the file. Objects that the file lists as not
-    visible are left out. A frame that a clip repeats has one graph.
+    A graph has the visible objects of a frame, in the order of the annotations. If a short clip repeats its last frame,
+    the repeated frames have no graph.
     """
 
     source: Literal["action_genome"]

@@ -1,4 +1,4 @@
-"""Takes the scene graphs of each clip from their source. Imports no torch."""
+"""Writes the scene graphs of clips from a source to the cache. Imports no torch."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,18 @@ from kinegraph.stages.stage import StageBatch
 
 
 class GraphRunner:
-    """Takes the scene graphs of each clip from one source and writes them to the cache."""
+    """The runner of the stage `graphs`. It gets the scene graphs of each clip from one source and writes them to the
+    cache. A clip without graphs in the source is marked as failed.
+    """
 
     digest = ""
 
     def __init__(
         self, options: GraphOptions, dataset: DatasetOptions | None, file_of: Callable[[str], str] | None
     ) -> None:
-        """Builds the source that `options` and `dataset` describe. `file_of` maps the id of a video to the file that
-        the source reads for it.
+        """Builds the source of scene graphs that `options` and `dataset`, the options of the data set, describe.
+        `file_of` maps the id of a video to the path of the file that the source reads. It is None if the source reads
+        no files.
         """
         self._file_of, self._source = file_of, build_graph_source(options, dataset)
 

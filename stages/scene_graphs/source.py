@@ -1,6 +1,7 @@
-"""Defines what every source of scene graphs offers. Imports no torch.
+"""Defines the interface of the sources of scene graphs. Imports no torch.
 
-A scene graph describes a frame with one person and some objects. It says which relations each object has to the person.
+A scene graph describes a frame. It has one person and some objects, and says which relations each object has to the
+person.
 
 Shapes: T graphs of a clip, M objects of a graph, R relations.
 """
@@ -16,14 +17,15 @@ from kinegraph.cache_schemas.ledger import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
-    """The graphs of one clip as they are cached, in order of time: T graphs with room for M objects each, and R
-    relations. A clip with fewer than T graphs has padding at the end.
+    """The scene graphs of one clip as they are cached, in the order of time. A clip has up to T graphs of up to M
+    objects each, and there are R relations. Unused entries are padding.
 
-    `times` [T] float64 are seconds from the start of the clip, NaN in padding. `count` [T] int16 is the number of
-    objects of a graph besides the person, -1 in padding. `objects` [T, M] int16 are the class numbers of the objects,
-    and -1 after the last object. `linked` [T, M] uint8 is 1 if an edge leads from the object to the person, else 0.
-    `relations` [T, M, R] uint8 is 1 if the object has the relation to the person. It is 0 for an object that is not
-    linked.
+    - `times`: seconds from the start of the clip, float64 [T]. NaN in padding.
+    - `count`: the number of objects of each graph, without the person, int16 [T]. -1 in padding.
+    - `objects`: the class numbers of the objects, int16 [T, M]. -1 in padding.
+    - `linked`: uint8 [T, M], which is 1 if an edge leads from the object to the person, else 0.
+    - `relations`: uint8 [T, M, R], which is 1 if the object has the relation to the person, else 0. An object without
+      an edge has no relation.
     """
 
     times: np.ndarray
@@ -34,8 +36,8 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns a ClipGraphs with fill values in every place, which the caller overwrites. `shape` is (T, M, R): T
-        frames, M places for objects in a frame, R kinds of relations.
+        """Returns a ClipGraphs without graphs, in which everything is padding. The caller writes graphs into its
+        arrays. `shape` is (T, M, R), for up to T graphs of up to M objects, and R relations.
         """
         return cls(
             times=np.full(shape[:1], np.nan),
@@ -47,8 +49,8 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """Raised if a source has no graphs for a clip. `reason` is a reason for a failure in the ledger, such as "missing".
-    `detail` says in words what is missing.
+    """Raised if a source has no scene graphs for a clip. `reason` is the reason of the failure in the ledger, such as
+    "missing" or "unreadable". `detail` says in words what is wrong.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -58,13 +60,11 @@ class GraphError(Exception):
 
 
 class GraphSource(Protocol):
-    """A source of scene graphs. A graph belongs to one time of a clip. It describes one person and some objects, and
-    says which relations each object has to the person.
+    """The interface of a source of scene graphs, such as the user's files. A scene graph describes one frame of a clip.
+    It has one person and some objects, and says which relations each object has to the person.
     """
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        """Returns the ClipGraphs, the scene graphs, of the clip `row`. `frame_times` are the presentation times of the
-        clip's frames in seconds.
-
-        Raises GraphError if the source has no graphs for this clip.
+        """Returns the scene graphs of the clip `row`. `frame_times` are the presentation times of the clip's frames in
+        seconds, [frames]. Raises GraphError if the source has no graphs for this clip.
         """

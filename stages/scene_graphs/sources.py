@@ -10,10 +10,10 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
-    """Returns the GraphSource (the source of scene graphs) that `options` describe.
+    """Returns the source of scene graphs that `options` describe.
 
-    `dataset` has the options of the data set. It is not needed for graphs from files. With `source: interactions` it
-    must be an InteractionsOptions, and with `source: action_genome` an ActionGenomeOptions.
+    `dataset` has the options of the data set. With `source: interactions`, it must be an InteractionsOptions. With
+    `source: action_genome`, it must be an ActionGenomeOptions. With `source: file`, it may be None.
     """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)

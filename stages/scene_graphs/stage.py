@@ -1,5 +1,5 @@
-"""The stage `graphs`, which writes scene graphs of each clip to the cache. A scene graph says which relations the
-objects have to the person in a frame. Imports no torch.
+"""Defines the stage `graphs`, which writes the scene graphs of each clip to the cache. A scene graph says which
+relations the objects of a frame have to the person. Imports no torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -67,12 +67,12 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset, self.file_of(recipe, key))
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with an impossible value. An example is a relation of an
-        object that is not linked to the person.
+        """Yields (name of the array, kind of problem) for each array with an impossible value, such as a relation of an
+        object that has no edge to the person.
 
-        `ok` maps array names to the rows of a shard that did not fail. For n rows, the arrays are times and count [n,
-        T], objects and linked [n, T, M], relations [n, T, M, R]. A row has T graphs with places for M objects, and
-        there are R kinds of relations.
+        `ok` is {name of the array: rows of a shard that did not fail}. For n rows, `times` and `count` are [n, T],
+        `objects` and `linked` are [n, T, M], and `relations` is [n, T, M, R], for up to T graphs of up to M objects,
+        and R relations.
         """
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])

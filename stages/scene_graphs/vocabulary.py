@@ -1,6 +1,7 @@
-"""The names of the classes of objects and of the relations in scene graphs. Imports no torch.
+"""Defines vocabularies of scene graphs: the names of the classes of objects, and the names of the relations. Imports no
+torch.
 
-The cache stores a number in place of a name: the position of the name in its list, from 0.
+The cache stores a number for each name, which is the position of the name in its list, counted from 0.
 """
 
 import json
@@ -14,19 +15,18 @@ from kinegraph.stages.options import StageOptions
 
 
 def plain(name: str) -> str:
-    """Returns the form of a name in which names are compared: lower case, without blanks and the signs / _ -.
-
-    For example, `cup/glass/bottle` becomes `cupglassbottle`.
+    """Returns the form of `name` in which two names are compared: in lower case, without blanks and without the signs /
+    _ -. For example, "Cup/glass/bottle" -> "cupglassbottle".
     """
     return "".join(letter for letter in name.lower() if letter not in "/_- ")
 
 
 class Vocabulary(StageOptions):
-    """The names of classes and of relations. The number of a name is its position in its list, from 0. Relations in
-    `ignored_relations` may occur in files and are left out.
+    """The names of the classes of objects and of the relations in scene graphs. The number of a name is its position in
+    its list, counted from 0. Relations in `ignored_relations` may occur in files and are not cached.
 
-    Two names for classes must differ in more than case, blanks and the signs / _ -. The same is true of two names for
-    relations, ignored ones included.
+    Names are compared in the form that `plain` returns. In this form, all names of classes must be different. The same
+    is true of all names in `relations` and `ignored_relations` together.
     """
 
     classes: tuple[str, ...] = Field(
@@ -66,11 +66,11 @@ NAMED = {
 
 
 def resolved(given: Any) -> Any:
-    """Returns the vocabulary for `given`, the value of the option `vocabulary`.
+    """Returns the vocabulary for `given`, the value of the option `vocabulary`. If `given` is the name of a shipped
+    vocabulary, such as "action_genome", returns this vocabulary. If it is the path of a json file, returns the content
+    of the file, which the caller checks.
 
-    If `given` is a text, it is the name of a shipped vocabulary, such as "action_genome", or the path of a json file.
-    The content of a file is returned without a check. Raises ValueError if the text is neither. Any other `given` is
-    returned unchanged.
+    Raises ValueError if `given` is another string. A `given` that is not a string is returned unchanged.
     """
     if not isinstance(given, str):
         return given

@@ -78,7 +78,7 @@ def test_above_the_tap_it_is_the_network_bit_for_bit(model: str) -> None:
     assert tail.shape == last.shape[1:]
     below = [name for name in tail.network.state_dict() if name.startswith(("conv1.", "bn1.", "layer1.", "res2."))]
     assert not below
-    assert {f"features/net/{CACHED[model][0]}", "features/net/res5"} == {tail.read.maps, tail.given.maps}
+    assert {f"features/net/{CACHED[model][0]}", "features/net/res5"} == {tail.cached_tap.maps, tail.last_tap.maps}
 
 
 @pytest.mark.parametrize(("recorded", "side"), [({}, 8), ({"res5_stride": 2}, 4)])
@@ -339,7 +339,7 @@ def test_a_tail_that_nobody_reads_is_refused() -> None:
     with pytest.raises(HeadError, match=r"proposal_pool reads regions/net/res4.*a tail would do nothing"):
         build_head("proposal_pool", SPEC, 3, tail=TAIL)
     for name, options in (("strg", {}), ("proposal_pool", {"concat_global": True}), ("trg", {"tap": "res4"})):
-        words = rf"{name} .* gives features/net/res5 and features/net/res5_pooled only: .*`regions_from: maps`.* `tap`"
+        words = rf"{name} .* computes features/net/res5 and features/net/res5_pooled only: .*`regions_from: maps`.* `tap`"
         with pytest.raises(HeadError, match=words):
             build_head(name, SPEC, 3, tail=TAIL, **options)
     with pytest.raises(HeadError, match="allowed for resnet18: stem, res2, res3, res4"):
