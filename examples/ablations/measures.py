@@ -31,7 +31,7 @@ from kinegraph.pipeline.training.scoring import RunScores
 from kinegraph.stages.generated.drawing import FRAME_SIZE
 from kinegraph.stages.generated.interactions import FPS, Truth, truth
 from kinegraph.stages.heads.atr import GraphReasoner, Locator
-from kinegraph.stages.heads.clip_graphs import recorded
+from kinegraph.stages.heads.clip_graphs import outputs_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.heads.inputs import BOXES, COUNT
 from kinegraph.stages.scene_graphs.from_interactions import VIDEO_ID
@@ -60,7 +60,7 @@ def mass_of_the_locator(head: Head, clips: CachedClips) -> dict[str, float]:
         return {}
     sums, num_maps = dict.fromkeys([IN_PAIR, IN_OTHERS, AREA], 0.0), 0
     for batch, shown in _batches(clips):
-        with recorded(*locators) as located:
+        with outputs_of(*locators) as located:
             head(batch)
         for maps in located:  # [B, T, 1, H, W]
             height, width = maps.shape[3:]

@@ -105,7 +105,7 @@ def finetune(
     _require_mirror_is_right(config, cache)
     device = pick_device(config.run.device)
     torch.set_num_threads(config.run.worker_threads)  # as in an extraction
-    with together.acquainted(device), ExitStack() as opened:
+    with together.connected_processes(device), ExitStack() as opened:
         device, is_first = together.own_device(device), together.rank() == 0
         online = online_head(config, start, device)
         clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config, device)))
@@ -117,7 +117,7 @@ def finetune(
             _begin(folder, start)
             if not (folder / STATE_FILE).exists():
                 on_start(_step_zero(config, start, online, clips if val_clips is None else val_clips, device))
-        together.meet()
+        together.barrier()
         place = RunPlace(name=f"{name} tuned", seed=options.seed)
         result = run_training(
             folder, online, clips, val_clips, options, device, place, on_epoch=on_epoch, on_step=on_step

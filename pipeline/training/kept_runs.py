@@ -18,7 +18,7 @@ from kinegraph.pipeline.training.results import comparable
 from kinegraph.pipeline.training.starting_weights import with_digest
 from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
-from kinegraph.stages.training.clips import identified
+from kinegraph.stages.training.clips import clips_identity
 from kinegraph.stages.training.epoch_clips import with_views_per_epoch
 from kinegraph.stages.training.videos import Samples, samples_of
 
@@ -80,5 +80,5 @@ def trained_on(cache: Cache, clips: Samples | None, val_clips: Samples | None) -
     `classes` is a digest of the class names of `cache`.
     """
     splits = {"train": clips, "val": val_clips}
-    digests = {name: None if split is None else identified(split) for name, split in splits.items()}
+    digests = {name: None if split is None else clips_identity(split) for name, split in splits.items()}
     return digests | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

@@ -47,7 +47,7 @@ from kinegraph.stages.training.checkpoint import (
     require_same_features,
     require_same_kind_of_labels,
 )
-from kinegraph.stages.training.clips import identified, is_labelled
+from kinegraph.stages.training.clips import clips_identity, is_labelled
 from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
 from kinegraph.stages.training.metrics import confusion
 from kinegraph.stages.training.records import RECORD_FILE
@@ -148,7 +148,7 @@ def evaluate_run(
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
-    counts = SplitCounts.of(clips, identified(clips)["digest"])
+    counts = SplitCounts.of(clips, clips_identity(clips)["digest"])
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
     scores = RunScores(
         result=result,

@@ -140,13 +140,13 @@ def train_runs(
     in_turn = longest_first(wanted, num_parameters) if config.run.workers > 1 else wanted
     located = zip(in_turn, places(in_turn, trained, config.run.workers), strict=True)
     jobs = [_RunToTrain(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
-    with together.acquainted(pick_device(config.run.device)):
-        together.meet()
+    with together.connected_processes(pick_device(config.run.device)):
+        together.barrier()
         if overwrite and together.rank() == 0:
             for run in wanted:  # before any run is trained: after a stop, every run on disk has this recipe
                 with held(run.folder):
                     discard(run.folder)
-        together.meet()
+        together.barrier()
         return _all(jobs, config.run.workers, on_run, [run.folder for run in wanted])
 
 
@@ -178,8 +178,8 @@ def train_wanted(
     (`place`, record) after each epoch, and `on_step` with (`place`, record) during an epoch.
     """
     device = pick_device(config.run.device)
-    with together.acquainted(device):
-        together.meet()
+    with together.connected_processes(device):
+        together.barrier()
         _train_one(_RunToTrain(config, wanted, place or places([wanted])[0], on_epoch=on_epoch, on_step=on_step))
 
 
@@ -308,7 +308,7 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
         sweep(job.folder)
         if job.wanted.code is not None:
             write_whole(job.folder / CODE_FILE, [job.wanted.code.encode()])
-    together.meet()
+    together.barrier()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):

@@ -20,7 +20,7 @@ from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import frozen_on
 from kinegraph.stages.heads.head import FeatureSource, Head, HeadError
-from kinegraph.stages.heads.inputs import seen_by
+from kinegraph.stages.heads.inputs import crop_array
 from kinegraph.stages.heads.online import OnlineEntry, OnlineHead, arrays_of_entry
 from kinegraph.stages.training.checkpoint import (
     MODEL_FILE,
@@ -107,7 +107,9 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
         config.size_of(name),
         config.regions if config.regions and name in config.regions.backbones else None,
     )
-    entry = OnlineEntry(name=name, taps=(), size=size, seen=seen_by(FeatureSource(name, ""), spec), regions=regions)
+    entry = OnlineEntry(
+        name=name, taps=(), size=size, crop_array=crop_array(FeatureSource(name, ""), spec), regions=regions
+    )
     read, options = {array.rpartition("/")[2] for array in arrays_of_entry(entry, reads)}, config.backbones[name]
     read_taps = [tap for tap in options.taps if read & {tap, f"{tap}_pooled", f"{tap}{CLASS_SUFFIX}"}]
     if HEAD in read and not read_taps:

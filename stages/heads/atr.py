@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.clip_graphs import FrameGraphs, recorded
+from kinegraph.stages.heads.clip_graphs import FrameGraphs, outputs_of
 from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
 from kinegraph.stages.options import StageOptions
 
@@ -91,7 +91,7 @@ class Atr(MapHead):
             for number, block in enumerate(self.blocks, 1)
             if isinstance(block, AtrBlock) and block.locate is not None
         }
-        with recorded(*locators.values()) as outputs:
+        with outputs_of(*locators.values()) as outputs:
             self(batch)
         return {name: located.squeeze(2) for name, located in zip(locators, outputs, strict=True)}
 

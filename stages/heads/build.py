@@ -17,12 +17,12 @@ from kinegraph.stages.heads.linear_probe import LinearProbe
 from kinegraph.stages.heads.lstm import Lstm
 from kinegraph.stages.heads.mlp import Mlp
 from kinegraph.stages.heads.non_local import NonLocalHead
-from kinegraph.stages.heads.own import OwnHead, built, is_own
+from kinegraph.stages.heads.own import OwnHead, build_own_head, is_own
 from kinegraph.stages.heads.proposal_pool import ProposalPool
 from kinegraph.stages.heads.rstg import Rstg
 from kinegraph.stages.heads.st_sgn import RelationMatrix, StSgn
 from kinegraph.stages.heads.strg import Strg
-from kinegraph.stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
+from kinegraph.stages.heads.tail import MakeNetwork, build_tail, parse_tail, random_backbone, trained_backbone
 from kinegraph.stages.heads.tailed import TailedHead, sentence_on_arrays, spec_above
 from kinegraph.stages.heads.trg import Trg
 from kinegraph.stages.heads.trn import Trn
@@ -63,7 +63,7 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
     Raises HeadError if the name or an option is not allowed, if an array is missing, or if several taps fit. Raises
     WeightsError if the checkpoint of a tail cannot be found or read.
     """
-    return _build(name, spec, num_classes, options, trained)
+    return _build(name, spec, num_classes, options, trained_backbone)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
@@ -76,7 +76,7 @@ def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dic
 
     Raises HeadError if `options` or the arrays do not fit the head.
     """
-    return _build(name, spec, num_classes, options, empty)
+    return _build(name, spec, num_classes, options, random_backbone)
 
 
 def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any], make: MakeNetwork) -> Head:
@@ -125,7 +125,7 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
     if isinstance(name, OwnHead):
         kind = name.head_class()
         parsed = _parsed(name.class_name, kind.option_model, options)
-        head = built(kind, spec, num_classes, parsed)
+        head = build_own_head(kind, spec, num_classes, parsed)
     else:
         parsed = parse_options(name, options)
         head = HEADS[name](spec, num_classes, parsed)

@@ -38,8 +38,7 @@ class ClipGraph:
     frames: Sequence[int] | None = None
 
     def frame(self, step: int) -> int:
-        """Returns the number, counted from 0, of the frame of the cached boxes to which the time step `step` belongs.
-        """
+        """Returns the number, counted from 0, of the frame of cached boxes that belongs to the time step `step`."""
         return step * self.frame_step if self.frames is None else self.frames[step]
 
     @property
@@ -89,7 +88,7 @@ class NodeMessages:
 
 
 class FrameGraphs(nn.Module):
-    """A module through which a block passes its graphs over frames, so that `recorded` can collect them. `forward`
+    """A module through which a block passes its graphs over frames, so that `outputs_of` can collect them. `forward`
     returns its input: the weights [B, G, T, T] for B clips, G = `num_graphs` graphs and T frames.
     """
 
@@ -102,7 +101,7 @@ class FrameGraphs(nn.Module):
 
 
 @contextmanager
-def recorded(*modules: nn.Module) -> Iterator[list[Tensor]]:
+def outputs_of(*modules: nn.Module) -> Iterator[list[Tensor]]:
     """Collects the outputs of `modules` during a `with` block. Yields a list, to which every call of one of the modules
     appends its output.
     """

@@ -153,7 +153,7 @@ def read_vectors(batch: Mapping[str, Tensor], array: str, dtype: torch.dtype) ->
     return vectors if vectors.ndim == 3 else vectors[:, None]
 
 
-def seen_by(source: FeatureSource, spec: Spec) -> str:
+def crop_array(source: FeatureSource, spec: Spec) -> str:
     """Returns the name of the cached array with the rectangle of the frame that the backbone of `source` sees. If the
     backbone sees the whole crop of the clip, the array is "clips/crop". If it sees less, the array is
     "clips/crop/<backbone>".
@@ -200,9 +200,9 @@ class ProposalReader:
     def __init__(
         self, spec: Spec, source: FeatureSource, features: str, num_stored: int, *, boxes: bool, top: int | None
     ) -> None:
-        self.seen = seen_by(source, spec)
-        narrowed = self.seen != CROP
-        needed = (BOXES, COUNT, *([self.seen] if narrowed else [])) if boxes or narrowed else (COUNT,)
+        self.crop_array = crop_array(source, spec)
+        narrowed = self.crop_array != CROP
+        needed = (BOXES, COUNT, *([self.crop_array] if narrowed else [])) if boxes or narrowed else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
             raise missing(absent, spec)
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
@@ -239,9 +239,9 @@ class ProposalReader:
         """
         count = batch[COUNT][:, self._at(batch)]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
-        if self.seen == CROP:
+        if self.crop_array == CROP:
             return valid
-        boxes, seen = self.boxes(batch), batch[self.seen][:, None, None]
+        boxes, seen = self.boxes(batch), batch[self.crop_array][:, None, None]
         start, end = torch.minimum(seen[..., :2], seen[..., 2:]), torch.maximum(seen[..., :2], seen[..., 2:])
         valid &= overlaps(boxes, [*start.unbind(-1), *end.unbind(-1)])
         return valid
@@ -325,7 +325,7 @@ class MapRegionReader:
         if absent := [name for name in (BOXES, CROP) if name not in spec]:
             raise missing(absent[:1], spec)
         self.proposals = ProposalReader(spec, source, source.maps, spec[BOXES][1], boxes=True, top=top)
-        self.crop = self.proposals.seen
+        self.crop = self.proposals.crop_array
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.clip_graphs import ClipGraph, FrameGraphs, Links, recorded
+from kinegraph.stages.heads.clip_graphs import ClipGraph, FrameGraphs, Links, outputs_of
 from kinegraph.stages.heads.head import Classifier, FeatureSource, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source, project_maps
 
@@ -95,7 +95,7 @@ class MapHead(Head):
         }
 
     def clip_graphs(self, batch: Mapping[str, Tensor]) -> dict[str, ClipGraph]:
-        with recorded(*_frame_graphs(self.blocks)) as outputs:
+        with outputs_of(*_frame_graphs(self.blocks)) as outputs:
             self(batch)
         matrices = [matrix for graphs in outputs for matrix in graphs.unbind(1)]  # [B, T, T] each
         return {

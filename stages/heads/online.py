@@ -33,14 +33,14 @@ class OnlineEntry:
     - `name`: the name of the backbone in the config.
     - `taps`: the taps (layers of the backbone) whose arrays the head reads.
     - `size`: the side in pixels of the square input of the backbone.
-    - `seen`: the name of the cached array with the rectangle of the frame that is resized to this square.
+    - `crop_array`: the name of the cached array with the rectangle of the frame that is resized to this square.
     - `regions`: the options of the region features, or None if the head reads no regions of this backbone.
     """
 
     name: str
     taps: tuple[Tap, ...]
     size: int
-    seen: str
+    crop_array: str
     regions: RegionOptions | None
 
 
@@ -75,7 +75,7 @@ class OnlineHead(Head):
         self.name, self.num_classes, self.options = head.name, head.num_classes, head.options
         self.computed_names = {name for entry in entries for name in arrays_of_entry(entry, head.reads)}
         boxes = (
-            [BOXES, COUNT, *(entry.seen for entry in entries)]
+            [BOXES, COUNT, *(entry.crop_array for entry in entries)]
             if any(name.startswith("regions/") for name in self.computed_names)
             else []
         )
@@ -128,7 +128,7 @@ class OnlineHead(Head):
         arrays = {f"features/{name}": maps, f"features/{name}_pooled": pooled}
         if f"regions/{name}" in self.computed_names:
             assert entry.regions is not None
-            boxes, count, seen = (batch[array] for array in (BOXES, COUNT, entry.seen))
+            boxes, count, seen = (batch[array] for array in (BOXES, COUNT, entry.crop_array))
             regions = regions_of_clips(maps, boxes, count, seen.double(), entry.size, tap, entry.regions)
             arrays[f"regions/{name}"] = self._rounded(f"regions/{name}", regions.features)
         return arrays

@@ -108,8 +108,8 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 class _Guarded(Head):
-    """The base class that `built` puts before the user's class. Its methods call the methods of the user's class and
-    check the results.
+    """The base class that `build_own_head` puts before the user's class. Its methods call the methods of the user's
+    class and check the results.
 
     Float16 arrays become float32, because layers have float32 weights. An exception in the user's code becomes a
     HeadError with the file and the line. Torch's OutOfMemoryError is raised unchanged, because the command has a
@@ -167,10 +167,10 @@ def _widened(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _user_class(head: Head) -> type[Head]:
-    return type(head).__mro__[2]  # after the class that `built` makes, and _Guarded
+    return type(head).__mro__[2]  # after the class that `build_own_head` makes, and _Guarded
 
 
-def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
+def build_own_head(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
     """Builds a head from the user's class `kind`, tries it on a batch of zeros, and returns it. The head gets float16
     arrays as float32.
 

@@ -38,18 +38,18 @@ class ProjectedRegions:
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `options`: the options of the head.
     - `boxes`: whether the Regions have boxes. With `regions_from: maps`, they always have boxes.
-    - `whole`: whether the mean of the features over the whole clip is computed too.
+    - `with_mean`: whether the mean of the features over the whole clip is computed too.
 
     `reads` has the names of the arrays that a batch must have. `make_project` builds the module for the projection.
 
     A call takes a batch, the type `dtype` of the features, and the module `project`, which the head has built with
     `make_project`. The module `follow`, if there is one, runs on projected maps. The call returns (Regions, mean). The
     features of the Regions are [B, T, N, C] for B clips, T frames, N regions of a frame and C channels. The mean is [B,
-    C], or None if `whole` is false.
+    C], or None if `with_mean` is false.
     """
 
-    def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:
-        self.whole, top = whole, options.num_regions
+    def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, with_mean: bool) -> None:
+        self.with_mean, top = with_mean, options.num_regions
         self.regions_of_maps: MapRegionReader | None = None
         if options.regions_from == "maps":
             self.source = choose_source(spec, ["maps"], options)
@@ -57,9 +57,9 @@ class ProjectedRegions:
             self.reads, cached = self.regions_of_maps.reads, spec[self.source.maps][1]
             self.proposals = self.regions_of_maps.proposals
         else:
-            self.source = choose_source(spec, ["regions", "pooled"] if whole else ["regions"], options)
+            self.source = choose_source(spec, ["regions", "pooled"] if with_mean else ["regions"], options)
             self.cached_regions = RegionReader(spec, self.source, boxes=boxes, top=top)
-            self.reads = self.cached_regions.reads + ((self.source.pooled,) if whole else ())
+            self.reads = self.cached_regions.reads + ((self.source.pooled,) if with_mean else ())
             cached = self.cached_regions.channels
             self.proposals = self.cached_regions.proposals
         self.channels = options.dim or cached
@@ -71,8 +71,8 @@ class ProjectedRegions:
         if self.regions_of_maps is not None:
             maps = project_maps(project, batch[self.source.maps].to(dtype))  # [B, T, C, H, W]
             maps = maps if follow is None else each_frame(follow, maps)
-            return self.regions_of_maps(batch, maps), maps.mean((1, 3, 4)) if self.whole else None
+            return self.regions_of_maps(batch, maps), maps.mean((1, 3, 4)) if self.with_mean else None
         regions = self.cached_regions(batch, dtype)
         regions = replace(regions, features=project(regions.features))
-        frames = batch[self.source.pooled].to(dtype) if self.whole else None  # [B, T, D]
+        frames = batch[self.source.pooled].to(dtype) if self.with_mean else None  # [B, T, D]
         return regions, None if frames is None else project(frames.mean(1))

@@ -46,7 +46,7 @@ class ProposalPool(Head):
 
     def __init__(self, spec: Spec, num_classes: int, options: ProposalPoolOptions) -> None:
         super().__init__()
-        self.read_regions = ProjectedRegions(spec, options, boxes=False, whole=options.concat_global)
+        self.read_regions = ProjectedRegions(spec, options, boxes=False, with_mean=options.concat_global)
         self.source, self.reads = self.read_regions.source, self.read_regions.reads
         self.over_tracks = options.over == "tracks"
         if self.over_tracks:
@@ -59,14 +59,14 @@ class ProposalPool(Head):
         self.classifier = Classifier(dim * (1 + options.concat_global), num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        regions, whole = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project)
+        regions, mean = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project)
         features = self.mlp(regions.features)
         if self.over_tracks:
             tracks = self.read_regions.proposals.of_boxes(TRACKS, batch)
             pooled = mean_over_tracks(features, regions.valid, tracks, batch[TRACKS][0].numel())  # [B, C]
         else:
             pooled = masked_mean(features, regions.valid)
-        logits: Tensor = self.classifier(pooled if whole is None else torch.cat([pooled, whole], 1))
+        logits: Tensor = self.classifier(pooled if mean is None else torch.cat([pooled, mean], 1))
         return logits
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:

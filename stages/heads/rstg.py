@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.clip_graphs import NodeMessages, recorded
+from kinegraph.stages.heads.clip_graphs import NodeMessages, outputs_of
 from kinegraph.stages.heads.grid_graph import pooling, upsampling
 from kinegraph.stages.heads.head import Classifier, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
@@ -77,7 +77,7 @@ class Rstg(Head):
         space = self.block.graph.space
         if space.silent:
             return None
-        with recorded(space.sent) as outputs:
+        with outputs_of(space.sent) as outputs:
             self(batch)
         return space.messages_of(outputs[-1])
 

@@ -161,7 +161,7 @@ class SpaceStage(nn.Module):
             self.send = Send(dim + position.shape[1], dim, layered)
             self.attention = Attention(dim, options, layered)
         self.cells = [tuple(map(float, (*across, *down))) for down, across in cells(options.scales)]
-        self.sent = nn.Identity()  # the weighted messages pass it, so that `recorded` can see them
+        self.sent = nn.Identity()  # the weighted messages pass it, so that `outputs_of` can see them
 
     def forward(self, nodes: Tensor) -> Tensor:
         if self.silent:

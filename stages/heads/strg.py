@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.clip_graphs import ClipGraph, Links, masked_graph, recorded
+from kinegraph.stages.heads.clip_graphs import ClipGraph, Links, masked_graph, outputs_of
 from kinegraph.stages.heads.graphs import (
     between_all,
     collect_all,
@@ -77,7 +77,7 @@ class Strg(Head):
         super().__init__()
         if options.activate_projection and (options.regions_from == "cached" or options.dim is None):
             raise HeadError("Head strg: activate_projection is true; it needs `regions_from: maps` and a `dim`.")
-        self.read_regions = ProjectedRegions(spec, options, boxes=options.graphs != "similarity", whole=True)
+        self.read_regions = ProjectedRegions(spec, options, boxes=options.graphs != "similarity", with_mean=True)
         self.source, self.reads = self.read_regions.source, self.read_regions.reads
         dim = self.read_regions.channels
         self.project = self.read_regions.make_project()
@@ -86,10 +86,10 @@ class Strg(Head):
         self.classifier = Classifier(2 * dim, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        regions, whole = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project, self.activate)
-        assert whole is not None
+        regions, mean = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project, self.activate)
+        assert mean is not None
         nodes = self.graph(regions.features, regions)  # [B, T, N, C]
-        logits: Tensor = self.classifier(torch.cat([masked_mean(nodes, regions.valid), whole], 1))  # [B, 2C]
+        logits: Tensor = self.classifier(torch.cat([masked_mean(nodes, regions.valid), mean], 1))  # [B, 2C]
         return logits
 
     def boxes_read(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -151,7 +151,7 @@ class RegionGraph(nn.Module):
 
         `x` [B, T, N, C] has the features of the regions, and `regions` has their mask and their boxes.
         """
-        with recorded(*([] if self.affinity is None else [self.affinity])) as matrices:
+        with outputs_of(*([] if self.affinity is None else [self.affinity])) as matrices:
             self(x, regions)
         if self.follows_boxes:
             assert regions.boxes is not None

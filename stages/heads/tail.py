@@ -93,7 +93,7 @@ def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
 
-def trained(options: TailOptions) -> Backbone:
+def trained_backbone(options: TailOptions) -> Backbone:
     """Returns the whole backbone `options.model`, from its input to its last tap, with the weights `options.weights`.
 
     Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the layers of this backbone
@@ -105,7 +105,7 @@ def trained(options: TailOptions) -> Backbone:
     return build_backbone(model, weights, [entry(model, geometry).taps[-1].name], **geometry)
 
 
-def empty(options: TailOptions) -> Backbone:
+def random_backbone(options: TailOptions) -> Backbone:
     """Returns the whole backbone `options.model`, from its input to its last tap, with random weights. The caller loads
     weights into it.
 
@@ -124,9 +124,9 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     """Returns the Tail that `options` describe: the layers of a backbone above a cached tap. The options may insert new
     blocks, whose weights torch's global random number generator draws.
 
-    `spec` maps the name of each array of the cache to its shape for one clip. `make` is `trained` or `empty`, which
-    return the whole backbone. This function removes the layers up to the cached tap. Raises HeadError if the backbone
-    cannot be a tail, if the cached maps do not fit the backbone, or if a new block does not fit.
+    `spec` maps the name of each array of the cache to its shape for one clip. `make` is `trained_backbone` or
+    `random_backbone`. This function removes the layers up to the cached tap from the backbone. Raises HeadError if the
+    backbone cannot be a tail, if the cached maps do not fit the backbone, or if a new block does not fit.
     """
     model, geometry, _ = _network(options)
     cached_tap = tail_source(spec, options)

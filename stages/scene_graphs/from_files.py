@@ -43,7 +43,7 @@ class FileGraphs:
                 "%s has %d scene graphs, of which graphs.max_frames takes %d, evenly spaced. Others may have too many "
                 "as well; this is said once.", row.clip_id, len(within), self.options.max_frames,
             )  # fmt: skip
-        return self._arrays(thinned(within, self.options.max_frames), row.start_seconds)
+        return self._arrays(evenly_spaced(within, self.options.max_frames), row.start_seconds)
 
     def _read(self, path: str) -> tuple[FrameGraph, ...]:
         if self._last is None or self._last[0] != path:
@@ -62,7 +62,7 @@ class FileGraphs:
         return out
 
 
-def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
+def evenly_spaced(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
     """Returns `most` evenly spaced graphs of `frames`, or all of them if there are not more than `most`. For example,
     the result has the graphs 1, 3 and 5 of 6 graphs if `most` is 3.
 

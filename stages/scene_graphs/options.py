@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kinegraph.stages.options import StageOptions
-from kinegraph.stages.scene_graphs.vocabulary import NAMED, Vocabulary, resolved
+from kinegraph.stages.scene_graphs.vocabulary import NAMED, Vocabulary, resolve_vocabulary
 from kinegraph.stages.video_files import check_pattern, path_for
 
 INTERACTION_RELATIONS = (
@@ -78,7 +78,7 @@ class GraphFileOptions(StageOptions):
     @classmethod
     def _vocabulary_is_read(cls, given: Any) -> Any:
         if isinstance(given, dict) and "vocabulary" in given:
-            return given | {"vocabulary": resolved(given["vocabulary"])}
+            return given | {"vocabulary": resolve_vocabulary(given["vocabulary"])}
         return given
 
     @model_validator(mode="after")

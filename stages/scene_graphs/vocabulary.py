@@ -65,7 +65,7 @@ NAMED = {
 }
 
 
-def resolved(given: Any) -> Any:
+def resolve_vocabulary(given: Any) -> Any:
     """Returns the vocabulary for `given`, the value of the option `vocabulary`. If `given` is the name of a shipped
     vocabulary, such as "action_genome", returns this vocabulary. If it is the path of a json file, returns the content
     of the file, which the caller checks.

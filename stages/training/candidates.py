@@ -35,7 +35,7 @@ class SideBySide(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validated:
+class Validation:
     """The result of the validation of a head after one epoch. A head may have several candidates: copies of its layers,
     each with a learning rate and a weight decay of its own.
 
@@ -117,10 +117,10 @@ def keep(head: Head, candidate: int) -> None:
         head.keep(candidate)
 
 
-def validated(
+def validate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, metric: str, losses: Tensor, device: torch.device
-) -> Validated:
-    """Evaluates all candidates of `head` on `clips` in one pass over the clips, and returns a Validated with the
+) -> Validation:
+    """Evaluates all candidates of `head` on `clips` in one pass over the clips, and returns a Validation with the
     results of the best candidate.
 
     `metric` is the name of the metric that is compared, such as "top1" or "loss". If several candidates are equal, the
@@ -140,4 +140,4 @@ def validated(
     names = [candidate.name for candidate in head.candidates]
     chosen = metrics[best]
     assert chosen is not None
-    return Validated(metrics=chosen, candidate=best, of_candidates=dict(zip(names, values, strict=True)))
+    return Validation(metrics=chosen, candidate=best, of_candidates=dict(zip(names, values, strict=True)))

@@ -291,8 +291,7 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, 
 
 
 def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) -> bool:
-    """Returns whether two shapes are shapes of maps (T, C, H, W) with equal T and C. Returns False if `cached` is None.
-    """
+    """Returns whether both shapes are shapes of maps (T, C, H, W) with equal T and C. `cached` may be None."""
     return cached is not None and len(cached) == len(trained) == 4 and cached[:2] == trained[:2]
 
 

@@ -151,7 +151,7 @@ def read_batches(
             yield move(pending.popleft())
 
 
-def identified(clips: Clips) -> dict[str, Any]:
+def clips_identity(clips: Clips) -> dict[str, Any]:
     """Returns a dictionary that identifies the videos and labels of a split, to store with a run. Its keys are "clips"
     and "failed_videos", which are numbers, and "digest", a hash of the video ids and labels.
     """

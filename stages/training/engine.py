@@ -20,12 +20,12 @@ from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together
 from kinegraph.stages.training.best_epoch import BestEpoch, worth_of
 from kinegraph.stages.training.candidates import (
-    Validated,
+    Validation,
     keep,
     losses_of,
     parameters_of_each,
     trained_form,
-    validated,
+    validate_candidates,
     weights_of,
 )
 from kinegraph.stages.training.clips import (
@@ -45,7 +45,7 @@ from kinegraph.stages.training.records import EpochRecord, StepRecord, TrainResu
 from kinegraph.stages.training.schedules import Schedule
 from kinegraph.stages.training.state import (
     MISFITS,
-    damaged,
+    damaged_state,
     generators,
     identity,
     load_state,
@@ -82,7 +82,7 @@ class Training:
         self.options = options = with_views_per_epoch(options, clips)
         self.epoch_clips = EpochClips(clips, options)
         self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(self.epoch_clips) / options.batch_size))
-        self.network = together.in_step(trained_form(head), device)
+        self.network = together.distributed(trained_form(head), device)
         self.optimizer, self.ema = build_optimizer(head, options), build_ema(head, options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
         weights = class_weights(clips, options)
@@ -116,7 +116,7 @@ class Training:
                 except torch.OutOfMemoryError:
                     raise
                 except MISFITS as error:
-                    raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
+                    raise damaged_state(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
         """Trains the head until the last step, or until the option `patience` ends the training. Returns the
@@ -247,8 +247,8 @@ class Training:
             of_candidates=best.of_candidates,
         )
 
-    def _validated(self, losses: Tensor) -> Validated | None:
-        """Validates the head after an epoch and returns the metrics, with the validation `loss`, as a Validated.
+    def _validated(self, losses: Tensor) -> Validation | None:
+        """Validates the head after an epoch and returns the metrics, with the validation `loss`, as a Validation.
         Without validation clips, the metrics are empty.
 
         `losses` [candidates] are the training losses of the epoch. Returns None if no candidate has finite scores
@@ -256,14 +256,14 @@ class Training:
         """
         head = self._scored()
         if self.val_clips is None:
-            return Validated(metrics={})
+            return Validation(metrics={})
         try:
             if isinstance(head, CandidateHead):
-                return validated(head, self.val_clips, self.options, self.metric, losses, self.device)
+                return validate_candidates(head, self.val_clips, self.options, self.metric, losses, self.device)
             result = evaluate(head, self.val_clips, self.options, device=self.device)
         except ScoresNotFinite:
             return None
-        return Validated(metrics=result.metrics | {"loss": result.loss})
+        return Validation(metrics=result.metrics | {"loss": result.loss})
 
     def _diverged(self, seen: str) -> TrainingDiverged:
         rates = [candidate.learning_rate for candidate in candidates_of(self.head)]

@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.fingerprint import differences
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.heads.head import Head
-from kinegraph.stages.training.clips import Clips, identified
+from kinegraph.stages.training.clips import Clips, clips_identity
 from kinegraph.stages.training.options import FREE, TrainOptions
 from kinegraph.stages.training.records import STATE_FILE
 from kinegraph.stages.training.together import num_processes
@@ -60,7 +60,7 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
         if recipe[key] == before:
             del recipe[key]
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
-    return recipe | {"train": identified(clips), "val": None if val_clips is None else identified(val_clips)}
+    return recipe | {"train": clips_identity(clips), "val": None if val_clips is None else clips_identity(val_clips)}
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
@@ -88,15 +88,15 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except WeightsError as error:
-        raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
+        raise damaged_state(path, str(error).removeprefix(f"{path}: ")) from error
     except OSError as error:
         raise StateError(f"{path} cannot be read: {sentence(error)} {ADVICE}") from error
     except (*MISFITS, EOFError, pickle.UnpicklingError) as error:
         # torch's own words are left out, because they advise a way of loading that may run code.
-        raise damaged(path, "torch cannot read it") from error
+        raise damaged_state(path, "torch cannot read it") from error
     parts = content if isinstance(content, dict) else {}
     if {*parts} != {"of", "state"} or not all(isinstance(part, dict) for part in parts.values()):
-        raise damaged(path, f"it is {_said(content)}, not the dictionaries `of` and `state`")
+        raise damaged_state(path, f"it is {_said(content)}, not the dictionaries `of` and `state`")
     state: dict[str, Any] = content["state"]
     if changed := differences(content["of"], of):
         raise StateError(
@@ -105,13 +105,13 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
         )
     for key, kinds in KINDS.items():
         if key not in state:
-            raise damaged(path, f"it has no `{key}`")
+            raise damaged_state(path, f"it has no `{key}`")
         if not isinstance(state[key], kinds):
-            raise damaged(path, f"its `{key}` is {_said(state[key])}")
+            raise damaged_state(path, f"its `{key}` is {_said(state[key])}")
     return state
 
 
-def damaged(path: Path, why: str) -> StateError:
+def damaged_state(path: Path, why: str) -> StateError:
     """Returns the StateError for a file `path` with wrong content. `why` says in the message what is wrong."""
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 

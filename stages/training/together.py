@@ -36,7 +36,7 @@ def rank() -> int:
 
 
 @contextmanager
-def acquainted(device: torch.device) -> Iterator[None]:
+def connected_processes(device: torch.device) -> Iterator[None]:
     """Connects the processes that train one head together while a `with` block runs. Does nothing if there is only one
     process.
 
@@ -72,7 +72,7 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def in_step(head: nn.Module, device: torch.device) -> nn.Module:
+def distributed(head: nn.Module, device: torch.device) -> nn.Module:
     """Returns the module that the training calls in place of `head`. If one process trains, it is `head` itself.
 
     If several processes train together, every process gets the mean gradient of all processes. A trained BatchNorm
@@ -163,7 +163,7 @@ def summed(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until all processes that train one head together have called this function."""
     if num_processes() > 1:
         dist.barrier()

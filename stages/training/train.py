@@ -78,10 +78,10 @@ def train(
         raise UsageError(f"{options.section}.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
     require_precision(options.precision, device, f"{options.section}.precision")
     seed = options.seed + together.rank() * RANK_SEEDS
-    with together.acquainted(device), seeded(seed, device), on_threads(options.threads):
+    with together.connected_processes(device), seeded(seed, device), on_threads(options.threads):
         training = Training(head.to(device), train_clips, val_clips, options, device)
         training.resume_from(state_file)
-        together.meet()
+        together.barrier()
         try:
             return training.run(on_epoch, on_step)
         except TrainingDiverged:

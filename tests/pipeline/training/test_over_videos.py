@@ -24,7 +24,7 @@ from kinegraph.pipeline.training.trainable import build_for
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import MASK, HeadError
 from kinegraph.stages.training.checkpoint import RunError
-from kinegraph.stages.training.clips import identified
+from kinegraph.stages.training.clips import clips_identity
 from kinegraph.stages.training.evaluation import evaluate
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import STATE_FILE, EpochRecord
@@ -154,10 +154,10 @@ def opened(cache: Cache, options: TrainOptions) -> Any:
 
 def test_other_windows_are_other_samples(own_cache: Config) -> None:
     cache = Cache(own_cache.cache)
-    before = identified(videos_of(cache))
-    assert identified(videos_of(cache, max_windows=5)) != before
+    before = clips_identity(videos_of(cache))
+    assert clips_identity(videos_of(cache, max_windows=5)) != before
     fail_window(cache, "mid.mp4:1:center", 2)
-    assert identified(videos_of(Cache(own_cache.cache))) != before
+    assert clips_identity(videos_of(Cache(own_cache.cache))) != before
 
 
 @pytest.mark.parametrize("name", ["avg_pool", "lstm", "mlp", "trn"])

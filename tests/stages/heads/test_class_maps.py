@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.build import HEADS, build_head
-from kinegraph.stages.heads.clip_graphs import recorded
+from kinegraph.stages.heads.clip_graphs import outputs_of
 from kinegraph.stages.heads.grid_graph import links
 from kinegraph.stages.heads.head import WITH_CLASS_MAPS, HeadError
 from tests.stages.heads.conftest import Lively
@@ -88,7 +88,7 @@ def test_messages_add_up_to_what_the_nodes_gather(
     assert {*zip(messages.senders, messages.receivers, strict=True)} == {*links((3, 2, 1))}
     assert torch.equal(head(batch), logits), "no hook stays"
     space: Any = head.block.graph.space
-    with recorded(space.sent, space.update) as outputs, recorded_inputs(space.update) as joined:
+    with outputs_of(space.sent, space.update) as outputs, recorded_inputs(space.update) as joined:
         head(batch)
     weighted = outputs[-2]  # then the update of the nodes
     torch.testing.assert_close(weighted.norm(dim=-1), messages.strengths)

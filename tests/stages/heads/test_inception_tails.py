@@ -16,7 +16,7 @@ from kinegraph.stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.heads.insertion import Followed
 from kinegraph.stages.heads.places import FAMILIES
-from kinegraph.stages.heads.tail import Tail, build_tail, empty, parse_tail
+from kinegraph.stages.heads.tail import Tail, build_tail, parse_tail, random_backbone
 
 # Model -> cached tap, shape of its maps for one clip, side of the frames, the blocks above.
 CACHED: dict[str, tuple[str, tuple[int, ...], int, tuple[str, str, str]]] = {
@@ -154,7 +154,7 @@ def test_trg_after_the_last_three_blocks_has_the_parameters_of_its_formula(
         options = parse_tail({"tail": {"from": tap, "model": model, "weights": "x", "blocks": blocks}})
         assert options is not None
         with torch.device("meta"):
-            tail = build_tail({f"features/net/{tap}": shape}, options, empty)
+            tail = build_tail({f"features/net/{tap}": shape}, options, random_backbone)
         counts.append(sum(parameter.numel() for parameter in tail.parameters()))
     heads = 3
     formula = sum(10 * heads * c**2 + heads**2 + 4 * heads * c for c in widths)
@@ -186,7 +186,7 @@ def test_a_tap_below_the_blocks_is_no_place() -> None:
     )
     assert options is not None
     with torch.device("meta"), pytest.raises(HeadError, match="conv2 is not there; conv2 has no block"):
-        build_tail({"features/net/stem": (8, 64, 56, 56)}, options, empty)
+        build_tail({"features/net/stem": (8, 64, 56, 56)}, options, random_backbone)
 
 
 @pytest.mark.parametrize(("kernel", "cells"), [("3x3x3", 27), ("3x1x1", 3)])

@@ -17,7 +17,7 @@ from kinegraph.stages.backbones.norms import NORMS
 from kinegraph.stages.heads.build import build_head, rebuild_head
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.heads.insertion import Followed
-from kinegraph.stages.heads.tail import Tail, build_tail, empty, parse_tail, trained
+from kinegraph.stages.heads.tail import Tail, build_tail, parse_tail, random_backbone, trained_backbone
 from kinegraph.stages.heads.tail_options import TailOptions
 
 # B clips, T frames, C channels, H, W.
@@ -89,7 +89,7 @@ def test_the_network_is_the_one_that_the_cache_recorded(
     monkeypatch.setattr(build, "load_weights", lambda *args, **more: None)
     given = {"from": "res4", "model": "i3d_r50", "weights": "slowfast_8x8", "options": recorded}
     with torch.device("meta"):
-        for make in (trained, empty):
+        for make in (trained_backbone, random_backbone):
             tail = build_tail({"features/net/res4": (4, 1024, 8, 8)}, parsed(given), make)
             assert tail.shape == (4, 2048, side, side)
             assert tail(torch.empty(2, 4, 1024, 8, 8)).shape[1:] == tail.shape
@@ -104,7 +104,7 @@ def test_frames_that_leave_no_whole_groups_of_attention_are_refused() -> None:
     }
     spec = {"features/net/res2": (12, 256, 8, 8)}
     with pytest.raises(HeadError, match="tail: features/net/res2 has 12 frames: res3 needs a multiple of 8"):
-        build_tail(spec, parsed(given), empty)
+        build_tail(spec, parsed(given), random_backbone)
 
 
 @pytest.mark.parametrize(("atr", "others"), [("in_branch", "after"), ("after", "in_branch")])
@@ -339,7 +339,8 @@ def test_a_tail_that_nobody_reads_is_refused() -> None:
     with pytest.raises(HeadError, match=r"proposal_pool reads regions/net/res4.*a tail would do nothing"):
         build_head("proposal_pool", SPEC, 3, tail=TAIL)
     for name, options in (("strg", {}), ("proposal_pool", {"concat_global": True}), ("trg", {"tap": "res4"})):
-        words = rf"{name} .* computes features/net/res5 and features/net/res5_pooled only: .*`regions_from: maps`.* `tap`"
+        arrays = "features/net/res5 and features/net/res5_pooled"
+        words = rf"{name} .* computes {arrays} only: .*`regions_from: maps`.* `tap`"
         with pytest.raises(HeadError, match=words):
             build_head(name, SPEC, 3, tail=TAIL, **options)
     with pytest.raises(HeadError, match="allowed for resnet18: stem, res2, res3, res4"):
@@ -358,7 +359,7 @@ def test_atr_in_all_blocks_of_three_stages_costs_what_its_formula_says() -> None
         maps = torch.empty(1, *spec["features/net/res2"])
     counts = []
     for blocks in ([], atr):
-        tail = build_tail(spec, parsed(given | {"blocks": blocks}), empty).to("meta").eval()
+        tail = build_tail(spec, parsed(given | {"blocks": blocks}), random_backbone).to("meta").eval()
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             tail(maps)
         num_params = sum(parameter.numel() for parameter in tail.parameters())

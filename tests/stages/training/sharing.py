@@ -69,7 +69,9 @@ def tuned() -> Tensor:
     with seeded(0, CPU):
         head = build_head("avg_pool", {"features/tiny/res4_pooled": (2, 96)}, 3, dropout=0.0)
     network = Normalised(build_backbone("tiny_i3d", "random:0", ["res4"]), own_pixels(entry("tiny_i3d")))
-    known = OnlineEntry(name="tiny", taps=(entry("tiny_i3d").tap("res4"),), size=32, seen="clips/crop", regions=None)
+    known = OnlineEntry(
+        name="tiny", taps=(entry("tiny_i3d").tap("res4"),), size=32, crop_array="clips/crop", regions=None
+    )
     online = OnlineHead(head, [known], [network], clips_per_pass=2)
     online.unfreeze(None, "frozen", 1.0, None)
     some = clips(0, 10)
@@ -82,14 +84,14 @@ def tuned() -> Tensor:
 def share(folder: Path) -> None:
     """The main function of each process."""
     found = dict[str, Any]()
-    with together.acquainted(CPU):
+    with together.connected_processes(CPU):
         found["weights"], found["losses"] = plain()
         found["candidates"] = candidates()
         found["tuned"] = tuned()
         found["undisturbed"] = flat(run(None)[0])
         with contextlib.suppress(CutOff):
             run(folder, on_epoch=cut_off)
-        together.meet()
+        together.barrier()
         found["resumed"] = flat(run(folder)[0])
         found_by_rank = together.gathered(found)
         if together.rank() == 0:

@@ -10,7 +10,7 @@ import xxhash
 from torch import Tensor
 
 from kinegraph.stages.heads.build import build_head
-from kinegraph.stages.training.clips import identified
+from kinegraph.stages.training.clips import clips_identity
 from kinegraph.stages.training.epoch_clips import EpochClips, with_views_per_epoch
 from kinegraph.stages.training.losses import clip_loss
 from kinegraph.stages.training.options import TrainOptions
@@ -115,7 +115,7 @@ def test_runs_with_one_and_with_all_clips_are_not_the_same_run() -> None:
     one, every = (identity(head, seen, None, chosen) for chosen in resolved)
     assert one["views_per_epoch"] == "one"
     assert "views_per_epoch" not in every
-    assert one["train"] == every["train"] == identified(seen)
+    assert one["train"] == every["train"] == clips_identity(seen)
 
 
 def test_losses_are_added_over_clips_and_classes() -> None:

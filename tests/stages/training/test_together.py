@@ -74,4 +74,4 @@ def test_batches_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"batch_size: given 3, allowed: a multiple of the 2 processes"):
         together.own_share(order, 3)
     with pytest.raises(UsageError, match="BatchNorm is trained"):
-        together.in_step(torch.nn.BatchNorm1d(3), CPU)
+        together.distributed(torch.nn.BatchNorm1d(3), CPU)
