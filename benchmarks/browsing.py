@@ -1,9 +1,9 @@
-"""`browse` on a simulated cache: seconds until the address is printed, and of each kind of page.
+"""Measures `kinegraph browse` on a simulated cache: seconds until the address is printed, and seconds of each page.
 
     python -m benchmarks.browsing [--clips N]   (100,000 clips)
 
-The cache has rows, documents and ledger records of four stages and no arrays, and one video in fifty has failed. Its
-videos do not exist, so no frame is decoded. The server is a process of its own, and its peak memory is printed.
+The cache has rows, documents and ledger records of four stages and no arrays. One video in fifty has failed. The videos
+do not exist, so no frame is decoded. The server runs in a process of its own, whose peak memory is printed.
 """
 
 import json
@@ -54,7 +54,9 @@ STAGES = (
 
 
 def simulated(root: Path, num_clips: int) -> Cache:
-    """Makes the cache. Objects of shards are missing, and the ledger says that they are there."""
+    """Writes the cache with `num_clips` clips to `root` and returns it. The ledger says that all shards are done, but
+    the objects of the shards are missing.
+    """
     Cache.create(root, clips_options(ClipOptions()), {"kind": "zarr", "shard_clips": SHARD, "compression": "none"})
     storage = open_storage(root)
     storage.put(CLASSES, [json.dumps([f"class {n}" for n in range(NUM_CLASSES)]).encode()])
@@ -107,7 +109,7 @@ def _record(stage: Stage, shard: int, videos: list[str], first: int) -> Record:
 
 
 def measured(cache: Cache) -> None:
-    """Starts the server, asks for each page and prints the seconds."""
+    """Starts the server on `cache`, requests each page in PAGES and prints the seconds."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "kinegraph", "browse", cache.root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
@@ -135,7 +137,7 @@ def measured(cache: Cache) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the seconds of CPU that a process has used so far, in all its threads."""
+    """Returns the seconds of CPU time that the process `pid` has used so far, in all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

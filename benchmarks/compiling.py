@@ -1,7 +1,7 @@
-"""Backbones through torch.compile (`run.compile`) against the same without: bf16, channels-last, folded, as extracted.
+"""Compares backbones with and without torch.compile (`run.compile`), in bf16, channels-last and folded, as extracted.
 
-Prints clips/s of both, their ratio, the seconds of the first batch, and how far the compiled maps are from the others.
-Takes minutes, nearly all of them compilation.
+Prints the clips per second of both, their ratio, the seconds of the first batch, and the difference between the maps of
+both. Takes minutes, nearly all of them for compilation.
 """
 
 import statistics

@@ -1,8 +1,9 @@
-"""lz4 and zstd against none, on features that an extraction made: prints the table of docs/compression.md.
+"""Compares compression by lz4 and zstd with no compression, on features of an extraction.
 
-The demo's networks and videos, 50 proposals a frame. Size as part of the uncompressed size; writing (sealing a shard
-object, fsync included) and reading (64 clips in random order, page cache warm) in MB/s of values with none, and as
-ratios to none, medians over alternating runs.
+Prints the table of docs/compression.md. The features come from the demo's networks and videos, with 50 proposals a
+frame. The size is printed as a part of the uncompressed size. Writing seals a shard object, with fsync. Reading reads
+64 clips in random order with a warm page cache. Speeds are MB/s of values without compression, and ratios to this speed
+with compression. They are medians over alternating runs.
 """
 
 import statistics
@@ -32,7 +33,7 @@ Samples = dict[tuple[str, str], list[float]]  # (codec, "write" | "read") -> sec
 
 
 def extracted(folder: str) -> Cache:
-    """A cache of CLIPS clips and two more in one shard."""
+    """Extracts a cache of CLIPS + 2 clips in one shard into `folder` and returns it."""
     settings = [f"cache={folder}/cache", f"dataset.root={folder}/videos", f"dataset.train={CLIPS}", "dataset.val=1"]
     settings += [
         "dataset.test=1",
@@ -48,7 +49,7 @@ def extracted(folder: str) -> Cache:
 
 
 def measured(spec: ArraySpec, rows: np.ndarray, folder: str) -> tuple[dict[str, int], Samples]:
-    """Bytes by codec, and the seconds of each run."""
+    """Writes and reads the values `rows` with each codec. Returns ({codec: bytes}, {codec: seconds of each run})."""
     stores = {codec: ZarrStore(LocalStorage(f"{folder}/{codec}"), CLIPS, codec) for codec in CODECS}
     sizes: dict[str, int] = {}
     samples: Samples = {(codec, what): [] for codec in CODECS for what in ("write", "read")}

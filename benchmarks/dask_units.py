@@ -1,9 +1,9 @@
-"""Empty work units through the Dask executor: CPU time of each, and how far the scheduler's memory grows with them.
+"""Measures what the Dask executor costs: CPU time per empty work unit, and the growth of the scheduler's memory.
 
-Usage: python dask_units.py [UNITS]   (100,000; memory is read after a tenth of them, and after all)
+    python dask_units.py [UNITS]   (100,000 units)
 
-A scheduler and two workers in processes of their own; the workers' stations answer at once. CPU time is that of all
-four processes, the client among them.
+A scheduler and two workers run in processes of their own. The workers answer at once, without work. CPU time is the sum
+over the four processes, including the client. Memory is read after a tenth of the units, and after all units.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ WORKERS, KEYS = 2, ("clips", "features/i3d", "proposals", "regions/i3d")
 
 
 class EmptyStation(Station):
-    """Every unit is sealed as soon as it comes."""
+    """A station of a Dask worker that reports each unit as sealed without doing anything."""
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
         return (UnitSealed(unit=unit, failed_clips=()),)
@@ -39,7 +39,9 @@ class EmptyStation(Station):
 
 @contextmanager
 def cluster(file: str) -> Iterator[list[psutil.Process]]:
-    """The scheduler's process, and those of the workers."""
+    """Starts a Dask scheduler and its workers, and yields their processes, the scheduler first. The scheduler writes
+    its address to `file`.
+    """
     common = ["--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
     commands = [("scheduler", ["--port", "0"]), *[("worker", ["--no-nanny", "--nthreads", "4"])] * WORKERS]
     with ExitStack() as stack:
@@ -55,7 +57,7 @@ def cluster(file: str) -> Iterator[list[psutil.Process]]:
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> np.ndarray:
-    """Returns the CPU time of each process up to now."""
+    """Returns the CPU time in seconds that each process has used so far, as an array."""
     return np.array([sum(process.cpu_times()[:2]) for process in processes])
 
 

@@ -1,6 +1,7 @@
-"""Our decoding against PyAV's `frame.to_ndarray(format="rgb24")`, which builds a converter per frame.
+"""Compares kinegraph's decoding with PyAV's `frame.to_ndarray(format="rgb24")`, which builds a converter per frame.
 
-Same video, same frames, one thread each, in alternation: prints frames/s of both and the ratio.
+Both decode the same frames of the same video, on one thread, in alternation. Prints the frames per second of both and
+the ratio.
 """
 
 import tempfile

@@ -1,9 +1,10 @@
-"""`export --to tad` of a cache of windows against plain writes of the same .npy files, in one process, in alternation.
+"""Compares `export --to tad` of a cache of windows with plain writes of the same .npy files, in alternation.
 
     python -m benchmarks.exporting [--videos N]   (10,000 videos)
 
-Ours reads the cache, compares checksums, and makes each file appear whole and durable. The plain loop has all arrays in
-memory, and either leaves the bytes to the system (`np.save`) or syncs each file. Prints videos per second.
+kinegraph's export reads the cache, compares checksums, and makes each file appear whole and durable. The plain loop has
+all arrays in memory. It either leaves the bytes to the system (`np.save`) or syncs each file. All run in one process.
+Prints videos per second.
 """
 
 import shutil
@@ -38,7 +39,9 @@ STAGE = Stage(
 
 
 def made_cache(root: str, num_videos: int) -> Cache:
-    """Returns a cache of `num_videos` videos of WINDOWS windows each, with random features."""
+    """Writes a cache to `root` and returns it. It has `num_videos` videos of WINDOWS windows each, with random
+    features.
+    """
     clips = clips_options(ClipOptions(sampling="windows", num_frames=16, fps="native", hop_frames=4))
     Cache.create(root, clips, {"kind": "zarr", "shard_clips": SHARD, "compression": "none"})
     storage, names = open_storage(root), [f"v{number:06}.mp4" for number in range(num_videos)]

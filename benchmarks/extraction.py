@@ -1,9 +1,10 @@
-"""Whole extractions against their networks alone, decoding alone, a plain loop, and the plain loop with torchcodec.
+"""Compares whole extractions with their networks alone, with decoding alone, and with a plain loop.
 
-The ways take turns, as in `kinegraph bench CONFIG`, which measures the same on videos of your own. The videos are
-generated: 340x256 px, 25 frames a second, 10 s, h264. Weights are random. `r50` takes 8 frames of a clip, `i3d` 16.
-The RPN takes every second frame, at a short side of 192 px. In the case `windows`, clips of 2 s overlap by half. More
-clips (`--clips`) come nearer to a long run, in which the first decoding counts less.
+The plain loop decodes with PyAV or torchcodec. All take turns, as in `kinegraph bench CONFIG`, which measures the same
+on videos of the user. The videos are generated: 340x256 px, 25 frames a second, 10 s, h264. Weights are random. The
+case `r50` takes 8 frames of a clip, and `i3d` takes 16. The RPN takes every second frame, at a short side of 192 px. In
+the case `windows`, clips of 2 s overlap by half. With more clips (`--clips`), the first decoding counts less, as in a
+long run.
 
     python -m benchmarks.extraction [--case r50] [--device cuda] [--precision bf16] [--quick] [--json FILE]
 """
@@ -53,7 +54,9 @@ def config_of(
     batch: int | None = None,
     compiled: bool = False,
 ) -> Config:
-    """The config of a case on the videos in `folder`. A batch has `batch` clips, by default a quarter of the clips."""
+    """Returns the config of the case `case` on the videos in `folder`. A batch has `batch` clips, by default a quarter
+    of the clips.
+    """
     document = CASES[case][1]
     backbones = {name: options | {"precision": precision} for name, options in document["backbones"].items()}
     proposals = {"proposals": document["proposals"] | {"precision": precision}} if "proposals" in document else {}

@@ -1,9 +1,9 @@
-"""How many cores decode and resize for a GPU: `python -m benchmarks.feeding --clips-per-second 20`.
+"""Measures how many cores must decode and resize to feed a GPU: `python -m benchmarks.feeding --clips-per-second 20`.
 
-Makes H.264 videos of 480, 720 and 1080 lines, and decodes their clips as an extraction does, on one thread, with Pillow
-and with libswscale (`resize: swscale`), in alternation. Seconds are those of a core that the thread used, so other
-programs hardly change them. A network that takes `--clips-per-second` clips a second needs as many cores as that number
-divided by the clips that one core decodes and resizes in a second.
+Generates H.264 videos of 480, 720 and 1080 lines. Decodes their clips as an extraction does, on one thread, with Pillow
+and with libswscale (`resize: swscale`), in alternation. Seconds are CPU seconds of the thread, so other programs hardly
+change them. For a network that takes `--clips-per-second` clips a second, the number of cores is this number divided by
+the clips that one core decodes and resizes in a second.
 """
 
 import argparse
@@ -31,7 +31,9 @@ WAYS: tuple[Resize, ...] = ("swscale", "pillow")
 
 
 def write(path: str, width: int, height: int, num_frames: int) -> None:
-    """Writes a video of a camera that pans over a picture with large and small things, with the noise of a sensor."""
+    """Writes a video to `path`: a camera pans over a picture with large and small things, with the noise of a
+    sensor.
+    """
     rng = np.random.default_rng(0)
     picture = np.zeros((height, 2 * width, 3))
     for step in (4, 16, 64, 256):

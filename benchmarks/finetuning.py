@@ -1,9 +1,9 @@
-"""Fine-tuning: the time a step waits for pixels, decoding by threads against processes, memory of the backward pass.
+"""Measures fine-tuning: how long a step waits for pixels, decoding by threads and by processes, memory of a step.
 
-Usage: python benchmarks/finetuning.py [CLIPS]   (96 clips of the demo's generated videos)
+    python benchmarks/finetuning.py [CLIPS]   (96 clips of the demo's generated videos)
 
-The memory is counted on shapes alone, for one clip of 32 frames of 224 x 224 px through I3D-ResNet-50: what the forward
-pass saves for the backward pass. Two kinds of decoding alternate.
+The memory is what the forward pass saves for the backward pass. It is computed from shapes alone, for one clip of 32
+frames of 224 x 224 px through I3D-ResNet-50. Decoding by threads and by processes alternate.
 """
 
 import multiprocessing
@@ -49,7 +49,9 @@ def document(root: Path, clips: int) -> dict[str, Any]:
 
 
 def waited(config: Config, root: Path, threads: int) -> float:
-    """The share of the time of the second epoch in which the network waits for pixels."""
+    """Fine-tunes for two epochs with `threads` decoder threads. Returns the share of the time of the second epoch in
+    which the network waits for pixels, from 0 to 1.
+    """
     options = {"start": str(root / "run"), "run": str(root / f"tuned{threads}"), "decode_threads": threads}
     section = config.finetune.model_copy(update=options | {"epochs": 2, "batch_size": BATCH, "val_split": None})
     tuned = finetune(config.model_copy(update={"finetune": section}))
@@ -61,7 +63,7 @@ def decode(rows: list[ClipRow], wanted: Wanted) -> int:
 
 
 def by_threads(config: Config, workers: int) -> float:
-    """Seconds to decode all training clips in batches, as fine-tuning does."""
+    """Returns the seconds in which `workers` threads decode all training clips in batches, as fine-tuning does."""
     section = config.finetune.model_copy(update={"decode_threads": workers})
     squares, cache = {"tiny": config.square_of("tiny")}, Cache(config.cache)
     with decoding(config.model_copy(update={"finetune": section}), torch.device("cpu")) as decoder:
@@ -73,7 +75,9 @@ def by_threads(config: Config, workers: int) -> float:
 
 
 def by_processes(config: Config, rows: list[ClipRow], workers: int) -> float:
-    """Without the way back of the pixels, which a process would have to copy as well."""
+    """Returns the seconds in which `workers` processes decode the clips `rows`. The pixels are not copied back to this
+    process, which a real run would also need.
+    """
     wanted = config.wanted(squares=frozenset({config.square_of("tiny")}))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         begun = time.perf_counter()
@@ -82,7 +86,7 @@ def by_processes(config: Config, rows: list[ClipRow], workers: int) -> float:
 
 
 def saved_mib(network: Backbone, dtype: torch.dtype) -> float:
-    """MiB that the forward pass of one clip saves for the backward pass, parameters left out."""
+    """Returns the MiB that the forward pass of one clip saves for the backward pass, without the parameters."""
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Backbones with batch norms folded into convolutions, against the same without: bf16, channels-last, on the CPU.
+"""Compares backbones with and without batch norms that are folded into convolutions.
 
-Prints clips/s of both, their ratio, and the relative RMS error of both against float32.
+They run in bf16 and channels-last, on the CPU. Prints the clips per second of both, their ratio, and the relative RMS
+error of both against float32.
 """
 
 import copy
@@ -13,7 +14,7 @@ from torch import Tensor
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.folding import fold_batch_norms
-from kinegraph.stages.device import computing_in, frozen_on
+from kinegraph.stages.device import computing_in, move_network
 
 RUNS = 5
 CASES = {"i3d_r50": (16, 224), "resnet50": (16, 224), "bn_inception": (16, 224)}  # frames, px
@@ -29,7 +30,7 @@ def main() -> None:
         expected = plain(clip)[top]
         folded = copy.deepcopy(plain)
         fold_batch_norms(folded)
-        networks = {"folded": frozen_on(folded, device), "plain": frozen_on(plain, device)}
+        networks = {"folded": move_network(folded, device), "plain": move_network(plain, device)}
         seconds: dict[str, list[float]] = {name: [] for name in networks}
         found: dict[str, Tensor] = {}
         for run in range(RUNS + 1):

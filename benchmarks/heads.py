@@ -1,12 +1,14 @@
-"""One training step of every head at the size of its paper: seconds, peak memory, and the ratio to its matrix products.
+"""Measures a training step of every head at the size of its paper: seconds, peak memory, ratio to its matrix products.
 
-`python benchmarks/heads.py [--clips N] [--threads N] [HEAD ...]`: a step is forward, backward and SGD on N clips that
-are in memory already, each head in a process of its own. `strg@demo` is STRG at the size of the demo, on 64 clips.
+    python benchmarks/heads.py [--clips N] [--threads N] [HEAD ...]
 
-`/products` is the time of a step, divided by the time of its matrix products and convolutions alone: the same
-operations with the same shapes, layouts and types, on random numbers, without autograd. Both take turns, and the median
-of the rounds is printed. The time is CPU time of all threads on a CPU, and the clock's on a GPU. An LSTM is no matrix
-product here. Peak memory is the GPU's, or what the process took beyond torch itself.
+A step is forward, backward and SGD on N clips that are in memory already. Each head runs in a process of its own.
+`strg@demo` is STRG at the size of the demo, on 64 clips.
+
+The column `/products` is the time of a step, divided by the time of its matrix products and convolutions alone. The
+products have the same shapes, layouts and types, but random numbers and no autograd. Both take turns, and the median of
+the rounds is printed. The time is CPU time of all threads on a CPU, and wall time on a GPU. An LSTM does not count as a
+matrix product. Peak memory is that of the GPU, or what the process took beyond torch itself.
 """
 
 import argparse
@@ -39,7 +41,9 @@ PRODUCTS = {
 
 
 class Products(TorchDispatchMode):
-    """Keeps each matrix product and convolution that runs inside, with random numbers of the same layouts."""
+    """A context that records each matrix product and convolution that runs in it, with random numbers of the same
+    layouts.
+    """
 
     def __init__(self) -> None:
         super().__init__()

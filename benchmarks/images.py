@@ -1,6 +1,7 @@
-"""Images of a folder of numbered images: read ahead by a few threads, against one after another, in alternation.
+"""Compares reading numbered images ahead by a few threads with reading one after another.
 
-Prints images a second of both and the ratio. A slow disk is imitated by a pause before each file, on any thread.
+Both alternate. Prints the images per second of both and the ratio. A pause before each file, on any thread, imitates a
+slow disk.
 
     python -m benchmarks.images [--images 300] [--size 340 256] [--pause-ms 0 5]
 """

@@ -1,11 +1,11 @@
-"""`kinegraph index` of many videos: milliseconds of CPU and bytes of memory per video, read and from kept headers.
+"""Measures `kinegraph index` of many videos: milliseconds of CPU and bytes of memory per video.
 
-Usage: python benchmarks/indexing.py [NUM_VIDEOS] [seconds | number] [kept]
+    python benchmarks/indexing.py [NUM_VIDEOS] [seconds | number] [kept]
 
 The videos are links to ten H.264 files of 2 to 20 s, 240 to 480 px high, in a temporary folder. There are 5,000 links
-by default, and 100,000 are a large data set. `again` indexes a second time: all headers are kept and all rows are
-there, so no video is opened. With clips by number, frames are counted. H.264 needs no decoding for that, and MPEG-4
-part 2 does. `seconds` or `number` measures only these clips. With `kept`, the script itself writes the headers that an
+by default. 100,000 links are a large data set. The run `again` indexes a second time. All headers and rows are there,
+so no video is opened. For clips by number, frames are counted. H.264 needs no decoding for that, and MPEG-4 part 2
+does. `seconds` or `number` measures only these clips. With `kept`, the script itself writes the headers that an
 interrupted `index` would have kept, so that a million videos take minutes. Each `index` runs in a process of its own.
 Its memory is its peak, less what it had before the call.
 """
@@ -42,7 +42,9 @@ CLIPS = {
 
 
 def write(path: Path, height: int, seconds: int, gop: int) -> None:
-    """Writes a video of `seconds` s with 30 frames a second and moving stripes."""
+    """Writes a video to `path`: `seconds` s of moving stripes, `height` px high, with 30 frames a second and a key
+    frame every `gop` frames.
+    """
     width = height * 4 // 3 // 2 * 2
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream("libx264", rate=Fraction(30), options={"g": str(gop), "preset": "ultrafast"})
@@ -55,7 +57,7 @@ def write(path: Path, height: int, seconds: int, gop: int) -> None:
 
 
 def link(folder: Path, num_videos: int) -> None:
-    """Makes `num_videos` links to ten files, in ten folders of classes."""
+    """Makes `num_videos` links to ten files, in ten folders of classes below `folder`."""
     files = [
         (folder / "files" / f"{height}_{gop}.mp4", height, 2 + 2 * place, gop)
         for place, (height, gop) in enumerate((height, gop) for gop in GOPS for height in HEIGHTS)
@@ -72,12 +74,16 @@ def link(folder: Path, num_videos: int) -> None:
 
 @functools.cache
 def copy_of(path: Path, copy: int) -> Path:
-    """Returns a copy of the file, because a file system allows only so many links to one file."""
+    """Returns the path of copy number `copy` of the file `path`, because a file system allows only a limited number of
+    links to one file.
+    """
     return path if copy == 0 else Path(shutil.copy2(path, path.parents[1] / f"{copy}_{path.name}"))
 
 
 def keep_headers(document: dict[str, Any], root: Path) -> None:
-    """Writes the headers of all videos into the cache, as an earlier `index` keeps them. Reads only the ten files."""
+    """Writes the headers of all videos into the cache, as an interrupted `index` keeps them. Reads only the ten
+    files.
+    """
     few = document | {"cache": f"{document['cache']}, few", "dataset": {"kind": "folder", "root": str(root / "files")}}
     with mock.patch.object(kept_probes, "EVERY_SECONDS", 0.0):
         index(check_config(few, "benchmark"))
@@ -95,7 +101,7 @@ def resident_bytes() -> int:
 
 
 def measured(document: dict[str, Any]) -> tuple[float, float, int]:
-    """Returns (CPU seconds, wall seconds, bytes of memory) of `index`, in a process of its own."""
+    """Runs `index` in a process of its own. Returns (CPU seconds, wall seconds, bytes of memory)."""
     config = check_config(document, "benchmark")
     kept_probes.EVERY_SECONDS = 1.0
     cpu, wall, before = time.process_time(), time.perf_counter(), resident_bytes()

@@ -1,11 +1,11 @@
-"""What the measuring of times costs: prints its share of an extraction.
+"""Measures what the measuring of times costs, and prints its share of an extraction.
 
     python -m benchmarks.measuring [UNITS]   (100 units)
 
-A unit is one clip of a small video, its features those of a tiny network, so there is much to measure and little to do.
-The clocks of all threads count how often the kind of work changes. Then one change is timed alone, and the product is
-compared with the CPU time of all threads in the extraction, start-up without imports included. A comparison of runs
-with and without clocks would need hours, because two runs differ by more.
+A unit is one clip of a small video, with the features of a tiny network. So there is much to measure and little to
+compute. The script counts how often the clocks of all threads change the kind of work, and times one change alone. The
+product is divided by the CPU time of all threads in the extraction, which includes start-up without imports. A
+comparison of runs with and without clocks would need hours, because two runs differ by more.
 """
 
 import itertools
@@ -25,7 +25,7 @@ BLOCKS = 200_000
 
 
 def counted_changes(run: str) -> tuple[int, float]:
-    """Extracts once. Returns the number of changes of all clocks, and the seconds of CPU time."""
+    """Extracts once. Returns (number of changes of all clocks, CPU seconds of the extraction)."""
     counter, original = itertools.count(), Clock._change
 
     def counting(clock: Clock, kind: str) -> str:
@@ -41,7 +41,7 @@ def counted_changes(run: str) -> tuple[int, float]:
 
 
 def seconds_of_a_change() -> float:
-    """Times `during` blocks. Each of them changes the kind twice."""
+    """Returns the seconds that a clock needs to change the kind of work once."""
     clock = Clock(REST)
     begun = time.thread_time()
     for _ in range(BLOCKS):

@@ -1,6 +1,7 @@
-"""Networks that keep the memory which they freed (our setting) against glibc's default, which returns it to the system.
+"""Compares networks that keep the memory that they freed (kinegraph's setting) with glibc's default, which returns it.
 
-Random weights, float32, batches of 4 clips, on the CPU. Prints the CPU seconds of both and their ratio.
+Networks have random weights and run in float32 on the CPU, on batches of 4 clips. Prints the CPU seconds of both and
+their ratio.
 """
 
 import resource
@@ -12,7 +13,7 @@ from kinegraph.pipeline.machine.alternation import Way, alternate, ratios
 from kinegraph.pipeline.machine.memory import keep_freed_memory, without_kept_memory
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
-from kinegraph.stages.device import frozen_on
+from kinegraph.stages.device import move_network
 
 ROUNDS = 4
 CASES = {"inception_i3d": (16, 224), "i3d_r50": (16, 224), "resnet50": (8, 224)}  # frames, px
@@ -27,7 +28,7 @@ def cpu_seconds() -> float:
 def main() -> None:
     keep_freed_memory()
     for model, (frames, size) in CASES.items():
-        network = frozen_on(build_backbone(model, "random:0", [entry(model).taps[-1].name]), torch.device("cpu"))
+        network = move_network(build_backbone(model, "random:0", [entry(model).taps[-1].name]), torch.device("cpu"))
         clips = torch.randn(4, 3, frames, size, size)
 
         kept, returned = partial(network, clips), without_kept_memory()(partial(network, clips))

@@ -1,7 +1,7 @@
-"""Extraction with OpenMP threads that sleep while they wait (our setting) against libgomp's default (they spin).
+"""Compares OpenMP threads that sleep while they wait (kinegraph's setting) with threads that spin (libgomp's default).
 
-One worker on all cores, the demo's networks, generated videos; on a quiet machine, and on one whose cores others use
-too. Prints the median ratio of clips/s over alternating runs, the start of each included.
+One worker extracts on all cores, with the demo's networks and generated videos. The machine is first quiet. Then other
+processes use all cores, too. Prints the median ratio of clips per second over alternating runs, start-up included.
 """
 
 import os
@@ -30,7 +30,7 @@ def clips_per_second(config: list[str], policy: dict[str, str]) -> float:
 
 
 def compare(config: list[str], busy: int) -> None:
-    """Print the comparison with `busy` other processes computing beside it."""
+    """Prints the comparison while `busy` other processes compute."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         pairs = [tuple(clips_per_second(config, policy) for policy in POLICIES.values()) for _ in range(RUNS)]

@@ -1,7 +1,7 @@
-"""Peak memory of `kinegraph extract`: 300 short videos, ten times more videos, and videos that are ten times longer.
+"""Measures the peak memory of `kinegraph extract` on 300 short videos, ten times more, and ten times longer.
 
-Tiny shipped networks and proposals, one worker, generated videos of 340x256 px; of the many videos most are links.
-Prints the peak of each run and its ratio to the peak of the first one.
+The networks are the tiny shipped networks and proposals. One worker extracts. The generated videos have 340x256 px.
+Most of the many videos are links. Prints the peak of each run and its ratio to the peak of the first run.
 """
 
 import re

@@ -1,9 +1,10 @@
-"""Plan, status and extract of a cache of 1,000,000 rows, simulated: seconds, CPU time and peak memory of each command.
+"""Measures plan, status and extract of a simulated cache of 1,000,000 rows: seconds, CPU time and peak memory.
 
-clips.parquet, the stages' files, a ledger record per shard and key, and empty objects (hard links) in place of data, in
-a temporary folder. Ten clips per video, all sealed but the last shard, which extract then does, although its videos are
-gone, and finds nothing to do when it runs again. `status` looks twice: it keeps what it has read. The cache is made in
-a process of its own: the peak of a child counts its parent's memory.
+The cache lies in a temporary folder. It has clips.parquet, the documents of the stages, a ledger record per shard and
+key, and empty objects (hard links) in place of data. A video has ten clips. All shards except the last are sealed.
+`extract` does the last shard, although its videos are gone. A second `extract` finds nothing to do. `status` runs
+twice, because it keeps what it has read. The cache is made in a process of its own, because the peak of a child process
+includes the memory of its parent.
 """
 
 import functools
@@ -70,7 +71,7 @@ def clips_table() -> ClipsTable:
 
 
 def simulate(document: dict[str, Any]) -> None:
-    """A cache whose ledger says that all shards but the last are done."""
+    """Writes a cache whose ledger says that all shards except the last are done. `document` is its config."""
     from kinegraph.pipeline.extraction.worker import Worker  # torch would count in the peak of each command
 
     config = check_config(document, "benchmark")
@@ -104,7 +105,9 @@ def link_objects(root: Path, stage: Stage, num_shards: int) -> None:
 
 
 def write_record(cache: Cache, stage: Stage, shard: int, videos: Sequence[str]) -> None:
-    """Unsynced: 62,000 fsyncs take long, and so does encoding 62,000 records."""
+    """Writes the ledger record of a sealed shard from a template, without fsync. Encoding and syncing 62,000 records
+    would take long.
+    """
     text = template(stage.key, len(videos), stage=stage.fingerprint, objects=tuple(objects_of(stage, SHARD)))
     for number, video in enumerate(videos):
         text = text.replace(f"video {number}", video)
@@ -116,7 +119,7 @@ def write_record(cache: Cache, stage: Stage, shard: int, videos: Sequence[str]) 
 
 @functools.cache
 def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...]) -> str:
-    """A record with `video 0`, ..., SHARD and SEALED_AT to be replaced."""
+    """Returns the text of a ledger record with placeholders: `video 0`, `video 1`, ..., SHARD and SEALED_AT."""
     source = Source(size=1_234_567, mtime_ns=1_700_000_000_000_000_000, digest=DIGEST)
     record = Record(
         key=key,
@@ -134,7 +137,7 @@ def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...])
 
 
 def measure(what: str, arguments: list[str], exit_code: int = 0) -> str:
-    """Run a command, print what it took, and give what it said."""
+    """Runs a kinegraph command and prints its seconds and its peak memory. Returns what the command printed."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "kinegraph", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:

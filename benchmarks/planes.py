@@ -1,6 +1,6 @@
-"""3D networks with their layers in 2D (as extracted) against 3D layers, channels-last and channels-first.
+"""Compares 3D networks whose layers run in 2D (as extracted) with 3D layers, channels-last and channels-first.
 
-Prints the CPU seconds of a clip, and their ratio to the layers as extracted. The ways take turns.
+Prints the CPU seconds of a clip, and their ratio to the layers as extracted. The three forms take turns.
 
     python -m benchmarks.planes [--model i3d_r50] [--frames 16] [--size 224] [--threads 1]
 """
@@ -14,24 +14,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from kinegraph.stages.backbones.build import built
+from kinegraph.stages.backbones.build import build_from_options
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.folding import fold_batch_norms
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.planes import flatten_layers
-from kinegraph.stages.device import computing_in, frozen_on
+from kinegraph.stages.device import computing_in, move_network
 
 RUNS = 5
 CPU = torch.device("cpu")
 
 
 def networks(options: BackboneOptions) -> dict[str, nn.Module]:
-    """Returns one network in three forms: as extracted, with 3D layers, and with 3D layers that are channels-first."""
-    made = {name: built(options) for name in ("as extracted", "3D, channels-last", "3D, channels-first")}
+    """Returns {name: network} of one network in three forms: as extracted, with channels-last 3D layers, and with
+    channels-first 3D layers.
+    """
+    made = {name: build_from_options(options) for name in ("as extracted", "3D, channels-last", "3D, channels-first")}
     for network in made.values():
         fold_batch_norms(network)
     flatten_layers(made["as extracted"], convolutions=options.precision == "fp32")
-    return {name: net if name.endswith("first") else frozen_on(net, CPU) for name, net in made.items()}
+    return {name: net if name.endswith("first") else move_network(net, CPU) for name, net in made.items()}
 
 
 @torch.inference_mode()

@@ -1,10 +1,10 @@
-"""`kinegraph predict` of one video of 10 s: CPU seconds of the command, and what of them is start-up.
+"""Measures `kinegraph predict` of one video of 10 s: CPU seconds of the command, and the share of start-up.
 
-`avg_pool` reads pooled features. `strg` reads regions, whose RoIAlign needs torchvision. What importing torch and
-torchvision takes alone is printed too, because no command is faster than that.
+The head `avg_pool` reads pooled features. The head `strg` reads regions, whose RoIAlign needs torchvision. The CPU
+seconds of importing torch and torchvision alone are printed too, because no command is faster than that.
 
-The command is a process of its own. Decoding, network and head are measured in this process, by a second call of
-`predict` with the same networks. The rest is start-up: Python, imports, the record of the run, weights.
+The command runs in a process of its own. Decoding, network and head are measured in this process, by a second call of
+`predict` with the same networks. The remaining seconds are start-up: Python, imports, the record of the run, weights.
 """
 
 import resource
@@ -30,7 +30,7 @@ HEADS = ("avg_pool", "strg")
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """CPU seconds of Python with these arguments, in a process of its own, and of all its threads."""
+    """Runs Python with these arguments in a process of its own. Returns the CPU seconds of all its threads."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

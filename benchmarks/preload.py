@@ -1,7 +1,7 @@
-"""`CachedClips(preload=True)` against reading from the shards, page cache warm: batches of 64 clips in random order.
+"""Compares `CachedClips(preload=True)` with reading from the shards: batches of 64 clips in random order.
 
-Region features [16, 50, 512] and counts [16], uncompressed and with zstd. Prints ratios of batches per second, measured
-in alternation.
+The arrays are region features [16, 50, 512] and counts [16], uncompressed and with zstd. The page cache is warm. Prints
+ratios of batches per second, measured in alternation.
 """
 
 import math
@@ -32,7 +32,9 @@ def row(number: int) -> ClipRow:
 
 
 def cache_of(spec: ArraySpec, folder: str, compression: str) -> Cache:
-    """One array; two thirds of its values are zero, as after ReLU and pooling."""
+    """Writes a cache with one array into `folder` and returns it. Two thirds of the values are zero, as after ReLU and
+    pooling.
+    """
     cache = Cache.create(folder, {}, {"kind": "zarr", "shard_clips": 64, "compression": compression})
     ClipsTable.from_rows([row(number) for number in range(CLIPS)]).write(cache.storage)
     cache.storage.put("classes.json", [b'["one"]'])

@@ -1,13 +1,13 @@
-"""Region proposals against the forward pass of their own feature pyramid (ResNet-50 and FPN), and the parts of both.
+"""Compares region proposals and their parts with the forward pass of their own feature pyramid (ResNet-50 and FPN).
 
     python -m benchmarks.proposals [--case bf16] [--short-side 192] [--frames 8] [--one-thread] [--quick] [--json FILE]
 
-Frames of 340x256 px are smooth noise, and weights are random. All ways of a case take turns in one process, with one
-precision, and get the same frames: those of a clip at once, or one after the other for a network of detectron2. A
-ratio above 1 is that of a way's time to the pyramid's. `RPN, all candidates` is the RPN with torchvision's suppression,
-which sorts and suppresses all candidates. The other ways are the parts of the RPN, each with its inputs ready. Pillow's
-resizing runs in the threads that decode. The last case computes windows that share frames, against the same windows as
-clips of their own. On a busy machine, `--one-thread` measures the CPU time of one thread.
+Frames of 340x256 px are smooth noise, and weights are random. All ways to compute a case take turns in one process,
+with one precision and the same frames. The frames are those of a clip at once, or one after the other for a network of
+detectron2. Each ratio is the time of a way divided by the time of the pyramid. `RPN, all candidates` is the RPN with
+torchvision's suppression, which sorts and suppresses all candidates. The other ways are the parts of the RPN, each with
+its inputs ready. Pillow's resizing runs in the threads that decode. The last case compares windows that share frames
+with the same windows as clips of their own. On a busy machine, `--one-thread` measures the CPU time of one thread.
 """
 
 import time
@@ -109,7 +109,9 @@ def each(parts: Sequence[Parts], work: Callable[..., Any], inputs: Sequence[Any]
 
 
 def ways_of(source: NetworkSource, pictures: Sequence[Image.Image]) -> list[Way]:
-    """The pyramid, which the others are compared with, the RPN in two ways, and its parts."""
+    """Returns the ways to measure: first the pyramid, with which the others are compared, then the RPN in two ways,
+    then the parts of the RPN.
+    """
     height, width = source.options.input_size(HEIGHT, WIDTH)
 
     def resized() -> np.ndarray:
@@ -156,8 +158,8 @@ class Whole:
 
 @dataclass(frozen=True)
 class PixelsOfWindows:
-    """A shard of one batch of windows that begin every `hop` frames. It has what `FrameProposals` reads of a
-    `stages.stage.StageBatch`.
+    """A batch that is a whole shard: windows that begin every `hop` frames. It has the parts of a StageBatch
+    (stages/stage.py) that `FrameProposals` reads.
     """
 
     rows: list[ClipRow]
@@ -183,7 +185,7 @@ class PixelsOfWindows:
 
 
 def windows(source: NetworkSource, num_frames: int, rounds: int, clock: Callable[[], float]) -> Case:
-    """Four windows, each of which begins a quarter of a window after the one before."""
+    """Measures four windows, each of which begins a quarter of a window after the window before. Returns the Case."""
     hop = max(1, num_frames // 4)
     height, width = source.options.input_size(HEIGHT, WIDTH)
     pictures = [x.resize((width, height), Image.Resampling.BILINEAR) for x in drawn(3 * hop + num_frames)]

@@ -1,8 +1,8 @@
-"""Reading region features [16, 50, 512] float16, uncompressed, page cache warm, 64 clips into one batch.
+"""Compares readers of region features [16, 50, 512] float16, uncompressed, that read 64 clips into one batch.
 
-Prints GB/s and ratios, measured in alternation: our reader of zarr, zarr-python indexing clip by clip, and a loop that
-copies clips from a numpy.memmap of the bare values (what a cache without a format could do); our reader of HDF5, and
-h5py clip by clip.
+kinegraph's reader of zarr is compared with zarr-python that indexes clip by clip, and with a loop that copies clips
+from a numpy.memmap of the bare values, as a cache without a format could do. kinegraph's reader of HDF5 is compared
+with h5py that reads clip by clip. The page cache is warm. Prints GB/s and ratios, measured in alternation.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
 """Writes the measured tables of docs/benchmarks.md from benchmarks/measured/*.json: `python -m benchmarks.render`.
 
-The text outside of the two marks stays. `make bench` measures, and then runs this script. A test fails where the page
-is not what the files say.
+Only the text between two marks changes. `make bench` measures, and then runs this script. A test fails if the page
+differs from the files.
 """
 
 import json
@@ -23,7 +23,9 @@ ABOUT = (
 
 
 def page(text: str, documents: list[dict[str, Any]]) -> str:
-    """The page `text` with the tables of `documents` between the marks. Raises ValueError where a mark is missing."""
+    """Returns the page `text` with the tables of `documents` between its two marks. Raises ValueError if a mark is
+    missing.
+    """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -38,7 +40,7 @@ def measured(documents: list[dict[str, Any]]) -> str:
 
 
 def of_document(document: dict[str, Any]) -> Iterator[str]:
-    """The heading, the machine and the tables of one file."""
+    """Yields the heading, the machine and the tables of one file of measurements, as lines of Markdown."""
     machine, versions = document["machine"], document["versions"]
     load = "unknown" if document["load"] is None else f"{document['load']}"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "ffmpeg")
@@ -72,7 +74,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _figure(value: float) -> str:
-    """Three digits, or all digits of a whole number from 1,000 on."""
+    """Returns `value` as text with three digits. A number from 1,000 on has all digits of its whole part."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 

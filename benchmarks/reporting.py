@@ -1,7 +1,8 @@
-"""`kinegraph report` of caches of 3,900 and of 99,840 clips: seconds, CPU seconds, bytes of the page, and peak memory.
+"""Measures `kinegraph report` of caches of 3,900 and 99,840 clips.
 
-The caches are simulated in a temporary folder: rows, ledger and random values, without videos. The ratio of the two is
-to be small, because a report reads a sample of the values.
+Prints seconds, CPU seconds, bytes of the page and peak memory. The caches are simulated in a temporary folder: rows,
+ledger and random values, without videos. The ratio of the two is expected to be small, because a report reads a sample
+of the values.
 """
 
 import json
@@ -43,7 +44,9 @@ PEAK += "sum(os.times()[:2]), 'peak', resource.getrusage(resource.RUSAGE_SELF).r
 
 
 def values(spec: ArraySpec, rows: Sequence[ClipRow], random: np.random.Generator) -> np.ndarray:
-    """Plausible values of an array for some rows: sorted scores, boxes inside the frame, else normal numbers."""
+    """Returns plausible values of the array `spec` for some rows: sorted scores, boxes inside the frame, and normal
+    random numbers for all other arrays.
+    """
     shape = (len(rows), *spec.shape)
     if spec.name == "clips/frame_times":
         return np.array([row.target_times for row in rows])
@@ -59,7 +62,10 @@ def values(spec: ArraySpec, rows: Sequence[ClipRow], random: np.random.Generator
 
 
 def fill(config: Config, sources: bool = False) -> Cache:
-    """Seals all shards of a cache that has its rows, with made-up values, as an extraction would."""
+    """Seals all shards of an indexed cache with made-up values, as an extraction would, and returns the cache.
+
+    `config` is the config of the cache. If `sources` is true, the ledger records also name the video files.
+    """
     cache, random = Cache(config.cache), np.random.default_rng(0)
     stages = declare(config, {}).stages
     cache.declare(*stages.values())
@@ -82,7 +88,7 @@ def fill(config: Config, sources: bool = False) -> Cache:
 
 
 def simulate(root: Path, num_rows: int) -> str:
-    """A cache of `num_rows` clips of as many videos, all sealed."""
+    """Writes a cache of `num_rows` clips of as many videos, all sealed, below `root`. Returns its path."""
     config = check_config(DOCUMENT | {"cache": str(root / str(num_rows))}, "benchmark")
     cache = Cache.create(config.cache, clips_options(config.clips), config.store.model_dump())
     cache.storage.put(CLASSES, [json.dumps([f"class {number}" for number in range(NUM_CLASSES)]).encode()])
@@ -108,7 +114,9 @@ def simulate(root: Path, num_rows: int) -> str:
 
 
 def reported(cache: str, out: Path) -> tuple[float, float, int, int]:
-    """(seconds, CPU seconds, bytes of the page, peak bytes of memory) of one report, in a process of its own."""
+    """Writes a report about `cache` to `out` in a process of its own. Returns (seconds, CPU seconds, bytes of the page,
+    peak bytes of memory).
+    """
     begun = time.monotonic()
     command = [sys.executable, "-c", PEAK, "report", cache, "--out", str(out)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

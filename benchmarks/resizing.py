@@ -1,12 +1,12 @@
-"""How much the ways to resize differ: `python -m benchmarks.resizing VIDEO...`.
+"""Compares the ways to resize frames: `python -m benchmarks.resizing VIDEO...`.
 
-For the middle frame of each video, at a short side of 256 px and crops of 224 px, prints the mean and the
-largest difference in grey levels, and that of pooled features of ResNet-50 with random weights, in percent of their
-standard deviation over channels:
+The script takes the middle frame of each video, at a short side of 256 px and crops of 224 px. It prints the mean and
+the largest difference in grey levels. It also prints the difference of pooled features of ResNet-50 with random
+weights, in percent of their standard deviation over channels.
 
-- torch: bilinear without antialias, against Pillow's, at `top_left`, whose place needs no rounding;
-- swscale: FFmpeg's bilinear with antialias, before the frame becomes RGB, against Pillow's, at `center`;
-- cut first: the square of the short side resized to 224 px, against the crop of the resized frame, at `center`.
+- torch: bilinear without antialias, compared with Pillow's, at `top_left`, whose place needs no rounding
+- swscale: FFmpeg's bilinear with antialias, before the frame becomes RGB, compared with Pillow's, at `center`
+- cut first: the square of the short side resized to 224 px, compared with the crop of the resized frame, at `center`
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""What the scripts print and write: cases, each with the seconds of several ways to do the same work.
+"""Defines what the scripts print and write: cases, each with the seconds of several ways to do the same work.
 
-The first way of a case is the one that the others are compared with. A ratio above 1 says that the first way is faster.
-`python -m benchmarks.NAME --json FILE` writes the document that benchmarks/render.py renders.
+The other ways of a case are compared with its first way. A ratio above 1 says that the first way is faster. `python -m
+benchmarks.NAME --json FILE` writes the document that benchmarks/render.py renders.
 """
 
 import argparse
@@ -21,9 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command sets it; t
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`amount` of `unit` is the work of one run. `seconds`: way -> seconds of each round. `left_out`: way -> why.
+    """The measurements of one case: several ways to do the same work.
 
-    `about` says what the work is.
+    `amount`, `unit`: the work of one run, such as 64 clips.
+    `seconds`: {way: seconds of each round}.
+    `left_out`: {way: reason} of the ways that were not measured.
+    `about`: says what the work is.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Case:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self, pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
-        """One line for each pair of ways, by default for the first way with each other one."""
+        """Returns one line of text for each pair of ways. By default, the first way is paired with each other way."""
         first, *others = self.seconds
         lines = []
         for way, other in pairs or [(first, other) for other in others]:
@@ -46,7 +49,9 @@ class Case:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every script has."""
+    """Returns a parser of the options that every script has. The first line of `description` is the description in the
+    help.
+    """
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file")
     return parser
@@ -61,7 +66,12 @@ def report(
     quick: bool = False,
     pairs: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Prints the lines of each case when it is measured, and writes all cases to `file`, if it is given."""
+    """Calls `measured`, prints the lines of each Case when it is measured, and writes all cases to `file`, if it is
+    given.
+
+    `name` is the name of the script, `device` the device on which it runs. `quick` is written to the file. `pairs` are
+    the pairs of ways to print.
+    """
     run = hardware.described_run(device)
     print(f"{name}: load {run['load']} on {run['machine']['cores']} cores before the measurement")
     cases = []

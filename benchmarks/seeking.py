@@ -1,8 +1,8 @@
-"""What skipping saves in a long film, in alternation, one thread: prints medians and ratios.
+"""Measures what skipping saves in a long film, on one thread, in alternation. Prints medians and ratios.
 
-`intervals`: late intervals of 4 s, against a film of just those seconds, and against a pass from the start.
-`windows`: windows over the whole film in units, as one worker does them (the video stays open) and as several do (each
-unit opens it), against one pass for all windows.
+The case `intervals` reads late intervals of 4 s. It is compared with a film of only these seconds, and with a pass from
+the start. The case `windows` reads windows over the whole film in units: as one worker (the video stays open), and as
+several workers (each unit opens the video). It is compared with one pass for all windows.
 
     python -m benchmarks.seeking [--hours 0.5] [--intervals 50] [--units 20] [--size 320 240] [--key-seconds 10]
 """
@@ -29,7 +29,7 @@ WANTED = Wanted(num_frames=FRAMES, squares=frozenset([Square(size=224, every=1)]
 
 
 def write(path: Path, seconds: float, size: tuple[int, int], key_seconds: float) -> Path:
-    """Noise that moves: blocks of 16 px, shifted by a pixel a frame."""
+    """Writes a video of moving noise to `path` and returns the path. Blocks of 16 px move by one pixel per frame."""
     blocks = np.random.default_rng(0).integers(0, 255, (size[1] // 16 + 1, size[0] // 16 + 1, 3), np.uint8)
     picture = blocks.repeat(16, 0).repeat(16, 1)[: size[1], : size[0]]
     options = {"preset": "ultrafast", "g": str(round(key_seconds * RATE)), "bf": "2"}
@@ -45,7 +45,7 @@ def write(path: Path, seconds: float, size: tuple[int, int], key_seconds: float)
 
 
 def rows(path: Path, starts: list[float], size: tuple[int, int]) -> list[ClipRow]:
-    """A clip of 32 frames over 4 s at each start."""
+    """Returns one ClipRow for each start in `starts`: a clip of 32 frames over 4 s."""
     return [
         ClipRow(
             clip_id=f"film:{number}:full",
@@ -72,7 +72,7 @@ def decoded(units: list[list[ClipRow]], lenders: Callable[[], OpenVideos | None]
 
 
 def compared(name: str, ways: dict[str, Callable[[], None]], runs: int) -> None:
-    """Run all ways by turns; ratios are to the first one."""
+    """Runs all `ways` by turns, `runs` times, and prints their times. Ratios are to the first way."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(runs):
         for way, run in ways.items():

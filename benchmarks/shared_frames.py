@@ -1,10 +1,10 @@
-"""Windows of a 2D network: frames that windows share go through it once, against windows as whole clips.
+"""Compares windows of a 2D network that share frames with windows as whole clips.
 
     python -m benchmarks.shared_frames [MODEL] [RUNS]   (resnet18 3)
 
-One video of generated frames, windows of 16 frames every 4, batches of 8 windows. Both ways read the same pixels in
-alternation. Prints CPU seconds of both, their ratio, and the largest difference of a feature, relative to its standard
-deviation.
+Each shared frame goes through the network once. One video of generated frames has windows of 16 frames every 4 frames,
+in batches of 8 windows. Both ways read the same pixels in alternation. Prints the CPU seconds of both, their ratio, and
+the largest difference of a feature, relative to its standard deviation.
 """
 
 import statistics
@@ -33,7 +33,7 @@ FIRST = ClipRow(
 
 @dataclass(frozen=True)
 class PixelsOfWindows:
-    """A batch of windows. It has what `SharedFrames` reads of a `stages.stage.StageBatch`."""
+    """A batch of windows. It has the parts of a StageBatch (stages/stage.py) that `SharedFrames` reads."""
 
     shard_rows: Sequence[ClipRow]
     offset: int

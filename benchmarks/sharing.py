@@ -1,10 +1,10 @@
-"""Two runs at once on one cache, with many tiny units: which share of the units both did.
+"""Measures two runs at once on one cache with many tiny units: the share of the units that both runs computed.
 
-Usage: python sharing.py [UNITS] [RUNS]   (200 units, 2 runs)
+    python sharing.py [UNITS] [RUNS]   (200 units, 2 runs)
 
-First in a folder, then on an S3 server of this machine, if moto is installed. A unit is one clip of a small video, its
-features those of a tiny network. Torch is loaded before the runs begin together. Also prints how many units each run
-did, and how long they took in all.
+The cache is first in a folder, then on an S3 server of this machine, if moto is installed. A unit is one clip of a
+small video, with the features of a tiny network. Torch is loaded before the runs begin together. Also prints how many
+units each run computed, and the seconds of all.
 """
 
 import functools
@@ -35,7 +35,7 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_
 
 
 def videos(folder: Path, number: int) -> Path:
-    """So many names of one video of a second."""
+    """Makes `number` links to one video of one second in `folder` and returns the folder."""
     first = folder / "0000.mp4"
     folder.mkdir()
     with av.open(str(first), "w") as container:
@@ -63,7 +63,9 @@ def document(cache: str, root: Path) -> dict[str, Any]:
 
 
 def run(config: dict[str, Any], together: Barrier, done: Any) -> None:
-    """In a process of its own: how many clips, which are units here, went through its network."""
+    """Runs an extraction, in a process of its own. Puts into `done` how many clips went through its network. A clip is
+    a unit.
+    """
     import kinegraph.pipeline.extraction.executors.local  # noqa: F401  (torch)
 
     together.wait()
@@ -96,7 +98,9 @@ def measure(name: str, config: dict[str, Any], runs: int) -> None:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """URL of a bucket on moto's server, also for processes started from here."""
+    """Starts moto's S3 server and yields the URL of a bucket. Processes that this process starts can use the URL,
+    too.
+    """
     with socket.create_server((LOOPBACK, 0)) as free:
         port = free.getsockname()[1]
     os.environ |= ENVIRONMENT | {"FSSPEC_S3_ENDPOINT_URL": f"http://{LOOPBACK}:{port}"}

@@ -1,10 +1,10 @@
-"""Start-up of commands against other things: prints how many a second there are of each, and the ratio.
+"""Measures the start-up of commands. Prints how many start-ups there are in a second, and ratios.
 
 `kinegraph --help` imports no torch. `train` and `evaluate` import torch, but not torchvision unless a head needs it.
 Both are compared with an interpreter that only imports torch.
 
-A small extraction is not to take longer in start-up than in work. The work is the time in which the thread that
-computes has shards, as the ledger has it. The rest of the command is start-up, from the start of Python on.
+A small extraction should not take longer in start-up than in work. The work is the time in which the computing thread
+has shards, as the ledger states it. The remaining time of the command is start-up, from the start of Python on.
 """
 
 import subprocess
@@ -45,7 +45,7 @@ def start(*options: str) -> None:
 
 
 def fill(root: Path) -> None:
-    """Writes videos of random blocks, and a file with weights of a ResNet-50."""
+    """Writes videos of random blocks, and a file with weights of a ResNet-50, to `root`."""
     start("-c", f"import torch, torchvision; torch.save(torchvision.models.resnet50().state_dict(), '{root}/r50.pth')")
     frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 15, 20, 3), np.uint8)
     for number in range(CLIPS):
@@ -55,7 +55,7 @@ def fill(root: Path) -> None:
 
 
 def extracted(root: Path, number: int) -> tuple[float, float]:
-    """(seconds of start-up, seconds of work) of one extraction of 12 clips into a new cache."""
+    """Extracts 12 clips into a new cache. Returns (seconds of start-up, seconds of work)."""
     file = root / f"config{number}.yaml"
     file.write_text(CONFIG.format(root=root, number=number, frames=FRAMES))
     cache = index(load_config(file)).cache

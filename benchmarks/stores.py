@@ -1,10 +1,10 @@
-"""Region features [16, 50, 512] float16 in our stores and in others: writing, and reading batches of random clips.
+"""Compares kinegraph's stores with other stores: writing region features, and reading batches of random clips.
 
-Each store gets the same clips, 64 a shard. npy has one file a clip. h5py has one file, with one chunk a clip.
-zarr-python has our layout, one chunk a clip in shards of 64. webdataset has tar files of 64 clips. None compresses.
-Our stores alone compute checksums and sync each shard to the disk. webdataset cannot read at random. It reads all clips
-in order, and shuffles them in a buffer of a shard. The files lie in the folder in which the script runs, and the page
-cache is warm.
+The features are [16, 50, 512] float16. Each store gets the same clips, 64 in a shard. npy has one file per clip. h5py
+has one file, with one chunk per clip. zarr-python has kinegraph's layout, one chunk per clip in shards of 64.
+webdataset has tar files of 64 clips. No store compresses. Only kinegraph's stores compute checksums and sync each shard
+to the disk. webdataset cannot read at random. It reads all clips in order, and shuffles them in a buffer of a shard.
+The files lie in the folder in which the script runs, and the page cache is warm.
 
     python -m benchmarks.stores [--clips 256] [--quick] [--json FILE]
 """

@@ -1,7 +1,7 @@
 """Counts parameters and operations of usual networks of transformers, and prints them as a table of Markdown.
 
-Networks are built without weights on the meta device. Attention is eager, because products inside fused attention are
-not counted there. GMACs are half of what torch counts for one clip or image: convolutions, linear layers, attention.
+Networks are built without weights on the meta device. Attention is eager, because torch does not count products inside
+fused attention. GMACs are half of what torch counts for one clip or image: convolutions, linear layers, attention.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinegraph.stages.backbones.transformers_families import FAMILIES
-from kinegraph.stages.backbones.transformers_folder import described
+from kinegraph.stages.backbones.transformers_folder import describe_folder
 from kinegraph.stages.backbones.transformers_network import TransformersNetwork, classes
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -31,8 +31,12 @@ CASES: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (  # name, family
 
 
 def count(model_type: str, num_frames: int, size: int, values: dict[str, Any]) -> tuple[float, float, int]:
-    """Returns (millions of parameters, GMACs, number of patch tokens) of a network up to its last tap."""
-    folder = described(Path("config.json"), FAMILIES[model_type], values)
+    """Builds a network of the family `model_type` without weights and counts it, up to its last tap. Returns (millions
+    of parameters, GMACs, number of patch tokens).
+
+    The clip has `num_frames` frames of `size` x `size` px. `values` are those of the network's `config.json`.
+    """
+    folder = describe_folder(Path("config.json"), FAMILIES[model_type], values)
     network_class, config = classes(folder)
     config._attn_implementation = "eager"
     with torch.device("meta"):

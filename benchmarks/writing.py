@@ -1,7 +1,7 @@
-"""Sealing one shard object of region features against one plain sequential write of the same bytes.
+"""Compares sealing one shard object of region features with one plain sequential write of the same bytes.
 
-fsync of the file in both; ours also computes the checksum, writes the index, renames and syncs the folder. Prints
-GB/s and the ratio, measured in alternation.
+Both sync the file to the disk. Sealing also computes the checksum, writes the index, renames the file and syncs the
+folder. Prints GB/s and the ratio, measured in alternation.
 """
 
 import os

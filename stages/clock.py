@@ -1,13 +1,13 @@
-"""Divides the time of threads among kinds of work, and names the kinds. Imports only the standard library.
+"""Measures how much time threads spend on each kind of work, and names the kinds. Imports only the standard library.
 
-An extraction has one thread that computes. Each moment of this thread counts for exactly one kind of work, from the
-first request for a batch to the last batch of the last shard. So the seconds of its kinds add up to its wall time.
-Other threads, such as decoders, work at the same time. Their seconds are not part of this sum.
+An extraction has one computing thread, which runs the networks. Each moment of this thread counts for exactly one kind
+of work, so the seconds of its kinds add up to its wall time. Other threads, such as decoders, work at the same time.
+Their seconds are not part of the sum.
 
-A ledger record has all seconds in one mapping, `seconds`. A name without a prefix is a kind of the thread that
-computes: a key of COMPUTING, or the key of a stage (the time in its runner). The prefix THREADS marks a kind of the
-other threads, and the prefix DEVICE the time of a stage on a CUDA device. START_UP stands in the record of the first
-shard of a worker only.
+A ledger record has the seconds of all threads in one mapping, `seconds`: {kind of work: seconds}. A name without a
+prefix is a kind of the computing thread. It is a key of COMPUTING, or the key of a stage for the time in the runner of
+the stage. The prefix THREADS marks a kind of the other threads. The prefix DEVICE marks the time of a stage on a CUDA
+device. START_UP is the time that a worker needs to start. Only the record of the worker's first shard has it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,8 +41,8 @@ THREADS, DEVICE, START_UP = "threads: ", "device: ", "before: start-up"
 
 
 class Clock:
-    """Measures the time of one thread by kinds of work. Each moment counts for one kind: that of the innermost `during`
-    block, or `base` outside of all these blocks.
+    """A stopwatch for one thread, which divides the time among kinds of work, such as "decode" and "write". Each moment
+    counts for one kind: the kind of the innermost `during` block, or `base` outside of all blocks.
     """
 
     def __init__(self, base: str) -> None:
@@ -51,7 +51,9 @@ class Clock:
 
     @contextmanager
     def during(self, kind: str) -> Iterator[None]:
-        """Counts the time of a `with` block as `kind`. The time of a block inside the block goes to the inner kind."""
+        """Counts the time that a `with` block takes as `kind`. In nested blocks, time counts only for the kind of the
+        inner block.
+        """
         outer = self._change(kind)
         try:
             yield
@@ -59,8 +61,9 @@ class Clock:
             self._change(outer)
 
     def each(self, items: Iterable[Item], kind: str, first: str) -> Iterator[Item]:
-        """Yields `items`, and measures how long the caller waits for each of them. A kind is a name of work or waiting,
-        such as DECODE_WAIT. The wait for the first item counts as the kind `first`, and every other wait as `kind`.
+        """Yields the `items`, and measures how long the caller waits for each item. The wait for the first item counts
+        as the kind `first`. Every later wait counts as `kind`. A kind is a name of work or waiting, such as
+        DECODE_WAIT.
         """
         rest = iter(items)
         while True:
@@ -72,15 +75,15 @@ class Clock:
             first = kind
 
     def seconds(self) -> dict[str, float]:
-        """Returns a dict kind -> seconds so far. The seconds sum up to the time since the clock was made, or since the
-        last call of `taken`, which sets all kinds to 0.
+        """Returns {kind: seconds} since the clock was made, or since the last call of `taken`. Only `taken` sets the
+        kinds to 0.
         """
         self._change(self._kind)
         return dict(self._seconds)
 
     def taken(self) -> dict[str, float]:
-        """Returns the seconds of each kind of work since the clock was made or since the last call of `taken`. Begins
-        anew with 0 s for all kinds.
+        """Returns {kind: seconds} since the clock was made, or since the last call of this method. Then sets all kinds
+        to 0.
         """
         seconds = self.seconds()
         self._seconds = {}
@@ -94,7 +97,7 @@ class Clock:
 
 
 def summed(*parts: Mapping[str, float]) -> dict[str, float]:
-    """Returns the sum of several mappings kind -> seconds, kind by kind."""
+    """Adds up several mappings {kind of work: seconds}. Returns one such mapping, with the sum for each kind."""
     total: dict[str, float] = {}
     for part in parts:
         for kind, seconds in part.items():
@@ -103,25 +106,25 @@ def summed(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def marked(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns a copy of `seconds` (kind of work -> seconds) with `prefix` before each kind, for a ledger record. Kinds
-    that took less than a millisecond are left out.
+    """Returns `seconds`, {kind of work: seconds}, with `prefix` before each kind, as a ledger record has them. Kinds
+    that took less than half a millisecond are left out.
     """
     return {f"{prefix}{kind}": value for kind, value in seconds.items() if round(value, 3) > 0}
 
 
 def of_prefix(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns those entries of `seconds` whose kind begins with `prefix`, and removes the prefix from the kinds.
+    """Returns the entries of `seconds` whose kind begins with `prefix`. The kinds in the result have no prefix.
 
-    `seconds` is the field of a ledger record: kind of work -> seconds. `prefix` is THREADS or DEVICE.
+    `seconds` is {kind of work: seconds} of a ledger record. `prefix` is THREADS or DEVICE.
     """
     return {kind.removeprefix(prefix): value for kind, value in seconds.items() if kind.startswith(prefix)}
 
 
 def of_computing(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns those entries of a ledger record's `seconds` (kind of work -> seconds) that belong to the thread that
-    computes. Their sum is its wall time.
+    """Returns the entries of `seconds`, {kind of work: seconds} of a ledger record, that belong to the computing
+    thread. The returned seconds add up to the wall time of this thread.
 
-    Records of earlier versions have only such kinds.
+    In records of early versions, all entries belong to the computing thread.
     """
     return {
         kind: value for kind, value in seconds.items() if not kind.startswith((THREADS, DEVICE)) and kind != START_UP

@@ -1,7 +1,8 @@
-"""Runs a frozen network on a GPU as a CUDA graph: its kernels are recorded once and then started by one call.
+"""Runs a frozen network on a GPU as a CUDA graph. The kernels of the network are recorded once, and then one call
+starts all of them.
 
-A graph always reads its input from the same buffer and always writes its results to the same other buffers. A TapMaps
-is the result of a network, as a dict of tap (named layer) -> tensor.
+A graph reads its input from one fixed buffer and writes its results to other fixed buffers. A TapMaps is the result of
+a network: {tap: tensor}. A tap is a named layer.
 """
 
 import logging
@@ -19,21 +20,25 @@ InputLayout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shape, str
 
 
 class Graph(Protocol):
-    """The recorded kernels of a network. `torch.cuda.CUDAGraph` has this method."""
+    """A recorded sequence of kernels that can be started again. `torch.cuda.CUDAGraph` has the method of this
+    protocol.
+    """
 
     def replay(self) -> None:
-        """Starts the kernels on the stream in which the calling thread computes."""
+        """Starts all recorded kernels, on the current stream of the calling thread."""
 
 
 class CudaCapture:
-    """Records graphs on the GPU `device`. All calls of CUDA that this module makes are in this class."""
+    """Records the kernels of a computation as a CUDA graph, on the GPU `device`. Only this class of the module calls
+    CUDA.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def __call__(self, work: Callable[[], TapMaps]) -> tuple[Graph, TapMaps]:
-        """Records the kernels that `work` starts, and returns the graph and the maps. The maps are filled by each
-        replay.
+        """Runs `work` and records the kernels that it starts. Returns (graph, maps): the CUDA graph, and the result of
+        `work`. Each replay of the graph writes new values into the tensors of `maps`.
 
         `work` runs twice on a stream of its own: once to warm up, and once to be recorded. Raises RuntimeError if
         `work` makes the host wait for the GPU, or if memory is short. Other threads may use the GPU meanwhile.
@@ -59,11 +64,12 @@ class _Recorded:
 
 
 class GraphedForward:
-    """Calls `forward`, the forward pass of the network `name` on the GPU `device`, through a CUDA graph.
+    """Runs the network `name` on the GPU `device` through a CUDA graph. `forward` is the forward pass of the network:
+    clips -> {tap: maps}.
 
-    The first call records the graph. A later input must have the same shape, type and order in memory as the first.
-    Other inputs run without the graph. If the network cannot be recorded, a warning says so once, and all inputs run
-    without a graph. Only one thread at a time may call the object.
+    The first call records the graph. A later call replays the graph if its input has the same shape, type and order in
+    memory as the first input. With any other input, `forward` runs without the graph. If the recording fails, a warning
+    is logged once, and `forward` always runs without a graph. Only one thread at a time may call the object.
     """
 
     def __init__(self, forward: Callable[[Tensor], TapMaps], name: str, device: torch.device) -> None:
@@ -72,7 +78,9 @@ class GraphedForward:
         self._is_tried = False
 
     def __call__(self, clips: Tensor) -> TapMaps:
-        """Returns the maps of `clips`, a tensor on the GPU. Later calls do not change these maps."""
+        """Returns {tap: maps} of `clips`, a tensor on the GPU. The maps are copies, so later calls do not change
+        them.
+        """
         if not self._is_tried:
             self._is_tried = True
             self._recorded = self._record(clips)
@@ -85,7 +93,9 @@ class GraphedForward:
         return {tap: maps.clone() for tap, maps in recorded.maps.items()}
 
     def _record(self, clips: Tensor) -> _Recorded | None:
-        """Records the network for inputs like `clips`. Returns None if the network cannot be recorded."""
+        """Records the network for inputs with the shape and the type of `clips`. If this fails, logs a warning and
+        returns None.
+        """
         buffer = clips.clone()
         try:
             graph, maps = self._capture(lambda: self._forward(buffer))

@@ -15,7 +15,8 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the torch device for `name`, the value of the option `run.device`.
+    """Returns the torch device for `name`, the value of the option `run.device`: "auto", "cpu", "cuda" or
+    "cuda:<index>".
 
     "auto" is the first CUDA device, or the CPU if there is no CUDA device. The function also switches off TF32 in this
     process. TF32 is a mode of NVIDIA GPUs in which products of float32 have less precision. Raises UsageError for an
@@ -33,9 +34,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def require_cuda(index: int, given: str, advice: str) -> None:
-    """Raises UsageError if torch does not find the CUDA device `cuda:<index>`.
+    """Raises UsageError if torch does not find the CUDA device with the number `index`.
 
-    The message starts with `given`, which says what the user asked for, and ends with `advice`.
+    `given` begins the message and says what the user asked for, such as `run.device: given 'cuda:1'`. `advice` ends the
+    message and says what to do.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
@@ -44,20 +46,23 @@ def require_cuda(index: int, given: str, advice: str) -> None:
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:
-    """Returns the name of the device that process number `number` uses, on a machine with `num_cuda` CUDA devices.
+    """Distributes processes over the CUDA devices of a machine. Returns the device of process number `number`, such as
+    "cuda:1".
 
-    `number` counts from 0. If `name` is `auto` or `cuda`, the processes take the devices in turn. For example, with two
-    devices, the processes 0, 1 and 2 use cuda:0, cuda:1 and cuda:0. Any other `name` is returned unchanged. Without
-    CUDA devices, `name` is returned unchanged too.
+    `name` is the value of `run.device`, and `number` counts from 0. If `name` is "auto" or "cuda", the processes take
+    the `num_cuda` devices in turn: with two devices, the processes 0, 1 and 2 use cuda:0, cuda:1 and cuda:0. Any other
+    `name` is returned unchanged. On a machine without CUDA devices, every `name` is returned unchanged.
     """
     if name not in ("auto", "cuda") or num_cuda == 0:
         return name
     return f"cuda:{number % num_cuda}"
 
 
-def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
-    """Moves the frozen `network` to `device`, changes the weights of its 2D and 3D convolutions to channels-last order,
-    and returns `network` itself. It changes neither the mode of `network` nor which parameters have gradients.
+def move_network(network: nn.Module, device: torch.device) -> nn.Module:
+    """Moves `network` to `device` and returns it. Also changes the weights of its 2D and 3D convolutions to
+    channels-last order, in which they run faster.
+
+    Does not change whether the network is in training or evaluation mode, nor which parameters have gradients.
     """
     network = network.to(device)
     for module in network.modules():
@@ -69,9 +74,11 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_precision(precision: str, device: torch.device, key: str) -> None:
-    """Raises UsageError if `precision` is bf16 and `device` is a GPU that only emulates bf16, as GPUs before Ampere do.
+    """Raises UsageError if `precision` is "bf16" and `device` is a GPU that only emulates bf16, as GPUs before Ampere
+    do.
 
-    The message starts with `key`, the option of the config that has the value `precision`.
+    `precision` is "bf16", "fp16" or "fp32". The message starts with `key`, the option of the config that has this
+    value.
     """
     if precision != "bf16" or device.type != "cuda":
         return
@@ -81,30 +88,35 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
 
 
 def is_slow_at(precision: str, device: torch.device) -> bool:
-    """Returns whether convolutions in `precision` are very slow on `device`.
+    """Returns whether convolutions in `precision` ("bf16", "fp16" or "fp32") are very slow on `device`.
 
-    The result is True if `precision` is bf16 and `device` is a CPU without the instructions for bf16 (AVX-512). On such
-    a CPU, convolutions in bf16 take up to 100 times longer than in float32. In all other cases the result is False.
+    The result is True only for bf16 on a CPU without the instructions for bf16 (AVX-512). On such a CPU, convolutions
+    in bf16 take up to 100 times longer than in float32.
     """
     return precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which operations run in `precision`: autocast for bf16 and fp16, plain float32 for fp32."""
+    """Returns a context in which torch computes in `precision`: "bf16", "fp16" or "fp32". bf16 and fp16 switch autocast
+    on, and fp32 switches it off.
+    """
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which autocast is off. Operations in the context have the precision of their inputs."""
+    """Returns a context in which torch's autocast is off on `device`, so that operations compute in the precision of
+    their inputs.
+    """
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """Calls `lstm` with `sequences` and its start `state`, (h, c) or None for zeros, in the shapes of torch. Returns
-    the result of the LSTM: (outputs, (h, c) after the last step).
+    """Runs `lstm` on `sequences`. Returns the result of torch.nn.LSTM: (outputs of all steps, (h, c) after the last
+    step).
 
-    Under autocast, the LSTM runs in half precision, but on CPUs without AVX-512 it runs in float32. oneDNN, torch's
+    `state` is (h, c) before the first step, or None for zeros. All shapes are those of torch.nn.LSTM. Under autocast,
+    the LSTM runs in half precision. On a CPU without AVX-512, it runs in float32 instead, because oneDNN, torch's
     library for CPUs, has no LSTM in bf16 for such CPUs.
     """
     device = sequences.device
@@ -115,7 +127,8 @@ def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | N
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """Returns `array` as a tensor on `device`. On the CPU, the tensor shares the memory of `array`.
+    """Copies `array` to `device` and returns the tensor. On the CPU nothing is copied: the tensor shares the memory of
+    `array`.
 
     For CUDA, the array is copied through pinned memory. The call may return before the copy is finished.
     """

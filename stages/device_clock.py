@@ -1,4 +1,4 @@
-"""Measures how long stages run on a CUDA device. No call waits for the device."""
+"""Measures how long stages run on a CUDA device, without waiting for the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from kinegraph.stages.clock import summed
 
 
 class DeviceClock:
-    """Measures how long each kind of work takes on a CUDA device, by an event before and an event after the work. On
-    other devices nothing is recorded.
+    """A stopwatch for a CUDA device, by kinds of work. On other devices it measures nothing.
 
-    The thread that computes only starts the work of a GPU, and its own clock cannot see when that work runs. The
-    seconds between two events are those of the device. They also contain pauses in which the device had nothing to do.
+    The computing thread only starts the work of a GPU, so a clock on the host cannot measure the work. This class puts
+    a CUDA event before the work and another event after it. The seconds between the two events also contain pauses in
+    which the device had nothing to do.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,8 +22,8 @@ class DeviceClock:
 
     @contextmanager
     def during(self, kind: str) -> Iterator[None]:
-        """Measures the time of the work that a `with` block starts on the current stream of the device, and counts it
-        as `kind`.
+        """Measures the device time of the work that a `with` block starts on the current stream. The time counts as
+        `kind`.
         """
         if self._device.type != "cuda":
             yield
@@ -36,10 +36,10 @@ class DeviceClock:
         self._spans.append((kind, begin, end))
 
     def taken(self) -> dict[str, float]:
-        """Returns a dict kind -> seconds on the device since the last call of `taken`.
+        """Returns {kind: seconds on the device} since the last call of this method.
 
-        Work that the device has not finished is left out and never counted. Call this method when the results of all
-        work are on the host.
+        Work that the device has not finished is not in the result, nor in any later result. So call this method when
+        the results of all work are on the host.
         """
         spans, self._spans = self._spans, []
         done = ({kind: begin.elapsed_time(end) / 1000} for kind, begin, end in spans if end.query())  # type: ignore[no-untyped-call]

@@ -2,10 +2,10 @@
 
 
 class UsageError(ValueError):
-    """Raised if a request of the user cannot be met. The message has the given value, the allowed values and the
+    """Raised if kinegraph cannot do what the user asks for. The message has the given value, the allowed values and the
     remedy.
     """
 
 
 class WeightsError(UsageError):
-    """Raised if weights cannot be found, or do not belong to the network."""
+    """Raised if the weights of a network cannot be found, or do not belong to the network."""

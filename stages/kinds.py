@@ -1,4 +1,6 @@
-"""Lists the kinds of stage by name. A kind comes after all kinds that it reads. Imports no torch."""
+"""Lists the kinds of stage in KINDS: name -> StageKind. A kind comes after all kinds that it reads. Imports no
+torch.
+"""
 
 from kinegraph.cache_schemas.errors import CacheTooNew
 from kinegraph.stages.backbones.stage import Backbones
@@ -20,8 +22,8 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """Returns the StageKind of the stage key `key`. The kind is named by the part of the key before the first `/`
-    (`features` in `features/i3d`).
+    """Returns the StageKind of the stage with the key `key`. The part of the key before the first `/` names the kind:
+    `features/i3d` -> the kind `features`.
 
     Raises CacheTooNew for an unknown kind, because a later version of kinegraph must have written the key.
     """

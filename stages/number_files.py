@@ -1,6 +1,6 @@
 """Reads arrays from .npy and .npz files. Torch-free.
 
-The size that the header of an array states is compared with the size of the file before memory is allocated.
+The header of an array states its size. This size is compared with the size of the file before memory is allocated.
 """
 
 import io
@@ -23,16 +23,18 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class ArrayFileError(ValueError):
-    """Raised if a file holds no arrays of numbers, is shorter than its header states, or unpacks to too many bytes."""
+    """Raised if a file of arrays is damaged, holds Python objects, is shorter than its header states, or unpacks to too
+    many bytes.
+    """
 
 
 def read_npy(path: Path) -> np.ndarray:
     """Returns the array in the .npy file `path`.
 
-    Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if it holds anything
-    but an array of numbers.
+    Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if its values are
+    Python objects or have fields.
     """
-    with open_regular(path) as file, _damage_named():
+    with open_regular(path) as file, _naming_damage():
         size = file.seek(0, 2)
         file.seek(0)
         return _array(file, size)
@@ -40,21 +42,20 @@ def read_npy(path: Path) -> np.ndarray:
 
 def array_in(content: bytes) -> np.ndarray:
     """Returns the array in `content`, the bytes of a .npy file. Raises ArrayFileError if the bytes are damaged, or if
-    they hold anything but an array of numbers.
+    the values are Python objects or have fields.
     """
-    with _damage_named():
+    with _naming_damage():
         return _array(io.BytesIO(content), len(content))
 
 
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Reads arrays from a .npz file. Returns two values: name -> array, and the list of the names of all arrays in the
-    file.
+    """Reads the arrays `names` from the .npz file `path`. Returns ({name: array}, list of the names of all arrays in
+    the file).
 
-    Only the arrays in `names` are read. A name in `names` that the file does not have is missing in the first value.
-    Raises OSError if the file cannot be opened. Raises ArrayFileError if the file is damaged, or if an array in `names`
-    holds no numbers.
+    The dictionary lacks those `names` that the file does not have. Raises OSError if the file cannot be opened. Raises
+    ArrayFileError if the file is damaged, or if a value of these arrays is a Python object or has fields.
     """
-    with open_regular(path) as file, _damage_named(), zipfile.ZipFile(file) as archive:
+    with open_regular(path) as file, _naming_damage(), zipfile.ZipFile(file) as archive:
         stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         wanted = {name: stored[name] for name in names if name in stored}
         require_expansion(sum(entry.file_size for entry in wanted.values()), file.seek(0, 2))
@@ -79,9 +80,7 @@ def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
 
 
 def require_plain(dtype: np.dtype) -> None:
-    """Raises ArrayFileError if `dtype` is no plain type of numbers. Python objects, types with fields and types of 0
-    bytes are not plain.
-    """
+    """Raises ArrayFileError if values of `dtype` are Python objects, have fields, or have 0 bytes."""
     if dtype.hasobject:
         raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
     if dtype.names or not dtype.itemsize:
@@ -89,7 +88,7 @@ def require_plain(dtype: np.dtype) -> None:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def _naming_damage() -> Iterator[None]:
     """Turns every error in the `with` block into ArrayFileError, because a damaged file can cause errors of any type.
 
     OSError and MemoryError do not show damage, so they stay as they are.
@@ -103,7 +102,7 @@ def _damage_named() -> Iterator[None]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Reads the header of the .npy file `file`. Returns (shape, whether the values are in Fortran's order, type of the
+    """Reads the header of the .npy file `file`. Returns (shape, whether the values are in Fortran order, type of the
     values).
 
     Raises ArrayFileError if the header is damaged.
@@ -123,7 +122,7 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
     """Returns the array of the .npy file `file`, which is open at its first byte. `size` is the size of the file in
     bytes.
 
-    Raises ArrayFileError if the file is damaged or if the type of its values is not numeric.
+    Raises ArrayFileError if the file is damaged, or if its values are Python objects or have fields.
     """
     shape, is_fortran, dtype = _header(file)
     require_plain(dtype)

@@ -15,24 +15,27 @@ ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 
 
 class StageOptions(BaseModel):
-    """The base class of config sections. A section cannot be changed after it is made. A section with an unknown key,
-    an infinite number or NaN is refused.
+    """The base class of the sections of a config. A section cannot be changed after it is made. pydantic refuses an
+    unknown key, an infinite number and NaN.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def need(held: bool, key: str, given: object, allowed: str) -> None:
-    """Raises ValueError if the condition `held` is False. The message has `key`, the value `given` and the values
-    `allowed`.
+def need(is_met: bool, key: str, given: object, allowed: str) -> None:
+    """Raises ValueError if `is_met` is False. The message is `<key>: given <value>, allowed: <values>`.
+
+    `key` is an option of the config, `given` is its value, and `allowed` is a text about the allowed values.
     """
-    if not held:
+    if not is_met:
         raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
 
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Returns a context that puts `key` in front of the message of a ValueError that is raised in the context."""
+    """Returns a context that puts `key` and a colon in front of the message of each ValueError that the `with` block
+    raises.
+    """
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Runs calls in other processes. Each of these processes has a number, from 0."""
+"""Runs calls in several processes of this machine. Each process has a number, from 0."""
 
 import multiprocessing
 from collections import deque
@@ -16,11 +16,11 @@ _number = 0  # the number of this process
 
 
 def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
-    """Calls `call(number, job)` for each job in `count` processes. Yields one result per job, in the order of `jobs`.
+    """Calls `call(number, job)` for each job, in `count` processes. Yields one result per job, in the order of `jobs`.
 
-    `number` is the number of the process that runs the job, from 0 to `count` - 1. All `count` processes have ended
-    when the iterator ends, also if the caller stops early or a signal stops this process. Raises BrokenProcessPool if
-    one of the `count` processes dies.
+    `number` is the number of the process that runs the job, from 0 to `count` - 1. All processes have ended when the
+    iterator ends, also if the caller stops early or a signal stops this process. Raises BrokenProcessPool if one of the
+    processes dies.
     """
     context = multiprocessing.get_context("spawn")
     process_numbers: SimpleQueue[int] = context.SimpleQueue()

@@ -27,8 +27,8 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """The sections of a config that describe stages, one section for each kind of stage (`clips`, `backbones`,
-    `proposals`, ...), and the data set, `dataset`. A kind of stage without a section is not extracted.
+    """The part of a config that says what an extraction computes: the data set, the clips, and one section for each
+    kind of stage (`backbones`, `proposals`, ...). A kind of stage without a section is not extracted.
     """
 
     dataset: DatasetOptions | None = None
@@ -40,7 +40,7 @@ class Recipe(StageOptions):
     tracks: TrackOptions | None = None
 
     def document(self) -> dict[str, Any]:
-        """Returns the sections of the recipe as a dictionary, without the section of the data set.
+        """Returns the sections as a dictionary, {section: {option: value}}, without the section `dataset`.
 
         The dictionary has only the options that the config sets. Paths of weight files and of the folders of networks
         are absolute.
@@ -54,48 +54,49 @@ class Recipe(StageOptions):
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:
-        """Returns the Tap `tap` of the backbone that the config has under `backbones.<name>`.
+        """Returns the Tap `tap` of the backbone that the config has under `backbones.<name>`. A tap is a named layer of
+        a network, whose output (maps) can be stored.
 
-        A tap is a place in a network whose maps can be stored. Raises ValueError if the backbone does not have the tap.
+        Raises ValueError if the backbone does not have the tap.
         """
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        """Returns the BackboneEntry of the network that the config names under `backbones.<name>`. It is the
-        description in the catalogue of networks.
+        """Returns the BackboneEntry of the backbone that the config has under `backbones.<name>`. A BackboneEntry is
+        the description of a network in the catalogue.
         """
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """Returns a Framing: how video frames are resized and cut to the square input of a backbone. `name` is the name
-        of the backbone's entry in `backbones` of the config.
+        """Returns the Framing of the backbone that the config has under `backbones.<name>`. A Framing says how video
+        frames are resized and cut to the square input of a network.
         """
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def square_of(self, name: str) -> Square:
-        """Returns a Square, which describes the pixels that the backbone `name` of the config takes as input: the size
-        of the square, how it is cut and resized, and which frames of a clip are taken.
+        """Returns the Square of the backbone that the config has under `backbones.<name>`. A Square says how video
+        frames are resized and cut to the input of the network, and which frames of a clip the network takes.
         """
         of_flow = self.entry_of(name).sees == "flow"
         return Square(**asdict(self.framing_of(name)), every=self.backbones[name].every, of_flow=of_flow)
 
     def size_of(self, name: str) -> int:
-        """Returns the side, in px, of the square input of the backbone under `backbones.<name>` of the config."""
+        """Returns the side, in px, of the square input of the backbone that the config has under `backbones.<name>`."""
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Returns the distance, in frames of the clip, between two neighbouring maps of the tap `tap` of the backbone
-        `name`.
+        """Returns the distance between neighbouring maps of a clip, in frames of the clip. The maps are those of the
+        tap `tap` of the backbone that the config has under `backbones.<name>`.
 
-        For example, returns 4 if the backbone takes every second frame (its option `every` is 2) and the network halves
-        the number of frames.
+        For example, the result is 4 if the backbone takes every second frame (its option `every` is 2) and its layers
+        halve the number of frames.
         """
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def frame_index_of(self, name: str, tap: str) -> tuple[int, ...] | None:
-        """Returns the frame of the clip, counted from 0, of each map of the tap `tap` of the backbone `name`. Returns
-        None if neighbouring maps are equally far apart.
+        """Returns the number of the clip's frame, from 0, for each map of a tap whose maps are not equally far apart.
+        Returns None for any other tap. The tap is `tap` of the backbone that the config has under `backbones.<name>`.
         """
         known, step = self.tap_of(name, tap), self.frame_step_of(name, tap)
         num_maps, every = self.clips.num_frames // step, self.backbones[name].every
@@ -104,10 +105,11 @@ class Recipe(StageOptions):
         return tuple(every * frame for frame in spread_frames(num_maps * known.temporal_stride, num_maps))
 
     def wanted(self, **more: Any) -> Wanted:
-        """Describes the frames that a stage needs of each clip. Returns a `Wanted` with the values of the section
-        `clips` of this recipe.
+        """Returns a Wanted, which says which frames of each clip a stage needs. Its values come from the section
+        `clips`.
 
-        `more` are further fields of `Wanted`, for example `numbered=True` for a stage that needs the numbers of frames.
+        `more` sets further fields of the Wanted, for example `numbered=True` for a stage that needs the numbers of
+        frames.
         """
         clips, has_windows = self.clips, self.clips.has_windows
         return Wanted(
@@ -120,14 +122,15 @@ class Recipe(StageOptions):
         )
 
     def check_annotated(self, key: str) -> None:
-        """Raises ValueError unless clips have the annotated frames of Action Genome. `key` is the option of the config
-        that needs them.
+        """Raises ValueError unless the data set is Action Genome and the clips consist of its annotated frames.
+
+        `key` is the option of the config that needs annotated frames. The message starts with `key`.
         """
         has_frames = self.clips.is_annotated and isinstance(self.dataset, ActionGenomeOptions)
         need(has_frames, key, "action_genome", "only with dataset.kind action_genome and clips.sampling annotated")
 
     def check_every(self, key: str, every: int) -> None:
-        """Raises ValueError if the number of frames of a clip is not a multiple of `every`.
+        """Raises ValueError if `every` does not divide the number of frames of a clip.
 
         `key` is the option of the config that has the value `every`. The message starts with `key`.
         """

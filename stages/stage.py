@@ -1,8 +1,8 @@
-"""Defines the contract of a kind of stage: what it reads, what it needs of a clip, what it makes and what it checks.
+"""Defines what every kind of stage must have: the contract between the stages and the extraction loop.
 
-This module imports no torch, because plans are made from it. A kind is a folder in `stages/` with a subclass of
-`StageKind` in `stage.py`. A kind that computes something also has a `Runner` in `run.py`.
-tests/stages/stage_contract.py tests the contract.
+A kind of stage is a folder in `stages/` with a subclass of `StageKind` in `stage.py`. A kind that computes something
+also has a `Runner` in `run.py`. tests/stages/stage_contract.py tests the contract. This module imports no torch,
+because plans are made with it.
 """
 
 from abc import abstractmethod
@@ -28,14 +28,16 @@ Facts = Literal["numbers", "times", "span"]  # facts of a clip: places of its fr
 
 
 class StageBatch(Protocol):
-    """The input of a runner: consecutive rows of one shard. A row is one clip under one crop.
+    """The input of a runner: consecutive rows of one shard. A row is one clip under one crop. A slot is the position of
+    a row in the batch, from 0.
 
-    A slot is the position of a row in the batch, from 0. `rows` has the description of each row, in the order of the
-    slots. `slots` lists the slots that the runner has to compute. It leaves out failed clips. It also leaves out a row
-    that is stored already for this stage and for all stages that wait for its arrays. `is_last` is True for the last
-    batch of a shard. `shard_rows` has all rows of the shard. It is the same list object for all batches of a work unit.
-    `offset` is the position of the first row of the batch in `shard_rows`. Every batch of the shard but the last has
-    `batch_size` rows.
+    `rows`: the description of each row, in the order of the slots.
+    `slots`: the slots that the runner has to compute. Failed clips are left out. A row is also left out if it is stored
+    already, for this stage and for all stages that wait for its arrays.
+    `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit.
+    `offset`: the position of the first row of the batch in `shard_rows`.
+    `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.
+    `is_last`: whether this batch is the last one of the shard.
     """
 
     @property
@@ -57,93 +59,99 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns the pixels of the whole batch as uint8 [batch_size, T, size, size, 3]. T is the number of frames that
-        the network takes of a clip.
+        """Returns the pixels of all clips of the batch, uint8 [batch_size, T, size, size, 3] in RGB, for T frames of a
+        clip.
 
-        `square` describes the input of the network. It has the side `size` in px, says how frames are cut and resized,
-        and which frames of a clip are taken. The pixels of failed clips are zeros. A batch with fewer than `batch_size`
-        clips is filled up with zeros.
+        `square` describes the input of the network: its side `size` in px, how frames are cut and resized, and which
+        frames of a clip are taken. The pixels of failed clips are zeros. A batch with fewer than `batch_size` clips is
+        filled up with zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the decoded clip at the place `slot` of the batch, counted from 0. `slot` must be one of the batch's
-        `slots`, which are to be computed.
+        """Returns the decoded clip in the slot `slot`, the position in the batch from 0. `slot` must be one of `slots`,
+        which lists the clips to compute.
 
-        If no stage needs pixels, the result has the times of the frames but no pixels.
+        If no stage needs pixels, the DecodedClip has the times of its frames and no pixels.
         """
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns one row of the array `array`: that of clip number `slot` of the batch, from 0. The array must belong
-        to a stage that this stage reads.
+        """Returns one row of an array that an earlier stage has made. `array` is its full name, such as
+        `proposals/boxes`. `slot` is the position of the row in the batch, from 0. This stage must declare that it reads
+        the earlier stage.
 
-        If that stage has passed the row on with `hand_on`, the passed row is returned. Otherwise the row comes from
-        this work unit, or else from the cache.
+        The values come from memory if the earlier stage passed them on with `hand_on`. Otherwise they come from the
+        arrays of this work unit, or from the cache.
         """
 
     def stores(self, array: str) -> bool:
-        """Returns whether `write` will store the array `array`. The runner need not compute an array that is not
-        stored.
+        """Returns whether `write` stores the array `array` of this stage. If the result is False, the runner need not
+        compute the array.
         """
 
     def upload(self, values: "np.ndarray | Tensor") -> "Tensor":
-        """Returns `values` as a tensor on the device of the runner. A tensor is returned unchanged.
+        """Returns `values` as a tensor on the device of the runner. If `values` is a tensor, it is returned unchanged.
 
         A GPU copies the array while it computes. Only work that begins after the call waits for the copy.
         """
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Stores `values` [len(slots), ...] as the rows at `slots` of the array `array` of this stage.
+        """Stores `values` [len(slots), ...] in the array `array` of this stage, as the rows of the given slots.
 
         A row that an earlier run has sealed in the cache is not replaced. A tensor must not be changed in place after
         the call, because a GPU copies the tensor to the host while the runner goes on.
         """
 
     def write_batch(self, array: str, values: "Tensor") -> None:
-        """Stores the rows at `slots` of `values` [batch_size, ...] in the array named `array`. Values of the other
-        slots are ignored.
+        """Stores `values` [batch_size, ...], which has a row for every slot of the batch, in the array `array` of this
+        stage. Only the rows in `slots` are stored.
 
-        A runner that has values for the whole batch calls this method, because to take rows out of a tensor makes a GPU
-        wait.
+        A runner that has values for the whole batch calls this method and not `write`, because taking rows out of a
+        tensor makes a GPU wait.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Passes `values` [batch_size, ...] of an array of this stage to the stages that read this stage.
+        """Passes `values` [batch_size, ...] of the array `array` of this stage in memory to the stages that read this
+        stage.
 
         The values stay in memory until all of these stages have run. `write` may store the array as well.
         """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in the slot `slot` of the batch as failed, in this stage and in all stages that read this
-        stage. `reason` is a word such as "timeout", and `detail` is the full message. If the clip had failed before,
-        its first reason stays.
+        """Marks the clip in the slot `slot` as failed, in this stage and in all stages that read this stage. `reason`
+        is a word such as "timeout", and `detail` is the full message.
+
+        If the clip had failed before, its first reason stays.
         """
 
     def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
-        """Marks a clip as failed if `is_bad` [batch_size] bool is true for its slot. The clip then also fails in all
-        stages that read this stage.
+        """Marks each clip as failed for which `is_bad` [batch_size] bool is true, in this stage and in all stages that
+        read this stage.
 
         `reason` is a word such as "non_finite". `detail` is called with the slot of a failed clip and returns the
-        message for the ledger. On a GPU the call does not wait for the values of `is_bad`. Stages that read this stage
-        may then still run for a failed clip. Their results for the clip are dropped.
+        message for the ledger. On a GPU the call does not wait for the values of `is_bad`. So stages that read this
+        stage may still run for a failed clip. Their results for the clip are dropped.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """Records for the ledger that the stage read the file `path` for the clip in the slot `slot` of the batch. Does
-        nothing if `path` is None.
+        """Notes for the ledger that this stage has read the file `path` for the clip in the slot `slot`. Does nothing
+        if `path` is None.
         """
 
 
 class Runner(Protocol):
-    """Computes the rows of one stage. A worker makes one runner for each stage, with its network, and uses it in one
+    """Computes the rows of one stage, batch by batch. A worker makes one runner for each stage and calls it from one
     thread.
     """
 
     @property
     def digest(self) -> str:
-        """Returns the sha256 of the weights, which the fingerprint covers, or "" where the runner has no weights."""
+        """Returns the sha256 of the weights, or "" if the runner has no weights. The fingerprint of the stage covers
+        the digest.
+        """
 
     def run(self, batch: StageBatch) -> None:
-        """Computes the rows of `batch.slots`. Writes every array of the stage for a slot, or marks the slot as failed.
+        """Computes the rows of `batch.slots`. For each slot, writes every array of the stage or marks the clip as
+        failed.
 
         A clip that cannot be computed is marked with `batch.fail`. No exception is raised for it.
         """
@@ -151,7 +159,9 @@ class Runner(Protocol):
 
 @runtime_checkable
 class GraphableRunner(Protocol):
-    """A `Runner` whose network can run through CUDA graphs."""
+    """A `Runner` whose network can run through CUDA graphs. A CUDA graph starts all kernels of the network by one
+    call.
+    """
 
     def use_graphs(self) -> None:
         """Runs the network through CUDA graphs from now on. The device of the runner must be a GPU."""
@@ -159,20 +169,22 @@ class GraphableRunner(Protocol):
 
 @runtime_checkable
 class TunableRunner(Protocol):
-    """A `Runner` whose speed depends on the size of its batches, and whose network torch.compile can make faster."""
+    """A `Runner` that can be made faster: by another batch size, or by torch.compile."""
 
     def try_out(self, num_clips: int) -> None:
-        """Runs the network on a batch of `num_clips` black clips, waits for the results and drops them."""
+        """Runs the network on a batch of `num_clips` black clips and waits for the results, so that the caller can
+        measure time and memory. The results are dropped.
+        """
 
     def use_compiler(self, is_on: bool) -> None:
-        """Runs the network through torch.compile from now on, or without it. The next batch starts the compilation,
-        which takes up to minutes. Raises UsageError if the machine has no compiler.
+        """Switches torch.compile on or off for the network. The next batch then starts the compilation, which takes up
+        to minutes. Raises UsageError if the machine has no compiler.
         """
 
 
 class StageKind(Protocol):
-    """One kind of stage. `kind` is its name, for example "features". The stage keys and array names of the kind begin
-    with it, and the option `--stage` takes it.
+    """One kind of stage. `kind` is its name, for example "features". Stage keys and array names of the kind begin with
+    the name, and the option `--stage` takes it.
 
     Every kind defines the abstract methods. The other methods have defaults for a stage that reads no video, passes no
     arrays to other stages in memory, and has no runner.
@@ -193,14 +205,14 @@ class StageKind(Protocol):
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
         """Returns the Stage with the key `key`: its arrays, and the options that its fingerprint covers.
 
-        `declared` maps the keys of all stages that this stage may read to these stages. `digest` is the sha256 of the
-        weights, "" for a stage without weights. The option `reads` of the result maps the key of each stage that is
-        read to its fingerprint.
+        `declared` is {key: Stage} of all stages that this stage may read. `digest` is the sha256 of the weights, or ""
+        for a stage without weights. The option `reads` of the result is {key: fingerprint} of the stages that this
+        stage reads.
         """
 
     def section(self, key: str) -> str:
-        """Returns the name of the config section of the stage `key`, for messages
-        (`features/i3d` -> `backbones.i3d`).
+        """Returns the name of the config section that describes the stage `key`, for messages: `features/i3d` ->
+        `backbones.i3d`.
         """
         return self.kind
 
@@ -212,8 +224,8 @@ class StageKind(Protocol):
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """Returns a Wanted: which frames and pixels of each clip the stage `key` needs. Returns None if it needs no
-        decoded frames.
+        """Returns a Wanted, which says which frames and pixels of each clip the stage `key` needs. Returns None if the
+        stage needs no decoded frames.
         """
         return None
 
@@ -221,41 +233,41 @@ class StageKind(Protocol):
         """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it, with
         `StageBatch.hand_on`.
 
-        The cache may lack these arrays, or never store them. In both cases the stage runs again before the stages that
-        read it. Its own rows are not written again.
+        The cache may lack these arrays. Then the stage runs again before the stages that read it, and rows that it has
+        stored are not written again.
         """
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function from the id of a video to the path of the file that the stage `key` reads for this video.
-
-        For example, a stage may read a file of boxes for each video. Returns None if the stage reads no such files.
+        """Returns a function that maps the id of a video to the path of the file that the stage `key` reads for the
+        video, such as a file of boxes. Returns None if the stage reads no such files.
         """
         return None
 
     def shares_file(self, recipe: Recipe, key: str) -> bool:
-        """Returns whether `file_of` maps all videos to one common file. If it returns False, each video must have a
-        file of its own.
+        """Returns whether all videos have one common file, so that `file_of` maps every video to the same path. Returns
+        False if each video must have a file of its own.
         """
         return False
 
     def network(self, recipe: Recipe, key: str) -> str:
-        """Returns the name of the network that `open` loads for the stage `key`, or "" where it loads no network."""
+        """Returns the name of the network that `open` loads for the stage `key`, or "" if `open` loads no network."""
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
         """Loads the runner of the stage `key` and returns it. Returns None for a stage without a runner. Imports torch.
 
-        Raises WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network. If
-        `compiled` is True, the network runs through torch.compile.
+        `device` is where the network runs. If `compiled` is True, the network runs through torch.compile. Raises
+        WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network.
         """
         return None
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array in which a sealed row has an impossible value.
+        """Yields (array name, kind of problem) for each array in which a sealed row has an impossible value. The kind
+        of problem is a word, such as "ids".
 
-        `verify` calls this method with the rows of one shard. `ok` maps array names to the rows of the clips that did
-        not fail.
+        `verify` calls this method with the rows of one shard. `ok` is {array name: rows of the clips that did not
+        fail}.
         """
         return iter(())
 
@@ -268,20 +280,19 @@ class StageKind(Protocol):
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. For example,
-        tracks do not depend on the times of frames. If an upgrade of a cache changes such a fact, it computes the stage
-        again. `stage` is a stage of this kind in a cache.
+        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. `stage` is a stage
+        of this kind in a cache. If an upgrade of the cache changes one of these facts, the upgrade computes the stage
+        again.
 
         The facts are "numbers" (the places of the frames in the video), "times" (of the frames) and "span" (start and
-        end of the clip).
+        end of the clip). For example, tracks do not depend on "times".
         """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        """Returns advice for a message: a sentence that says how to change the config so that it fits the cache.
-        Returns "" if there is no advice.
+        """Returns a sentence for a message: which keys of the config to change so that the config fits the cache.
+        Returns "" if there is no such advice.
 
-        `cached` is the description of the stage in the cache, and `asked` is the description that follows from the
-        config.
+        `cached` describes the stage in the cache. `asked` describes the stage that the config asks for.
         """
         return ""

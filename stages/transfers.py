@@ -17,17 +17,15 @@ PINNED_STEP_BYTES = 64 * 2**10  # sizes of pinned buffers are multiples, so that
 
 
 class Pending(Protocol):
-    """An array on its way from the device to the host. `arrived` waits for the array, and `is_here` says whether it
-    would have to wait.
-    """
+    """A copy of an array from the device to the host that may still be under way."""
 
     @property
     def is_here(self) -> bool:
-        """Returns whether the array has arrived on the host, so that `arrived` would not wait."""
+        """Returns whether the array is on the host, so that `arrived` does not wait."""
 
     def arrived(self) -> AbstractContextManager[np.ndarray]:
-        """Waits for the array and returns a context with it. Use the array only inside the context, because its memory
-        is used again afterwards. A context may be entered only once.
+        """Waits until the array is on the host, and returns a context with the array. The array is valid only inside
+        the context, because its memory is used again afterwards. The context can be entered only once.
         """
 
 
@@ -35,25 +33,28 @@ class Transfers(Protocol):
     """Copies arrays between the host and one device."""
 
     def upload(self, array: np.ndarray) -> Tensor:
-        """Returns `array` as a tensor on the device. Work on the device that begins after the call sees its values.
+        """Returns `array` as a tensor on the device. Work on the device that begins after the call sees the values of
+        `array`.
 
         The host may change `array` after the call if the device is a GPU. On the CPU the tensor shares the memory of
         `array`, unless `array` is read-only.
         """
 
     def download(self, values: Tensor) -> Pending:
-        """Begins to copy `values` to the host, and returns a Pending, which waits for the copy. The values must not be
-        changed in place afterwards.
+        """Begins to copy `values` to the host, and returns a Pending, which waits for the copy. The caller must not
+        change `values` in place afterwards.
         """
 
 
 def transfers_on(device: torch.device) -> Transfers:
-    """Returns a new Transfers, an object that copies arrays to `device` and back. Each worker has one of its own."""
+    """Returns a new Transfers, which copies arrays to `device` and back. Each worker has one of its own."""
     return StreamedTransfers(device, CudaStreams(device)) if device.type == "cuda" else InPlace()
 
 
 class InPlace:
-    """The transfers of the CPU. Nothing is moved: a tensor and its array share memory, except for read-only arrays."""
+    """The Transfers of the CPU, which copies nothing: a tensor and its array share memory. Only read-only arrays are
+    copied.
+    """
 
     def upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
@@ -74,8 +75,8 @@ class _Here:
 
 
 class Streams(Protocol):
-    """The streams of one device for transfers: `uploads` for copies to the device, `downloads` for copies from it, and
-    `computing` for the networks. All calls of CUDA that transfers make are methods of this class.
+    """The CUDA streams of one device: `uploads` for copies to the device, `downloads` for copies to the host, and
+    `computing` for the networks. Copies call CUDA only through these methods.
     """
 
     uploads: torch.cuda.Stream
@@ -83,26 +84,26 @@ class Streams(Protocol):
 
     @property
     def computing(self) -> torch.cuda.Stream:
-        """Returns the stream in which the calling thread computes."""
+        """Returns the stream on which the calling thread computes."""
 
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
         """Returns a context in which `stream` is the stream of all work and of all new tensors."""
 
     def event(self) -> torch.cuda.Event:
-        """Returns a new event. A thread that waits for it sleeps and leaves its core to the decoders."""
+        """Returns a new CUDA event. A thread that waits for the event sleeps and leaves its core to the decoders."""
 
     def pinned(self, num_bytes: int) -> Tensor:
-        """Returns new pinned memory, uint8 [num_bytes]."""
+        """Returns new pinned memory of the host, a tensor uint8 [num_bytes]."""
 
     def keep(self, values: Tensor, stream: torch.cuda.Stream) -> None:
-        """Tells torch that work on `stream` reads `values`, so that torch does not use their memory again before that
-        work is done.
+        """Tells torch that `stream` reads the tensor `values`. torch then does not give the memory of `values` to
+        another tensor before the work on `stream` is done.
         """
 
 
 class CudaStreams:
-    """The streams of one GPU: `uploads` for copies to it, `downloads` for copies from it, and `computing`, the current
-    stream.
+    """The streams of the GPU `device`: `uploads` for copies to the GPU, `downloads` for copies to the host, and
+    `computing`, the current stream of the calling thread.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -128,8 +129,8 @@ class CudaStreams:
 
 
 class StreamedTransfers:
-    """Copies arrays to the GPU `device` and back, in the streams `streams`. The calls `upload` and `download` return
-    before the copy is complete. Only the method `arrived` of a download waits.
+    """Copies arrays to the GPU `device` and back, on the streams of `streams`. `upload` and `download` return before
+    the copy is complete. Only `arrived`, a method of the result of `download`, waits.
     """
 
     def __init__(self, device: torch.device, streams: Streams) -> None:
@@ -164,10 +165,10 @@ class StreamedTransfers:
 
 
 class _OnItsWay:
-    """A copy from the GPU to `array`, which lies in the pinned memory `buffer`. The event `copied` comes when the copy
-    is complete. `buffer` is then given back to `ring`.
+    """A copy from the GPU to `array`, an array in the pinned memory `buffer`. The event `copied` comes when the copy is
+    complete. `buffer` then goes back to `ring`.
 
-    The tensor `values` is held until the copy is complete, so that its memory stays.
+    The tensor `values` is the source of the copy. It is held until the copy is complete, so that its memory stays.
     """
 
     is_here = False
@@ -189,8 +190,8 @@ class _OnItsWay:
 
 
 class _PinnedRing:
-    """Keeps pinned buffers for copies in `streams`, and uses them again. `take` hands out a free buffer. `give_back`
-    takes it back, together with the event of its last copy. The buffer is free again after this event.
+    """Keeps pinned buffers for copies on `streams`, and uses them again. `take` returns a free buffer. `give_back`
+    takes the buffer back, together with the event of its last copy. The buffer is free again when this event has come.
 
     There are as many buffers as copies were ever under way at the same time. Their number does not shrink, because
     pinning memory takes long. One thread takes buffers. Any thread may give them back.
@@ -203,7 +204,9 @@ class _PinnedRing:
         )  # by size in bytes, oldest first
 
     def take(self, num_bytes: int) -> Tensor:
-        """Returns a pinned buffer, uint8, of at least `num_bytes` bytes. It belongs to the caller until `give_back`."""
+        """Returns a pinned buffer, uint8, of at least `num_bytes` bytes. The buffer belongs to the caller until
+        `give_back`.
+        """
         size = max(1, -(-num_bytes // PINNED_STEP_BYTES)) * PINNED_STEP_BYTES
         used = self._used[size]
         if used and used[0][1].query():  # type: ignore[no-untyped-call]
@@ -215,6 +218,6 @@ class _PinnedRing:
 
 
 def _viewed(buffer: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """Returns the start of `buffer`, uint8 [bytes], as a tensor of `dtype` and `shape`."""
+    """Returns the first bytes of `buffer`, uint8 [bytes], as a tensor of `dtype` and `shape`, without a copy."""
     num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return buffer[:num_bytes].view(dtype).view(shape)

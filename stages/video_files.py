@@ -1,6 +1,6 @@
-"""Finds the file that a user has for a video, for example a file of boxes. Torch-free.
+"""Finds the file that belongs to a video, for example a file of boxes. Torch-free.
 
-The path of the file comes from a pattern and the id of the video, for example `boxes/{video_id}.json`.
+The path of the file follows from a pattern of the config and the id of the video, for example `boxes/{video_id}.json`.
 """
 
 from pathlib import PurePosixPath
@@ -9,9 +9,9 @@ PLACES = ("{video_id}", "{stem}")
 
 
 def path_for(pattern: str, video_id: str) -> str:
-    """Returns the path that results from `pattern` with {video_id} and {stem} filled in.
+    """Returns the path of the file that belongs to a video: `pattern` with {video_id} and {stem} filled in.
 
-    {stem} is the id of the video without its ending (`boxes/{stem}.json`, `a/b.mp4` -> `boxes/a/b.json`).
+    {stem} is the id of the video without its ending: `boxes/{stem}.json`, `a/b.mp4` -> `boxes/a/b.json`.
     """
     path = pattern.replace("{video_id}", video_id)
     return path.replace("{stem}", PurePosixPath(video_id).with_suffix("").as_posix())

@@ -15,10 +15,10 @@ from kinegraph.pipeline.caches.declared import declare, known_digests
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.table import wanted_runs
 from kinegraph.pipeline.training.trainable import spec_of
-from kinegraph.stages.backbones.build import backbone_digest, built
+from kinegraph.stages.backbones.build import backbone_digest, build_from_options
 from kinegraph.stages.backbones.extract import Normalised
 from kinegraph.stages.backbones.pixels import pixels_of
-from kinegraph.stages.device import frozen_on
+from kinegraph.stages.device import move_network
 from kinegraph.stages.heads.head import FeatureSource, Head, HeadError
 from kinegraph.stages.heads.inputs import crop_array
 from kinegraph.stages.heads.online import OnlineEntry, OnlineHead, arrays_of_entry
@@ -79,7 +79,7 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
     networks, digests = [], known_digests(config, cache)
     for entry in entries:
         options = config.backbones[entry.name]
-        network = built(options)
+        network = build_from_options(options)
         digests[f"{FEATURES}{entry.name}"] = backbone_digest(network, config.entry_of(entry.name), options.weights)
         network.cut([tap.name for tap in entry.taps])
         networks.append(Normalised(network, pixels_of(options)))
@@ -127,7 +127,7 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
     """
     options = config.finetune
     for network in start.networks:
-        frozen_on(network, device)
+        move_network(network, device)
     online = OnlineHead(start.head, start.entries, start.networks, clips_per_pass=options.clips_per_pass)
     taps = None if options.unfreeze == "all" else options.unfreeze
     online.unfreeze(taps, options.batch_norm, options.learning_rate_factor, options.layer_decay)

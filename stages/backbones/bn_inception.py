@@ -1,4 +1,4 @@
-"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), run on each frame of a clip.
+"""Defines BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), run on each frame of a clip.
 
 Layers and parameter names are those of the public files for temporal segment networks (TSN, Wang et al. 2016, arXiv
 1608.00859), for example `inception_3a_3x3_reduce.weight`.
@@ -33,7 +33,8 @@ MAX_POOLED = "inception_5b"  # the pool of this block takes the maximum; other p
 
 
 def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
-    """Returns the convolutions of the Inception block `tap`: name -> (in channels, out channels, kernel size, stride).
+    """Returns {name: (input channels, output channels, kernel size, stride)} of the convolutions of the Inception block
+    `tap`.
 
     `in_channels` is the number of channels of the input of the block.
     """
@@ -52,7 +53,9 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
-    """Returns block name -> numbers of channels of the branches of this Inception block, in the order of joining."""
+    """Returns {Inception block: numbers of channels of its branches}. The branches are in the order in which the block
+    joins them.
+    """
     branches: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
@@ -65,11 +68,10 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Returns all convolutions of the network: tap -> name of a convolution -> (input channels, output channels, kernel
-    size, stride).
+    """Returns all convolutions of the network: {tap: {name: (input channels, output channels, kernel size, stride)}}.
 
-    The convolutions of a tap lie between the tap below it and the tap itself. The convolutions of the lowest tap,
-    `stem`, begin at the input of the network.
+    The convolutions of a tap lie between the tap below and the tap itself. The convolutions of the lowest tap, `stem`,
+    begin at the input of the network.
     """
     convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
@@ -91,17 +93,16 @@ def _submodules(tap: str) -> tuple[str, ...]:
 
 
 class Joined(nn.Module):
-    """The last module of an Inception block, which joins the branches of the block.
+    """The last module of an Inception block, which joins the outputs of the branches along the channels.
 
-    The module has a name of its own, so that users can insert another block after it.
+    It is a module with a name of its own, so that users can insert another block after it.
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        """Returns one tensor [B*T, C, H, W] with the outputs of all branches of the Inception block, side by side along
-        the C channels.
+        """Joins the outputs of all branches of the Inception block along the channels. Returns [B*T, C, H, W], where C
+        is the sum of all C_i.
 
-        The output of branch i in `branches` is [B*T, C_i, H, W], for T frames of B clips, H rows and W columns. C is
-        the sum of all C_i.
+        The output of branch i in `branches` is [B*T, C_i, H, W], for T frames of B clips, H rows and W columns.
         """
         return torch.cat(list(branches), 1)
 
@@ -125,18 +126,18 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
+        channels, H' rows and W' columns.
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Computes the maps of `tap` [B*T, C', H', W'] from `x` [B*T, C, H, W], the maps of the tap directly below.
+        """Returns the maps [B*T, C', H', W'] of the tap `tap`. `x` [B*T, C, H, W] are the maps of the tap below.
 
-        The maps of all T frames of all B clips lie one after the other on the first axis. C and C' are numbers of
-        channels. H and H' are rows, W and W' columns.
+        The first axis has all T frames of all B clips. C and C' are numbers of channels. H and H' are rows, W and W'
+        are columns.
         """
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))

@@ -1,7 +1,7 @@
 """Builds the frozen network of a backbone from its name.
 
-BUILDERS has one line per backbone. `catalogue.py` has the facts that need no torch. torchvision takes nearly as long to
-import as torch, so it is imported only where a network of torchvision is built.
+BUILDERS has one line per backbone. `catalogue.py` has the facts about the networks that need no torch. torchvision
+takes nearly as long to import as torch, so it is imported only if a network of torchvision is built.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,17 +87,20 @@ def build_backbone(
 ) -> Backbone:
     """Returns the network `model` up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights` is a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes the
-    weights of a 3D network from those of its 2D network. `options` are the options of the network, for example
-    `pool1_padding=0`. They replace the options with which the weights were trained.
-
-    `tokens` and `head` are as in a config. If `tokens` is not "patch", the network also returns class tokens. If `head`
-    is true, it also returns its output after the last tap.
+    `weights`: a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes the
+    weights of a 3D network from those of its 2D network.
+    `taps`: the named layers whose output the network returns.
+    `tokens`: "patch", "class" or "both". If it is not "patch", the network also returns the class token of each tap.
+    `head`: whether the network also returns its output after the last tap.
+    `options`: the options of the network, for example `pool1_padding=0`. They replace the options with which the
+    weights were trained.
 
     A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
-    the file must belong to the network. Raises ValueError if there is no such backbone, tap or option. Raises it
-    also if the network lacks the class tokens or the output after the last tap that the caller asks for. Raises
-    WeightsError if the weights cannot be read or do not belong to the network.
+    the file must belong to the network.
+
+    Raises ValueError if there is no such backbone, tap or option, or if the network has no class token or output after
+    the last tap that the caller asks for. Raises WeightsError if the weights cannot be read or do not belong to the
+    network.
     """
     backbone = entry(model, options, weights)
     for tap in taps:
@@ -114,9 +117,9 @@ def build_backbone(
     elif not loaded:
         for name in network.state_dict():
             del above[name]
-        ignored, words = network.is_classifier, backbone.other_words
+        ignored, words = network.is_classifier, backbone.other_forms
         try:
-            load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_words=words)
+            load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_forms=words)
         except WeightsError as error:
             if not backbone.folder:
                 raise
@@ -125,18 +128,20 @@ def build_backbone(
     return network.eval().requires_grad_(False)
 
 
-def built(options: BackboneOptions) -> Backbone:
-    """Returns the network that the backbone entry `options` of a config describes, as `build_backbone` returns it."""
+def build_from_options(options: BackboneOptions) -> Backbone:
+    """Builds the network of a backbone, as `build_backbone` does. `options` is the backbone's entry in the config,
+    which names the network, its weights and its taps.
+    """
     return build_backbone(
         options.model, options.weights, options.taps, tokens=options.tokens, head=options.head, **options.options
     )
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
-    """Returns a digest of the weights of `network`, for the fingerprint of a cache. `backbone` is the network's entry
-    in the catalogue, and `weights` is the option in the config.
+    """Returns a sha256 of the weights of `network`, for the fingerprint of a cache. `backbone` is the network's entry
+    in the catalogue. `weights` is the option of the config.
 
-    For a weights file, the digest is the sha256 of the file. For `random:...` and `inflate:...` it is a digest of all
+    For a weights file, the digest is that of the file. For `random:...` and `inflate:...`, the digest covers all
     tensors of `network`. (`inflate:` makes 3D weights from a 2D network.)
     """
     if weights.startswith(INFLATE):
@@ -158,10 +163,9 @@ def _inflate(network: Backbone, backbone: BackboneEntry, weights: str) -> None:
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """Returns the Backbone `model` with random weights, with all its taps. Without `options`, it has the paper's
-    layout.
+    """Returns the network `model` with random weights and all its taps.
 
-    `options` are the values that differ from the paper, for example `pool1_padding=0`.
+    `options` are the options whose values differ from the paper, for example `pool1_padding=0`.
     """
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX), **options)

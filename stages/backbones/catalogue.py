@@ -1,4 +1,5 @@
-"""Lists the frozen backbones. The description of a backbone has its input, its taps and its weights.
+"""Lists the frozen backbones in CATALOGUE: name -> BackboneEntry. A BackboneEntry describes the input, the taps and the
+weights of a network.
 
 Imports no torch, because plans are made from the list.
 """
@@ -33,7 +34,7 @@ def _resnet_taps(*widths: int) -> tuple[Tap, ...]:
 def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> BackboneEntry:
     """Returns the BackboneEntry of a network that was trained on ImageNet, on images of 224 px.
 
-    `num_params` and `gmacs` (billions of multiply-adds) are those of the whole network, with its classifier of 1000
+    `num_params` and `gmacs` (billions of multiplications) are those of the whole network, with its classifier of 1000
     classes.
     """
     return BackboneEntry(
@@ -117,10 +118,11 @@ def _inception_i3d(name: str, num_params: int, gmacs: float) -> BackboneEntry:
 
 
 def _resnet18_video(name: str, num_params: int, gmacs: float, time: tuple[Window, ...] = (HALF_UP,)) -> BackboneEntry:
-    """Returns the BackboneEntry of a ResNet of 18 layers for video. `time` has (kernel, stride) in time of the first
-    block of res3, res4 and res5. `time` is empty if all maps are kept.
+    """Returns the BackboneEntry of a ResNet of 18 layers for video.
 
-    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of 16 frames of 112 px.
+    `time` has (kernel, stride) in time of the first block of res3, res4 and res5. It is empty if no block changes the
+    number of maps. `num_params` is the number of parameters. `gmacs` are billions of multiplications for a clip of 16
+    frames of 112 px.
     """
     return BackboneEntry(
         name=name,
@@ -198,9 +200,9 @@ def _sync_cnn(
 ) -> BackboneEntry:
     """Returns the BackboneEntry of the network `name` for SyncMNIST, a data set with videos of moving digits.
 
-    `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. `time` is
-    empty if the network sees each frame alone. `num_params` is the number of parameters. `gmacs` are billions of
-    multiplications for a clip of 10 frames.
+    `widths` are the channels of the three blocks. `time` has (kernel, stride) in time of the last block. It is empty if
+    the network sees each frame alone. `num_params` is the number of parameters. `gmacs` are billions of multiplications
+    for a clip of 10 frames.
     """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
@@ -217,7 +219,7 @@ def _sync_cnn(
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
     """Returns the BackboneEntry of a network of the ResNet-3D family that was trained on Kinetics-400.
 
-    `num_params` is its number of parameters. `gmacs` are billions of multiplications for a clip of `num_frames` frames
+    `num_params` is the number of parameters. `gmacs` are billions of multiplications for a clip of `num_frames` frames
     of `size` x `size` px.
     """
     layout = LAYOUTS[name]
@@ -311,12 +313,12 @@ CATALOGUE: dict[str, BackboneEntry] = {
 
 
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
-    """Returns the BackboneEntry of the backbone `name`, which describes its taps, its input and its named weights.
+    """Returns the BackboneEntry of the backbone `name`: the description of its taps, its input and its named weights.
 
-    For the ResNet-3D family, it has the taps of the network with these `options`. Missing options are those with which
-    `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models. For
-    `transformers/<folder>`, it comes from the files of the folder. Raises ValueError if there is no such backbone or
-    option, with the list of the allowed names.
+    For the ResNet-3D family, the taps are those of the network with these `options`. A missing option has the value
+    with which `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models.
+    For `transformers/<folder>`, it comes from the files of the folder. Raises ValueError if there is no such backbone
+    or option. The message lists the allowed names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
@@ -341,7 +343,8 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
     """Returns (BackboneEntry of the network that `weights` were made for, `weights` without `inflate:`).
 
-    For `inflate:...` the entry is that of the 2D network. For other weights it is `backbone`.
+    For `inflate:...` the entry is that of the 2D network whose weights are inflated. For other weights it is
+    `backbone`.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:
         return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)

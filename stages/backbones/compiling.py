@@ -11,7 +11,7 @@ from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises UsageError if torch.compile cannot make code for the CPU, which needs a C++ compiler and Python's headers.
+    """Raises UsageError if torch.compile cannot make code for a CPU, for want of a C++ compiler or of Python's headers.
     For a GPU nothing is checked.
     """
     if device.type != "cpu":

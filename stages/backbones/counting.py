@@ -1,4 +1,4 @@
-"""Counts the parameters and multiplications of a backbone as papers count them."""
+"""Counts the parameters and multiplications of a backbone in the way in which papers count them."""
 
 import torch
 from torch import nn
@@ -10,11 +10,10 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 
 
 def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
-    """Returns (number of parameters, billions of multiplications (GMACs) for one clip) of a backbone with its
-    classifier.
+    """Returns (number of parameters, billions of multiplications for one clip) of a backbone with its classifier.
 
     `backbone.counts` has the size of the clip and the number of classes of the classifier. Multiplications of
-    convolutions, linear layers and attention are counted, but not those of norms, pools and activations.
+    convolutions, linear layers and attention are counted. Those of norms, pools and activations are not counted.
     """
     form = backbone.counts
     assert form is not None

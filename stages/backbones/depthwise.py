@@ -1,6 +1,6 @@
-"""CSN and X3D, networks for video whose convolutions in space and time see each channel alone (depthwise).
+"""Defines CSN and X3D, networks for video whose convolutions in space and time see each channel alone (depthwise).
 
-CSN is the channel-separated network ir-CSN of Tran et al. 2019 (arXiv 1904.02811), X3D that of Feichtenhofer 2020
+CSN is the channel-separated network ir-CSN of Tran et al. 2019 (arXiv 1904.02811). X3D is that of Feichtenhofer 2020
 (arXiv 2004.04730). Layers are those of pytorchvideo. Parameters have the names of the ResNet-3D family.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
@@ -16,10 +16,11 @@ from kinegraph.stages.backbones.resnet3d import ResidualStage
 
 
 class BlockWidths(NamedTuple):
-    """The channels of a residual block: inside of it, at its end, and in its squeeze-and-excitation (0: it has none).
+    """The numbers of channels of a residual block.
 
-    `inner` is the number of channels of the depthwise convolution, `out` that of the block's output, and `squeezed`
-    that of the narrow layer of the squeeze-and-excitation.
+    `inner`: channels of the depthwise convolution.
+    `out`: channels of the output of the block.
+    `squeezed`: channels of the narrow layer of the squeeze-and-excitation. 0 means that the block has none.
     """
 
     inner: int
@@ -28,8 +29,8 @@ class BlockWidths(NamedTuple):
 
 
 class SqueezeExcitation(nn.Module):
-    """Multiplies each channel by a number from 0 to 1 that depends on the means of all channels (Hu et al. 2018, arXiv
-    1709.01507). `squeezed` is the number of channels between the two layers.
+    """A layer that multiplies each channel by a number from 0 to 1 (Hu et al. 2018, arXiv 1709.01507). The number
+    depends on the means of all channels. `squeezed` is the number of channels between its two convolutions.
     """
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -38,8 +39,8 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv3d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C, T, H, W] after the multiplication, for `x` [B, C, T, H, W]. There are B clips, C
-        channels, T frames, H rows and W columns.
+        """Multiplies each channel of the maps `x` [B, C, T, H, W] by its number. Returns maps of the same shape. There
+        are B clips, C channels, T frames, H rows and W columns.
         """
         factors: Tensor = self.fc2(self.fc1(x.mean((2, 3, 4), keepdim=True)).relu()).sigmoid()
         return x * factors
@@ -48,8 +49,8 @@ class SqueezeExcitation(nn.Module):
 class DepthwiseBlock(nn.Module):
     """A residual block: convolutions 1x1x1, 3x3x3 depthwise and 1x1x1, whose output is added to a shortcut.
 
-    `stride` is the stride of the depthwise convolution in time, rows and columns. After this convolution come the
-    squeeze-and-excitation, if `widths` has one, and `activation`. The submodules have torchvision's names.
+    `stride` is the stride of the depthwise convolution in time, rows and columns. After the depthwise convolution come
+    the squeeze-and-excitation, if `widths` has one, and `activation`. The submodules have torchvision's names.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class DepthwiseBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T', H', W'] of the block for its input x [B, C, T, H, W]. There are B clips, C
-        channels, T frames, H rows and W columns. T', H' and W' are divided by the stride and rounded up.
+        """Runs the block on the maps x [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns. Returns
+        [B, C', T', H', W'].
+
+        T', H' and W' are T, H and W, divided by the stride and rounded up. C' is the number of output channels.
         """
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
@@ -85,9 +88,10 @@ class DepthwiseBlock(nn.Module):
 
 
 class CSN(Backbone):
-    """A channel-separated network without its classifier. `blocks` is the number of residual blocks of res2 to res5.
+    """A channel-separated network (CSN) without its classifier. `blocks` has the numbers of residual blocks of res2,
+    res3, res4 and res5.
 
-    res3 to res5 halve the number of frames.
+    res3, res4 and res5 halve the number of frames.
     """
 
     stages: ClassVar = {
@@ -110,10 +114,11 @@ class CSN(Backbone):
 
 
 class X3D(Backbone):
-    """An X3D network without its classifier. `blocks` is the number of residual blocks of res2 to res5.
+    """An X3D network without its classifier. `blocks` has the numbers of residual blocks of res2, res3, res4 and res5.
 
-    All maps have as many frames as the input. Every second block, from the first, has a squeeze-and-excitation. `conv5`
-    is a layer that sees each cell of the map alone. The output `head` comes from one more layer on the mean of its map.
+    All maps have as many frames as the input. In each of res2 to res5, the blocks 0, 2, 4, ... have a
+    squeeze-and-excitation. `conv5` is a 1x1x1 convolution. The output `head` is one more layer on the mean of the map
+    of `conv5`.
     """
 
     stages: ClassVar = {
@@ -151,7 +156,7 @@ class X3D(Backbone):
             del self.lin5
 
     def head_of(self, x: Tensor) -> Tensor:
-        """Returns the feature of X3D, [B, 2048], for the map `x` [B, 432, T, H, W] of `conv5`."""
+        """Returns the output `head` of X3D, [B, 2048] for B clips. `x` [B, 432, T, H, W] is the map of `conv5`."""
         pooled: Tensor = self.lin5(x.mean((2, 3, 4), keepdim=True))
         return pooled.relu().flatten(1)
 
@@ -159,7 +164,7 @@ class X3D(Backbone):
 def _stage(
     in_channels: int, widths: Sequence[BlockWidths], stride: tuple[int, int, int], activation: type[nn.Module]
 ) -> ResidualStage:
-    """Returns a stage with one block for each of `widths`. Its first block has the stride."""
+    """Returns a stage with one block for each of `widths`. Only its first block has the stride `stride`."""
     inputs = [in_channels, *(each.out for each in widths)]
     strides = [stride, *[(1, 1, 1)] * (len(widths) - 1)]
     return ResidualStage(DepthwiseBlock(*args, activation()) for args in zip(inputs, widths, strides, strict=False))

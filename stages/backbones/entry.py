@@ -18,9 +18,10 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 class Counts:
     """The size and the cost of a network with its classifier, as papers count them.
 
-    `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications for one clip, in
-    billions. It counts convolutions, linear layers and attention. The clip has `num_frames` frames of `size` x `size`
-    px. The classifier has `num_classes` classes. If there is no classifier, `num_classes` is 0.
+    `num_params`: the number of trainable parameters.
+    `gmacs`: billions of multiplications for one clip, in convolutions, linear layers and attention.
+    `num_frames`, `size`: the clip has `num_frames` frames of `size` x `size` px.
+    `num_classes`: the number of classes of the classifier. 0 means that there is no classifier.
     """
 
     num_params: int
@@ -32,20 +33,24 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """The description of the backbone `name` in the catalogue. `taps` are its taps. `weights` maps the names of its
-    weights to their WeightSource. `counts` are its published parameter counts and costs, or None.
+    """The description of a backbone in the catalogue.
 
-    The input is a square of `size` x `size` px, in RGB from 0 to 1, normalised by `mean` and `std`. A clip should have
-    `min_frames` frames or more. `options` maps each option of the network to its allowed values, first the value of the
-    paper. `chosen` maps an option to its value in this entry, if the paper has another value. `inflates` is the name of
-    a 2D backbone, or None. The weights of that backbone can be turned into weights of this network (inflation).
-    `sees` says whether the input is pictures (rgb) or optical flow.
-    `sees_single_frames` is true if the maps of a frame depend on this frame alone.
-    `head_channels` is the number of channels of the output `head`, which the network computes after its last tap. It is
-    None if the network has no such output.
-    `folder` is the path of the user's folder that describes the network, and `identity` has the options by which a
-    fingerprint knows the network. Both are empty for other networks, which the fingerprint knows by their name.
-    `remarks` are sentences for the user.
+    `name`: the name of the backbone in configs.
+    `taps`: its taps, the named layers whose output can be cached.
+    `size`: the input is a square of `size` x `size` px.
+    `mean`, `std`: normalise the pixels of the input, RGB from 0 to 1.
+    `weights`: {name: WeightSource}, the weights files that have a name.
+    `counts`: its published parameter counts and costs, or None.
+    `options`: {option of the network: allowed values}. The first value is that of the paper.
+    `chosen`: {option: value} of the options that have another value than in the paper.
+    `min_frames`: a clip should have at least this number of frames.
+    `inflates`: the name of the 2D backbone whose weights can become weights of this network (inflation), or None.
+    `sees_single_frames`: whether the maps of a frame depend on this frame alone.
+    `sees`: "rgb" for pictures, "flow" for optical flow.
+    `head_channels`: the number of channels of the output `head` after the last tap. None if there is no such output.
+    `folder`: the path of the user's folder that describes the network, or "".
+    `identity`: {option: value} by which a fingerprint identifies a network of a folder. Empty for other networks.
+    `remarks`: sentences for the user.
     """
 
     name: str
@@ -67,15 +72,16 @@ class BackboneEntry:
     remarks: tuple[str, ...] = ()
 
     @property
-    def other_words(self) -> list[str]:
-        """Returns additional forms of the option `weights` for this backbone, as a list of texts for an error message.
-
-        The list has `inflate:...` if the weights can be made from those of a 2D network. Otherwise it is empty.
+    def other_forms(self) -> list[str]:
+        """Returns further allowed forms of the option `weights`, for a message: `inflate:...`, if the weights can be
+        made from those of a 2D network. Otherwise the list is empty.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """Returns the Tap with the name `name`. Raises ValueError with the list of taps if there is no such tap."""
+        """Returns the Tap with the name `name`. Raises ValueError if there is no such tap. The message lists all
+        taps.
+        """
         for tap in self.taps:
             if tap.name == name:
                 return tap
@@ -83,10 +89,10 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def check_outputs(self, taps: Sequence[str], tokens: Tokens, *, head: bool, section: str = "") -> None:
-        """Raises ValueError if `tokens` asks for class tokens and the network has none at one of `taps`. Raises it also
-        if `head` asks for an output that the network does not have.
+        """Raises ValueError if the network lacks an output that the config asks for: class tokens at `taps`, if
+        `tokens` is not "patch", or the output `head` after the last tap, if `head` is true.
 
-        `section` is the prefix of the option in the message, such as `backbones.vit.`.
+        `section` is put before the name of the option in the message, for example `backbones.vit.`.
         """
         lacking = [name for name in taps if self.tap(name).class_token is None] if tokens != "patch" else []
         has_none = f"{', '.join(lacking)} of {self.name} has no class token"
@@ -96,21 +102,23 @@ class BackboneEntry:
         need(self.head_channels is not None or not head, f"{section}head", head, allowed)
 
     def head_shape(self, num_frames: int) -> tuple[int, ...]:
-        """Returns the shape of the output `head` for a clip of `num_frames` frames. It is (T, C) for a network that
-        sees each frame alone, with T frames and C channels, and (C,) for a network that sees whole clips.
+        """Returns the shape of the output `head` for a clip of `num_frames` frames, with C channels. It is (num_frames,
+        C) for a network that sees each frame alone, and (C,) for a network that sees whole clips.
         """
         assert self.head_channels is not None
         return (num_frames, self.head_channels) if self.sees_single_frames else (self.head_channels,)
 
     def recorded_options(self, taps: Sequence[str]) -> dict[str, int | str]:
-        """Returns the options of the network that the fingerprint of a cache with `taps` covers, as option -> value."""
+        """Returns {option: value} of the options of the network that the fingerprint of a cache covers. `taps` are the
+        taps in the cache.
+        """
         return dict(self.chosen)
 
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
-        """Returns the options of the network that differ from the paper's values, as option -> value.
+        """Returns {option: value} of the options of the network that differ from the paper's values.
 
-        An option in `options` keeps its value. Any other option has the value with which `weights` were trained. If
-        that value is not known, or with `geometry: paper` in `options`, it has the paper's value. Raises ValueError if
+        An option in `options` has its value there. Any other option has the value with which `weights` were trained. It
+        has the paper's value if the training is not known, or if `options` has `geometry: paper`. Raises ValueError if
         an option or a value does not exist.
         """
         for key, value in options.items():

@@ -1,4 +1,4 @@
-"""Computes the features of clips. A backbone runs on uint8 pixels, frozen for extraction or trainable.
+"""Computes the features of clips: runs a backbone on uint8 pixels. The backbone is frozen for extraction, or trainable.
 
 Shapes: B clips, T frames, T' maps of a clip, C channels, S side of the square input, H rows and W columns of a map.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.stages.backbones.backbone import MAP_RANK
-from kinegraph.stages.backbones.build import backbone_digest, built
+from kinegraph.stages.backbones.build import backbone_digest, build_from_options
 from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
 from kinegraph.stages.backbones.compiling import require_compiler
 from kinegraph.stages.backbones.folding import fold_batch_norms
@@ -19,18 +19,18 @@ from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.backbones.planes import flatten_layers
 from kinegraph.stages.cuda_graphs import GraphedForward
-from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
+from kinegraph.stages.device import computing_in, is_slow_at, move_network, require_precision
 from kinegraph.stages.weights.sources import Pixels
 
 log = logging.getLogger("kinegraph")
 
 
 class Normalised(nn.Module):
-    """A network that first normalises its input pixels. Gradients flow to the network.
+    """A network with a first layer that normalises pixels. Gradients flow to the network.
 
-    `network` takes normalised clips [B, 3, T, S, S] float32 and returns tap -> maps [B, C, T', H, W]. There are B clips
-    of T frames of S x S px, and T' maps of C channels, H rows and W columns. `pixels` has the order of the channels
-    (RGB or BGR). It also has the `mean` and the standard deviation `std` of each channel, for values in 0..1.
+    `network` takes normalised clips [B, 3, T, S, S] float32 and returns {tap: maps [B, C, T', H, W]}. There are B clips
+    of T frames of S x S px, and T' maps of C channels, H rows and W columns. `pixels` says how to normalise: `mean` and
+    `std` of each channel, for values in 0..1, and the order of the channels (RGB or BGR).
     """
 
     mean: Tensor
@@ -43,11 +43,11 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap name -> maps [B, T', C, H, W] of B clips, with C channels, H rows and W columns.
+        """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}, with T' maps of
+        C channels, H rows and W columns. T' is smaller than T if the network joins frames.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, and S is the side of the input. T' is the number of
-        maps of a clip. It is smaller than T if the backbone joins frames. Class tokens and the output `head`, which the
-        options of the backbone may ask for, are as in `Backbone.forward`.
+        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, with the side S of the input. The result also has
+        class tokens and the output `head` if the options of the backbone ask for them, as in `Backbone.forward`.
         """
         if self.is_reversed:
             clips = clips.flip(-1)
@@ -57,11 +57,12 @@ class Normalised(nn.Module):
 
 
 class FeatureExtractor:
-    """The network of one backbone entry on one device. A worker process loads it once.
+    """The network of one backbone on one device, ready to run. A worker process makes it once.
 
-    `options` name the network, its weights and its taps. `compiled` is as in `use_compiler`. Raises UsageError if the
-    machine has no compiler for torch.compile, or if the device cannot compute in the precision of the options. Raises
-    WeightsError if the weights cannot be read or do not belong to the network.
+    `options` is the backbone's entry in the config, which names the network, its weights and its taps. If `compiled` is
+    true, the network runs through torch.compile. Raises UsageError if the machine has no compiler for torch.compile, or
+    if the device cannot compute in the precision of the options. Raises WeightsError if the weights cannot be read or
+    do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -74,21 +75,23 @@ class FeatureExtractor:
             )
         if compiled:
             require_compiler(device)
-        backbone = built(options)
+        backbone = build_from_options(options)
         self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:
             fold_batch_norms(backbone)
         flatten_layers(backbone, convolutions=options.precision == "fp32" and device.type == "cpu")
         self.options, self.device = options, device
-        self._plain = frozen_on(backbone, device)
+        self._plain = move_network(backbone, device)
         self._network = Normalised(self._plain, pixels_of(options)).to(device)
         self.use_compiler(compiled)
         self._run: Callable[[Tensor], dict[str, Tensor]] = self._forward
 
     def use_compiler(self, is_on: bool) -> None:
-        """Runs the network through torch.compile from now on, or without it. The first batch of each size then makes
-        faster code, which takes up to minutes. On a CPU the code is frozen: it has the weights in the order and the
-        type in which the CPU needs them. Raises UsageError if the machine has no compiler.
+        """Switches torch.compile on or off. When it is on, the first batch of each size starts a compilation, which
+        takes up to minutes.
+
+        On a CPU the compiled code is frozen: it has the weights in the order and the type that the CPU needs. Raises
+        UsageError if the machine has no compiler.
         """
         if not is_on:
             self._network.network = self._plain
@@ -98,18 +101,19 @@ class FeatureExtractor:
         self._network.network = torch.compile(self._plain, dynamic=False, options=options)  # type: ignore[assignment]
 
     def use_graphs(self) -> None:
-        """Runs the network through CUDA graphs from now on. The device must be a GPU."""
+        """Runs the network through CUDA graphs from now on. A CUDA graph starts all kernels of the network by one call.
+        The device must be a GPU.
+        """
         self._run = GraphedForward(self._forward, self.options.model, self.device)
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, T', C, H, W] for `clips` [B, T, S, S, 3] uint8 RGB. There are B clips of T frames of
-        S x S px, and T' maps of a clip with C channels, H rows and W columns.
+        """Runs the network on B clips. Returns {tap: maps [B, T', C, H, W]}, with T' maps of C channels, H rows and W
+        columns.
 
-        Class tokens and the output `head` are as in `Backbone.forward`.
-
-        The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
-        float32 by about 1 % of their standard deviation.
+        `clips` [B, T, S, S, 3] are uint8 RGB, with T frames of S x S px. Class tokens and the output `head` are as in
+        `Backbone.forward`. The maps have the precision of the computation (`precision` of the options). Maps in bf16
+        differ from maps in float32 by about 1 % of their standard deviation.
         """
         return self._run(clips)
 

@@ -15,7 +15,7 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Joins each convolution in `network` and the batch norm behind it into one convolution, in place and in float32.
+    """Replaces each convolution in `network` and the batch norm behind it by one convolution, in place and in float32.
 
     `network` must come from the catalogue and be in evaluation mode. A convolution and its norm are found by their
     names, such as `conv1` and `bn1`. In other networks, layers with such names may not follow each other.

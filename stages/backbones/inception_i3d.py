@@ -1,4 +1,4 @@
-"""The Inception I3D of temporal action localisation (Carreira and Zisserman 2017, arXiv 1705.07750), for RGB
+"""Defines the Inception I3D of temporal action localisation (Carreira and Zisserman 2017, arXiv 1705.07750), for RGB
 and for optical flow.
 
 Layers and parameter names are those of the public files of pytorch-i3d, for example `Mixed_3b.b1b.conv3d.weight`.
@@ -31,10 +31,10 @@ NORM_EPSILON = 1e-3  # of the network as trained
 
 
 def same_padding(length: int, kernel: int, stride: int) -> int:
-    """Returns how many cells TensorFlow's padding "SAME" adds to an axis of `length` cells, so that a layer with this
-    kernel and stride has ceil(length / stride) outputs.
+    """Returns how many cells TensorFlow's padding "SAME" adds to an axis of `length` cells. A layer with this kernel
+    and stride then has ceil(length / stride) outputs.
 
-    Half of them, rounded down, stand before the first cell. The others stand after the last cell.
+    Half of the added cells, rounded down, stand before the first cell. The others stand after the last cell.
     """
     return max(kernel - (length % stride or stride), 0)
 
@@ -43,8 +43,10 @@ class SameConv3d(nn.Conv3d):
     """A convolution whose padding depends on the size of its input, as TensorFlow's "SAME" does."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T', H', W'] for `x` [B, C, T, H, W]. Each size is divided by the stride and rounded
-        up.
+        """Applies the convolution to the maps `x` [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns.
+        Returns [B, C', T', H', W'].
+
+        T', H' and W' are T, H and W, divided by the stride and rounded up. C' is the number of output channels.
         """
         totals = _totals(x.shape, self.kernel_size, self.stride)
         if all(total % 2 == 0 for total in totals):
@@ -54,8 +56,8 @@ class SameConv3d(nn.Conv3d):
 
 
 class SameMaxPool3d(nn.Module):
-    """A max pool over `kernel` (time steps, rows, columns) cells whose padding depends on the size of its input, as
-    TensorFlow's "SAME" does. Padded cells are never the maximum.
+    """A max pool whose padding depends on the size of its input, as TensorFlow's "SAME" does. `kernel` and `stride` are
+    (time steps, rows, columns). Padded cells are never the maximum.
     """
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
@@ -63,8 +65,10 @@ class SameMaxPool3d(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C, T', H', W'] for `x` [B, C, T, H, W]. Each size is divided by the stride and rounded
-        up.
+        """Applies the max pool to the maps `x` [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns.
+        Returns [B, C, T', H', W'].
+
+        T', H' and W' are T, H and W, divided by the stride and rounded up.
         """
         before = [total // 2 for total in _totals(x.shape, self.kernel, self.stride)]
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)  # the last window may be cut off
@@ -75,7 +79,7 @@ def _totals(shape: Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> li
 
 
 class Mixed(nn.Module):
-    """An Inception block. `widths` are the channels of its convolutions, in the order of WIDTHS."""
+    """An Inception block of four branches. `widths` are the channels of its convolutions, in the order of WIDTHS."""
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
@@ -86,15 +90,15 @@ class Mixed(nn.Module):
         self.b3a, self.b3b = SameMaxPool3d((3, 3, 3), (1, 1, 1)), _unit(in_channels, pool)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the outputs of the four branches [B, C', T, H, W], side by side along the channels, for `x` [B, C, T,
-        H, W].
+        """Runs the four branches on `x` [B, C, T, H, W] and joins their outputs along the channels. Returns [B, C', T,
+        H, W], for B clips, T frames, H rows and W columns.
         """
         branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))
         return torch.cat(branches, 1)
 
 
 class InceptionI3D(Backbone):
-    """Inception I3D without its classifier, for RGB. Any number of frames and any size work."""
+    """Inception I3D without its classifier, for RGB. The network takes any number of frames of any size."""
 
     stages: ClassVar = {
         "conv3d_1a": ("Conv3d_1a_7x7",),
@@ -135,7 +139,7 @@ class InceptionI3DFlow(InceptionI3D):
 
 
 def _unit(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> nn.Sequential:
-    """Returns a convolution with its norm and ReLU. `kernel` and `stride` are those of all three axes."""
+    """Returns a convolution with its norm and ReLU. `kernel` and `stride` hold for all three axes."""
     return nn.Sequential(
         OrderedDict(
             conv3d=SameConv3d(in_channels, out_channels, kernel, stride, bias=False),

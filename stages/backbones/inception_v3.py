@@ -1,4 +1,6 @@
-"""Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567) on each frame of a clip, with torchvision's parameter names."""
+"""Defines Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567), run on each frame of a clip. Parameters have
+torchvision's names.
+"""
 
 from typing import ClassVar
 
@@ -48,9 +50,9 @@ class InceptionV3(Backbone):
         self.adopt(Inception3(aux_logits=False, init_weights=False))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
+        channels, H' rows and W' columns.
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         return frame_by_frame(self.run, clips)

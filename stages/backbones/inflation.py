@@ -12,8 +12,8 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills `network` with weights that are made from the weights of a 2D network. `network` is a ResNet-3D, or a TSM
-    (a 2D ResNet with shifts in time).
+    """Fills the 3D `network` with weights that are made from the weights of a 2D network. `network` is a ResNet-3D, or
+    a TSM (a 2D ResNet with shifts in time).
 
     `flat` is the state dict of torchvision's 2D ResNet with the same depth as `network`. A 3D kernel of t frames is the
     2D kernel repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D
@@ -25,15 +25,15 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
     state = network.state_dict()
     for name, like in state.items():
         if NEW not in name:
-            state[name] = repeated(ours[name], like.shape)
+            state[name] = repeat_kernels(ours[name], like.shape)
         elif name.endswith("norm.weight"):
             state[name] = like * 0
     network.load_state_dict(state)
 
 
-def repeated(flat: Tensor, shape: Size) -> Tensor:
-    """Returns the 2D kernels `flat` [O, I, h, w] as 3D kernels of the shape `shape` [O, I, t, h, w], for O outputs and
-    I inputs. Each kernel is repeated t times and divided by t.
+def repeat_kernels(flat: Tensor, shape: Size) -> Tensor:
+    """Makes 3D kernels [O, I, t, h, w] from the 2D kernels `flat` [O, I, h, w], for O outputs and I inputs. Each 2D
+    kernel is repeated t times and divided by t. `shape` is the shape of the result.
 
     A tensor that already has as many axes as `shape` is returned unchanged.
     """

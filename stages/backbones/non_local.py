@@ -1,5 +1,5 @@
-"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3), in which each position of a map attends to the
-others. It is the variant with embedded Gaussian and with keys from max-pooled maps.
+"""Defines the non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3), in which each position of a map
+attends to the other positions. It is the variant with embedded Gaussian and with keys from max-pooled maps.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map, N = T H W queries, M keys.
 """
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class NonLocal(nn.Module):
-    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))) for maps x [B, C, T, H, W]. There are B
-    clips, C = `channels` channels, T frames, H rows and W columns.
+    """A non-local block: for maps x [B, C, T, H, W] it computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2))
+    g(x))). There are B clips, C = `channels` channels, T frames, H rows and W columns.
 
     theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block returns its
-    input unchanged, because the gain of its norm is 0. If `frames` is a number, the T frames are cut into groups of
-    `frames` consecutive frames. Positions then attend only to positions in the same group. If `frames` is "all", the
-    group is the whole clip. The scale 1 / sqrt(C / 2) and the groups are those of the authors' code.
+    input unchanged, because the gain of its norm is 0. If `frames` is a number, positions attend only to positions in
+    the same group of `frames` consecutive frames. If `frames` is "all", positions attend to the whole clip. The scale 1
+    / sqrt(C / 2) and the groups are those of the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:
@@ -38,7 +38,7 @@ class NonLocal(nn.Module):
         """Returns the output of the block, in the shape of its input x [B, C, T, H, W]: B clips, C channels, T frames,
         H rows and W columns.
 
-        H and W must be at least 2. Unless the option `frames` of the block is "all", T must be a multiple of `frames`.
+        H and W must be at least 2. If the option `frames` of the block is a number, T must be a multiple of it.
         """
         if self.frames == "all":
             return self._seeing_all(x)
@@ -59,7 +59,7 @@ class NonLocal(nn.Module):
 
 
 def _by_place(x: Tensor) -> Tensor:
-    """Returns `x` [B, C, T, H, W] as [B, T * H * W, C], with one row of C channels for each position.
+    """Returns `x` [B, C, T, H, W] as [B, T * H * W, C]: one row of C channels for each position.
 
     The C channels of a position lie side by side in memory, because fused attention needs this layout.
     """

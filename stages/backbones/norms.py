@@ -13,7 +13,7 @@ log = logging.getLogger("kinegraph")
 
 
 def norms_of(network: nn.Module) -> list[str]:
-    """Returns the paths of all batch norms of `network`, in the order of its modules."""
+    """Returns the dotted paths of all batch norms in `network`, in the order of its modules."""
     return [path for path, module in network.named_modules() if isinstance(module, NORMS)]
 
 
@@ -21,18 +21,18 @@ def frozen_norms(norms: Sequence[str], batch_norm: str) -> list[str]:
     """Returns the names of those batch norms whose statistics are not updated in training. `norms` are the names of all
     batch norms, in the order of the network.
 
-    `batch_norm` chooses them: all norms for "frozen" and "statistics", none for "train", and all except the first for
-    "partial". "partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2).
+    `batch_norm` is an option of the config. "frozen" and "statistics" choose all norms, and "train" chooses none.
+    "partial" chooses all norms except the first, as TSN does (Wang et al. 2016, arXiv 1608.00859, section 3.2).
     """
     return {"frozen": [*norms], "statistics": [*norms], "partial": [*norms[1:]], "train": []}[batch_norm]
 
 
 def warn_of_gains_at_0(network: nn.Module, frozen: Sequence[str]) -> None:
-    """Logs a warning if a norm of `network` has a gain of 0 in all channels, and its gain is frozen. `frozen` are the
-    paths of the norms with frozen gains.
+    """Logs a warning if a norm with a frozen gain has a gain of 0 in all channels. `frozen` are the paths of the norms
+    in `network` whose gains are frozen.
 
     The layers below such a norm add nothing to the network and get no gradient. New non-local blocks end with such a
-    norm, so with frozen norms they stay the identity.
+    norm. So with frozen norms they always return their input.
     """
     parameters = dict(network.named_parameters())
     gains = {path: parameters.get(f"{path}.weight") for path in frozen}

@@ -1,4 +1,4 @@
-"""The options of one backbone entry of a config. Imports no torch."""
+"""Defines the options of one backbone entry of a config. Imports no torch."""
 
 from typing import Annotated, Literal
 
@@ -10,9 +10,10 @@ from kinegraph.stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):
-    """The options of a frozen backbone. `model` names the network, `weights` its weights, and `taps` the layers whose
-    output is cached. The other options say how frames become the input of the network, and what is stored in which
-    type.
+    """The options of a frozen backbone, an entry of the config's section `backbones`.
+
+    `model` names the network, `weights` names its weights, and `taps` names the layers whose output is cached. The
+    other options say how frames become the input of the network, and what is stored in which type.
     """
 
     model: str = Field(

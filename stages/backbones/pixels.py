@@ -1,6 +1,6 @@
 """Decides how frames become the input of a backbone: its size, the resizing, and the normalisation of pixels.
 
-The decision follows the options of the config and what the weights expect. Imports no torch.
+The options of the config come first, then what the weights expect. Imports no torch.
 """
 
 from dataclasses import replace
@@ -13,19 +13,18 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the Pixels, the normalisation of input pixels, that the catalogue states for the network `backbone`.
-
-    Weights use this normalisation if no other normalisation is known for them.
+    """Returns the normalisation of input pixels that the catalogue states for the network `backbone`. It holds for
+    weights whose own normalisation is not known.
     """
     return Pixels(mean=backbone.mean, std=backbone.std)
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """Returns the Pixels of a backbone of the config: mean, standard deviation and order of channels for the
-    normalisation.
+    """Returns the normalisation of input pixels for a backbone of the config: mean, standard deviation and order of
+    channels.
 
-    Values in `options` come first. All other values are those with which the weights were trained. If nothing is known
-    about the weights, they are the usual values of the network. For 3D weights that were inflated from 2D weights, the
+    Values in `options` come first. Any other value is the one with which the weights were trained. If nothing is known
+    about the weights, it is the usual value of the network. For 3D weights that are inflated from 2D weights, the
     training is that of the 2D weights.
     """
     backbone, weights = owner(entry(options.model), options.weights)
@@ -36,10 +35,11 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
-    """Returns the Framing of a backbone of the config, which says how frames are resized and cut.
+    """Returns the Framing of a backbone of the config, which says how frames are resized and cut. `options` is the
+    backbone's entry in the config, and `backbone` its description in the catalogue.
 
-    A value that `options` sets is used. Any other value is the one with which the weights were tested. If that is not
-    known, or `options` sets another `size` than in the test, a crop is cut first and then resized with Pillow.
+    A value that `options` sets is used. Any other value is the one with which the weights were tested. If the test is
+    not known, or `options` sets another `size` than in the test, a crop is cut first and then resized with Pillow.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

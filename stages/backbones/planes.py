@@ -1,7 +1,8 @@
-"""Runs layers of a frozen 3D network as 2D layers: those that work on each frame alone, or along time alone.
+"""Runs layers of a frozen 3D network as 2D layers, because 2D layers are faster on a CPU. A layer can become 2D if it
+works on each frame alone, or along time alone.
 
-Values stay the same, except for the rounding of convolutions in float32. On a CPU the 2D layers are faster. Under
-autocast torch computes 3D max pools in float32, and in float32 oneDNN's 3D convolutions of channels-last maps are slow.
+Values stay the same, except for the rounding of convolutions in float32. Under autocast torch computes 3D max pools in
+float32, and in float32 oneDNN's 3D convolutions of channels-last maps are slow.
 
 Shapes: B clips, C channels, T time steps, H rows and W columns of a map. T', H' and W' are those after the layer.
 """
@@ -17,19 +18,25 @@ ONE = (1, 1)
 
 
 class FrameConv(nn.Module):
-    """A convolution with a kernel of 1 x k x k, as a 2D convolution of each frame. `conv` is the 3D convolution."""
+    """A 3D convolution with a kernel of 1 x k x k, computed as a 2D convolution of each frame. `conv` is the 3D
+    convolution.
+    """
 
     def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
         self.conv = _conv2d(conv, conv.weight[:, :, 0], _sizes(conv.stride)[1:], _sizes(conv.padding)[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T, H', W'] for `x` [B, C, T, H, W]. C and C' are numbers of channels."""
+        """Applies the convolution to the maps `x` [B, C, T, H, W]. Returns [B, C', T, H', W'], for B clips, C and C'
+        channels, T time steps, H and H' rows, W and W' columns.
+        """
         return _as_clips(self.conv(_as_frames(x)), len(x))
 
 
 class TimeConv(nn.Module):
-    """A convolution with a kernel of k x 1 x 1, as a 2D convolution over [T, H W]. `conv` is the 3D convolution."""
+    """A 3D convolution with a kernel of k x 1 x 1, computed as a 2D convolution over (time, position). `conv` is the 3D
+    convolution.
+    """
 
     def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
@@ -37,16 +44,19 @@ class TimeConv(nn.Module):
         self.conv = _conv2d(conv, conv.weight[..., 0], (steps, 1), (padding, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T', H, W] for `x` [B, C, T, H, W]. C and C' are numbers of channels."""
+        """Applies the convolution to the maps `x` [B, C, T, H, W]. Returns [B, C', T', H, W], for B clips, C and C'
+        channels, T and T' time steps, H rows and W columns.
+        """
         cells = x.permute(0, 2, 3, 4, 1).flatten(2, 3)  # [B, T, H W, C], without a copy of channels-last maps
         out: Tensor = self.conv(cells.permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1).reshape(len(x), -1, *x.shape[3:], out.shape[1]).permute(0, 4, 1, 2, 3)
 
 
 class FlatMaxPool(nn.Module):
-    """The max pool `pool`, first over the cells of each frame, then over time. It pads no time steps.
+    """The 3D max pool `pool`, computed first over the cells of each frame, then over time. `pool` must not pad time
+    steps.
 
-    No part rounds a value. So the maps are those of `pool`, in the type of the input.
+    The maps are exactly those of `pool`, in the type of the input, because nothing is rounded.
     """
 
     def __init__(self, pool: nn.MaxPool3d) -> None:
@@ -55,7 +65,9 @@ class FlatMaxPool(nn.Module):
         self.padding = _sizes(pool.padding)[1:]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C, T', H', W'] for `x` [B, C, T, H, W]."""
+        """Applies the max pool to the maps `x` [B, C, T, H, W]. Returns [B, C, T', H', W'], for B clips, C channels, T
+        and T' time steps, H and H' rows, W and W' columns.
+        """
         if self.kernel[1:] != ONE or self.stride[1:] != ONE:
             pooled = F.max_pool2d(_as_frames(x), self.kernel[1:], self.stride[1:], self.padding)
             x = _as_clips(pooled, len(x))
@@ -65,8 +77,8 @@ class FlatMaxPool(nn.Module):
 
 
 def flatten_layers(network: nn.Module, *, convolutions: bool) -> None:
-    """Replaces max pools of `network` by 2D layers, in place, and with `convolutions` its convolutions too. Layers that
-    work both over time and over rows and columns stay, except for max pools. `network` must be frozen.
+    """Replaces 3D max pools of the frozen `network` by 2D layers, in place. If `convolutions` is true, replaces
+    convolutions too. A convolution over both time and space stays.
     """
     for parent in network.modules():
         for name, layer in list(parent.named_children()):
@@ -99,13 +111,13 @@ def _conv2d(conv: nn.Conv3d, weight: Tensor, stride: tuple[int, int], padding: t
 
 
 def _sizes(size: Any) -> tuple[int, int, int]:
-    """Returns the option of a 3D layer, which may be one number for all axes, as (time, rows, columns)."""
+    """Returns the option `size` of a 3D layer as (time, rows, columns). A single number holds for all axes."""
     time, rows, columns = (size,) * 3 if isinstance(size, int) else size
     return time, rows, columns
 
 
 def _as_frames(x: Tensor) -> Tensor:
-    """Returns the maps x [B, C, T, H, W] as [B T, C, H, W], without a copy where they are channels-last."""
+    """Returns the maps x [B, C, T, H, W] as [B T, C, H, W]. Channels-last maps are not copied."""
     return x.transpose(1, 2).flatten(0, 1)
 
 

@@ -1,4 +1,6 @@
-"""The ResNets of He et al. 2015 (arXiv 1512.03385) on each frame of a clip, with torchvision's parameter names."""
+"""Defines the ResNets of He et al. 2015 (arXiv 1512.03385), run on each frame of a clip. Parameters have torchvision's
+names.
+"""
 
 from typing import ClassVar
 
@@ -10,7 +12,7 @@ from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 
 class ResNet2D(Backbone):
-    """A torchvision ResNet without its classifier. The network runs on every frame of a clip.
+    """The torchvision ResNet `resnet` without its classifier, run on every frame of a clip.
 
     `stages` maps each tap to the submodules of the ResNet that compute it.
     """
@@ -28,9 +30,9 @@ class ResNet2D(Backbone):
         self.adopt(resnet)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
+        channels, H' rows and W' columns.
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         return frame_by_frame(self.run, clips)

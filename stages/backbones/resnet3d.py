@@ -1,9 +1,9 @@
-"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly. A `ResNetLayout` describes each network.
+"""Defines the ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly. A `ResNetLayout` describes each network.
 
 I3D is that of "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1). C2D and non-local
 I3D are those of "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971). SlowOnly is the slow pathway of
 SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). One thing differs from the papers: Table 1 of Wang and Gupta
-states a kernel of 3x1x1 for pool2. Here pool2 has 2x1x1 without padding, as in every released implementation.
+states a kernel of 3x1x1 for pool2. kinegraph's pool2 has 2x1x1 without padding, as in every released implementation.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -24,8 +24,8 @@ class Bottleneck3D(nn.Module):
     """A residual block: three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1, whose output is added
     to a shortcut. t is `temporal_kernel`.
 
-    The second convolution divides the height and width of the maps by `stride`. The submodules have torchvision's
-    names.
+    `width` is the number of channels inside the block. The output has 4 times as many channels. The second convolution
+    divides the height and width of the maps by `stride`. The submodules have torchvision's names.
     """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
@@ -48,8 +48,8 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, 4 width, T, H / stride, W / stride] of the block for its input x [B, C, T, H, W]. There
-        are B clips, C channels, T frames, H rows and W columns.
+        """Runs the block on the maps x [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns. Returns
+        [B, 4 width, T, H / stride, W / stride].
 
         `width` and `stride` are those of the constructor.
         """
@@ -62,10 +62,10 @@ class Bottleneck3D(nn.Module):
 
 
 class ResidualStage(nn.Module):
-    """The residual blocks `blocks`, one after the other. Their names are "0", "1", ....
+    """A sequence of residual blocks. The names of its blocks are "0", "1", ....
 
-    `after` maps the name of a block to a further module that runs directly after this block. It is empty at first, and
-    a caller may add modules.
+    `after` is {name of a block: module that runs directly after this block}. It is empty at first, and a caller may add
+    modules.
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
@@ -75,11 +75,8 @@ class ResidualStage(nn.Module):
         self.after = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, C', T, H', W'] of the last block for the input x [B, C, T, H, W] of the first block.
-        There are B clips, C channels, T frames, H rows and W columns.
-
-        C' is the number of channels of the last block. H' and W' are the rows and columns after the stride of the first
-        block.
+        """Runs all blocks on the maps x [B, C, T, H, W] and returns the maps of the last block, [B, C', T', H', W'].
+        There are B clips, C and C' channels, T and T' frames, H and H' rows, W and W' columns.
         """
         for name, block in self.named_children():
             if block is not self.after:
@@ -90,8 +87,8 @@ class ResidualStage(nn.Module):
 
 
 class ResNet3D(Backbone):
-    """A network of the ResNet-3D family without its classifier. `stages` maps the name of each tap to the submodules
-    that compute it.
+    """A network of the ResNet-3D family without its classifier. `layout` describes it. `stages` maps each tap to the
+    submodules that compute it.
 
     Parameters have names such as conv1, bn1, res2.0.conv1 and res3.after.1.theta.
     """

@@ -35,12 +35,12 @@ class ResNetLayout:
     `blocks`: number of residual blocks in each of res2 to res5.
     `stem_frames`: length in frames of the kernel of the first convolution.
     `temporal_kernels`: a key of TEMPORAL_KERNELS, for example "alternate".
-    `non_local`: stage -> numbers of its residual blocks, from 0. A non-local block follows each of these blocks.
-    `res3_attention_frames`: in the non-local blocks of res3, positions attend to each other within groups of so many
-    frames, or in the whole clip ("all").
+    `non_local`: {stage: numbers of residual blocks, from 0}. A non-local block follows each of these blocks.
+    `res3_attention_frames`: number of frames in a group of the non-local blocks of res3. Positions attend to positions
+    in the same group. "all" means that the group is the whole clip.
     `pool1_padding`: padding of pool1 in space.
     `stem_time_stride`, `pool1_time_stride`, `pool2_time_stride`: strides in time. The kernels of pool1 and pool2 span
-    as many frames as these strides.
+    as many frames as their strides.
     `res5_stride`: stride of res5 in space.
     """
 
@@ -57,9 +57,7 @@ class ResNetLayout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """Returns the options of networks with this layout: name -> allowed values. The first of the values is the
-        default.
-        """
+        """Returns {option: allowed values} of networks with this layout. The first of the values is the default."""
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")
@@ -83,8 +81,8 @@ class ResNetLayout:
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
-        """Returns the length in frames of the temporal kernel of each residual block of a stage. The stage `stage` is
-        "res2", "res3", "res4" or "res5".
+        """Returns the length in frames of the first kernel of each residual block of the stage `stage`: "res2", "res3",
+        "res4" or "res5".
         """
         pattern = TEMPORAL_KERNELS[self.temporal_kernels][stage]
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))

@@ -1,7 +1,7 @@
 """Runs a backbone on a batch of clips.
 
-The maps are rounded to the stored type, written to the cache, and handed on to the stages that read them. Class tokens
-and the output after the last tap are written in float32.
+The maps are rounded to the stored type, written to the cache, and passed on in memory to the stages that read them.
+Class tokens and the output after the last tap are written in float32.
 
 Shapes: B clips of a batch, T frames, C channels, H rows and W columns of a map.
 """
@@ -19,11 +19,11 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """Runs one backbone, a frozen network, on batches of clips. `run` adds the outputs of its taps to the batch, as
-    arrays of the stage `key`.
+    """The runner of the stage `key`, such as `features/i3d`. It runs one backbone, a frozen network, on batches of
+    clips and writes the outputs of its taps.
 
     `options` name the network, its weights and its taps. A clip has `num_frames` frames. The network takes every
-    `square.every`-th of these frames, cut and resized as `square` says. With `compiled`, the network runs through
+    `square.every`-th of these frames, cut and resized as `square` says. If `compiled` is true, the network runs through
     torch.compile.
 
     If `new_frames` is None, the network runs on all rows of a batch, wanted or not. If it is a number, consecutive
@@ -49,15 +49,19 @@ class BackboneRunner:
         self._shared = None if new_frames is None else SharedFrames(self._extractor.maps, square, new_frames)
 
     def use_graphs(self) -> None:
-        """Runs the network through CUDA graphs from now on. The device must be a GPU."""
+        """Runs the network through CUDA graphs from now on. A CUDA graph starts all kernels of the network by one call.
+        The device must be a GPU.
+        """
         self._extractor.use_graphs()
 
     def use_compiler(self, is_on: bool) -> None:
-        """Runs the network through torch.compile from now on, or without it."""
+        """Switches torch.compile on or off for the network."""
         self._extractor.use_compiler(is_on)
 
     def try_out(self, num_clips: int) -> None:
-        """Runs the network on a batch of `num_clips` black clips, waits for the results and drops them."""
+        """Runs the network on a batch of `num_clips` black clips and waits for the results, so that the caller can
+        measure time and memory. The results are dropped.
+        """
         shape, size = (num_clips, self._num_frames), self.square.size
         if self._new_frames is not None:
             shape = (run_frames(self._num_frames, num_clips, self._new_frames), 1)
@@ -77,8 +81,8 @@ class BackboneRunner:
                 self._keep_vectors(name, values, batch)
 
     def _keep_maps(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Stores the maps [B, T, C, H, W] of one tap: rounded to the type of the cache, as means over H and W, or both.
-        The config decides which. Also passes the rounded maps to the stages that read them.
+        """Stores the maps [B, T, C, H, W] of one tap, rounded to the type of the cache, or their means over H and W, or
+        both. The config decides which. Also passes the rounded maps to the stages that read them.
 
         There are B clips of T maps with C channels, H rows and W columns. A clip is marked as failed if its rounded
         maps have a NaN or an infinite value.

@@ -1,8 +1,10 @@
-"""Computes a frame that several clips of a shard share once. For networks that see each frame alone.
+"""Computes each distinct frame of a shard once, even if several clips share the frame. This is for networks that see
+each frame alone.
 
-Each distinct frame of a shard has one place: a run of the network, and a position among the frames of this run. Places
-follow from the rows of the shard and the batch size alone. So the bytes of a frame do not depend on which clips failed,
-were retried or are in the cache already. Every run has the same number of frames, and places without a frame are 0.
+The network runs on groups of frames, the runs. Each distinct frame of a shard has one place: a run, and a position
+among the frames of the run. Places follow from the rows of the shard and the batch size alone. So the bytes of a frame
+do not depend on which clips failed, were retried or are in the cache already. Every run has the same number of frames,
+and places without a frame are 0.
 
 Shapes: B clips of a batch, T frames of a clip that the network takes, F frames of a run, S side of the square input, C
 channels, H rows and W columns of a map.
@@ -22,11 +24,12 @@ Maps = Callable[[Tensor], dict[str, Tensor]]
 
 
 class FramePlaces:
-    """The distinct frames of a shard with the `rows` and their places. A frame is distinct by its video, crop and time.
+    """Numbers the distinct frames of the shard with the `rows`, and assigns each frame to a run of the network. A frame
+    is distinct by its video, crop and time.
 
-    `numbers` [rows, T] has the number of each frame: distinct frames are numbered from 0, as they first occur. It is -1
-    in rows without frames. `every` says that the network takes every k-th frame of a clip. The frames that are new in a
-    batch of `batch_size` rows form runs of `run_frames` frames.
+    `numbers` [rows, T] has the number of each frame. Distinct frames are numbered from 0, in the order in which they
+    first occur. The number is -1 in rows without frames. The network takes every `every`-th frame of a clip. The frames
+    that are new in a batch of `batch_size` rows form runs of `run_frames` frames.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, num_frames: int, batch_size: int, run_frames: int) -> None:
@@ -45,8 +48,8 @@ class FramePlaces:
             self.last_row[numbers[numbers >= 0]] = position
 
     def runs(self, numbers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the runs that compute the frames `numbers`, which are sorted: for each run, the numbers of its wanted
-        frames and their positions in the run.
+        """Returns the runs that compute the frames `numbers`, which are sorted. Each run is (numbers of its wanted
+        frames, their positions in the run).
         """
         if not len(numbers):
             return []
@@ -57,17 +60,18 @@ class FramePlaces:
 
 
 def run_frames(num_frames: int, batch_size: int, new_frames: int) -> int:
-    """Returns how many frames each run of the network has, in batches of `batch_size` clips of `num_frames` frames. A
-    clip adds `new_frames` frames to those before it.
+    """Returns the number of frames in each run of the network, for batches of `batch_size` clips of `num_frames`
+    frames. Each clip has `new_frames` frames that the clip before it does not have.
     """
     return max(num_frames, batch_size * new_frames)
 
 
 class SharedFrames:
-    """Computes maps of batches of one shard after the other. `maps` runs the network on clips [F, 1, S, S, 3] of one
-    frame. `square` describes these frames. `new_frames` is the number of frames that a window adds to those before it.
+    """Computes the maps of the batches of a shard, one batch after the other, and each distinct frame only once.
 
-    Only the maps of frames that later batches of the shard need stay in memory.
+    `maps` runs the network on F frames, as clips of one frame [F, 1, S, S, 3]. `square` says how frames are cut and
+    resized to S x S px. Each clip has `new_frames` frames that the clip before it does not have. Only the maps of
+    frames that later batches of the shard need stay in memory.
     """
 
     def __init__(self, maps: Maps, square: Square, new_frames: int) -> None:
@@ -77,8 +81,10 @@ class SharedFrames:
         self._held_maps: dict[str, Tensor] = {}
 
     def of(self, batch: StageBatch) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, T, C, H, W] of the whole batch. Only the clips in `batch.slots` have their own maps.
-        The other clips have those of any frame.
+        """Returns {tap: maps [B, T, C, H, W]} of the batch: B clips, T frames, C channels, H rows and W columns.
+
+        Only the clips in `batch.slots` have their own maps. The other clips have the maps of arbitrary frames, which
+        must not be used.
         """
         pixels = batch.pixels(self._square)  # [B, T, S, S, 3]
         if batch.shard_rows is not self._rows:
@@ -110,7 +116,9 @@ class SharedFrames:
         self._rows, self._held, self._held_maps = rows, np.zeros(0, np.int64), {}
 
     def _hold(self, available: np.ndarray, pool: dict[str, Tensor], batch: StageBatch) -> None:
-        """Keeps the maps of those frames that occur in a later batch. `pool` has the maps of the frames `available`."""
+        """Keeps the maps of the frames that occur in a later batch. `pool` is {tap: maps} of the frames with the
+        numbers `available`.
+        """
         kept = np.flatnonzero(self._places.last_row[available] >= batch.offset + len(batch.rows))
         where = batch.upload(kept)
         self._held, self._held_maps = available[kept], {tap: x[where] for tap, x in pool.items()}

@@ -1,4 +1,5 @@
-"""SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982): a slow pathway of few frames and a fast one of all frames.
+"""Defines SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982): a network with a slow pathway of few frames and a
+fast pathway of all frames.
 
 Layers are those of pytorchvideo, which are those of the authors' code. Parameters have the names of the ResNet-3D
 family, after `slow.` or `fast.`.
@@ -28,8 +29,8 @@ STEM_FRAMES: Mapping[str, int] = {"slow": 1, "fast": 5}
 
 
 def _paths(pathway: str, part: str) -> tuple[str, ...]:
-    """Returns the paths of the submodules of one part of a pathway. The layer `fuse<n>` before a part of the slow
-    pathway brings the maps of the fast pathway there.
+    """Returns the paths of the submodules of one part of a pathway. In the slow pathway, the layer `fuse<n>` comes
+    first, which adds maps of the fast pathway.
     """
     if part == "stem":
         return tuple(f"{pathway}.{name}" for name in ("conv1", "bn1", "relu", "pool1"))
@@ -38,12 +39,12 @@ def _paths(pathway: str, part: str) -> tuple[str, ...]:
 
 
 class SlowFast(Backbone):
-    """SlowFast without its classifier. `blocks` is the number of residual blocks of res2 to res5.
+    """SlowFast without its classifier. `blocks` has the numbers of residual blocks of res2, res3, res4 and res5.
 
-    The slow pathway takes one of `alpha` frames: those of `spread_frames`. Before each of its stages, a convolution
-    over `fusion_frames` frames of the fast pathway adds channels to it. The maps of a tap are those before the
-    next fusion. The output `head` has the means of the last maps, slow first. The number of frames must be a multiple
-    of `alpha`.
+    The slow pathway takes one of `alpha` frames, those of `spread_frames`. Before each of its stages, a convolution
+    over `fusion_frames` frames of the fast pathway adds channels to it (fusion). The maps of a tap are those before the
+    next fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the fast pathway.
+    The number of frames must be a multiple of `alpha`.
     """
 
     stages: ClassVar = {f"{pathway}_{part}": _paths(pathway, part) for part in PARTS for pathway in ("slow", "fast")}
@@ -57,7 +58,7 @@ class SlowFast(Backbone):
 
     def draw(self, seed: int) -> None:
         """Fills the network with random weights, as `initialise` does for other networks. The weights of a layer depend
-        on `seed` alone, and not on where the network is cut.
+        on `seed` alone. They do not depend on where the network is cut.
         """
         paths = [(level, path) for level, paths in self.stages.items() for path in paths]
         for number, (level, path) in enumerate(paths):
@@ -66,7 +67,7 @@ class SlowFast(Backbone):
 
     def _keep(self, levels: tuple[str, ...]) -> None:
         """Removes the parts of each pathway that no wanted tap needs. A part of the slow pathway needs the fast pathway
-        up to the part before.
+        up to the part below it.
         """
         top = {"slow": -1, "fast": -1}
         for pathway, number in map(_place, self.taps):
@@ -75,7 +76,7 @@ class SlowFast(Backbone):
         super()._keep(tuple(level for level in levels if _place(level)[1] <= top[_place(level)[0]]))
 
     def cut_below(self, tap: str) -> None:
-        """Raises ValueError, because what is above a tap of one pathway needs the other pathway too."""
+        """Raises ValueError, because layers above a tap of one pathway need the other pathway too."""
         raise ValueError(f"cannot go on from maps of {tap}: above it, SlowFast needs maps of both pathways")
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
@@ -101,7 +102,7 @@ class SlowFast(Backbone):
 
 
 def _place(tap: str) -> tuple[str, int]:
-    """Returns the pathway of a tap and its height in the pathway (`slow_res2` -> ("slow", 1))."""
+    """Returns the pathway of a tap and its height in the pathway: `slow_res2` -> ("slow", 1)."""
     pathway, part = tap.split("_")
     return pathway, PARTS.index(part)
 
@@ -131,7 +132,7 @@ def _pathway(name: str, width: int, blocks: Sequence[int]) -> nn.Module:
 
 
 def _fusion(channels: int, frames: int, alpha: int) -> nn.Sequential:
-    """Returns the layer that brings maps of the fast pathway, with `channels` channels, to the slow pathway. It keeps
+    """Returns the layer that brings maps of the fast pathway, with `channels` channels, to the slow pathway. It takes
     one of `alpha` frames and doubles the channels.
     """
     conv = nn.Conv3d(channels, 2 * channels, (frames, 1, 1), (alpha, 1, 1), (frames // 2, 0, 0), bias=False)

@@ -28,8 +28,8 @@ _X3D_TAPS = taps_of(
 
 
 def _slowfast_taps(alpha: int) -> tuple[Tap, ...]:
-    """Returns the taps of SlowFast, whose slow pathway takes one of `alpha` frames. At each height the slow pathway is
-    first.
+    """Returns the taps of SlowFast, from bottom to top, the slow pathway first at each height. The slow pathway takes
+    one of `alpha` frames.
     """
     pathways = [
         taps_of(
@@ -48,8 +48,8 @@ def _slowfast_taps(alpha: int) -> tuple[Tap, ...]:
 def _entry(
     name: str, taps: tuple[Tap, ...], num_params: int, gmacs: float, *, num_frames: int, size: int
 ) -> BackboneEntry:
-    """Returns the BackboneEntry of a network that SlowFast's authors trained. `gmacs` are billions of multiplications
-    for a clip of `num_frames` frames of `size` px.
+    """Returns the BackboneEntry of a network that SlowFast's authors trained. `num_params` is the number of parameters.
+    `gmacs` are billions of multiplications for a clip of `num_frames` frames of `size` px.
     """
     return BackboneEntry(
         name=name,

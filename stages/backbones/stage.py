@@ -1,7 +1,7 @@
-"""The stages `features/<entry>`, one for each backbone of the config. Imports no torch.
+"""Defines the stages `features/<entry>`, one for each backbone of the config. Imports no torch.
 
-A stage computes the maps of the backbone at its taps, and the mean of each map over its rows and columns. It may also
-have the class token of each tap, and the output of the network after its last tap.
+A stage stores the maps of the backbone at its taps, or the mean of each map over its rows and columns, or both. It may
+also store the class token of each tap, and the output of the network after its last tap.
 """
 
 import json
@@ -24,7 +24,7 @@ from kinegraph.stages.decode.wanted import Wanted
 from kinegraph.stages.options import need, under
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import StageKind
-from kinegraph.stages.weights.sources import check_word
+from kinegraph.stages.weights.sources import check_weights
 from kinegraph.stages.weights.transformers_files import changed_folder
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Backbones(StageKind):
         )
 
     def _framing_to_set(self, cached: Stage, asked: Stage) -> str:
-        """Returns advice if frames were resized and cut otherwise in the cache than in the config."""
+        """Returns advice if frames were resized or cut in another way in the cache than in the config."""
         if "size" not in cached.options or "size" not in asked.options:
             return ""
         framing = Framing.from_options(cached.options)
@@ -135,7 +135,7 @@ def _name(key: str) -> str:
 
 
 def _arrays(recipe: Recipe, name: str) -> Iterator[ArraySpec]:
-    """Yields the ArraySpecs of the arrays that the backbone `name` of the config stores."""
+    """Yields the ArraySpec of each array that the backbone `name` of the config stores."""
     options, backbone = recipe.backbones[name], recipe.entry_of(name)
     frames = recipe.clips.num_frames // options.every
     for tap in map(backbone.tap, options.taps):
@@ -152,15 +152,15 @@ def _arrays(recipe: Recipe, name: str) -> Iterator[ArraySpec]:
 
 
 def _new_frames(recipe: Recipe, name: str) -> int | None:
-    """Returns the number of frames that a window adds to those before it, if the backbone `name` computes frames that
-    windows share once. Returns None if it runs on whole clips.
+    """Returns the number of frames that each clip has and the clip before it does not have, if the backbone `name`
+    computes frames that clips share once. Returns None if the backbone runs on whole clips.
     """
     sees_single_frames = recipe.entry_of(name).sees_single_frames
     return new_frames(recipe.clips, recipe.backbones[name].every) if sees_single_frames else None
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:
-    """Raises ValueError if an option of the backbone `name` is wrong, or if its options do not fit together. For
+    """Raises ValueError if an option of the backbone `name` is wrong, or if its options contradict each other. For
     example, the clips may have too few frames for a tap.
     """
     options = recipe.backbones[name]
@@ -188,7 +188,7 @@ def _check_entry(recipe: Recipe, name: str) -> None:
         _check_flow(recipe, name)
     with under(f"backbones.{name}.weights"):
         backbone, word = owner(backbone, options.weights)
-        check_word(word, backbone.weights, backbone.other_words)
+        check_weights(word, backbone.weights, backbone.other_forms)
 
 
 def _check_tap(section: str, backbone: BackboneEntry, name: str, num_frames: int, size: int) -> None:
@@ -212,7 +212,9 @@ def _check_tap(section: str, backbone: BackboneEntry, name: str, num_frames: int
 
 
 def _check_flow(recipe: Recipe, name: str) -> None:
-    """Raises ValueError if the config asks for something that the optical flow of the backbone `name` does not have."""
+    """Raises ValueError if the config asks for something that does not exist for optical flow, the input of the
+    backbone `name`.
+    """
     mirrored = [crop for crop in recipe.clips.crops if is_mirrored(crop)]
     allowed = f"crops that are not mirrored, because {name} reads optical flow, whose signs would change"
     need(not mirrored, "clips.crops", ", ".join(mirrored), allowed)

@@ -1,4 +1,4 @@
-"""The small networks for SyncMNIST, a data set with videos of wandering digits.
+"""Defines the small networks for SyncMNIST, a data set with videos of wandering digits.
 
 The layout of the networks follows the paper on recurrent space-time graphs (RSTG, Nicolicioiu et al. 2019), which
 presents SyncMNIST.
@@ -17,15 +17,16 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 
 
 class SyncCnn(Backbone):
-    """A network of three blocks. A block is a 3 x 3 convolution without padding, a ReLU and 2 x 2 max-pooling.
+    """A network of three blocks for SyncMNIST. A block is a 3 x 3 convolution without padding, a ReLU and 2 x 2
+    max-pooling.
 
     For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
     mean of R, G and B.
 
-    There are two such networks, and `name` chooses one. `sync_cnn` is the network of the RSTG paper (section 3.1). It
-    has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three
-    frames, so that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2
-    maps in the last block.
+    `name` chooses one of two networks. "sync_cnn" is the network of the RSTG paper (section 3.1). It has 512 channels
+    and sees each frame alone. "tiny_sync_cnn" has few channels. Its last convolution spans three frames, so that the
+    maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in the last
+    block.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
@@ -40,8 +41,8 @@ class SyncCnn(Backbone):
 
 
 class Grey(nn.Module):
-    """Computes the mean of the colour channels of B clips: [B, 3, T, H, W] -> [B, 1, T, H, W]. A clip has T frames with
-    H rows and W columns.
+    """A layer that computes the mean of the colour channels: [B, 3, T, H, W] -> [B, 1, T, H, W], for B clips of T
+    frames with H rows and W columns.
     """
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Describes the taps of a backbone. A tap is a place where the network can be cut and its maps can be cached.
+"""Describes the taps of a backbone. A tap is a named layer at which the network can be cut and whose output (maps) can
+be cached.
 
 A description has the layers that change the size of a map in space or in time. Imports no torch.
 """
@@ -18,27 +19,29 @@ Steps = Literal["frame", "clip"]  # of a class token: one for each map, or one f
 
 
 class WrongSize(ValueError):
-    """Raised if a network cannot take frames of a size."""
+    """Raised if a network cannot take frames of this size."""
 
 
 class WrongFrames(ValueError):
-    """Raised if a network cannot take clips of a number of frames."""
+    """Raised if a network cannot take clips of this number of frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A place where a backbone can be cut. `name` is the name that configs use, such as `res5`.
+    """The description of a tap, a named layer at which a backbone can be cut. Its output is called maps.
 
-    `space` has (kernel, stride) of each layer below the tap that changes the height and width of the maps. `time` has
-    the same for layers that change the number of time steps. `channels` is the number of channels of the maps. The side
-    of the input, in px, must be a multiple of `size_multiple`, and its number of frames a multiple of
-    `frames_multiple`. A network whose positions are tied to one input takes `only_size` px and `only_frames` frames
-    alone. Without such a limit they are None. If `is_spread` is true, the maps are those of frames that are spread from
-    the first frame to the last, as `spread_frames` returns them. Otherwise neighbouring maps are `temporal_stride`
-    frames apart.
-
-    `class_token` says whether the network has a class token at the tap: one for each map (`frame`), one for the whole
-    clip (`clip`), or none (None). A class token has as many channels as a map.
+    `name`: the name in configs, such as `res5`.
+    `channels`: the number of channels of the maps.
+    `space`: (kernel, stride) of each layer up to the tap that changes the height and width of the maps.
+    `time`: (kernel, stride) of each layer up to the tap that changes the number of time steps.
+    `size_multiple`, `frames_multiple`: the side of the input in px, and its number of frames, must be multiples of
+    these numbers.
+    `only_size`, `only_frames`: the only side in px, and the only number of frames, that the network takes. None if
+    there is no such limit.
+    `class_token`: "frame" if the network has a class token for each map of the tap, "clip" if it has one for the whole
+    clip, None if it has none. A class token has as many channels as a map.
+    `is_spread`: if true, the maps are those of the frames that `spread_frames` returns, from the first frame to the
+    last. If false, neighbouring maps are `temporal_stride` frames apart.
     """
 
     name: str
@@ -63,8 +66,9 @@ class Tap:
         return prod(stride for _, stride in self.time)
 
     def frames_of_maps(self, num_maps: int, num_frames: int) -> slice | list[int]:
-        """Returns an index that chooses the frame of each of `num_maps` maps among the `num_frames` frames of a clip.
-        These are the input of the network, or others at equal steps, such as the frames that have boxes.
+        """Returns an index for an array of `num_frames` frames. It chooses the frame that belongs to each of the
+        `num_maps` maps of the tap. The frames are those of the clip, or frames at equal steps, such as those that have
+        boxes.
         """
         if not self.is_spread:
             return slice(0, None, num_frames // num_maps)
@@ -73,10 +77,10 @@ class Tap:
 
     @property
     def offset_px(self) -> float:
-        """Returns the offset in px, along one axis, of the centre of the first map cell. It is counted from the centre
-        of the first `stride` pixels.
+        """Returns the offset in px, along one axis, of the centre of the first map cell from the centre of the first
+        `stride` pixels of the input.
 
-        In a network that pads, it is 0. Without padding, the centre of the cell lies further from the edge.
+        The offset is 0 in a network that pads. Without padding, the centre of the cell lies further from the edge.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:
@@ -85,10 +89,11 @@ class Tap:
         return max(0.0, centre - (jump - 1) / 2)
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px.
+        """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px: T
+        maps with C channels, H rows and W columns.
 
-        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises WrongSize if the
-        network cannot take this size, and WrongFrames if it cannot take this number of frames.
+        Raises WrongSize if the network cannot take this size. Raises WrongFrames if it cannot take this number of
+        frames.
         """
         if self.only_size not in (None, size):
             raise WrongSize(f"size {size} px: {self.name} needs exactly {self.only_size} px")
@@ -99,11 +104,10 @@ class Tap:
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of this tap's maps. `shape` is the shape of the maps of `below`, a lower tap
-        of the same network.
+        """Returns the shape (T, C, H, W) of this tap's maps: T maps with C channels, H rows and W columns. `shape` is
+        the shape of the maps of `below`, a lower tap of the same network.
 
-        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises WrongFrames if the
-        network cannot take this number of frames.
+        Raises WrongFrames if the network cannot take this number of frames.
         """
         num_frames, _, height, width = shape
         self._check_frames(num_frames * below.temporal_stride)
@@ -111,8 +115,8 @@ class Tap:
         return _length(num_frames, time), self.channels, _length(height, space), _length(width, space)
 
     def class_shape(self, num_frames: int) -> tuple[int, int]:
-        """Returns the shape (T, C) of the class tokens of a clip of `num_frames` frames: T steps of C channels. T is 1
-        if the clip has one class token.
+        """Returns the shape (T, C) of the class tokens for a clip of `num_frames` frames: T time steps with C channels.
+        T is 1 if the clip has one class token.
         """
         return (_length(num_frames, self.time) if self.class_token == "frame" else 1), self.channels
 
@@ -131,11 +135,14 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """A tap, with the layers between the next lower tap and this one. For the lowest tap, these are all layers from the
-    input up to it.
+    """A tap and the layers between the next lower tap and this tap. The layers of the lowest tap begin at the input of
+    the network.
 
-    `space` and `time` have (kernel, stride) of each of these layers that changes the size of the maps, in space or in
-    time. The number of maps of a clip at this tap must be a multiple of `frames_multiple`.
+    `name`: the name of the tap.
+    `channels`: the number of channels of its maps.
+    `space`: (kernel, stride) of each of the layers that changes the height and width of the maps.
+    `time`: (kernel, stride) of each of the layers that changes the number of time steps.
+    `frames_multiple`: the number of maps of a clip at the tap must be a multiple of this number.
     """
 
     name: str
@@ -146,11 +153,10 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1, **limits: Any) -> tuple[Tap, ...]:
-    """Returns the taps of a network, from bottom to top. `levels` has one item for each tap, in the same order.
+    """Returns the taps of a network, from bottom to top. `levels` has one Level for each tap, in the same order.
 
-    An item describes the layers between its tap and the tap below, or from the input on for the lowest tap. The side of
-    the input in px must be a multiple of `size_multiple`. `limits` are further fields that all taps have alike, such as
-    `class_token`.
+    The side of the input in px must be a multiple of `size_multiple`. `limits` are further fields that all taps have,
+    such as `class_token`.
     """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()
@@ -166,10 +172,11 @@ def taps_of(*levels: Level, size_multiple: int = 1, **limits: Any) -> tuple[Tap,
 
 
 def spread_frames(num_frames: int, count: int) -> tuple[int, ...]:
-    """Returns the numbers of `count` frames of a clip, from the first to the last of `num_frames` frames.
+    """Returns the numbers of `count` frames, spread from the first to the last of `num_frames` frames: (0, 4, 8, 13,
+    17, 22, 26, 31) for 8 of 32 frames.
 
-    Fractions are dropped, as in SlowFast's code: (0, 4, 8, 13, 17, 22, 26, 31) are 8 of 32 frames. The places are those
-    of torch.linspace in float32, which steps from both ends. So a whole number may lose 1: frame 53 of 160 becomes 52.
+    Fractions are dropped, as in SlowFast's code. The fractions are those of torch.linspace in float32, which steps from
+    both ends. So a whole number may lose 1: frame 53 of 160 becomes 52.
     """
     step = np.float32(num_frames - 1) / np.float32(max(1, count - 1))
     steps = np.arange(count, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""TSM, the temporal shift module (Lin, Gan and Han 2019, arXiv 1811.08383).
+"""Defines TSM, the temporal shift module (Lin, Gan and Han 2019, arXiv 1811.08383).
 
 TSM is a 2D ResNet whose blocks take some of their channels from the neighbouring frames.
 
@@ -27,16 +27,15 @@ class ShiftedConv(nn.Conv2d):
     num_frames: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns the convolved frames [B*T, C', H', W'] for `input` [B*T, C, H, W], with B clips of T frames.
-
-        C', H' and W' are the channels, rows and columns after the convolution.
+        """Shifts channels between frames, then applies the convolution. `input` is [B*T, C, H, W] for B clips of T
+        frames. Returns [B*T, C', H', W'], with C and C' channels, H and H' rows, W and W' columns.
         """
-        return super().forward(shifted(input, self.num_frames))
+        return super().forward(shift_channels(input, self.num_frames))
 
 
-def shifted(frames: Tensor, num_frames: int) -> Tensor:
-    """Returns `frames` [B*T, C, H, W] with channels shifted between the frames of a clip. The shape stays the same: B
-    clips, T frames (`num_frames`), C channels, H rows and W columns.
+def shift_channels(frames: Tensor, num_frames: int) -> Tensor:
+    """Shifts channels between the frames of a clip. `frames` and the result are [B*T, C, H, W]: B clips of T =
+    `num_frames` frames, C channels, H rows and W columns.
 
     At frame t, the first C/8 channels are those of frame t + 1. The next C/8 channels are those of frame t - 1. The
     other channels are not changed. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
@@ -50,8 +49,8 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
 
 
 class ShiftedResNet(Backbone):
-    """The torchvision ResNet `resnet`, which has bottlenecks. Channels are shifted between frames before conv1 of every
-    block. `stages` maps the name of each tap to torchvision's submodules that compute it.
+    """The torchvision ResNet `resnet` with channels that are shifted between frames before conv1 of every block.
+    `resnet` must have bottlenecks. `stages` maps each tap to torchvision's submodules that compute it.
 
     Parameters have torchvision's names. The shortcut of a block sees the frames before the shift.
     """
@@ -69,10 +68,10 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the network on B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap: one map for each
+        frame, with C channels, H' rows and W' columns.
 
-        There are B clips of T frames with H rows and W columns. A tap has a map for each frame, with C channels, H'
-        rows and W' columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         for module in self.modules():
             if isinstance(module, ShiftedConv):

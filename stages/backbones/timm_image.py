@@ -1,7 +1,7 @@
-"""Runs image models of the package timm on each frame of a clip. Only models that return intermediate maps are
-possible.
+"""Runs image models of the package timm as backbones, on each frame of a clip. The model must be able to return
+intermediate maps.
 
-A plain transformer of timm has class tokens, a norm after its last block, and takes any size that its patches divide.
+A plain transformer of timm has class tokens and a norm after its last block. It takes any size that its patches divide.
 For another size than its own, timm resamples the table of positions (bicubic, with antialias).
 
 A plan for such a model imports torch, because timm knows channels and sizes of maps only after it has built the model.
@@ -34,14 +34,14 @@ VECTORS_RANK = 2  # axes of the output `head`: frame, channel
 
 
 class TimmImage(Backbone):
-    """An image model of timm as a backbone.
+    """An image model of timm as a backbone. It runs on each frame of a clip.
 
     `model` is timm's name, such as `convnext_tiny`, with or without a tag (`convnext_tiny.fb_in22k`). Parameters have
-    timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots (`stages.0` ->
-    `stages_0`).
+    timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots: `stages.0` ->
+    `stages_0`.
 
     If `final_norm` is "applied", the maps and class tokens of the last tap are those after the norm at the end of the
-    model, if the model has one. If it is "none", they are the output of the last block, as all other taps.
+    model, if the model has such a norm. If it is "none", they are the output of the last block.
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)
@@ -57,9 +57,10 @@ class TimmImage(Backbone):
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the wanted taps to `taps`, and removes the layers above the highest of them from the model.
+        """Makes `taps` the wanted taps, and removes the layers above the highest of these taps from the model. If the
+        output `head` is wanted, the layers that it needs stay.
 
-        Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
+        Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
         """
         self._want_taps(taps)
         if not self.wants_head:
@@ -68,12 +69,12 @@ class TimmImage(Backbone):
             self.model.reset_classifier(0)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as timm initialises this model. They depend on `seed` alone."""
+        """Fills the network with random weights, as timm initialises this model. The weights depend on `seed` alone."""
         draw_as_built(self, seed, lambda: create(self.name))
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model. A projection
-        is no classifier if the output `head` is wanted.
+        """Returns whether the tensor `name` of a weights file belongs to the classifier of the timm model. If the
+        output `head` is wanted, the projection of a model such as CLIP does not count as a classifier.
         """
         if self.wants_head and has_projection(self.model):
             return False
@@ -83,19 +84,18 @@ class TimmImage(Backbone):
         )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T, H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the model on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
+        channels, H' rows and W' columns.
 
-        There are B clips of T frames with H rows and W columns. A tap has a map for each frame, with C channels, H'
-        rows and W' columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B*T, C, H', W'] for the wanted taps. `x` is the frames of all clips, [B*T, 3, H, W].
-        If they are wanted, `<tap>_class` -> class tokens [B*T, C] and `head` -> [B*T, C] are in the result, too.
+        """Returns {tap: maps [B*T, C, H', W']} for each wanted tap. `x` [B*T, 3, H, W] are the frames of all clips. If
+        wanted, the result also has `<tap>_class` -> class tokens [B*T, C], and `head` -> [B*T, C].
 
-        B is the number of clips, C of channels, T of frames. A frame has H rows and W columns, a map H' rows and W'
-        columns.
+        There are B clips of T frames with H rows and W columns. A map has C channels, H' rows and W' columns.
         """
         prefixes = {"return_prefix_tokens": True} if self.wants_class_tokens else {}
         only = {"stop_early": not self.wants_head, "intermediates_only": not self.wants_head}
@@ -113,7 +113,8 @@ class TimmImage(Backbone):
         return outputs
 
     def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the tensors `state` of a file that timm publishes, under the names of timm's model.
+        """Renames the tensors `state` of a file that timm publishes to the names of timm's model. Returns {name:
+        tensor}.
 
         Some of these files have the names of the code base from which the weights come. timm knows how to rename them.
         """
@@ -121,17 +122,17 @@ class TimmImage(Backbone):
         return state if rename is None else dict(rename(state, create(self.name)))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads a state dict whose parameters and buffers have timm's public names. Messages of errors have timm's
-        names, too.
+        """Loads a state dict with timm's public names of parameters and buffers. Error messages have timm's names,
+        too.
         """
         return self.model.load_state_dict(*args, **kwargs)
 
 
 def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Removes `model.` from the names of a network's tensors in the state dict `state`, in place. The names are then
-    timm's public names.
+    """Removes `model.` from the names of tensors in the state dict `state`, in place. The names are then timm's public
+    names. torch calls this function after it has made `state`.
 
-    `prefix` is the text before `model.` in these names. torch calls this function after it has made `state`.
+    `prefix` is the text before `model.` in the names.
     """
     own = f"{prefix}model."
     for name in [name for name in state if name.startswith(own)]:
@@ -139,11 +140,10 @@ def _with_names_of_timm(network: nn.Module, state: dict[str, Any], prefix: str, 
 
 
 def _with_own_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Puts `model.` before the names of this module's tensors in the state dict `state`, in place. Files have timm's
-    names, and this module has the network of timm as its child `model`.
+    """Puts `model.` before the names of tensors in the state dict `state`, in place. Files have timm's names, but in
+    this class the timm model is the child `model`. torch calls this function before it loads `state`.
 
-    torch calls this function before it loads `state` into the module. The names of this module's tensors begin with
-    `prefix`, the path of this module in the network that is loaded.
+    The names begin with `prefix`, the path of this module in the network that is loaded.
     """
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
@@ -170,8 +170,8 @@ def create(model: str) -> Any:
 
 @cache
 def _any_size(model: str) -> dict[str, Any]:
-    """Returns the options with which timm builds the model `model` so that it takes any size that its patches divide.
-    They are empty if the model has no such option, or needs none.
+    """Returns the keyword arguments with which timm builds the model `model` so that it takes any size that its patches
+    divide. They are empty if the model has no such argument, or needs none.
     """
     import timm
 
@@ -185,14 +185,17 @@ def _any_size(model: str) -> dict[str, Any]:
 
 
 def has_class_token(model: Any) -> bool:
-    """Returns whether the timm model `model` returns a class token beside the map of each tap."""
+    """Returns whether the timm model `model` can return a class token beside the map of each tap."""
     parameters = inspect.signature(model.forward_intermediates).parameters
     return getattr(model, "cls_token", None) is not None and "return_prefix_tokens" in parameters
 
 
 def has_final_norm(model: Any) -> bool:
     """Returns whether the timm model `model` has a norm over the channels of each token between its last tap and its
-    pooling. In other models than plain transformers and Swin, `norm` may mean something else.
+    pooling.
+
+    Returns False for models other than plain transformers and Swin, because in other models `norm` may mean something
+    else.
     """
     is_known = hasattr(model, "num_prefix_tokens") or type(model).__name__ in ("SwinTransformer", "SwinTransformerV2")
     channels = model.feature_info[-1]["num_chs"]
@@ -200,7 +203,9 @@ def has_final_norm(model: Any) -> bool:
 
 
 def has_projection(model: Any) -> bool:
-    """Returns whether the last layer of the timm model `model` is a projection, as in CLIP, and not a classifier."""
+    """Returns whether the last layer of the timm model `model` is a projection into an embedding, as in CLIP. Returns
+    False for a classifier.
+    """
     expected = model.pretrained_cfg
     tag = str(expected.get("tag") or "")
     is_clip = "clip" in f"{expected.get('architecture')}.{tag}"
@@ -208,20 +213,21 @@ def has_projection(model: Any) -> bool:
 
 
 def tap_names(model: Any) -> list[str]:
-    """Returns the names of the taps of a timm model, from bottom to top."""
+    """Returns the names of the taps of the timm model `model`, from bottom to top."""
     return [str(level["module"]).replace(".", "_") for level in model.feature_info]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmTap(Tap):
-    """A tap of the model that timm calls `model`. timm itself says which size the maps have."""
+    """A tap of the timm model `model`. timm itself computes the size of the maps."""
 
     model: str
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px.
+        """Returns the shape (T, C, H, W) of the tap's maps for a clip of T = `num_frames` frames of `size` x `size` px,
+        with C channels, H rows and W columns.
 
-        Raises ValueError if the model cannot take frames of this size.
+        Raises WrongSize if the model cannot take frames of this size.
         """
         height, width = map_sizes(self.model, size)[self.name]
         return num_frames, self.channels, height, width
@@ -229,11 +235,16 @@ class TimmTap(Tap):
 
 @dataclass(frozen=True, kw_only=True)
 class TimmEntry(BackboneEntry):
-    """The description of a model of timm. If the model has a norm after its last tap, `options` has `final_norm`."""
+    """The description of a timm model as a backbone. If the model has a norm after its last tap, `options` has
+    `final_norm`.
+    """
 
     def recorded_options(self, taps: Sequence[str]) -> dict[str, int | str]:
-        """Returns `final_norm: applied` if the norm changes one of `taps`. Early versions had no such option, and took
-        the last tap before the norm, so nothing is recorded for that.
+        """Returns {"final_norm": "applied"} if the final norm changes one of `taps`, otherwise {}. The fingerprint of a
+        cache covers the result.
+
+        Early versions had no such option and took the last tap before the norm. So nothing is recorded for the last tap
+        before the norm.
         """
         is_normed = FINAL_NORM in self.options and FINAL_NORM not in self.chosen and self.taps[-1].name in taps
         return {FINAL_NORM: APPLIED} if is_normed else {}
@@ -251,7 +262,8 @@ def _without_values(model: str) -> TimmImage:
 
 @cache
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
-    """Returns tap -> (H, W) of its maps, for all taps of the timm model `model` and frames of `size` x `size` px.
+    """Returns {tap: (H, W)} of the timm model `model` for frames of `size` x `size` px. The maps of the tap have H rows
+    and W columns.
 
     Raises WrongSize if the model cannot take frames of this size.
     """
@@ -268,8 +280,8 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
 
 
 def _head_channels(model: Any, size: int) -> int | None:
-    """Returns the number of channels of the output `head` of the timm model `model` on the device `meta`. Returns None
-    if timm cannot compute it from the model's last tap.
+    """Returns the number of channels of the output `head` of the timm model `model`, which is on the device `meta`.
+    Returns None if timm cannot compute this output from the model's last tap.
     """
     frame = torch.empty(1, 3, size, size, device="meta")
     try:
@@ -281,8 +293,8 @@ def _head_channels(model: Any, size: int) -> int | None:
 
 @cache
 def timm_entry(model: str) -> TimmEntry:
-    """Returns the TimmEntry of `timm/<model>`: taps, size of the input, mean and standard deviation. timm is a package
-    of image models.
+    """Returns the TimmEntry of `timm/<model>`, with the taps, the size of the input, the mean and the standard
+    deviation. timm is a package of image models.
 
     Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
     maps.
@@ -302,31 +314,32 @@ def timm_entry(model: str) -> TimmEntry:
         size=size,
         mean=tuple(expected["mean"]),
         std=tuple(expected["std"]),
-        weights=published(expected),
+        weights=published_weights(expected),
         options={FINAL_NORM: (APPLIED, NONE)} if has_final_norm(created) else {},
         sees_single_frames=True,
         head_channels=_head_channels(created, size),
     )
 
 
-def published(expected: Mapping[str, Any]) -> dict[str, WeightSource]:
-    """Returns {"pretrained": WeightSource} of the file that timm publishes for a model, or {} if timm publishes none.
+def published_weights(pretrained_cfg: Mapping[str, Any]) -> dict[str, WeightSource]:
+    """Returns {"pretrained": WeightSource} for the weights file that timm publishes for a model, or {} if timm
+    publishes none.
 
-    `expected` is what timm calls the pretrained_cfg of the model.
+    `pretrained_cfg` is the attribute of the model in which timm describes its weights.
     """
-    repository = expected.get("hf_hub_id")
-    if not repository or expected.get("custom_load") == "hf":  # in a form that only its own code base reads
+    repository = pretrained_cfg.get("hf_hub_id")
+    if not repository or pretrained_cfg.get("custom_load") == "hf":  # in a form that only its own code base reads
         return {}
-    named = expected.get("hf_hub_filename") or "pytorch_model.bin"
+    named = pretrained_cfg.get("hf_hub_filename") or "pytorch_model.bin"
     safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-    size, crop = expected["input_size"][-1], expected.get("crop_pct") or 1.0
-    keeps_aspect = expected.get("crop_mode", "center") == "center" and crop <= 1
+    size, crop = pretrained_cfg["input_size"][-1], pretrained_cfg.get("crop_pct") or 1.0
+    keeps_aspect = pretrained_cfg.get("crop_mode", "center") == "center" and crop <= 1
     source = WeightSource(
         file_name=f"{repository} of timm",
-        licence=str(expected.get("license") or "see huggingface.co"),
+        licence=str(pretrained_cfg.get("license") or "see huggingface.co"),
         hub=HubFile(repository=repository, names=(safe.get(named, named.replace(".bin", ".safetensors")), named)),
         short_side_px=int(size / crop) if keeps_aspect else None,
         crop_px=size,
-        resize=RESIZES.get(expected.get("interpolation", "")),
+        resize=RESIZES.get(pretrained_cfg.get("interpolation", "")),
     )
     return {PRETRAINED: source}

@@ -1,4 +1,4 @@
-"""A small I3D for the offline demo. Its weights are a file of 0.4 MB.
+"""Defines a small I3D for the offline demo. Its weights are a file of 0.4 MB.
 
 Shapes: B clips, T frames, C channels, H rows and W columns.
 """
@@ -12,13 +12,12 @@ TEMPORAL_KERNELS = {"res2": (3, 1), "res3": (3, 1), "res4": (3, 1, 3, 1)}
 
 
 class TinyI3D(Backbone):
-    """I3D with few channels, for frames of 96 x 96 px. The layout is that of Wang and Gupta 2018 (arXiv 1806.01810,
+    """An I3D with few channels, for frames of 96 x 96 px. The layout is that of Wang and Gupta 2018 (arXiv 1806.01810,
     Table 1).
 
-    Between res2 and res3, the number of maps is halved. res4 keeps the stride of 8 px, so that objects of 14 px stay
-    apart. A clip [B, 3, T, H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2,
-    H/8, W/8] and res4 [B, 96, T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped
-    weights.
+    A clip [B, 3, T, H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8,
+    W/8] and res4 [B, 96, T/2, H/8, W/8]. res4 keeps the stride of 8 px, so that objects of 14 px stay apart. `python -m
+    kinegraph.stages.generated.tiny_networks` made the shipped weights.
     """
 
     stages = {  # noqa: RUF012 (a ClassVar in the base)
@@ -60,8 +59,8 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the maps [B, out_channels, T, H / stride, W / stride] for maps x [B, C, T, H, W]. There are B clips,
-        C channels, T frames, H rows and W columns.
+        """Runs the block on the maps x [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns. Returns
+        [B, out_channels, T, H / stride, W / stride].
         """
         y: Tensor = self.relu(self.residual(x) + self.shortcut(x))
         return y
@@ -75,7 +74,7 @@ def _stage(name: str, in_channels: int, *, stride: int) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Returns a convolution followed by a batch norm. `kernel` is (time steps, rows, columns). `stride` is the stride
+    """Returns a convolution and a batch norm behind it. `kernel` is (time steps, rows, columns). `stride` is the stride
     in rows and columns. With stride 1 the maps keep their size.
     """
     t, h, w = (side // 2 for side in kernel)

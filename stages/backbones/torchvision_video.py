@@ -1,4 +1,4 @@
-"""Torchvision's networks for video, with torchvision's parameter names."""
+"""Defines torchvision's networks for video as backbones. Parameters have torchvision's names."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -11,7 +11,7 @@ from kinegraph.stages.weights.random import draw_as_built
 
 
 class S3D(Backbone):
-    """S3D, which is Inception with separable convolutions (Xie et al. 2018, arXiv 1712.04851).
+    """S3D, an Inception network with separable convolutions (Xie et al. 2018, arXiv 1712.04851).
 
     Taps have the names of the paper.
     """
@@ -39,8 +39,7 @@ class S3D(Backbone):
 
 class VideoResNet(Backbone):
     """One of torchvision's ResNets of 18 layers for video: R(2+1)D, R3D or MC3 (Tran et al. 2018, arXiv 1711.11248).
-    `network` is torchvision's network. `stages` maps each tap to the names of torchvision's submodules between the tap
-    before and this tap.
+    `network` is torchvision's network. `stages` maps each tap to the submodules that compute it.
     """
 
     stages: ClassVar = {
@@ -57,7 +56,7 @@ class VideoResNet(Backbone):
 
 
 class VideoTransformer(Backbone):
-    """A transformer of torchvision. `build` is torchvision's builder of the network."""
+    """A transformer of torchvision for video. `build` returns a new torchvision network."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class VideoTransformer(Backbone):
         self.adopt(build())
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as torchvision initialises it. They depend on `seed` alone."""
+        """Fills the network with random weights, as torchvision initialises it. The weights depend on `seed` alone."""
         draw_as_built(self, seed, self._build)
 
     def is_classifier(self, name: str) -> bool:
@@ -76,9 +75,9 @@ class VideoTransformer(Backbone):
 class VideoSwin(VideoTransformer):
     """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230).
 
-    A tap `stage<n>` is the output of a stage before the merging of patches. The tap `norm` is the last stage after the
-    final norm, whose mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a number of frames
-    that the patches do not divide is padded at its end.
+    The tap `stage<n>` is the output of stage n before the merging of patches. The tap `norm` is the output of the last
+    stage after the final norm. Its mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a
+    number of frames that the patches do not divide is padded at its end.
     """
 
     stages: ClassVar = {
@@ -90,10 +89,10 @@ class VideoSwin(VideoTransformer):
     }
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips
-        [B, 3, T, H, W] if `tap` is the lowest.
+        """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips [B,
+        3, T, H, W] for the lowest tap.
 
-        Torchvision's modules have the channels last, except for the input of the first one.
+        Torchvision's modules have the channels last, except for the input of the first module.
         """
         if tap != "stage1":
             x = x.permute(0, 2, 3, 4, 1)
@@ -103,9 +102,9 @@ class VideoSwin(VideoTransformer):
 class MViT(VideoTransformer):
     """A Multiscale Vision Transformer: v1 (Fan et al. 2021, arXiv 2104.11227) or v2 (Li et al. 2022, arXiv 2112.01526).
 
-    A tap `block<i>` is the output of block i. The tap `norm` is the last block after the final norm, whose class token
-    is the feature of the papers. The network takes 16 frames of 224 x 224 px alone, because its positions are tied to
-    them.
+    The tap `block<i>` is the output of block i. The tap `norm` is the output of the last block after the final norm.
+    Its class token is the feature of the papers. The network takes only 16 frames of 224 x 224 px, because its
+    positions are tied to this size.
     """
 
     stages: ClassVar = {
@@ -115,12 +114,14 @@ class MViT(VideoTransformer):
     }
 
     def cut_below(self, tap: str) -> None:
-        """Raises ValueError. What is above a tap also needs the class token, which is no part of the tap's maps."""
+        """Raises ValueError, because layers above a tap also need the class token, which is not part of the tap's
+        maps.
+        """
         raise ValueError(f"{type(self).__name__} cannot begin at the tap {tap!r}: above it, the class token is needed")
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T', H', W'] of the clips `x` [B, 3, T, H, W], and `<tap>_class` -> class token [B,
-        1, C] if class tokens are wanted.
+        """Returns {tap: maps [B, C, T', H', W']} of the clips `x` [B, 3, T, H, W]. If class tokens are wanted, the
+        result also has `<tap>_class` -> class token [B, 1, C].
         """
         x = self.get_submodule("conv_proj")(x)
         grid = x.shape[2:]  # T', H', W'

@@ -5,7 +5,7 @@ from pathlib import Path
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.backbones.transformers_families import ModelFamily
-from kinegraph.stages.backbones.transformers_folder import ModelFolder, described, read_folder
+from kinegraph.stages.backbones.transformers_folder import ModelFolder, describe_folder, read_folder
 from kinegraph.stages.weights.sources import PRETRAINED, WeightSource
 from kinegraph.stages.weights.transformers_files import CONFIG, TRANSFORMERS_PREFIX
 from kinegraph.stages.weights.transformers_processor import Processor, read_processor
@@ -46,17 +46,21 @@ def transformers_entry(name: str) -> BackboneEntry:
 
 
 def usual_network(family: ModelFamily) -> ModelFolder:
-    """Returns the usual network of the family, as a folder with its `config.json` would describe it."""
-    return described(Path(CONFIG), family, family.usual_config)
+    """Returns the ModelFolder of the usual network of `family`, the published network that lists show as an example. No
+    folder is read.
+    """
+    return describe_folder(Path(CONFIG), family, family.usual_config)
 
 
 def usual_taps(family: ModelFamily) -> tuple[Tap, ...]:
-    """Returns the taps of the usual network of the family."""
+    """Returns the taps of the usual network of `family`, the published network that lists show as an example."""
     return _taps(usual_network(family))
 
 
 def tap_names(folder: ModelFolder) -> tuple[str, ...]:
-    """Returns the names of the taps of a network, from bottom to top: `layer_0`, `layer_1`, ... and `norm`."""
+    """Returns the names of the taps of the network in `folder`, from bottom to top: `layer_0`, `layer_1`, ... and
+    `norm`, if the network has a final norm.
+    """
     return (*(f"layer_{index}" for index in range(folder.num_layers)), *([NORM] if folder.norm else []))
 
 
@@ -92,7 +96,9 @@ def _source(folder: ModelFolder, processor: Processor) -> WeightSource:
 
 
 def _require_agreement(folder: ModelFolder, processor: Processor) -> None:
-    """Raises ValueError if the processor makes another input than the only one that the network takes."""
+    """Raises ValueError if the network takes only one size and number of frames, and the processor makes another
+    input.
+    """
     if not folder.family.is_exact:
         return
     for what, made, taken in (

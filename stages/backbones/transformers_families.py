@@ -1,7 +1,8 @@
 """Lists the families of networks of the package transformers that can be a backbone. Torch-free.
 
-A family is what `config.json` calls `model_type`. FAMILIES has one entry per family. What differs between the networks
-of a family, such as the number of layers, stands in their `config.json`, which `transformers_folder.py` reads.
+All networks of a family have the same `model_type` in their `config.json`. FAMILIES has one entry per family. The
+networks of a family differ in numbers such as the number of layers. `transformers_folder.py` reads these numbers from
+`config.json`.
 """
 
 from collections.abc import Mapping
@@ -16,33 +17,35 @@ Order = Literal["thw", "hwt", "hw"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
-    """Describes the networks whose `config.json` has the value `model_type` under the key `model_type`.
+    """The description of all networks of one family, such as VideoMAE. The `config.json` of such a network has the
+    `model_type` of this description.
 
-    about: published networks of the family, in words.
-    usual: the name of one published network. Lists show its numbers as an example of the family.
-    usual_config: the values of the `config.json` of this network that differ from `defaults`.
-    counts: the numbers of the usual network without a classifier, with the output `head` if the family has one.
-    module, network, config: the file of transformers that has the class of the network, below `transformers.models`,
-        the name of this class, and the name of the class of its config.
-    layers, norm: paths in the network of the list of layers, and of the norm of all tokens above the last layer. `norm`
-        is None if there is no such norm.
-    order: how the patch tokens follow each other. `hw` belongs to networks of single images.
-    class_token: whether a class token comes first.
-    frames, tubelet, patch, size: keys in `config.json` of the number of frames, of a patch's number of frames, of a
-        patch's side and of the input's side. `frames` and `tubelet` are None in networks of single images.
-    defaults: values of keys that `config.json` may lack, as in the class of the config.
-    vision: the key of `config.json` that has the config of the network, where the file describes a text network, too.
-    is_exact: whether the network takes only the size and the number of frames of its config.
-    resamples: whether the network resamples its table of positions for another size only with an argument that says so.
-    has_grid: whether the attention layers keep the number of rows of a map as `grid_size`.
-    head, head_module: the field of the network's result that is the output `head`, and the submodule that only this
-        output needs. Empty if there is no such output.
-    left_out: beginnings of the names of tensors in a file that are not loaded -> the reason.
-    unneeded: beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
-    arguments: further arguments of the network's method `forward`.
-    processor_keys: keys that the file of the processor must have, besides mean and standard deviation.
-    short_of_crop: short side of the resized frame, divided by the side of the crop. If it is given, the short side in
-        the file of the processor is ignored.
+    `about`: published networks of the family, in words.
+    `usual`: the name of one published network. Lists show its numbers as an example of the family.
+    `usual_config`: the values in the `config.json` of the usual network that differ from `defaults`.
+    `counts`: the numbers of the usual network without a classifier, with the output `head` if the family has one.
+    `module`: the file of transformers with the class of the network, below `transformers.models`.
+    `network`, `config`: the name of the class of the network, and the name of the class of its config.
+    `layers`: the path in the network of the list of layers.
+    `norm`: the path of the norm of all tokens above the last layer. None if there is no such norm.
+    `order`: how the patch tokens follow each other. `hw` belongs to networks of single images.
+    `class_token`: whether the first token is a class token.
+    `frames`, `tubelet`: keys in `config.json` of the number of frames, and of the number of frames of a patch. None in
+    networks of single images.
+    `patch`, `size`: keys in `config.json` of the side of a patch, and of the side of the input.
+    `defaults`: values of keys that `config.json` may lack, as in the class of the config.
+    `vision`: the key of `config.json` that has the config of the network, if the file also describes a text network.
+    `is_exact`: whether the network takes only the size and the number of frames in its config.
+    `resamples`: whether the network needs an argument to resample its table of positions for another size.
+    `has_grid`: whether the attention layers keep the number of rows of a map as `grid_size`.
+    `head`: the field of the network's result that is the output `head`. Empty if there is no such output.
+    `head_module`: the submodule that only the output `head` needs.
+    `left_out`: {beginning of a name: reason} of tensors in a file that are not loaded.
+    `unneeded`: beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
+    `arguments`: further arguments of the network's method `forward`.
+    `processor_keys`: keys that the file of the processor must have, besides mean and standard deviation.
+    `short_of_crop`: short side of the resized frame, divided by the side of the crop. If it is given, the short side in
+    the file of the processor is ignored.
     """
 
     model_type: str
@@ -75,15 +78,17 @@ class ModelFamily:
     short_of_crop: float | None = None
 
     def norm_of(self, config: Mapping[str, Any]) -> str | None:
-        """Returns the path of the norm above the last layer in a network with the `config.json` `config`. Returns None
-        if this network has no such norm. The norm of VideoMAE's fine-tuned networks belongs to the classifier.
+        """Returns the dotted path of the final norm, the norm above the last layer, in a network with the `config.json`
+        `config`. Returns None if the network has none.
+
+        The norm of VideoMAE's fine-tuned networks belongs to the classifier, so the result is None for them.
         """
         values = {**self.defaults, **config}
         return None if "use_mean_pooling" in self.defaults and values["use_mean_pooling"] else self.norm
 
     @property
     def sees_single_frames(self) -> bool:
-        """Returns whether a network of the family takes single images."""
+        """Returns whether networks of the family take single images, not videos."""
         return self.order == "hw"
 
 
@@ -319,7 +324,7 @@ CLASSIFIERS: dict[str, ModelFamily] = {
 
 def family_of(config: Mapping[str, Any]) -> ModelFamily | None:
     """Returns the family of the network that `config`, the content of a `config.json`, describes. Returns None if
-    kinegraph does not know it.
+    kinegraph does not know the network.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     saved = config.get("architectures")

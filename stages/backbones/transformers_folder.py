@@ -22,14 +22,15 @@ PROJECTION = "projection_dim"  # of images and texts, so it stands above the con
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """The network that the folder `path` describes. `family` is its family, and `config` its `config.json`, or the part
-    of this file that describes the network of images, with the family's defaults.
+    """The description of the network in the folder `path`. `family` is its family.
 
-    width: number of channels of the tokens.
-    num_layers: number of layers.
-    patch_px, patch_frames: side of a patch in px, and its number of frames.
-    size, num_frames: side in px and number of frames of the input for which the network was made.
-    num_prefix: number of tokens before the patch tokens.
+    `config`: the content of its `config.json`, with the family's defaults. If the file also describes a text network,
+    only the part about the network of images.
+    `width`: number of channels of the tokens.
+    `num_layers`: number of layers.
+    `patch_px`, `patch_frames`: side of a patch in px, and its number of frames.
+    `size`, `num_frames`: side in px and number of frames of the input for which the network was made.
+    `num_prefix`: number of tokens before the patch tokens.
     """
 
     path: Path
@@ -45,30 +46,37 @@ class ModelFolder:
 
     @property
     def norm(self) -> str | None:
-        """Returns the path in the network of the norm above the last layer, or None if the network has no such norm."""
+        """Returns the dotted path of the final norm, the norm above the last layer. Returns None if the network has
+        none.
+        """
         return self.family.norm_of(self.config)
 
     @property
     def head_channels(self) -> int | None:
-        """Returns the number of channels of the output `head`, or None if the network has no such output."""
+        """Returns the number of channels of the output `head` after the last tap, or None if the network has no such
+        output.
+        """
         if not self.family.head or not self.config.get("vision_use_head", True):
             return None
         return int(self.config.get(PROJECTION, self.width))
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """Returns what a fingerprint says of the network in place of the path of its folder, which may be moved."""
+        """Returns {option: value} by which the fingerprint of a cache identifies the network. The path of its folder is
+        not part of it, because the folder may be moved.
+        """
         model = f"{TRANSFORMERS_PREFIX}{self.family.model_type}"
         return {"model": model, "config_sha256": self.config_sha256, "patch_px": self.patch_px}
 
     @property
     def config_sha256(self) -> str:
-        """Returns the sha256 of the part of `config` on which features depend."""
+        """Returns the sha256 of those values of `config` that change the features."""
         return config_digest(self.config)
 
 
 def read_folder(name: str) -> ModelFolder:
-    """Returns the network `name`, which is the path of a folder or the id of a repository in the hub's local cache.
+    """Returns the description of the network `name`, from the files in its folder. `name` is the path of the folder, or
+    the id of a repository in the hub's local cache.
 
     Raises ValueError if there is no such folder, if kinegraph does not know the network, or if the folder has code.
     """
@@ -79,7 +87,9 @@ def read_folder(name: str) -> ModelFolder:
 
 @lru_cache(maxsize=64)
 def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
-    """Reads `folder`. `mtime_ns` and `num_bytes` of its `config.json` say whether the file has changed since."""
+    """Reads `folder`. `mtime_ns` and `num_bytes` are the time of change and the size of its `config.json`. The file is
+    read again if they differ.
+    """
     file = folder / CONFIG
     whole = read_config(folder)
     family = family_of(whole)
@@ -90,11 +100,12 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
         raise ValueError(f"{file}: has no {family.vision}, which describes the network of images")
     if PROJECTION in whole:
         config = config | {PROJECTION: whole[PROJECTION]}
-    return described(file, family, config)
+    return describe_folder(file, family, config)
 
 
-def described(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> ModelFolder:
-    """Returns the network of `family` with the values `config`, which come from the `config.json` at `file`.
+def describe_folder(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> ModelFolder:
+    """Returns the ModelFolder of a network of `family`. `config` is the content of the `config.json` at the path
+    `file`.
 
     Raises ValueError if a value that decides about shapes is wrong.
     """

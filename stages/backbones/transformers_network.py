@@ -1,6 +1,7 @@
 """Runs a network of the package transformers as a backbone.
 
-Modules of the package are imported one by one. Its `Auto` classes take seconds to import, and they ask the hub.
+Modules of the package are imported one by one, because its `Auto` classes take seconds to import and send requests to
+the Hugging Face hub.
 
 Shapes: B clips, T frames, N tokens, C channels, H rows and W columns. T', H' and W' are the sizes of a map.
 """
@@ -19,10 +20,11 @@ from kinegraph.stages.weights.transformers_load import class_and_config, load_ne
 
 
 class TransformersNetwork(Backbone):
-    """The network of `folder`. `network` is the module of transformers. Its parameters begin with `network.` here.
+    """The network of `folder` as a backbone. `network` is the module of transformers. Names of parameters begin with
+    `network.`.
 
     The tap `layer_<i>` is the output of layer i, counted from 0. The tap `norm` is the output of the last layer after
-    the final norm. A map has the patch tokens at their places.
+    the final norm. A map is made of the patch tokens.
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these networks has its own value)
@@ -39,10 +41,10 @@ class TransformersNetwork(Backbone):
         self._listen()
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the wanted taps to `taps`, and removes the layers above the highest of them. If the output `head` is
+        """Makes `taps` the wanted taps, and removes the layers above the highest of these taps. If the output `head` is
         wanted, all layers stay.
 
-        Raises ValueError if `taps` is empty, or has a tap that was not wanted before.
+        Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
         """
         self._want_taps(taps)
         if not self.wants_head:
@@ -59,13 +61,13 @@ class TransformersNetwork(Backbone):
         self._leave_out(self.folder.norm or "")
 
     def _leave_out(self, path: str) -> None:
-        """Replaces the submodule at `path` of the network by one that does nothing. A path "" is ignored."""
+        """Replaces the submodule at `path` of the network by one that does nothing. An empty path is ignored."""
         parent, _, name = path.rpartition(".")
         if name and isinstance(getattr(self.network.get_submodule(parent), name), nn.Module):
             setattr(self.network.get_submodule(parent), name, nn.Identity())
 
     def _listen(self) -> None:
-        """Makes the layers of the wanted taps put their output into `_tokens`."""
+        """Registers hooks that put the output of the wanted taps' layers into `_tokens`."""
         for hook in self._hooks:
             hook.remove()
         places = {f"layer_{i}": f"{self.family.layers}.{i}" for i in range(self.folder.num_layers)}
@@ -79,25 +81,26 @@ class TransformersNetwork(Backbone):
         return module.register_forward_hook(keep)
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as transformers initialises it. They depend on `seed` alone."""
+        """Fills the network with random weights, as transformers initialises it. The weights depend on `seed` alone."""
         draw_as_built(self, seed, lambda: TransformersNetwork(self.folder, build(self.folder)))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T', H', W'] for the wanted taps. `clips` are normalised pixels [B, 3, T, H, W].
+        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap, with T' maps of C
+        channels, H' rows and W' columns.
 
-        There are B clips of T frames with H rows and W columns. A tap has T' maps with C channels, H' rows and W'
-        columns. If they are wanted, the result also has class tokens and the output `head`, as in `Backbone.forward`.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If wanted, the result also
+        has class tokens and the output `head`, as in `Backbone.forward`.
         """
         if self.family.sees_single_frames:
             return frame_by_frame(self.run, clips)
         return self.run(clips.transpose(1, 2))
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, C, T', H', W'] for clips `x` [B, T, 3, H, W]. For a network of single images, `x` is
+        """Returns {tap: maps [B, C, T', H', W']} for clips `x` [B, T, 3, H, W]. For a network of single images, `x` is
         [B, 3, H, W], and maps are [B, C, H', W'].
 
-        There are B clips of T frames, or B images, with H rows and W columns. The result also has `<tap>_class` and
-        `head` if they are wanted.
+        There are B clips of T frames, or B images, with H rows and W columns. If wanted, the result also has
+        `<tap>_class` and `head`.
         """
         family, folder = self.family, self.folder
         num_frames, side = 1 if x.ndim == 4 else x.shape[1] // folder.patch_frames, x.shape[-1] // folder.patch_px
@@ -131,7 +134,9 @@ class TransformersNetwork(Backbone):
         return channels_first.view(*batch_and_channels, side, side, num_frames).movedim(4, 2)
 
     def _set_grid(self, side: int) -> None:
-        """Tells the attention layers how many rows and columns a map has. They would take those of the config."""
+        """Sets the number of rows and columns of a map in the attention layers. Otherwise they take the numbers of the
+        config.
+        """
         module: Any
         for module in self.network.modules():
             if hasattr(module, "grid_size"):
@@ -139,8 +144,8 @@ class TransformersNetwork(Backbone):
 
 
 def _make_buffers(network: nn.Module) -> None:
-    """Makes buffers of the tensors that modules of `network` have as plain attributes, such as VideoMAE's table of
-    positions. They then move to the device with the network, and not anew in each call.
+    """Turns tensors that modules of `network` have as plain attributes into buffers, such as VideoMAE's table of
+    positions. Buffers move to the device with the network, once. Plain attributes would move in each call.
     """
     for module in network.modules():
         for name, value in [*vars(module).items()]:
@@ -150,7 +155,7 @@ def _make_buffers(network: nn.Module) -> None:
 
 
 def build(folder: ModelFolder) -> nn.Module:
-    """Returns the network of `folder` with random weights from torch's global generator.
+    """Builds the network of `folder` with random weights, drawn from torch's global generator, and returns it.
 
     Raises WeightsError if transformers refuses a value of `config.json`.
     """
@@ -161,7 +166,7 @@ def build(folder: ModelFolder) -> nn.Module:
 
 
 def pretrained(folder: ModelFolder) -> TransformersNetwork:
-    """Returns the network of `folder` with the weights in its files, in float32.
+    """Loads the network of `folder` with the weights in its files, in float32, and returns it.
 
     Raises WeightsError if the files are missing or damaged, or if a tensor is missing, unknown or of another shape.
     """
@@ -172,7 +177,7 @@ def pretrained(folder: ModelFolder) -> TransformersNetwork:
 
 
 def classes(folder: ModelFolder) -> tuple[Any, Any]:
-    """Returns (class of the network of `folder`, config of the network as transformers has it).
+    """Returns (class, config) of the network of `folder`: the class in transformers, and the object with its config.
 
     Raises UsageError if transformers is not installed or too old. Raises WeightsError if it refuses a value of
     `config.json`.

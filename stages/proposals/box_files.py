@@ -36,16 +36,17 @@ class BoxFileError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file. The file has F frames, with K boxes in all frames together.
+    """All boxes in the file of one video. F is the number of frames of the file. K is the number of boxes of all frames
+    together.
 
-    `frames` [F] float64 has one number for each frame, strictly ascending. It is the time in seconds from the first
-    frame of the video if the option `frames` is "seconds". With "index" it is the number of the frame, from 0.
-
-    `boxes` [K, 4] float64 have the form and unit that the options `box_format` and `units` state, as in the file.
-    `scores` [K] float32 belong to them, and so do `labels` [K] int16, the numbers of their classes. `labels` is None if
-    the option `labels` is not set. All are in the order of the frames. The boxes of frame f are
-    `boxes[starts[f]:starts[f + 1]]`, so `starts` is int64 [F + 1]. `num_frames` is the number of frames of the video as
-    the file states it, or None.
+    `frames`: [F] float64, strictly ascending, one number for each frame. With the option `frames: seconds`, it is the
+    time in seconds from the first frame of the video. With `frames: index`, it is the number of the frame, from 0.
+    `boxes`: [K, 4] float64, in the order of the frames. Form and unit are those of the file, which the options
+    `box_format` and `units` state.
+    `scores`: [K] float32, the scores of the boxes.
+    `starts`: [F + 1] int64. The boxes of frame f are `boxes[starts[f]:starts[f + 1]]`.
+    `num_frames`: the number of frames of the video as the file states it, or None.
+    `labels`: [K] int16, the numbers of the classes of the boxes. None if the option `labels` is not set.
     """
 
     frames: np.ndarray
@@ -66,10 +67,10 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str, classes: Sequence[str] | None = None) -> VideoBoxes:
-    """Returns the VideoBoxes of one video, read from the file `path`.
+    """Reads the boxes of one video from the file `path` (.json or .npz). Returns a VideoBoxes.
 
-    If `frames` is "seconds", the file has the time of each frame in seconds. If it is "index", the file has the number
-    of each frame. `classes` are the names of classes. If they are given, each box must have a label.
+    `frames` is "seconds" if the file has the time of each frame in seconds, or "index" if it has the number of each
+    frame. `classes` are the names of the classes. If they are given, each box must have a label.
 
     Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
     """
@@ -106,8 +107,8 @@ def _from_json(path: Path, frames: str, classes: Sequence[str] | None) -> VideoB
 
 
 def _numbers(labels: Iterable[Any], classes: Sequence[str] | None) -> np.ndarray | None:
-    """Returns the numbers of the classes that `labels` name, int16, or None if `classes` is None. A label is one of
-    `classes`, or its number. Raises BoxFileError for another label.
+    """Returns the class number of each of `labels`, int16, or None if `classes` is None. A label is one of `classes`,
+    or its number. Raises BoxFileError for another label.
     """
     if classes is None:
         return None
@@ -155,15 +156,16 @@ def _from_npz(path: Path, frames: str, classes: Sequence[str] | None) -> VideoBo
     )
 
 
-def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
-    """Returns the boxes `listed` of a file as float32 [boxes, 4], with (x1, y1, x2, y2) in pixels of the video.
+def boxes_in_pixels(video_boxes: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
+    """Converts the boxes of a file to (x1, y1, x2, y2) in pixels of the video. Returns float32 [boxes, 4].
 
-    The boxes in the file have the format and the units that `options` says. The video has `width` x `height` px. Boxes
-    are clipped to the frame, so a box may have no area afterwards. Raises BoxFileError if a box has a negative size or
-    lies completely outside the frame. The format or the units in `options` must then be wrong.
+    `video_boxes` is the content of the file. `options` states the format and the units of its boxes. The video has
+    `width` x `height` px. Boxes are clipped to the frame, so a box may have no area afterwards. Raises BoxFileError if
+    a box has a negative size or lies completely outside the frame. The format or the units in `options` must then be
+    wrong.
     """
     sides = np.array([width, height], np.float64)
-    boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))
+    boxes: np.ndarray = video_boxes.boxes * (1 if options.units == "px" else np.tile(sides, 2))
     if options.box_format == "xywh":
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     first, last = boxes[:, :2], boxes[:, 2:]
@@ -173,14 +175,15 @@ def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height
     }
     for how, bad in problems.items():
         if bad.any():
-            raise BoxFileError(f"{_told(listed, bad, how, options)} of a frame of {width}x{height} px; are they right?")
+            where = _location(video_boxes, bad, how, options)
+            raise BoxFileError(f"{where} of a frame of {width}x{height} px; are they right?")
     return np.concatenate([np.clip(first, 0, sides), np.clip(last, 0, sides)], axis=1).astype(np.float32)
 
 
-def _told(listed: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) -> str:
+def _location(video_boxes: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) -> str:
     place = int(np.flatnonzero(bad)[0])
-    frame = listed.frames[np.searchsorted(listed.starts, place, "right") - 1]
+    frame = video_boxes.frames[np.searchsorted(video_boxes.starts, place, "right") - 1]
     return (
-        f"{bad.sum()} of {counted(len(bad), 'box')} {how}, first {listed.boxes[place].tolist()} at {options.frames} "
-        f"{frame:g}, with box_format {options.box_format} and units {options.units}"
+        f"{bad.sum()} of {counted(len(bad), 'box')} {how}, first {video_boxes.boxes[place].tolist()} at "
+        f"{options.frames} {frame:g}, with box_format {options.box_format} and units {options.units}"
     )

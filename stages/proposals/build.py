@@ -19,7 +19,7 @@ from kinegraph.stages.proposals.detectron2_rpn import (
     Block,
     Detectron2Proposer,
     Widths,
-    kept_in_old_files,
+    buffers_of_old_files,
 )
 from kinegraph.stages.proposals.rpn import RpnProposer
 from kinegraph.stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
@@ -31,10 +31,10 @@ BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
-    """Returns an RpnProposer: the proposal network of the torchvision detector `model`, with its backbone and feature
-    pyramid, untrained.
+    """Returns the proposal network of the torchvision detector `model`, untrained: its backbone, feature pyramid and
+    RPN.
 
-    `pre_nms_top` is the number of candidates of each level that enter non-maximum suppression.
+    `pre_nms_top` is the number of candidates of each pyramid level that enter non-maximum suppression.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     network = entry(model)
@@ -44,7 +44,7 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
 
 
 def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
-    """Returns the untrained proposal network of torchvision's Faster R-CNN with a ResNet-50.
+    """Returns the proposal network of torchvision's Faster R-CNN with a ResNet-50, untrained.
 
     If `weights` names published weights, the epsilon of the batch norms is almost 0, as it was in the training of these
     weights.
@@ -77,13 +77,13 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     path = locate(weights, network.weights)
     state = read_known(path, known_source(weights, network.weights))
     widths = _widths(path, state)
-    _check_kept(path, state, kept_in_old_files(network.mean, network.std))
+    _check_old_buffers(path, state, buffers_of_old_files(network.mean, network.std))
     return Detectron2Proposer(widths, network.mean, network.std)
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Sets the gains of the norms in a proposal network with random weights, so that the values of its maps become
-    neither tiny nor huge.
+    """Sets the gains of the norms in a proposal network with random weights, so that its maps have neither tiny nor
+    huge values.
     """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
@@ -104,15 +104,15 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
         ) from error
 
 
-def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+def _check_old_buffers(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
     """Raises WeightsError if the network in the file `path` was trained with another normalisation of pixels, or with
-    other anchors, than kinegraph's network has.
+    other anchors, than those of kinegraph's network.
 
-    `state` has the tensors of the file. Older detectron2 files hold the normalisation and the anchors under the keys in
-    KEPT, and `ours` has kinegraph's values under these keys. A file without these keys is accepted, because it does not
-    show how the network was trained.
+    `state` has the tensors of the file. Older detectron2 files have the normalisation and the anchors under the keys in
+    OLD_BUFFERS, and `ours` has kinegraph's values under these keys. A file without these keys is accepted, because it
+    does not show how the network was trained.
     """
-    for key in (key for key in state if key.startswith(KEPT)):
+    for key in (key for key in state if key.startswith(OLD_BUFFERS)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
         if theirs.shape != own.shape or not torch.allclose(theirs, own, rtol=0, atol=1e-3):
             seen, expected = ([float(f"{x:.6g}") for x in values.tolist()] for values in (theirs, own))
@@ -134,12 +134,12 @@ PROPOSERS: dict[str, Callable[[str], Proposer]] = {
     "tiny_rpn": lambda weights: tiny_rpn(),
 }
 # Keys of older files of detectron2. The config decides these values now.
-KEPT = ("pixel_mean", "pixel_std", CELL_ANCHORS)
-IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's second stage, and KEPT
+OLD_BUFFERS = ("pixel_mean", "pixel_std", CELL_ANCHORS)
+IGNORED = ("roi_heads.", *OLD_BUFFERS)  # prefixes of keys to leave out: a detector's second stage, and OLD_BUFFERS
 
 
 def build_proposer(model: str, weights: str) -> Proposer:
-    """Returns the Proposer `model`, a proposal network, frozen, in evaluation mode, on the CPU, in float32.
+    """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
 
     `weights` is a name of the catalogue, a local file, or `random:<seed>`. Tensors of a file whose names begin with one
     of IGNORED are not loaded. Every other tensor of a file must belong to the network.

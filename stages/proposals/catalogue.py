@@ -1,5 +1,5 @@
-"""Lists the proposal networks, with their inputs and weights. Imports no torch, so that a plan
-can be made without it.
+"""Lists the proposal networks, with their inputs and weights. Imports no torch, because plans are made from the
+list.
 """
 
 import math
@@ -17,14 +17,15 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 class ProposalEntry:
     """The description of a proposal network in the catalogue: its input, its named weights and its size.
 
-    source: the value of the option `proposals.source` that runs the network.
-    num_params, gmacs: size of the network, without the second stage of a detector. `gmacs` are billions of
-    multiplications of convolutions, for one frame of the size COUNTED_FRAME.
-    short_side, max_side: a frame is resized to `short_side` px on its short side. If its long side would then have more
-    than `max_side` px, it is resized to `max_side` px on its long side.
-    rounding: how the sides are rounded, `down` as in torchvision or `half_up` as in detectron2.
-    channels: "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
-    score_threshold: boxes whose score, as a sigmoid, is lower are dropped.
+    `source`: the value of the option `proposals.source` that runs the network.
+    `num_params`, `gmacs`: the number of parameters, and the billions of multiplications of convolutions for one frame
+    of the size COUNTED_FRAME. The second stage of a detector does not count.
+    `short_side`, `max_side`: a frame is resized to `short_side` px on its short side. If its long side would then have
+    more than `max_side` px, the frame is resized to `max_side` px on its long side.
+    `rounding`: how the sides are rounded, "down" as in torchvision or "half_up" as in detectron2.
+    `channels`: "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
+    `score_threshold`: boxes whose score, as a sigmoid, is lower are dropped.
+    `weights`: {name: WeightSource}, the weights files that have a name.
     """
 
     name: str
@@ -41,27 +42,23 @@ class ProposalEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
-        """Returns a copy of this entry with `short_side`, the side in px to which frames are resized. `max_side`
-        changes in proportion.
-
-        Returns the entry unchanged if `short_side` is None.
+        """Returns a copy of this entry for frames that are resized to `short_side` px on their short side. `max_side`
+        changes in proportion. If `short_side` is None, returns the entry unchanged.
         """
         if short_side is None:
             return self
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the size (rows, columns) of the network's input in pixels, for frames of `height` x `width` px. The
-        frames have to be resized to this size.
-        """
+        """Returns the size (rows, columns) in px to which the caller must resize a frame of `height` x `width` px."""
         if self.rounding == "half_up":
             return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the size (rows, columns) in pixels to which a frame of `height` x `width` px is resized, rounded as
-        detectron2's ResizeShortestEdge rounds it.
+        """Returns the size (rows, columns) in px to which a frame of `height` x `width` px is resized, rounded as in
+        detectron2's ResizeShortestEdge.
         """
         # detectron2's order of multiplications decides how a side that ends in .5 is rounded
         scale = self.short_side / min(height, width)
@@ -168,7 +165,7 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """Returns the ProposalEntry of the network `name`, which describes its input, its named weights and its size.
+    """Returns the ProposalEntry of the network `name`, the description of its input, its named weights and its size.
 
     Raises ValueError if there is no such network. The message lists the names of all networks.
     """

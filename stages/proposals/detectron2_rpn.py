@@ -1,8 +1,8 @@
-"""The region proposal network of detectron2 (ResNet with feature pyramid), without the package detectron2.
+"""Defines the region proposal network of detectron2 (ResNet with feature pyramid), without the package detectron2.
 
-The network loads the official checkpoints and computes what detectron2 0.6 computes in float32. Four things differ from
-torchvision's detectors. The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution. The corners
-of anchors are not rounded. The strides of the maps do not depend on the padded size of the frame.
+The network loads the official checkpoints, and computes in float32 the same values as detectron2 0.6. Four things
+differ from torchvision's detectors. The input is BGR in 0..255. The stride of a block is in its first 1x1 convolution.
+The corners of anchors are not rounded. The strides of the maps do not depend on the padded size of the frame.
 
 Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
 frame or of a map.
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
+from kinegraph.stages.proposals.selection import Proposals, candidates, pad_images, select
 
 SIZE_DIVISOR = 32
 STRIDES = (4, 8, 16, 32, 64)  # strides of p2 ... p6, px
@@ -28,11 +28,11 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of 
 
 @dataclass(frozen=True)
 class Widths:
-    """The numbers of channels and blocks of a network, as the shapes of the tensors of a checkpoint show them.
+    """The numbers of channels and blocks of a network of detectron2.
 
-    `stem` is the number of channels of the first convolution, and `pyramid` that of each map of the feature pyramid.
-    `stages` has three numbers for each of res2 to res5: blocks, channels inside a block, and channels of the block's
-    output.
+    `stem`: the number of channels of the first convolution.
+    `stages`: (blocks, channels inside a block, channels of the output of a block) for each of res2 to res5.
+    `pyramid`: the number of channels of each map of the feature pyramid.
     """
 
     stem: int
@@ -41,9 +41,10 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the Widths (numbers of channels and blocks) of the network whose tensors are in `state`.
+        """Returns the Widths of the network whose tensors are in `state`, {name: tensor}. The shapes of the tensors
+        show them.
 
-        Raises KeyError if it is another kind of network. The KeyError has the name of the first missing tensor.
+        Raises KeyError with the name of the first missing tensor if `state` belongs to another kind of network.
         """
         stages = []
         for stage in range(2, 6):
@@ -59,8 +60,8 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias, with a kernel of `size` x `size`. Its child `norm` is a frozen batch norm that runs
-    behind it.
+    """A convolution with a kernel of `size` x `size` and without bias, with a batch norm behind it. The norm is its
+    child `norm`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
@@ -73,7 +74,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """The first layers of the ResNet: F images [F, 3, h, w] -> maps [F, C, h/4, w/4], with C = `channels`."""
+    """The first layers of the ResNet. F images [F, 3, h, w] become maps [F, C, h/4, w/4], with C = `channels`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The ResNet of detectron2. It maps F images [F, 3, rows, columns] to a list of four maps, those of res2, res3,
+    """The ResNet of detectron2. F images [F, 3, rows, columns] become a list of four maps, the outputs of res2, res3,
     res4 and res5. Their strides are 4, 8, 16 and 32 px. `widths` has the numbers of channels and blocks.
     """
 
@@ -130,8 +131,8 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144). Returns the maps p2 to p6 of F images [F, 3, H, W], as a
-    list.
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144) on a ResNet. F images [F, 3, H, W] become a list of the
+    maps p2 to p6.
 
     Map p<n> is 2^n times smaller than the images. Each map has `widths.pyramid` channels.
     """
@@ -156,10 +157,11 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """The head of detectron2's proposal network. It takes a list with the maps of each level of the pyramid. It returns
-    two lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
+    """The head of detectron2's proposal network. It takes a list with the maps of each pyramid level. It returns two
+    lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
 
-    There are F frames, and a map has H rows and W columns with A anchors per cell.
+    F is the number of frames. A map has H rows and W columns, with A anchors per cell. `channels` is the number of
+    channels of each map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -174,20 +176,20 @@ class RpnHead(nn.Module):
         return [self.objectness_logits(x) for x in hidden], [self.anchor_deltas(x) for x in hidden]
 
 
-def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns tensors that only older detectron2 files contain, under their names in such a file. They are `mean` and
-    `std` of the pixels (three values each), and the anchors of each level of the pyramid.
+def buffers_of_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
+    """Returns {name: tensor} of the constants that only older detectron2 files contain: `mean` and `std` of the pixels
+    (three values each), and the anchors of each pyramid level.
     """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
 
 
 class Detectron2Proposer(nn.Module):
-    """The region proposal network of detectron2, which finds boxes without classes. In detectron2 this network is part
-    of the class ProposalNetwork and of the detectors.
+    """The region proposal network of detectron2, which finds boxes without classes. The second stage of a detector,
+    which classifies the boxes, is missing.
 
-    The second stage of a detector, which classifies the boxes, is missing here. `widths` has the numbers of channels
-    and blocks. `mean` and `std` normalise pixel values from 0 to 255. They have three values, in the order B, G, R.
+    `widths` has the numbers of channels and blocks. `mean` and `std` normalise pixel values from 0 to 255. Both have
+    three values, in the order B, G, R.
     """
 
     mean: Tensor
@@ -202,7 +204,7 @@ class Detectron2Proposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that computes the shift and the scaling that turn an anchor into a box."""
+        """Returns the layer that computes the box deltas: the shift and the scaling that turn an anchor into a box."""
         return self.head.anchor_deltas
 
     @property
@@ -212,8 +214,8 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns Proposals: the `top` best boxes of each of F frames, with their scores. Boxes are (x1, y1, x2, y2) in
-        pixels of `frames` [F, 3, h, w], which are uint8 RGB.
+        """Returns the `top` best boxes of each of F frames, with their scores, as Proposals. `frames` are [F, 3, h, w]
+        uint8 RGB. Boxes are (x1, y1, x2, y2) in pixels of `frames`.
 
         The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns.
         """
@@ -224,21 +226,21 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Converts F frames `frames` [F, 3, h, w] RGB to the input of the network and returns it, float32 [F, 3, H, W].
-        The input is BGR, normalised and padded with zeros.
+        """Converts F frames [F, 3, h, w] RGB to the input of the network: float32 [F, 3, H, W], BGR, normalised, padded
+        with zeros.
 
         H and W are h and w, rounded up to multiples of 32.
         """
-        return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
+        return pad_images((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors of each level of the pyramid, [H*W*A, 4]: x1, y1, x2, y2 in pixels of the network's input. The
-    map of a level has H rows and W columns with A anchors per cell. `grids` has (H, W) of each level, from the
-    finest to the coarsest.
+    """Yields the anchors of each pyramid level, [H*W*A, 4] for a map of H rows and W columns with A anchors per cell.
+    An anchor is (x1, y1, x2, y2) in pixels of the network's input. `grids` has (H, W) of each level, from the finest to
+    the coarsest.
 
-    The anchors go row by row, then column by column, then anchor by anchor of a cell. The centre of an anchor is
-    (column, row) times the pixels per cell of the level. Corners are not rounded to whole pixels, as in detectron2.
+    Anchors are ordered by row, then by column, then by their number in the cell. The centre of an anchor is (column,
+    row) times the stride of the level in px. Corners are not rounded to whole pixels, as in detectron2.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
@@ -248,9 +250,9 @@ def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Itera
 
 
 def cell_anchors(side: float) -> Tensor:
-    """Returns the A anchors of one cell as a tensor [A, 4]. An anchor is (x1, y1, x2, y2) with the centre (0, 0).
+    """Returns the A anchors of one cell, [A, 4]. An anchor is (x1, y1, x2, y2) in px, with the centre (0, 0).
 
-    `side` is one of ANCHOR_SIDES, which has one side in px for each level.
+    `side` is one of ANCHOR_SIDES, which has one side in px for each pyramid level.
     """
     return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 
@@ -258,7 +260,7 @@ def cell_anchors(side: float) -> Tensor:
 def _centred(side: float, ratio: float) -> list[float]:
     """Returns one anchor (x1, y1, x2, y2) with the centre (0, 0), computed in double precision as in detectron2.
 
-    The area of the anchor is `side` * `side`, and its height divided by its width is `ratio`.
+    The area of the anchor is `side` * `side`. `ratio` is its height divided by its width.
     """
     width = math.sqrt(side**2 / ratio)
     height = ratio * width

@@ -22,8 +22,8 @@ SECOND_STAGE = "roi_heads."
 
 
 class Detectron2Source:
-    """A source of proposals that runs the package detectron2 on one frame at a time. detectron2 itself resizes the
-    frame.
+    """A source of proposals that runs the installed package detectron2, one frame at a time. detectron2 itself resizes
+    the frame.
 
     Raises UsageError if detectron2 is not installed, or if the config is wrong or has no proposal network. Raises
     WeightsError if the weights cannot be read or do not belong to the config.
@@ -40,7 +40,7 @@ class Detectron2Source:
         config.MODEL.DEVICE = str(device)
         config.MODEL.RPN.POST_NMS_TOPK_TEST = options.top  # the first boxes of a longer list are the same boxes
         self.digest = _digest(config, weights)
-        with _refused(options):
+        with _naming_config(options):
             self._model = build_model(config).eval().requires_grad_(False)
         if getattr(self._model, "proposal_generator", None) is None:
             kind = config.MODEL.META_ARCHITECTURE
@@ -65,8 +65,8 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """Runs the network of detectron2 on one `frame` [rows, columns, 3] uint8. Returns its proposals as an object
-        `Instances` of detectron2. Boxes are in pixels of the frame.
+        """Runs the network of detectron2 on one `frame`, uint8 [rows, columns, 3]. Returns the proposals as
+        detectron2's `Instances`. Boxes are in pixels of the frame.
 
         The channels of the frame must have the order (RGB or BGR) that the config of detectron2 asks for.
         """
@@ -84,8 +84,8 @@ class Detectron2Source:
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:
-    """Returns (config object of detectron2, path of the file of weights). If the weights are those of detectron2's
-    model zoo, their file is downloaded at first use.
+    """Returns (config object of detectron2, path of the weights file). A file of detectron2's model zoo is downloaded
+    at first use.
 
     Raises UsageError if detectron2 is not installed or does not understand the config. Raises WeightsError if a file
     cannot be read or downloaded.
@@ -97,7 +97,7 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
     try:
         if not is_own or options.weights == "zoo":
             from detectron2 import model_zoo  # it needs setuptools < 81
-        with _refused(options):
+        with _naming_config(options):
             file = options.config if is_own else model_zoo.get_config_file(options.config)
             config.merge_from_file(file, allow_unsafe=False)  # otherwise a tag in the file could run code
             weights = model_zoo.get_checkpoint_url(options.config) if options.weights == "zoo" else options.weights
@@ -114,10 +114,8 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
 
 
 @contextmanager
-def _refused(options: Detectron2Options) -> Iterator[None]:
-    """Returns a context manager. An error of detectron2 inside the `with` block becomes a UsageError, which names the
-    config of `options`.
-    """
+def _naming_config(options: Detectron2Options) -> Iterator[None]:
+    """Returns a context that turns errors of detectron2 into UsageError. The message names the config in `options`."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -130,9 +128,9 @@ def _refused(options: Detectron2Options) -> Iterator[None]:
 def _load(model: torch.nn.Module, path: Path) -> None:
     """Loads the weights in the file `path` into `model`.
 
-    The weights of a detector's second stage, which classifies boxes, may be missing in the file, because kinegraph does
-    not run this stage. Raises WeightsError if any other weights of `model` are missing in the file, or if the file has
-    weights that `model` does not have.
+    The file may lack the weights of a detector's second stage, which classifies boxes, because kinegraph does not run
+    this stage. Raises WeightsError if the file lacks other weights of `model`, or has weights that `model` does not
+    have.
     """
     state = read_state(path)
     try:
@@ -149,7 +147,7 @@ def _load(model: torch.nn.Module, path: Path) -> None:
 
 
 def _digest(config: Any, weights: Path) -> str:
-    """Returns one digest of the file of weights `weights` and of the parts of detectron2's `config` on which proposals
+    """Returns one digest of the weights file `weights` and of the parts of detectron2's `config` on which proposals
     depend.
     """
     config = config.clone()

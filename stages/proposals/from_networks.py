@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinegraph.stages.device import computing_in, frozen_on, require_precision, upload
+from kinegraph.stages.device import computing_in, move_network, require_precision, upload
 from kinegraph.stages.proposals.build import build_proposer
 from kinegraph.stages.proposals.catalogue import entry
 from kinegraph.stages.proposals.options import CheckpointOptions, TinyOptions, TorchvisionOptions
@@ -19,7 +19,7 @@ FRAMES_TOGETHER = {"cpu": 4, "cuda": 32}
 
 
 class NetworkSource:
-    """A source of proposals that runs the network `options.network` of the catalogue on one device.
+    """A source of proposals that runs a network of the catalogue, `options.network`, on the device `device`.
 
     The network takes several frames of a clip at once, as long as they have at most PIXELS_PER_PASS pixels together. A
     network of detectron2 takes one frame at a time. Raises WeightsError if the weights cannot be read or do not belong
@@ -34,7 +34,7 @@ class NetworkSource:
         self.options, self.device = options, device
         # Frame by frame and channels-first, as in detectron2. Sums in another order swap boxes of almost equal scores.
         self._is_exact = isinstance(options, CheckpointOptions)
-        self._network = network.to(device) if self._is_exact else frozen_on(network, device)
+        self._network = network.to(device) if self._is_exact else move_network(network, device)
 
     @property
     def frames_together(self) -> int:
@@ -55,8 +55,8 @@ class NetworkSource:
         )
 
     def _passes(self, pixels: Tensor) -> list[Tensor]:
-        """Returns `pixels` [T frames, 3, h rows, w columns] cut along the frames into the parts that the network takes
-        at once.
+        """Divides `pixels` [T, 3, h, w] into the parts that the network takes at once, and returns the parts. There are
+        T frames of h rows and w columns.
 
         A part has at most PIXELS_PER_PASS pixels, but at least one frame.
         """

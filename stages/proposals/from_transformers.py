@@ -1,4 +1,4 @@
-"""Computes proposals with a detector of the package transformers, and the class of each."""
+"""Computes proposals and their classes with a detector of the package transformers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, nms
 
-from kinegraph.stages.device import computing_in, frozen_on, upload
+from kinegraph.stages.device import computing_in, move_network, upload
 from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.proposals.from_networks import FRAMES_TOGETHER, PIXELS_PER_PASS
 from kinegraph.stages.proposals.options import TransformersOptions
@@ -17,7 +17,7 @@ from kinegraph.stages.weights.transformers_load import class_and_config, files_d
 
 
 class TransformersSource:
-    """A source of proposals that runs the detector `options.model` of transformers on one device, in float32.
+    """A source of proposals that runs the detector `options.model` of transformers on the device `device`, in float32.
 
     Raises WeightsError if the weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing.
@@ -27,7 +27,7 @@ class TransformersSource:
         self.options, self.device = options, device
         self._detector = read_detector(options.model)
         self.digest = files_digest(self._detector.path)
-        self._network = frozen_on(load_detector(self._detector), device)
+        self._network = move_network(load_detector(self._detector), device)
         pixels = self._detector.pixels
         self._mean, self._std = (
             torch.tensor(values, device=device).view(3, 1, 1) for values in (pixels.mean, pixels.std)
@@ -52,7 +52,8 @@ class TransformersSource:
         return out
 
     def _detected(self, frames: np.ndarray) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Returns (boxes [Q, 4], scores [Q], classes [Q]) on the CPU for each frame in `frames` [T, h, w, 3] uint8.
+        """Runs the detector on `frames` [T, h, w, 3] uint8. Returns (boxes [Q, 4], scores [Q], classes [Q]) on the CPU
+        for each frame.
 
         Q is the number of boxes that the network finds in any frame. Boxes are (centre x, centre y, width, height) as
         fractions of the frame. No frame is padded, because the frames of a clip have one size.
@@ -69,9 +70,10 @@ class TransformersSource:
         return found
 
     def _best(self, corners: Tensor, scores: Tensor) -> Tensor:
-        """Returns the indices of the best of the boxes `corners` [Q, 4], best score first, at most `top` of them.
+        """Returns the indices of the best boxes, best score first, at most `top` of them. `corners` [Q, 4] are the
+        boxes, and `scores` [Q] their scores.
 
-        `scores` [Q] belong to the boxes. Boxes without area, and boxes that are not finite, are left out.
+        Boxes without area, and boxes that are not finite, are left out.
         """
         is_valid = (corners[:, 2:] > corners[:, :2]).all(1) & corners.isfinite().all(1) & scores.isfinite()
         kept = is_valid.nonzero()[:, 0]
@@ -82,10 +84,10 @@ class TransformersSource:
 
 
 def _classified(logits: Tensor, *, has_no_object: bool) -> tuple[Tensor, Tensor]:
-    """Returns (score, class) of each box, both [B, Q]: the probability of the most probable class, and its number.
+    """Returns (scores [B, Q], class numbers [B, Q]) of Q boxes in each of B frames. The score is the probability of the
+    most probable class.
 
-    `logits` are [B, Q, classes] for B frames with Q boxes. If `has_no_object` is true, the last class means "no object"
-    and is no result.
+    `logits` are [B, Q, classes]. If `has_no_object` is true, the last class means "no object" and is never the result.
     """
     probabilities = logits.softmax(-1)[..., :-1] if has_no_object else logits.sigmoid()
     best = probabilities.max(-1)
@@ -94,7 +96,7 @@ def _classified(logits: Tensor, *, has_no_object: bool) -> tuple[Tensor, Tensor]
 
 def load_detector(detector: Detector) -> nn.Module:
     """Returns the network of `detector` with the weights in its folder, frozen, in evaluation mode, on the CPU, in
-    float32. Nothing is downloaded, also where `config.json` asks for a pretrained backbone.
+    float32. Nothing is downloaded, even if `config.json` asks for a pretrained backbone.
 
     Raises WeightsError if the weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing.

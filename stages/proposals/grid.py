@@ -1,4 +1,4 @@
-"""Makes proposals without a network, as equal cells of the frame. Imports no torch."""
+"""Makes proposals without a network: equal cells of the frame. Imports no torch."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 
 
 class GridSource:
-    """A source of proposals that divides each frame into the same equal cells. Each cell is a box. `options` states the
-    numbers of rows and columns.
+    """A source of proposals that divides each frame into equal cells. Each cell is a box. `options.cells` is (number of
+    rows, number of columns).
     """
 
     digest = ""
@@ -27,8 +27,8 @@ class GridSource:
 
 
 def grid_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
-    """Divides a frame into `rows` x `columns` equal cells. Returns the cells as boxes [rows * columns, 4] float32, row
-    by row from the top left. A box is x1, y1, x2, y2 in pixels.
+    """Divides a frame into `rows` x `columns` equal cells. Returns the cells as boxes, float32 [rows * columns, 4], row
+    by row from the top left. A box is (x1, y1, x2, y2) in pixels.
 
     `width` and `height` are those of the frame in pixels. Neighbouring cells share their edge.
     """

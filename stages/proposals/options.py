@@ -1,4 +1,4 @@
-"""The options of region proposals, with one class per source. Imports no torch."""
+"""Defines the options of region proposals, with one class for each source of proposals. Imports no torch."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,36 +25,38 @@ HowResized = Annotated[
     ),
 ]
 # Options that are recorded as a digest or as the network's name.
-WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
+RECORDED_AS_DIGEST = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):
-    """The base class of the options of all sources of proposals. Its properties say what a source needs from the
+    """The base class of the options of all sources of proposals. Its properties say what the source needs from the
     pipeline.
 
-    A source that needs no pixels and has no network need not override these properties.
+    The defaults of the properties fit a source that needs no pixels and has no network.
     """
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")
 
     @property
     def network(self) -> str | None:
-        """Returns the name of the proposal network in the catalogue of proposal networks. Returns None if the proposals
-        come without a network, for example from files.
+        """Returns the name of the proposal network in the catalogue of proposal networks. Returns None for a source
+        without such a network, for example files of boxes.
         """
         return None
 
     @property
-    def weights_word(self) -> str:
-        """Returns a text that identifies the weights, for messages and for the cache. It is the value of the option
-        `weights`. A source with an option `config` has the value of this option and a blank before it. A source without
-        weights has "".
+    def weights_name(self) -> str:
+        """Returns a text that identifies the weights, for messages and for the cache, or "" for a source without
+        weights.
+
+        The text is the value of the option `weights`. For the source `detectron2` it is the value of `config`, a blank
+        and the value of `weights`. For the source `transformers` it is the value of `model`.
         """
         return ""
 
     @property
     def takes_numbers(self) -> bool:
-        """Returns whether this source of proposals needs the number of each frame in the video, from 0."""
+        """Returns whether the source needs the number of each frame in the video, from 0."""
         return False
 
     @property
@@ -64,42 +66,42 @@ class SourceOptions(StageOptions):
 
     @property
     def resizes_by(self) -> Resize:
-        """Returns how the pipeline resizes frames for the source: by "pillow" or "swscale"."""
+        """Returns the program that resizes frames for the source: "pillow" or "swscale" (of FFmpeg)."""
         return getattr(self, "resize", "pillow")
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Returns the names of the classes whose numbers `proposals/labels` has. Returns None if the source states no
-        classes.
+        """Returns the names of the classes of boxes, in the order of their numbers. The array `proposals/labels` has
+        these numbers. Returns None if the source states no classes.
         """
         return None
 
     @property
     def scores_are(self) -> str:
-        """Returns in words what a score is."""
+        """Returns what the score of a box is, in words, such as "objectness logit"."""
         return "objectness logit"
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns the size (rows, columns) in pixels to which the pipeline resizes a frame for the source. The frame
-        has `height` rows and `width` columns.
-
-        Returns (0, 0) for a source that needs no pixels.
+        """Returns the size (rows, columns) in px to which the pipeline resizes a frame of `height` x `width` px for the
+        source. Returns (0, 0) for a source that needs no pixels.
         """
         if self.network is None:
             return 0, 0
         return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
 
     def file_of(self, video_id: str) -> str | None:
-        """Returns the path of the file of boxes of the video `video_id`, or None for a source that reads no files."""
+        """Returns the path of the file of boxes for the video `video_id`. Returns None for a source that reads no
+        files.
+        """
         return None
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint of the stage covers, as a dictionary. Options that are None are left
-        out.
+        """Returns {option: value} of the options that the fingerprint of the stage covers. Options that are None are
+        left out.
 
         The fingerprint also covers the digest of the weights, which the caller adds to the dictionary.
         """
-        recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
+        recorded = self.model_dump(mode="json", exclude=RECORDED_AS_DIGEST, exclude_none=True)
         if recorded.get("resize") == "pillow":
             del recorded["resize"]  # earlier versions did not write it, and equal options keep their fingerprint
         if self.network is not None:
@@ -136,13 +138,14 @@ class TorchvisionOptions(SourceOptions):
         return self.model
 
     @property
-    def weights_word(self) -> str:
+    def weights_name(self) -> str:
         return self.weights
 
 
 class TinyOptions(SourceOptions):
-    """The small proposal network of the demo, with `weights`. It returns at most `top` boxes per frame and computes in
-    `precision`.
+    """The options of the source `tiny`: the small proposal network of the demo, with the weights `weights`.
+
+    `top` is the largest number of boxes per frame. The network computes in `precision`.
     """
 
     source: Literal["tiny"]
@@ -155,7 +158,7 @@ class TinyOptions(SourceOptions):
         return "tiny_rpn"
 
     @property
-    def weights_word(self) -> str:
+    def weights_name(self) -> str:
         return self.weights
 
 
@@ -164,7 +167,7 @@ class CheckpointOptions(SourceOptions):
     runs in float32 without the package detectron2.
 
     The network must be an RPN, Faster, Mask or Keypoint R-CNN, with an FPN on a ResNet with bottlenecks, such as
-    ResNet-50. Use the source `detectron2` if the anchors, pixels or strides differ from those of the official files.
+    ResNet-50. If its anchors, pixels or strides differ from those of the official files, use the source `detectron2`.
     kinegraph cannot always recognise such a file, because the file does not contain its config.
 
     `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
@@ -182,13 +185,16 @@ class CheckpointOptions(SourceOptions):
         return "detectron2_fpn"
 
     @property
-    def weights_word(self) -> str:
+    def weights_name(self) -> str:
         return self.weights
 
 
 class Detectron2Options(SourceOptions):
-    """The proposal network of the installed package detectron2, in float32. The fingerprint covers a digest of its
-    config and weights.
+    """The options of the source `detectron2`: the proposal network of the installed package detectron2, in float32. The
+    fingerprint covers a digest of its config and weights.
+
+    `config` is a config of detectron2's model zoo or a yaml file. `weights` is "zoo" or a path. `top` is the largest
+    number of boxes per frame.
     """
 
     source: Literal["detectron2"]
@@ -200,7 +206,7 @@ class Detectron2Options(SourceOptions):
     top: Top = 50
 
     @property
-    def weights_word(self) -> str:
+    def weights_name(self) -> str:
         return f"{self.config} {self.weights}"
 
     @property
@@ -208,15 +214,16 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns the size of the frame unchanged, (`height`, `width`), because detectron2 itself resizes the frame."""
+        """Returns (`height`, `width`), the size of the frame itself, because detectron2 resizes the frame."""
         return height, width
 
 
 class TransformersOptions(SourceOptions):
-    """A detector of the package transformers: DETR, RT-DETR or RT-DETR v2, in float32, with the weights in its folder.
+    """The options of the source `transformers`: a detector of the package transformers, with the weights in its folder,
+    in float32. The detector is DETR, RT-DETR or RT-DETR v2.
 
-    The score of a box is the probability of its most probable class. `proposals/labels` has the number of this class.
-    A frame has at most `top` boxes, and no more than the network has queries.
+    The score of a box is the probability of its most probable class. The array `proposals/labels` has the number of
+    this class. A frame has at most `top` boxes, and at most as many as the network has queries.
     """
 
     source: Literal["transformers"]
@@ -231,7 +238,7 @@ class TransformersOptions(SourceOptions):
     resize: HowResized = "pillow"
 
     @property
-    def weights_word(self) -> str:
+    def weights_name(self) -> str:
         return self.model
 
     @property
@@ -255,14 +262,14 @@ class TransformersOptions(SourceOptions):
 
 
 class FileOptions(SourceOptions):
-    """Options for boxes that you already have, in one json or npz file per video. `files` is the pattern of the paths.
-    A frame has at most `top` boxes.
+    """The options of the source `file`: boxes that the user already has, in one json or npz file per video. `files` is
+    the pattern of the paths. A frame has at most `top` boxes.
 
     `box_format`, `units` and `frames` say what the numbers in a file mean. Boxes are clipped to the frame. Boxes that
     overlap each other stay, because non-maximum suppression does not run.
 
-    If `labels` is set, each box in a file must have a label, and `proposals/labels` has its number in `labels`.
-    Otherwise labels in files are ignored.
+    If `labels` is set, each box in a file must have a label, and the array `proposals/labels` has its number in
+    `labels`. Otherwise labels in files are ignored.
     """
 
     source: Literal["file"]
@@ -322,11 +329,11 @@ class GridOptions(SourceOptions):
 
 
 class ActionGenomeBoxOptions(SourceOptions):
-    """The boxes of Action Genome, from the annotations of the data set (`dataset.kind: action_genome`). They belong to
-    the frames of a clip, so `clips.sampling` must be `annotated`.
+    """The options of the source `action_genome`: the boxes in the annotations of the data set Action Genome
+    (`dataset.kind: action_genome`). They belong to the frames of a clip, so `clips.sampling` must be `annotated`.
 
     The visible objects of a frame come first, in the order of the file, with the score 1. Then come the persons, with
-    the score of the owners' detector. A frame with more than `top` boxes loses its last ones. A frame may have none.
+    the score of the owners' detector. A frame keeps its first `top` boxes. A frame may have no boxes.
     """
 
     source: Literal["action_genome"]

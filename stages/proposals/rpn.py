@@ -1,4 +1,4 @@
-"""Computes class-agnostic boxes with the region proposal networks of torchvision's detectors (Ren et al. 2015).
+"""Computes boxes without classes by the region proposal networks of torchvision's detectors (Ren et al. 2015).
 
 Shapes: F frames, A anchors per cell, C channels, h rows and w columns of a frame, H rows and W columns of a padded
 frame, H' rows and W' columns of a map.
@@ -12,20 +12,21 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from kinegraph.stages.device import without_autocast
-from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
+from kinegraph.stages.proposals.selection import Proposals, candidates, pad_images, select
 
 SIZE_DIVISOR = 32
 
 
 class RpnProposer(nn.Module):
-    """The region proposal network (RPN) of a detector, without the second stage, which classifies boxes.
+    """The region proposal network (RPN) of a torchvision detector, without the second stage, which classifies boxes.
 
-    `backbone` takes F images [F, 3, H, W] and returns maps [F, C, H', W'] of several sizes, the levels. The result is a
-    dictionary level name -> maps, as of torchvision's `BackboneWithFPN`. `rpn` is torchvision's module, of which only
-    the `head` and the `anchor_generator` are used. `mean` and `std` are for R, G, B in 0..1. In each level, the
-    `pre_nms_top` best candidates enter non-maximum suppression (NMS). Boxes whose score, as a sigmoid, is below
-    `score_threshold` are dropped. `nms_threshold` is the overlap (IoU) above which NMS drops the box with the lower
-    score.
+    `backbone`: takes F images [F, 3, H, W] and returns {level name: maps [F, C, H', W']}, as torchvision's
+    `BackboneWithFPN`.
+    `rpn`: torchvision's module. Only its `head` and its `anchor_generator` are used.
+    `mean`, `std`: normalise R, G and B in 0..1.
+    `pre_nms_top`: number of candidates of each level that enter non-maximum suppression (NMS).
+    `nms_threshold`: overlap (IoU) above which NMS drops the box with the lower score.
+    `score_threshold`: boxes whose score, as a sigmoid, is lower are dropped.
     """
 
     mean: Tensor
@@ -52,15 +53,15 @@ class RpnProposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that computes the shift and the scaling that turn an anchor into a box."""
+        """Returns the layer that computes the box deltas: the shift and the scaling that turn an anchor into a box."""
         layer: nn.Conv2d = self.rpn.head.bbox_pred
         return layer
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the Proposals of F frames: the `top` best boxes of each. `frames` is [F, 3, h, w] uint8 RGB.
+        """Returns the `top` best boxes of each of F frames, with their scores, as Proposals. `frames` are [F, 3, h, w]
+        uint8 RGB. Boxes are (x1, y1, x2, y2) in pixels of `frames`.
 
-        The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns. Boxes are in
-        pixels of the resized frames.
+        The caller must first resize the frames to the size (h, w) that `ProposalEntry.input_size` returns.
         """
         images = self._images(frames)
         features = list(self.backbone(images).values())
@@ -72,16 +73,16 @@ class RpnProposer(nn.Module):
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Returns F frames as the input of the network, float32 [F, 3, H, W]. `frames` [F, 3, h, w] are uint8 RGB, with
-        h rows and w columns.
+        """Converts F frames [F, 3, h, w] uint8 RGB to the input of the network, float32 [F, 3, H, W], and returns it.
+        There are h rows and w columns.
 
         The values are normalised with the mean and the standard deviation of the network. H and W are h and w, rounded
         up to multiples of 32. The added rows at the bottom and columns at the right are zeros.
         """
-        return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
+        return pad_images((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns the anchors of each level of the pyramid, [H'*W'*A, 4] float32: x1, y1, x2, y2 in pixels of `images`
+        """Returns the anchors of each pyramid level, [H'*W'*A, 4] float32, as (x1, y1, x2, y2) in pixels of `images`
         [F, 3, H, W].
 
         `features` has the maps [F, C, H', W'] of each level, with A anchors per cell.

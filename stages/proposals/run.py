@@ -1,7 +1,7 @@
 """Computes the proposals of clips with a source of proposals, and writes them to the cache.
 
-The source runs once on the whole frames of a clip. Then each crop of the clip keeps the boxes that overlap the crop.
-A network runs once on a frame, also where several clips of a shard share the frame.
+The source runs once on the whole frames of a clip. Then each crop of the clip keeps the boxes that overlap the crop. A
+network runs once on a frame, even if several clips of a shard share the frame.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,11 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """Runs the source of proposals that `options` describe. `digest` is a digest of its weights.
+    """The runner of the stage `proposals`. It runs the source of proposals that `options` describe. `digest` is a
+    digest of the weights of the source.
 
-    If the source is no network, the runner keeps the proposals of the last clip, because the next rows may be further
-    crops of the same clip.
+    If the source is not a network, the runner keeps the proposals of the last clip, because the next rows may be
+    further crops of the same clip.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class ProposalRunner:
         dataset: DatasetOptions | None = None,
         file_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Loads the source. `dataset` has the options of the data set. `file_of` maps the id of a video to the file
-        that the source reads for it.
+        """Loads the source of proposals. `dataset` has the options of the data set. `file_of` maps the id of a video to
+        the path of the file that the source reads for the video.
         """
         self.options, self._file_of = options, file_of
         self._source = build_source(options, device, dataset)
@@ -57,8 +58,8 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Returns the ClipProposals of the whole frames in `clip`, the decoded clip of `row`. If there are none,
-        returns the ProposalError that says why.
+        """Returns the ClipProposals of the whole frames in `clip`, the decoded clip of `row`. If the source has no
+        proposals for the clip, returns the ProposalError that says why.
         """
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:

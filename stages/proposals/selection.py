@@ -21,11 +21,11 @@ FIRST_TRIED = 8  # times `top` candidates usually have `top` boxes that remain a
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """The best boxes of F frames of one size.
+    """The best boxes of F frames of one size, at most `top` of each frame.
 
-    `boxes` [F, top, 4] float32 are (x1, y1, x2, y2) in pixels of the frames. `scores` [F, top] float32 are objectness
-    logits in descending order. `count` [F] int64 is the number of boxes of each frame. A frame with fewer than `top`
-    boxes has zeros after its last box, in `boxes` and `scores`.
+    `boxes`: [F, top, 4] float32, (x1, y1, x2, y2) in pixels of the frames.
+    `scores`: [F, top] float32, objectness logits in descending order.
+    `count`: [F] int64, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
     """
 
     boxes: Tensor
@@ -44,14 +44,15 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the best candidates for boxes of each frame, at most `pre_nms_top` of each level of the pyramid.
+    """Returns the best candidates for boxes of each frame, at most `pre_nms_top` of each pyramid level, as (boxes [F,
+    K, 4], logits [F, K], numbers of the levels [K]).
 
-    The arguments have one tensor per level. A level has a map of H rows and W columns, with A anchors per cell.
-    `logits` is [F, A, H, W] for F frames. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of the network's
-    input. `deltas` is [F, 4A, H, W]: the shift and scaling of each anchor, 4 numbers one after the other.
+    `logits`, `deltas` and `anchors` have one tensor per level. The map of a level has H rows and W columns, with A
+    anchors per cell. `logits` is [F, A, H, W] for F frames. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of
+    the network's input. `deltas` is [F, 4A, H, W]: the shift and scaling of each anchor, 4 numbers one after the other.
 
-    Returns three tensors: the boxes [F, K, 4] in the form of the anchors, their logits [F, K] and the numbers of their
-    levels [K]. The K candidates of a frame are those of the first level, then those of the next level, and so on.
+    The returned boxes have the form and unit of the anchors. The K candidates of a frame are those of the first level,
+    then those of the next level, and so on.
     """
     codes, origins, scores, levels = [], [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -76,10 +77,10 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Returns the Proposals of F frames: the `top` best boxes of each, after non-maximum suppression (NMS) within each
-    level of the pyramid.
+    """Selects the `top` best boxes of each of F frames by non-maximum suppression (NMS) within each pyramid level.
+    Returns Proposals.
 
-    A frame has K candidates. `boxes` [F, K, 4] are x1, y1, x2, y2 in pixels of the frame. `scores` [F, K] are logits.
+    A frame has K candidates. `boxes` [F, K, 4] are (x1, y1, x2, y2) in pixels of the frame. `scores` [F, K] are logits.
     `levels` [K] has the number of the level of each candidate. `nms_threshold` is the overlap (IoU) above which NMS
     drops the box with the lower score.
 
@@ -107,13 +108,14 @@ def select(
 
 
 def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: float, top: int) -> Tensor:
-    """Returns the indices of the `top` best boxes that remain after non-maximum suppression (NMS) within each level.
+    """Runs non-maximum suppression (NMS) within each pyramid level. Returns the indices of the `top` best boxes that
+    remain. The result is `batched_nms(...)[:top]` of torchvision.
 
-    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box. The
-    result is `batched_nms(...)[:top]` of torchvision. Boxes of equal scores stay in their order.
+    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box. Boxes
+    of equal scores stay in their order.
 
-    A box can be suppressed only by a better box. So on a CPU, the search among the best candidates ends as soon as
-    `top` boxes remain.
+    Only a better box can suppress a box. So on a CPU, the search among the best candidates ends as soon as `top` boxes
+    remain.
     """
     if boxes.is_cuda or boxes.numel() <= SHIFTED_NUMBERS:  # overlaps of boxes that are moved apart differ by rounding
         best: Tensor = batched_nms(boxes, scores, levels, nms_threshold)[:top]
@@ -130,7 +132,7 @@ def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: floa
         tried *= 4
 
 
-def padded(images: Tensor, divisor: int) -> Tensor:
+def pad_images(images: Tensor, divisor: int) -> Tensor:
     """Returns `images` [F, 3, h, w] with zeros added at the right and bottom, as [F, 3, H, W].
 
     H and W are h and w, rounded up to multiples of `divisor`.

@@ -1,8 +1,9 @@
-"""Lets each frame of a shard go through a proposal network once, also where clips or crops share the frame.
+"""Computes the proposals of each distinct frame of a shard once, even if clips or crops share the frame.
 
-Each distinct frame of a shard has one place: a run of the network, and a position among the frames of this run. Places
-follow from the rows of the shard and the batch size alone. So the bytes of a frame do not depend on which clips failed,
-were retried or are in the cache already. Places without a frame are 0. Imports no torch.
+A proposal network runs on groups of frames, the runs. Each distinct frame of a shard has one place: a run, and a
+position among the frames of the run. Places follow from the rows of the shard and the batch size alone. So the bytes of
+a frame do not depend on which clips failed, were retried or are in the cache already. Places without a frame are 0.
+Imports no torch.
 
 Shapes: T frames of a clip that the network takes, h rows and w columns of a frame.
 """
@@ -21,7 +22,9 @@ ShownFrame = tuple[object, ...]  # the file, the interval of the data set's list
 
 
 class FramesOfBatch(NamedTuple):
-    """The frames of one size, in px, that are new in one batch of the shard. Batches are counted from 0."""
+    """The key of a group of frames: the frames of one size, in px, that occur first in batch number `batch` of the
+    shard, from 0.
+    """
 
     batch: int
     width: int
@@ -29,7 +32,9 @@ class FramesOfBatch(NamedTuple):
 
 
 class FramePlace(NamedTuple):
-    """The place of a frame: its position in run number `run` of a group, both counted from 0."""
+    """The place of a frame: its position in run number `run` of a group. A run is a set of frames that the network
+    takes at once. Runs and positions are counted from 0.
+    """
 
     group: FramesOfBatch
     run: int
@@ -37,14 +42,16 @@ class FramePlace(NamedTuple):
 
 
 class PlacesInRuns:
-    """The distinct frames of a shard with the `rows`, and their places.
+    """Assigns a place to each distinct frame of the shard with the `rows`. A place is a run of the network and a
+    position in it.
 
-    `of_row` has the T frames of each row, or none if the video of the row could not be opened. `every` says that the
-    network takes every k-th frame of a clip. `place_of` has the place of each frame. `last_row` has the last row in
-    which a frame occurs.
+    `of_row`: the T frames of each row. A row has none if its video could not be opened.
+    `place_of`: {frame: FramePlace}.
+    `last_row`: {frame: index of the last row in which it occurs}.
 
-    A batch has `batch_size` rows. A run has the frames of as many clips as have `frames_together` frames, but at least
-    those of one clip. The last run of a group may be of fewer clips. If `frames_together` is 1, each run has one frame.
+    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has the frames of as many
+    clips as have `frames_together` frames, but at least those of one clip. The last run of a group may be of fewer
+    clips. If `frames_together` is 1, each run has one frame.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, batch_size: int, frames_together: int) -> None:
@@ -63,7 +70,9 @@ class PlacesInRuns:
                 self.last_row[frame] = index
 
     def length(self, place: FramePlace) -> int:
-        """Returns the number of frames of the run with the place `place`. It is a multiple of T, or 1."""
+        """Returns the number of frames of the run with the place `place`. It is 1, or a multiple of the frames of one
+        clip.
+        """
         left = self._num[place.group] - place.run * self._per_run
         return min(self._per_run, -(-left // self._per_clip) * self._per_clip)
 
@@ -75,8 +84,8 @@ def _frames(row: ClipRow, every: int) -> list[ShownFrame]:
 
 
 class FrameProposals:
-    """Computes the proposals of batches of one shard after the other with `source`, which takes every `every`-th frame
-    of a clip.
+    """Computes the proposals of the batches of a shard, one batch after the other. `source` is the source of proposals.
+    It takes every `every`-th frame of a clip.
 
     Only the proposals of frames that later batches of the shard need stay in memory.
     """
@@ -87,7 +96,9 @@ class FrameProposals:
         self._held: dict[ShownFrame, dict[str, np.ndarray]] = {}  # of each frame, the arrays of its proposals
 
     def of(self, batch: StageBatch) -> dict[int, ClipProposals]:
-        """Returns slot -> the ClipProposals of the whole frames of the clip, for each of `batch.slots`."""
+        """Returns {slot: ClipProposals} for each of `batch.slots`, for the whole frames of the clip. A slot is the
+        position of a clip in the batch.
+        """
         if batch.shard_rows is not self._rows:
             self._places = PlacesInRuns(batch.shard_rows, self._every, batch.batch_size, self._source.frames_together)
             self._rows, self._held = batch.shard_rows, {}
@@ -110,8 +121,8 @@ class FrameProposals:
         return found
 
     def _computed(self, new: Mapping[ShownFrame, np.ndarray]) -> dict[ShownFrame, dict[str, np.ndarray]]:
-        """Runs the source once on the frames `new` of one run, frame -> pixels [h, w, 3]. Returns the arrays of the
-        proposals of each frame.
+        """Runs the source once on the frames `new` of one run, {frame: pixels [h, w, 3]}. Returns {frame: {array name:
+        array}}.
         """
         places = {frame: self._places.place_of[frame] for frame in new}
         first = next(iter(places.values()))

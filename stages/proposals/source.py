@@ -1,4 +1,5 @@
-"""Defines what every source of proposals has in common. A proposal is a box that may hold an object. Imports no torch.
+"""Defines the contract of a source of proposals, its input and its result. A proposal is a box that may hold an object.
+Imports no torch.
 
 Shapes: T frames, N proposals of a frame, frames of h rows and w columns.
 """
@@ -14,20 +15,21 @@ from kinegraph.stages.regions.geometry import boxes_in_crop, overlaps
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFrames:
-    """The input of a source: T frames of one clip of a video of `width` x `height` px.
+    """The input of a source of proposals: T frames of one clip.
 
-    `video_id` is the id of the video, for example `a/b.mp4`, also if the clip is an interval of the video. `seconds`
-    [T] float64 are the presentation times of the frames. `pixels` [T, h, w, 3] uint8 RGB are the frames, resized to the
-    `input_size` of the source's options. `pixels` is None if the source needs no pixels.
-
-    `numbers` [T] int64 are the numbers of the frames, counted from the start of the video, which has `video_frames`
-    frames. They are right only if `takes_numbers` of the source's options is true.
-
-    `annotated` are the numbers of the frames, from 0, if the clip has frames that the data set annotates. Otherwise it
-    is None.
+    `video_id`: the id of the video, for example `a/b.mp4`, also if the clip is an interval of the video.
+    `width`, `height`: the size of the video in px.
+    `seconds`: [T] float64, the presentation times of the frames.
+    `pixels`: [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the
+    source needs no pixels.
+    `numbers`: [T] int64, the numbers of the frames in the video, from 0. They are right only if `takes_numbers` of the
+    source's options is true.
+    `video_frames`: the number of frames of the video, if `numbers` is right.
+    `annotated`: the numbers of the frames in the video, from 0, if the clip has frames that the data set annotates.
+    Otherwise None.
 
     A `PixelSource` may get frames of several clips of videos of one size. `video_id` is then "", `seconds` are NaN, and
-    the other facts about a clip are missing.
+    the fields after `pixels` are missing.
     """
 
     video_id: str
@@ -44,12 +46,11 @@ class ClipFrames:
 class ClipProposals:
     """The proposals of one clip of T frames, with at most N boxes for each frame.
 
-    `boxes` [T, N, 4] float32 are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N] float32. `count` [T] int16
-    is the number of boxes of each frame. A frame with fewer than N boxes has zeros after its last box, in `boxes` and
-    `scores`.
-
-    `labels` [T, N] int16 are the numbers of the boxes' classes, and -1 after the last box of a frame. It is None if the
-    source states no classes.
+    `boxes`: [T, N, 4] float32, (x1, y1, x2, y2) in pixels of the video.
+    `scores`: [T, N] float32.
+    `count`: [T] int16, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
+    `labels`: [T, N] int16, the class numbers of the boxes, and -1 after the last box of a frame. None if the source
+    states no classes.
     """
 
     boxes: np.ndarray
@@ -64,15 +65,17 @@ class ClipProposals:
             raise ValueError(f"shapes do not belong together: {', '.join(shapes)}")
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns name -> array, for each array that there is."""
+        """Returns {name: array} of the arrays that are not None, for example {"boxes": ..., "scores": ..., "count":
+        ...}.
+        """
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
     def empty(cls, num_frames: int, top: int, *, has_labels: bool = False) -> "ClipProposals":
-        """Returns a ClipProposals of `num_frames` frames without any box. Its arrays are zeros, with room for `top`
-        boxes per frame. If `has_labels` is true, it also has `labels`, which are -1.
+        """Returns a ClipProposals without boxes, for the caller to fill in. It has `num_frames` frames with room for
+        `top` boxes.
 
-        The caller fills in the boxes.
+        All values are 0. If `has_labels` is true, it also has `labels`, which are -1.
         """
         shape = num_frames, top
         return cls(
@@ -113,8 +116,8 @@ class ClipProposals:
 
 
 class ProposalError(Exception):
-    """Raised if a source has no proposals for a clip. `reason` is a reason for a failure in the ledger, such as
-    "missing".
+    """Raised if a source has no proposals for a clip. `reason` is the reason that the ledger records, such as
+    "missing". `detail` is the full message.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -124,11 +127,12 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """A source of region proposals, which are boxes (x1, y1, x2, y2) in pixels of the frame. It returns
-    the best boxes of each frame, by descending score, at most as many as its option `top`.
+    """A source of region proposals, such as a network or files of boxes. For each frame it returns the best boxes, at
+    most as many as its option `top`, by descending score.
 
-    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone. Two calls with the
-    same frame return the same boxes. tests/stages/proposals/source_contract.py tests these rules.
+    Boxes are (x1, y1, x2, y2) in pixels of the video. They lie within the frame and have an area. The boxes of a frame
+    depend on this frame alone. Two calls with the same frame return the same boxes.
+    tests/stages/proposals/source_contract.py tests these rules.
     """
 
     @property
@@ -136,17 +140,17 @@ class ProposalSource(Protocol):
         """Returns a digest of the weights for the fingerprint of the stage, or "" if the source has no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
-        """Returns the ClipProposals of the clip that `frames` describes. Raises ProposalError if the source has no
-        proposals for it.
+        """Returns the proposals of the clip whose frames are `frames`. Raises ProposalError if the source has none for
+        the clip.
         """
 
 
 @runtime_checkable
 class PixelSource(ProposalSource, Protocol):
-    """A source that runs a network on the pixels of frames, and needs no other facts about a clip."""
+    """A source of proposals that runs a network on the pixels of frames, and needs nothing more about a clip."""
 
     @property
     def frames_together(self) -> int:
-        """Returns the number of frames that the network should get at once. With more frames it is hardly faster.
-        Returns 1 if the network takes one frame at a time.
+        """Returns the number of frames that the network should get at once. More frames hardly make it faster. Returns
+        1 if the network takes one frame at a time.
         """

@@ -48,7 +48,7 @@ def build_source(
     options: ProposalOptions, device: torch.device, dataset: DatasetOptions | None = None
 ) -> ProposalSource:
     """Returns the ProposalSource that `options` name, with its network loaded. A worker process calls this function
-    once. `dataset` has the options of the data set. The source `action_genome` needs them.
+    once. `dataset` has the options of the data set, which only the source `action_genome` needs.
 
     Raises WeightsError if weights cannot be read or do not belong to the network. Raises UsageError if a package is
     missing, or if the source cannot run with these options on `device`.

@@ -1,4 +1,4 @@
-"""The stage `proposals`, which finds boxes that may hold an object, whatever its class. The boxes of a frame are in
+"""Defines the stage `proposals`, which finds boxes that may hold an object of any class. The boxes of a frame are in
 order of score, best first. Imports no torch.
 """
 
@@ -24,7 +24,7 @@ from kinegraph.stages.proposals.options import (
 from kinegraph.stages.proposals.transformers_detectors import read_detector
 from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.stage import Facts, Rows, StageKind
-from kinegraph.stages.weights.sources import check_word
+from kinegraph.stages.weights.sources import check_weights
 from kinegraph.stages.weights.transformers_files import changed_folder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Proposals(StageKind):
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
         options = _options(recipe)
         recorded = options.recorded() | {"version": VERSION, "reads": {CLIPS: declared[CLIPS].fingerprint}}
-        if options.weights_word:
+        if options.weights_name:
             recorded["weights_sha256"] = digest
         arrays = proposal_arrays(
             recipe.clips.num_frames // options.every,
@@ -55,7 +55,7 @@ class Proposals(StageKind):
             scores_are=options.scores_are,
             has_labels=options.classes is not None,
         )
-        return Stage(key=key, options=recorded, arrays=arrays, weights=options.weights_word)
+        return Stage(key=key, options=recorded, arrays=arrays, weights=options.weights_name)
 
     def check(self, recipe: Recipe) -> None:
         if recipe.proposals is None:
@@ -68,7 +68,7 @@ class Proposals(StageKind):
                 read_detector(recipe.proposals.model)
         if recipe.proposals.network is not None:
             with under("proposals.weights"):
-                check_word(recipe.proposals.weights_word, entry(recipe.proposals.network).weights)
+                check_weights(recipe.proposals.weights_name, entry(recipe.proposals.network).weights)
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
         options = _options(recipe)
@@ -93,7 +93,7 @@ class Proposals(StageKind):
 
     def network(self, recipe: Recipe, key: str) -> str:
         options = _options(recipe)
-        return options.source if options.weights_word else ""
+        return options.source if options.weights_name else ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "ProposalRunner":
         from kinegraph.stages.proposals.run import ProposalRunner
@@ -101,11 +101,11 @@ class Proposals(StageKind):
         return ProposalRunner(_options(recipe), device, recipe.dataset, self.file_of(recipe, key))
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with an impossible value, such as a count above N or
-        scores that rise from one box to the next.
+        """Checks the proposals of one shard. Yields (array name, kind of problem) for each array with an impossible
+        value, such as a count above N or scores that rise from one box to the next.
 
-        `ok` maps array names to the rows of a shard that did not fail. For n rows, the arrays are boxes [n, T, N, 4],
-        scores [n, T, N] and count [n, T], and perhaps labels [n, T, N]. Each row has T frames with places for N boxes.
+        `ok` is {array name: rows of the n clips that did not fail}: boxes [n, T, N, 4], scores [n, T, N], count [n, T],
+        and perhaps labels [n, T, N], for T frames with at most N boxes.
         """
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])
@@ -122,8 +122,8 @@ class Proposals(StageKind):
             yield LABELS, "labels"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Returns the name of the array of scores, in a tuple, if it may be normal that all scores are 0. This is so
-        for cells of a grid, and for imported boxes without scores. For other boxes, returns an empty tuple.
+        """Returns ("proposals/scores",) if all scores of a clip may be 0: for cells of a grid, and for imported boxes
+        without scores. Returns an empty tuple for other boxes.
         """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()
@@ -142,8 +142,8 @@ def _options(recipe: Recipe) -> ProposalOptions:
 
 
 def proposals_per_frame(cache: Cache) -> float | None:
-    """Returns the mean number of boxes per frame in the cache. Failed clips and shards that cannot be read are not
-    counted.
+    """Returns the mean number of boxes per frame in `cache`, rounded to two decimals. Failed clips and shards that
+    cannot be read do not count.
 
     Returns None if the cache has no proposals.
     """

@@ -1,5 +1,5 @@
-"""A small region proposal network for the offline demo. It has five convolutions, with torchvision's feature pyramid
-and region proposal network (RPN) behind them.
+"""Defines a small region proposal network (RPN) for the offline demo: five convolutions, then torchvision's feature
+pyramid and RPN.
 
 Shapes: F frames, H rows and W columns of a frame.
 """
@@ -16,8 +16,8 @@ ANCHOR_SIDES = ((16,), (32,))  # px, for the levels with stride 4 and 8; the dem
 
 
 class TinyPyramid(nn.Module):
-    """Takes F images [F, 3, H, W] and returns a dictionary with two levels of maps: "0" [F, 32, H/4, W/4] and "1" [F,
-    32, H/8, W/8].
+    """The backbone of the small proposal network. F images [F, 3, H, W] become a dictionary with two levels of maps:
+    "0" [F, 32, H/4, W/4] and "1" [F, 32, H/8, W/8].
     """
 
     def __init__(self) -> None:

@@ -28,15 +28,17 @@ MOST_CLASSES = 32_767  # numbers of classes are stored as int16
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFamily:
-    """Describes the detectors whose `config.json` has the value `model_type` under this key.
+    """The description of all detectors of one kind, such as DETR. The `config.json` of such a detector has the
+    `model_type` of this description.
 
-    about: the detector in words.
-    usual, num_params, gmacs, counted_size: one published network, its number of parameters, and its billions of
-        multiplications of convolutions, linear layers and attention for an input of `counted_size` (rows, columns) px.
-    module, network, config: the file of transformers with the two classes, below `transformers.models`, and the names
-        of the class of the network and of the class of its config.
-    has_no_object: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
-    size_multiple: the sides of the input must be multiples of this number of px. If it is 1, any size is right.
+    `about`: the detector in words.
+    `usual`: the name of one published network of the kind. Lists show its numbers as an example.
+    `num_params`, `gmacs`: the number of parameters of the usual network, and its billions of multiplications of
+    convolutions, linear layers and attention for an input of `counted_size` (rows, columns) px.
+    `module`: the file of transformers with the two classes, below `transformers.models`.
+    `network`, `config`: the name of the class of the network, and the name of the class of its config.
+    `has_no_object`: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
+    `size_multiple`: the sides of the input must be multiples of this number of px. 1 means that any size is right.
     """
 
     model_type: str
@@ -92,11 +94,12 @@ DETECTORS: dict[str, DetectorFamily] = {family.model_type: family for family in 
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """The detector in the folder `path`. `config` is the content of its `config.json`.
+    """The description of the detector in the folder `path`. `config` is the content of its `config.json`.
 
-    classes: the names of its classes, in the order of their numbers.
-    pixels: the normalisation of its input.
-    size: (rows, columns) in px to which a frame is squeezed, or (short side, longest side) if `keeps_aspect` is true.
+    `family`: the kind of the detector.
+    `classes`: the names of its classes, in the order of their numbers.
+    `pixels`: the normalisation of its input.
+    `size`: (rows, columns) in px to which a frame is squeezed, or (short side, longest side) if `keeps_aspect` is true.
     """
 
     path: Path
@@ -109,7 +112,9 @@ class Detector:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Returns what a fingerprint says of the detector in place of the path of its folder, which may be moved."""
+        """Returns {option: value} by which the fingerprint of a cache identifies the detector. The path of its folder
+        is not part of it, because the folder may be moved.
+        """
         return {
             "network": f"{TRANSFORMERS_PREFIX}{self.family.model_type}",
             "config_sha256": config_digest(self.config),
@@ -120,8 +125,8 @@ class Detector:
         }
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the size (rows, columns) in px of the input, for a frame of `height` x `width` px. Sides are rounded
-        as transformers rounds them.
+        """Returns the size (rows, columns) in px to which a frame of `height` x `width` px is resized. Sides are
+        rounded as in transformers.
         """
         if not self.keeps_aspect:
             return self.size
@@ -138,9 +143,11 @@ class Detector:
 
 
 def is_detector(model: str) -> bool:
-    """Returns whether `model` names a detector that kinegraph knows, by the `config.json` of its folder. `model` is
-    `transformers/`, followed by the path of a folder or by the id of a repository in the hub's local cache. Returns
-    False if there is no such folder.
+    """Returns whether `model` names a detector that kinegraph knows, by the `config.json` of its folder. Returns False
+    if there is no such folder.
+
+    `model` is `transformers/` and the path of a folder, or `transformers/` and the id of a repository in the hub's
+    local cache.
     """
     try:
         config = read_config(find_folder(model.removeprefix(TRANSFORMERS_PREFIX)))
@@ -150,11 +157,11 @@ def is_detector(model: str) -> bool:
 
 
 def read_detector(model: str) -> Detector:
-    """Returns the detector `model`, which is `transformers/` and the path of a folder, or the id of a repository in the
-    hub's local cache.
+    """Returns the description of the detector `model`, from the files in its folder.
 
-    Raises ValueError if there is no such folder, if the folder has another network or code, or if kinegraph cannot do
-    what its processor does.
+    `model` is `transformers/` and the path of a folder, or `transformers/` and the id of a repository in the hub's
+    local cache. Raises ValueError if there is no such folder, if the folder has another network or code, or if
+    kinegraph cannot do what its processor does.
     """
     folder = find_folder(model.removeprefix(TRANSFORMERS_PREFIX))
     files = (folder / name for name in (CONFIG, *OF_IMAGES))
@@ -163,7 +170,7 @@ def read_detector(model: str) -> Detector:
 
 @lru_cache(maxsize=16)
 def _read(folder: Path, mtimes_ns: tuple[int, ...]) -> Detector:
-    """Reads `folder`. `mtimes_ns` of its files say whether they have changed since."""
+    """Reads `folder`. `mtimes_ns` are the times of change of its files. The result is read again if they differ."""
     config = read_config(folder)
     family = DETECTORS.get(str(config.get("model_type")))
     if family is None:
@@ -192,7 +199,7 @@ def _read(folder: Path, mtimes_ns: tuple[int, ...]) -> Detector:
 
 
 def _classes(file: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of the classes. transformers leaves `id2label` out where there are two classes."""
+    """Returns the names of the classes. transformers leaves out `id2label` if there are two classes."""
     named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     numbers = [str(number) for number in range(len(named))] if isinstance(named, dict) else []
     if not numbers or {*numbers} != {*named} or len(numbers) > MOST_CLASSES:
@@ -201,7 +208,7 @@ def _classes(file: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _size(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, int], bool]:
-    """Returns (size, whether frames keep their aspect ratio), as `Detector` has them."""
+    """Returns (size, whether frames keep their aspect ratio), as the fields of `Detector`."""
     need(document.get("do_resize", True), f"{file}: do_resize", False, "true, because videos have many sizes")
     given = document.get("size")
     sides = {"shortest_edge": given, "longest_edge": document.get("max_size")} if isinstance(given, int) else given

@@ -22,21 +22,19 @@ def regions_of_clips(
     options: RegionOptions,
     places: Tensor | None = None,
 ) -> RegionBatch:
-    """Computes the region features of clips from maps. Returns a RegionBatch, whose `features` [B, T, N, C] have one
-    vector for each region. There are B clips, T maps per clip, N boxes per frame and C channels.
+    """Computes the region features of B clips: one vector of C channels for each box. Returns a RegionBatch with
+    `features` [B, T, N, C], for T maps of a clip and N boxes in a frame.
 
-    If `options.grid` is true, the RegionBatch also has `grid` [B, T, N, C, size, size]: the cells that are reduced to
-    the vector of the region. `size` is `options.size`. Otherwise `grid` is None.
-
-    `maps` [B, T, C, H, W] are the output of the backbone at the tap `tap`. `boxes` [B, T_p, N, 4] are (x1, y1, x2, y2)
-    in pixels of the video. `count` [B, T_p] is the number of boxes in each frame. T_p is a multiple of T, and map t
-    reads the boxes of frame t * T_p / T, or of the frame that `Tap.frames_of_maps` names.
-
-    `places` [2, n] int64 says which n of the boxes are valid. Row 0 has the numbers of their maps, from 0 to B * T - 1.
-    Row 1 has their indexes among the N boxes. If `places` is None, it is computed from `count`.
-
-    `seen` [B, 4] float64 is a rectangle (x1, y1, x2, y2) in pixels of the video. The network saw it as a square of
-    `input_size` px, mirrored if x1 > x2.
+    `maps`: [B, T, C, H, W], the output of a backbone at the tap `tap`.
+    `boxes`: [B, T_p, N, 4], (x1, y1, x2, y2) in pixels of the video, for T_p frames with boxes. T_p is a multiple of T.
+    Map t reads the boxes of frame t * T_p / T, or of the frame that `Tap.frames_of_maps` names.
+    `count`: [B, T_p], the number of boxes in each frame.
+    `seen`: [B, 4] float64, the rectangle (x1, y1, x2, y2) of the video that the network saw, in pixels. The network saw
+    it as a square of `input_size` px, mirrored if x1 > x2.
+    `options`: the options of region features. If `options.grid` is true, the result also has `grid` [B, T, N, C, S, S],
+    the cells of RoIAlign that are reduced to the vector. S is `options.size`.
+    `places`: [2, n] int64, which n of the boxes are valid. Row 0 has the number of the map of each box, from 0 to B * T
+    - 1. Row 1 has the index of the box in its frame. If it is None, it is computed from `count`.
     """
     at = tap.frames_of_maps(maps.shape[1], boxes.shape[1])
     projected = on_input(boxes[:, at].double(), seen[:, None, None], input_size).float() - tap.offset_px

@@ -1,4 +1,4 @@
-"""Transforms boxes from the video to the crop of a clip and to the input of a backbone. Imports no torch.
+"""Transforms boxes of a video to the crop of a clip, and to the input of a backbone. Imports no torch.
 
 Boxes and crops are (x1, y1, x2, y2) in float pixels of the video frame after rotation. Pixel i covers [i, i + 1).
 """
@@ -15,11 +15,12 @@ Float32Array = NDArray[np.float32]
 def boxes_in_crop(
     boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
 ) -> tuple[Float32Array, Float32Array, int]:
-    """Returns (boxes [top, 4], scores [top], k): the k boxes that overlap the rectangle `crop`, their scores, and k.
+    """Chooses the boxes that overlap the rectangle `crop`. Returns (boxes [top, 4], scores [top], k). The first k rows
+    are the chosen boxes and their scores, in the order of the input. All further rows are 0.
 
-    `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. `scores` [N] belong to the boxes. Only the
-    first `count` boxes are read. If more than `top` boxes overlap the crop, the first `top` of them are returned. The
-    boxes keep their order and are not clipped to the crop. The rows of the results after the first k are zero.
+    `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. `scores` is [N]. Only the first `count` boxes
+    are read. If more than `top` boxes overlap the crop, only the first `top` of them are returned. Boxes are not
+    clipped to the crop.
     """
     seen = boxes[:count]
     kept = np.flatnonzero(overlaps(seen, crop))[:top]
@@ -30,11 +31,11 @@ def boxes_in_crop(
 
 
 def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
-    """Returns for each of `boxes` [..., 4] whether it and the rectangle `crop` share an area: bool [...]. Both are x1,
-    y1, x2, y2 in the same pixels.
+    """Returns bool [...]: for each of `boxes` [..., 4], whether the box and the rectangle `crop` share an area.
 
-    `boxes` is an array or a tensor. `crop` has the four values x1 <= x2 and y1 <= y2 as numbers. If each box has a crop
-    of its own, the four values are arrays or tensors with one number for each box.
+    Boxes and crop are (x1, y1, x2, y2) in the same pixels. `boxes` is an array or a tensor. `crop` has four numbers,
+    with x1 <= x2 and y1 <= y2. If each box has a crop of its own, `crop` has four arrays or tensors, with one number
+    for each box.
     """
     x1, y1, x2, y2 = crop
     width = boxes[..., 2].clip(max=x2) - boxes[..., 0].clip(min=x1)
@@ -43,15 +44,14 @@ def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Transforms boxes of the video into boxes of a network's input. The input is the crop, resized to `size` x `size`
-    px.
+    """Transforms boxes of a video into boxes of a network's input, which is the crop resized to `size` x `size` px.
 
     `boxes` [..., 4] and `crop` [..., 4] are (x1, y1, x2, y2) in pixels of the video, both arrays or both tensors.
     `crop` holds one crop for all boxes, or one crop for each box. A crop with x1 > x2 is mirrored: the network sees its
     pixels from right to left.
 
-    Returns the boxes [..., 4] in pixels of the input, clipped to the input and mirrored if the crop is. The result has
-    the precision of `boxes` and `crop`.
+    Returns the boxes [..., 4] in pixels of the input, clipped to the input. With a mirrored crop, the boxes are
+    mirrored too. The result has the precision of `boxes` and `crop`.
     """
     # Slices in place of lists of indexes, which a GPU would wait for. The axes are (boxes ..., corner, x or y).
     corners = boxes.reshape(*boxes.shape[:-1], 2, 2)

@@ -1,4 +1,4 @@
-"""The options of region features. Imports no torch."""
+"""Defines the options of region features. Imports no torch."""
 
 from typing import Any, Literal
 
@@ -8,11 +8,11 @@ from kinegraph.stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):
-    """The options of region features: one vector for each proposal, computed by RoIAlign. They are computed on every
-    tap of the entries of the config that `backbones` names.
+    """The options of region features, a section of the config. A region feature is one vector for each proposal,
+    computed by RoIAlign at each tap of some backbones.
 
-    RoIAlign divides a box into `size` x `size` bins. `reduce` says how the bins are reduced to one vector. If `grid` is
-    true, the bins are also stored. Features are stored as `storage_dtype`.
+    `backbones` names these backbones. RoIAlign divides a box into `size` x `size` bins. `reduce` says how the bins
+    become one vector. If `grid` is true, the bins are also stored. Features are stored as `storage_dtype`.
     """
 
     backbones: tuple[str, ...] = Field(min_length=1, description="names of entries in `backbones`")
@@ -22,9 +22,9 @@ class RegionOptions(StageOptions):
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored region features")
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers.
+        """Returns {option: value} of the options that the fingerprint of a region stage covers.
 
-        `backbones` is not covered, because each backbone has a stage of its own. `grid` is covered only if it is true,
+        `backbones` is left out, because each backbone has a stage of its own. `grid` is left out if it is false,
         because caches of earlier versions lack it.
         """
         exclude = {"backbones"} if self.grid else {"backbones", "grid"}

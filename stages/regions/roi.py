@@ -1,4 +1,4 @@
-"""Computes region features: RoIAlign on the maps of a tap, then one vector per box.
+"""Computes region features: RoIAlign on the maps of a backbone, then one vector for each box.
 
 The method is that of Wang and Gupta 2018, arXiv 1806.01810, section 3.1.
 
@@ -21,11 +21,13 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RegionBatch:
-    """The region features of T frames, with N regions in each frame and C channels.
+    """The features of N regions in each of T frames, with C channels.
 
-    `features` [T, N, C] float32 has one vector for each region. `grid` [T, N, C, size, size] float32 has the values of
-    the cells into which RoIAlign divides the region. It is None if the option `grid` is false. Regions without a valid
-    box have zeros.
+    `features`: [T, N, C] float32, one vector for each region.
+    `grid`: [T, N, C, size, size] float32, the bins into which RoIAlign divides each region. It is None if the option
+    `grid` is false.
+
+    Regions without a valid box have zeros.
     """
 
     features: Tensor
@@ -43,16 +45,20 @@ def region_features(
     with_grid: bool = False,
     places: Tensor | None = None,
 ) -> RegionBatch:
-    """Returns a RegionBatch with the features of N boxes in each of T frames. Features of boxes that are false in
-    `valid`, bool [T, N], are 0. Gradients flow to `maps`.
+    """Computes the features of N boxes in each of T frames by RoIAlign. Returns a RegionBatch. Boxes that are not valid
+    get zeros. Gradients flow to `maps`.
 
-    `maps` is [T, C, H, W]. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the backbone's square input. The centre
-    of the first pixel is at 0.5. A map cell has `stride` x `stride` pixels. Each box is cut into `size` x `size` bins.
-    Along each axis, a bin takes as many samples as it covers map cells, rounded up. The bins of a box are reduced to
-    one vector by `reduce`, "max" or "mean". With `with_grid`, the result has the bins of each box as well.
-
-    `places` [2, n] int64 are the frames and the numbers of the n valid boxes, in the order of `valid.nonzero()`.
-    Without `places` they are taken from `valid`, for which a GPU waits.
+    `maps`: [T, C, H, W], one map of a backbone for each frame.
+    `boxes`: [T, N, 4], (x1, y1, x2, y2) in pixels of the backbone's square input. The centre of the first pixel is at
+    0.5.
+    `valid`: bool [T, N], whether a box is valid.
+    `stride`: the side of a map cell in pixels of the input.
+    `size`: each box is divided into `size` x `size` bins. A bin takes as many samples along an axis as it covers map
+    cells, rounded up.
+    `reduce`: "max" or "mean", how the bins of a box become one vector.
+    `with_grid`: whether the result also has the bins.
+    `places`: [2, n] int64, the frame and the index of each of the n valid boxes, in the order of `valid.nonzero()`. If
+    it is None, it is computed from `valid`, for which a GPU waits.
     """
     from torchvision.ops import roi_align  # takes as long to import as torch; most heads read no map
 

@@ -1,4 +1,4 @@
-"""Computes region features clip by clip, on maps that a backbone has just made or that are in the cache."""
+"""Computes region features clip by clip, from maps that a backbone has just made or that are in the cache."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """Computes the region features of one backbone for the stage `key`, such as `regions/i3d`. Each tap in `taps` gets
-    an array.
+    """The runner of the stage `key`, such as `regions/i3d`, which computes the region features of one backbone. It
+    writes one array for each tap in `taps`.
 
-    The maps are read from the stage with the key `maps_of`, such as `features/i3d`. `framing` says which rectangle of a
-    frame the backbone saw.
+    `maps_of` is the key of the stage with the maps, such as `features/i3d`. `framing` says which rectangle of a frame
+    the backbone saw.
     """
 
     digest = ""
@@ -54,10 +54,10 @@ class RegionRunner:
 
 
 def _places(count: np.ndarray, num_boxes: int) -> np.ndarray:
-    """Returns where the valid boxes of a clip belong, int64 [2, n] for n valid boxes. Row 0 has the index of the map of
-    each box, row 1 the number of the box in its frame.
+    """Returns the places of the valid boxes of a clip, int64 [2, n] for n boxes. Row 0 has the index of the map of each
+    box. Row 1 has the index of the box in its frame.
 
-    `count` [maps] is the number of valid boxes of the frame of each map, at most `num_boxes`.
+    `count` [maps] is the number of valid boxes for each map, at most `num_boxes`.
     """
     # found on the host, because a GPU would be waited for
     return np.stack((np.arange(num_boxes) < count[:, None]).nonzero())

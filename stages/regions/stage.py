@@ -1,4 +1,4 @@
-"""The stages `regions/<entry>`, which compute features of each proposal from the maps of a backbone.
+"""Defines the stages `regions/<entry>`, which compute a feature of each proposal from the maps of a backbone.
 
 Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""Links the boxes of consecutive frames to tracks, in the order of their overlap. Imports no torch.
+"""Links the boxes of consecutive frames to tracks by their overlap (IoU). Imports no torch.
 
 Shapes: T frames, at most N boxes in a frame, P boxes of a frame, Q boxes of the next frame.
 """
@@ -9,16 +9,16 @@ NO_BOX = -1
 
 
 def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: float) -> tuple[np.ndarray, int]:
-    """Links the boxes of a clip to tracks. Returns the track number of each box, int32 [T, N], and the number of
-    tracks. There are T frames with places for N boxes. A place without a box has -1.
+    """Links the boxes of a clip to tracks. Returns (track number of each box, number of tracks). The track numbers are
+    int32 [T, N] for T frames with at most N boxes, and -1 where there is no box.
 
-    `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the video, and `scores` is [T, N]. Only the first `count` [T]
-    boxes of a frame are valid. A box continues the track of a box of the previous frame if their IoU is at least
-    `min_iou`. Each box is in at most one such pair. A box without an earlier box begins a track.
+    `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N]. Only the first `count` [T] boxes
+    of a frame are valid. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`.
+    Each box is in at most one such pair. A box that continues no track begins a track.
 
-    The pair with the largest IoU is taken first. If IoUs are equal, the pair whose later box has the higher score comes
-    first. If the scores are equal too, the lower index decides, first of the later box, then of the earlier box. Tracks
-    are numbered from 0 by their first frame, then by the index of their box in that frame.
+    Pairs with the largest IoU are chosen first. Among equal IoUs, the pair whose later box has the higher score comes
+    first. Among equal scores, the lower index decides, first of the later box, then of the earlier box. Tracks are
+    numbered from 0 by their first frame, then by the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)
@@ -33,10 +33,10 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
 
 
 def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Returns the IoU (intersection over union) of each box in `earlier` with each box in `later`: float64 [P, Q].
+    """Returns float64 [P, Q]: the IoU (intersection over union) of each box in `earlier` [P, 4] with each box in
+    `later` [Q, 4].
 
-    `earlier` is [P, 4] and `later` is [Q, 4]. A box is (x1, y1, x2, y2), in any unit that all boxes share. The IoU with
-    a box without an area is 0.
+    A box is (x1, y1, x2, y2). All boxes have the same unit. The IoU with a box without an area is 0.
     """
     first, second = earlier[:, None].astype(np.float64), later[None].astype(np.float64)
     common = _area(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
@@ -54,11 +54,12 @@ def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _pairs(overlaps: np.ndarray, scores: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
-    """Returns the pairs (index of the earlier box, index of the later box) to link. The pairs with the largest IoU are
-    chosen first, and among equal IoUs those whose later box has the larger score. A box is in at most one pair, and no
-    pair has an IoU below `min_iou`.
+    """Chooses which boxes of two consecutive frames belong together. Returns a list of (index of the earlier box, index
+    of the later box).
 
-    `overlaps` [P, Q] are the IoUs of earlier and later boxes. `scores` [Q] are the scores of the later boxes.
+    `overlaps` [P, Q] are the IoUs of earlier and later boxes. `scores` [Q] are the scores of the later boxes. Pairs
+    with the largest IoU are chosen first. Among equal IoUs, the pair whose later box has the larger score comes first.
+    A box is in at most one pair. No pair has an IoU below `min_iou`.
     """
     earlier, later = np.nonzero(overlaps >= min_iou)
     order = np.lexsort((earlier, later, -scores[later], -overlaps[earlier, later]))

@@ -1,4 +1,4 @@
-"""The options of tracks. Imports no torch."""
+"""Defines the options of tracks. Imports no torch."""
 
 from pydantic import Field
 
@@ -6,9 +6,10 @@ from kinegraph.stages.options import StageOptions
 
 
 class TrackOptions(StageOptions):
-    """The options of tracks. A track links boxes in consecutive frames of a clip, each of which overlaps the next one.
+    """The options of tracks, a section of the config. A track is a chain of boxes in consecutive frames of a clip. Each
+    box overlaps the next one.
 
-    The two boxes with the largest overlap are linked first. Each box belongs to exactly one track.
+    Pairs of boxes with the largest overlap are linked first. Each box belongs to exactly one track.
     """
 
     min_iou: float = Field(

@@ -1,4 +1,6 @@
-"""The stage `tracks`, which finds the proposals of consecutive frames that are the same object. Imports no torch."""
+"""Defines the stage `tracks`, which links proposals of consecutive frames that show the same object. Imports no
+torch.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -41,11 +43,12 @@ class Tracks(StageKind):
         return TrackRunner(recipe.tracks)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array name, kind of problem) for each array with values that no extraction can have written.
+        """Checks the tracks of one shard. Yields (array name, kind of problem) for each array with values that no
+        extraction can have written.
 
-        `ok` has the arrays of n rows that did not fail. One array has the track number of each box, [n, T, N], for T
-        frames with at most N boxes. The number is -1 where a frame has no further box. The other array has the number
-        of tracks, [n].
+        `ok` has the rows of the n clips that did not fail. `ok["tracks/id"]` [n, T, N] is the track number of each box,
+        for T frames with at most N boxes, and -1 where there is no box. `ok["tracks/count"]` [n] is the number of
+        tracks.
 
         In each frame, the boxes must come before the entries with -1, and no track number may occur twice. A new track
         must have the next number. A track must have a box in each frame from its first frame to its last.
@@ -64,10 +67,10 @@ class Tracks(StageKind):
 
 
 def _has_gap(ids: np.ndarray) -> bool:
-    """Returns true if any track lacks a box in a frame between its first and its last frame, else false.
+    """Returns whether any track lacks a box in a frame between its first frame and its last.
 
-    `ids` [n, T, N] has the track of each box, or -1: n rows, T frames, and at most N boxes in a frame. Each row has its
-    own tracks.
+    `ids` [n, T, N] has the track number of each box, or -1, for n rows, T frames and at most N boxes in a frame. Each
+    row has its own tracks.
     """
     rows, frames, _ = np.nonzero(ids >= 0)
     tracks = rows * 2**32 + ids[ids >= 0]  # one number for each track of each row

@@ -1,5 +1,5 @@
-"""Recognises the network that a checkpoint comes from, for example I3D-R50, by the names and shapes of the tensors in
-the checkpoint. Error messages about weights contain the name of the network.
+"""Recognises the network that a checkpoint comes from, such as I3D-R50, by the names and shapes of the tensors in the
+checkpoint. Error messages about weights contain the name of the network.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly",
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of a network, such as `I3D-R50`, recognised by the names and shapes of its tensors.
+    """Returns the name of the network to which the tensors `state` belong, such as "I3D-R50". Returns None for an
+    unknown network.
 
-    `state` has all tensors of the network, under kinegraph's names. Returns None for an unknown network.
+    `state` has all tensors of the network, under kinegraph's names. Their names and shapes decide.
     """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")

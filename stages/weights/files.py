@@ -23,11 +23,11 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by name.
+    """Reads a checkpoint file. Returns {name: tensor}.
 
     The file is a safetensors file, a file of torch.save, or a pickle of numpy arrays, as Caffe2 and detectron2's model
-    zoo publish them. It holds a dict of tensors, or such a dict under a key in WRAPPERS, for example "state_dict". If
-    all names begin with one of PREFIXES, for example "module.", the prefix is removed.
+    zoo publish them. The file holds a dict of tensors, or such a dict under a key in WRAPPERS, for example
+    "state_dict". If all names begin with one of PREFIXES, for example "module.", the prefix is removed.
 
     Raises WeightsError if the file is damaged, asks for code, or holds anything but arrays.
     """
@@ -80,10 +80,10 @@ def _content(path: Path) -> Any:
 
 
 def read_torch(path: Path) -> Any:
-    """Reads a file that torch.save has written. Returns its content, usually a dict with tensors. No code in the file
-    is run.
+    """Returns the content of a file that torch.save has written, usually a dict with tensors. No code in the file is
+    run.
 
-    Raises WeightsError for every fault of the file: if it is damaged, or could do harm. The message begins with `path`.
+    Raises WeightsError if the file is damaged or could do harm. The message begins with `path`.
     """
     try:
         require_regular(path)
@@ -97,14 +97,15 @@ def read_torch(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """Reads a file that torch.save has written. Returns its content, usually a dict with tensors.
+    """Returns the content of a file that torch.save has written, usually a dict with tensors. No code in the file is
+    run.
 
-    No code in the file is run. Raises WeightsError if the file is damaged, or could do harm. This covers a file that
-    asks for other functions or types than those of tensors, arrays and plain containers.
+    Raises WeightsError if the file asks for other functions or types than those of tensors, arrays and plain
+    containers. Raises WeightsError or an error of torch if the file is damaged.
     """
     require_sound(path)
     try:
-        with torch.serialization.safe_globals(_as_torch_names_them()):
+        with torch.serialization.safe_globals(_numpy_replacements()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if named := re.search(r"GLOBAL (\S+)", str(error)):
@@ -124,11 +125,11 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+def _numpy_replacements() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Returns kinegraph's replacements for the functions and types of numpy that a file may ask torch.load to call. The
-    replacements check their arguments, because these come from the file.
+    replacements check their arguments, because the arguments come from the file.
 
-    An entry is a replacement alone, or (replacement, the name that the file uses).
+    Each item is a replacement alone, or (replacement, the name that the file uses).
     """
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
     return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

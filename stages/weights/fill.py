@@ -1,7 +1,7 @@
-"""Fills a network from a checkpoint, so that every tensor of the network has a value from the file.
+"""Copies a checkpoint into a network, and checks that the checkpoint has every tensor of the network.
 
-Every tensor of the file must be used, or left unused for a known reason. Names in the file may differ from kinegraph's
-names. The folder `formats` knows such names.
+A tensor of the file that the network does not use must have a known reason. Names in the file may differ from
+kinegraph's names. The folder `formats` knows such names.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,15 +27,15 @@ def fill(
 ) -> None:
     """Copies the tensors of the checkpoint `converted` into `network`, in place.
 
-    `above` has the shapes of tensors that were cut off the network, by name. The file may have these tensors, in these
-    shapes, but they are not used. `is_ignored` is called with kinegraph's name of a tensor of the file, and returns
-    True if the tensor must not be used.
+    `above` is {name: shape} of tensors that were cut off the network. The file may have these tensors, but they are not
+    used. `is_ignored` is called with kinegraph's name of a tensor of the file. It returns True if the tensor must not
+    be used.
 
     Raises WeightsError for a tensor that only the file or only the network has, and for a tensor of another shape. The
     message has kinegraph's names and the names in the file.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
-    state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
+    state = {name: x for name, x in _fitted_to_images(shapes, converted.state).items() if not is_ignored(name)}
     misfits = [name for name, x in state.items() if x.shape != shapes.get(name, x.shape)]
     used = {name: x for name, x in state.items() if name not in above and name not in misfits}
     try:
@@ -46,23 +46,23 @@ def fill(
     except RuntimeError as error:
         raise WeightsError(str(error)) from error
     missing = [name for name in loaded.missing_keys if name not in misfits]
-    theirs = converted.format.theirs
+    to_file = converted.format.to_file
     problems = [
-        *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in loaded.unexpected_keys)]),
-        *_listed("in the network only", [_both(name, theirs(name)) for name in missing]),
-        *_listed("of another shape", [f"{_both(k, theirs(k))} {_shapes(state[k].shape, shapes[k])}" for k in misfits]),
+        *_listed("in the file only", [*converted.unknown, *(_both(to_file(k), k) for k in loaded.unexpected_keys)]),
+        *_listed("in the network only", [_both(name, to_file(name)) for name in missing]),
+        *_listed("of another shape", [f"{_both(k, to_file(k))} {_shapes(state[k].shape, shapes[k])}" for k in misfits]),
     ]
     if problems:
         raise WeightsError("\n  ".join([_headline(converted), *_stems(state, shapes), *problems]))
 
 
-def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Fits the tensors `state` of a file to a network for images, if the file comes from code for videos. Returns the
-    tensors. For any other file, returns `state` unchanged. `wanted` has the names of the network's tensors.
+def _fitted_to_images(names: Iterable[str], state: State) -> State:
+    """Fits the tensors `state` of a file of code for videos to a network for images, and returns the tensors. For any
+    other file or network, returns `state` unchanged. `names` are the names of the network's tensors.
 
     The stages res2 to res5 are renamed to layer1 to layer4. Kernels that span one frame lose their time axis.
     """
-    if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
+    if not any(k.startswith(FIRST_STAGE_2D) for k in names) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
     for layer in range(1, 5):
         state = {k.replace(f"res{layer + 1}.", f"layer{layer}."): x for k, x in state.items()}
@@ -73,9 +73,10 @@ def _owned(state: State, network: nn.Module) -> State:
     """Returns the tensors `state` in the types of the tensors of `network`, each in memory of its own.
 
     A tensor is copied only if it has another type, or if its memory has values of other tensors too. Tensors of a
-    safetensors file are parts of the mapped file. Workers of one machine share its memory until a tensor is changed.
+    safetensors file are parts of the mapped file. Workers of one machine share this memory until a tensor is changed.
 
-    Raises WeightsError for a tensor whose values are not all stored: a sparse one, or one of torch's device `meta`.
+    Raises WeightsError for a tensor whose values are not all stored: a sparse tensor, or a tensor on torch's device
+    `meta`.
     """
     dtypes = {name: x.dtype for name, x in network.state_dict().items()}
     owned: State = {}
@@ -97,11 +98,11 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns a list with one sentence if the first convolution of a weights file does not fit a 3D network. The
-    sentence says why: the kernels see optical flow, span another number of frames, or have no time axis. Otherwise
-    returns an empty list.
+    """Explains why the first convolution of a weights file does not fit a network. Returns a list with one sentence, or
+    an empty list if the convolution fits or there is no known reason.
 
-    `state` has the tensors of the file by name. `shapes` has the shapes of the network's tensors by name.
+    The reasons are: the kernels see optical flow and not RGB or the reverse, they span another number of frames, or
+    they have no time axis. `state` is {name: tensor} of the file. `shapes` is {name: shape} of the network.
     """
     if any(x.shape[1:2] == (2,) and shapes.get(name, x.shape)[1:2] == (3,) for name, x in state.items()):
         return ["its first convolution sees the 2 channels of optical flow, and this network sees RGB"]

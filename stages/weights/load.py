@@ -1,7 +1,7 @@
-"""Loads the weights of frozen networks. They come from files, which are read without running code, or are random.
+"""Loads the weights of frozen networks from files, or draws them at random. No code in a file is run.
 
-The parameter `weights` of these functions is a name, a local path, or `random:<seed>`. The parameter `named` has the
-names that are allowed for a network: name -> description of the file.
+The parameter `weights` of these functions is a name, a local path, or `random:<seed>`. The parameter `sources` is
+{name: WeightSource} of the names that a network allows. A WeightSource describes a file.
 """
 
 import hashlib
@@ -31,20 +31,22 @@ STAGES_FOLDER = Path(__file__).parents[1]
 def load_weights(
     network: nn.Module,
     weights: str,
-    named: Mapping[str, WeightSource],
+    sources: Mapping[str, WeightSource],
     is_ignored: Callable[[str], bool] = lambda name: False,
     *,
     above: Mapping[str, Size] = MappingProxyType({}),
     model: str = "",
-    other_words: Sequence[str] = (),
+    other_forms: Sequence[str] = (),
 ) -> None:
-    """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
+    """Fills all parameters and buffers of `network` in place, from a weights file or at random.
 
-    `weights` is a name in `named`, a local path, or `random:<seed>`. `model` is the name of the network in its
-    catalogue. `is_ignored` returns True for the name of a tensor of the file that must not be used. `above` maps
-    names to shapes of tensors that belong to layers which were removed from the network, such as its classifier. The
-    file may have these tensors, which are not used. `other_words` are values of `weights` that the caller handles. They
-    are only listed in the message of an error.
+    `weights`: a name in `sources`, a local path, or `random:<seed>`.
+    `sources`: {name: WeightSource}, the files that have a name for this network.
+    `is_ignored`: returns True for the name of a tensor of the file that must not be used.
+    `above`: {name: shape} of tensors in layers that were removed from the network, such as its classifier. The file may
+    have these tensors, which are not used.
+    `model`: the name of the network in its catalogue, for messages.
+    `other_forms`: values of `weights` that the caller handles itself. The message of an error lists them.
 
     Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
     same tensors.
@@ -53,14 +55,14 @@ def load_weights(
     if seed is not None:
         initialise(network, seed)
         return
-    path, source = locate(weights, named, other_words), known_source(weights, named)
+    path, source = locate(weights, sources, other_forms), known_source(weights, sources)
     _check_sha256(path, source)
     state = read_known(path, source)
     from_published = getattr(network, "from_published", None)
-    if weights in named and from_published is not None:
+    if weights in sources and from_published is not None:
         state = from_published(state)
     converted = convert(state)
-    _check_classes(path, converted, source, named)
+    _check_classes(path, converted, source, sources)
     title = f"{path} does not belong to {model or 'this network'}"
     if not model.startswith(converted.format.only_for):
         raise WeightsError(f"{title}: it has {converted.format.name}, of networks that shift channels in time")
@@ -71,10 +73,10 @@ def load_weights(
 
 
 def read_known(path: Path, source: WeightSource | None) -> State:
-    """Returns the tensors of the file `path` by name. Raises WeightsError if the file is damaged, asks for code, or
-    holds anything but arrays.
+    """Reads the weights file `path`. Returns {name: tensor}. `source` describes the file, or is None.
 
-    If the file is damaged and `source` is a public file, the message also says how to download it again.
+    Raises WeightsError if the file is damaged, asks for code, or holds anything but arrays. If the file has a public
+    URL, the message also says how to download it again.
     """
     try:
         return read_state(path)
@@ -84,19 +86,20 @@ def read_known(path: Path, source: WeightSource | None) -> State:
         raise WeightsError(f"{error}; if its download was cut off, delete it and try again") from error
 
 
-def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
-    """Returns the digest of `weights` that the fingerprint of a cache covers. `weights` is a name in `named`, a file or
-    `random:<seed>`, as in a config. For a name or a file, the digest is the sha256 of the weights file. For
-    `random:<seed>`, the digest is that of the tensors of `network`.
+def weights_digest(network: nn.Module, weights: str, sources: Mapping[str, WeightSource]) -> str:
+    """Returns the sha256 of the weights `weights`, which the fingerprint of a cache covers.
+
+    `weights` is a name in `sources`, a local path or `random:<seed>`. For a name or a path, the digest is that of the
+    file. For `random:<seed>`, the digest is that of the tensors of `network`.
     """
     if _seed(weights) is None:
-        return _sha256(locate(weights, named))
+        return _sha256(locate(weights, sources))
     return tensors_digest(network)
 
 
 def tensors_digest(network: nn.Module) -> str:
-    """Returns one sha256 of the names, dtypes, shapes and bytes of all tensors of `network`, in the order of its state
-    dict.
+    """Returns one sha256 of all tensors of `network`, in the order of its state dict. It covers names, dtypes, shapes
+    and values.
     """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -105,19 +108,19 @@ def tensors_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
-    """Returns the path of the file with the weights `weights`, which is a path or a name in `named`. A public file is
+def locate(weights: str, sources: Mapping[str, WeightSource], other_forms: Sequence[str] = ()) -> Path:
+    """Returns the path of the weights file that `weights` names: a local path, or a name in `sources`. A public file is
     downloaded to torch hub's folder at first use.
 
     Raises WeightsError if there is no such file, or if it cannot be downloaded. The message lists the allowed values of
-    `weights`, among them `other_words`, which are texts such as `inflate:...`.
+    `weights`, among them `other_forms`, which are texts such as `inflate:...`.
     """
-    source = named.get(weights)
+    source = sources.get(weights)
     if source is None:
         path = Path(weights).expanduser()
         if not path.is_file():
             _refuse_irregular(path)
-            names = ", ".join([*named, "random:<seed>", *other_words])
+            names = ", ".join([*sources, "random:<seed>", *other_forms])
             raise WeightsError(f"weights {weights!r} are neither a file nor one of {names}")
         return path
     if source.path is not None:
@@ -132,7 +135,7 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
 
 def _in_hub_folder(file: HubFile) -> Path:
     """Returns the path of `file` in the folder where Hugging Face's tools keep downloads on this machine. Raises
-    WeightsError if it is not there. Nothing is downloaded.
+    WeightsError if the folder does not have the file. Nothing is downloaded.
     """
     import huggingface_hub
 
@@ -154,13 +157,13 @@ def _refuse_irregular(path: Path) -> None:
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError):
-        return  # the file has no classifier
+        return  # there is no such file, which the caller says
 
 
 def _seed(weights: str) -> int | None:
-    """Returns the seed of weights that are `random:<seed>` (`random:3` -> 3). Returns None for other weights.
+    """Returns the seed of the weights `random:<seed>`: "random:3" -> 3. Returns None for other weights.
 
-    Raises WeightsError if the seed is no whole number from 0.
+    Raises WeightsError if the seed is not a whole number from 0.
     """
     kind, _, seed = weights.partition(":")
     if kind != "random":
@@ -195,18 +198,17 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
 
 
 def _check_classes(
-    path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
+    path: Path, converted: Converted, source: WeightSource | None, sources: Mapping[str, WeightSource]
 ) -> None:
-    """Raises WeightsError if `converted`, the weights of the file `path`, has another number of classes than `source`.
-    `source` is the public file of the same name. Does nothing if `source` is None, or if one of the two numbers is not
-    known.
+    """Raises WeightsError if the weights of the file `path`, `converted`, have another number of classes than `source`,
+    the public file of the same name. Does nothing if `source` is None, or if one of the two numbers is not known.
 
-    A file with another number of classes is not the public file, and its network may expect other pixels. `named` has
+    A file with another number of classes is not the public file, and its network may expect other pixels. `sources` has
     all public files of the network, for the message.
     """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return
-    twins = [x.file_name for x in named.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]
+    twins = [x.file_name for x in sources.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]
     raise WeightsError(
         f"{path}: has {counted(converted.classes, 'class')}, the public {source.file_name} has {source.classes}; "
         "rename it"
@@ -223,8 +225,8 @@ def _sha256(path: Path) -> str:
 
 @lru_cache(8)
 def _sha256_of(path: Path, identity: tuple[int, ...]) -> str:
-    """Returns the sha256 of a file. A worker asks for that of a public file twice: before loading, and as the digest of
-    the network. `identity` is the device, inode, size and time of change of the file.
+    """Returns the sha256 of a file. The function remembers results, because a worker needs the sha256 of a public file
+    twice. `identity` is the device, inode, size and time of change of the file.
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
+"""Reads pickles of numpy arrays safely: no file can make numpy or the interpreter follow invalid pointers.
 
 Some flags of numpy.dtype make numpy take bytes of the file for pointers, and a pickle can set these flags. So kinegraph
-replaces numpy.dtype, and the functions that make arrays, by its own. They accept only numbers. An error whose message
-says `refused` is about content that could do harm.
+replaces numpy.dtype, and the functions that make arrays, by its own versions. They accept only numbers. The message of
+an error says `refused` if the content could do harm.
 """
 
 import io
@@ -44,8 +44,8 @@ def read_pickle(path: Path) -> Any:
 
 
 class NumberType:
-    """Replaces numpy.dtype in a pickle. It describes a type of numbers. `dtype` has the byte order of the values in the
-    file.
+    """A type of numbers, such as float32, in a pickle of numpy arrays. The unpickler makes it where the pickle asks for
+    numpy.dtype. `dtype` is the type of numpy, with the byte order of the file.
     """
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
@@ -54,8 +54,8 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the byte order of this type of numbers to that of `state`, the tuple in which numpy pickles a type.
-        Raises WeightsError if `state` describes a type with fields or flags.
+        """Sets the byte order of this type from `state`, the tuple that numpy writes for a type. Raises WeightsError if
+        the tuple describes a type with fields or flags.
 
         The tuple is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
         """
@@ -66,8 +66,8 @@ class NumberType:
 
 
 class PlainArray(np.ndarray):
-    """Replaces numpy.ndarray in a pickle. The array is empty until the unpickler calls `__setstate__`, which sets its
-    values.
+    """A numpy array in a pickle. The unpickler makes it where the pickle asks for numpy.ndarray. The array is empty
+    until the unpickler calls `__setstate__`, which sets its values.
 
     `__setstate__` may be called once.
     """
@@ -76,10 +76,10 @@ class PlainArray(np.ndarray):
         raise WeightsError("refused: the pickle makes an array by hand")
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the values of the array from `state`: (version, shape, type, whether the values are in Fortran's order,
+        """Sets the values of the array from `state`: (version, shape, type, whether the values are in Fortran order,
         bytes).
 
-        Raises WeightsError if the array has values already, or if shape, type and bytes do not fit.
+        Raises WeightsError if the array has values already, or if shape, type and bytes do not fit each other.
         """
         _, shape, kind, is_fortran, raw = state
         if self.size:
@@ -101,8 +101,8 @@ def _raw(raw: object) -> bytes | bytearray:
 
 
 def _values(raw: object, kind: object, shape: object) -> np.ndarray:
-    """Returns the bytes `raw` as an array of the shape `shape`, in C's order. The numbers have the type and byte order
-    of `kind`.
+    """Returns the bytes `raw` as an array of the shape `shape`, in C order. The numbers have the type and byte order of
+    `kind`.
 
     Raises WeightsError if `kind` is no NumberType, if `shape` is no shape, or if `raw` has too many or too few bytes.
     """
@@ -117,8 +117,8 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """Returns an array without values, in place of numpy's `_reconstruct`. A pickle sets the values later. `shape` and
-    `code` are not used.
+    """Returns an array without values, in place of numpy's `_reconstruct`. The pickle sets the values later. `shape`
+    and `code` are not used.
 
     Raises WeightsError if `subtype` is another class than numpy.ndarray.
     """
@@ -133,10 +133,10 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array with the values in the bytes `raw`, of the dtype `kind` and the shape `shape`. Replaces numpy's
+    """Returns an array with the values in the bytes `raw`, of the type `kind` and the shape `shape`. Replaces numpy's
     function _frombuffer, which pickles call.
 
-    `order` says in which order `raw` has the values: "C" by rows or "F" by columns. "K" is by rows, and the axes are
+    `order` is the order of the values in `raw`: "C" by rows, "F" by columns, or "K" by rows of an array whose axes are
     then permuted to `axes`. Raises WeightsError for any other `order`.
     """
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
@@ -150,7 +150,7 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns `text`, encoded in latin-1. Replaces `_codecs.encode` in pickles that Python 3 wrote for Python 2.
+    """Returns `text` encoded in latin-1. Replaces `_codecs.encode` in pickles that Python 3 wrote for Python 2.
 
     Raises WeightsError if `encoding` is not "latin1".
     """
@@ -170,7 +170,7 @@ def _ordered(items: Iterable[Any] = ()) -> OrderedDict[Any, Any]:
 
 
 def _check_keys(keys: Iterable[object]) -> None:
-    """Raises WeightsError if a key of a dict or set is no plain value, such as a text or a number.
+    """Raises WeightsError if a key of a dict or an item of a set is not a plain value, such as a text or a number.
 
     Other keys, such as tuples, may be nested so deep that computing their hash ends the process.
     """
@@ -179,8 +179,8 @@ def _check_keys(keys: Iterable[object]) -> None:
 
 
 class _Named:
-    """Stands for a name in a pickle, such as numpy.ndarray. The pickle may pass the name to a function as an argument,
-    but cannot call it.
+    """A name in a pickle, such as numpy.ndarray. The pickle may pass the name to a function as an argument, but cannot
+    call it.
     """
 
 
@@ -205,11 +205,11 @@ _Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and f
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads a pickle from the open file `file`. The pickle may have plain containers (dicts, lists, ...) and the types
-    and functions in ADMITTED. `encoding` is that of texts from Python 2.
+    """Reads a pickle from the open file `file`. The pickle may have plain containers (dicts, lists, ...), and the types
+    and functions in ADMITTED. `encoding` is the encoding of texts from Python 2.
 
-    Raises WeightsError for the name of any other type or function. No size in the file can make the reader allocate
-    more memory than the file is long.
+    Raises WeightsError for any other type or function. No size in the file can make the reader allocate more memory
+    than the file is long.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
@@ -269,8 +269,8 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 
 class _Bounded:
-    """A file that is open for reading. A request for more bytes than the file has raises EOFError before memory is
-    taken. A damaged pickle may state a size of petabytes.
+    """A file that is open for reading, with a limit for each request. A request for more bytes than the file has raises
+    EOFError before memory is allocated, because a damaged pickle may state a size of petabytes.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:

@@ -1,4 +1,6 @@
-"""Draws random weights for deep networks, with which the size of the activations hardly changes from layer to layer."""
+"""Draws random weights for deep networks. With these weights, the size of the activations hardly changes from layer to
+layer.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -17,8 +19,8 @@ DRAWS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
 
 
 class Undrawn(TorchFunctionMode):
-    """A context in which the constructors of layers draw no random weights. The weights then have any values, and the
-    caller loads a file into all of them. So a network of a file is built in less time.
+    """A context in which the constructors of layers draw no random weights, so that a network is built in less time.
+    Its weights have arbitrary values. The caller must load a file into all of them.
     """
 
     def __torch_function__(
@@ -30,11 +32,11 @@ class Undrawn(TorchFunctionMode):
 
 
 def drawing(weights: str) -> AbstractContextManager[object]:
-    """Returns a context for the constructor of a network that gets the weights `weights`, an option of a config.
-    torch's global generator stays unchanged.
+    """Returns a context in which to call the constructor of a network. `weights` is the option of the config that names
+    the network's weights. torch's global generator stays unchanged.
 
-    Layers draw random weights in the context only if some of them may stay. They may stay for `random:<seed>`, and for
-    `inflate:...`, whose file lacks some weights of the network.
+    For `random:<seed>` and `inflate:...`, layers draw random weights in the context, because some of these weights may
+    stay. For other weights, layers draw nothing, because a file fills all of them.
     """
     stack = ExitStack()
     stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -44,10 +46,11 @@ def drawing(weights: str) -> AbstractContextManager[object]:
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Fills `network` with random weights, drawn from `seed`, in place. torch's global generator stays unchanged.
+    """Fills `network` with random weights that depend on `seed` alone, in place. torch's global generator stays
+    unchanged.
 
-    With these weights, the size of the activations hardly changes with depth. They are drawn as by He et al. 2015
-    (arXiv 1502.01852, eq. 10), from the bottom layer to the top. So the weights of a layer do not depend on where the
+    The weights are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), so that the size of the activations hardly
+    changes with depth. Layers are drawn from bottom to top, so the weights of a layer do not depend on where the
     network is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
@@ -70,10 +73,10 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def draw_as_built(network: nn.Module, seed: int, build: Callable[[], nn.Module]) -> None:
-    """Fills `network` with random weights, in place: those of the network that `build` makes. They depend on `seed`
+    """Fills `network` in place with the random weights that the constructor `build` draws. The weights depend on `seed`
     alone. torch's global generator stays unchanged.
 
-    The network that `build` makes has all tensors of `network`, under the same names.
+    `build` returns a new network that has all tensors of `network`, under the same names.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -82,8 +85,8 @@ def draw_as_built(network: nn.Module, seed: int, build: Callable[[], nn.Module])
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """Yields (norm, gain) for each norm that no ReLU follows directly: the norms at the end of residual branches,
-    shortcuts and linear projections. `gain` is the value to which the gain of the norm has to be set.
+    """Yields (norm, gain) for each norm that no ReLU follows directly: norms at the end of residual branches, shortcuts
+    and linear projections. `gain` is the value to which the caller must set the gain of the norm.
 
     The blocks of `network` must have torchvision's names.
     """

@@ -1,4 +1,5 @@
-"""Lists the weight files that have a name in configs, and what each file expects: backbone -> name -> `WeightSource`.
+"""Lists the weight files that have a name in configs, in BACKBONE_WEIGHTS: backbone -> name -> WeightSource. A
+WeightSource says where the file comes from and what its network expects.
 
 Only torchvision and the BN-Inception file publish their sha256, or its first digits. If the sha256 is unknown, the
 download is not checked. The fingerprint of every cache covers the sha256 of the file that was used. Imports no torch.
@@ -58,9 +59,8 @@ def _torchvision(
     """Returns the WeightSource of a file of torchvision. `file_name` contains the first eight digits of the sha256.
     `pixels`, `short_side_px` and `crop_px` describe the input with which the network was tested.
 
-    `sampling` is None for a network of images (ImageNet), and describes the clips for a network of videos
-    (Kinetics-400). `resize` is None for networks of videos that were tested on frames of a fixed size, whatever their
-    aspect ratio.
+    `sampling` describes the clips of a network of videos (Kinetics-400). It is None for a network of images (ImageNet).
+    `resize` is None for networks of videos that were tested on frames of a fixed size, whatever their aspect ratio.
     """
     return WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
@@ -97,12 +97,12 @@ def _kinetics(
     resize: Resize | None = "torch",
     size: int = 256,
 ) -> WeightSource:
-    """Returns the WeightSource of a file of weights that Facebook published for Kinetics-400, a data set of videos of
+    """Returns the WeightSource of a weights file that Facebook published for Kinetics-400, a data set of videos with
     400 classes.
 
     `url` is the path of the file on dl.fbaipublicfiles.com, and `licence` its licence in words. The network was trained
     and tested on clips of `num_frames` frames, which are every `step`-th frame of the video. `geometry` has the options
-    of the network that the shapes of its weights do not show. `resize` says how frames were resized in the test, and is
+    of the network that the shapes of its weights do not show. `resize` says how frames were resized in the test. It is
     None if this is unknown. `size` is the short side of the frames and the side of the crops in the test, in px.
     """
     return WeightSource(
@@ -125,10 +125,11 @@ def _mvit_of_pytorchvideo() -> WeightSource:
 
 
 def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool = True) -> dict[str, WeightSource]:
-    """Returns name -> WeightSource of the files of one SlowFast network with two pathways. `frames_and_step` is the
-    part of the file names that describes the slow pathway, such as `8x8`: 8 frames, every 8th frame of the video. The
-    fast pathway always takes 32 frames, every second frame of the video. `depth` is that of the ResNet. Without
-    `slowfasts_own`, only pytorchvideo has a file of it.
+    """Returns {name: WeightSource} of the files of one SlowFast network with two pathways.
+
+    `frames_and_step` is the part of the file names that describes the slow pathway, such as `8x8`: 8 frames, every 8th
+    frame of the video. The fast pathway always takes 32 frames, every second frame of the video. `depth` is that of the
+    ResNet. If `slowfasts_own` is False, only pytorchvideo has a file of the network.
     """
     file, own = f"SLOWFAST_{frames_and_step}_R{depth}", "pyslowfast/model_zoo/kinetics400"
     url = f"pytorchvideo/model_zoo/kinetics/{file}.pyth"
@@ -139,7 +140,7 @@ def _two_pathways(frames_and_step: str, depth: int = 50, *, slowfasts_own: bool 
 
 
 def _x3d(letters: str, num_frames: int, step: int, size: int) -> dict[str, WeightSource]:
-    """Returns name -> WeightSource of the files of one X3D network. `letters` is its size, such as XS. A clip has
+    """Returns {name: WeightSource} of the files of one X3D network. `letters` is its size, such as XS. A clip has
     `num_frames` frames, every `step`-th frame of the video. `size` is the side of the crops in px.
     """
     urls = {
@@ -164,10 +165,9 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry, de
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
     """Returns the WeightSource of a SlowOnly network of the package pytorchvideo, trained on JPEG frames of a data set.
 
-    `dataset` is the name of the data set in the URL of the file, and `licence_name` the name that the licence text
-    mentions. The data set has `classes` classes. A clip took `fps` frames from each second of video, or frames spread
-    over the whole video if `fps` is None. The network expects BGR, because the code base SlowFast read JPEG frames as
-    BGR.
+    `dataset` is the name of the data set in the URL of the file, and `licence_name` its name in the licence text. The
+    data set has `classes` classes. A clip took `fps` frames from each second of video. If `fps` is None, the frames
+    were spread over the whole video. The network expects BGR, because the code base SlowFast read JPEG frames as BGR.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
@@ -184,12 +184,12 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """Returns the description of a file of video-nonlocal-net, the code that the authors of non-local networks
+    """Returns the WeightSource of a file of video-nonlocal-net, the code that the authors of non-local networks
     released.
 
-    The file is that of the network `name`. It takes clips of `num_frames` frames. In the video, neighbouring frames of
-    a clip are `step` frames apart. If `affine` is True, the file has a scale and a shift in place of each norm. If it
-    is False, the file has norms.
+    `name` is the name of the network. The network takes clips of `num_frames` frames, which are every `step`-th frame
+    of the video. If `affine` is True, the file has a scale and a shift in place of each norm. If it is False, the file
+    has norms.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

@@ -18,10 +18,11 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """Describes the pixels that a network expects: (value - `mean`) / `std`, for values from 0 to 1.
+    """The normalisation of pixels that a network expects: (value - `mean`) / `std`, for values from 0 to 1.
 
-    The channels of the input, of `mean` and of `std` are in the order `channel_order`. If a network was trained on
-    values from 0 to 255, `mean` and `std` are the published values divided by 255.
+    `mean` and `std` have one number per channel. `channel_order`, "RGB" or "BGR", is the order of the channels in
+    `mean`, in `std` and in the input of the network. If a network was trained on values from 0 to 255, `mean` and `std`
+    are the published values divided by 255.
     """
 
     mean: Channels
@@ -31,10 +32,10 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Describes the clips that a network was trained on. A clip has `num_frames` frames.
+    """The clips that a network was trained on. A clip has `num_frames` frames.
 
-    `fps` is how many of these frames were taken from each second of video. It is None if they were spread over the
-    whole video.
+    `fps` is the number of frames that were taken from each second of video. It is None if the frames were spread over
+    the whole video.
     """
 
     num_frames: int
@@ -48,8 +49,9 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """A file of the repository `repository` on huggingface.co. `names` are the names that it may have. The first of
-    them is used that is already in Hugging Face's folder on this machine. Nothing is downloaded.
+    """A file of the repository `repository` on huggingface.co. `names` are the names that the file may have.
+
+    The first name is used that is already in Hugging Face's folder on this machine. Nothing is downloaded.
     """
 
     repository: str
@@ -58,19 +60,21 @@ class HubFile:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource:
-    """Describes a weight file that has a name in configs. The file is public (`url`, or `hub` on huggingface.co), or
-    part of this package (`path`).
+    """A weights file that has a name in configs: where it comes from, and what its network expects. The file is public
+    (`url`, or `hub` on huggingface.co), or part of this package (`path`).
 
-    file_name: name of the file on this machine, unique among all named files. If two public files have the same name,
+    `file_name`: name of the file on this machine, unique among all named files. If two public files have the same name,
     one of them has a prefix here.
-    sha256: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
-    path: path of a file in this package, below the folder `stages`.
-    pixels: the normalisation of pixels that the network expects. None if it is that of the network's catalogue entry.
-    sampling: the clips that the network was trained on. None for a network of images.
-    short_side_px, crop_px: short side of the resized frame, and side of the crop, with which the network was tested.
-    classes: number of classes of the classifier in the file, which is not used.
-    resize: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
-    geometry: options of the trained network that the shapes of the weights do not show, such as `res5_stride`.
+    `licence`: the licence and the data set of the training, in words.
+    `sha256`: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
+    `path`: path of a file in this package, below the folder `stages`.
+    `pixels`: the normalisation of pixels that the network expects. None if it is that of the network's catalogue entry.
+    `sampling`: the clips that the network was trained on. None for a network of images.
+    `short_side_px`, `crop_px`: short side of the resized frame, and side of the crop, with which the network was
+    tested.
+    `classes`: number of classes of the classifier in the file, which is not used.
+    `resize`: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
+    `geometry`: options of the trained network that the shapes of the weights do not show, such as `res5_stride`.
     """
 
     file_name: str
@@ -89,8 +93,7 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns a Framing: how frames were resized and cut to the square input when the network in the file was
-        tested.
+        """Returns a Framing: how frames were resized and cut to the square input when the network was tested.
 
         Returns None if this is unknown, or if no config can state it.
         """
@@ -103,34 +106,34 @@ class WeightSource:
             raise ValueError(f"weights {self.file_name}: exactly one of url, path and hub is needed")
 
 
-def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """Returns the WeightSource of a file of weights, which says where it comes from, or None if the file is not known.
+def known_source(weights: str, sources: Mapping[str, WeightSource]) -> WeightSource | None:
+    """Returns the WeightSource that describes the weights `weights`, or None if there is no description.
 
-    `weights` is a key of `named`, or the path of a local file. A local file is known if its name is the file name of a
-    source in `named`.
+    `weights` is a key of `sources`, or the path of a local file. For a local file, the WeightSource in `sources` with
+    the same file name is returned.
     """
-    by_file = {source.file_name: source for source in named.values()}
-    return named.get(weights) or by_file.get(Path(weights).name)
+    by_file = {source.file_name: source for source in sources.values()}
+    return sources.get(weights) or by_file.get(Path(weights).name)
 
 
 def is_random(weights: str) -> bool:
-    """Returns whether the option `weights` of a config asks for random weights: `random:<seed>` or
+    """Returns whether `weights`, an option of a config, asks for random weights: `random:<seed>` or
     `inflate:random:<seed>`.
     """
     return weights.removeprefix("inflate:").startswith("random:")
 
 
-def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
-    """Raises ValueError if `weights` is not an allowed value. Allowed are a name in `named`, `random:<seed>`, an
-    existing file, and every text that looks like a path.
+def check_weights(weights: str, sources: Mapping[str, WeightSource], other_forms: Sequence[str] = ()) -> None:
+    """Raises ValueError if `weights` is not an allowed value of the option `weights`. Allowed are a name in `sources`,
+    `random:<seed>`, an existing file, and every text that looks like a path.
 
-    A path need not exist on this machine, because another machine may load the weights. `other_words` are further
-    forms, such as `inflate:...`, which the caller checks by itself. The message of the error lists them too.
+    A path need not exist on this machine, because another machine may load the weights. `other_forms` are further
+    allowed forms, such as `inflate:...`, which the caller checks itself. The message lists them too.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")
     is_random = kind == "random" and seed.isdecimal()
-    if weights in named or is_random or path.suffix or len(path.parts) > 1 or path.is_file():
+    if weights in sources or is_random or path.suffix or len(path.parts) > 1 or path.is_file():
         return
-    allowed = ", ".join([*named, "random:<seed>", *other_words])
+    allowed = ", ".join([*sources, "random:<seed>", *other_forms])
     raise ValueError(f"given {weights!r}, allowed: {allowed}, or the path of a file")

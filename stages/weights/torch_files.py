@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But a file can end the process, by a key of a dict that is a tuple
-nested a million deep.
+torch.load with weights_only runs no code of a file. But a file can still crash the process: with a key of a dict that
+is a tuple nested a million deep.
 """
 
 import io
@@ -26,11 +26,11 @@ ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
-    """Raises WeightsError if a file of torch.save is damaged or could do harm. Raises OSError if the file cannot be
-    read.
+    """Checks a file of torch.save without loading its tensors. Raises WeightsError if the file is damaged or could do
+    harm. Raises OSError if the file cannot be read.
 
-    These files could do harm: an archive that unpacks to too many bytes, a TorchScript archive, and a file with a tuple
-    that holds too many tuples.
+    Three kinds of files could do harm: an archive that unpacks to too many bytes, a TorchScript archive, and a file
+    with a tuple that holds too many tuples.
     """
     try:
         with open_regular(path) as file:
@@ -50,9 +50,9 @@ def require_sound(path: Path) -> None:
 
 
 def _pickles(file: io.BufferedReader) -> list[Any]:
-    """Returns the pickles in `file`, an archive of torch.save, as open files. Usually there is one.
+    """Returns the pickles in `file`, an archive of torch.save, as open files. Usually there is one pickle.
 
-    Raises WeightsError for a TorchScript archive, ArrayFileError for an archive that unpacks to too many bytes.
+    Raises WeightsError for a TorchScript archive. Raises ArrayFileError for an archive that unpacks to too many bytes.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -64,14 +64,14 @@ def _pickles(file: io.BufferedReader) -> list[Any]:
 
 
 class _Tuple(tuple[Any, ...]):
-    """A tuple in a pickle. `num_tuples` counts the tuples in it at any depth, and the tuple itself."""
+    """A tuple in a pickle. `num_tuples` is the number of tuples in it at any depth, including the tuple itself."""
 
     num_tuples: int
 
 
 class _Part:
-    """Stands for an object that torch would make from a pickle, such as a tensor. It accepts any arguments and does
-    nothing.
+    """A placeholder for an object that torch would make from a pickle, such as a tensor. It accepts any arguments and
+    does nothing.
     """
 
     def __call__(self, *_: object) -> "_Part":
@@ -87,10 +87,10 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Reads a pickle. Raises WeightsError if a tuple in it contains more than MOST_TUPLES tuples.
+    """Reads a pickle and checks how deep its tuples are nested. Raises WeightsError if a tuple contains more than
+    MOST_TUPLES tuples.
 
-    Only containers, such as tuples and dicts, are really made. A placeholder of the class `_Part` takes the place of
-    every other object.
+    Only containers, such as tuples and dicts, are really made. A `_Part` takes the place of every other object.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)

@@ -46,7 +46,7 @@ CODE = "auto_map"  # names Python files of the folder that transformers would ru
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the content of `config.json` in `folder`.
+    """Returns the content of `config.json` in `folder`, the folder of a network of transformers.
 
     Raises ValueError if the file cannot be read, or if it names code in the folder.
     """
@@ -61,8 +61,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def unknown_type(folder: Path, config: Mapping[str, Any], allowed: Iterable[str], otherwise: str) -> ValueError:
-    """Returns an error about the `model_type` in `config`, the `config.json` of `folder`, that is not in `allowed`. The
-    message says what to do, and ends with `otherwise` for networks of which no more is known.
+    """Returns a ValueError about a `config.json` whose `model_type` is not in `allowed`. The caller raises it. The
+    message says what to do.
+
+    `config` is the content of the `config.json` in `folder`. `otherwise` is the advice for a `model_type` that has no
+    advice of its own.
     """
     given = config.get("model_type")
     remedy = ELSEWHERE.get(str(given), otherwise)
@@ -70,14 +73,19 @@ def unknown_type(folder: Path, config: Mapping[str, Any], allowed: Iterable[str]
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Returns the sha256 of the part of `config`, a `config.json`, on which the outputs of the network depend."""
+    """Returns the sha256 of those values of `config`, the content of a `config.json`, that change the outputs of the
+    network.
+    """
     effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     return hashlib.sha256(canonical(effective).encode()).hexdigest()
 
 
 def changed_folder(cached: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Returns a sentence if `config.json` or the weights of a folder are others than those of a cache, else "".
-    `cached` and `asked` are the options of the stage in the cache and of the config.
+    """Returns a sentence for a message if the folder of a network has changed since a cache was made. Returns "" if it
+    has not changed.
+
+    `cached` and `asked` are the options of the stage: those in the cache, and those that the config asks for. The
+    digests of `config.json` and of the weights are compared.
     """
     if not {"config_sha256", "weights_sha256"} <= cached.keys() & asked.keys():
         return ""
@@ -91,9 +99,9 @@ def changed_folder(cached: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Returns the safetensors files in `folder` that have the weights of the network.
+    """Returns the paths of the safetensors files in `folder` that have the weights of the network.
 
-    Raises WeightsError if there is none, or if one of several files is missing.
+    Raises WeightsError if there is no such file, or if one of several files is missing.
     """
     if (folder / WEIGHTS).is_file():
         return (folder / WEIGHTS,)
@@ -112,10 +120,10 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def find_folder(name: str) -> Path:
-    """Returns the folder of the network `name`, which is a path or the id of a repository, such as
-    `MCG-NJU/videomae-base`. A repository must be in the hub's local cache.
+    """Returns the path of the folder of a network. `name` is a path, or the id of a repository in the hub's local
+    cache, such as `MCG-NJU/videomae-base`.
 
-    Raises ValueError if neither has a `config.json`.
+    Raises ValueError if there is no such folder with a `config.json`.
     """
     folder = Path(name).expanduser()
     if (folder / CONFIG).is_file():
@@ -132,8 +140,8 @@ def find_folder(name: str) -> Path:
 
 
 def absolute(model: str) -> str:
-    """Returns the option `model` of a config with an absolute path, if it names a folder. Another name of a model is
-    returned unchanged.
+    """Returns the option `model` of a config with an absolute path: `transformers/nets/vit` -> `transformers/<absolute
+    path>`. If `model` names no folder, returns it unchanged.
     """
     folder = Path(model.removeprefix(TRANSFORMERS_PREFIX)).expanduser()
     if model.startswith(TRANSFORMERS_PREFIX) and (folder / CONFIG).is_file():
@@ -163,7 +171,9 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def json_object(file: Path) -> dict[str, Any]:
-    """Returns the content of a JSON file of the folder. Raises ValueError if it is no JSON object."""
+    """Returns the content of the JSON file `file`. Raises ValueError if the file cannot be read or is not a JSON
+    object.
+    """
     try:
         content = json.loads(read_regular(file, CONFIG_BYTES))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Loads the weights of a network of transformers from the safetensors files of its folder, and checks every tensor.
 
 transformers renames tensors while it loads them. It fills a tensor that the file lacks with random numbers or zeros,
-and leaves out a tensor that it does not know. So this module compares the result with the file.
+and leaves out a tensor that it does not know. So this module compares the loaded network with the file.
 """
 
 import hashlib
@@ -29,8 +29,10 @@ Digest = tuple[torch.Size, int]
 
 @contextmanager
 def refusals(folder: Path, network: str) -> Iterator[None]:
-    """Returns a context that raises WeightsError in place of any error. The context is for calls of transformers, whose
-    errors have many types and name no file. `network` is the name of the class of the network in `folder`.
+    """Returns a context for calls of transformers. It raises WeightsError in place of any error in the context, because
+    the errors of transformers have many types and name no file.
+
+    `folder` is the folder of the network. `network` is the name of its class, for the message.
     """
     try:
         yield
@@ -44,10 +46,11 @@ def refusals(folder: Path, network: str) -> Iterator[None]:
 def class_and_config(
     folder: Path, module: str, network: str, config: str, values: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """Returns (class of the network in `folder`, its config as transformers has it).
+    """Returns (class, config): the class of the network in `folder`, and the object with its config. Both are those of
+    transformers.
 
     `module` is the file of transformers with both classes, below `transformers.models`. `network` and `config` are the
-    names of the classes, and `values` are those of `config.json`. The network will use torch's fused attention if it
+    names of the classes. `values` is the content of `config.json`. The network will use torch's fused attention if it
     can, whatever `config.json` says.
 
     Raises UsageError if transformers is not installed or too old. Raises WeightsError if transformers refuses a value
@@ -73,7 +76,7 @@ def class_and_config(
 def load_network(
     folder: Path, network_class: Any, config: Any, *, left_out: Collection[str] = (), unneeded: Collection[str] = ()
 ) -> nn.Module:
-    """Returns a network of the class `network_class` with `config` and the weights in `folder`, in float32.
+    """Returns a network of the class `network_class` with the options `config` and the weights in `folder`, in float32.
 
     `left_out` are beginnings of the names of tensors in the files that are not loaded. `unneeded` are beginnings of the
     names of tensors of the network that the files may lack.
@@ -93,8 +96,8 @@ def load_network(
 
 
 def files_digest(folder: Path) -> str:
-    """Returns the sha256 of the safetensors file in `folder`. If there are several, returns the sha256 of the text of
-    their digests, in the order of their names.
+    """Returns the sha256 of the safetensors file in `folder`. For several files, returns the sha256 of the text that
+    consists of their digests, in the order of their names.
     """
     digests = []
     for path in weight_files(folder):
@@ -114,7 +117,9 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _loaded(network_class: Any, config: Any, state: dict[str, Tensor]) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Returns (network, transformers' report of its loading). Nothing is printed, and no file is opened."""
+    """Loads the tensors `state` with transformers. Returns (network, transformers' report of its loading). Nothing is
+    printed, and no file is opened.
+    """
     from transformers.utils import logging as logging_of_transformers
 
     logging: Any = logging_of_transformers
@@ -141,7 +146,7 @@ def _loaded(network_class: Any, config: Any, state: dict[str, Tensor]) -> tuple[
 def _require_complete(
     title: str, report: Mapping[str, Any], left_out: tuple[str, ...], unneeded: tuple[str, ...]
 ) -> None:
-    """Raises WeightsError if a tensor is missing, of another shape, or in the file without a known reason."""
+    """Raises WeightsError if a tensor is missing, has another shape, or is in the file without a known reason."""
     known = (*left_out, *unneeded)
     problems = {
         "in the network only": (name for name in report["missing_keys"] if not name.startswith(unneeded)),
@@ -160,8 +165,8 @@ def _counts(name: str) -> bool:
 
 
 def _require_equal(title: str, network: nn.Module, in_files: Collection[Digest], unneeded: tuple[str, ...]) -> None:
-    """Raises WeightsError if a tensor of `network` has values that no tensor of the files has. `in_files` has the
-    digests of these. Names are not compared, because transformers renames tensors.
+    """Raises WeightsError if a tensor of `network` has values that no tensor of the files has. `in_files` are the
+    digests of the tensors of the files. Names are not compared, because transformers renames tensors.
     """
     needed = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(unneeded)}
     changed = [name for name, tensor in needed.items() if _digest(tensor) not in in_files]

@@ -1,8 +1,8 @@
 """Reads which pixels a network of transformers expects, from the file of its processor. Torch-free.
 
-A processor is the object of transformers that makes the input of a network from images or videos. Its file stands in
-the folder of the network. Values that the file lacks are not taken from the class of the processor, because some of
-these classes have other values than the networks were trained with.
+A processor is the object of transformers that makes the input of a network from images or videos. Its file lies in the
+folder of the network. A value that the file lacks is not taken from the class of the processor, because some classes
+have other values than those of the training.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,15 @@ FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """The values of the processor in `file`, which says what happens to frames.
+    """The values in the file of a processor, which say how frames become the input of a network. `file` is the path of
+    the file.
 
-    pixels: the normalisation.
-    size: side in px of the square that the network gets.
-    resize_short: short side in px to which the whole frame is resized before the square is cut. None if the whole frame
-        is squeezed into the square.
-    filter: Pillow's number of the filter that resizes, or None if the file does not name it.
-    num_frames: the number of frames, or None if the file does not name it.
+    `pixels`: the normalisation of pixels.
+    `size`: side in px of the square input of the network.
+    `resize_short`: short side in px to which the whole frame is resized before the square is cut. None if the whole
+    frame is squeezed into the square.
+    `filter`: Pillow's number of the filter that resizes. None if the file does not name it.
+    `num_frames`: number of frames of a clip. None if the file does not name it.
     """
 
     file: Path
@@ -46,24 +47,28 @@ class Processor:
 
     @property
     def resize(self) -> Resize:
-        """Returns the value of the option `resize` that is nearest to what the processor does."""
+        """Returns the value of the config's option `resize` that is nearest to the filter of the processor: "pillow" or
+        "bicubic".
+        """
         return RESIZES.get(self.filter or 0, "pillow")
 
     @property
     def remarks(self) -> list[str]:
-        """Returns sentences about what the processor does and kinegraph does not."""
-        told = []
+        """Returns sentences for the user about what the processor does and kinegraph does not."""
+        sentences = []
         if self.filter not in RESIZES:
             how = "an unknown filter" if self.filter is None else FILTERS.get(self.filter, f"filter {self.filter}")
-            told.append(f"{self.file.name} resizes frames with {how}, here `resize: {self.resize}` resizes them")
-        return told
+            sentences.append(f"{self.file.name} resizes frames with {how}, here `resize: {self.resize}` resizes them")
+        return sentences
 
 
 def read_processor(
     folder: Path, *, of_videos: bool, must_have: tuple[str, ...] = (), short_of_crop: float | None = None
 ) -> Processor:
-    """Returns the Processor in `folder`. `of_videos` says whether the network takes videos. `must_have` are keys that
-    the file must have. If `short_of_crop` is given, the short side of the resized frame is that many times the crop.
+    """Reads the file of the processor in `folder`. Returns a Processor.
+
+    `of_videos` says whether the network takes videos. `must_have` are keys that the file must have. If `short_of_crop`
+    is given, the short side of the resized frame is `short_of_crop` times the side of the crop, whatever the file says.
 
     Raises ValueError if there is no file of a processor, or if kinegraph cannot do what the processor does.
     """
@@ -85,6 +90,12 @@ def read_processor(
 
 
 def processor_document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapping[str, Any]]:
+    """Finds the file of the processor in `folder`. Returns (path of the file, the JSON object that describes the
+    processor).
+
+    `files` maps the names of possible files to the key of the processor in the file. The key is None if the whole file
+    describes the processor. The first file that exists is taken. Raises ValueError if there is no such file.
+    """
     for name, part in files.items():
         file = folder / name
         if not file.is_file():
@@ -102,8 +113,11 @@ def processor_document(folder: Path, files: Mapping[str, str | None]) -> tuple[P
 
 
 def processor_pixels(file: Path, document: Mapping[str, Any]) -> Pixels:
-    """Returns the normalisation, for values from 0 to 1. The processor multiplies bytes by a factor, perhaps subtracts
-    1 (`offset`), then subtracts the mean and divides by the standard deviation.
+    """Returns the Pixels, the normalisation for values from 0 to 1, of the processor that `document` describes. `file`
+    is its path, for messages.
+
+    The processor multiplies bytes by a factor, subtracts 1 if `offset` is true, then subtracts the mean and divides by
+    the standard deviation. Raises ValueError for a wrong value.
     """
     scale = 255 * _number(file, document, "rescale_factor", 1 / 255) if document.get("do_rescale", True) else 255.0
     offset = 1.0 if document.get("offset", False) else 0.0
@@ -121,8 +135,8 @@ def processor_pixels(file: Path, document: Mapping[str, Any]) -> Pixels:
 
 
 def _sides(file: Path, document: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Returns (side of the square input, short side of the resized frame) in px. The latter is None if the processor
-    squeezes the whole frame into the square.
+    """Returns (side of the square input, short side of the resized frame) in px. The short side is None if the
+    processor squeezes the whole frame into the square.
     """
     if not document.get("do_resize", True):
         raise ValueError(f"{file}: do_resize: given false, allowed: true, because videos have many sizes")

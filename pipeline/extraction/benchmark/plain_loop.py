@@ -23,7 +23,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import Rectangle
 from kinegraph.stages.backbones.backbone import MAP_RANK
-from kinegraph.stages.backbones.build import built
+from kinegraph.stages.backbones.build import build_from_options
 from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.proposals.build import build_proposer
 from kinegraph.stages.recipe import Recipe
@@ -94,11 +94,11 @@ class PlainLoop:
     def __init__(self, recipe: Recipe, device: torch.device, frames: FrameSource) -> None:
         self.recipe, self.device, self.frames = recipe, device, frames
         self.backbones: dict[str, nn.Module] = {
-            name: built(options).to(device) for name, options in recipe.backbones.items()
+            name: build_from_options(options).to(device) for name, options in recipe.backbones.items()
         }
         self.proposer: nn.Module | None = None
         if (proposals := recipe.proposals) is not None and proposals.network is not None:
-            self.proposer = build_proposer(proposals.network, proposals.weights_word).to(device)
+            self.proposer = build_proposer(proposals.network, proposals.weights_name).to(device)
 
     def decoding_with(self, frames: FrameSource) -> "PlainLoop":
         """Returns a loop with the same networks that decodes with `frames`."""

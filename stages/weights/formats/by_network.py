@@ -1,5 +1,5 @@
-"""Lists for each network the code bases whose files it can read, besides files with torchvision's or kinegraph's own
-names of tensors. Imports no torch. `convert.py` recognises the format of a file by itself.
+"""Lists for each network the code bases whose weight files it can take. Files with torchvision's or kinegraph's own
+names of tensors are not listed. Imports no torch. `convert.py` recognises the format of a file by itself.
 """
 
 from collections.abc import Mapping

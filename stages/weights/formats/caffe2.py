@@ -1,4 +1,4 @@
-"""Defines the names that tensors have in files of Caffe2, a framework older than PyTorch. The names are those in .pkl
+"""Defines the names that tensors have in files of Caffe2, a framework older than PyTorch. The tensors lie in .pkl
 files, under the key `blobs`.
 
 Files of two code bases for video networks use these names: video-nonlocal-net, and SlowFast's model zoo.
@@ -48,8 +48,8 @@ FUSIONS = (
 
 
 def _pairs(ours_before: str = "", theirs_before: str = "") -> tuple[Pair, ...]:
-    """Returns the pairs (kinegraph's name, name in the file) of the tensors of one pathway. `ours_before` stands before
-    kinegraph's names, and the other text before the names in the file.
+    """Returns (kinegraph's name, name in the file) of each tensor of one pathway. `ours_before` is put before
+    kinegraph's names, and `theirs_before` before the names in the file.
     """
     return tuple(
         (f"{ours_before}{ours}.{leaf}", f"{theirs_before}{theirs}_{letters}")
@@ -74,8 +74,8 @@ def _with_statistics(state: State) -> State:
     """Adds a mean and a variance for each norm to the state dict `state` and returns the result. If the file has means
     and variances already, returns `state` unchanged.
 
-    In files without them, norms have only a scale and a shift: scale * x + shift. With a mean of 0 and a variance of 1
-    - epsilon, a batch norm computes the same.
+    In files without means and variances, a norm is only a scale and a shift: scale * x + shift. With a mean of 0 and a
+    variance of 1 - epsilon, a batch norm computes the same.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
@@ -88,12 +88,12 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Returns the tensors `state` with a norm of scale 1 and shift 0 after each attention block (non-local block). Such
-    a norm changes nothing, but kinegraph's networks have one there. If the file has these norms already, returns
-    `state` unchanged.
+    """Adds a norm of scale 1 and shift 0 after each attention block (non-local block) to the tensors `state`. Such a
+    norm changes nothing, but kinegraph's networks have one. If the file has these norms already, returns `state`
+    unchanged.
 
-    The norms are missing in files of video-nonlocal-net whose networks were trained without NONLOCAL.USE_BN. It calls
-    such networks `affine`.
+    The norms are missing in files of video-nonlocal-net whose networks were trained without NONLOCAL.USE_BN. Its
+    authors call such networks `affine`.
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

@@ -1,5 +1,5 @@
-"""Converts the names in a checkpoint to kinegraph's names. The names of the tensors, not the name of the file, show the
-format.
+"""Converts the names in a checkpoint to kinegraph's names. The format of a file is recognised by the names of its
+tensors, not by the name of the file.
 """
 
 from dataclasses import dataclass
@@ -38,11 +38,13 @@ PLAIN = Format(
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A checkpoint with its tensors under kinegraph's names. `format` is the format of the names that the file has.
+    """A checkpoint with its tensors under kinegraph's names.
 
-    `state` maps kinegraph's names to tensors. `ignored` maps the name of each tensor that is not used to the reason.
-    `unknown` has the names in the file that no network of kinegraph has. `classes` is the number of classes of the
-    classifier in the file, or None if the file has no classifier.
+    `format`: the format of the names in the file.
+    `state`: {kinegraph's name: tensor}.
+    `ignored`: {name in the file: reason} of the tensors that are not used, such as those of a classifier.
+    `unknown`: the names in the file that no network of kinegraph has.
+    `classes`: the number of classes of the classifier in the file, or None if the file has no classifier.
     """
 
     format: Format
@@ -53,14 +55,14 @@ class Converted:
 
 
 def convert(state: State) -> Converted:
-    """Returns the checkpoint `state` as a Converted, with kinegraph's names in place of the names of the file.
+    """Renames the tensors of a checkpoint. `state` is {name in the file: tensor}. Returns a Converted, which has
+    kinegraph's names.
 
-    Each tensor of the file is either renamed, or ignored for a known reason (such as the classifier), or listed as
-    unknown.
+    Each tensor is renamed, ignored for a known reason (such as the classifier), or listed as unknown.
     """
-    format_ = next((candidate for candidate in FORMATS if candidate.signs(state)), PLAIN)
+    format_ = next((candidate for candidate in FORMATS if candidate.matches(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
-    names = {key: format_.ours(key) for key in state if key not in ignored}
+    names = {key: format_.to_kinegraph(key) for key in state if key not in ignored}
     return Converted(
         format=format_,
         state=format_.adapt({ours: state[key] for key, ours in names.items() if ours is not None}),

@@ -1,4 +1,4 @@
-"""Defines what a checkpoint format is: a table that translates kinegraph's names of tensors to those in a file, and
+"""Defines what a checkpoint format is: a table that translates kinegraph's names of tensors to the names in a file, and
 back.
 """
 
@@ -18,16 +18,16 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Describes the names that another code base uses for the tensors of networks that kinegraph has too.
+    """The names that another code base uses for the tensors of a network that kinegraph has too.
 
-    `name` is the name of the format. `sign` is a regular expression: a file in which one name matches it has this
-    format. `pairs` are (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both
-    names. If several pairs match, the first is used.
-
-    `ignored` maps regular expressions to reasons. Tensors of the file with a matching name are not used, for this
-    reason. `adapt` is a function that returns a state dict with kinegraph's names after changes other than renaming.
-    `only_for` is a prefix of names of networks. Only these networks may take the weights, even if others have tensors
-    of the same names.
+    `name`: the name of the format, for messages.
+    `sign`: a regular expression. A file has this format if the expression matches the name of one of its tensors.
+    `pairs`: (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If
+    several pairs match, the first is used.
+    `ignored`: {regular expression: reason}. Tensors of the file with a matching name are not used, for this reason.
+    `adapt`: a function that takes the renamed tensors {kinegraph's name: tensor} and returns them with further changes.
+    `only_for`: a prefix of names of networks. Only these networks may take the weights, even if other networks have
+    tensors of the same names.
     """
 
     name: str
@@ -37,33 +37,33 @@ class Format:
     adapt: Callable[[State], State] = dict
     only_for: str = ""
 
-    def signs(self, keys: Iterable[str]) -> bool:
-        """Returns whether a file with the tensor names `keys` has this format."""
-        return any(re.fullmatch(self.sign, key) for key in keys)
+    def matches(self, names: Iterable[str]) -> bool:
+        """Returns whether a file whose tensors have these `names` has this format."""
+        return any(re.fullmatch(self.sign, name) for name in names)
 
-    def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name of a tensor, for its name in a file of this format (`res_conv1_bn_s` ->
-        `bn1.weight`). Returns None if kinegraph has no name for it.
+    def to_kinegraph(self, name: str) -> str | None:
+        """Translates the name of a tensor in a file of this format to kinegraph's name: `res_conv1_bn_s` ->
+        `bn1.weight`. Returns None if kinegraph has no name for the tensor.
         """
-        return _translated(theirs, [(b, a) for a, b in self.pairs])
+        return _translated(name, [(b, a) for a, b in self.pairs])
 
-    def theirs(self, ours: str) -> str | None:
-        """Returns the name that a tensor has in a file of this format, for kinegraph's name `ours` of the tensor
-        (`bn1.weight` -> `res_conv1_bn_s`). Returns None if the format has no name for the tensor.
+    def to_file(self, name: str) -> str | None:
+        """Translates kinegraph's name of a tensor to the name in a file of this format: `bn1.weight` ->
+        `res_conv1_bn_s`. Returns None if the format has no name for the tensor.
         """
-        return _translated(ours, self.pairs)
+        return _translated(name, self.pairs)
 
-    def why_ignored(self, theirs: str) -> str | None:
+    def why_ignored(self, name: str) -> str | None:
         """Returns why a tensor of the file is not used, for example "classifier". Returns None if the tensor must be
-        used. The function is called with the name of the tensor in the file.
+        used. `name` is its name in the file.
         """
-        return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
+        return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, name)), None)
 
 
 def with_leaves(layers: Mapping[str, str]) -> tuple[Pair, ...]:
-    """Returns pairs of patterns of tensor names, for `Format.pairs`: (kinegraph's, the file's).
+    """Returns pairs of patterns for `Format.pairs`, (kinegraph's name, name in the file), from the names of layers.
 
-    `layers` maps kinegraph's name of a layer to its name in the file. For example, {"conv1": "stem.conv"} becomes
+    `layers` is {kinegraph's name of a layer: its name in the file}. For example, {"conv1": "stem.conv"} becomes
     (("conv1.{leaf}", "stem.conv.{leaf}"),). `{leaf}` stands for `weight`, `bias` and so on.
     """
     return tuple((f"{ours}.{{leaf}}", f"{theirs}.{{leaf}}") for ours, theirs in layers.items())

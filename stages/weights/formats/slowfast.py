@@ -1,12 +1,12 @@
-"""Defines the names that tensors have in files of facebookresearch/SlowFast (in .pyth files, under the key
-`model_state`). The networks have one pathway, for example SlowOnly and X3D, or two, as SlowFast itself.
+"""Defines the names that tensors have in files of facebookresearch/SlowFast. The tensors lie in .pyth files, under the
+key `model_state`. The networks have one pathway, for example SlowOnly and X3D, or two pathways, as SlowFast itself.
 """
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
 def _layers(pathway: int, ours: str = "") -> dict[str, str]:
-    """Returns kinegraph's name -> SlowFast's name of each layer of the pathway number `pathway`. `ours` stands before
+    """Returns {kinegraph's name: SlowFast's name} of the layers of the pathway number `pathway`. `ours` stands before
     kinegraph's names.
     """
     stem = f"s1.pathway{pathway}_stem"

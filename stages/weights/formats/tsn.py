@@ -11,8 +11,8 @@ _HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)
 
 
 def _flat_norms(state: State) -> State:
-    """Returns `state` with the tensors of batch normalisation in the shape [C], for C channels. Old files of
-    BN-Inception have them in the shape [1, C].
+    """Returns `state` with the tensors of batch norms in the shape [C], for C channels. Old files of BN-Inception have
+    them in the shape [1, C].
     """
     return {name: x[0] if x.ndim == 2 and x.shape[0] == 1 and "_bn." in name else x for name, x in state.items()}
 

@@ -10,7 +10,7 @@ from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.folding import fold_batch_norms
 from kinegraph.stages.backbones.norms import NORMS
-from kinegraph.stages.device import computing_in, frozen_on
+from kinegraph.stages.device import computing_in, move_network
 from kinegraph.stages.weights.load import weights_digest
 
 TAPS = ["stem", "res2", "res3", "res4", "res5"]
@@ -139,7 +139,7 @@ def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(whole: tu
 
     assert error(network(clips)[top]) < 1e-5
     with computing_in("bf16", torch.device("cpu")):
-        assert error(frozen_on(network, torch.device("cpu"))(clips)[top]) < 0.02
+        assert error(move_network(network, torch.device("cpu"))(clips)[top]) < 0.02
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

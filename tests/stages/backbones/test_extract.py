@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinegraph.stages.backbones.build import backbone_digest, built
+from kinegraph.stages.backbones.build import backbone_digest, build_from_options
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.compiling import require_compiler
 from kinegraph.stages.backbones.extract import FeatureExtractor
@@ -26,7 +26,7 @@ def test_maps_are_those_of_the_network_on_normalised_pixels(
     top, size = entry(model).taps[-1].name, 107
     asked = BackboneOptions(model=model, weights=weights, taps=(top,), options=options, precision="fp32")
     extractor = FeatureExtractor(asked, torch.device("cpu"))
-    network = built(asked)
+    network = build_from_options(asked)
     assert extractor.digest == backbone_digest(network, entry(model, options), weights)
     pixels = torch.randint(256, (1, 2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expects = entry(normalised_as)

@@ -7,7 +7,7 @@ from torch import Tensor
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry
-from kinegraph.stages.backbones.inflation import repeated
+from kinegraph.stages.backbones.inflation import repeat_kernels
 from kinegraph.stages.backbones.norms import norms_of, warn_of_gains_at_0
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
@@ -26,10 +26,10 @@ def still(num_frames: int) -> Tensor:
 
 def test_a_kernel_is_repeated_and_keeps_its_sum() -> None:
     kernel = torch.arange(12.0).view(3, 2, 1, 2)
-    thick = repeated(kernel, torch.Size((3, 2, 5, 1, 2)))
+    thick = repeat_kernels(kernel, torch.Size((3, 2, 5, 1, 2)))
     torch.testing.assert_close(thick.sum(2), kernel)
     assert torch.equal(thick[:, :, 0], thick[:, :, 4])
-    assert repeated(torch.ones(3), torch.Size((3,))).tolist() == [1, 1, 1]
+    assert repeat_kernels(torch.ones(3), torch.Size((3,))).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

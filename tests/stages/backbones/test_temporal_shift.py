@@ -4,13 +4,13 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
 
 from kinegraph.stages.backbones.build import build_backbone
-from kinegraph.stages.backbones.temporal_shift import ShiftedConv, ShiftedResNet, shifted
+from kinegraph.stages.backbones.temporal_shift import ShiftedConv, ShiftedResNet, shift_channels
 
 
 def test_an_eighth_comes_from_the_next_frame_and_an_eighth_from_the_one_before() -> None:
     """Two clips of three frames, 16 channels; frame t of clip b holds 10 b + t + 1 everywhere."""
     values = torch.tensor([1.0, 2, 3, 11, 12, 13]).view(6, 1, 1, 1)
-    out = shifted(values.expand(6, 16, 1, 1), num_frames=3)[:, :, 0, 0]
+    out = shift_channels(values.expand(6, 16, 1, 1), num_frames=3)[:, :, 0, 0]
     assert out[:, 0:2].T.tolist() == [[2, 3, 0, 12, 13, 0]] * 2
     assert out[:, 2:4].T.tolist() == [[0, 1, 2, 0, 11, 12]] * 2
     assert torch.equal(out[:, 4:], values[:, :, 0, 0].expand(6, 12))
@@ -18,7 +18,7 @@ def test_an_eighth_comes_from_the_next_frame_and_an_eighth_from_the_one_before()
 
 def test_channels_last_frames_stay_so() -> None:
     frames = torch.randn(4, 16, 5, 5).contiguous(memory_format=torch.channels_last)
-    assert shifted(frames, 2).is_contiguous(memory_format=torch.channels_last)
+    assert shift_channels(frames, 2).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_block_shifts_its_branch_and_not_its_shortcut() -> None:

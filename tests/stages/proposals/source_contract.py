@@ -102,4 +102,4 @@ class SourceContract:
             np.testing.assert_allclose(alone.scores[0], found.scores[t], atol=2e-4)
 
     def test_weights_have_a_digest(self, source: ProposalSource, options: Any) -> None:
-        assert len(source.digest) == (64 if options.weights_word else 0)
+        assert len(source.digest) == (64 if options.weights_name else 0)

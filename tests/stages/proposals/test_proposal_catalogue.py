@@ -9,7 +9,7 @@ from kinegraph.stages.proposals.build import PROPOSERS
 from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, entry
 from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.proposals.rpn import RpnProposer
-from kinegraph.stages.proposals.selection import padded
+from kinegraph.stages.proposals.selection import pad_images
 
 
 def test_every_proposal_network_has_an_entry_and_a_builder() -> None:
@@ -22,7 +22,7 @@ def test_the_catalogue_tells_what_the_networks_count(model: str) -> None:
     known = PROPOSALS[model]
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
         network = PROPOSERS[model]("random:0").eval()
-        maps = network.backbone(padded(torch.empty(1, 3, *known.input_size(*COUNTED_FRAME)), 32))
+        maps = network.backbone(pad_images(torch.empty(1, 3, *known.input_size(*COUNTED_FRAME)), 32))
         network.rpn.head([*maps.values()]) if isinstance(network, RpnProposer) else network.head(maps)
     assert sum(parameter.numel() for parameter in network.parameters()) == known.num_params
     assert round(counter.get_total_flops() / 2e9, 3) == known.gmacs

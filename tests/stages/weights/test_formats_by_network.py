@@ -23,8 +23,8 @@ def test_every_tensor_has_a_name_there_by_which_the_format_is_known(network: str
         tensors = [name for name in untrained(network).state_dict() if not name.endswith("num_batches_tracked")]
     for name in FORMATS_OF[network]:
         format_ = BY_NAME[name]
-        theirs = {tensor: format_.theirs(tensor) for tensor in tensors}
+        theirs = {tensor: format_.to_file(tensor) for tensor in tensors}
         lacking = [tensor for tensor, other in theirs.items() if other is None]
         assert not lacking, f"{name} has no name for {lacking[:3]}"
         assert network.startswith(format_.only_for)
-        assert next(other for other in FORMATS if other.signs(theirs.values())) is format_  # type: ignore[arg-type]
+        assert next(other for other in FORMATS if other.matches(theirs.values())) is format_  # type: ignore[arg-type]

@@ -120,16 +120,16 @@ def meta_state(model: str) -> dict[str, Tensor]:
 def test_every_tensor_of_x3d_has_its_published_name(column: int, known: Format) -> None:
     names = x3d_names(column)
     assert names.keys() == meta_state("x3d_m").keys()
-    assert {ours: known.theirs(ours) for ours in names} == names
-    assert {theirs: known.ours(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
+    assert {ours: known.to_file(ours) for ours in names} == names
+    assert {theirs: known.to_kinegraph(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
 
 
 @pytest.mark.parametrize("style", TWO_PATHWAYS)
 def test_every_tensor_of_two_pathways_has_its_published_name(style: str) -> None:
     known, names = TWO_PATHWAYS[style], pathway_names(style)
     assert names.keys() == meta_state("slowfast_r50_8x8").keys()
-    assert {ours: known.theirs(ours) for ours in names} == names
-    assert {theirs: known.ours(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
+    assert {ours: known.to_file(ours) for ours in names} == names
+    assert {theirs: known.to_kinegraph(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
     assert convert(dict.fromkeys(names.values(), torch.zeros(1))).format is known
 
 

@@ -67,7 +67,7 @@ def test_all_344_tensors_are_used_or_ignored_for_a_reason(
     converted = convert(read_state(tmp_path / "rgb.pt"))
     assert converted.format.name == ("pytorch-i3d's names", "kinetics_i3d_pytorch's names")[scheme]
     assert (converted.classes, converted.unknown, {*converted.ignored.values()}) == (400, (), {"classifier"})
-    assert {converted.format.theirs(name) for name in names()} == {(a, b)[scheme] for a, b in names().items()}
+    assert {converted.format.to_file(name) for name in names()} == {(a, b)[scheme] for a, b in names().items()}
 
 
 @pytest.mark.parametrize("scheme", [0, 1])

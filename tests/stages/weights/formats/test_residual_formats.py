@@ -77,8 +77,8 @@ def test_every_tensor_of_the_network_has_its_published_name(style: str, model: s
     wanted = {name for name in shapes(model) if not name.endswith("num_batches_tracked")}
     assert names.keys() == wanted
     known = FORMATS[style]
-    assert {ours: known.theirs(ours) for ours in wanted} == names
-    assert {theirs: known.ours(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
+    assert {ours: known.to_file(ours) for ours in wanted} == names
+    assert {theirs: known.to_kinegraph(theirs) for theirs in names.values()} == {v: k for k, v in names.items()}
 
 
 @pytest.mark.parametrize(("style", "model"), CASES)
