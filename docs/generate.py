@@ -1,7 +1,8 @@
-"""Writes the generated documents: `python docs/generate.py`. A test fails when one is out of date.
+"""Writes the generated documents: `python docs/generate.py`. A test fails if a document is out of date.
 
-docs/config.md and docs/config.schema.json come from the models that check a config, docs/cli.md from the Typer app,
-docs/python.md from the package `kinegraph`, and the table of arrays in cache_schemas/SPEC.md from the specs of arrays.
+docs/config.md and docs/config.schema.json come from the models that check a config. docs/cli.md comes from the Typer
+app, and docs/python.md from the package `kinegraph`. The table of arrays in cache_schemas/SPEC.md comes from the specs
+of arrays.
 """
 
 import ast
@@ -46,8 +47,6 @@ keys. For the YAML language server begin a config with `# yaml-language-server: 
 Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required by `index`; a
 stage without its section is not extracted.
 """
-
-
 ENDINGS = f"""Below `root` these endings are videos, in any case: {" ".join(f"`{e}`" for e in sorted(VIDEO_SUFFIXES))}.
 Images of a folder of numbered images: {" ".join(f"`{e}`" for e in sorted(IMAGE_SUFFIXES))}. `index` says how many
 files of other endings it left out. A csv may name a video of any ending: FFmpeg tells what it is.
@@ -56,7 +55,7 @@ AFTER = {"dataset (kind: folder)": ENDINGS}  # below the table of a section
 
 
 def type_name(annotation: Any) -> str:
-    """`int`, `"a" | "b"`, `list of str`, ... as one would write it for a user."""
+    """Returns the name of a type for a user, such as `int`, `"a" | "b"` or `list of str`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return type_name(arguments[0])
@@ -79,13 +78,12 @@ def default_of(field: FieldInfo) -> str:
         return "required"
     if isinstance(value, StageOptions):
         return ""
-    if isinstance(value, tuple):
-        value = list(value)
-    return f"`{'null' if value is None else value}`"
+    shown_value = "null" if value is None else [*value] if isinstance(value, tuple) else value
+    return f"`{shown_value}`"
 
 
 def sections(name: str, annotation: Any) -> dict[str, type[StageOptions]]:
-    """The sections at a key of the config, and below it: `graphs (source: file)`, `graphs.vocabulary`, ..."""
+    """Returns {title: model} of the sections at the key `name` and below, such as `graphs (source: file)`."""
     models = models_in(annotation)
     name += ".NAME" if typing.get_origin(annotation) is dict else ""
     found = {name if len(models) == 1 else f"{name} ({tag_of(model)})": model for model in models}
@@ -102,18 +100,18 @@ def models_in(annotation: Any) -> list[type[StageOptions]]:
 
 
 def tag_of(model: type[StageOptions]) -> str:
-    """The key that chooses one of several models of a section: `source: file`."""
+    """Returns the key and the value that choose one of several models of a section, such as `source: file`."""
     tag = next(tag for tag in TAGS if tag in model.model_fields)
     return f"{tag}: {typing.get_args(model.model_fields[tag].annotation)[0]}"
 
 
 def plain(text: str) -> str:
-    """The text in a cell of a table, where signs are not to be taken for HTML or for the cell's end."""
+    """Returns `text` for a cell of a table, with signs escaped that Markdown would take for HTML or for the end."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts).replace("|", "\\|")
 
 
-def _told(field: Any) -> tuple[Any, ...]:
+def _description(field: Any) -> tuple[Any, ...]:
     return () if field is None else (field.description, default_of(field))
 
 
@@ -125,7 +123,7 @@ def section(name: str, model: type[StageOptions]) -> str:
         f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} "
         f"| {plain(field.description or '')} |"
         for key, field in model.model_fields.items()
-        if name not in SHORTENED or _told(field) != _told(SHORTENED[name].model_fields.get(key))
+        if name not in SHORTENED or _description(field) != _description(SHORTENED[name].model_fields.get(key))
     ]
     about = " ".join((model.__doc__ or "").split())
     after = [AFTER[name]] if name in AFTER else []
@@ -142,13 +140,13 @@ def page() -> str:
 
 
 def schema() -> str:
-    """The JSON schema of a config, for editors; what keys say of each other is checked by kinegraph alone."""
+    """Returns the JSON schema of a config, for editors. Only kinegraph itself checks how keys fit each other."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(head | untitled(Config.model_json_schema()), indent=1) + "\n"
 
 
 def untitled(value: Any) -> Any:
-    """A schema without titles, which only repeat the names of keys and models."""
+    """Returns a JSON schema without titles, which only repeat the names of keys and models."""
     if isinstance(value, list):
         return [untitled(item) for item in value]
     if not isinstance(value, dict):
@@ -157,7 +155,7 @@ def untitled(value: Any) -> Any:
 
 
 def spec_page() -> str:
-    """SPEC.md as it is, with the table of arrays made anew."""
+    """Returns the text of SPEC.md with a new table of arrays."""
     rows = [
         f"| `{spec.name}` | `{', '.join(('row', *spec.dims))}` | {spec.dtype} | {spec.fill} | {spec.units} "
         f"| {plain(spec.about)} |"
@@ -298,7 +296,7 @@ WIDTH = 100  # of a signature; a longer one has a line for each parameter
 
 
 def python_page() -> str:
-    """Read from the source, so that no version of Python or of a library changes the words."""
+    """Returns the text of docs/python.md, read from the source: no version of Python or of a library changes it."""
     import kinegraph
 
     assert sorted(name for group in NAMES.values() for name in group) == sorted(kinegraph.__all__)
@@ -341,7 +339,9 @@ def parsed(module: str) -> ast.Module:
 
 
 def named(tree: ast.Module | ast.ClassDef, names: tuple[str, ...]) -> list[ast.FunctionDef | ast.ClassDef]:
-    """Definitions in the order of `names`; of an overloaded function the last one, which is not an overload."""
+    """Returns the definitions in `tree` with these `names`, in this order. Of several overloads, the last one
+    counts.
+    """
     found = {it.name: it for it in tree.body if isinstance(it, ast.FunctionDef | ast.ClassDef)}
     return [found[name] for name in names]
 
@@ -377,7 +377,7 @@ def parameter(argument: ast.arg, default: ast.expr | None) -> str:
 
 
 def annotation(node: ast.expr | None) -> str:
-    """A type as written, without the quotes of a forward reference."""
+    """Returns a type as the source has it, without the quotes of a forward reference."""
     return "" if node is None else ast.unparse(node).strip("'")
 
 
@@ -386,7 +386,7 @@ def fenced(code: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Every generated document, as it is to be."""
+    """Returns {path: text} of all generated documents."""
     return {
         DOCS / "config.md": page(),
         DOCS / "config.schema.json": schema(),

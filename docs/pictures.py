@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md anew: `make pictures`. They come from videos that are generated here, in a minute."""
+"""Draws the pictures of README.md: `make pictures`. They show videos that the script generates in a minute."""
 
 import tempfile
 from pathlib import Path

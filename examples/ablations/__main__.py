@@ -1,6 +1,6 @@
 """Trains the ablations of the five papers on generated data, prints docs/ablations.md and writes it.
 
-`python -m examples.ablations` runs at the root of the repository. If it was stopped, it goes on when it is given again.
+Run `python -m examples.ablations` at the root of the repository. If the command was stopped, the same command goes on.
 """
 
 import argparse

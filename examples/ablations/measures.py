@@ -1,4 +1,4 @@
-"""Measures trained heads against what the generated videos are known to show.
+"""Measures how well trained heads find what the generated videos show. The content of each video is known.
 
 Shapes: B clips, T frames, K things, N boxes of a frame, H rows and W columns of a map.
 """
@@ -41,7 +41,7 @@ BATCH, MIN_IOU = 50, 0.5
 
 
 def measures_of(folder: Path, scores: RunScores) -> dict[str, float]:
-    """Returns measure -> value for the run in `folder`, whose scores on the test videos are `scores`."""
+    """Returns {measure: value} for the run in `folder`. `scores` are its scores on the test videos."""
     head, record = load_run(folder)
     boxes = [BOXES, COUNT] if head.name == "strg" else []
     clips = CachedClips(record.cache, [*dict.fromkeys([*head.reads, *boxes])], scores.split)
@@ -54,7 +54,9 @@ def measures_of(folder: Path, scores: RunScores) -> dict[str, float]:
 
 
 def mass_of_the_locator(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns which part of the locator's softmax lies in the true boxes; {} for a head without locator."""
+    """Returns {measure: value}: how much of the locator's softmax lies in the true boxes. Returns {} for a head without
+    a locator.
+    """
     locators = [module for module in head.modules() if isinstance(module, Locator)]
     if not locators:
         return {}
@@ -76,7 +78,9 @@ def mass_of_the_locator(head: Head, clips: CachedClips) -> dict[str, float]:
 
 
 def covered(boxes: np.ndarray, height: int, width: int) -> Tensor:
-    """Returns the part of each map cell that boxes cover: float32 [T, H, W], from `boxes` [T, K, 4] in pixels."""
+    """Returns the part of each map cell that boxes cover, from 0 to 1: float32 [T, H, W]. `boxes` [T, K, 4] are in
+    pixels.
+    """
     centres = torch.arange(FRAME_SIZE) + 0.5
     x1, y1, x2, y2 = torch.from_numpy(boxes)[..., None].unbind(2)  # [T, K, 1]
     rows, columns = (centres >= y1) & (centres < y2), (centres >= x1) & (centres < x2)
@@ -85,7 +89,9 @@ def covered(boxes: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def relations_of_frames(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns how much the rows of the graph reasoners differ; {} for a head without one."""
+    """Returns {measure: value}: how much the rows of the graph reasoners differ. Returns {} for a head without a graph
+    reasoner.
+    """
     if not any(isinstance(module, GraphReasoner) for module in head.modules()):
         return {}
     sums = [
@@ -102,9 +108,10 @@ def relations_of_frames(head: Head, clips: CachedClips) -> dict[str, float]:
 
 
 def divergence(weights: Tensor) -> float:
-    """Returns the Jensen-Shannon divergence in bits of two rows of `weights` [R, n], the mean over all pairs of rows.
+    """Returns the Jensen-Shannon divergence in bits between two rows of `weights` [R, n], averaged over all pairs of
+    rows.
 
-    Rows are divided by their sums first.
+    Each row is first divided by its sum.
     """
     rows = weights / weights.sum(1, keepdim=True)
     first, second = torch.triu_indices(len(rows), len(rows), 1)
@@ -114,7 +121,9 @@ def divergence(weights: Tensor) -> float:
 
 
 def neighbours(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns how often the strongest neighbour of a box is the same thing, and how often a random one is."""
+    """Returns {measure: value}: how often the strongest neighbour of a box is the same thing, and how often a random
+    neighbour is.
+    """
     sums: dict[str, float] = {}
     names = {"similarity": (SAME, CHANCE), "front": (SAME_NEXT, CHANCE_NEXT)}
     for batch, shown in _batches(clips):
@@ -131,9 +140,10 @@ def neighbours(head: Head, clips: CachedClips) -> dict[str, float]:
 
 
 def things_of(boxes: Tensor, things: Tensor) -> Tensor:
-    """Returns the number of the thing in each box, int64 [B, T, N], or -1 where a box overlaps none enough.
+    """Returns the number of the thing in each box, int64 [B, T, N]. It is -1 if the box overlaps no thing with an IoU
+    of MIN_IOU.
 
-    `boxes` is [B, T, N, 4] and `things` [B, T, K, 4], both (x1, y1, x2, y2) in pixels.
+    `boxes` is [B, T, N, 4] and `things` is [B, T, K, 4], both (x1, y1, x2, y2) in pixels.
     """
     a, b = boxes[:, :, :, None], things[:, :, None]
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_min(0)
@@ -143,10 +153,11 @@ def things_of(boxes: Tensor, things: Tensor) -> Tensor:
 
 
 def _same(matrix: Tensor, things: Tensor, next_frame: bool) -> tuple[float, float, float]:
-    """Returns sums over boxes: the strongest neighbour is the same thing, a random one is, and the number of boxes.
+    """Returns three sums over boxes: boxes whose strongest neighbour is the same thing, the probability that a random
+    neighbour is, and the number of boxes.
 
-    `matrix` [B, T * N, T * N] has the weights and `things` [B, T, N] the thing of each box, or -1. Neighbours are the
-    boxes of things in all other frames, or in the next frame alone.
+    `matrix` [B, T * N, T * N] has the weights. `things` [B, T, N] has the thing of each box, or -1. Neighbours are the
+    boxes of things in all other frames. If `next_frame` is true, they are the boxes of things in the next frame.
     """
     num_frames, num_boxes = things.shape[1:]
     frame, thing = torch.arange(num_frames).repeat_interleave(num_boxes), things.flatten(1)
@@ -161,7 +172,9 @@ def _same(matrix: Tensor, things: Tensor, next_frame: bool) -> tuple[float, floa
 
 
 def with_and_without_twins(scores: RunScores) -> dict[str, float]:
-    """Returns the accuracy on videos in which two objects bear the same digit, and on all others."""
+    """Returns {measure: accuracy} of two groups of videos: those in which two objects bear the same digit, and all
+    others.
+    """
     videos = scores.result.videos
     right = (videos.scores.argmax(1) == videos.labels).numpy()
     twins = np.array([len({*shown_in(video).digits[1:]}) < 3 for video in videos.video_ids])
@@ -170,14 +183,14 @@ def with_and_without_twins(scores: RunScores) -> dict[str, float]:
 
 @cache
 def shown_in(video_id: str) -> Truth:
-    """Returns what the generated video `video_id` shows. Its data set has seed 0."""
+    """Returns what the generated video `video_id` shows. The seed of its data set is 0."""
     match = VIDEO_ID.fullmatch(video_id)
     assert match is not None
     return truth(0, match[1], int(match[2]))
 
 
 def _batches(clips: CachedClips) -> Iterator[tuple[dict[str, Tensor], list[np.ndarray]]]:
-    """Yields batches of clips, each with the true boxes [T, K, 4] of the frames of each clip."""
+    """Yields (batch of clips, true boxes [T, K, 4] of the frames of each clip)."""
     times = ClipsTable.read_columns(clips.cache.storage, ["target_times"]).column("target_times").to_pylist()
     for start in range(0, len(clips), BATCH):
         indices = range(start, min(start + BATCH, len(clips)))

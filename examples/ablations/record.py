@@ -1,4 +1,4 @@
-"""Trains the rows of the ablations and measures them. What is finished is kept, run by run."""
+"""Trains the rows of the ablations and measures them. Finished runs are not repeated."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRow:
-    """The figures of one row: `values` maps a measure to its value for each seed."""
+    """The figures of one row. `values` is {measure: value for each seed}."""
 
     name: str
     values: dict[str, list[float]]
@@ -35,13 +35,16 @@ class MeasuredRow:
         return statistics.fmean(self.values[measure])
 
     def spread(self, measure: str) -> float:
-        """Returns the sample standard deviation over the seeds, or 0 for one seed."""
+        """Returns the sample standard deviation of `measure` over the seeds, or 0 for one seed."""
         values = self.values[measure]
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def prepared(path: Path, overrides: Sequence[str], say: Say) -> Config:
-    """Returns the config in the file `path`. Its videos are generated and its cache is extracted."""
+    """Generates the videos of the config in the file `path` and extracts its cache. Returns the Config.
+
+    `overrides` are texts such as `section.key=value`. `say` prints a line.
+    """
     config = demo_config(path, None, overrides)
     say(f"videos and features in {config.cache}")
     index(config)
@@ -52,8 +55,8 @@ def prepared(path: Path, overrides: Sequence[str], say: Say) -> Config:
 def measured_rows(config: Config, ablation: Ablation, seeds: int, say: Say) -> list[MeasuredRow]:
     """Trains the rows of `ablation` with `seeds` seeds and measures each run. Returns one MeasuredRow for each row.
 
-    Finished runs and their measures are kept. `say` is called with a line for each run that was measured. Raises
-    RunsDiverged, at the end, if a run diverged.
+    Finished runs and their measures are not repeated. `say` is called with a line for each run that was measured.
+    Raises RunsDiverged, at the end, if a run diverged.
     """
     names = [*ablation.rows]
     wanted = wanted_runs(config, names, seeds)

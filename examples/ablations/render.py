@@ -36,7 +36,9 @@ HOW = (
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Returns the text of docs/ablations.md for `document`, what `python -m examples.ablations` recorded."""
+    """Returns the text of docs/ablations.md. `document` has the figures that `python -m examples.ablations`
+    recorded.
+    """
     machine, versions = document["machine"], document["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name in PACKAGES)
     seconds = sum(row["seconds"] * len(row["values"][ACCURACY]) for rows in document["rows"].values() for row in rows)
@@ -85,7 +87,9 @@ def _cell(row: MeasuredRow, measure: str) -> str:
 
 
 def verdict(claim: Claim, rows: Sequence[MeasuredRow]) -> str:
-    """Returns whether the claim shows up in the figures of `rows`, and the differences of its pairs."""
+    """Returns a sentence that says whether `claim` shows up in the figures of `rows`, with the differences of its
+    pairs.
+    """
     differences = [_differences(pair, {row.name: row for row in rows}) for pair in claim.larger]
     if all(value > 0 for of_pair in differences for value in of_pair):
         word = "**Shows up**"
@@ -105,7 +109,7 @@ def _difference(of_pair: Sequence[float]) -> str:
 
 
 def _differences(pair: tuple[Figure, Figure], rows: Mapping[str, MeasuredRow]) -> list[float]:
-    """Returns the difference of a pair of figures for each seed."""
+    """Returns the difference between the two figures of `pair`, for each seed. `rows` is {name: row}."""
     first, second = (rows[name].values[measure] for name, measure in pair)
     return [a - b for a, b in zip(first, second, strict=False)]
 

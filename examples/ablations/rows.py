@@ -1,4 +1,4 @@
-"""What the ablations compare, one for each paper: rows, which are variants of a config, and claims about them."""
+"""Defines the ablations, one for each paper: rows, which are variants of a config, and claims about the rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ Figure = tuple[str, str]  # (row, name of a measure)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a paper says: in each pair of `larger`, the first figure is larger than the second."""
+    """A claim of a paper, in words and as pairs of figures. In each pair of `larger`, the first figure is the larger
+    one.
+    """
 
     text: str
     larger: tuple[tuple[Figure, Figure], ...]
@@ -19,9 +21,9 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """One paper: `rows` maps the name of a variant of `config` to what the row is.
+    """The ablation of one paper. `rows` is {name of a variant of `config`: what the variant is}.
 
-    `measures` are the names of measures besides the accuracy, each with what it says.
+    `measures` is {name: what it measures} of measures besides the accuracy.
     """
 
     paper: str

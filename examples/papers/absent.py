@@ -1,4 +1,4 @@
-"""Rows of the papers' tables that have no config, and why. `generate.py` writes them to docs/papers.md."""
+"""Lists the rows of the papers' tables that have no config, and why. `generate.py` writes them to docs/papers.md."""
 
 OTHERS_NETWORK = "a network of another paper, which kinegraph does not have"
 TWO_STREAMS = "optical flow as a second stream"

@@ -1,4 +1,6 @@
-"""Rows of ATR (Liang et al. 2025): 8 frames over the video, blocks before the shortcuts of residual blocks."""
+"""Defines the rows of ATR (Liang et al. 2025): 8 frames over the video, blocks before the shortcuts of residual
+blocks.
+"""
 
 from collections.abc import Iterator
 
@@ -32,7 +34,9 @@ SIM = {"locator": "none", "reasoner": "efficient"}
 def _atr(
     places: str | list[str], block: Keys | None, backbone: str = "tsn", dataset_name: str = "something_v2"
 ) -> Keys:
-    """Blocks in the branches of `places`; None: the network alone, trained from res3 on."""
+    """Returns the keys of a config with ATR blocks in the branches of `places`. If `block` is None, the config has the
+    network alone, trained from the tap below `places` on.
+    """
     model, weights = ATR_BACKBONES[backbone]
     clips, offsets = clips_of(8, 1, sampling="uniform"), {"offsets": "random"}
     if dataset_name == "kinetics400":  # every eighth of 30 frames a second; nothing that was trained on these videos

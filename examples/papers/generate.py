@@ -1,9 +1,9 @@
-"""Writes the configs of this folder, one for each row of the papers' tables, and the list of rows in docs/papers.md:
-`python -m examples.papers.generate`.
+"""Writes the configs of this folder and the list of rows in docs/papers.md: `python -m examples.papers.generate`.
 
-A row differs from its base by a few keys; columns of a row that share its cache are variants of training. Published
-figures stand in the first lines of each file. Paths of data sets are to be set by `--set dataset.root=...`. Heads on
-the cached maps of the last tap are trained alone; rows with blocks inside the network train it from the cached tap on.
+There is one config for each row of the papers' tables. A row differs from its base by a few keys. Columns of a row that
+share its cache are variants of training. The first lines of each file have the published figures. The user sets the
+paths of data sets with `--set dataset.root=...`. Heads on the cached maps of the last tap are trained alone. Rows with
+blocks inside the network train it from the cached tap on.
 """
 
 import re
@@ -34,14 +34,14 @@ SYNC_MNIST = {  # variants of examples/sync_mnist/full_3.yaml and full_5.yaml ->
 
 
 def page() -> str:
-    """Returns docs/papers.md with the list of rows made anew."""
+    """Returns the text of docs/papers.md with a new list of rows."""
     made = "\n".join(["", *_lists(), ""])
     text = PAGE.read_text(encoding="utf-8")
     return re.sub(r"(?s)(<!-- rows: .*? -->\n).*(<!-- end of rows -->)", lambda m: m[1] + made + m[2], text)
 
 
 def texts() -> dict[Path, str]:
-    """Returns file -> content, for all configs of this folder."""
+    """Returns {path: text} of all configs of this folder."""
     every = rows()
     return {row.path: row.text for row in every} | {each.path: each.text for each in views(every)}
 

@@ -1,6 +1,6 @@
-"""Rows of RSTG (Nicolicioiu et al. 2019) on Something-Something V1: 32 frames over the video.
+"""Defines the rows of RSTG (Nicolicioiu et al. 2019) on Something-Something V1: 32 frames over the video.
 
-Its rows on SyncMNIST are in examples/sync_mnist.
+The rows on SyncMNIST are in examples/sync_mnist.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Rows of ST-SGN: graphs of the annotated frames. Reducers and slices of a row are variants."""
+"""Defines the rows of ST-SGN: graphs of the annotated frames. Reducers and slices of a row are variants."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""Rows of STRG (Wang and Gupta 2018): 32 frames at 6 fps with boxes on every second frame.
+"""Defines the rows of STRG (Wang and Gupta 2018): 32 frames at 6 fps with boxes on every second frame.
 
-A video has the largest score over 10 (Charades) or 2 clips.
+The score of a video is the largest score of its 10 (Charades) or 2 clips.
 """
 
 import copy
@@ -150,6 +150,6 @@ def _strg_row(name: str, about: str, figures: str, base: Keys, keys: Keys) -> Ro
 
 
 def _first_stage(name: str, network: str) -> str:
-    """Returns the row that tunes `network` alone, on the data set of the row `name`."""
+    """Returns the name of the row that tunes `network` alone, on the data set of the row `name`."""
     of_network = {"i3d": "s0_{}", "nl_i3d": "s5_{}", "i3d_r101": "s9_{}_i3d", "nl_i3d_r101": "s9_{}_nl_i3d"}[network]
     return of_network.format("charades" if "charades" in name else "something_v1")

@@ -1,4 +1,4 @@
-"""What the rows of all papers share: a row becomes one config. `generate.py` writes the configs."""
+"""Defines what the rows of all papers share. A row becomes one config, which `generate.py` writes."""
 
 import copy
 import json
@@ -53,9 +53,13 @@ BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # wher
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One config: `<paper>/<name>.yaml`, its base with `keys` changed, and what the paper reports for it.
+    """One row of a paper's table, which becomes the config `<paper>/<name>.yaml`.
 
-    `also` has (what, published figure) of further rows of the papers that are the same config.
+    `about`: says what the row is.
+    `published`: the figure that the paper reports.
+    `base`, `keys`: {"section.key": value}. `keys` replace values of `base`.
+    `notes`: further lines for the head of the config.
+    `also`: (what the row is, published figure) of further rows of the papers that have the same config.
     """
 
     paper: str
@@ -73,7 +77,9 @@ class Row:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config without the folders of its runs, which alone depend on the row's name."""
+        """Returns the config without the folders of its runs, because only these folders depend on the name of the
+        row.
+        """
         document: dict[str, Any] = {}
         for key, value in {**self.base, **self.keys}.items():
             *sections, last = key.split(".")
@@ -112,7 +118,9 @@ class Row:
 
 
 def merged(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yields each config once. A row with the config of an earlier row becomes one of its `also`."""
+    """Yields one row for each config. A row with the config of an earlier row becomes an item of `also` of the earlier
+    row.
+    """
     first: dict[str, Row] = {}
     for row in rows:
         config = json.dumps([row.paper, row.config], sort_keys=True)
@@ -126,7 +134,7 @@ def merged(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _protocol(document: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines about split, aggregation and views."""
+    """Yields the lines of a config's head about the split, the aggregation and the views of the test."""
     train, clips = document["train"], document["clips"]
     views = num_views(clips)
     item = "an interval" if document["dataset"].get("labels") == "interval" else "a video"
@@ -142,13 +150,15 @@ def _protocol(document: dict[str, Any]) -> Iterator[str]:
 
 
 def num_views(clips: Keys) -> int:
-    """Returns the number of rows that a video has in the cache, by the section `clips`."""
+    """Returns the number of rows that a video has in the cache. `clips` is the section `clips` of the config."""
     per_clip = sum(11 if crop == "even_11" else 1 for crop in clips.get("crops", ["center"]))
     return int(clips["per_video"] * per_clip)
 
 
 def _test_views(paper: str, document: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines that say how this config makes the views of the paper's test, if it does not have them."""
+    """Yields the lines of a config's head that say how to make the views of the paper's test, if the config does not
+    make them.
+    """
     dataset_name = document["dataset"]["root"].rpartition("/")[2]
     if (paper, dataset_name) not in PROTOCOLS:
         return
@@ -177,7 +187,9 @@ def _tuning_squares(document: dict[str, Any]) -> Iterator[str]:
 
 
 def disk(document: dict[str, Any]) -> Iterator[str]:
-    """Yields a line about the bytes of the cached maps, and a proposal where they are too many for most disks."""
+    """Yields a line about the bytes of the cached maps of a config. Yields a second line with advice if most disks are
+    too small.
+    """
     num_videos = NUM_VIDEOS.get(document.get("dataset", {}).get("root", "").rpartition("/")[2])
     if num_videos is None or "backbones" not in document:
         return
@@ -219,7 +231,7 @@ OWNERS: dict[str, Keys] = {  # name of a data set -> its adapter
 
 
 def dataset(name: str) -> Keys:
-    """Returns the section `dataset` of a data set in its owners' layout."""
+    """Returns the section `dataset` for the data set `name`, in the folder layout of its owners."""
     return {"dataset": {**OWNERS[name], "root": f"videos/{name}", "annotations": f"annotations/{name}"}}
 
 
@@ -228,14 +240,17 @@ def clips_of(num_frames: int, per_video: int, **more: Any) -> Keys:
 
 
 def tuning(recipe: Keys, **more: Any) -> Keys:
-    """Returns the section `finetune`, which trains the whole network from the run of `train`, by `recipe`."""
+    """Returns the section `finetune`, which trains the whole network from the run of the section `train`. `recipe` has
+    keys of the training, such as the optimiser.
+    """
     scored = {"aggregate": "mean", "val_split": None, "test_split": "val"}
     return {"finetune": {"unfreeze": "all", **recipe, **scored, **more}}
 
 
 def training(head: str, *, aggregate: str, val_split: str | None = None, **more: Any) -> Keys:
-    """Returns the section `train`. Tables of all papers are of the validation split.
+    """Returns the section `train` for the head `head`. The test split is the validation split, as in the tables of all
+    papers.
 
-    A score on this split chooses the epoch only where `val_split` is given.
+    A score on the validation split chooses the epoch only if `val_split` is given.
     """
     return {"train": {"head": head, "aggregate": aggregate, "val_split": val_split, "test_split": "val", **more}}

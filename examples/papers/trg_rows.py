@@ -1,9 +1,9 @@
-"""Rows of TRG (Zhang et al. 2019).
+"""Defines the rows of TRG (Zhang et al. 2019).
 
-Frames are sampled sparsely, as TSN samples them, and the scores of 2 (Something-Something) or 10 clips (Charades) are
-averaged. Blocks come after the last three blocks of the network, each as wide as what it follows. ResNets are inflated
-as in non-local networks. Inception networks are 2D. With blocks that do not know the order of frames, neither does
-their mean.
+Frames are sampled sparsely, as in TSN. The scores of 2 (Something-Something) or 10 clips (Charades) are averaged.
+Blocks come after the last three blocks of the network, each as wide as the block that it follows. ResNets are inflated
+as in non-local networks. Inception networks are 2D. If the blocks do not know the order of frames, their mean over time
+does not know it either.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,9 @@ TRG_SUMMED = (
 
 
 def _trg(network: str, num_frames: int, dataset_name: str, tail: Keys | None = None, **clips: Any) -> Keys:
-    """Three blocks where the paper has them, or another tail."""
+    """Returns the keys of a config of the row. `tail` is the tail of the network, by default three TRG blocks as in the
+    paper.
+    """
     model, weights, _, _ = TRG_NETWORKS[network]
     tail = tail or _trg_tail(network)
     epochs: Keys = {"epochs": 100, "milestones": [50]}
@@ -82,7 +84,9 @@ def _trg(network: str, num_frames: int, dataset_name: str, tail: Keys | None = N
 
 
 def _trg_recipe(batch_size: int, *, summed: bool) -> Keys:
-    """Returns the paper's recipe. With `summed`, the loss is summed over the classes, as eq. 13 says."""
+    """Returns the keys of the paper's recipe. If `summed` is true, the loss is summed over the classes, as in eq.
+    13.
+    """
     if not summed:
         return TRG_SGD | {"batch_size": batch_size}
     rate, decay = TRG_SGD["learning_rate"] / batch_size, TRG_SGD["weight_decay"] * batch_size
@@ -91,19 +95,21 @@ def _trg_recipe(batch_size: int, *, summed: bool) -> Keys:
 
 
 def _trg_views(network: str, *, sparse: bool) -> Keys:
-    """Returns random squares of TSN's sizes, 1 to 0.66 of the short side, and random frames of sparse segments."""
+    """Returns the section `views`: random squares of TSN's sizes, 1 to 0.66 of the short side. If `sparse` is true,
+    frames are drawn at random from sparse segments.
+    """
     side = 299 if network == "inception_v3" else 224
     return {"short_side": [side, side * 32 // 21], **({"offsets": "random"} if sparse else {})}
 
 
 def _trg_tail(network: str, **block: Any) -> Keys:
-    """The network's last three blocks, each followed by one of TRG, as wide as the network."""
+    """Returns a tail: the last three blocks of the network, each followed by a TRG block of the same width."""
     _, _, tap, places = TRG_NETWORKS[network]
     return {"from": tap, "blocks": [{"block": "trg", "after": [*places], **({"options": block} if block else {})}]}
 
 
 def _pooled(network: str) -> Keys:
-    """The same part of the network, without blocks."""
+    """Returns the tail of `_trg_tail` without the TRG blocks."""
     return {"from": TRG_NETWORKS[network][2]}
 
 
@@ -202,7 +208,7 @@ def _trg_table_1() -> Iterator[Row]:
 
 
 def _trg_table_2() -> Iterator[Row]:
-    """Yields the rows that table 4 does not have, too."""
+    """Yields the rows of table 2 that are not rows of table 4."""
     for network, of_network in TRG_TABLE_2.items():
         is_dense = network.startswith("resnet")
         for num_frames, mean_ap in zip((8, 16, 32), of_network.split("/"), strict=True):

@@ -1,6 +1,7 @@
-"""Configs of the views on which the papers test: more crops, of 256 px. One for each protocol.
+"""Defines the configs of the views on which the papers test: more crops, of 256 px. There is one config for each
+protocol.
 
-The networks of a config are those of one row. A trained run is scored on them by `kinegraph evaluate RUN --cache`.
+The networks of a config are those of one row. `kinegraph evaluate RUN --cache CACHE` scores a trained run on the views.
 """
 
 import copy
@@ -27,7 +28,9 @@ ABOUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """The views of one protocol: `examples/papers/views/<name>.yaml`, with the networks of `row`."""
+    """The views of one protocol, which become the config `examples/papers/views/<name>.yaml`. It has the networks of
+    `row`.
+    """
 
     name: str
     row: Row
@@ -72,7 +75,7 @@ class Views:
 
 
 def views(rows: Iterable[Row]) -> Iterator[Views]:
-    """Yields the views of all protocols. `rows` are those of all papers."""
+    """Yields the Views of all protocols. `rows` are the rows of all papers."""
     row_of = {(row.paper, row.name): row for row in rows}
     for (paper, dataset), (row, per_video, crops) in PROTOCOLS.items():
         yield Views(name=f"{paper}_{dataset}", row=row_of[paper, row], per_video=per_video, crops=crops)
