@@ -38,8 +38,8 @@ def meaning_of(status: int) -> Meaning:
 
 
 def etag_of(info: Mapping[str, Any]) -> str | None:
-    """Returns the etag of an object: the text by which its store tells versions apart. `info` is what fsspec's method
-    `info` returns for the object. Returns None where the store reports no etag.
+    """Returns the etag of an object, which is the text by which its store tells versions of the object apart. Returns
+    None if the store reports no etag. `info` is what fsspec's method `info` returns for the object.
     """
     return next((str(info[key]) for key in ETAGS if info.get(key)), None)
 

@@ -77,8 +77,8 @@ class ArraySpec:
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
     def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
-        """Raises ValueError unless `rows` can be a shard of this array: shape [n, *shape], the type `dtype`, and n at
-        most `shard_clips`.
+        """Raises ValueError unless `rows` has the shape [n, *shape] and the type of this array. n, the number of rows,
+        may be at most `shard_clips`.
         """
         if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")

@@ -186,7 +186,7 @@ class Cache:
 
     @property
     def classes_from(self) -> str:
-        """Returns the file or rule that gave the order of the classes, or "" where labels.json does not say."""
+        """Returns the file or rule that decided the order of the classes, or "" if labels.json does not say."""
         return self._labels.classes_from
 
     @property

@@ -392,7 +392,9 @@ def row_order(row: ClipRow) -> RowOrder:
 
 
 def order_of(clip_id: str, video_id: str, interval: Sequence[float] | None) -> RowOrder:
-    """Returns the sort key of a row from single values of the row. The key is the one that `row_order` returns."""
+    """Returns the sort key of a row with this clip_id, video_id and interval. `row_order` returns the same key for a
+    whole row.
+    """
     _, clip, crop = clip_id.rsplit(":", 2)
     if interval is None:
         return video_id, WHOLE, int(clip), crop

@@ -1,4 +1,4 @@
-"""Opens URLs through fsspec, a library for many kinds of storage. Where fsspec needs another package for a kind of URL,
+"""Opens URLs through fsspec, a library for many kinds of storage. If fsspec needs another package for a kind of URL,
 the error message says which package to install.
 """
 
@@ -13,7 +13,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL schem
 
 
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Opens the file system of a URL with fsspec. Returns (file system, path of the URL in the file system).
+    """Opens the file system of `url` with fsspec. Returns (file system, path of `url` in the file system).
 
     `settings` are further arguments of the file system. Listings of folders are not cached, because other processes
     write too. Raises UnknownStorage if no installed package opens the URL.

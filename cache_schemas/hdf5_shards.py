@@ -86,7 +86,7 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 class Hdf5ShardView:
-    """One array of one sealed shard, mapped into memory from the HDF5 file `path`. `spec` describes the array, and
+    """One array of one shard, mapped into memory from the HDF5 file `path`. `spec` describes the array, and
     `shard_clips` is the number of rows of a full shard. No HDF5 handle stays open.
 
     Raises FileNotFoundError if there is no file, ValueError if the file is damaged, and TooManyOpenFiles if the process
@@ -285,14 +285,14 @@ class Hdf5Store:
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Opens shards of one or several arrays. Returns one Hdf5ShardView for each (array, shard number) in `wanted`.
+        """Opens several shards for reading. Returns one Hdf5ShardView for each (array, shard number) in `wanted`.
 
-        Raises FileNotFoundError where a shard file is missing, and ValueError where it is damaged.
+        Raises FileNotFoundError if a shard file is missing, and ValueError if a shard file is damaged.
         """
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns the rows `places`, in this order, as read-only views. An item of `places` is a pair (opened shard,
-        number of the row in the shard).
+        """Returns one row for each item of `places`, in this order, as a read-only view. An item is a pair (opened
+        shard, number of the row in the shard).
         """
         return (shard.row(index) for shard, index in places)

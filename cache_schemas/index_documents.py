@@ -29,7 +29,7 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 def documents_advice(cache: Cache) -> list[str]:
     """Checks the documents that `kinegraph index` writes beside clips.parquet, such as classes.json. Returns one
-    message for each missing or damaged document, which says what to do. Sealed shards stay valid without these
+    message for each missing or damaged document, which says what to do. Extracted features stay valid without these
     documents.
     """
     messages = [*absent_documents(cache).values()]

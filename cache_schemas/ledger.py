@@ -66,7 +66,7 @@ class Warned(_Record):
 
 
 class SealedObject(_Record):
-    """The size in bytes and the digest of one object (file) of a sealed shard."""
+    """The size in bytes and the digest (xxh3_128) of one object (file) of a finished shard."""
 
     size: NumBytes
     xxh3_128: str
@@ -102,8 +102,8 @@ class Exported(_Record):
 
 
 class Record(_Record):
-    """The ledger record of one sealed shard of one stage. It says what was written, what was read and how the values
-    were computed.
+    """The ledger record of one stage and one shard. It says that the shard is done (sealed), what was written, what was
+    read and how the values were computed.
 
     key, shard, num_rows: the key of the stage, the number of the shard, and its number of rows.
     fingerprint: the fingerprint of the stage.
@@ -117,7 +117,7 @@ class Record(_Record):
     sealed_at: when the shard was sealed (ISO 8601).
     exported: set if the shard was copied from another cache. All fields but `objects` are then those of the original
         shard.
-    upgraded_from: the fingerprint of the stage before the cache was upgraded, if the shard was sealed before.
+    upgraded_from: the fingerprint of the stage before the cache was upgraded, if the shard is older than the upgrade.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -164,8 +164,8 @@ def _shard_of(name: str, key: str) -> int | None:
 
 
 class Ledger:
-    """The ledger of a cache: the records in its folder `ledger`. A shard is done for a stage if the ledger has their
-    record.
+    """The ledger of a cache: the records in its folder `ledger`. A shard is done for a stage if the ledger has a record
+    of this stage and this shard.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -186,8 +186,8 @@ class Ledger:
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. An upgrade of the cache calls this
-        for a shard whose values stay.
+        """Replaces the record of a shard by a copy with the fingerprint `to`. An upgrade of the cache calls this for a
+        shard whose values do not change.
         """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 

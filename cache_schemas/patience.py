@@ -30,7 +30,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Returns the text of an error: `<class>: <message>`, or `<class>` where the message is empty."""
+    """Returns the text of an error: `<class>: <message>`, or only `<class>` if the message is empty."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 

@@ -38,8 +38,8 @@ class CachedClips:
     """Map-style data set for torch: the clips of one split whose features are in the cache. With `split=None` it has
     the clips of all splits.
 
-    A clip is in the data set if its shard is sealed in all stages that write `arrays`, and the clip failed in none of
-    them. Shards that are sealed later are not seen. `failed_videos` lists the videos whose clips all failed, and
+    A clip is in the data set if all stages that write `arrays` have finished its shard, and the clip failed in none of
+    them. Shards that are finished later are not seen. `failed_videos` lists the videos whose clips all failed, and
     `num_failed_of_videos` counts the failed clips of all other videos.
 
     A sample is a dict. It has each array under its full name, `labels`, and `clip_index`, the row in the cache (int64
@@ -108,8 +108,8 @@ class CachedClips:
 
     @cached_property
     def unsealed_videos(self) -> frozenset[str]:
-        """Returns the ids of the videos of the split that are not completely extracted: at least one of their clips
-        lies in a shard that is not sealed.
+        """Returns the ids of the videos of the split that are not completely extracted. Some of their clips are not in
+        the cache yet.
         """
         return frozenset(self._videos[row] for row in self._unsealed_rows)
 
@@ -326,8 +326,7 @@ class CachedClips:
         """Returns the values of the array `name` as a numpy array [len(rows), ...]. `rows` are row numbers of the
         cache.
 
-        Values of `clips/crop...` and `clips/box_frames/...` are computed. All other values are copied from the sealed
-        shards.
+        Values of `clips/crop...` and `clips/box_frames/...` are computed. All other values are copied from the shards.
         """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])

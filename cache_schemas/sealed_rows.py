@@ -1,6 +1,6 @@
-"""Reads the ledger records of sealed shards and compares each record with the rows of the cache.
+"""Reads the ledger records of finished shards and compares each record with the rows of the cache.
 
-A record may no longer match the rows, for example because clips.parquet was replaced after the shard was sealed.
+A record may no longer match the rows, for example because clips.parquet was replaced after the shard was finished.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -18,8 +18,8 @@ RESTORE_BOTH = (
 
 
 class RowsMismatch(CacheError):
-    """The sealed shards do not match the rows of the cache. The file clips.parquet, or the entry `shard_clips` of
-    cache.json, was changed after the shards were sealed.
+    """The finished shards do not match the rows of the cache. The file clips.parquet, or the entry `shard_clips` of
+    cache.json, was changed after the shards were finished.
 
     `document` is the name of the changed file. `seen` says what does not match, and `advice` says what to do.
     """
@@ -30,11 +30,12 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the numbers of the shards that are sealed for the stage `key`, in ascending order. A shard is sealed if
-    it has a ledger record. Shards of rows that another process has added since `cache` counted its rows are left out.
+    """Returns the numbers of the shards that are sealed (done) for the stage `key`, in ascending order. A shard is
+    sealed if it has a ledger record. Shards of rows that another process has added since `cache` counted its rows are
+    left out.
 
-    Raises RowsMismatch if a sealed shard lies beyond the rows of clips.parquet. Raises CacheError if the record of such
-    a shard is damaged.
+    Raises RowsMismatch if a finished shard lies beyond the rows of clips.parquet. Raises CacheError if the record of
+    such a shard is damaged.
     """
     return _within(cache, key, cache.ledger.shards(key))
 
@@ -78,15 +79,15 @@ def records_of(cache: Cache, key: str, shards: Sequence[int]) -> Iterator[Record
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch if the shard of `record` was sealed with other rows than `cache` has now."""
+    """Raises RowsMismatch if the shard of `record` was written with other rows than `cache` has now."""
     _is_of_rows(cache, record)
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch if the sealed shards do not match the rows of the cache.
+    """Raises RowsMismatch if the finished shards do not match the rows of the cache.
 
     For the first stage, every ledger record is compared with the rows. For the other stages, only the numbers of the
-    sealed shards are compared.
+    finished shards are compared.
     """
     keys = cache.stage_keys()
     for key in keys:

@@ -162,7 +162,7 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Sets the text that is printed after a signal has stopped this process. For example, the text says that sealed
+    """Sets the text that is printed after a signal has stopped this process. For example, the text says that finished
     shards are kept.
     """
     _noted.words = words

@@ -15,7 +15,7 @@ Written = dict[str, tuple[int, str]]  # object name -> (size in bytes, xxh3_128)
 
 
 class Shard(Protocol):
-    """One array of one sealed shard, opened for reading. The method `row` returns single rows."""
+    """One array of one shard, opened for reading. The method `row` returns single rows."""
 
     def row(self, index: int) -> np.ndarray:
         """Returns one row, read-only. `index` is the number of the row in the shard, from 0. Raises ValueError if the
@@ -88,8 +88,8 @@ class Store(Protocol):
         ...
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns the rows `places`, in this order. An item of `places` is a pair (opened shard, number of the row in
-        the shard). Rows at a URL are fetched at the same time.
+        """Returns one row for each item of `places`, in this order. An item is a pair (opened shard, number of the row
+        in the shard). Rows at a URL are fetched at the same time.
 
         Raises ValueError if a row is damaged.
         """

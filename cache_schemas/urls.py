@@ -19,8 +19,8 @@ def has_login(url: str) -> bool:
 
 
 def has_query(url: str) -> bool:
-    """Returns whether an http or https URL has a query, the part after a `?`. A query may be a signature that allows
-    access, so it counts as a secret.
+    """Returns whether `url`, an http or https URL, has a query, the part after a `?`. A query may be a signature that
+    allows access, so it counts as a secret.
 
     A `?` in the name of an object is written %3F in a URL, so it is no query.
     """

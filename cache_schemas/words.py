@@ -18,7 +18,7 @@ def _plural(noun: str) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Returns a number of bytes as text: `0 B`, `3.4 MB`."""
+    """Returns `num_bytes` as text with a unit: `0 B`, `3.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"

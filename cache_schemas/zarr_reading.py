@@ -1,4 +1,5 @@
-"""Reads sealed zarr shards. A shard in a file is mapped into memory. From a shard at a URL, single rows are fetched.
+"""Reads the shards of zarr arrays. A shard in a file is mapped into memory. From a shard at a URL, single rows are
+fetched.
 
 A shard object consists of inner chunks, an index, and the checksum (crc32c) of the index. The index has the place and
 the size in bytes of each inner chunk.
@@ -41,7 +42,7 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """One array of one sealed shard, mapped into memory from the file `path`. No file descriptor stays open.
+    """One array of one shard, mapped into memory from the file `path`. No file descriptor stays open.
 
     `shape` is the shape of one row. The shard has `shard_clips` rows, in chunks of `inner_rows` rows. Raises ValueError
     if the index of the shard is damaged.
@@ -65,8 +66,7 @@ class ShardView:
 
 
 class CompressedShardView(ShardView):
-    """One array of one sealed shard with compressed chunks, mapped into memory. `row` decodes the chunk that holds the
-    row.
+    """One array of one shard with compressed chunks, mapped into memory. `row` decodes the chunk that holds the row.
 
     If one chunk holds all rows of the shard, it is decoded once and kept. Otherwise a chunk is decoded for each row.
     """
@@ -93,7 +93,7 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """One array of one sealed shard at a URL. Each row is fetched with one request for a range of bytes.
+    """One array of one shard at a URL. Each row is fetched with one request for a range of bytes.
 
     name: the name of the shard object in `storage`.
     spec: the description of the array.
@@ -144,7 +144,7 @@ class FetchedShard:
 
 
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
-    """Fetches several rows at once. Returns the rows `places`, in this order. An item of `places` is a pair (shard,
+    """Fetches several rows at once. Returns one row for each item of `places`, in this order. An item is a pair (shard,
     number of the row in the shard).
 
     A chunk that holds several of the rows is fetched once. Raises ValueError if the bytes of a row are damaged.

@@ -235,8 +235,8 @@ class ZarrStore:
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns the rows `places`, in this order, read-only. An item of `places` is a pair (opened shard, number of
-        the row in the shard). Rows at a URL are fetched at the same time. Raises ValueError if a row is damaged.
+        """Returns one read-only row for each item of `places`, in this order. An item is a pair (opened shard, number
+        of the row in the shard). Rows at a URL are fetched at the same time. Raises ValueError if a row is damaged.
         """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

@@ -1,4 +1,4 @@
-"""Finds videos whose files are gone, so that `kinegraph index` keeps their rows. Torch-free."""
+"""Finds videos whose files are gone, so that `kinegraph index` keeps their rows. Imports no torch."""
 
 from dataclasses import replace
 from pathlib import PurePosixPath

@@ -1,5 +1,5 @@
-"""Checks that a stage of the cache has the same options as the config. The error names the config keys to set.
-Torch-free.
+"""Checks that a stage of the cache has the same options as the config. The error names the config keys to set. Imports
+no torch.
 """
 
 from kinegraph.cache_schemas.cache import Cache

@@ -1,5 +1,5 @@
 """Finds the videos from which a clip can be made, for `kinegraph index`. This concerns clips that are windows (equal
-spans of time) or that consist of annotated frames. Torch-free.
+spans of time) or that consist of annotated frames. Imports no torch.
 """
 
 from collections.abc import Mapping
@@ -57,9 +57,9 @@ def with_frames(listing: Listing, probes: Probes, options: ClipOptions) -> WithC
     """Finds the videos and intervals of the data set `listing` that have an annotated frame. Returns a WithClips.
     `probes` maps the path of each video to its facts, or to the error if the video cannot be opened.
 
-    An annotation may name frame 300 of a file that has only 250 frames. Such a file gets an error in place of its
-    facts. With `clips.beyond_end: leave_out`, only such annotations are left out. Raises ConfigError if the data set
-    has no annotated frames.
+    An annotation may name frame 300 of a file that has only 250 frames. `options.beyond_end` says what happens then.
+    With "leave_out", only such annotations are left out. Otherwise such a file gets an error in place of its facts.
+    Raises ConfigError if the data set has no annotated frames.
     """
     if not any(video.annotated_frames for video in listing.videos):
         raise ConfigError("clips.sampling: given 'annotated', allowed: only with dataset.kind action_genome")

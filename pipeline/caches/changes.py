@@ -1,5 +1,5 @@
 """Finds videos that changed since the cache was made, and makes `extract` compute their shards again. Finds changed
-files of boxes or scene graphs, too. Torch-free.
+files of boxes or scene graphs, too. Imports no torch.
 """
 
 import logging
@@ -37,8 +37,8 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     `shards` are checked. A check usually costs one stat call or one request for each video.
 
     A missing video counts as unchanged. A video with a failed clip in the shard counts as unchanged, too. If
-    `retry_failed` is true, that is so only if all its clips in the shard have failed. If the network or the credentials
-    fail, all videos at URLs count as unchanged, and a warning is logged.
+    `retry_failed` is true, it counts as unchanged only if all its clips in the shard have failed. If the network or the
+    credentials fail, all videos at URLs count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -78,7 +78,7 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
     """Returns stage key -> shard number -> ids of the videos whose file of boxes or scene graphs has changed since the
-    shard was sealed. Only the shards in `shards` are checked. `recipe` says where the files lie.
+    shard was extracted. Only the shards in `shards` are checked. `recipe` says where the files lie.
 
     A missing file counts as unchanged.
     """

@@ -1,4 +1,4 @@
-"""Finds out by which rules the frames of a cache were chosen. The rules have versions. Torch-free."""
+"""Finds out by which rules the frames of a cache were chosen. The rules have versions. Imports no torch."""
 
 from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache

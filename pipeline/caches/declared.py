@@ -1,4 +1,4 @@
-"""Makes the stages that a config asks for, and says which stages run together and in which order. Torch-free.
+"""Makes the stages that a config asks for, and says which stages run together and in which order. Imports no torch.
 
 In this module a key is a stage key, such as `features/i3d`. A work unit is one shard with the keys to compute for it. A
 stage may pass arrays in memory to other stages of the same work unit. The cache need not store such arrays.
@@ -185,8 +185,8 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """Returns how many rows a shard may have so that no object of the `arrays` exceeds 256 MiB. The result is at least
-    1 and at most 64.
+    """Returns how many rows a shard may have so that the rows of each of `arrays` take at most 256 MiB. The result is
+    at least 1 and at most 64.
     """
     largest = max(spec.row_bytes for spec in arrays)
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
@@ -196,9 +196,9 @@ def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the number of rows per shard for a new cache. It is the value of `store.shard_clips` in `config`, if that
     is a number.
 
-    If the value is `auto`, it is the largest number, at most 64, with which no object of a shard exceeds 256 MiB. It is
-    rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of stages that were
-    imported into `cache` count, too.
+    If the value is `auto`, it is the largest number, at most 64, with which no array has more than 256 MiB per shard.
+    It is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of stages that
+    were imported into `cache` count, too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -1,4 +1,4 @@
-"""Reads facts and frames of single videos without a cache: `kinegraph.probe`, `kinegraph.decode`. Torch-free."""
+"""Reads facts and frames of single videos without a cache: `kinegraph.probe`, `kinegraph.decode`. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
-"""Lists all failed clips of a cache, for `kinegraph status --failed`. Reads the ledger one shard at a time.
-Torch-free.
+"""Lists all failed clips of a cache, for `kinegraph status --failed`. Reads the ledger one shard at a time. Imports no
+torch.
 """
 
 import heapq

@@ -1,5 +1,5 @@
-"""Counts the videos, clips, hours and classes that `kinegraph index` found, and warns about suspicious labels.
-Torch-free.
+"""Counts the videos, clips, hours and classes that `kinegraph index` found, and warns about suspicious labels. Imports
+no torch.
 """
 
 import re
@@ -143,9 +143,11 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
 
 
 def mirror_warnings(classes: Sequence[str], crop_names: Sequence[str]) -> list[str]:
-    """Returns a list with one warning if a crop mirrors the frames and a class depends on the side, such as `Pushing
-    something from left to right`. Otherwise the list is empty. `crop_names` are the names of all crops, such as
-    "center_flip".
+    """Returns a list with one warning if a crop mirrors the frames and a class depends on the side. Otherwise the list
+    is empty.
+
+    `classes` are the names of the classes, such as "Pushing something from left to right". `crop_names` are the names
+    of all crops, such as "center_flip".
     """
     mirrored, sided = list(filter(is_mirrored, crop_names)), sided_classes(classes)
     if not mirrored or not sided:

@@ -1,4 +1,4 @@
-"""Compares the data set of a config with the data set that its cache was indexed from. Torch-free."""
+"""Compares the data set of a config with the data set that its cache was indexed from. Imports no torch."""
 
 import json
 import os

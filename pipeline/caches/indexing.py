@@ -1,4 +1,4 @@
-"""Lists a data set and writes the rows of a cache. This is the command `kinegraph index`. Torch-free."""
+"""Lists a data set and writes the rows of a cache. This is the command `kinegraph index`. Imports no torch."""
 
 import json
 import math

@@ -1,5 +1,5 @@
 """Stores what `kinegraph index` has read from the headers of videos, so that the next `index` reads only new and
-changed videos. Torch-free.
+changed videos. Imports no torch.
 
 A probe is what was read from one header. A cache stores probes in objects `probed/<random>.jsonl`, one probe on each
 line. These objects only save time. A cache without them is complete.

@@ -1,5 +1,5 @@
 """Stores summaries of ledger records in the user's cache folder, so that the next `kinegraph status` reads only records
-that are new or were replaced. Torch-free.
+that are new or were replaced. Imports no torch.
 
 The stored summaries only save time. Without them, or if they are damaged or of another version, all records are read.
 They lie outside of the cache, because `status` must not write into a cache of another user. A summary is valid while
@@ -42,8 +42,7 @@ class KeptSummaries:
     `kinegraph status` has stored them, or from the records. Call `write` at the end to store them for the next
     `status`.
 
-    Summaries of a cache with few records are not stored. Neither are those of a cache whose storage cannot tell whether
-    an object has changed.
+    Summaries are not stored if the cache has few records, or if its storage cannot tell whether an object has changed.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -55,7 +54,7 @@ class KeptSummaries:
         self._num_new = 0
 
     def summaries(self, key: str) -> dict[int, Summary]:
-        """Returns shard number -> Summary, for each shard that is sealed for the stage `key`, in ascending order. A
+        """Returns shard number -> Summary, for each shard that is done for the stage `key`, in ascending order. A
         Summary has the counts of one ledger record. Reads only the records that are new or were replaced.
 
         Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.

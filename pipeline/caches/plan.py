@@ -1,4 +1,4 @@
-"""Makes the plan of an extraction, which lists the shards and stages that have to be computed. Torch-free."""
+"""Makes the plan of an extraction, which lists the shards and stages that have to be computed. Imports no torch."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -57,8 +57,8 @@ class Plan:
     unchecked: keys of stages whose fingerprint is not known yet, because their option `weights` differs from that in
         the cache, or because they read such a stage. Two names may mean the same weights, which is known only when the
         networks are built.
-    changed: shard number -> ids of the videos that changed since the shard was sealed. All stages of such a shard run
-        again.
+    changed: shard number -> ids of the videos that changed since the shard was extracted. All stages of such a shard
+        run again.
     changed_files: stage key -> shard number -> ids of the videos whose file of boxes or scene graphs changed. For such
         a shard, the stage and the stages made from it run again.
     """

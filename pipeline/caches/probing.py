@@ -1,4 +1,4 @@
-"""Reads the headers of many videos in parallel, with a time limit for each video. Torch-free."""
+"""Reads the headers of many videos in parallel, with a time limit for each video. Imports no torch."""
 
 import queue
 import threading

@@ -1,5 +1,5 @@
 """Compares the videos of a data set with the files that exist, and with the numbers that the owners of the data set
-publish. Torch-free.
+publish. Imports no torch.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Summarises ledger records. A summary has the counts that `kinegraph status` shows. Torch-free."""
+"""Summarises ledger records. A summary has the counts that `kinegraph status` shows. Imports no torch."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ class Summary(NamedTuple):
     num_bytes: the size of the shard's objects.
     kinds: names of kinds of work, such as "copy".
     seconds: the seconds that each of `kinds` took.
-    sealed: the number of rows, the host, and when the shard was sealed.
+    sealed: the number of rows, the host, and the time at which the shard was finished.
     """
 
     failed: dict[str, int]

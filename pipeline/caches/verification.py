@@ -1,5 +1,5 @@
-"""Checks that all objects of the sealed shards are undamaged and that their values are plausible, for `kinegraph
-verify`. Torch-free.
+"""Checks that the files of all finished shards are undamaged and that their values are plausible, for `kinegraph
+verify`. Imports no torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -54,8 +54,8 @@ class Problem:
 class Verification:
     """The result of `kinegraph verify`.
 
-    - `problems`: all faults of the cache. If there are none, all sealed bytes are unchanged and their values are
-      plausible.
+    - `problems`: all faults of the cache. If there are none, all finished shards have the bytes that were written, and
+      their values are plausible.
     - `warnings`: values that are possible but rarely meant, such as zeros, and documents that earlier versions did not
       write.
     - `proposals_per_frame`: the mean number of boxes in a frame, or None if the cache has no boxes.
@@ -82,8 +82,8 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Checks the existence, size, checksum, shape and values of all sealed objects of a cache, and its documents.
-    Returns a Verification, which has all problems. Objects that no ledger record lists are ignored.
+    """Checks all files of a cache: the existence, size, checksum, shape and values of the arrays, and the documents.
+    Returns a Verification, which has all problems. Files that no ledger record lists are ignored.
 
     Raises CacheNotFound if there is no cache at `path`, and StorageError if the store of the cache cannot be reached.
     Raises CacheTooNew if a later version of kinegraph wrote the cache. Raises CacheMismatch if an upgrade of the cache
@@ -151,8 +151,8 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Makes the next extraction compute all shards with one of `problems` again, by removing their ledger records.
-    Writes damaged metadata of arrays again.
+    """Removes the ledger records of all shards with one of `problems`, so that the next extraction computes these
+    shards again. Writes damaged metadata of arrays again.
 
     Documents, such as clips.parquet, cannot be repaired. If one of them is damaged, the metadata is not written either.
     """
@@ -168,7 +168,7 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Checks one sealed shard of `stage`. `record` is its ledger record. Yields (name of the object, kind of the
+    """Checks one finished shard of `stage`. `record` is its ledger record. Yields (name of the object, kind of the
     problem, such as "missing") for every problem.
     """
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
@@ -259,7 +259,7 @@ def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> Non
 
 
 def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
-    """Reads all rows of one sealed shard of `stage`, after checking that its objects are undamaged. `record` is its
+    """Reads all rows of one finished shard of `stage`, after checking that its objects are undamaged. `record` is its
     ledger record. Raises CacheError if an object or the record is damaged.
     """
     require_rows_of(cache, record)

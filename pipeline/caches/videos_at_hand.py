@@ -1,4 +1,4 @@
-"""Finds the present file of a video, which may have moved or changed since it was extracted. Torch-free."""
+"""Finds the present file of a video, which may have moved or changed since it was extracted. Imports no torch."""
 
 import os
 import stat

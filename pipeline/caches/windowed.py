@@ -1,5 +1,5 @@
 """Divides videos into windows, for `kinegraph index`, and makes the entries of annotations.json. Windows are equal
-spans of time that cover a whole video. Torch-free.
+spans of time that cover a whole video. Imports no torch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

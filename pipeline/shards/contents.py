@@ -1,4 +1,4 @@
-"""Reads all rows of a sealed shard and checks their values. Torch-free."""
+"""Reads all rows of a finished shard and checks their values. Imports no torch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +19,7 @@ from kinegraph.stages.kinds import KINDS
 
 
 class ShardContents:
-    """All rows of one sealed shard of one stage. The objects of the shard must be undamaged. `record` is its ledger
+    """All rows of one finished shard of one stage. The objects of the shard must be undamaged. `record` is its ledger
     record.
 
     rows: array name -> rows of the array.

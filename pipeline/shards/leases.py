@@ -1,4 +1,4 @@
-"""Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Torch-free.
+"""Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Imports no torch.
 
 Only the newest lease of a shard counts. To take over a shard, a worker creates the next lease of the shard. If two
 workers compete, only one can create it. Leases only save work. The ledger alone says which shards are done, so a worker
@@ -209,9 +209,8 @@ class Leases:
         self._refresher.start()
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
-        """Tries to lease shard number `shard` for this worker. `keys` are the stages that the worker will compute.
-        Returns whether this worker holds the lease now. Returns False if another worker holds a lease that is not
-        stale.
+        """Tries to lease shard number `shard` for this worker, to compute the stages `keys`. Returns False if another
+        worker holds a lease of the shard that is not stale, else True.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is not None and not self._is_stale(newest):
@@ -255,15 +254,15 @@ class Leases:
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
-        """Returns whether this worker still holds the lease of shard number `shard`. If not, another worker has taken
-        it over.
+        """Returns whether this worker still holds the lease of shard number `shard`. Another worker may have taken it
+        over.
         """
         with self._lock:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Records what this worker does now with shard number `shard`: "decoding", "decoded" (the shard waits for its
-        first batch) or "computing".
+        """Records what this worker does now with shard number `shard`. `doing` is "decoding", "decoded" (the shard
+        waits for its first batch) or "computing".
 
         The lease then says whether the shard may be the cause if this worker dies. A shard that waits for its first
         batch cannot be the cause, unless it is the shard that this worker has held for longest.
@@ -345,24 +344,26 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """Returns the `Leases` of a new worker. Returns `NoLeases`, with which a worker may take every shard, if the
-    storage lets several workers create the same lease. A lease becomes stale if it is not refreshed for `seconds`.
+    """Returns the leases of a new worker, which show other workers on which shards it works. A lease becomes stale if
+    it is not refreshed for `seconds`.
+
+    If the storage lets several workers create the same lease, returns `NoLeases`, with which a worker may take every
+    shard.
     """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Keeps all other runs away from the cache during the `with` block, by holding every lease. The lease of shard 0 is
-    always taken, so two such blocks never run on one cache at the same time.
+    """Keeps all other runs away from the cache during the `with` block, by holding the lease of every shard. The leases
+    become stale if they are not refreshed for `seconds`.
 
     Waits until the leases of dead runs are stale. Raises AnotherRunError if another run refreshes its lease meanwhile.
-    The leases that are taken become stale if they are not refreshed for `seconds`.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
     with closing(leases_on(storage, seconds)) as leases:
-        for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):
+        for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):  # 0: two such blocks never run together
             first = lease_of(storage, shard)
             while not leases.take(shard, ()):
                 now = lease_of(storage, shard)
@@ -374,9 +375,7 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raises AnotherRunError if another process works on the cache, which means that `live_leases` has one of its
-    leases.
-    """
+    """Raises AnotherRunError if another process holds one of the leases that `live_leases` yields."""
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
             raise AnotherRunError(_busy(storage, lease))

@@ -1,4 +1,4 @@
-"""Computes the speed of an extraction from the times at which its shards were sealed. Torch-free."""
+"""Computes the speed of an extraction from the times at which its shards were finished. Imports no torch."""
 
 import datetime
 from collections.abc import Collection, Iterable
@@ -11,9 +11,9 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """The time at which one shard was sealed, and how long it took to compute.
+    """The time at which one shard was finished (sealed), and how long it took to compute.
 
-    at: when the shard was sealed, in seconds since 1970 by the clock of `host`.
+    at: when the shard was finished, in seconds since 1970 by the clock of `host`.
     rows: the number of rows of the shard.
     seconds: the time that the work unit took to compute.
     host: the name of the machine.
@@ -32,7 +32,7 @@ class Sealed(NamedTuple):
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
     """Returns the speed of all hosts in `at_work` together, in clips per second. A host is a machine. `sealed` has the
-    shards that were sealed, with their times and hosts.
+    finished shards, with their times and hosts.
 
     If `sealed` has no shard of these hosts, returns the average speed of one host, over all hosts in `sealed`. Returns
     None if `sealed` shows no speed at all.

@@ -1,4 +1,4 @@
-"""Tries work units again that another worker was busy with, until all of them are sealed."""
+"""Tries work units again that another worker was busy with, until all of them are done."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar

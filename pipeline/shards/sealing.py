@@ -28,7 +28,7 @@ class StageOutput:
     arrays: array name -> values of all rows of the shard.
     files: video id -> identity of the file that was read beside the video (boxes, scene graphs).
     failures, warnings: row number in the shard -> failure or warning of the clip.
-    kept: the numbers of rows that were sealed before. Later failures and warnings of these rows are ignored.
+    kept: the numbers of rows that an earlier run has computed. Later failures and warnings of these rows are ignored.
     kept_sources: video id -> identity of the video file, for the rows in `kept`.
     """
 
@@ -45,7 +45,7 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies the rows of all clips that did not fail from a sealed shard, so that only its failed clips are
+        """Copies the rows of all clips that did not fail from a finished shard, so that only its failed clips are
         computed again. `record` is the ledger record of the shard, and the rows are read from `cache`.
 
         The warnings of these clips, and the recorded identities of their videos and files, are copied, too.
@@ -70,7 +70,7 @@ class StageOutput:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Records that the clip in row number `row` of the shard failed, so that the row is sealed with fill values.
+        """Records that the clip in row number `row` of the shard failed, so that fill values are written for the row.
         `reason` is one word, such as "timeout", and `detail` is the full message.
 
         If the clip has failed before, the earlier reason stays. Rows in `kept` cannot fail.
@@ -86,7 +86,7 @@ class StageOutput:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns the rows of the shard as they will be sealed: one pair (ArraySpec, rows) for each array of the stage
+        """Returns the rows of the shard as they will be written: one pair (ArraySpec, rows) for each array of the stage
         and for its status array. Rows of failed clips hold the fill value.
         """
         failed = list(self.failures)
@@ -129,7 +129,7 @@ def seal(
     writing: Clock,
 ) -> Record | None:
     """Writes one computed shard of one stage, and then its ledger record. Returns the record, or None if another worker
-    sealed the shard first.
+    finished the shard first.
 
     output: the computed values.
     sources: video id -> identity of the video file that was read.
@@ -146,7 +146,7 @@ def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock
     `writing` has measured.
 
     A crash leaves objects without a record, never a record without its objects. Returns the written record. Returns
-    None, and writes no record, if another worker sealed the shard first.
+    None, and writes no record, if another worker finished the shard first.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
@@ -193,10 +193,10 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if the frame times of a clip in shard number `shard` differ from those that were sealed
+    """Raises CacheMismatch if the frame times of a clip in shard number `shard` differ from those that were stored
     before, because the video was replaced.
 
-    `sealed` [rows, T] has the sealed times of T frames, in seconds from the first frame of the video. `clips` is the
+    `sealed` [rows, T] has the stored times of T frames, in seconds from the first frame of the video. `clips` is the
     new output of the stage `clips`, whose only array has the present times. Rows with NaN are not compared.
     """
     (now,) = clips.arrays.values()

@@ -1,4 +1,4 @@
-"""Seals shards whose values come from another cache or from files of other tools. Torch-free."""
+"""Writes and seals shards whose values come from another cache or from files of other tools. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,14 +16,15 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
 def unheard(what: str, done: int, total: int) -> None:
-    """Ignores progress. This function is the default of progress callbacks."""
+    """Ignores the progress of a long step. This function is the default of arguments `on_progress`."""
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals the shards in `missing`, which maps the number of each shard of `cache` to the keys of the stages to write.
+    """Writes the shards in `missing` and seals them, which means that they are marked as done. `missing` maps the
+    number of each shard of `cache` to the keys of the stages to write.
 
     `prepare` is called with a shard number and its keys, and yields (ledger record, rows) for each key. A shard is
-    leased while it is sealed. Shards that another run has leased are tried again at the end, until they are sealed or
+    leased while it is written. Shards that another run has leased are tried again at the end, until they are done or
     that run is dead. If the process was killed, the call can be repeated. `on_progress` is called with ("sealing
     shards", shards done, all shards).
     """

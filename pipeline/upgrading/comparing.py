@@ -1,4 +1,4 @@
-"""Finds the shards of an old cache that hold other frames than the latest rules choose. Torch-free.
+"""Finds the shards of an old cache that hold other frames than the latest rules choose. Imports no torch.
 
 Rules decide which frames, times and crops a clip takes from its video. The version of the stage `clips` is the version
 of its rules. A verdict says what an upgrade of the cache has to change in one shard.
@@ -75,7 +75,7 @@ class Verdict(BaseModel):
     retimed: the ids of clips that show the same frames as before, at other times.
     unread: clip_id -> message, for clips whose video cannot be read.
     dropped: whether the user asked to count unread clips as differing, and there were such clips.
-    judged: stage key -> digest of the ledger record.
+    judged: stage key -> digest of the ledger record at the time of the verdict.
 
     `frame_times` and `clips` are None if the times do not change.
     """
@@ -146,7 +146,7 @@ class Comparer:
         true, an unread clip counts as a clip with other frames, so its shard is computed again. Otherwise it is listed
         in `Verdict.unread`.
 
-        Raises CacheError if a ledger record or the sealed frame times are damaged.
+        Raises CacheError if a ledger record or the stored frame times are damaged.
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object

@@ -1,5 +1,5 @@
 """Compares the frames of an old cache with its videos, and upgrades the cache. This is the command `kinegraph verify
---frames`. Torch-free.
+--frames`. Imports no torch.
 
 An upgrade has four steps. Each can be repeated, so an upgrade that was killed goes on where it stopped.
 
@@ -138,9 +138,9 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgr
     """Upgrades a cache whose frames were chosen by earlier rules. Shards with the same frames as by the latest rules
     are kept. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
 
-    If videos of sealed clips cannot be read, the cache is not changed. Only the results of the comparison are written,
-    for the next upgrade. If `drop_unread` is true, the cache is upgraded nevertheless, and the shards of these videos
-    are marked as not done, too. `on_progress` is called with (name of the step, shards done, all shards).
+    If the video of an extracted clip cannot be read, the cache is not changed. Only the results of the comparison are
+    written, for the next upgrade. If `drop_unread` is true, the cache is upgraded nevertheless, and the shards of such
+    clips are marked as not done, too. `on_progress` is called with (name of the step, shards done, all shards).
 
     Raises AnotherRunError if another run works on the cache. Raises CacheNotFound if there is no cache at `root`, and
     CacheError if a document of the cache is damaged.
