@@ -20,8 +20,8 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
     """Returns the Listing of the videos below the folder or URL `options.root`. If `options.annotations` is set,
     returns the videos in this csv.
 
-    `progress` is never called, because no video is generated. `tries` is the number of requests for a URL while the
-    network fails. Raises DatasetError if a folder or file is missing, if there is no video, or if the csv is wrong.
+    `progress` is never called, because no video is generated. A URL is requested at most `tries` times, if the network
+    fails. Raises DatasetError if a folder or file is missing, if there is no video, or if the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
     require_folder(root)
@@ -44,8 +44,8 @@ def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
     """Returns the class names of the option `classes`. `given` is its value: a list of names, or the path of a file
     with one name per line. Returns an empty tuple if the option is not set.
 
-    `tries` is the number of requests for a file at a URL. Raises DatasetError for an empty file and for a name that is
-    listed twice.
+    A file at a URL is requested at most `tries` times, if the network fails. Raises DatasetError for an empty file and
+    for a name that is listed twice.
     """
     if not isinstance(given, str):
         names = tuple(given or ())
@@ -63,7 +63,7 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
     """Returns (one entry for each video below `root`, the number of other files by their ending, such as {".txt": 3}).
     `root` is a folder, or the URL of a server that lists its files.
 
-    With `frame_rate`, folders of numbered images are videos, too. `tries` is the number of requests for a URL while the
+    With `frame_rate`, folders of numbered images are videos, too. A URL is requested at most `tries` times, if the
     network fails. Raises DatasetError if the server lists no files, and if there are only folders of images and
     `frame_rate` is None.
     """
@@ -96,7 +96,7 @@ def _is_folder(path: str) -> bool:
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
     """Returns one Entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
-    relative to `root`. `tries` is the number of requests for a URL while the network fails.
+    relative to `root`. A URL is requested at most `tries` times, if the network fails.
 
     Raises DatasetError if a line is wrong. The message names the line.
     """

@@ -23,8 +23,8 @@ def list_json(options: JsonOptions, progress: OnVideosMade | None = None, tries:
     """Returns the Listing of the videos and labelled segments in the JSON file `options.annotations`, in ActivityNet's
     form.
 
-    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
-    if the file cannot be read or has another form, and if no listed video is below `options.root`.
+    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if
+    the file cannot be read or has another form, and if no listed video is below `options.root`.
     """
     path = options.annotations.removeprefix(FILE)
     database = database_of(path, json_document(path, text_of("dataset.annotations", path, tries)))

@@ -60,11 +60,11 @@ class Listing:
     `videos`: the videos and intervals, sorted by id.
     `multi_label`: whether a video may have several labels. None means that it is true if some video has several.
     `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
-    `uses_shares`: whether some video was listed without a split. It gets a split by the shares of the option `splits`.
+    `uses_shares`: whether some video was listed without a split, so that the option `splits` decides.
 
     The other fields are only set for data sets in the form in which their owners publish them:
 
-    `missing`: {name: MissingVideo} of the listed videos without a file. They are not in `videos`.
+    `missing`: {name: MissingVideo} of the listed videos without a file. `videos` lacks these.
     `listed`: {split: number of videos in the label files}.
     `published`: {split: number of videos that the owners published}.
     `classes_from`: the file or rule from which the order of the classes comes, in words.

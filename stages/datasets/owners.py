@@ -27,8 +27,8 @@ NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of
 
 
 def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
-    """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. `tries` is the
-    number of requests for a URL while the network fails.
+    """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. A URL is
+    requested at most `tries` times, if the network fails.
 
     Raises DatasetError if there is no such file, or if the file is not UTF-8.
     """
@@ -51,8 +51,8 @@ def has_label_file(options: OwnersOptions, name: str) -> bool:
 
 
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
-    """Returns the content of the JSON label file `name` in the folder or below the URL `options.annotations`. `tries`
-    is the number of requests for a URL while the network fails.
+    """Returns the content of the JSON label file `name` in the folder or below the URL `options.annotations`. A URL is
+    requested at most `tries` times, if the network fails.
 
     Raises DatasetError if there is no such file, if the file is not UTF-8 or not JSON, and if an object has a key
     twice.
@@ -115,8 +115,8 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
     """Returns the Listing of the videos of `release` that are below the folder or URL `root`. The id of a video is its
     path below `root`. A listed video without a file goes into `missing` of the Listing, and gets no row.
 
-    With `frame_rate`, a folder of numbered images is a video, too. `tries` is the number of requests for a URL while
-    the network fails.
+    With `frame_rate`, a folder of numbered images is a video, too. A URL is requested at most `tries` times, if the
+    network fails.
 
     Raises DatasetError if no listed video is below `root`, if a video is in two splits, or if two files have the name
     of one video. Raises it also for an impossible name of a video, for an unknown label, and for a video with several

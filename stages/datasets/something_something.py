@@ -27,8 +27,8 @@ def list_something_something(
     """Returns the Listing of the videos of Something-Something, with the splits train and val. With `options.test`
     there is the split test, too, without labels.
 
-    `progress` is never called. `tries` is the number of requests for a URL while the network fails. Raises DatasetError
-    if a label file is missing or is of the other version, and if no listed video is below `options.root`.
+    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
+    label file is missing or is of the other version, and if no listed video is below `options.root`.
     """
     name = _label_file(options, "labels")
     classes = _classes_of_csv(options, name, tries) if options.version == 1 else _classes_of_json(options, name, tries)

@@ -355,7 +355,7 @@ class _Pass:
         if last_seconds is not None:
             end = last_seconds + self.video.frame_period
             beyond = self._reaches_beyond(row, end)
-            declared = self.video.promised_duration
+            declared = self.video.stated_duration
             if declared is not None and declared - end > TRUNCATED_SECONDS:
                 clip.warning = f"decoding ended at {end:.2f} s of {declared:.2f} s; {complaint}".strip("; ")
                 if beyond:

@@ -111,11 +111,11 @@ def _missing_seconds(video: OpenVideo) -> float:
 
     Returns 0 if the file is complete, and if the container states no duration.
     """
-    if not video.is_at_end or (promised := video.promised_duration) is None:
+    if not video.is_at_end or (stated := video.stated_duration) is None:
         return 0.0
     if video.timeline.has_decode_times:  # the first frame has the stamp of the packet that released it
         there = video.packets.shown_seconds(video.timeline, None)
     else:
         there = video.packets.latest_end_seconds - video.first_stamp_seconds
-    missing = promised - there
+    missing = stated - there
     return missing if missing > TRUNCATED_SECONDS else 0.0

@@ -8,7 +8,7 @@ from av.video.frame import VideoFrame
 from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.timeline import JOINED, formats
 
-TRUNCATED_SECONDS = 0.5  # a shorter gap before the promised end is rounding by the encoder
+TRUNCATED_SECONDS = 0.5  # a shorter gap before the stated end is rounding by the encoder
 TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that state one end for all streams, on one clock
 
 
@@ -22,10 +22,10 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
         return stated - video.passed_seconds
     video.read_to_end()
     shown = video.packets.shown_seconds(video.timeline, first.pts)
-    return promised(video) or shown
+    return stated_duration(video) or shown
 
 
-def promised(video: VideoBeingRead) -> float | None:
+def stated_duration(video: VideoBeingRead) -> float | None:
     """Returns the seconds from the first frame to the end of the video stream, as the container states it. Returns None
     if the container states nothing about the video stream.
 

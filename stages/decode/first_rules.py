@@ -49,7 +49,7 @@ class FirstTimeline:
         return self._latest
 
 
-def promised(video: VideoBeingRead) -> float | None:
+def stated_duration(video: VideoBeingRead) -> float | None:
     """Returns the duration in seconds that the container states, by version 1 of the rules for reading videos. Returns
     None if the container states no duration.
     """
@@ -67,10 +67,10 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """Returns the seconds from the first frame of `video` to the end of the last frame, by version 1 of the rules for
     reading videos. `first` is not used.
     """
-    return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
+    return stated_duration(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
 
-def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
+def choose_stream(streams: Sequence[VideoStream]) -> VideoStream:
     return streams[0]
 
 

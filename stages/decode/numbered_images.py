@@ -187,12 +187,12 @@ class OpenImages:
     `rate` is in images per second. Threads of `pool` read images ahead.
 
     A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the position of an image in the
-    folder, an int from 0. The fields `promised_duration`, `latest` and `sizes` exist only because code that takes an
+    folder, an int from 0. The fields `stated_duration`, `latest` and `sizes` exist only because code that takes an
     `OpenVideo` reads them.
     """
 
     complaints = ""
-    promised_duration: float | None = None
+    stated_duration: float | None = None
     latest: TimedFrame | None = None
     slack_seconds = FLOAT_NOISE_SECONDS
     sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` itself refuses an image of another size

@@ -61,7 +61,7 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(False, a < 0, d < 0)
 
 
-def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
+def choose_stream(streams: Sequence[VideoStream]) -> VideoStream:
     """Returns the video stream to read. It is the stream that the file marks as default.
 
     If several streams are marked as default, the result is the largest of these streams in pixels. If no stream is

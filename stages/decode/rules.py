@@ -18,33 +18,33 @@ from kinegraph.stages.decode.timeline import ShownTimes, Timeline
 class Rules:
     """One version of the rules by which video files are read. Each field is a function.
 
-    `chosen_stream`: (video streams of a file) -> the stream that is read.
+    `choose_stream`: (video streams of a file) -> the stream that is read.
     `timeline`: (container, stream, time stamps of the first frames) -> the ShownTimes, which compute when a frame is
         shown.
-    `promised`: (open video) -> the duration in seconds that the container states, or None.
+    `stated_duration`: (open video) -> the duration in seconds that the container states, or None.
     `duration`: (open video, first frame) -> the duration in seconds, from the container or from the packets.
     `orientation`: (frame) -> the Orientation, which says how a player turns and mirrors the frame.
     """
 
-    chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
+    choose_stream: Callable[[Sequence[VideoStream]], VideoStream]
     timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
-    promised: Callable[[VideoBeingRead], float | None]
+    stated_duration: Callable[[VideoBeingRead], float | None]
     duration: Callable[[VideoBeingRead, VideoFrame], float]
     orientation: Callable[[VideoFrame], Orientation]
 
 
 RULES = {
     1: Rules(
-        chosen_stream=first_rules.chosen_stream,
+        choose_stream=first_rules.choose_stream,
         timeline=FirstTimeline,
-        promised=first_rules.promised,
+        stated_duration=first_rules.stated_duration,
         duration=first_rules.duration,
         orientation=first_rules.orientation,
     ),
     2: Rules(
-        chosen_stream=pictures.chosen_stream,
+        choose_stream=pictures.choose_stream,
         timeline=Timeline,
-        promised=durations.promised,
+        stated_duration=durations.stated_duration,
         duration=durations.duration,
         orientation=pictures.orientation,
     ),

@@ -73,8 +73,8 @@ class TimedFrame(NamedTuple):
 
     `seconds`: the time at which the frame is shown, counted from the first frame.
     `frame`: the decoded frame, or the number of the frame in videos that are decoded later.
-    `coded`: the number of the frame among all frames that the decoder returned, from 0. It is -1 after a seek.
-    `number`: the number of the frame among the frames that are shown, from 0. It is -1 after a seek.
+    `coded`: the number of the frame among all frames that the decoder returned, from 0; -1 after a seek.
+    `number`: the number of the frame among the frames that are shown, from 0; -1 after a seek.
     """
 
     seconds: float
@@ -144,9 +144,9 @@ class OpenVideo:
         return "; ".join(filter(None, [*said, *stamps[:MAX_COMPLAINTS], *more]))
 
     @property
-    def promised_duration(self) -> float | None:
+    def stated_duration(self) -> float | None:
         """Returns the duration in seconds that the container states for the video stream, or None."""
-        return self.rules.promised(self)
+        return self.rules.stated_duration(self)
 
     @property
     def is_clean(self) -> bool:
@@ -368,7 +368,7 @@ def _opened(container: InputContainer, logs: Logs, rules: Rules, path: str | Non
     decodable = [stream for stream in videos if stream.codec_context is not None]
     if not decodable:
         raise DecodeError("unreadable", _said(logs) or "this FFmpeg has no decoder for its codec")
-    return OpenVideo(container, rules.chosen_stream(decodable), logs, rules, path)
+    return OpenVideo(container, rules.choose_stream(decodable), logs, rules, path)
 
 
 def _said(logs: Logs) -> str:

@@ -133,7 +133,7 @@ class PresentedFrames:
 
     `number`: how many frames there are.
     `rate`: frames per second. If `times` is None, frame n is shown at n / `rate` seconds.
-    `slack_seconds`: by so much the container may have rounded times.
+    `slack_seconds`: the tolerance in seconds with which times are compared, because containers round times.
     `times`: the time of each frame in seconds since the first frame, if the frame rate varies. Otherwise None.
     """
 

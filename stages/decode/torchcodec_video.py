@@ -91,7 +91,7 @@ class FrameTable:
     `stream`: the index of the video stream in the file.
     `frame_period`: the time from one frame to the next, in seconds.
     `slack_seconds`: the tolerance in seconds with which times are compared.
-    `promised_duration`: the duration in seconds that the container states, or None.
+    `stated_duration`: the duration in seconds that the container states, or None.
     """
 
     times: list[float]
@@ -102,7 +102,7 @@ class FrameTable:
     stream: int
     frame_period: float
     slack_seconds: float
-    promised_duration: float | None
+    stated_duration: float | None
 
 
 @lru_cache(TABLES_KEPT)
@@ -151,8 +151,8 @@ def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
             return None
         zero = float(stamps[0] * first.frame.time_base)
         times = [float(pts * first.frame.time_base) - zero for pts in stamps]
-        promised = video.promised_duration
-        if promised is not None and promised - (times[-1] + video.frame_period) > TRUNCATED_SECONDS:
+        stated = video.stated_duration
+        if stated is not None and stated - (times[-1] + video.frame_period) > TRUNCATED_SECONDS:
             return None
         return FrameTable(
             times=times,
@@ -163,7 +163,7 @@ def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
             stream=video.stream.index,
             frame_period=video.frame_period,
             slack_seconds=video.slack_seconds,
-            promised_duration=promised,
+            stated_duration=stated,
         )
 
 
@@ -220,7 +220,7 @@ class TorchcodecVideo:
             raise LeftToPyAVError(path, "torchcodec may show other pictures of such a file (docs/gpu.md)")
         self._table, self._stream = table, _stream_on(device)
         self.frame_period, self.slack_seconds = table.frame_period, table.slack_seconds
-        self.promised_duration = table.promised_duration
+        self.stated_duration = table.stated_duration
         try:
             self._decoder = open_decoder(
                 on_disk(path),

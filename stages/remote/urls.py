@@ -55,7 +55,7 @@ def check_url(url: str) -> str:
 
 
 def locate_video(root: str, path: str) -> tuple[str, str]:
-    """Returns (id, full path) of a video that a list of videos names `path`. `path` is a path below `root`, an absolute
+    """Returns (id, full path) of a video in a list. `path` is the entry of the list: a path below `root`, an absolute
     path, or a URL.
 
     The id of a video below `root` is its path below `root`: `"root", "a/b.mp4" -> ("a/b.mp4", "root/a/b.mp4")`. The id

@@ -29,7 +29,7 @@ MANY = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 class Stamped:
     """An open video of which only the stamps are real."""
 
-    complaints, promised_duration, sizes, latest = "", None, ((0.0, (48, 32)),), None
+    complaints, stated_duration, sizes, latest = "", None, ((0.0, (48, 32)),), None
 
     def __init__(self, rate: Fraction, clock: Fraction, stamps: list[int], container: str = "matroska,webm") -> None:
         stream = SimpleNamespace(
