@@ -1,7 +1,8 @@
-"""ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition".
+"""The head ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition" (Liang
+et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302).
 
-Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. This file was written from a text of the paper without
-formulas. Docstrings mark reconstructed parts with "reconstructed". Choices that the text leaves open are options.
+This file was written from a text of the paper without formulas. Docstrings name the formulas that are reconstructed.
+Choices that the text leaves open are options.
 
 Shapes: B clips, T frames, C channels, R = C / `reduction` channels, H rows and W columns of a map. t is a frame.
 """

@@ -67,12 +67,12 @@ class AttentiveProbe(CandidateHead):
 
     def __init__(self, spec: Spec, num_classes: int, options: AttentiveProbeOptions) -> None:
         super().__init__()
-        channels = self.choose(spec, options.read, options)
+        channels = self.choose_array(spec, options.read, options)
         self.regions = RegionReader(spec, self.source, boxes=False) if options.read == "regions" else None
         self.reads = (self.array,) if self.regions is None else self.regions.reads
         self.recompute = options.recompute
         num_heads = _num_heads(channels, options.num_heads)
-        self.carry(
+        self.add_candidates(
             AttentiveClassifier(channels, num_classes, options.num_blocks, num_heads, options.mlp_ratio), options
         )
 

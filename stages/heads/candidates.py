@@ -64,7 +64,7 @@ class CandidateHead(Head):
     """The base class of heads with several candidates. A candidate is a copy of the head's layers that is trained with
     a learning rate and a weight decay of its own. One pass over the cache trains all candidates.
 
-    A subclass calls `choose` and `carry` in its constructor, and implements `inputs`.
+    A subclass calls `choose_array` and `add_candidates` in its constructor, and implements `inputs`.
 
     The candidates share no parameter and start from the same weights. The training adds up their losses, so each
     candidate gets the weights that it would get in a training without the other candidates. After each epoch, every
@@ -76,13 +76,13 @@ class CandidateHead(Head):
     source: FeatureSource
     array: str
 
-    def choose(self, spec: Spec, read: str, options: CandidateOptions) -> int:
+    def choose_array(self, spec: Spec, read: str, options: CandidateOptions) -> int:
         """Chooses the cached array that the head reads, and sets `source` and `array` to its tap and its name. Returns
         the number of channels of the array.
 
         `read` is the kind of array: "maps", "pooled" or "regions". `spec` maps the name of each array of the cache to
-        its shape for one clip. Raises HeadError if the cache has no array of this kind, or if samples are whole videos
-        and `read` is not "pooled".
+        its shape for one clip. If several backbones or taps have such arrays, `options` must name one. Raises HeadError
+        if no array fits, if several fit, or if `spec` has the shapes of whole videos and `read` is not "pooled".
         """
         if are_videos(spec) and read != "pooled":
             raise HeadError(f"read: given {read}, allowed with train.over: videos: pooled")
@@ -90,9 +90,9 @@ class CandidateHead(Head):
         self.array = self.source.array(read)
         return spec[self.array][1 if read == "maps" else -1]
 
-    def carry(self, probe: nn.Module, options: CandidateOptions) -> None:
-        """Adds the layers of the head: one copy of the network `probe` for each candidate of `options`. `probe`
-        computes logits from the tensors that the method `inputs` returns.
+    def add_candidates(self, probe: nn.Module, options: CandidateOptions) -> None:
+        """Adds the layers of the head: one copy of the network `probe` for each pair of a learning rate and a weight
+        decay in `options`. `probe` computes logits from the tensors that the method `inputs` returns.
         """
         self.candidates = options.candidates
         self.probes = nn.ModuleList(copy.deepcopy(probe) for _ in self.candidates)
@@ -104,8 +104,8 @@ class CandidateHead(Head):
         raise NotImplementedError
 
     def logits_of(self, probe: nn.Module, inputs: Sequence[Tensor | None]) -> Tensor:
-        """Returns the logits [B, K] of one candidate for B clips and K classes. `probe` is the network of the
-        candidate. `inputs` are the tensors that the method `inputs` has returned.
+        """Returns the logits [B, K] of one candidate (a copy of the head's layers), for B clips and K classes. `probe`
+        is the network of the candidate. `inputs` are the tensors that the method `inputs` has returned.
         """
         logits: Tensor = probe(*inputs)
         return logits
@@ -125,20 +125,22 @@ class CandidateHead(Head):
         return self.candidate_logits(batch).mean(1)
 
     def candidate_of(self, parameter: str) -> int:
-        """Returns the number, counted from 0, of the candidate that a parameter of the head belongs to. `parameter` is
-        the name of the parameter.
+        """Returns the number, counted from 0, of the candidate to which a parameter of the head belongs. A candidate is
+        one of several copies of the head's layers. `parameter` is the name of the parameter, such as
+        "probes.3.fc.weight".
         """
         return int(parameter.split(".")[1])
 
     def weights_of(self, candidate: int) -> dict[str, Tensor]:
-        """Returns the state dict that the head has after `keep(candidate)`. The tensors are not copied. `candidate` is
-        the number of the candidate, counted from 0.
+        """Returns the weights of one candidate (a copy of the head's layers), as the state dict that the head has after
+        `keep(candidate)`. `candidate` is the number of the candidate, counted from 0. The tensors are not copied.
         """
         return {f"probes.0.{name}": tensor for name, tensor in self.probes[candidate].state_dict().items()}
 
     def keep(self, candidate: int) -> None:
-        """Removes all candidates from the head except the candidate with the number `candidate`, counted from 0. The
-        options of the head then have only the learning rate and the weight decay of this candidate.
+        """Removes all candidates (copies of the head's layers) from the head except the candidate with the number
+        `candidate`, counted from 0. The options of the head then have only the learning rate and the weight decay of
+        this candidate.
         """
         kept = self.candidates[candidate]
         self.probes, self.candidates = nn.ModuleList([self.probes[candidate]]), (kept,)

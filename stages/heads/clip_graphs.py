@@ -62,8 +62,8 @@ def masked_graph(
     matrix: Tensor, valid: Tensor, links: Links, frame_step: int = 1, frames: Sequence[int] | None = None
 ) -> ClipGraph:
     """Returns the ClipGraph with the weights `matrix` [B, T * N, T * N], for B clips and T time steps of N nodes.
-    `valid` bool [B, T, N] is false for padding. The weights of padding become 0. `links`, `frame_step` and `frames`
-    have the same meaning as in ClipGraph.
+    `valid` bool [B, T, N] is false for padding, which are nodes without a box. All weights of padding become 0.
+    `links`, `frame_step` and `frames` have the same meaning as in ClipGraph.
     """
     nodes = valid.flatten(1, 2)
     weights = torch.where(nodes[:, :, None] & nodes[:, None, :], matrix.float(), 0.0)

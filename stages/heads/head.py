@@ -64,15 +64,15 @@ class FeatureSource:
     is_vector: bool = False
 
     def array(self, kind: str) -> str:
-        """Returns the name of a cached array of this tap, such as "features/i3d/res5_pooled". `kind` is the kind of
-        array: "maps", "pooled" or "regions".
+        """Returns the name of a cached array of this tap (a layer of a backbone). `kind` is the kind of array: "maps",
+        "pooled" or "regions". For example, "pooled" -> "features/i3d/res5_pooled".
         """
         prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{'' if self.is_vector else suffix}"
 
     @property
     def maps(self) -> str:
-        """Returns the name of the cached array with the feature maps of this tap.
+        """Returns the name of the cached array with the feature maps of this tap (a layer of a backbone).
 
         One clip of the array has the shape [T frames, C channels, H rows, W columns].
         """
@@ -80,8 +80,9 @@ class FeatureSource:
 
     @property
     def pooled(self) -> str:
-        """Returns the name of the cached array with the pooled features of this tap. Pooled features are the means of
-        the maps over rows and columns. If the tap has vectors and no maps, the array has these vectors.
+        """Returns the name of the cached array with the pooled features of this tap (a layer of a backbone). Pooled
+        features are the means of the maps over rows and columns. If the tap has vectors and no maps, the array has
+        these vectors.
 
         One clip of the array has the shape [T frames, C channels], or [C channels] if the tap has one vector for the
         whole clip.
@@ -90,7 +91,8 @@ class FeatureSource:
 
     @property
     def regions(self) -> str:
-        """Returns the name of the cached array with the region features of this tap.
+        """Returns the name of the cached array with the region features of this tap (a layer of a backbone). A region
+        is the part of a frame inside a box.
 
         One clip of the array has the shape [T frames, N regions, C channels].
         """

@@ -26,7 +26,7 @@ ANY_BACKBONE = "<backbone>"  # placeholder for the user to fill in
 
 
 class TapMissing(HeadError):
-    """Raised if the cache lacks the features or regions of a tap that a head reads."""
+    """Raised if the cache lacks the features or regions of a tap (a layer of a backbone) that a head reads."""
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
@@ -47,7 +47,7 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Feat
         )
     near = (source for kind in kinds for source in sources[kind] if not source.is_vector)
     nearest = next(near, _known(spec, options))
-    raise missing([nearest.array(kind) for kind in kinds if nearest not in sources[kind]], spec, kinds)
+    raise missing_arrays([nearest.array(kind) for kind in kinds if nearest not in sources[kind]], spec, kinds)
 
 
 def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
@@ -77,12 +77,13 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
     return FeatureSource(options.backbone or (backbones.pop() if len(backbones) == 1 else ANY_BACKBONE), tap, is_vector)
 
 
-def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
+def missing_arrays(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
     """Returns the error to raise if the cache lacks the arrays `names`. The message says what the config needs, and
     which command makes the arrays.
 
-    The keys of `spec` are the names of the cached arrays. If the arrays belong to one tap, `kinds` has the kinds of
-    arrays that the head reads, such as "maps", and the error is a TapMissing. Without `kinds`, it is a HeadError.
+    The keys of `spec` are the names of the cached arrays. If `names` are arrays of one tap (a layer of a backbone),
+    `kinds` has the kinds of arrays that the head reads, such as "maps", and the error is a TapMissing. Without `kinds`,
+    it is a HeadError.
     """
     if names == [CROP]:
         return HeadError(
@@ -204,7 +205,7 @@ class ProposalReader:
         narrowed = self.crop_array != CROP
         needed = (BOXES, COUNT, *([self.crop_array] if narrowed else [])) if boxes or narrowed else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
-            raise missing(absent, spec)
+            raise missing_arrays(absent, spec)
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
         self.step, remainder = divmod(box_frames, num_frames)
         if remainder or not self.step:
@@ -323,7 +324,7 @@ class MapRegionReader:
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
         if absent := [name for name in (BOXES, CROP) if name not in spec]:
-            raise missing(absent[:1], spec)
+            raise missing_arrays(absent[:1], spec)
         self.proposals = ProposalReader(spec, source, source.maps, spec[BOXES][1], boxes=True, top=top)
         self.crop = self.proposals.crop_array
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))

@@ -49,9 +49,9 @@ class LinearProbe(CandidateHead):
 
     def __init__(self, spec: Spec, num_classes: int, options: LinearProbeOptions) -> None:
         super().__init__()
-        channels = self.choose(spec, options.read, options)
+        channels = self.choose_array(spec, options.read, options)
         self.reads = (self.array,)
-        self.carry(Classifier(channels, num_classes, dropout=0.0), options)
+        self.add_candidates(Classifier(channels, num_classes, dropout=0.0), options)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor]:
         x = batch[self.array].to(next(self.parameters()).dtype)

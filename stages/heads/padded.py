@@ -41,11 +41,11 @@ def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
     to the vectors 1, 3 and 5. If L is less than `count`, some vectors occur several times.
     """
     lengths = torch.full((len(x),), x.shape[1], device=x.device) if mask is None else mask.sum(1)
-    chosen = even_places(lengths[:, None], torch.arange(count, device=x.device), count)
+    chosen = middle_index(lengths[:, None], torch.arange(count, device=x.device), count)
     return x[torch.arange(len(x), device=x.device)[:, None], chosen]
 
 
-def even_places(length: Tensor, part: Tensor, count: int) -> Tensor:
+def middle_index(length: Tensor, part: Tensor, count: int) -> Tensor:
     """Returns the index of the middle vector of a part of a sequence: floor((part + 0.5) length / count). A sequence of
     `length` vectors is divided into `count` equal parts. `part` is the number of the part, counted from 0. `length` and
     `part` are int64 tensors.

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.head import Classifier, Head, Spec
-from kinegraph.stages.heads.inputs import masked_mean, mean_over_tracks, missing
+from kinegraph.stages.heads.inputs import masked_mean, mean_over_tracks, missing_arrays
 from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
 
 TRACKS = "tracks/id"
@@ -51,7 +51,7 @@ class ProposalPool(Head):
         self.over_tracks = options.over == "tracks"
         if self.over_tracks:
             if TRACKS not in spec:
-                raise missing([TRACKS], spec)
+                raise missing_arrays([TRACKS], spec)
             self.reads += (TRACKS,)
         dim = self.read_regions.channels
         self.project = self.read_regions.make_project()

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
-from kinegraph.stages.heads.inputs import missing
+from kinegraph.stages.heads.inputs import missing_arrays
 from kinegraph.stages.heads.sequences import Reducer, SliceClassifier
 
 COUNT, TIMES = "graphs/count", "graphs/times"
@@ -300,5 +300,5 @@ def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClas
 
 def _num_relations(spec: Spec) -> int:
     if absent := [name for name in GRAPHS if name not in spec]:
-        raise missing(absent, spec)
+        raise missing_arrays(absent, spec)
     return spec[RELATIONS][-1]

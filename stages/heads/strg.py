@@ -254,8 +254,8 @@ class GraphConvolution(nn.Module):
     """A graph convolution: ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). If
     `activate` is false, LayerNorm and ReLU are left out.
 
-    X has the features of the nodes, with `dim` numbers. `graphs` are the names of the graphs. G_k is the matrix of
-    graph k. W_k are learned weights, which start at 0.
+    X has the features of the nodes, with `dim` numbers, and the residual has the same shape. `graphs` are the names of
+    the graphs. G_k is the matrix of graph k. W_k are learned weights, which start at 0.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:

@@ -11,7 +11,7 @@ from kinegraph.stages.stage import StageBatch
 
 class GraphRunner:
     """The runner of the stage `graphs`. It gets the scene graphs of each clip from one source and writes them to the
-    cache. A clip without graphs in the source is marked as failed.
+    cache. If the source cannot return the graphs of a clip, the clip is marked as failed.
     """
 
     digest = ""

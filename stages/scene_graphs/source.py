@@ -49,8 +49,8 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """Raised if a source has no scene graphs for a clip. `reason` is the reason of the failure in the ledger, such as
-    "missing" or "unreadable". `detail` says in words what is wrong.
+    """Raised if a source cannot return the scene graphs of a clip. `reason` is the reason of the failure in the ledger,
+    such as "missing" or "unreadable". `detail` says in words what is wrong.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -66,5 +66,5 @@ class GraphSource(Protocol):
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
         """Returns the scene graphs of the clip `row`. `frame_times` are the presentation times of the clip's frames in
-        seconds, [frames]. Raises GraphError if the source has no graphs for this clip.
+        seconds, [frames]. Raises GraphError if the source cannot return them.
         """

@@ -25,8 +25,8 @@ class Vocabulary(StageOptions):
     """The names of the classes of objects and of the relations in scene graphs. The number of a name is its position in
     its list, counted from 0. Relations in `ignored_relations` may occur in files and are not cached.
 
-    Names are compared in the form that `plain` returns. In this form, all names of classes must be different. The same
-    is true of all names in `relations` and `ignored_relations` together.
+    All names in `classes` must be different, and all names in `relations` and `ignored_relations` together. Two names
+    are not different if they differ only in case, blanks or the signs / _ -.
     """
 
     classes: tuple[str, ...] = Field(

@@ -51,14 +51,15 @@ class Validation:
 
 
 def trained_form(head: Head) -> nn.Module:
-    """Returns the module from whose output the loss is computed. For a head with candidates, the module returns the
-    logits of all candidates. For any other head, it is `head` itself.
+    """Returns the module that computes the logits for the loss. It is `head` itself, or, for a head with several
+    candidates (copies of its layers), a module that returns the logits of all candidates.
     """
     return SideBySide(head) if isinstance(head, CandidateHead) else head
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and the training options `options` are not suited for them.
+    """Raises UsageError if `head` has several candidates and the training options `options` are not suitable for them.
+    A candidate is a copy of the head's layers with its own learning rate and weight decay.
 
     Validation chooses the best candidate, so `val_split` must be set and must differ from `test_split`. The schedule
     `plateau` and the precision `fp16` are refused, because one candidate would then change the training of the other
@@ -94,8 +95,8 @@ def losses_of(logits: Tensor, labels: Tensor, weights: Tensor | None, reduction:
 
 
 def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
-    """Returns the parameters of `head` as one list for each candidate. A head without candidates has one list of all
-    its parameters. The option `clip_grad_norm` limits the gradient norm of each list on its own.
+    """Returns the parameters of `head` as one list for each candidate (a copy of the head's layers). A head without
+    candidates has one list with all parameters. The gradient norm of each list is clipped separately.
     """
     if not isinstance(head, CandidateHead):
         return [[*head.parameters()]]
@@ -103,15 +104,15 @@ def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
 
 
 def weights_of(head: Head, candidate: int) -> Mapping[str, Tensor]:
-    """Returns the state dict that `head` has after `keep(head, candidate)`. For a head without candidates, it is the
-    whole state dict. The tensors are not copied.
+    """Returns the weights of one candidate (a copy of the head's layers), as the state dict that `head` has after
+    `keep(head, candidate)`. For a head without candidates, returns the whole state dict. The tensors are not copied.
     """
     return head.weights_of(candidate) if isinstance(head, CandidateHead) else head.state_dict()
 
 
 def keep(head: Head, candidate: int) -> None:
-    """Removes all candidates from `head` except the candidate with the number `candidate`, counted from 0. Does nothing
-    for a head without candidates.
+    """Removes all candidates (copies of the head's layers) from `head` except the candidate with the number
+    `candidate`, counted from 0. Does nothing for a head without candidates.
     """
     if isinstance(head, CandidateHead):
         head.keep(candidate)
@@ -121,7 +122,8 @@ def validate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, metric: str, losses: Tensor, device: torch.device
 ) -> Validation:
     """Evaluates all candidates of `head` on `clips` in one pass over the clips, and returns a Validation with the
-    results of the best candidate.
+    results of the best candidate. A candidate is one of several copies of the head's layers that are trained side by
+    side.
 
     `metric` is the name of the metric that is compared, such as "top1" or "loss". If several candidates are equal, the
     first of them is the best. `losses` [G] are the training losses of the G candidates in this epoch. A candidate whose

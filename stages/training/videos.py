@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.stages.heads.head import MASK
-from kinegraph.stages.heads.padded import even_places
+from kinegraph.stages.heads.padded import middle_index
 from kinegraph.stages.training.clips import Batch
 
 
@@ -49,8 +49,8 @@ class CachedVideos:
         count = self._most(windows)
         if len(windows) <= count:
             return windows
-        places: np.ndarray = even_places(torch.tensor(len(windows)), torch.arange(count), count).numpy()
-        return np.asarray(windows[places])
+        chosen: np.ndarray = middle_index(torch.tensor(len(windows)), torch.arange(count), count).numpy()
+        return np.asarray(windows[chosen])
 
     @property
     def cache(self) -> Cache:
