@@ -22,7 +22,8 @@ from pydantic_core import PydanticUndefined
 from kinegraph.cache_schemas.arrays import every_array
 from kinegraph.cli import exits
 from kinegraph.cli.app import COMMANDS, app
-from kinegraph.pipeline.config import TAGS, Config
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.config_file import TAGS
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
 from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions

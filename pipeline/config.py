@@ -1,9 +1,7 @@
-"""Reads the config file, and returns its values checked and immutable. Torch-free."""
+"""Defines all sections of a config, reads a config file and checks its values. Torch-free."""
 
 import os
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,10 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from kinegraph.cache_schemas.arrays import ARRAY_KINDS
 from kinegraph.cache_schemas.compression import NONE, by_kind
-from kinegraph.cache_schemas.documents import said, shortened
-from kinegraph.cache_schemas.words import quoted
+from kinegraph.cache_schemas.documents import shortened
 from kinegraph.pipeline.cluster_options import DaskOptions, SlurmOptions
-from kinegraph.pipeline.config_file import read_config_file, read_yaml
+from kinegraph.pipeline.config_file import did_you_mean, read_config_file, read_yaml, sentences
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.kinds import KINDS
 from kinegraph.stages.options import MAX_SECONDS, StageOptions, need
@@ -29,14 +26,10 @@ if TYPE_CHECKING:
 else:
     ArrayKind = Literal[ARRAY_KINDS]
 MOST_CLIPS = 32  # of a batch with `batch_size: auto`
-MOST_LINES, MOST_WORDS = 20, 2000  # lines of an error, characters of a line
-TAGS = ("kind", "source")  # keys that choose among the models of a section
 
 
 class StoreOptions(StageOptions):
-    """The layout of the arrays of a cache on disk: the store `kind`, the rows of a shard (`shard_clips`) and the
-    `compression`. The layout is fixed when the cache is created.
-    """
+    """Options that say how the arrays of a cache are stored on disk. They are fixed when the cache is created."""
 
     kind: Literal["zarr", "hdf5"] = Field(
         "zarr",
@@ -53,7 +46,7 @@ class StoreOptions(StageOptions):
 
 
 class RunOptions(StageOptions):
-    """Options of the extraction: place, workers and limits. No key of this section enters a fingerprint."""
+    """Options of the extraction: where it runs, the number of workers, and limits. These options change no fingerprint."""
 
     executor: Literal["inline", "local", "dask", "slurm"] = Field(
         "local",
@@ -127,7 +120,7 @@ class RunOptions(StageOptions):
 
     @property
     def worker_threads(self) -> int:
-        """Returns the number of threads of one worker. It is the option `threads`, if that is a number.
+        """Returns the number of CPU threads of one worker: the option `threads`, if it is a number.
 
         With `threads: auto`, all cores are divided among the local workers, and a worker on a cluster has 1 thread.
         """
@@ -137,8 +130,8 @@ class RunOptions(StageOptions):
 
     @property
     def decoders(self) -> int:
-        """Returns the number of threads of one worker that decode ahead, as far as the config says it. With the
-        executor `inline` it is 0.
+        """Returns the number of threads of one worker that decode ahead of the networks, as the config sets it. It is 0
+        with the executor `inline`.
         """
         if self.executor == "inline":
             return 0
@@ -147,32 +140,31 @@ class RunOptions(StageOptions):
 
     @property
     def most_clips_of_a_batch(self) -> int:
-        """Returns the number of clips of a batch, or with `batch_size: auto` the largest number that may be chosen."""
+        """Returns the number of clips of a batch. With `batch_size: auto`, returns the largest number that may be
+        chosen.
+        """
         return MOST_CLIPS if self.batch_size == "auto" else self.batch_size
 
     @property
     def jobs_walltime_seconds(self) -> float | None:
-        """Returns the time limit in seconds of the batch jobs that run Dask workers. Returns None if no such jobs are
-        used, or if the config sets no limit.
+        """Returns the time limit in seconds of the batch jobs that run Dask workers. Returns None if there are no such
+        jobs, or if the config sets no limit.
 
-        The command itself may take longer than these jobs.
+        The limit is not one for the command itself, which may take longer.
         """
         return self.walltime_seconds if self.executor == "dask" and self.dask.jobqueue is not None else None
 
     @property
     def command_walltime_seconds(self) -> float | None:
-        """Returns the time limit of this command in seconds, or with SLURM the time limit of each task of the job
-        array. Returns None if the config sets no limit.
-
-        Returns None also if the limit in the config is that of batch jobs with Dask workers.
+        """Returns the time limit of the command in seconds, or of each task of a SLURM job array. Returns None if the
+        config sets no limit, or if the limit is that of batch jobs with Dask workers.
         """
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
 
 class TrainSection(TrainOptions):
-    """The section `train` of a config: the training recipe, and `variants` of it for `--head a,b,c`.
-
-    `variants` maps the name of a variant to the keys and values in which it differs from the recipe.
+    """The training options of a config, with variants for `--head a,b,c`. A variant has the options of the section,
+    except for the keys that it replaces.
     """
 
     variants: dict[EntryName, dict[str, Any]] = Field(
@@ -181,13 +173,14 @@ class TrainSection(TrainOptions):
 
     @property
     def recipe(self) -> TrainOptions:
+        """Returns the training options of this section, without the variants."""
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the options of the section `train` as a TrainOptions. The keys of the variant `name` replace those of
-        the section. `name` must be a key of `variants`.
+        """Returns the training options of the variant `name`, which must be a key of `variants`. They are the options
+        of this section, with the keys of the variant in place of its own.
 
-        If the variant names a head that is not `head` of the section, the head options of the section are dropped.
+        If the variant names another head than this section, `options` of the section is dropped.
         """
         keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
         if keys.get("head", self.head) != self.head:
@@ -198,27 +191,29 @@ class TrainSection(TrainOptions):
     def _variants_fit(self) -> "TrainSection":
         for name, keys in self.variants.items():
             unknown = keys.keys() - TrainOptions.model_fields.keys()
-            near = "".join(_meant(key, TrainOptions.model_fields) for key in sorted(unknown))
+            near = "".join(did_you_mean(key, TrainOptions.model_fields) for key in sorted(unknown))
             allowed = f"keys of train: {[*TrainOptions.model_fields]}; {near}".rstrip("; ")
             need(not unknown, f"variants.{name}", ", ".join(sorted(unknown)), allowed)
             try:
                 self.variant(name)
             except ValidationError as error:
-                raise ValueError("\n".join(f"variants.{name}.{line}" for line in sentences(error))) from error
+                lines = (f"variants.{name}.{line}" for line in sentences(error, TrainOptions))
+                raise ValueError("\n".join(lines)) from error
         return self
 
 
 class _Place(StageOptions):
-    """The base class of `Config` with the single key `cache`. Through this class `cache` is the first key of a config,
-    and the first in messages that list the keys of a config.
+    """The base class of `Config` with the single key `cache`. It makes `cache` the first key in messages that list the
+    keys of a config.
     """
 
     cache: str
 
 
 class Config(Recipe, _Place):
-    """All sections of one config file. `store` is about the cache, `run` about the extraction, `train` and `finetune`
-    about heads. The sections of `Recipe` say what is extracted. docs/config.md lists every key.
+    """The values of one config file. The config cannot be changed. `cache` is the path or URL of the cache. The
+    sections say what is extracted, how the cache is stored (`store`), how the extraction runs (`run`), and how heads
+    are trained (`train`, `finetune`). docs/config.md lists every key.
     """
 
     store: StoreOptions = StoreOptions()
@@ -243,11 +238,11 @@ class Config(Recipe, _Place):
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML config and returns the checked config. Each item of `overrides` replaces one value of the file
-    (`run.workers=4`). The value after `=` is YAML.
+    """Reads a YAML config file, checks its values, and returns the config.
 
-    Raises ConfigError if the config cannot be used. The message names the file, the key path, the given value and the
-    allowed values.
+    Each item of `overrides` replaces one value of the file. It has the form "section.key=value", for example
+    "run.workers=4", and the value is YAML. Raises ConfigError if the config cannot be used. The message names the file,
+    the key path, the given value and the allowed values.
     """
     path = Path(path)
     document = read_config_file(path)
@@ -257,9 +252,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _with_own_heads(config: Config, folder: Path) -> Config:
-    """Returns the config with an absolute path in each `train.head` of the form `file.py:Class`.
+    """Returns a copy of `config` with an absolute path in each `train.head` of the form "file.py:Class".
 
-    In the config file these paths are relative to `folder`, the folder of the config file.
+    In a config file these paths are relative to `folder`, the folder of the config file.
     """
 
     def placed(head: str) -> str:
@@ -274,22 +269,22 @@ def _with_own_heads(config: Config, folder: Path) -> Config:
 
 
 def check_config(document: dict[str, Any], where: str) -> Config:
-    """Checks the content `document` of a config file and returns the config. Error messages begin with `where`, such as
-    the path of the file.
+    """Checks `document`, the content of a config file, and returns the config. Error messages begin with `where`, for
+    example the path of the file.
 
     Raises ConfigError if a key is unknown or missing, or if a value is not allowed.
     """
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {line}" for line in sentences(error, document))) from error
+        raise ConfigError("\n".join(f"{where}: {line}" for line in sentences(error, Config, document))) from error
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Writes the value of `override` into `document`, the content of a config file before it is checked. `override` is
-    a text of the form `section.key=value`.
+    """Writes one value into `document`, the content of a config file that is not checked yet. `override` has the form
+    "section.key=value".
 
-    Raises ConfigError if the override has another form, if the section is a plain value, or if the value is not YAML.
+    Raises ConfigError if `override` has another form, if the section is a plain value, or if the value is not YAML.
     """
     key, separator, value = override.partition("=")
     if not separator or not key:
@@ -304,109 +299,3 @@ def apply_override(document: dict[str, Any], override: str) -> None:
                 f"--set {shortened(override)}: {section} is not a section but {shortened(repr(document))}",
             )
     document[last] = read_yaml(value, f"--set {shortened(override)}")
-
-
-def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
-    """Returns the errors that pydantic found in `document`, one line per key: `key.path: what is wrong (given ...)`.
-
-    If `document` is only one section of a config, `section` is its name. After 20 lines, a last line has the number of
-    further errors.
-    """
-    words_of: dict[str, list[str]] = {}
-    for entry in error.errors():
-        if entry["type"] == "too_short" and entry["input"]:
-            continue  # another entry is about the wrong item of this list
-        key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]), section)
-        words_of.setdefault(key, []).append(words)
-    told = [f"{shortened(key)}: {shortened(', or '.join(words), MOST_WORDS)}" for key, words in words_of.items()]
-    return [*told[:MOST_LINES], *([f"and {len(told) - MOST_LINES} more"] if len(told) > MOST_LINES else [])]
-
-
-def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """Returns the path to a wrong value as the keys in the config file, for example ["dataset", "root"].
-
-    `location` is the path as pydantic reports it. It may contain names of types, which are not in the file and not in
-    the result. `document` is the content of the file. `kind` is pydantic's type of the error, such as `missing`.
-    """
-    keys = []
-    for number, part in enumerate(location, 1):
-        below = dict(enumerate(document)) if isinstance(document, list) else document
-        if isinstance(below, dict) and part in below:
-            document = below[part]
-        elif document is not None and not (kind == "missing" and number == len(location)):
-            continue
-        keys.append(str(part))
-    return keys
-
-
-def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """Returns a pair of texts about `entry`, an error that pydantic found in a config. The texts are the path of the
-    key, such as `run.workers`, and its fault, such as `missing`.
-
-    `keys` are the keys of the path. If only one section was checked, `section` is its name.
-    """
-    key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
-    match entry["type"]:
-        case "extra_forbidden":
-            allowed_keys = _keys_at([*([section] if section else []), *(str(part) for part in entry["loc"][:-1])])
-            listed = f"; {_meant(keys[-1], allowed_keys)}known here: {', '.join(allowed_keys)}" if allowed_keys else ""
-            return key, f"unknown key{listed}"
-        case "missing":
-            return key, "missing"
-        case "union_tag_not_found":
-            return f"{key}.{_tag(context)}", "missing"
-        case "union_tag_invalid":
-            return (
-                f"{key}.{_tag(context)}",
-                f"given {shortened(repr(context['tag']))}, allowed: {context['expected_tags']}",
-            )
-        case "value_error":  # kinegraph's own checks: the text begins with the key below the section
-            below, _, words = str(context["error"]).partition(": ")
-            return ".".join([*map(quoted, keys), below]), words
-    return key, f"{said(entry)} (given {shortened(repr(entry['input']))})"
-
-
-def _meant(given: str, allowed_keys: Iterable[str]) -> str:
-    """Returns a question such as `did you mean num_frames? `, or "" if no key in `allowed_keys` is similar to
-    `given`.
-    """
-    near = get_close_matches(given, [*allowed_keys], n=1)
-    return f"did you mean {near[0]}? " if near else ""
-
-
-def _tag(context: dict[str, Any]) -> str:
-    """Returns the name of the key by which the config chooses a type for a section: `kind` for data sets (`kind:
-    kinetics`), `source` for proposals.
-
-    `context` is the entry `ctx` of an error of pydantic.
-    """
-    return str(context["discriminator"]).strip("'")
-
-
-def _keys_at(location: Sequence[str]) -> list[str]:
-    """Returns the keys that are allowed at one place of the config, for the error about an unknown key.
-
-    `location` has the keys that lead to this place, for example ["run", "slurm"].
-    """
-    model: Any = Config
-    for part, below in pairwise([*location, ""]):
-        fields = getattr(model, "model_fields", None)
-        annotation = fields[part].annotation if fields and part in fields else model
-        model = _model_in(annotation, below)
-    return list(getattr(model, "model_fields", ()))
-
-
-def _model_in(annotation: Any, below: str) -> Any:
-    """Returns the options class in a type annotation (`StoreOptions | None` -> StoreOptions), or None if there is none.
-
-    Among several classes, the one whose `kind` or `source` is `below` is returned, else the first. For a dict, the
-    options class of its values is returned.
-    """
-    if isinstance(annotation, type) and issubclass(annotation, StageOptions):
-        return annotation
-    members = getattr(annotation, "__args__", ())
-    models = [m for m in members if isinstance(m, type) and issubclass(m, StageOptions)]
-    tags = {m: str(m.model_fields[tag].annotation) for m in models for tag in TAGS if tag in m.model_fields}
-    tagged = [m for m in models if f"'{below}'" in tags.get(m, "")]
-    nested = [_model_in(member, below) for member in members if not isinstance(member, type)]
-    return next(iter(tagged or models or [m for m in nested if m is not None]), None)

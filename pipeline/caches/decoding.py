@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kinegraph.cache_schemas.clips_table import ClipRow, Interval
 from kinegraph.pipeline.caches.indexing import video_rows
-from kinegraph.pipeline.config import sentences
+from kinegraph.pipeline.config_file import sentences
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
@@ -136,7 +136,7 @@ def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptio
     try:
         options = ClipOptions.model_validate({} if clips is None else clips)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error, section="clips"))) from error
+        raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error, ClipOptions))) from error
     if options.is_annotated:
         raise ConfigError("decode: clips.sampling: given 'annotated', which needs a data set; give the times instead")
     return options
