@@ -1,4 +1,4 @@
-"""Keeps results that a GPU is still computing or copying. The CPU can begin the next batch before they arrive."""
+"""Collects the results that a GPU is still computing, so that the CPU can prepare the next batch meanwhile."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,31 +19,33 @@ class _Result:
 
 
 class Arriving:
-    """The results of one shard's batches that a GPU is still copying to the host's memory.
+    """A queue of results of one shard that a GPU is still computing or copying to the host's memory.
 
-    `expect` adds a result with the function that takes it. `end_batch` and `take_all` wait for results, in the order in
-    which they were added. On a CPU each result is taken at once.
+    `expect` adds a result and a function to call with the result. `end_batch` and `take_all` wait for results, in the
+    order in which they were added, and call these functions. On a CPU the function is called at once, and the queue
+    stays empty.
     """
 
     def __init__(self) -> None:
         self._batches: deque[deque[_Result]] = deque()  # oldest first
 
     def begin_batch(self) -> None:
+        """Begins a new batch. Results that `expect` adds from now on belong to this batch."""
         self._batches.append(deque())
 
     def end_batch(self) -> None:
-        """Ends the present batch. If BATCHES_IN_FLIGHT batches have results on their way to the host's memory, waits
-        for the results of the oldest of these batches.
+        """Ends the present batch. Then waits for the results of the oldest batch in the queue, if the queue has
+        BATCHES_IN_FLIGHT batches.
         """
         if len(self._batches) >= BATCHES_IN_FLIGHT:
             _take(self._batches.popleft())
 
     def expect(self, array: str, pending: Pending, take: Callable[[np.ndarray], None]) -> None:
-        """Arranges that `take` is called with the values of `pending`, once a GPU has copied these values to the host's
-        memory. On a CPU, `take` is called at once.
+        """Adds the result `pending` to the queue. Once a GPU has copied the result to the host's memory, `take` is
+        called with its values. On a CPU, `take` is called at once.
 
-        `array` is the name of the array that `take` fills, or "" if it fills none. After `take` returns, the memory of
-        the values is used for other values.
+        `array` is the name of the array that `take` fills, or "" if `take` fills no array. `take` must copy what it
+        needs, because the memory of the values is used again after `take` returns.
         """
         result = _Result(array=array, pending=pending, take=take)
         if pending.is_here:
@@ -52,11 +54,11 @@ class Arriving:
             self._batches[-1].append(result)
 
     def awaits(self, array: str) -> bool:
-        """Returns whether rows of `array` are on their way."""
+        """Returns whether the queue has a result for the array named `array`."""
         return any(result.array == array for batch in self._batches for result in batch)
 
     def take_all(self) -> None:
-        """Waits for all results that are on their way."""
+        """Waits for all results in the queue and empties the queue."""
         for batch in self._batches:
             _take(batch)
 

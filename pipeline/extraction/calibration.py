@@ -1,4 +1,5 @@
-"""`kinegraph plan --calibrate` measures the time and the memory of one work unit, in a temporary cache. Needs torch.
+"""Measures the time and the memory of one work unit in a temporary cache, for `kinegraph plan --calibrate`. Needs
+torch.
 
 A work unit is one shard with the stage keys that are to be computed for it.
 """
@@ -32,15 +33,18 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The measured cost of one work unit on this machine, and the estimate for all missing shards.
+    """The measured cost of one work unit on this machine, and the estimated time for all missing shards.
 
-    It was measured on the device `device` with `threads` threads, which decode and compute. `clips` and `failed` are
-    the numbers of clips and failed clips of the unit. `seconds` is the time from the first video to the last seal,
-    without the start of Python and the loading of networks. `stage_seconds` divides `seconds` among the kinds of work
-    of the thread that computes. `thread_seconds` are the seconds of the threads beside it, and `device_seconds` those
-    of stages on a CUDA device. `limit` says in words what limits the speed. `peak_bytes` is the largest resident memory
-    of the process. `hours` is the time for all missing shards with `workers` such workers in parallel. It is None if
-    every clip of the unit failed.
+    - `clips`, `failed`: the numbers of clips and of failed clips of the unit.
+    - `device`, `threads`: the device of the networks, and the number of CPU threads that compute.
+    - `seconds`: the time from the first video to the last sealed stage, without Python's start and the loading of
+      networks.
+    - `stage_seconds`: kind of work -> seconds, for the thread that computes.
+    - `thread_seconds`: kind of work -> seconds, for the other threads.
+    - `device_seconds`: stage key -> seconds on a CUDA device. Empty without a CUDA device.
+    - `limit`: a sentence that says what limits the speed.
+    - `peak_bytes`: the largest resident memory of the process.
+    - `hours`: the estimated time for all missing shards with `workers` workers. None if every clip of the unit failed.
     """
 
     clips: int
@@ -62,12 +66,13 @@ class Calibration:
         return self.clips / self.seconds
 
     def to_json(self) -> dict[str, Any]:
+        """Returns all fields and `clips_per_second` as a dict for `--json`."""
         return asdict(self) | {"clips_per_second": self.clips_per_second}
 
 
 def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
-    """Runs one work unit of `plan` in a temporary folder and returns a Calibration, the cost of the unit. Returns None
-    if the plan has no unit.
+    """Computes one work unit of `plan` in a temporary cache and returns its Calibration: the measured time and memory.
+    Returns None if the plan has no work unit.
 
     `cache` is only read. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
     other weights.
@@ -120,10 +125,10 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _keep_batches(worker: Worker) -> dict[str, KeepingRunner]:
-    """Prepares the `worker` so that each of its backbones and its proposal network remembers one batch of input. The
-    batch can then be run again in another precision.
+    """Changes `worker` so that each backbone and the proposal network remember their first batch. That batch can then
+    run again in another precision.
 
-    Returns stage key -> KeepingRunner. A KeepingRunner runs the network and has the remembered batch.
+    Returns a dict {stage key: KeepingRunner}. A KeepingRunner runs the network and has the remembered batch.
     """
     loaded = worker.loaded
     keeping = {
@@ -151,13 +156,15 @@ def _machine(worker: Worker) -> Machine:
 
 
 def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
-    """Returns the first of `units` with the most frequent set of stage keys, as an example of the units of a plan."""
+    """Returns a typical work unit of a plan: the first of `units` that has the most frequent set of stage keys."""
     ((keys, _),) = Counter(unit.keys for unit in units).most_common(1)
     return next(unit for unit in units if unit.keys == keys)
 
 
 def _copy_sealed(cache: Cache, temporary: Cache, keys: Sequence[str], shard: int) -> None:
-    """Copies the sealed objects of the stages `keys` in one shard from `cache` to the cache `temporary`."""
+    """Copies one shard of the stages `keys` from `cache` to the cache `temporary`. Stages that have not sealed this
+    shard are skipped.
+    """
     begun = [key for key in keys if cache.has_stage(key)]
     temporary.declare(*(cache.stage(key) for key in begun))
     for key in begun:

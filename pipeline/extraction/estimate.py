@@ -18,15 +18,14 @@ from kinegraph.stages.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of a plan of `units` work units.
+    """The estimated cost of a plan.
 
-    `bytes` and `files` are the numbers of bytes and files to write. `worker_bytes` is the memory that pixels and
-    outputs take in one worker. `hours` assumes the speed at which this cache got its present shards. `hours` is None if
-    a planned stage has no shard yet.
-
-    `free_bytes` and `free_inodes` are the numbers of bytes and files for which the file system has room. The quota of a
-    user is not included, because it shows only when files are written. Both are None if the cache is not on a file
-    system. `free_inodes` is also None if the file system has no limit of files.
+    - `units`: the number of work units to compute. A work unit is one shard with the stage keys to compute for it.
+    - `files`, `bytes`: the numbers of files and bytes to write.
+    - `free_bytes`, `free_inodes`: the bytes and files for which the file system has room. A user's quota is not known.
+      None if the cache is not on a file system. `free_inodes` is also None if the file system has no limit of files.
+    - `worker_bytes`: the memory for pixels and outputs in one worker.
+    - `hours`: the time at the speed at which this cache was filled so far. None if a planned stage has no shard yet.
     """
 
     units: int
@@ -38,17 +37,12 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the estimate as a dict for `--json`. Its key `inodes` is equal to `files`, the number of files to
-        write.
-
-        Some small files are not counted: up to five for each new array, and 16 for the coordinate arrays of a zarr
-        group.
-        """
+        """Returns the estimate as a dict for `--json`. The dict has one more key, `inodes`, with the value of `files`."""
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:
-        """Raises UsageError if the file system has too few free bytes or inodes for the plan. The message begins with
-        `where`, the path of the cache.
+        """Raises UsageError if the file system has too few free bytes or inodes for the plan. `where` is the path of
+        the cache, with which the message begins.
         """
         if self.free_bytes is not None and self.bytes > self.free_bytes:
             raise UsageError(
@@ -64,7 +58,9 @@ class Estimate:
 
 
 def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
-    """Returns an Estimate, the cost of `plan` on `cache`. No work is done, and nothing is written."""
+    """Returns the Estimate of `plan`: the files, bytes, memory and time that it takes to fill `cache`. Computes and
+    writes nothing.
+    """
     folder = cache.storage.local_path(".")
     return Estimate(
         units=len(plan.units),
@@ -78,10 +74,10 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
 
 
 def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
-    """Returns the largest memory in bytes that pixels and outputs take in one worker, for the work units of `plan`.
+    """Returns the largest memory in bytes that one worker needs for pixels and outputs, over all work units of `plan`.
 
-    All queues are assumed to be full, and every frame to be as large as the largest frame. Python and torch (about 400
-    MB) and the networks with their activations need memory in addition.
+    The result is an upper bound: all queues are full, and every frame is as large as the largest frame. Python, torch
+    (together about 400 MB) and the networks need memory in addition.
     """
     keys = {key for unit in plan.units for key in unit.keys}
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
@@ -95,31 +91,33 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
 
 
 def _most_rows_of_a_video(cache: Cache) -> int:
-    """Returns the largest number of rows that are decoded together: the rows of one video in one shard."""
+    """Returns the largest number of rows of one video in one shard. These rows are decoded together."""
     counted = ClipsTable.read_columns(cache.storage, ["path"]).group_by("path").aggregate([([], "count_all")])
     return min(cache.shard_clips, max(counted.column("count_all").to_pylist(), default=0))
 
 
 def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
-    """Estimates the bytes of pixels that one clip takes in memory, in a work unit that writes the stages `keys`.
+    """Returns the estimated bytes of the decoded pixels of one clip, in a work unit that writes the stages `keys`.
 
-    The pixels are square crops for backbones and whole frames for detectors. The estimate is high: every backbone
-    counts, also one whose maps the cache already has.
+    The pixels are square crops for backbones and whole frames for detectors. The estimate is high, because it counts
+    every backbone, also a backbone whose maps the cache already has.
     """
     wanted = declared.wanted(declared.running(keys, lambda key: False))
     return 0 if wanted is None else max((wanted.num_bytes(*frame) for frame in _frame_sizes(cache)), default=0)
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
-    """Returns the different frame sizes (height, width) in pixels of the videos, each size once."""
+    """Returns the frame sizes (height, width) in pixels that occur in the videos of the cache. Each size occurs once in
+    the list.
+    """
     sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
     different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
     return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:
-    """Returns the hours that `plan` takes at the speed of the last ledger records of `cache`. Returns None if a stage
-    that has to run has no record.
+    """Returns the estimated hours for `plan`, at the speed that the latest ledger records of `cache` show. Returns None
+    if a stage to compute has no record.
 
     The stages of a work unit run together, so the slowest stage decides.
     """
@@ -134,8 +132,8 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Returns the speed of the stage `key` in clips per second, from the last RECENT_RECORDS ledger records of the
-    stage. Returns None if the stage has no sealed shard.
+    """Returns the speed of the stage `key` in clips per second, from its last RECENT_RECORDS ledger records. Returns
+    None if the stage has no record.
     """
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
     return clips_per_second(Sealed.of(record) for record in records if record)

@@ -1,4 +1,4 @@
-"""Events that workers report while they run. Events are small and can be sent between processes.
+"""Defines the events that workers report while they run. Events are small objects that can be sent between processes.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 """
@@ -10,19 +10,17 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing:
-    """An event: the first clips are being prepared. `doing` says what is done now, for example "decoding the first
-    videos".
-    """
+    """Reports what a worker does before its first batch, for example `doing` = "decoding the first videos"."""
 
     doing: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """An event: the networks are done with `clips` more clips, from `videos` videos.
+    """Reports that the networks have computed `clips` more clips, from `videos` videos.
 
-    `waiting` names what took most of the time of this shard so far: a stage key, or a wait such as `waiting for
-    decode`.
+    `waiting` names the work that took most of the time of this shard so far. It is a stage key, or a wait such as
+    "waiting for decode".
     """
 
     clips: int
@@ -32,8 +30,8 @@ class ClipsDone:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealed:
-    """An event: the work unit `unit` is done, so each of its stage keys has a ledger record. `failed_clips` are the ids
-    of the clips that failed.
+    """Reports that this run has sealed the work unit `unit`: each of its stage keys has a ledger record. `failed_clips`
+    has the ids of the clips that failed.
     """
 
     unit: WorkUnit
@@ -42,31 +40,31 @@ class UnitSealed:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealedElsewhere:
-    """Another run sealed `unit` before this run began it."""
+    """Reports that another run sealed the work unit `unit` before this run began it."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLeased:
-    """Another run holds the lease of the unit and works on it. This run has to try the unit again later."""
+    """Reports that another run holds the lease of `unit` and computes it. This run has to try the unit again later."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """`unit` killed several workers. It runs again at the end, with nothing else beside it."""
+    """Reports that `unit` may have killed several workers. It runs again at the end, with nothing else beside it."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died while it held the units of `shards`. `exit_code` is None if the exit code is unknown.
+    """Reports that a worker process died while it held the work units of `shards`.
 
-    The units whose shards are in `set_aside` have killed several workers, and run again at the end. The other units run
-    again at once.
+    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` are those of the shards that have
+    killed several workers. Their units run again at the end. The other units run again at once.
     """
 
     shards: tuple[int, ...]

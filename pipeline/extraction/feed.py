@@ -1,4 +1,4 @@
-"""Decodes videos ahead of the networks, in several threads, and makes batches of pixels of them.
+"""Decodes videos in several threads, ahead of the networks, and puts the pixels of clips together into batches.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 """
@@ -36,14 +36,18 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 
 @dataclass(kw_only=True)
 class PixelBatch:
-    """Holds `batch_size` consecutive `rows` of the shard of `unit`, from row `offset` on. The last batch of a shard
-    (`is_last`) may hold fewer rows.
+    """A batch of `batch_size` consecutive rows of one shard, with their decoded pixels. A row is one clip under one
+    crop. The last batch of a shard may have fewer rows.
 
-    `shard_rows` are all rows of the shard, not only of this batch. `clips` has the decoded clip of each row,
-    or its error. `pixels` maps each kind of square crop to an array [batch_size, T, S, S, 3] uint8, with T frames of S
-    x S RGB pixels. The pixels of failed clips, and of places without a row, are 0. `sources` maps a video_id to the
-    identity of the video that was read. `thread_seconds` are the seconds that the threads of the feed spent on this
-    batch, by kind of work (`stages.clock.BESIDE`).
+    - `unit`: the work unit of the shard.
+    - `shard_rows`: all rows of the shard.
+    - `rows`: the rows of this batch. `offset` is the position of the first of them in `shard_rows`.
+    - `is_last`: True for the last batch of the shard.
+    - `clips`: the decoded clip of each row, or the error of the decoder.
+    - `pixels`: a kind of square crop -> pixels, RGB uint8 [batch_size, T, S, S, 3], with T frames of S x S px. The
+      pixels of failed clips and of missing rows are 0.
+    - `sources`: the id of a video -> the identity of its file (size, time of change, digest).
+    - `thread_seconds`: kind of work (`stages.clock.BESIDE`) -> seconds that decoder threads spent on this batch.
     """
 
     unit: WorkUnit
@@ -58,18 +62,19 @@ class PixelBatch:
 
     @property
     def clip_ids(self) -> list[str]:
-        """Returns the ids of all clips of the shard."""
+        """Returns the clip ids of all rows of the shard, in order."""
         return [row.clip_id for row in self.shard_rows]
 
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Neighbouring rows `rows` of the work unit `unit` that are cut from the same video file. They are decoded
-    together.
+    """Rows of one work unit that are decoded together, because they are cut from the same video file.
 
-    `numbers` are the positions of `rows` in the shard, from 0. `shard_rows` are all rows of the shard.
-    `is_last` is true for the last rows of the unit. `undecoded` is a list that all videos of a unit share. It has one
-    item for each video that is not decoded yet.
+    - `shard_rows`: all rows of the shard.
+    - `rows`: the rows to decode. `numbers` are their positions in `shard_rows`.
+    - `is_last`: True for the last rows of the unit.
+    - `undecoded`: a list with one item for each video of the unit that is not decoded yet. All videos of the unit share
+      the list.
     """
 
     unit: WorkUnit
@@ -85,16 +90,16 @@ _File = AbstractContextManager[LocalVideo]
 
 
 class Feed:
-    """Turns work units into batches of pixels.
+    """Decodes the videos of work units and yields batches of pixels.
 
-    `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if the unit
-    needs no pixels. A shard is cut into batches of `batch_size` rows. A unit that only retries failed clips gets only
-    the batches that contain such clips, with all rows of these batches. `threads` threads decode, and a video may take
-    `timeout_seconds`. `staging` has the options for videos at URLs, which are copied to this machine before they are
-    decoded.
-
-    `note` is called with the unit and "decoding" when the decoding of a video begins. It is called with the unit and
-    "decoded" after the last video of the unit. The calls come from any thread.
+    - `rows_of`: a function that returns all rows of the shard of a unit.
+    - `wanted`: a function that returns which frames and crops a unit needs, or None if it needs no pixels.
+    - `batch_size`: the number of rows of a batch.
+    - `timeout_seconds`: the time limit for decoding one video.
+    - `threads`: the number of decoder threads. 0 means that the thread of the caller decodes.
+    - `staging`: the options for copying videos from URLs to this machine.
+    - `note`: a function that is called with (unit, "decoding") when a video of the unit is begun, and with (unit,
+      "decoded") after the last video of the unit. Any thread may call it.
     """
 
     def __init__(
@@ -115,10 +120,10 @@ class Feed:
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
         """Yields the PixelBatches of all units, in order. While the caller works on a batch, threads decode the next
-        clips, also those of the next unit.
+        clips, also clips of the next unit.
 
-        Close the generator to stop the threads. With 0 threads everything runs in the thread of the caller, for
-        debugging.
+        For a unit that retries failed clips, yields only the batches that contain such clips. Close the generator to
+        stop the threads.
         """
         open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
@@ -151,9 +156,10 @@ class Feed:
                 yield _UnitVideo(unit, rows, [rows[row_index] for row_index in of_video], of_video, is_last, undecoded)
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indices in `rows`, the rows of `unit`, of the rows to compute. Usually these are all rows.
+        """Returns the indices of those of `rows` that are to be decoded. `rows` are all rows of the shard of `unit`.
 
-        If the unit only retries failed clips, returns all rows of each batch that contains a failed clip.
+        Usually all rows are decoded. If the unit only retries failed clips, returns all rows of the batches that
+        contain a failed clip.
         """
         retried = unit.retried
         if retried is None:
@@ -162,11 +168,10 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns a context manager that yields the file of `video` as a LocalVideo, a file on this machine. A
-        video at a URL is copied to this machine by `staging`. The copying begins at this call. Entering the context
-        waits for its end.
+        """Returns a context manager that yields the file of `video` on this machine, as a LocalVideo.
 
-        If the unit needs no pixels, nothing is copied.
+        If the video lies at a URL, `staging` begins to copy it at this call. Entering the context waits until the copy
+        is complete. If the unit needs no pixels, no copy is made.
         """
         path = video.rows[0].path
         return nullcontext(LocalVideo(path)) if self._wanted(video.unit) is None else staging.begin(path)
@@ -184,11 +189,12 @@ class Feed:
     def _clips(
         self, video: _UnitVideo, file: _File, open_videos: OpenVideos, clock: Clock
     ) -> tuple[list[DecodedClip | DecodeError], Source | None, float]:
-        """Returns (clips, Source, seconds) for the rows of `video`. `file` is a context manager that yields the video
-        as a local file. There is one DecodedClip or DecodeError for each row. The Source identifies the file, and
-        the seconds are those of its copying from a URL.
+        """Decodes the rows of `video`. Returns a DecodedClip or a DecodeError for each row, the identity of the video
+        file, and the seconds that its copying from a URL took.
 
-        `open_videos` keeps videos open for later calls. `clock` measures the time of this thread.
+        `file` is a context manager that yields the video as a local file. `open_videos` has video files that earlier
+        calls left open. `clock` measures the time of this thread. If the unit needs no pixels, nothing is decoded and
+        the identity is None.
         """
         wanted = self._wanted(video.unit)
         if wanted is None:
@@ -210,12 +216,12 @@ class Feed:
         closed: threading.Event,
         open_videos: OpenVideos,
     ) -> Iterator[tuple[_UnitVideo, _Decoded]]:
-        """Yields (video of a unit, its decoded clips) for all videos of all `units`, in order.
+        """Yields pairs (video of a unit, its decoded clips) for all videos of all `units`, in order.
 
         While the caller works on one video, the threads of `pool` decode the next videos, until about two batches of
-        clips are decoded in advance. Where videos have many clips, each thread gets a video all the same, until their
-        pixels take MOST_BYTES_AHEAD. `staging` copies videos at URLs to the disk, and `open_videos` lends files that
-        are open. Nothing more is yielded once `closed` is set.
+        clips are decoded in advance. If videos have many clips, each thread still gets a video, until the pixels take
+        MOST_BYTES_AHEAD. `staging` copies videos from URLs. `open_videos` has video files that are left open. The
+        iterator ends when `closed` is set.
         """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
@@ -288,12 +294,14 @@ def decode_at_hand(
     open_videos: OpenVideos,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes the clips `rows` of a video from its file on this machine. Returns for each row its clip or its error.
-    Messages of errors name the video, also if the file is a copy of it.
+    """Decodes the clips `rows` of one video. Returns a DecodedClip or a DecodeError for each row.
 
-    `at_hand` names the file and the video. `wanted` says which frames and crops are decoded. `timeout_seconds` limits
-    the time of reading the file once. `open_videos` has files that are already open. A copy is not taken from there.
-    `clock` measures this thread, and the time of converting frames is added to it.
+    - `at_hand`: the file of the video on this machine, or a local copy of a video at a URL. Error messages name the
+      URL.
+    - `wanted`: the frames and crops to decode.
+    - `timeout_seconds`: the time limit for one reading of the file.
+    - `open_videos`: video files that are already open. It is not used for a local copy, which is removed after use.
+    - `clock`: measures the time of this thread, by kind of work.
     """
     # a copy is removed after use, so it must be closed then
     lent_by = open_videos if at_hand.original is None else OpenVideos()
@@ -302,10 +310,10 @@ def decode_at_hand(
 
 
 def _named(clip: DecodedClip | DecodeError, video: LocalVideo) -> DecodedClip | DecodeError:
-    """Returns `clip` with the URL of `video` in its message, in place of the path of the local copy that was decoded.
+    """Returns `clip` with the URL of `video` in its message, in place of the path of the local copy.
 
-    The message is that of the error if `clip` is a DecodeError, else the warning of the clip. A video that is a local
-    file has no copy, so its message stays unchanged.
+    The message is that of the error if `clip` is a DecodeError, otherwise the warning of the clip. For a video that is
+    a local file, returns `clip` unchanged.
     """
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.with_url(clip.detail))
@@ -314,17 +322,17 @@ def _named(clip: DecodedClip | DecodeError, video: LocalVideo) -> DecodedClip | 
 
 
 class _End:
-    """The last item of a background iterator. `error` is the exception that ended the iterator early, or None."""
+    """The last item that a background thread sends. `error` is the exception that stopped the thread, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
-    """Runs the iterator `items` in a thread of its own and yields its items. The thread works ahead by up to
-    BATCHES_AHEAD items.
+    """Runs the iterator `items` in a background thread and yields its items. The thread works up to BATCHES_AHEAD items
+    ahead.
 
-    The thread stops when `closed` is set. An exception in the thread is raised in the thread of the caller.
+    The thread stops when `closed` is set. An exception in the thread is raised again in the thread of the caller.
     """
     ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
 

@@ -1,6 +1,6 @@
-"""Says in words what limits the speed of a config on this machine, and what helps. Torch-free.
+"""Writes a sentence that says what limits the speed of an extraction on this machine, and what helps. Torch-free.
 
-No sentence has a number that was not measured.
+The sentence contains only measured numbers, no estimates.
 """
 
 import math
@@ -35,11 +35,12 @@ OTHER_CACHE = "values change with it, so it needs another `cache`"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Describes a worker and its machine, for advice on what limits its speed. `cores` is the number of CPU cores, and
-    `is_cpu` says that the networks run on the CPU.
+    """A worker and its machine, as far as advice about speed depends on them.
 
-    `decoders` is the number of decoder threads of the worker, 0 if it decodes between batches. `has_fast_bf16` says
-    that its device computes faster in bf16 than in float32.
+    - `is_cpu`: whether the networks run on the CPU.
+    - `cores`: the number of CPU cores.
+    - `decoders`: the number of decoder threads of the worker. 0 means that the thread that computes also decodes.
+    - `has_fast_bf16`: whether the device computes faster in bf16 than in float32.
     """
 
     is_cpu: bool
@@ -59,18 +60,18 @@ def limit(
     on_device: Mapping[str, float],
     saved: Saved = lambda key, precision: None,
 ) -> str:
-    """Returns a sentence that says what limits the speed, and mostly a second sentence that says what helps.
+    """Returns a sentence that says what limits the speed of an extraction. If advice is known, a second sentence says
+    what helps.
 
-    `machine` describes the worker that was measured. The three mappings map a kind of work to its seconds. `computing`
-    is about the thread that computes, `beside` about the other threads, and `on_device` about stages on a CUDA device.
+    - `machine`: the worker that was measured.
+    - `computing`: kind of work -> seconds of the thread that computes.
+    - `beside`: kind of work -> seconds of the other threads.
+    - `on_device`: stage key -> seconds on a CUDA device.
+    - `saved`: a function from (stage key, precision) to the share of the stage's time that the precision saves, or None
+      if this was not measured. It is called for a precision that may help.
 
-    All threads work at the same time, so the slowest one limits the speed: decoders, copiers, the thread that computes,
-    or the writer. Seconds of waiting do not count. Decoders are not the limit if no batch came late, even if they took
-    longest. Without decoder threads, decoding is work of the thread that computes. On a CUDA device, a stage counts
-    with its time on the device. `copy` does not count there, because it mostly waits for the device.
-
-    `saved` is called with (stage key, precision) if another precision may help. It returns the share of the stage's
-    time that this precision saves, or None if nothing was measured.
+    The threads work at the same time, so the slowest of them limits the speed: the decoders, the copiers, the thread
+    that computes, or the writer.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
     if on_device:
@@ -86,16 +87,16 @@ def limit(
         loads |= {DECODE: decoding / machine.decoders if machine.decoders else 0.0}
     slowest = max(loads, key=lambda kind: loads[kind])
     if loads[slowest] > total:
-        told = f"limit: {THREADS_AT[slowest]}. It takes {loads[slowest]:.1f} s, and the stages take {total:.1f} s"
-        return _with(told, _helps_thread(slowest, config, machine, beside))
+        sentence = f"limit: {THREADS_AT[slowest]}. It takes {loads[slowest]:.1f} s, and the stages take {total:.1f} s"
+        return _with(sentence, _helps_thread(slowest, config, machine, beside))
     kind = max(work, key=lambda kind: work[kind], default=REST)
     share = 100 * work.get(kind, 0.0) / total if total else 0.0
     return _with(f"limit: {_named(kind)}, {share:.0f} % of the work of this unit", _helps(kind, config, machine, saved))
 
 
-def _with(told: str, helps: Iterator[str]) -> str:
+def _with(sentence: str, helps: Iterator[str]) -> str:
     remedies = "; ".join(helps)
-    return f"{told}. What helps: {remedies}." if remedies else f"{told}."
+    return f"{sentence}. What helps: {remedies}." if remedies else f"{sentence}."
 
 
 def _named(kind: str) -> str:
@@ -104,10 +105,10 @@ def _named(kind: str) -> str:
 
 
 def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[str, float]) -> Iterator[str]:
-    """Yields advice on how to make an extraction faster whose slowest work is done by threads beside the thread that
-    computes. `kind` is this work, such as decoding: a key of THREADS_AT.
+    """Yields advice on how to speed up `kind`, the work of a thread beside the thread that computes. `kind` is a key of
+    THREADS_AT, for example decoding.
 
-    `machine` describes the worker. `beside` maps each kind of work of these threads to its seconds.
+    `beside` maps each kind of work of such threads to its seconds.
     """
     if kind == DECODE:
         yield (
@@ -131,7 +132,7 @@ def _helps_thread(kind: str, config: Config, machine: Machine, beside: Mapping[s
 
 
 def _faster_resizing(config: Config) -> Iterator[str]:
-    """Yields advice if libswscale could resize the frames of all backbones and of the proposals, in place of Pillow."""
+    """Yields advice to resize with libswscale, if Pillow resizes frames now and libswscale can do it instead."""
     framings = {f"backbones.{name}": config.framing_of(name) for name in config.backbones}
     by_pillow = [section for section, framing in framings.items() if framing.resize in ("pillow", "bicubic")]
     is_whole = {*map(base_of, config.clips.crops)} == {FULL} or all(each.resize_short for each in framings.values())
@@ -149,11 +150,11 @@ def _smaller(config: Config) -> Iterator[str]:
 
 
 def _helps(kind: str, config: Config, machine: Machine, saved: Saved) -> Iterator[str]:
-    """Yields advice on how to make an extraction faster whose slowest work is `kind`. Each advice is a part of a
-    sentence, such as "a GPU, if one can be had (`run.device`)".
+    """Yields advice on how to speed up `kind`, the slowest work of the thread that computes. Each advice is a part of a
+    sentence, for example "a GPU, if one can be had (`run.device`)".
 
-    `kind` is a stage key or another work of the thread that computes, such as copying results from the GPU. `config`
-    and `machine` are what the extraction uses. `saved` says how much time another precision would save.
+    `kind` is a stage key or other work, for example copying results from the GPU. `saved` returns how much time another
+    precision saves.
     """
     family, _, name = kind.partition("/")
     if kind == DECODE:

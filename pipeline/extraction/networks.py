@@ -1,4 +1,4 @@
-"""Loads the networks of a worker, and writes to the cache which stages these networks compute."""
+"""Loads the networks of a worker and declares their stages in the cache."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -33,11 +33,14 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The stages and networks that one worker has loaded, to write to the cache `cache`.
+    """The loaded networks of one worker and the stages that they compute.
 
-    `declared` holds the stages that the worker writes and all stages that these stages read. `runners` maps the key of
-    a stage to the object that computes the stage. The stage `clips` has no runner. `transfers` copies arrays between
-    the host and `device`. `provenance` (versions, device and sizes) goes into each ledger record.
+    - `cache`: the cache to which the worker writes.
+    - `declared`: the stages that the worker writes, and all stages that they read.
+    - `runners`: stage key -> the object that runs the network of the stage. The stage `clips` has no runner.
+    - `device`: the device of the networks.
+    - `transfers`: copies arrays between the host's memory and `device`.
+    - `provenance`: the versions, device and sizes that each ledger record states.
     """
 
     cache: Cache
@@ -48,11 +51,10 @@ class Loaded:
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
-        """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks with
-        this object.
+        """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks.
 
-        The stages of this object are declared in `cache` where they are not yet. Raises CacheMismatch if `cache`
-        already has a stage with the same key and other options.
+        Declares the stages in `cache`. Raises CacheMismatch if `cache` already has a stage with the same key and other
+        options.
         """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
@@ -60,21 +62,22 @@ class Loaded:
     def running(self, unit: WorkUnit) -> list[str]:
         """Returns the keys of all stages that run for the work unit `unit`, in the order in which they run.
 
-        A stage that is not in `unit.keys` runs only because another stage reads its output. Its rows are not written.
+        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. The rows
+        of the latter are not written.
         """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns a Wanted: the frames and pixels that a work unit needs of each clip. Returns None if the unit reads
-        no video, only the cache.
+        """Returns a description of the frames and pixels that the work unit `unit` needs of each clip. Returns None if
+        the unit reads only the cache and no video.
         """
         wanted = self.declared.wanted(self.running(unit))
         return None if wanted is None else wanted.on_device(str(self.device))
 
 
 def opened(config: Config, key: str, device: torch.device) -> Runner | None:
-    """Returns the runner of the stage `key` on `device`, or None for a stage without a runner. Its network runs as the
-    section `run` says: through torch.compile, through CUDA graphs, or neither.
+    """Loads the network of the stage `key` on `device` and returns its runner, or None if the stage has no runner. The
+    section `run` of the config decides whether the network runs through torch.compile or CUDA graphs.
 
     Raises WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network.
     """
@@ -85,14 +88,13 @@ def opened(config: Config, key: str, device: torch.device) -> Runner | None:
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads the networks of the stages `keys` and of the stages that they read, and returns them as a Loaded. Writes
-    the descriptions of the stages `keys` to `cache`.
+    """Loads the networks for the stages `keys` and returns them as a Loaded. Declares these stages in `cache`.
 
-    Raises UsageError if this machine cannot decode as `clips.decoder` says.
+    The networks of stages that `keys` read are loaded, too, if they have to run or if the cache does not know their
+    weights. `report` is called with a `Preparing` event before each network is loaded.
 
-    `report` is called with a `Preparing` event before each network is loaded. A network is not loaded if its stage is
-    only read and the cache has the digest of its weights. Raises WeightsError if weights cannot be read, and
-    CacheMismatch if the cache was made with other weights or options.
+    Raises UsageError if this machine cannot decode as `clips.decoder` says. Raises WeightsError if weights cannot be
+    read, and CacheMismatch if the cache was made with other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

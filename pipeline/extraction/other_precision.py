@@ -1,4 +1,4 @@
-"""Measures a stage in another precision on one batch, for `plan --calibrate`. Needs torch."""
+"""Measures for `plan --calibrate` how much time a stage saves in another precision, on one batch. Needs torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +19,16 @@ from kinegraph.stages.stage import Runner, StageBatch
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """One clip of the batch `batch`, kept so that a network can run on it again after the extraction. It takes the
-    place of a batch: it implements `stages.stage.StageBatch`.
+    """A batch that a network can run on again after the extraction. It implements `stages.stage.StageBatch` for one
+    clip of `batch`.
 
-    `slots` has the position of the clip in the batch, and `kept` is the decoded clip. A backbone gets the pixels of the
-    whole batch. All results of a runner are copied to the host and dropped.
+    `slots` has the position of the clip in `batch`, and `decoded` is the decoded clip. A backbone still gets the pixels
+    of the whole batch. All results of a runner are copied to the host and dropped.
     """
 
     batch: StageBatch
     slots: list[int]
-    kept: DecodedClip
+    decoded: DecodedClip
     is_last: bool = True  # so that a runner keeps no result of the clip
 
     @classmethod
@@ -56,7 +56,7 @@ class KeptBatch:
         return self.batch.pixels(square)
 
     def clip(self, slot: int) -> DecodedClip:
-        return replace(self.kept)  # a runner removes the pixels of a clip
+        return replace(self.decoded)  # a runner removes the pixels of a clip
 
     def read(self, array: str, slot: int) -> np.ndarray | Tensor:
         return self.batch.read(array, slot)
@@ -87,23 +87,24 @@ class KeptBatch:
 
 
 class KeepingRunner:
-    """Runs batches with `runner`, and keeps the first of them in `kept`. `digest` is the digest of the weights of
-    `runner`.
+    """A Runner that passes all batches to `runner` and remembers the first batch as `first_batch`.
+
+    `digest` is the digest of the weights of `runner`. `first_batch` is None until a batch has run.
     """
 
     def __init__(self, runner: Runner) -> None:
         self.runner, self.digest = runner, runner.digest
-        self.kept: KeptBatch | None = None
+        self.first_batch: KeptBatch | None = None
 
     def run(self, batch: StageBatch) -> None:
-        if self.kept is None:
-            self.kept = KeptBatch.of(batch)
+        if self.first_batch is None:
+            self.first_batch = KeptBatch.of(batch)
         self.runner.run(batch)
 
 
 def in_precision(config: Config, key: str, precision: str) -> Config:
-    """Returns a copy of `config` in which the network of the stage `key` computes in `precision` ("fp32", "bf16" or
-    "fp16").
+    """Returns a copy of `config` in which the network of the stage `key` computes in `precision`: "fp32", "bf16" or
+    "fp16".
     """
     kind, _, name = key.partition("/")
     if kind == "features":
@@ -114,24 +115,24 @@ def in_precision(config: Config, key: str, precision: str) -> Config:
 
 
 def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str, device: torch.device) -> float | None:
-    """Returns the share of the time of the stage `key` that `precision` ("fp32", "bf16" or "fp16") saves. It is
-    measured on the batch that `keeping` has kept. The share is negative if `precision` is slower.
+    """Returns which share of the time of the stage `key` the precision `precision` saves: 0.5 if the stage becomes
+    twice as fast, and a negative number if it becomes slower. Returns None if `keeping` has no batch.
 
-    Returns None if no batch was kept. The network is loaded a second time. Both networks run the batch once before the
-    measurement.
+    `keeping` has the network in the present precision and a batch to measure with. The network is loaded a second time,
+    in `precision` ("fp32", "bf16" or "fp16").
     """
-    if keeping.kept is None:
+    if keeping.first_batch is None:
         return None
     other = opened(in_precision(config, key, precision), key, device)
     assert other is not None
-    return 1 - _seconds(other, keeping.kept) / _seconds(keeping.runner, keeping.kept)
+    return 1 - _seconds(other, keeping.first_batch) / _seconds(keeping.runner, keeping.first_batch)
 
 
-def _seconds(runner: Runner, kept: KeptBatch) -> float:
-    """Returns the seconds that `runner` takes for the batch `kept`. The batch runs twice, and the second run is
-    measured, until its results are on the host.
+def _seconds(runner: Runner, batch: KeptBatch) -> float:
+    """Returns the seconds that `runner` takes for `batch`, until the results are on the host. The batch runs twice, and
+    the second run is measured.
     """
-    runner.run(kept)
+    runner.run(batch)
     begun = perf_counter()
-    runner.run(kept)
+    runner.run(batch)
     return perf_counter() - begun

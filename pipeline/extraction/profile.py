@@ -1,6 +1,6 @@
-"""Says where the time of an extraction went, from the ledger records of the shards that it sealed. Torch-free.
+"""Computes how the time of an extraction was spent, from the ledger records of its sealed shards. Torch-free.
 
-All executors write the same records, so the profile is the same for all. The module reads no clock.
+The records contain measured seconds, and all executors write the same kind of record.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,19 @@ from kinegraph.stages.clock import DEVICE, START_UP, THREADS, of_computing, of_p
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The seconds of sealed work units, of all workers together: `num_clips` clips in `num_shards` shards.
+    """A summary of the time that one extraction took, summed over all workers and all shards that it sealed.
 
-    `computing` maps each kind of work, for example "waiting for decode", to the seconds of the threads that compute,
-    without overlap. `beside` has the seconds of the other threads, and `on_device` those of stages on a CUDA device.
-    `start_up` is the time in which `workers` workers started. Each worker has `decoders` threads that decode. If this
-    is 0, the thread that computes also decodes. `devices` are the names of the devices that computed. `wall` is the
-    duration of the command. `is_one_process` says that one worker ran in the process of the command.
+    - `num_clips`, `num_shards`: the numbers of computed clips and shards.
+    - `devices`: the names of the devices that computed.
+    - `workers`: the number of workers that sealed shards.
+    - `decoders`: the number of decoder threads of each worker. 0 means that the thread that computes also decodes.
+    - `start_up`: the seconds in which the workers started.
+    - `computing`: kind of work, for example "waiting for decode" -> seconds of the threads that compute, without
+      overlap.
+    - `beside`: kind of work -> seconds of the other threads.
+    - `on_device`: stage key -> seconds on CUDA devices.
+    - `wall`: the seconds that the command took.
+    - `is_one_process`: whether one worker ran in the process of the command.
     """
 
     num_clips: int
@@ -38,29 +44,30 @@ class Profile:
 
     @property
     def outside(self) -> float:
-        """Returns the seconds of the command that are left over: the duration of the command without the start-up of
-        the worker and without the work on sealed shards. Returns 0 if workers ran in other processes, because it is not
-        known how long they were idle.
+        """Returns the seconds of the command in which the worker neither started nor computed a sealed shard. Returns 0
+        if workers ran in other processes, because their idle time is unknown.
         """
         inside = self.start_up + sum(self.computing.values())
         return max(0.0, self.wall - inside) if self.is_one_process else 0.0
 
     @property
     def total(self) -> float:
-        """Returns the sum of all seconds: the seconds in which workers started, the seconds in which they computed, and
-        the seconds `outside`, which belong to no sealed shard.
+        """Returns the sum of all seconds: those of the start-up, those of the threads that compute, and the seconds
+        `outside`.
         """
         return self.start_up + sum(self.computing.values()) + self.outside
 
     def busy(self, kind: str) -> float:
-        """Returns how many threads of a worker were busy with `kind` on average, while the worker computed."""
+        """Returns how many threads of a worker did the work `kind` at a time, on average, while the worker computed.
+        `kind` is a key of `beside`.
+        """
         seconds = sum(self.computing.values())
         return self.beside.get(kind, 0.0) / seconds if seconds else 0.0
 
 
 def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: float) -> Profile | None:
-    """Returns the Profile of the sealed work units `units`, or None if `units` is empty. `wall` is the duration of the
-    command in seconds.
+    """Returns the Profile of the sealed work units `units`, or None if `units` is empty. `wall` is the number of
+    seconds that the command took.
     """
     records = [record for unit in units for record in _of_unit(cache, unit)]
     if not records:
@@ -83,8 +90,8 @@ def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: floa
 
 
 def _of_unit(cache: Cache, unit: WorkUnit) -> Iterator[Record]:
-    """Yields one ledger record for each worker that computed stages of the work unit `unit`. A worker writes one record
-    for each of its stages, with equal seconds of the thread that computes. Of these, the last is yielded.
+    """Yields one ledger record for each worker that computed stages of `unit`. A worker writes one record per stage,
+    and the records have the same seconds, so only its last record is yielded.
     """
     latest: dict[object, Record] = {}
     for key in unit.keys:

@@ -1,4 +1,4 @@
-"""Shows the progress of an extraction: a bar on a terminal, and in a log a line every 30 s to 5 min."""
+"""Shows the progress of an extraction: a bar on a terminal, or a line in a log every 30 s to 5 min."""
 
 import logging
 import time
@@ -25,18 +25,18 @@ log = logging.getLogger("kinegraph")
 
 
 def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
-    """Returns a dict: number of the shard -> number of clips that `units` run in this shard. If a unit retries failed
-    clips, only these clips are counted.
+    """Returns a dict {shard number: number of clips that `units` compute in this shard}. If a unit only retries failed
+    clips, the other clips of its shard do not count.
     """
     return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
 
 
 class Progress:
-    """Shows progress, counts clips and shards, and remembers which clips failed and which units were sealed. Call it
-    with each event of a worker.
+    """Shows the progress of an extraction, and remembers which clips failed and which units were sealed. Call it with
+    each event of a worker.
 
-    `num_clips` maps the number of each shard to its number of clips to run. If another run seals a shard, its clips are
-    subtracted from the total. `task` is the first word of each line in a log.
+    `num_clips` maps each shard number to the number of clips to compute. If another run seals a shard, its clips are
+    subtracted from the total. `task` is the first word of each line in a log, for example "extract".
     """
 
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
@@ -49,7 +49,7 @@ class Progress:
         self._leased: set[int] = set()
         self._knows_others = self._has_waited = False
         self.doing = "starting"
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._begun = time.monotonic()
         self._pace: Pace | None = None  # begins when the networks are loaded
         self._lines = LineTimer()
@@ -84,13 +84,13 @@ class Progress:
         self._show()
 
     def _prepare(self, doing: str) -> None:
-        """Shows the text `doing`, which says what a worker prepares before its first batch, such as loading a network.
-        A log gets each text only once.
+        """Shows the text `doing`, for example "loading networks", before the first batch. A log gets the same text only
+        once.
         """
         self._pace = Pace(self.clips) if not self.clips else self._pace
         self.doing = doing
-        if not self._bar.is_shown and doing not in self._told:
-            self._told.add(doing)
+        if not self._bar.is_shown and doing not in self._logged:
+            self._logged.add(doing)
             log.info("%s: %s", self.task, doing)
 
     def _note_elsewhere(self, shard: int) -> None:
@@ -100,7 +100,9 @@ class Progress:
         self.total_clips -= self.num_clips[shard]
 
     def _tell_of_others(self) -> None:
-        """Logs that other runs work on the cache, and later that this run only waits for them. Logs each line once."""
+        """Logs once that other runs work on the cache. Logs once that only shards of other runs are left, and that this
+        run waits for them.
+        """
         if not self._knows_others and (self._leased or self.units_elsewhere):
             self._knows_others = True
             log.info("another run works on this cache. This run does the shards that no other run has leased")

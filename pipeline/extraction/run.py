@@ -1,4 +1,4 @@
-"""`kinegraph extract` plans, runs the work units and reports failures. Torch is imported only if there is work."""
+"""Runs `kinegraph extract`: plans the work units, runs them and reports failures. Imports torch only if there is work."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -27,10 +27,12 @@ log = logging.getLogger("kinegraph")
 class Outcome:
     """The result of an extraction.
 
-    `plan` has the work units that the cache lacked before this run. `failures` has one entry per failed clip of the
-    requested shards and stages. `num_clips` counts the clips of the requested shards. `clips_run` counts the clips that
-    this run computed. `units_elsewhere` counts the units of the plan that other runs sealed during this run. `seconds`
-    is the duration of this run.
+    - `plan`: the plan of this run, with the shards and stages that the cache lacked before.
+    - `failures`: one Failure for each failed clip of the requested shards and stages.
+    - `num_clips`: the number of clips of the requested shards.
+    - `clips_run`: the number of clips that this run computed.
+    - `units_elsewhere`: the number of planned work units that other runs sealed during this run.
+    - `seconds`: the duration of this run.
     """
 
     plan: Plan
@@ -50,19 +52,19 @@ def extract(
     retry_failed: bool = False,
     on_profile: Callable[[Profile | None], None] | None = None,
 ) -> Outcome:
-    """Computes and seals the shards that the cache of `config` lacks. Returns an Outcome: what was done and which clips
-    failed.
+    """Computes and seals the shards that the cache of `config` lacks. Returns an Outcome, with the number of computed
+    clips and the failed clips.
 
-    `stages` are kinds of stages (`features`) or stage keys (`features/<name>`), by default all. With `part` (i, n),
-    only every nth shard is computed, from shard i on (counted from 0). With `limit`, only the shards of the first
-    `limit` rows are computed. Clips that failed are tried again only with `retry_failed`. `on_profile` is called at the
-    end with the profile of the sealed shards, also if a signal or an error ends the run. Its argument is None if no
-    shard was sealed.
+    - `stages`: stage keys, such as "features/i3d", or kinds of stages, such as "features". Default: all stages.
+    - `part`: (i, n) computes only every n-th shard, from shard i on, counted from 0.
+    - `limit`: computes only the shards that contain the first `limit` rows.
+    - `retry_failed`: whether clips that failed before are tried again.
+    - `on_profile`: a function that is called at the end with the Profile of the sealed shards, or with None if no shard
+      was sealed. It is also called if a signal or an error ends the run.
 
-    Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config, or
-    was indexed from another data set than that of the config. Raises ConfigError if the config lacks a section,
-    WeightsError if weights cannot be read, and UsageError if the disk has no room. The executor may raise
-    SetAsideError, OutOfTimeError or WalltimeError.
+    Raises CacheNotFound if the data set is not indexed. Raises CacheMismatch if the cache has other options or another
+    data set than the config. Raises ConfigError if the config lacks a section, WeightsError if weights cannot be read,
+    and UsageError if the disk has no room. Raises SetAsideError, OutOfTimeError or WalltimeError if the executor does.
     """
     begun, allotted = monotonic(), allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
@@ -102,10 +104,11 @@ def extract(
 def _tell_profile(
     on_profile: Callable[[Profile | None], None], config: Config, cache: Cache, progress: Progress, begun: float
 ) -> None:
-    """Calls `on_profile` with the Profile of this run, or with None if no shard was sealed. `begun` is the
-    time.monotonic() at which the run began.
+    """Calls `on_profile` with the Profile of this run, or with None if no shard was sealed. `begun` is the time at
+    which the run began, by time.monotonic.
 
-    If the ledger cannot be read, only logs this. So an error that ended the run is not lost.
+    If the ledger cannot be read, logs a warning in place of raising an error, because an earlier error may be on its
+    way.
     """
     wall = monotonic() - begun
     try:
@@ -115,7 +118,7 @@ def _tell_profile(
 
 
 def executor_of(config: Config) -> Executor:
-    """Returns the executor that `run.executor` names."""
+    """Returns a new executor of the kind that the option `run.executor` names."""
     # imported only if needed, because these modules may import torch or dask
     if config.run.executor == "inline":
         from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
@@ -135,9 +138,8 @@ def executor_of(config: Config) -> Executor:
 
 
 def failures(cache: Cache, plan: Plan) -> list[Failure]:
-    """Returns one failure for each clip that failed in the shards of the plan, sorted by clip_id.
-
-    If a clip failed in several stages of `plan.keys`, the failure in the first of them is returned.
+    """Returns one Failure for each clip that failed in the shards of `plan`, sorted by clip id. If a clip failed in
+    several stages, returns the failure in the first of these stages.
     """
     first_failures: dict[str, Failure] = {}
     for key in plan.keys:

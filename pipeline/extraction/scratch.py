@@ -1,4 +1,4 @@
-"""Makes caches in a temporary folder, in which an extraction can be tried out. The user's cache is only read."""
+"""Makes a temporary cache in which an extraction can be tried out. The user's cache is only read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,11 @@ from kinegraph.pipeline.config import Config
 
 
 def scratch(config: Config, cache: Cache, folder: Path | str, rows: Sequence[ClipRow] | None = None) -> Cache:
-    """Returns a new cache in `folder` with the layout of `cache`, without any stage.
+    """Makes a new cache in `folder`, with the clip options and the store options of `cache` and without any stage.
+    Returns the new cache.
 
-    The new cache has the rows `rows`, by default all rows of `cache`. If `rows` is None and the videos have moved to
-    another `dataset.root` of `config`, the rows have the new paths.
+    The new cache has the rows `rows`, by default all rows of `cache`. If all rows are copied and the videos have moved
+    to the `dataset.root` of `config`, the copied rows get the new paths.
     """
     made = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
     if rows is not None:

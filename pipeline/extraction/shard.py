@@ -1,7 +1,7 @@
-"""Computes one shard: fills the outputs of its stages batch by batch, then seals them.
+"""Computes one shard: runs its stages on one batch after the other, then writes and seals their outputs.
 
-In this module, a key is the key of a stage. The readers of a stage are the stages that are made from its arrays. A slot
-is a position in a batch. A slot is usable if its clip was decoded.
+In this module, a key is the key of a stage. A slot is the position of a row in a batch. A slot is usable if its clip
+was decoded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +29,15 @@ from kinegraph.stages.errors import WeightsError
 
 
 class ShardInProgress:
-    """One work unit in progress. The caller calls `add` with every batch of its rows in order, then `seal` once.
+    """A work unit that is being computed. Call `add` with every batch of the shard in order, then `seal` once.
 
-    If a stage was sealed before and retries its failed clips, only the rows of these clips are computed. The other rows
-    are copied from the sealed shard.
+    - `loaded`: the networks of the worker.
+    - `unit`: the shard with the stage keys to compute for it.
+    - `clip_ids`: the id of the clip in each row of the shard.
+    - `clock`: the clock of the thread that computes.
 
-    `loaded` has the networks of the worker. `clip_ids` has the id of each row of the shard. `clock` is the clock of the
-    thread that computes. `seconds` maps kinds of work to their seconds, for the ledger records of the unit.
+    If the unit retries failed clips, only the rows of these clips are computed. The other rows are copied from the
+    sealed shard.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str], clock: Clock) -> None:
@@ -66,8 +68,8 @@ class ShardInProgress:
         self._failed_before = self._rows_failed_before(clip_ids)
 
     def _records_read(self) -> dict[str, Record]:
-        """Returns key -> ledger record for the stages that this work unit reads and does not write. Stages without a
-        record for the shard are left out.
+        """Returns a dict {stage key: ledger record of this shard} for the stages that this unit reads and does not
+        write. A stage without a record is left out.
 
         The stage `clips` is also left out if the unit decodes its clips, because decoding shows which clips fail.
         """
@@ -78,11 +80,11 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns stage key -> indices of the rows that the stage must not compute. Their clips failed in a stage that
-        this stage reads.
+        """Returns a dict {stage key: rows of the shard that the stage does not compute}, because their clips failed in
+        a stage that it reads.
 
-        `clip_ids` are the ids of the clips of the shard, in the order of the rows. Only failures that were sealed
-        before this unit count.
+        `clip_ids` has the id of the clip in each row of the shard. Only failures that were sealed before this unit
+        count.
         """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
@@ -91,13 +93,13 @@ class ShardInProgress:
         return failed
 
     def spend(self, seconds: Mapping[str, float]) -> None:
-        """Adds `seconds`, a mapping of kind of work -> seconds as in a ledger record, to the seconds of this unit."""
+        """Adds `seconds`, a dict {kind of work: seconds}, to the seconds that the ledger records of this unit will
+        state.
+        """
         self.seconds = summed(self.seconds, seconds)
 
     def add(self, batch: PixelBatch) -> None:
-        """Runs all stages of the work unit on one batch of rows. Keeps the outputs of the stages until `seal` writes
-        them.
-        """
+        """Runs all stages of the work unit on one batch. Keeps their outputs in memory until `seal` writes them."""
         self.sources |= batch.sources
         self._beside = summed(self._beside, batch.thread_seconds)
         usable = self._take_clips(batch)
@@ -112,8 +114,8 @@ class ShardInProgress:
             self.arriving.end_batch()
 
     def _take_clips(self, batch: PixelBatch) -> list[int]:
-        """Records what the decoder returned for the clips of a batch: frame times and warnings, or failures. Returns
-        the slots (positions in the batch) of the clips that were decoded.
+        """Records the frame times and warnings of the decoded clips of `batch`, and the failures of the other clips.
+        Returns the slots of the decoded clips. A slot is the position of a row in the batch.
         """
         usable = []
         for slot, clip in enumerate(batch.clips):
@@ -135,11 +137,11 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns those slots in `usable` of `batch` that the stage `key` has to compute. Slots are positions in the
-        batch.
+        """Returns those slots in `usable` that the stage `key` has to compute. A slot is the position of a row in
+        `batch`.
 
-        A slot is computed if its row is missing in the stage. If the stage hands its output on in memory, a slot is
-        also computed if its row is missing in a stage that is made from this output.
+        A slot is computed if its row is missing in the stage. If the stage passes its output to other stages in memory,
+        a slot is also computed if its row is missing in one of these stages.
         """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -149,8 +151,8 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks the clip in row number `row` of the shard, counted from 0, as failed in the stage `key`. The clip then
-        counts as failed in all stages made from that stage, too.
+        """Marks the clip in row `row` of the shard, counted from 0, as failed in the stage `key` and in all stages that
+        are made from this stage.
 
         `reason` is a word such as "timeout", and `detail` is the full message.
         """
@@ -158,19 +160,19 @@ class ShardInProgress:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps `values` in memory until all stages of this unit that read the stage `key` have run. `values` is one
-        batch of the array `array` of that stage.
+        """Keeps `values` in memory until all stages of this unit that read the stage `key` have run. `values` are the
+        rows of the present batch, of the array named `array` of this stage.
 
-        If no stage of this unit reads the stage `key`, the values are not kept.
+        Does nothing if no stage of this unit reads the stage `key`.
         """
         if self._last_reader[key] != key:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """Returns row `row` of `array` in this shard. `slot` is the position of the row in the current batch.
+        """Returns row `row` of the array named `array` in this shard. `slot` is the position of the row in the present
+        batch.
 
-        The row may still be in memory, because another stage of this unit has just computed it. Otherwise it is read
-        from the cache.
+        Takes the row from memory if a stage of this unit has computed it, otherwise from the cache.
         """
         for lent in self._lent.values():
             if array in lent:
@@ -185,8 +187,8 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """Returns one row of `array` from the sealed shard in the cache. `row` counts from the first row of the
-        shard.
+        """Returns row `row` of the array named `array`, from the sealed shard in the cache. Rows count from 0 within
+        the shard.
         """
         return self._view(array).row(row)
 
@@ -196,11 +198,11 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Writes and seals all stages of the unit, one after the other. `leases` are the leases of this worker. Returns
-        the ids of the clips that failed in any stage.
+        """Writes and seals all stages of the unit, one after the other. Returns the ids of the clips that failed in any
+        stage.
 
-        Returns None if another worker has taken the shard over or has sealed one of the stages. In that case, the
-        stages that are not sealed yet are left to the other worker.
+        `leases` are the leases of this worker. Returns None if another worker has taken the shard over or has sealed
+        one of the stages. The other worker then seals the stages that are left.
         """
         self.arriving.take_all()
         shard, writing = self.unit.shard, Clock(WRITE)
@@ -223,9 +225,10 @@ class ShardInProgress:
         return tuple(sorted(failed))
 
     def _sealed_times(self) -> np.ndarray:
-        """Returns the times in seconds of the T frames of each row, [rows, T].
+        """Returns the frame times of all rows of the shard in seconds, float64 [rows, T], as they are or will be in the
+        cache.
 
-        If this unit writes the stage `clips`, these are the times that it will write, else the times in the cache.
+        If this unit writes the stage `clips`, returns the times that it will write, otherwise the times in the cache.
         """
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]
@@ -233,10 +236,10 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies failures and warnings into `output`, the output of one stage. They come from stages that this stage
-        reads and that were sealed before this unit, as their ledger records say.
+        """Copies failures and warnings into `output`, the output of one stage. They come from the ledger records of the
+        stages that this stage reads.
 
-        So the ledger record of this stage is the same as if all stages had run together.
+        The ledger record of the stage then is the same as if all stages had run together.
         """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
@@ -254,10 +257,11 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch of rows, as the runner of the stage `key` sees it. It implements the protocol `stages.stage.StageBatch`.
+    """A batch as the runner of the stage `key` sees it. It implements the protocol `stages.stage.StageBatch`.
 
-    `shard` is the ShardInProgress to which results go, and `batch` has the pixels. `slots` are the positions in the
-    batch, from 0, of the rows that the runner has to compute.
+    - `shard`: the shard to which the results go.
+    - `batch`: the rows and pixels of the batch.
+    - `slots`: the positions in the batch, from 0, of the rows that the runner has to compute.
     """
 
     shard: ShardInProgress
@@ -317,8 +321,10 @@ class _KeyBatch:
         self._store(array, self.slots, self.slots, values)
 
     def _store(self, array: str, slots: Sequence[int], places: Sequence[int], values: np.ndarray | Tensor) -> None:
-        """Stores rows of `values` in the array `array` of the shard. Row `places[i]` of `values` belongs to the clip at
-        the position `slots[i]` of the batch. A row that is sealed in the cache is not replaced.
+        """Stores rows of `values` in the array named `array` of the shard. Row `places[i]` of `values` belongs to the
+        clip at position `slots[i]` of the batch.
+
+        A row that was copied from the sealed shard is not replaced.
         """
         if (output := self.shard.outputs.get(self.key)) is None:
             return

@@ -1,7 +1,8 @@
-"""Chooses what `run.batch_size: auto` and `run.compile: auto` leave open, by measurements of the loaded networks.
+"""Measures the loaded networks to choose a batch size for `run.batch_size: auto`, and the networks to compile for
+`run.compile: auto`.
 
-A choice changes how values are rounded. So it is made once for a cache, a kind of device and a number of threads, and
-kept in the cache: every worker and every later run takes the kept choice.
+A choice changes how values are rounded. So the choice is made once for a cache, a kind of device and a number of
+threads, and is stored in the cache. Every worker and every later run uses the stored choice.
 """
 
 import json
@@ -42,8 +43,10 @@ Tell = Callable[[str], None]  # is called with sentences for the user
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The networks of a worker run in batches of `batch_size` clips. `compiled` has the keys of the stages whose
-    networks run through torch.compile.
+    """The chosen batch size and the chosen networks to compile, for one worker.
+
+    `batch_size` is the number of clips of a batch. `compiled` has the keys of the stages whose networks run through
+    torch.compile.
     """
 
     batch_size: int
@@ -51,12 +54,15 @@ class Choice:
 
 
 def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
-    """Returns how the networks of `runners` run on `device`, as the section `run` says. `auto` is what `cache` has
-    kept for this kind of device and number of threads, or else what is measured now. What is measured is logged and
-    kept in `cache`. Networks that are to be compiled will be, at their first batch.
+    """Returns the batch size and the stages to compile, as a Choice. If `run.compile` is `auto`, also turns
+    torch.compile on or off for each network.
 
-    `runners` maps stage keys to runners. `report` is called with an event before each measurement. Raises UsageError if
-    the kept choice needs a compiler that this machine lacks.
+    Takes both from the section `run` of `config`. If an option there is `auto`, takes the choice that `cache` stores
+    for this kind of device and number of threads. If there is none, measures the networks, logs the result and stores
+    it in `cache`. A network is compiled at its first batch.
+
+    `runners` maps stage keys to runners on `device`. `report` is called with an event before each measurement. Raises
+    UsageError if the stored choice needs a compiler that this machine lacks.
     """
     run, tunable = config.run, {key: runner for key, runner in runners.items() if isinstance(runner, TunableRunner)}
     given: dict[str, Any] = {} if tunable else {"batch_size": FEW_CLIPS, "compiled": []}
@@ -69,10 +75,10 @@ def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
         kept = _kept(cache, name)
         if missing := {"batch_size", "compiled"} - (kept | given).keys():
             work = WorkerShare(cache.num_rows / _workers(run), cache.shard_clips)
-            told: list[str] = []
-            measured = _measured(tunable, work, kept | given, report, told.append)
+            sentences: list[str] = []
+            measured = _measured(tunable, work, kept | given, report, sentences.append)
             if _keep(cache, name, {option: measured[option] for option in missing}):
-                for sentence in told:
+                for sentence in sentences:
                     log.info("%s", sentence)
             kept = _kept(cache, name)
         given = kept | given
@@ -96,7 +102,9 @@ class WorkerShare:
     shard_clips: int
 
     def batches(self, batch_size: int) -> float:
-        """Returns the number of batches, with those that are not full."""
+        """Returns the number of batches of `batch_size` clips that the worker runs. The last batch of a shard may be
+        smaller and counts fully.
+        """
         return self.clips / self.shard_clips * ceil(self.shard_clips / batch_size)
 
 
@@ -105,7 +113,10 @@ def _workers(run: RunOptions) -> int:
 
 
 def _name(device: torch.device, threads: int) -> str:
-    """Returns the name of the object of a cache that keeps the choice for this kind of device."""
+    """Returns the name of the object in the cache that stores the choice for this kind of device and number of threads.
+
+    For example, the CPU with 2 threads has the name "tuning/cpu-2.json".
+    """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return f"{FOLDER}/{re.sub(r'[^a-z0-9]+', '-', kind.lower())}-{threads}.json"
 
@@ -119,7 +130,9 @@ def _kept(cache: Cache, name: str) -> dict[str, Any]:
 
 
 def _keep(cache: Cache, name: str, measured: dict[str, Any]) -> bool:
-    """Keeps in `cache` what was `measured`. Returns False, and keeps nothing, where another worker was first."""
+    """Stores the choice `measured` in `cache` as the object `name`. Returns False, and stores nothing, if another
+    worker has stored a choice first.
+    """
     if cache.storage.create(name, _encoded(measured)):
         return True
     if measured.keys() <= (kept := _kept(cache, name)).keys():
@@ -135,7 +148,10 @@ def _encoded(choice: dict[str, Any]) -> bytes:
 def _measured(
     tunable: Tunable, work: WorkerShare, given: Mapping[str, Any], report: Report, tell: Tell
 ) -> dict[str, Any]:
-    """Returns `given` with the `batch_size` and the `compiled` keys that it lacks, as they are measured now."""
+    """Returns a copy of `given` with the keys "batch_size" and "compiled". A key that `given` lacks is measured.
+
+    `report` is called with an event before a measurement, and `tell` with sentences about its result.
+    """
     choice = dict(given)
     if "batch_size" not in choice:
         report(Preparing(doing="measuring batch sizes"))
@@ -146,10 +162,11 @@ def _measured(
 
 
 def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
-    """Returns the number of clips of a batch with which the networks `tunable` are fastest, and tells why.
+    """Returns the batch size, in clips, at which the networks `tunable` are fastest. Calls `tell` with the reason.
 
-    Sizes double, up to 32 clips. They end where a size is no faster than the one before, where memory may become
-    short, and where the measurement would take 5 % of the clips of `work`. Without two sizes to compare, returns 8.
+    Tries the sizes 1, 2, 4, ... up to 32. Stops when a size is no faster than the size before, when memory may become
+    short, or when the measurement would take more than 5 % of the clips of `work`. Returns 8, or the clips of a shard
+    if they are fewer, if fewer than two sizes were measured.
     """
     seconds: dict[int, float] = {}  # of all clips of a shard, by batch size
     tried, size, why = 0, 1, ""
@@ -185,10 +202,11 @@ def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
 
 
 def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report: Report, tell: Tell) -> list[str]:
-    """Returns the keys of the networks `tunable` for which torch.compile pays, and tells why.
+    """Returns the keys of those networks in `tunable` that torch.compile makes faster. The time that it saves in all
+    batches of `work` must be more than the time of the compilation.
 
-    It pays where it saves more time in the batches of `work` than it takes. Compilation is only tried where these
-    batches take at least 10 minutes without it.
+    Returns [] without a measurement if all batches take less than 10 minutes. Calls `tell` with the reasons, and
+    `report` with an event before each compilation.
     """
     batches = work.batches(batch_size)
     plain = {key: _seconds(runner, batch_size) for key, runner in tunable.items()}
@@ -214,8 +232,10 @@ def _pays(
     report: Report,
     tell: Tell,
 ) -> bool:
-    """Compiles the network of the stage `key` and returns whether this pays in `batches` batches, each of which takes
-    `plain` seconds without compilation. Tells the measurement.
+    """Compiles the network of the stage `key` and returns whether this saves time in `batches` batches. Calls `tell`
+    with the measured times.
+
+    `plain` is the time of a batch without compilation, in seconds.
     """
     report(Preparing(doing=f"compiling {key}"))
     begun = perf_counter()
@@ -237,7 +257,9 @@ def _pays(
 
 
 def _seconds(runner: TunableRunner, batch_size: int) -> float:
-    """Returns the seconds that `runner` takes for a batch: the least of two runs, after one that warms up."""
+    """Returns the seconds that `runner` takes for a batch of `batch_size` clips. The result is the shorter of two runs,
+    after a first run that does not count.
+    """
     runner.try_out(batch_size)
     seconds = []
     for _ in range(MEASURED_RUNS):

@@ -1,4 +1,4 @@
-"""One worker loads the networks once and turns work units into sealed shards.
+"""Defines the worker, which loads the networks once and computes work units until all of them are sealed.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 """
@@ -41,10 +41,13 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a worker over units. `leases` are the leases of the worker.
+    """One pass of a worker over units, with lists of the units that the pass could not run.
 
-    Three lists collect the units that do not run in this pass. `leased` has units that another run has leased.
-    `suspects` has units that killed `max_deaths` workers. `too_late` has the unit that cannot end in time.
+    - `leases`: the leases of the worker.
+    - `max_deaths`: the number of killed workers from which on a unit is not run.
+    - `leased`: the units that another run has leased.
+    - `suspects`: the units that may have killed `max_deaths` workers.
+    - `too_late`: the first unit that cannot end before the time limit.
     """
 
     leases: Leases | NoLeases
@@ -55,13 +58,14 @@ class Pass:
 
 
 class Worker:
-    """Runs units of one config on one cache. The constructor loads the networks of the stages `keys` and declares the
-    stages in the cache. With `loaded`, this worker uses what another worker has loaded and declared. `report` is called
-    with each event.
+    """Computes and seals work units of one config on one cache.
 
-    `schedule` decides whether another unit can end in time. By default it has the time limit of the config or of the
-    SLURM job around this process, whichever ends first. `begun` is the time at which the start-up of this worker began,
-    by time.monotonic of this machine. By default it is now.
+    - `keys`: the stages to compute. The constructor loads their networks and declares the stages in the cache.
+    - `report`: a function that is called with each event.
+    - `schedule`: decides whether another unit can end in time. Default: the time limit of the config or of the SLURM
+      job around this process, whichever ends first.
+    - `loaded`: networks that another worker has loaded. They are used in place of the networks of `keys`.
+    - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
 
     The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other
     weights.
@@ -87,10 +91,11 @@ class Worker:
 
     @property
     def decoders(self) -> int:
-        """Returns the number of threads of this worker that decode ahead, if it decodes ahead.
+        """Returns the number of threads of this worker that decode videos, if it decodes ahead of the networks.
 
-        Without the option `run.decode_threads` it is that of the threads that compute. On a GPU with `threads: auto` it
-        is at least this worker's share of the cores, because the networks leave these idle.
+        The option `run.decode_threads` sets the number. Its default is the number of threads that compute. On a GPU
+        with `threads: auto` the default is at least this worker's share of the CPU cores, because the networks do not
+        use them.
         """
         run = self.config.run
         if run.decode_threads is not None or run.threads != "auto" or self.loaded.device.type == "cpu":
@@ -98,23 +103,25 @@ class Worker:
         return max(self.threads, usable_cores() // max(1, torch.cuda.device_count()))
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
-        """Runs all units and returns the suspects: the WorkUnits that killed `max_deaths` workers. `decode_threads`
-        threads decode videos.
+        """Computes all units, with `decode_threads` threads that decode. Returns the suspects: the units that may have
+        killed `max_deaths` workers and were not run.
 
-        Units that another run has leased are tried again after the other units, until they are sealed or that run is
-        dead. If a signal stops the call, sealed shards stay, and nothing else was changed. Raises OutOfTimeError if no
-        further unit can end in time, once every unit that began is sealed. Raises WalltimeError if not even one unit
-        fits into the time.
+        If another run has leased a unit, tries it again after the other units. This goes on until the unit is sealed,
+        or until the other run is dead and this run computes the unit. If a signal stops the call, the sealed shards
+        stay.
+
+        Raises OutOfTimeError if no further unit can end in time. All units that have begun are sealed before. Raises
+        WalltimeError if the time limit is too short for one unit.
         """
         suspects: list[WorkUnit] = []
 
         def one_pass(units: Iterable[WorkUnit]) -> list[WorkUnit]:
-            over = Pass(leases, max_deaths)
-            self._run_in_time(iter(units), over, decode_threads)
-            suspects.extend(over.suspects)
-            if over.too_late:
+            current_pass = Pass(leases, max_deaths)
+            self._run_in_time(iter(units), current_pass, decode_threads)
+            suspects.extend(current_pass.suspects)
+            if current_pass.too_late:
                 raise self.schedule.stopped()
-            return over.leased
+            return current_pass.leased
 
         self.report(Preparing(doing="decoding the first videos"))
         with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
@@ -123,10 +130,8 @@ class Worker:
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:
-        """Raises WalltimeError in place of a KeyboardInterrupt of the `with` block, if the time was too short for even
-        one unit.
-
-        Otherwise the KeyboardInterrupt is raised unchanged.
+        """Raises WalltimeError in place of a KeyboardInterrupt in the `with` block, if the time limit was too short for
+        one unit. Otherwise the KeyboardInterrupt is raised unchanged.
         """
         try:
             yield
@@ -135,34 +140,38 @@ class Worker:
                 raise error from stop
             raise
 
-    def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
-        """Runs those of `units` that this worker can lease, with `decode_threads` decoder threads. The others are put
-        into the lists of the Pass `over`.
+    def _run_in_time(self, units: Iterator[WorkUnit], current_pass: Pass, decode_threads: int) -> None:
+        """Computes those of `units` that this worker can lease, with `decode_threads` threads that decode. Adds the
+        other units to the lists of `current_pass`.
 
-        If the time is limited, the first unit runs alone, because its duration is needed before other units begin.
+        If the time is limited, the first unit runs alone, because its duration must be known before other units begin.
         """
         while self.schedule.lacks_measure and (first := next(units, None)) is not None:
-            self.run_free([first], over, decode_threads=decode_threads)
-        self.run_free(units, over, decode_threads=decode_threads)
+            self.run_free([first], current_pass, decode_threads=decode_threads)
+        self.run_free(units, current_pass, decode_threads=decode_threads)
 
-    def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """Takes the lease of each of `units` and yields the unit, without the keys that another worker has sealed
-        meanwhile. A unit without any key left is not yielded.
+    def _taken(self, units: Iterable[WorkUnit], current_pass: Pass) -> Iterator[WorkUnit]:
+        """Takes the lease of each of `units` and yields the unit. A yielded unit has only the stage keys that are not
+        sealed yet.
 
-        A unit that cannot run now is put into one of three lists of the Pass `over`. `suspects` gets units that killed
-        `over.max_deaths` workers. `leased` gets units whose lease another run has. `too_late` gets the first unit that
-        cannot end in time, after which no unit is yielded.
+        A unit that cannot run now is not yielded and is added to a list of `current_pass`:
+
+        - `suspects`: the unit may have killed `current_pass.max_deaths` workers.
+        - `leased`: another run has leased the unit.
+        - `too_late`: the unit cannot end before the time limit. The iterator then ends.
+
+        A unit whose keys are all sealed is reported as UnitSealedElsewhere.
         """
         for unit in units:
             if not self.schedule.has_room():
-                over.too_late.append(unit)
+                current_pass.too_late.append(unit)
                 return
-            if over.leases.deaths(unit.shard) >= over.max_deaths:
-                over.suspects.append(unit)
+            if current_pass.leases.deaths(unit.shard) >= current_pass.max_deaths:
+                current_pass.suspects.append(unit)
                 self.report(UnitSuspected(unit=unit))
                 continue
-            if not over.leases.take(unit.shard, unit.keys):
-                over.leased.append(unit)
+            if not current_pass.leases.take(unit.shard, unit.keys):
+                current_pass.leased.append(unit)
                 self.report(UnitLeased(unit=unit))
                 continue
             self.cache.check_not_upgraded()  # an upgrade that begins from now on sees the lease of this worker
@@ -170,14 +179,14 @@ class Worker:
                 self.schedule.begin(unit.shard)
                 yield left
             else:
-                over.leases.release(unit.shard)
+                current_pass.leases.release(unit.shard)
                 self.report(UnitSealedElsewhere(unit=unit))
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
-        """Returns the unit with only those stage keys that still have to be computed. Keys that another worker has
-        sealed since the unit was planned are left out.
+        """Returns `unit` with only those stage keys that still have to be computed. Leaves out a key that another
+        worker has sealed since the unit was planned.
 
-        A sealed key stays if its failed clips are to be retried (`unit.reopened`). If what is sealed for this key is
+        A sealed key stays if its failed clips are to be retried (`unit.reopened`). If the sealed values of this key are
         damaged, all its rows in the shard are computed again.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
@@ -194,13 +203,12 @@ class Worker:
             keys.append(key)
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
-    def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Computes and seals those of `units` that no other run has leased, with the leases of the Pass `over`. The
-        call never waits for another worker. `decode_threads` threads decode videos ahead.
+    def run_free(self, units: Iterable[WorkUnit], current_pass: Pass, *, decode_threads: int) -> None:
+        """Computes and seals those of `units` that no other run has leased. Never waits for another run.
+        `decode_threads` threads decode ahead.
 
-        Reports one event for each unit: sealed by this worker, already sealed, leased by another run, or suspected of
-        killing its workers. A unit that cannot end before the time limit of the run has no event and is added to the
-        list `over.too_late`.
+        Reports one event for each unit: UnitSealed, UnitSealedElsewhere, UnitLeased or UnitSuspected. Units that were
+        not run are added to the lists of `current_pass`. A unit that cannot end before the time limit has no event.
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
@@ -209,16 +217,16 @@ class Worker:
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
             staging=self.config.run.staging,
-            note=lambda unit, doing: over.leases.note(unit.shard, doing),
+            note=lambda unit, doing: current_pass.leases.note(unit.shard, doing),
         )
-        batches_of = feed.batches(self._taken(units, over))
+        batches_of = feed.batches(self._taken(units, current_pass))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
             pending: Future[None] | None = None
             shard: ShardInProgress | None = None
             clock = Clock(REST)
             for batch in clock.each(stopping.checked(batches), DECODE_WAIT, FIRST_BATCH):
                 if shard is None:
-                    over.leases.note(batch.unit.shard, "computing")
+                    current_pass.leases.note(batch.unit.shard, "computing")
                     shard = ShardInProgress(self.loaded, batch.unit, batch.clip_ids, clock)
                 self._compute(shard, batch)
                 if batch.is_last:
@@ -226,13 +234,13 @@ class Worker:
                         if pending is not None:
                             stopping.result(pending)
                     shard.spend(clock.taken() | self._start_up())
-                    pending, shard = writer.submit(self._seal, shard, over), None
+                    pending, shard = writer.submit(self._seal, shard, current_pass), None
             if pending is not None:
                 stopping.result(pending)
 
     def _start_up(self) -> dict[str, float]:
-        """Returns {START_UP: seconds of the start-up of this worker}, for the record of its first shard. Later calls
-        return {}.
+        """Returns {START_UP: seconds that the start-up of this worker took} at the first call, for a ledger record.
+        Returns {} at later calls.
         """
         seconds, self._start_up_seconds = self._start_up_seconds, 0.0
         return {START_UP: seconds} if seconds else {}
@@ -246,12 +254,12 @@ class Worker:
         clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
         self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))
 
-    def _seal(self, shard: ShardInProgress, over: Pass) -> None:
-        failed_clips = shard.seal(over.leases)
-        over.leases.release(shard.unit.shard)
+    def _seal(self, shard: ShardInProgress, current_pass: Pass) -> None:
+        failed_clips = shard.seal(current_pass.leases)
+        current_pass.leases.release(shard.unit.shard)
         self.schedule.end(shard.unit.shard)
         if failed_clips is None:
-            over.leased.append(shard.unit)
+            current_pass.leased.append(shard.unit)
             self.report(UnitLeased(unit=shard.unit))
         else:
             self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))

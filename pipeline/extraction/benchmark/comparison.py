@@ -1,7 +1,8 @@
-"""`kinegraph bench` measures an extraction as a whole, its decoding alone, its networks alone, and a plain loop without
-a cache. Needs torch.
+"""Measures the speed of an extraction for `kinegraph bench`: the whole extraction, its decoding alone, its networks
+alone, and a plain loop without a cache. Needs torch.
 
-A few clips of the user's videos are extracted again and again into temporary caches. The user's cache is only read.
+The benchmark extracts a few clips of the user's videos several times, into temporary caches. It only reads the user's
+cache.
 """
 
 import shutil
@@ -48,14 +49,16 @@ IN_PLAIN_LOOP = {CLIPS, FEATURES.rstrip("/"), Proposals.kind, Regions.kind}  # k
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedComparison:
-    """The times of several ways to work on the same clips.
+    """The result of `kinegraph bench`: how long several methods take for the same clips. A method is, for example,
+    "whole extraction" or "plain loop".
 
-    `clips` is the number of clips, and `videos` and `frames` the numbers of their videos and frames. `failed` is the
-    number of clips that were left out, because they could not be extracted.
-
-    `seconds` maps the name of each way to its seconds in each round. `left_out` maps the name of each way that could
-    not be measured to the reason. `run` has the machine, the versions and the date. `stages`, `device`, `threads` and
-    `batch_size` say how the clips were computed.
+    - `clips`, `videos`, `frames`: the numbers of measured clips, of their videos and of their frames.
+    - `failed`: the number of clips that were not measured, because they cannot be extracted.
+    - `seconds`: method -> a list of seconds, one item for each round.
+    - `left_out`: method that could not be measured -> the reason.
+    - `stages`: the keys of the extracted stages.
+    - `device`, `threads`, `batch_size`: the device of the networks, the number of CPU threads and the clips of a batch.
+    - `run`: the machine, the versions of packages and the date.
     """
 
     clips: int
@@ -71,16 +74,17 @@ class SpeedComparison:
     run: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the comparison as a dict for `--json`. The items of `run` are on the top level of the dict."""
         measured = asdict(self)
         del measured["run"]
         return {"schema": 1} | self.run | measured
 
 
 class Extraction:
-    """A whole extraction of the clips `rows` that can be measured several times. Networks are loaded once.
+    """An extraction of the clips `rows` that can run several times. The networks are loaded once.
 
-    One call of `run` is one extraction. `prepare` must be called before the next `run`: it deletes `folder`, which
-    belongs to this object alone, and makes a new cache there.
+    `run` extracts all clips into a temporary cache in `folder`. Call `prepare` before each further `run`. `prepare`
+    deletes `folder` and makes an empty cache there, so `folder` must hold nothing else.
     """
 
     def __init__(self, config: Config, cache: Cache, folder: Path, rows: Sequence[ClipRow]) -> None:
@@ -104,22 +108,23 @@ class Extraction:
         return scratch(self.config, self.cache, self.folder, self.rows)
 
     def prepare(self) -> None:
-        """Makes an empty cache for the next run, in place of the cache of the last run."""
+        """Replaces the cache of the last run by an empty cache."""
         self.made = self._new_cache()
         loaded = self.loaded.moved_to(self.made)
         self.worker = Worker(self.config, self.made, (), _say_nothing, UnitSchedule(None), loaded)
 
     def run(self) -> None:
+        """Extracts all clips into the empty cache."""
         self.worker.run(self.units, decode_threads=self.config.run.decoders)
 
     def failures(self) -> dict[str, str]:
-        """Returns clip id -> reason in words, for each clip that failed in the last run."""
+        """Returns a dict {id of a clip: error message} of the clips that failed in the last run."""
         keys = {key for unit in self.units for key in unit.keys}
         records = [record for key in sorted(keys) for record in self.made.ledger.records(key)]
         return {failure.clip_id: failure.detail for record in records for failure in record.failures}
 
     def decode(self) -> None:
-        """Decodes all clips, with as many threads as an extraction has, and drops the pixels."""
+        """Decodes all clips without running networks, and drops the pixels. Uses as many threads as an extraction."""
         run = self.config.run
         feed = Feed(
             lambda unit: self.made.rows(unit.shard),
@@ -135,6 +140,7 @@ class Extraction:
 
     @property
     def decodes(self) -> bool:
+        """Returns whether the extraction decodes videos. Otherwise it only reads stages from the cache."""
         return any(self.loaded.wanted(unit) is not None for unit in self.units)
 
 
@@ -146,14 +152,15 @@ def compare(
     rounds: int,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> SpeedComparison:
-    """Measures how long `clips` clips of `cache` take in several ways, and returns a SpeedComparison. The ways are the
-    whole extraction that `config` describes, its decoding alone, its networks alone, and plain loops.
+    """Measures how long several methods take for the same clips of `cache`, and returns a SpeedComparison. The methods
+    are the whole extraction of `config`, its decoding alone, its networks alone, and plain loops.
 
-    A plain loop computes the same arrays one video at a time and writes .npy files. Each way runs once in each of
-    `rounds` rounds. `on_progress` is called with (name of the way, number of runs done, number of all runs).
+    A plain loop computes the same arrays one video at a time and writes .npy files. `clips` is the number of clips to
+    measure. Each method runs once in each of `rounds` rounds. `on_progress` is called with (name of the method, number
+    of finished runs, number of all runs).
 
-    Raises UsageError if no clip can be extracted, or if the config reads imported stages. Raises it also if the config
-    or its device does not fit the cache or the machine. Raises WeightsError if weights cannot be read.
+    Raises UsageError if no clip can be extracted, if the config reads imported stages, or if the config fits neither
+    the cache nor the machine. Raises WeightsError if weights cannot be read.
     """
     _require_own_stages(config, cache)
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as name:
@@ -193,8 +200,8 @@ def compare(
 def spread_rows(cache: Cache, count: int, rows_per_video: int) -> list[ClipRow]:
     """Returns at most `count` rows of the cache, from shards that are spread evenly over the cache.
 
-    Rows of one video stay together, because they are decoded together. `rows_per_video` is the number of rows that the
-    config makes for each video.
+    `rows_per_video` is the number of rows that the config makes for each video. The rows of one video are taken
+    together, because they are decoded together.
     """
     together = min(rows_per_video, cache.shard_clips)
     num_shards = min(cache.num_shards, -(-count // together))
@@ -218,8 +225,9 @@ def _require_own_stages(config: Config, cache: Cache) -> None:
 
 
 def _recorded(extraction: Extraction) -> list[Forward]:
-    """Runs the extraction once and returns one Forward for each call of a network. Clips that fail are left out of the
-    extraction, which then runs once more.
+    """Runs the extraction and returns one Forward for each call of a network.
+
+    If clips fail, removes these clips from the extraction and runs it once more. Raises UsageError if all clips fail.
     """
     while True:
         with recorded(extraction.loaded.device) as forwards:
@@ -237,10 +245,10 @@ def _recorded(extraction: Extraction) -> list[Forward]:
 
 
 def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str, str]]:
-    """Returns two dicts: name -> PlainLoop for each plain loop that works on this machine, and name -> reason for each
-    loop that does not.
+    """Returns two dicts. The first maps the name of each plain loop that works on this machine to its PlainLoop. The
+    second maps the name of each other plain loop to the reason why it does not work.
 
-    A loop counts as working if it has decoded all videos of `extraction` and has extracted the first video.
+    Each loop is tried out: it decodes all videos of `extraction` and extracts the first video.
     """
     loops: dict[str, PlainLoop] = {}
     loop: PlainLoop | None = None
@@ -270,8 +278,8 @@ def _plain_loops(extraction: Extraction) -> tuple[dict[str, PlainLoop], dict[str
 
 
 def _why_no_loop(extraction: Extraction) -> str:
-    """Returns the reason why the plain loop cannot do the work of `extraction`, for example because videos lie at URLs.
-    Returns "" if the loop can do it.
+    """Returns the reason why a plain loop cannot do the work of `extraction`, for example that videos lie at URLs.
+    Returns "" if a plain loop can do the work.
     """
     proposals = extraction.config.proposals
     kinds = {key.partition("/")[0] for key in extraction.loaded.declared.stages}
@@ -303,7 +311,7 @@ def _ways_of_loops(loops: dict[str, PlainLoop], rows: Sequence[ClipRow], folder:
 
 @torch.inference_mode()
 def _decode(loop: PlainLoop, rows: Sequence[ClipRow]) -> None:
-    """Decodes the clips `rows` and resizes their frames for all networks of `loop`. The pixels are dropped."""
+    """Decodes the clips `rows`, resizes their frames for all networks of `loop`, and drops the pixels."""
     for path, of_video in groupby(rows, key=lambda row: row.path):
         video = list(of_video)
         for row, frames in zip(video, loop.frames.of_clips(path, video), strict=True):

@@ -1,4 +1,4 @@
-"""Records the calls of networks during an extraction, and runs the same calls again without anything else."""
+"""Records the calls of networks during an extraction, and repeats these calls without the rest of the extraction."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +14,11 @@ from kinegraph.cache_schemas import stopping
 
 @dataclass(frozen=True)
 class Forward:
-    """A call of a network that was recorded, so that the benchmark can repeat it. `arguments` are its arguments.
-    Tensors among them are copies, on the device of the originals. The call ran under autocast to `autocast_dtype`, or
-    without autocast if `autocast_dtype` is None.
+    """A recorded call of a network, which the benchmark can repeat.
+
+    - `network`: the network that was called.
+    - `arguments`: the arguments of the call. Tensors are copies, on the device of the original tensors.
+    - `autocast_dtype`: the type to which autocast converted in the call, or None if autocast was off.
     """
 
     network: nn.Module
@@ -44,10 +46,10 @@ class _Recorder:
 
 @contextmanager
 def recorded(device: torch.device) -> Iterator[list[Forward]]:
-    """Yields a list to which a Forward is added for each call of a network in the `with` block. The networks compute on
-    `device`.
+    """Yields a list. Each call of a network in the `with` block adds a Forward to this list.
 
-    A layer that a network calls is not recorded by itself. One thread alone may call networks in the block.
+    `device` is the device of the networks. Calls of the layers of a network are not recorded. Only one thread may call
+    networks in the block.
     """
     recorder = _Recorder(device.type)
     handles = [
@@ -63,9 +65,7 @@ def recorded(device: torch.device) -> Iterator[list[Forward]]:
 
 @torch.inference_mode()
 def run_again(forwards: Sequence[Forward], device: torch.device) -> None:
-    """Runs the recorded calls `forwards` one after the other, and waits until `device` has finished them. Drops the
-    results.
-    """
+    """Runs the recorded calls `forwards` in order, drops the results, and waits until `device` has finished."""
     for forward in stopping.checked(forwards):
         dtype = forward.autocast_dtype
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -74,6 +74,6 @@ def run_again(forwards: Sequence[Forward], device: torch.device) -> None:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until a GPU has finished its work. Returns at once for a CPU."""
+    """Waits until the GPU `device` has finished its work. Returns at once if `device` is a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,8 +1,9 @@
-"""Extracts features with the loop that many people write first: one video at a time, one clip at a time, in float32.
+"""Extracts features with the loop that many people write first: one video after the other, one clip at a time, in
+float32.
 
-`kinegraph bench` and benchmarks/extraction.py compare the extraction with this loop. The loop stays as it is, so that
-figures of different versions can be compared. It shares only the networks and the choice of frames with the pipeline.
-The networks are as torch builds them, with batch norms that are not folded and with contiguous (channels-first) maps.
+`kinegraph bench` and benchmarks/extraction.py compare the extraction with this loop. Do not optimise the loop, because
+figures of different versions are compared. The loop shares with the extraction only the networks and the choice of
+frames. The networks are as torch builds them: batch norms are not folded, and maps are contiguous (channels first).
 """
 
 from collections.abc import Sequence
@@ -32,27 +33,32 @@ SLACK_SECONDS = 1e-6  # by which times of frames are rounded
 
 
 class FrameSource(Protocol):
-    """Decodes the frames of clips, crops them and resizes them. `of_clips` returns frames in a type that each
-    FrameSource chooses. Callers pass these frames to `square` or `whole` of the same object, which return pixels.
+    """A decoder of the plain loop: decodes the frames of clips, crops them and resizes them.
+
+    `of_clips` returns decoded frames, of a type that each FrameSource chooses. `square` and `whole` convert such a
+    frame to a tensor of pixels.
     """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Any]]:
-        """Returns the frames of each clip in `rows`, in the order of `rows`. All clips belong to the video at `path`. A
-        frame has the type that `square` and `whole` of this source take.
-        """
+        """Returns a list of decoded frames for each clip in `rows`. All clips belong to the video at `path`."""
 
     def square(self, frame: Any, rectangle: Rectangle, size: int) -> Tensor:
-        """Returns the part `rectangle` of `frame`, resized to `size` x `size` px: float32 RGB [3, size, size] in 0..1.
-        `rectangle` is x1, y1, x2, y2 in pixels of the frame.
+        """Returns the rectangle `rectangle` of `frame`, resized to `size` x `size` px, as RGB float32 [3, size, size]
+        in 0..1.
+
+        `frame` is a frame that `of_clips` returned. `rectangle` is (x1, y1, x2, y2) in pixels of the frame.
         """
 
     def whole(self, frame: Any, height: int, width: int) -> Tensor:
-        """Returns `frame`, resized to `height` x `width` px, as uint8 [3, height, width]."""
+        """Returns the whole of `frame`, resized to `height` x `width` px, as RGB uint8 [3, height, width].
+
+        `frame` is a frame that `of_clips` returned.
+        """
 
 
 class PillowFrames:
-    """Decodes frames with PyAV, crops and resizes them with Pillow: the FrameSource of the plain loop that `kinegraph
-    bench` compares with. It decodes each video from its first frame, as simple code does.
+    """A FrameSource that decodes with PyAV and resizes with Pillow. It decodes each video from the first frame on,
+    without seeking.
     """
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Image.Image]]:
@@ -84,11 +90,15 @@ class PillowFrames:
 
 
 class PlainLoop:
-    """Extracts clips in a plain loop over their videos, with the networks of `recipe` on one device. `frames` decodes
-    the frames of the clips.
+    """A plain loop that extracts the features of clips and writes .npy files.
 
-    `backbones` maps the name of each entry to its network. `proposer` is the proposal network, or None if the config
-    has none. Raises WeightsError if weights cannot be read.
+    - `recipe`: the config. Its backbones and its proposal network are built.
+    - `device`: the device of the networks.
+    - `frames`: the FrameSource that decodes.
+    - `backbones`: the name of a backbone -> its network.
+    - `proposer`: the proposal network, or None if the config has no proposal network.
+
+    Raises WeightsError if weights cannot be read.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, frames: FrameSource) -> None:
@@ -101,14 +111,14 @@ class PlainLoop:
             self.proposer = build_proposer(proposals.network, proposals.weights_name).to(device)
 
     def decoding_with(self, frames: FrameSource) -> "PlainLoop":
-        """Returns a loop with the same networks that decodes with `frames`."""
+        """Returns a copy of this loop that decodes with `frames` and shares the networks."""
         loop = copy(self)
         loop.frames = frames
         return loop
 
     @torch.inference_mode()
     def run(self, rows: Sequence[ClipRow], folder: Path) -> None:
-        """Extracts all clips in `rows` and writes one .npy file for each array of each clip into `folder`."""
+        """Extracts all clips in `rows`. Writes one .npy file into `folder` for each array of each clip."""
         number = count()
         for path, of_video in groupby(stopping.checked(rows), key=lambda row: row.path):
             video = list(of_video)
@@ -134,8 +144,10 @@ class PlainLoop:
                     _save(folder / f"{stem}_{name}_{tap}_regions.npy", self._regions(name, tap, maps, boxes, row))
 
     def squares(self, name: str, row: ClipRow, frames: Sequence[Any]) -> list[Tensor]:
-        """Returns the frames that the backbone `name` sees of the clip `row`, each as float32 RGB [3, S, S] in 0..1, on
-        the CPU. S is the side of the network's input in px. `frames` has all decoded frames of the clip.
+        """Returns the input frames of the backbone `name` for one clip, each as RGB float32 [3, S, S] in 0..1 on the
+        CPU. S is the input size of the backbone in px.
+
+        `row` describes the clip, and `frames` are its decoded frames.
         """
         options, framing = self.recipe.backbones[name], self.recipe.framing_of(name)
         x1, y1, x2, y2 = row.seen(framing)
@@ -144,8 +156,10 @@ class PlainLoop:
         return [square.flip(-1) for square in squares] if row.mirrored else squares
 
     def wholes(self, row: ClipRow, frames: Sequence[Any]) -> list[Tensor]:
-        """Returns the frames that the proposal network sees, each as uint8 RGB [3, h, w], on the CPU. `frames` are the
-        decoded frames of the clip `row`. Returns [] if no proposal network is needed.
+        """Returns the input frames of the proposal network for one clip, each as RGB uint8 [3, h, w] on the CPU.
+        Returns [] if the config has no proposal network.
+
+        `row` describes the clip, and `frames` are its decoded frames.
         """
         if self.proposer is None or (options := self.recipe.proposals) is None:
             return []
@@ -153,8 +167,10 @@ class PlainLoop:
         return [self.frames.whole(frame, height, width) for frame in frames[:: options.every]]
 
     def _input(self, name: str, row: ClipRow, frames: Sequence[Any]) -> Tensor:
-        """Returns the input [1, 3, T, S, S] of the backbone `name`, on the device: T frames of S x S px. `frames` are
-        the decoded frames of the clip `row`.
+        """Returns the input tensor of the backbone `name` for one clip: float32 [1, 3, T, S, S] on the device, for T
+        frames of S x S px.
+
+        `row` describes the clip, and `frames` are its decoded frames.
         """
         pixels = pixels_of(self.recipe.backbones[name])
         squares = self.squares(name, row, frames)
@@ -164,10 +180,10 @@ class PlainLoop:
         return torch.stack(squares, 1)[None].to(self.device)
 
     def _proposed(self, row: ClipRow, frames: Sequence[Any], folder: Path, stem: str) -> list[Tensor]:
-        """Returns the boxes of each frame, float32 [N, 4] (x1, y1, x2, y2) in pixels of the video. Also saves them in
-        `folder`, in a file whose name begins with `stem`.
+        """Returns the proposed boxes of one clip: for each frame float32 [N, 4], xyxy in pixels of the video. Also
+        writes the boxes to a file in `folder` whose name begins with `stem`.
 
-        The network takes the frames one by one. `frames` are the decoded frames of the clip `row`.
+        `row` describes the clip, and `frames` are its decoded frames. The network runs on one frame at a time.
         """
         options = self.recipe.proposals
         assert options is not None
@@ -181,11 +197,12 @@ class PlainLoop:
         return boxes
 
     def _regions(self, name: str, tap: str, maps: Tensor, boxes: Sequence[Tensor], row: ClipRow) -> Tensor:
-        """Returns the features [R, C] of the regions in `maps`, for R boxes of all maps and C channels.
+        """Returns the features of R regions of one clip, float32 [R, C]. R is the number of boxes on all maps, and C
+        the number of channels.
 
-        `maps` are the maps of the backbone `name` at the tap `tap` for the clip `row`. `boxes` has the boxes (x1, y1,
-        x2, y2) of each frame of the clip, in pixels of the video. The boxes of evenly spaced frames are used, one frame
-        for each map.
+        `maps` [T, C, h, w] are the maps of the backbone `name` at the tap `tap`, and `row` describes the clip. `boxes`
+        has for each frame the boxes [N, 4], xyxy in pixels of the video. Each map gets the boxes of one frame, and
+        these frames are evenly spaced.
         """
         options, framing = self.recipe.regions, self.recipe.framing_of(name)
         assert options is not None

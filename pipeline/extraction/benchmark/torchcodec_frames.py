@@ -1,4 +1,4 @@
-"""Decodes the frames of clips with torchcodec, a package that is not required. Frames are tensors, not images."""
+"""Decodes the frames of clips with torchcodec, an optional package. Frames are tensors."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,10 +14,11 @@ END_SECONDS = 1e-3  # torchcodec refuses times at or after the end of a video
 
 
 class TorchcodecFrames:
-    """Decodes with torchcodec, which seeks to the frames of the clips, and resizes tensors with antialias.
+    """A FrameSource of the plain loop that decodes with torchcodec and resizes tensors with antialiasing. torchcodec
+    seeks to the frames of the clips.
 
-    `threads` is the number of threads that decode a video. Raises ImportError if torchcodec is not installed, and
-    RuntimeError or OSError if torchcodec does not find the libraries of FFmpeg.
+    `threads` is the number of threads that decode a video. The constructor raises ImportError if torchcodec is not
+    installed, and RuntimeError or OSError if torchcodec does not find the libraries of FFmpeg.
     """
 
     def __init__(self, threads: int) -> None:
@@ -26,7 +27,9 @@ class TorchcodecFrames:
         self.threads = threads
 
     def of_clips(self, path: str, rows: Sequence[ClipRow]) -> list[list[Tensor]]:
-        """Returns the frames of each clip in `rows`, each frame as uint8 [3, H, W]."""
+        """Returns a list of decoded frames, RGB uint8 [3, H, W], for each clip in `rows`. All clips belong to the video
+        at `path`.
+        """
         video = self._open(path, num_ffmpeg_threads=self.threads)
         clips = [self._places(video.metadata, row) for row in rows]
         wanted = sorted({place for places in clips for place in places})
@@ -38,10 +41,10 @@ class TorchcodecFrames:
         return [[frame_at[place] for place in places] for places in clips]
 
     def _places(self, metadata: Any, row: ClipRow) -> list[Any]:
-        """Returns the frames to decode for the clip `row`: their numbers in the file if the clip is defined by frame
-        numbers, else their times in seconds on the clock of the file.
+        """Returns which frames of the video the clip `row` needs. If `row.target_frames` is set, returns frame numbers,
+        from 0. Otherwise returns times in seconds on the clock of the file.
 
-        `metadata` is what torchcodec knows about the video stream.
+        `metadata` is torchcodec's description of the video stream.
         """
         if row.target_frames is not None:
             return [min(number, metadata.num_frames - 1) for number in row.target_frames]

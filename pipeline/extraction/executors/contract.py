@@ -1,4 +1,6 @@
-"""The contract of executors: an executor runs all units of a job, in any order and place, and reports events."""
+"""Defines the contract of executors. An executor runs all work units of a job, in any order and in any process, and
+reports events.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,11 +20,12 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The work of one extraction: `units` are the work units of `config` on `cache`, and `keys` are all stage keys of
-    these units.
+    """The work of one extraction, which an executor runs.
 
-    `allotted` is the time in which the units have to end, or None if the time is not limited. `begun` is the time at
-    which the job began, by time.monotonic of this process.
+    - `units`: the work units to compute. A work unit is one shard with the stage keys to compute for it.
+    - `keys`: the stage keys that occur in `units`.
+    - `allotted`: the time limit of the job, or None if the time is not limited.
+    - `begun`: the time at which the job began, by time.monotonic of this process.
     """
 
     config: Config
@@ -34,22 +37,24 @@ class Job:
 
 
 class Executor(Protocol):
-    """Computes the work units of a job. `run` computes all units of `job`, and calls `report` with each Event, which
-    says what has become of a unit. It returns once every unit is sealed. No process of the executor outlives the call.
+    """Runs all work units of a job, in this process or elsewhere.
 
-    `run` raises SetAsideError if units were not sealed because they killed every worker that tried them. It raises
-    OutOfTimeError if the allotted time ends first, and WalltimeError if not even one unit fits into that time.
+    `run` returns when every unit of `job` is sealed. It calls `report` with each Event, for example when a unit is
+    sealed. All processes of the executor end before `run` returns.
+
+    `run` raises SetAsideError if it gave up units that killed their workers again and again. It raises OutOfTimeError
+    if the time limit of the job ends first, and WalltimeError if the time limit is too short for one unit.
     """
 
     def run(self, job: Job, report: Report) -> None: ...
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raises SetAsideError, which names the shards of `units`. Each of these units killed several workers and is given
-    up. Does nothing if there are no units.
+    """Raises SetAsideError with the shard numbers of `units`, if there are units. These units killed their workers
+    again and again, and no worker runs them any more.
 
-    `num_shards` counts all shards of the cache. `hint` is a sentence for the end of the message, which says where else
-    the user can look for the cause.
+    `num_shards` is the number of all shards of the cache. `hint` is a sentence that is added to the message. It says
+    where the user can look for the cause.
     """
     shards = sorted(unit.shard for unit in units)
     if shards:

@@ -1,7 +1,7 @@
 """Runs the work units of an extraction as tasks of a Dask cluster, one task per unit.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it. The workers write the arrays to the cache. A
-task returns only a report, for example that the unit is sealed.
+task returns only events, for example that the unit is sealed.
 """
 
 import itertools
@@ -37,12 +37,12 @@ log = logging.getLogger("kinegraph")
 
 
 class DaskExecutor:
-    """Runs units on the workers of the cluster that `run.dask` describes. The units of a worker that died run again.
+    """Runs units on the workers of the Dask cluster that `run.dask` of the config describes.
 
-    A unit that killed three workers runs at the end, with nothing else on the cluster. If the unit then kills its
-    worker, too, the unit is not tried again, and `run` raises SetAsideError. A worker that leaves because its own batch
-    job ends does not count as dead. When the time of the command ends, the executor waits for the units that have
-    begun.
+    If a worker dies, its units run again. A unit that killed three workers runs at the end, with nothing else on the
+    cluster. If it then kills a fourth worker, it is not tried again, and `run` raises SetAsideError. A worker that
+    leaves because its batch job ends does not count as dead. When the time limit of the command ends, `run` waits for
+    the units that have begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -87,7 +87,7 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
     """Runs `unit`, which killed several workers, once more, with nothing else on the cluster. Calls `report` with each
     event of the unit.
 
-    Returns the units that killed their worker again: a list with `unit`, or an empty list.
+    Returns [unit] if the unit killed its worker again, otherwise [].
     """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
@@ -95,8 +95,13 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 
 class DaskSubmission:
-    """Submits units to the scheduler, as many at a time as keep all workers busy. Calls `report` with each
-    event (`extraction/events.py`), for example that a unit was sealed.
+    """Submits work units to the Dask scheduler and handles their results. It submits as many units at a time as keep
+    all workers busy.
+
+    - `client`: the connection to the scheduler.
+    - `job`: the job that the units belong to.
+    - `station`: the plugin of the Dask workers that computes the units.
+    - `report`: a function that is called with each event, for example that a unit was sealed.
     """
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
@@ -113,12 +118,13 @@ class DaskSubmission:
         self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs all `units` and returns the suspects: the units that killed `max_deaths` workers.
+        """Runs all `units` and returns the suspects: the units that may have killed `max_deaths` workers.
 
-        Units that another run has leased are tried again after the other units, until they are sealed or that run is
-        dead. If the time limit of the run is over, the units that began are finished first. Then the method raises
-        OutOfTimeError, or WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the
-        cluster is gone.
+        If another run has leased a unit, tries it again after the other units. This goes on until the unit is sealed,
+        or until the other run is dead and this run computes the unit.
+
+        Raises OutOfTimeError when the time limit of the run is over and the units that have begun are finished. Raises
+        WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:
@@ -131,10 +137,10 @@ class DaskSubmission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs each of `units` once. Returns the units that must be tried again: those that another run has leased, and
-        those whose worker died.
+        """Runs each of `units` once. Returns the units to try again: units that another run has leased, and units whose
+        worker died.
 
-        A unit that may have killed `max_deaths` workers is added to `suspects`. It is not returned.
+        A unit that may have killed `max_deaths` workers is added to `self.suspects` and not returned.
         """
         waiting, self.leased = deque(units), []
         while True:
@@ -152,9 +158,7 @@ class DaskSubmission:
         return self.leased
 
     def _submit(self, units: Sequence[WorkUnit], max_deaths: int) -> None:
-        """Submits `units`. Those that any worker may run are one message to the scheduler, which takes less time than a
-        message for each.
-        """
+        """Submits `units` to the scheduler. Units that any worker may run are sent in one message, which is faster."""
         free = [unit for unit in units if unit.shard not in self.watchers]
         for group in (free, *([unit] for unit in units if unit.shard in self.watchers)):
             if group:
@@ -179,8 +183,8 @@ class DaskSubmission:
             future.add_done_callback(self._settled.put)
 
     def _next_settled(self) -> list[Future[Any]]:
-        """Waits for a task that ends. Returns it and all others that have ended, or nothing if none ended in
-        COUNT_WORKERS_SECONDS.
+        """Waits until a Dask task ends. Returns the futures of all tasks that have ended by then. Returns [] if no task
+        ends within COUNT_WORKERS_SECONDS.
         """
         ended = []
         with suppress(queue.Empty):
@@ -190,7 +194,7 @@ class DaskSubmission:
         return ended
 
     def _settle_all(self, futures: Sequence[Future[Any]], max_deaths: int) -> None:
-        """Handles the ends of Dask tasks. The results are fetched together, which takes less time than one by one.
+        """Handles the Dask tasks `futures`, which have ended. Fetches their results in one message, which is faster.
 
         Raises ClusterLost if the scheduler went away.
         """
@@ -204,8 +208,8 @@ class DaskSubmission:
             self._settle(future, result_of, max_deaths)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
-        """Returns whether `unit` may have killed `max_deaths` workers or more. The lease of its shard counts the
-        deaths. Returns True if the storage of the cache keeps no leases.
+        """Returns whether `unit` may have killed at least `max_deaths` workers. The lease of its shard counts these
+        deaths. Returns True if the storage of the cache has no leases.
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
@@ -214,11 +218,12 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], result_of: Mapping[Future[Any], Any], max_deaths: int) -> None:
-        """Handles the end of the Dask task `future`, which had one work unit. `result_of` has its result if it has one.
+        """Handles the end of the Dask task `future`, which had one work unit. `result_of` maps a task to its result, if
+        the task has a result.
 
-        If the task killed its workers, the unit is tried again. A unit that may have killed `max_deaths` workers
-        becomes a suspect and is tried again only after all other units. Any other error of the task is raised. Raises
-        ClusterLost if the scheduler went away.
+        If the task killed its workers, the unit is marked to be tried again. If the unit may have killed `max_deaths`
+        workers, it is tried again only after all other units. Raises any other error of the task. Raises ClusterLost if
+        the scheduler went away.
         """
         _, unit = self.in_flight.pop(str(future.key))
         if future in result_of:
@@ -252,8 +257,8 @@ class DaskSubmission:
             self.report(event)
 
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
-        """Remembers which worker found that another run has leased `unit`, so that the same worker tries it again. The
-        worker is the one that has computed the Dask task `future`.
+        """Remembers which worker computed the Dask task `future`, so that the same worker tries `unit` again. The task
+        found that another run has leased the unit.
 
         Only a worker that watches a lease for some time can see that the holder of the lease is dead.
         """
@@ -261,8 +266,8 @@ class DaskSubmission:
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _died(self, shards: tuple[int, ...]) -> None:
-        """Counts how many Dask workers in a row died before they took a shard. `shards` are the shards of the tasks
-        that the dead worker had.
+        """Counts the deaths of Dask workers that had not taken a shard yet. `shards` are the shards that the scheduler
+        had given to the dead worker.
 
         Raises ClusterLost after MAX_DEATHS such deaths in a row.
         """
@@ -281,10 +286,11 @@ class DaskSubmission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Handles a message of Dask. `event` is (time, message).
+        """Handles a message of the Dask scheduler. `event` is a pair (time, message), and the message is a dict.
 
-        If a worker ended, notes whether that was in order. If the worker died, reports its shards as lost. All other
-        messages are ignored. Dask calls this method in a thread of its client.
+        If the message says that a worker has ended, notes whether the end was expected. If the end was not expected,
+        reports the shards of the worker as lost. Ignores all other messages. Dask calls this method in a thread of its
+        client.
         """
         message = event[1]
         if message.get("action") != "remove-worker":
@@ -298,11 +304,11 @@ class DaskSubmission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Frees the memory that Dask's scheduler keeps for finished submissions, 600 bytes for each. This function runs in
-    the process of the scheduler.
+    """Frees the memory that the Dask scheduler keeps for finished tasks, about 600 bytes per submission. Runs in the
+    process of the scheduler, which `dask_scheduler` represents.
     """
     # the extension adds an entry for each submission and never removes it
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none
-            metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
+            metadata["collections"] = [entry for entry in metadata["collections"] if entry != {"type": "Future"}]
     key_split.cache_clear()  # a table of the kinds of the last 100,000 task keys

@@ -1,7 +1,7 @@
-"""The worker side of the `dask` executor: the tasks of one process pass their work units to one `Worker`.
+"""Runs work units in a worker process of a Dask cluster. All tasks of the process share one `Worker` of kinegraph.
 
-A `Worker` is the object of this package that loads networks and runs units. A Dask worker is a process of the cluster.
-Schedulers import this module too, because they must read the tasks. Torch is imported with the first unit.
+A `Worker` of kinegraph loads networks and runs units. A Dask worker is a process of the cluster. Schedulers import this
+module too, because they must unpickle the tasks. Torch is imported with the first unit.
 """
 
 import asyncio
@@ -40,14 +40,15 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Computes `unit` on this Dask worker, with the networks that the worker keeps loaded. This is the function of a
-    Dask task. The networks belong to a `Station`, a plugin that is registered with the worker under the name `station`.
+    """Computes `unit` on this Dask worker and returns the events of the unit, or an error. This is the function of a
+    Dask task.
 
-    Returns the events of the unit. The last event says what became of the unit. A unit that may have killed
-    `max_deaths` workers is not run, and its event says so.
+    `station` is the name of the `Station`, a plugin of this Dask worker that holds the networks. The last event says
+    what became of the unit. A unit that may have killed `max_deaths` workers is not computed, and its event is
+    UnitSuspected.
 
-    Some errors are returned and not raised, because Dask would print their traceback. If the station was closed, raises
-    Reschedule. Dask then puts the task back into its queue.
+    Errors of the user or of the cache are returned, because Dask would print a traceback for a raised error. Raises
+    Reschedule if the station was closed, so that Dask puts the task back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -65,23 +66,24 @@ class _Errand:
 
 
 class _StationEnds(Exception):
-    """Ends the work on a unit early, because the process is to stop or its time is up."""
+    """Raised to stop the computation of a unit, because the process must end or its time is up."""
 
 
 class Station(WorkerPlugin):
-    """A plugin of a Dask worker that keeps one `Worker` of kinegraph in the process. So networks are loaded once, and
-    the videos of waiting tasks are decoded ahead.
+    """A plugin of a Dask worker that holds one `Worker` of kinegraph. So networks are loaded once per process, and the
+    videos of waiting tasks are decoded ahead.
 
-    The `Worker` computes the stages `keys`. It starts with the first unit. It ends if the client removes the plugin, if
-    the Dask worker closes, or if no unit came for `IDLE_SECONDS`. Networks and leases are then released. `versions` are
-    the versions of packages on the client, which this worker must have too.
+    The `Worker` starts with the first unit. It ends and releases its networks and leases if the client removes the
+    plugin, if the Dask worker closes, or if no unit comes for `IDLE_SECONDS`.
 
-    If `of_client` is true, the Dask workers are child processes of the client, with the names 0, 1, 2, ... They use the
-    CUDA devices of the client, and they ignore Ctrl-C.
-
-    `allotted` is the time limit of the whole command. It is a time by the clock of this machine if `of_client` is true,
-    else by the clock of the scheduler. When it is reached, all waiting tasks get an OutOfTimeError. A Dask worker whose
-    own batch job ends earlier leaves the cluster, and the others go on.
+    - `cache`: the path or URL of the cache.
+    - `keys`: the keys of the stages to compute.
+    - `versions`: the versions of packages on the client. The Dask worker must have the same versions.
+    - `of_client`: True if the Dask workers are child processes of the client, named 0, 1, 2, ... Such workers share the
+      CUDA devices of the client and ignore Ctrl-C.
+    - `allotted`: the time limit of the whole command, by the clock of this machine if `of_client` is True, otherwise by
+      the clock of the scheduler. At its end, all waiting tasks get an OutOfTimeError. A Dask worker whose batch job
+      ends earlier leaves the cluster, and the other workers go on.
     """
 
     def __init__(
@@ -115,10 +117,10 @@ class Station(WorkerPlugin):
         await asyncio.to_thread(self._stop)
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-        """Passes a work unit to the thread that computes, and waits until the unit is sealed or is left to another run.
+        """Sends `unit` to the thread that computes, waits for the end of the unit, and returns the events of the unit.
 
-        Returns the Events of the unit. A unit that has killed `max_deaths` workers is not computed. Raises the error
-        that stopped the computing thread, if any.
+        The last event says what became of the unit. A unit that may have killed `max_deaths` workers is not computed.
+        Raises the error that stopped the thread, if the thread failed.
         """
         answer: Future[tuple[Event, ...]] = Future()
         with self._lock:
@@ -161,18 +163,18 @@ class Station(WorkerPlugin):
         worker = self._open()
         with closing(leases_on(worker.cache.storage, self.config.run.lease_seconds)) as leases:
             while (errand := self._next()) is not None:
-                over = Pass(leases, errand.max_deaths)
+                current_pass = Pass(leases, errand.max_deaths)
                 units = [errand.unit] if worker.schedule.lacks_measure else self._from(errand)
-                worker.run_free(units, over, decode_threads=worker.decoders)
-                if over.too_late:
+                worker.run_free(units, current_pass, decode_threads=worker.decoders)
+                if current_pass.too_late:
                     raise worker.schedule.stopped()
 
     def _open(self) -> "Worker":
-        """Loads the networks and returns a new `Worker`.
+        """Loads the networks and returns a new `Worker`. First checks whether the Dask worker can compute for this
+        cache.
 
-        Checks this Dask worker first, because it may have joined the cluster late. Raises ClusterError if the packages
-        of this worker have other versions than those of the process that started the job. Raises CacheNotFound if this
-        worker does not see the cache, and UsageError if it lacks the GPU that it declares.
+        Raises ClusterError if the Dask worker has other versions of packages than the client. Raises CacheNotFound if
+        it does not see the cache, and UsageError if it lacks the GPU that it declares.
         """
         begun, schedule = time.monotonic(), self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
@@ -185,8 +187,8 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule, begun=begun)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the time limit of this process as a WorkerTime. The first call also starts a timer, which stops the
-        work at this limit. Later calls return the same object, even if the station ended and started again.
+        """Returns the time limit of this process as a WorkerTime. The first call also starts a timer that ends the work
+        at this limit. Later calls return the same object.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -199,7 +201,7 @@ class Station(WorkerPlugin):
         return self._time
 
     def _allotted_here(self) -> Allotment | None:
-        """Returns the Allotment of the command, its time limit, by the clock of this machine. Returns None if the time
+        """Returns the time limit of the command as an Allotment, by the clock of this machine. Returns None if the time
         is not limited.
         """
         if self.allotted is None or self.of_client:
@@ -207,7 +209,7 @@ class Station(WorkerPlugin):
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
-        """Makes the Dask worker leave its cluster near the end of its batch job. `time_of_worker` has the end of that
+        """Makes the Dask worker leave its cluster, near the end of its batch job. `time_of_worker` has the end of that
         job.
 
         If the job was too short for even one unit, the worker stays, and all waiting tasks end with a WalltimeError.
@@ -219,14 +221,12 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Asks the Dask worker to leave the cluster, which also closes the station. No further unit begins until the
-        station is closed.
-        """
+        """Asks the Dask worker to leave the cluster, which also closes this station. No further unit begins."""
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """Waits for the next task and returns its _Errand, which has a work unit. Returns None if the work has to end,
-        because the station was stopped or because no task came for IDLE_SECONDS.
+        """Waits for the next task and returns its _Errand, which has the work unit. Returns None if the station was
+        stopped, or if no task comes for IDLE_SECONDS.
         """
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
@@ -252,11 +252,11 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Handles an event of the `Worker` that computes the units of this station.
+        """Handles an event of the `Worker` of this station.
 
-        The result of a unit becomes the answer to the Dask task of the unit. Counts of computed clips (`ClipsDone`) are
-        kept and sent with the next answer. `Preparing` events are dropped. Raises _StationEnds at a `ClipsDone` event
-        if the station is closed.
+        An event with the result of a unit is the answer to the Dask task of the unit. `ClipsDone` events are kept and
+        sent with the next answer. `Preparing` events are dropped. Raises _StationEnds at a `ClipsDone` event if the
+        station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
@@ -273,7 +273,7 @@ class Station(WorkerPlugin):
             answer.set_result(events)
 
     def _finish(self, end: Exception) -> None:
-        """Answers all waiting tasks, and all later tasks, with the error `end`."""
+        """Ends all waiting tasks and all later tasks with the error `end`."""
         with self._lock:
             self._end = self._end or end
             answers, self._answers = self._answers, {}
@@ -282,15 +282,15 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns a text that says where the user asked for a GPU, for a message: `--resources GPU of Dask worker
-    <address>`. Returns "" if `worker` declares no GPU.
+    """Returns "--resources GPU of Dask worker <address>", for a message, if `worker` declares a GPU. Returns ""
+    otherwise.
     """
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 
 
 def _give_back_gpu_memory() -> None:
-    """Returns unused GPU memory of torch to the device, so that other processes can use it."""
+    """Releases GPU memory that torch has reserved and does not use, so that other processes can use it."""
     import torch
 
     torch.cuda.empty_cache()  # does nothing if CUDA was not used

@@ -1,4 +1,4 @@
-"""The executor for debugging runs everything in the calling thread."""
+"""Runs all work units in the calling thread, for debugging."""
 
 from kinegraph.pipeline.clusters.walltime import UnitSchedule
 from kinegraph.pipeline.extraction.executors.contract import Job, Report
@@ -6,7 +6,7 @@ from kinegraph.pipeline.extraction.worker import Worker
 
 
 class InlineExecutor:
-    """Runs one worker in this thread. Decoding and the networks take turns."""
+    """Runs all work units of a job with one worker in the calling thread, which decodes and computes in turn."""
 
     def run(self, job: Job, report: Report) -> None:
         worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)

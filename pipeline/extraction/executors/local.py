@@ -1,4 +1,4 @@
-"""Runs units on this machine, in one worker in this process or in several worker processes."""
+"""Runs work units on this machine, with one worker in this process or with several worker processes."""
 
 import multiprocessing
 import os
@@ -28,13 +28,13 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 
 
 class LocalExecutor:
-    """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
+    """Runs work units on this machine in `workers` processes. If `workers` is 1, the units run in this process.
 
-    If a unit kills three workers, it runs once more at the end, in a new process of its own. If the unit kills this
+    A unit that kills three workers runs once more at the end, in a new process of its own. If the unit kills that
     process too, it is not tried again, and `run` raises SetAsideError.
 
-    A single worker that dies ends the whole command. Its death is counted all the same, for the next command on the
-    cache.
+    If `workers` is 1, a death of the worker ends the whole command. The lease of the shard counts the death, and the
+    next command on the cache reads the count.
     """
 
     def __init__(self, workers: int) -> None:
@@ -48,11 +48,11 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """Runs `units` with one worker in this process. Takes a unit from `units` only when the worker can begin that unit.
-    `report` is called with each event.
+    """Runs `units` with one worker in this process. Takes a unit from the iterable `units` only when the worker can
+    begin it. Calls `report` with each event.
 
-    Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the allotted time of
-    `job` ends before all units are done. Raises WalltimeError if not even one unit fits into that time.
+    Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the time limit of `job`
+    ends before all units are done. Raises WalltimeError if the time limit is too short for one unit.
     """
     worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
     _run_alone(job, worker.run(units, decode_threads=worker.decoders, max_deaths=MAX_DEATHS), report)
@@ -65,23 +65,23 @@ def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Failed:
-    """The last message of a worker process that was ended by an exception. `error` is the exception."""
+    """The last message of a worker process that an exception has ended. `error` is the exception."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class _OutOfTime:
-    """The last message of a worker whose time is up. The command raises `error` in the end.
+    """The last message of a worker process whose time is up. The command raises `error` at its end.
 
-    The worker has sealed the units that it began, and begins no further unit.
+    The worker has sealed all units that it began.
     """
 
     error: OutOfTimeError | WalltimeError
 
 
 class _Wants:
-    """The message with which a worker process asks its parent for the next unit."""
+    """The message with which a worker process asks its parent process for the next unit."""
 
 
 @dataclass
@@ -93,10 +93,10 @@ class _Member:
 
 
 class _Pool:
-    """Starts worker processes, sends them units and collects their events.
+    """Starts worker processes, sends units to them and collects their events.
 
-    A unit whose worker died runs again. After `max_deaths` deaths the unit counts as a suspect. The pool does not run
-    it any more, and `run` returns it.
+    A unit whose worker died runs again. A unit that has killed `max_deaths` workers is a suspect. The pool does not run
+    a suspect again.
     """
 
     def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
@@ -110,12 +110,11 @@ class _Pool:
 
     def run(self, workers: int) -> list[WorkUnit]:
         """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed `max_deaths`
-        workers, a number that the constructor got.
+        workers.
 
-        Raises the error of the first worker that fails. A worker whose time is up does not fail. It leaves its
-        remaining units to the other workers. When all workers have ended, the method then raises OutOfTimeError, or
-        WalltimeError if not even one unit fits into the time. It does so even if the other workers have finished all
-        units.
+        Raises the error of the first worker that fails. Raises OutOfTimeError at the end if the time of a worker was
+        up, also if the other workers have finished all units. Raises WalltimeError instead if the time was too short
+        for one unit.
         """
         try:
             self.members = [self._start(worker_index) for worker_index in range(workers)]
@@ -201,10 +200,10 @@ class _Pool:
             self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
-        """Returns whether work on `shard` may have killed the worker process of `member`, which is dead.
+        """Returns whether work on `shard` may have killed the dead worker process of `member`.
 
-        The result is True if the process held the lease of the shard and had begun to compute it. On a storage that
-        cannot hold leases it is always True.
+        Returns True if the process held the lease of the shard and had begun to compute the shard. Returns True for
+        every shard if the storage cannot hold leases.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True
@@ -221,11 +220,14 @@ def _work(
     allotted: Allotment | None,
     begun: float,
 ) -> None:
-    """Runs worker number `worker_index` in a child process. It asks the parent through `connection` for units until no
-    unit is left, or until the time `allotted` has passed. A unit has some of the stage keys `keys`. `cache` is the path
-    of the cache.
+    """Runs the worker number `worker_index` in this child process. The worker asks the parent process for units until
+    no unit is left or its time is up.
 
-    `begun` is the time at which the parent started this process, by time.monotonic, which all processes share.
+    - `cache`: the path or URL of the cache.
+    - `keys`: the keys of the stages to compute.
+    - `connection`: the connection to the parent process.
+    - `allotted`: the time limit, or None if the time is not limited.
+    - `begun`: the time at which the parent process started this process, by time.monotonic.
     """
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):

@@ -1,5 +1,6 @@
-"""The executor for SLURM submits a job array and waits for it. Each task of the array runs `pipeline/slurm_task.py`.
-The executor learns from the ledger which shards the tasks have sealed.
+"""Runs the work units of an extraction in a SLURM job array. Each task of the array runs `pipeline/slurm_task.py`.
+
+The executor submits the array and waits for its end. The ledger of the cache shows which shards are sealed.
 """
 
 import logging
@@ -30,10 +31,11 @@ log = logging.getLogger("kinegraph")
 class SlurmExecutor:
     """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array.
 
-    Units that the array did not seal are submitted again as another array. If an array of an earlier command works on
-    some of the units, the executor waits for it first, and submits what is left. If this command ends early (Ctrl-C, a
-    lost connection), the array stays in SLURM. `run` raises SlurmError if an array of this command seals no shard, or
-    if one of its tasks exits with a usage error.
+    If the array leaves units undone, another array is submitted for them. If the array of an earlier command works on
+    some of the units, the executor first waits for that array. If this command ends early, for example by Ctrl-C, its
+    array goes on in SLURM.
+
+    `run` raises SlurmError if an array of this command seals no shard, or if one of its tasks exits with a usage error.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -52,9 +54,10 @@ class SlurmExecutor:
 
 
 def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | None:
-    """Returns the error message of a job array that sealed `num_sealed` shards and left `num_left` shards undone.
+    """Returns the error message for a job array that has ended, or None if another array may do the units that are
+    left. Returns the message if the array sealed no shard, or if a task ended with a usage error.
 
-    Returns None if the array sealed a shard and no task ended with a usage error.
+    `num_sealed` is the number of shards that the array sealed, and `num_left` the number of shards that it left undone.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
@@ -68,10 +71,10 @@ def _failure(submission: Submission, num_sealed: int, num_left: int) -> str | No
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """Loads the networks that `job` needs in this process. Raises CacheMismatch if the weights of the config are not
-    those of the cache. `report` is called with an event for each network.
+    """Loads the networks of `job` in this process, to check their weights. Raises CacheMismatch if the cache was made
+    with other weights. Calls `report` with an event for each network.
 
-    The executor calls this function in place of submitting a job to SLURM, if no shard is left to compute.
+    The executor calls this function if no shard is left to compute. No job is then submitted to SLURM.
     """
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
@@ -90,8 +93,8 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
 
 
 def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
-    """Returns the Submission of an earlier command whose job array works on some of `units` and has not ended. Returns
-    None if there is no such job array.
+    """Returns the Submission of an earlier command whose job array still works on some of `units`. Returns None if
+    there is no such job array.
     """
     asked = {(unit.shard, key) for unit in units for key in unit.keys}
     for submission in under_way(job.cache.storage, "extract"):
@@ -107,7 +110,7 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
     """Waits until the job array of `submission` has ended. Returns those of `units` that are not sealed.
 
-    Calls `report` with an event for each other unit, soon after the unit is sealed.
+    Calls `report` with an event for each unit that is sealed meanwhile.
     """
     left = list(units)
     report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
@@ -126,10 +129,10 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """Returns those of `units` that are not done.
+    """Returns those of `units` that still have to be computed.
 
-    A unit is done if each of its keys has a ledger record. A unit that retries failed clips is done only if new records
-    have replaced the old ones.
+    A unit is done if each of its stage keys has a ledger record. A unit that retries failed clips is done if each of
+    its old records was replaced by a new record.
     """
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [
