@@ -1,4 +1,4 @@
-"""Knows the time limit of a run and decides whether another work unit can end before it. Torch-free.
+"""Computes the time limit of a run, and decides whether another work unit can end before it. Torch-free.
 
 A unit is one shard with the stage keys to compute for it.
 """
@@ -20,7 +20,7 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time limit of a run that began at `began_at` and must end by `ends_at`, both in seconds since 1970."""
+    """The time limit of a run. The run began at `began_at` and must end by `ends_at`, both in seconds since 1970."""
 
     began_at: float
     ends_at: float
@@ -31,18 +31,17 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time, in seconds since 1970, at which the run stops by itself.
-
-        That is 60 s before the end of the allotment. If the allotment is shorter than 600 s, it is a tenth of its
-        length before the end.
+        """Returns the time at which the run stops by itself, in seconds since 1970. It is 60 s before `ends_at`, or a
+        tenth of the whole time if the whole time is shorter than 600 s.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns this Allotment with its times converted to another clock, such as that of another machine. The other
-        clock is `ahead_seconds` ahead of the clock of this object.
+        """Returns a copy of this time limit whose times are converted to another clock, for example that of another
+        machine. The other clock is `ahead_seconds` ahead of the clock of this object.
 
-        A difference of less than about a second is ignored, because clocks cannot be compared more exactly.
+        If the clocks differ by less than one second, returns this object, because clocks cannot be compared more
+        exactly.
         """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
@@ -50,8 +49,10 @@ class Allotment:
 
 
 def require_time_to_wait(allotted: Allotment | None) -> None:
-    """Raises OutOfTimeError if the time limit of the run has passed. `allotted` has this limit, or is None for a run
-    without one. Call this function while the run only waits for units of other runs.
+    """Raises OutOfTimeError if the time limit `allotted` of the run has passed. Call this function while the run only
+    waits for units of other runs.
+
+    `allotted` None means that the time is not limited.
     """
     if allotted is not None and time.time() >= allotted.stops_at:
         raise OutOfTimeError(
@@ -61,11 +62,10 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
-    """Returns an Allotment, the start and the end of the time of a run, or None if the time is not limited. Times are
-    in seconds since 1970.
+    """Returns the time limit of a run as an Allotment, or None if the time is not limited.
 
-    The run begins at `began_at`, or now if `began_at` is None. It ends after `walltime_seconds`, or at the end of the
-    SLURM job in which this process runs, whichever comes first.
+    The run begins at `began_at`, in seconds since 1970, by default now. It ends after `walltime_seconds`, or at the end
+    of the SLURM job around this process, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]
@@ -75,8 +75,8 @@ def allotment(walltime_seconds: float | None, began_at: float | None = None) -> 
 
 
 def _slurm_end() -> float | None:
-    """Returns the end of the SLURM job around this process in seconds since 1970. Returns None if there is no such job,
-    or if its end is unknown.
+    """Returns the time at which the SLURM job around this process ends, in seconds since 1970. Returns None if there is
+    no job, or if its end is unknown.
     """
     if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
         return float(end)
@@ -99,15 +99,14 @@ def _slurm_end() -> float | None:
 
 
 class UnitSchedule:
-    """Decides whether one worker may begin another work unit within the time `allotted`. If `allotted` is None, the
-    time is not limited, and every unit may begin.
+    """Decides whether a worker may begin another work unit within its time limit.
 
-    The first unit may always begin. For a later unit, the end is estimated. The unit and all units that have begun are
-    each expected to take as long as the slowest unit so far. If the estimated end is later than the limit, the unit may
-    not begin.
+    - `allotted`: the time limit. None means that the time is not limited, and every unit may begin.
+    - `idle_until`: for a process that waited long for its first unit, the time at which this unit came, in seconds
+      since 1970.
 
-    `idle_until` is for a process that waited long for its first unit. It is the time at which this unit came, in
-    seconds since 1970.
+    The first unit may always begin. A later unit may begin if its estimated end is before the limit. The estimate
+    assumes that each unfinished unit takes as long as the slowest unit so far.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -119,31 +118,32 @@ class UnitSchedule:
 
     @property
     def lacks_measure(self) -> bool:
-        """Returns whether the time is limited and no unit has ended yet, so that the time of a unit is unknown."""
+        """Returns whether the duration of a unit is needed and unknown: the time is limited, and no unit has ended yet."""
         return self.allotted is not None and self.slowest_seconds is None
 
     def begin(self, shard: int) -> None:
+        """Records that the unit of the shard `shard` begins now."""
         with self._lock:
             self._under_way[shard] = now = time.time()
             self._first_began_at = self._first_began_at or now
 
     def end(self, shard: int) -> None:
+        """Records that the unit of the shard `shard` ends now."""
         with self._lock:
             now = time.time()
             took = now - max(self._under_way.pop(shard), self._last_ended_at)
             self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
 
     def has_room(self) -> bool:
-        """Returns whether a unit that begins now can be expected to end before the time limit of this process."""
+        """Returns whether a unit that begins now is expected to end before the time limit."""
         with self._lock:
             if self.allotted is None or self.slowest_seconds is None:
                 return True
             return time.time() + (len(self._under_way) + 1) * self.slowest_seconds <= self.allotted.ends_at
 
     def stopped(self) -> OutOfTimeError | WalltimeError:
-        """Returns the error to raise when no further unit may begin.
-
-        The error is a WalltimeError if the whole time is too short for any unit, else an OutOfTimeError.
+        """Returns the error to raise when no further unit may begin: a WalltimeError if the whole time is too short for
+        one unit, otherwise an OutOfTimeError.
         """
         assert self.allotted is not None
         assert self.slowest_seconds is not None
@@ -155,8 +155,8 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if the time limit ended this process before even one unit ended, else None. Call this
-        method after a signal, to find out whether the time limit caused the signal.
+        """Returns a WalltimeError if a signal came because of the time limit before even one unit ended. Returns None
+        otherwise. Call this method after a signal.
 
         The time limit counts as the cause if the signal came shortly before the limit or later.
         """
@@ -166,11 +166,9 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if the time limit was too short for even one work unit. Returns None if a unit has
-        ended.
+        """Returns a WalltimeError if no unit has ended within the time limit. Returns None if a unit has ended.
 
-        Returns None also if this process spent most of its time waiting for its first unit. A new job may then have
-        enough time.
+        Returns None also if this process waited long for its first unit, because a new job may then have enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -1,4 +1,6 @@
-"""Checks a Dask cluster before the cluster gets work. An error lists the workers that cannot do the work, and why."""
+"""Checks the workers of a Dask cluster before they get work. An error lists the workers that cannot do the work, and
+why.
+"""
 
 import logging
 import time
@@ -27,10 +29,10 @@ log = logging.getLogger("kinegraph")
 
 
 def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
-    """Raises ClusterError if there is no worker, or if a worker cannot do the work.
+    """Raises ClusterError if the Dask cluster of `client` has no worker, or if a worker cannot extract into `cache`.
 
-    Each worker must have the same versions of kinegraph and torch as this process. Each worker must see the cache, and
-    the first video of the shard with index `shard`. If the config asks for a GPU, at least one worker must have a GPU.
+    Each worker must have the same versions of kinegraph and torch as this process. Each worker must see the cache and
+    the first video of the shard number `shard`. If the config asks for a GPU, at least one worker must have a GPU.
     """
     check_workers(client, run)
     check_cache(client, cache)
@@ -38,10 +40,10 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Checks that the workers of the Dask cluster of `client` fit this process and `run`, the section of the config.
+    """Raises ClusterError if the Dask cluster of `client` has no worker, or if a worker has another version of
+    kinegraph or torch than this process.
 
-    Raises ClusterError if there is no worker, or if a worker has another version of kinegraph or torch than this
-    process. Raises it also if the config asks for a GPU and no worker has one.
+    `run` is the section `run` of the config. If it asks for a GPU, raises ClusterError also if no worker has a GPU.
     """
     _wait_for_workers(client, run)
     _check_versions(client)
@@ -50,11 +52,10 @@ def check_workers(client: Client, run: RunOptions) -> None:
 
 
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
-    """Waits for the first worker of the cluster.
+    """Waits until the cluster has a worker. Raises ClusterError if there is no worker after `run.dask.timeout_seconds`.
 
-    Raises ClusterError if there is no worker after `run.dask.timeout_seconds`. Workers that are jobs of a batch system
-    may wait in the queue for any time. For such workers the function raises ClusterError only if the jobs are refused
-    or end without a worker.
+    Workers that are jobs of a batch system may wait in the queue for any time. For such workers, raises ClusterError
+    only if the batch system refuses the jobs, or if jobs end without a worker.
     """
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
@@ -74,10 +75,9 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """Raises ClusterError if a worker of the cluster of `client` has another version of kinegraph or torch than this
-    process.
+    """Raises ClusterError if a worker of the cluster has another version of kinegraph or torch than this process.
 
-    Only workers that are present now are checked. A worker that joins later checks itself.
+    Checks the workers that are present now. A worker that joins later checks itself.
     """
     expected = {package: versions()[package] for package in MUST_AGREE}
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
@@ -87,27 +87,28 @@ def _check_versions(client: Client) -> None:
     for worker in workers:
         theirs = [answers[package].get(worker) for package in expected]
         if not any(isinstance(answer, OSError | None) for answer in theirs):  # such a worker left meanwhile
-            told = (answer if isinstance(answer, str) else "not installed" for answer in theirs)
-            lines[worker] = differing_versions(expected, dict(zip(expected, told, strict=True)))
+            found = (answer if isinstance(answer, str) else "not installed" for answer in theirs)
+            lines[worker] = differing_versions(expected, dict(zip(expected, found, strict=True)))
     _refuse({worker: f"has {line}" for worker, line in lines.items() if line}, "Install the same on all machines.")
 
 
 def check_cache(client: Client, cache: Cache) -> None:
-    """Raises ClusterError if a Dask worker of `client` does not see `cache` at its path, or sees another cache
-    there.
+    """Raises ClusterError if a Dask worker does not see `cache`: its path is missing on the machine of the worker, or
+    holds another cache.
     """
     _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
 
 
 def check_run_folder(client: Client, folder: Path) -> None:
-    """Raises ClusterError if a worker does not see `folder`. The folder is created if it does not exist."""
+    """Raises ClusterError if a Dask worker does not see `folder`. Creates the folder if it does not exist."""
     _check_seen(client, LocalStorage(folder), f".probe-{uuid.uuid4().hex}", f"the folder of runs {folder}")
 
 
 def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
-    """Writes an object to the storage under the name `probe`. Raises ClusterError if a worker cannot read the object.
+    """Writes a test object with the name `probe` to the storage and lets each worker read it. Raises ClusterError if a
+    worker cannot read it.
 
-    `what` describes the storage in the error, for example `the cache /data/cache`. The object is deleted at the end.
+    `what` names the storage in the message, for example "the cache /data/cache". The test object is deleted at the end.
     """
     content = uuid.uuid4().bytes
     storage.put(probe, [content])
@@ -123,8 +124,8 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """Returns "" if this worker reads `content` from the object `probe` of the storage at `root`. Otherwise returns a
-    text that says why not. The client has written the object before.
+    """Returns "" if the object `probe` of the storage at `root` has the content `content`. Otherwise returns a text
+    that says what this worker sees. Runs on a Dask worker.
     """
     try:
         same = open_storage(root).get(probe) == content
@@ -136,9 +137,9 @@ def _unseen(root: str, probe: str, content: bytes) -> str:
 
 
 def _check_video(client: Client, video: str) -> None:
-    """Raises ClusterError if a worker does not see the file `video` at the path where this process sees it.
+    """Raises ClusterError if a worker does not see the file `video` under the same absolute path as this process.
 
-    Does nothing if this process sees no such file, for example if `video` is a URL.
+    Does nothing if this process does not see the file, for example because `video` is a URL.
     """
     if not Path(video).exists():
         return
@@ -152,8 +153,8 @@ def _check_video(client: Client, video: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Returns the absolute form of `path` on the machine that runs this function. If the path does not exist there,
-    returns a text that says so.
+    """Returns the absolute form of `path` on the machine where this function runs. If no file has this path, returns
+    "there is no <absolute path>".
     """
     absolute = str(Path(path).absolute())
     return absolute if Path(path).exists() else f"there is no {absolute}"
@@ -169,7 +170,7 @@ def _check_gpus(client: Client) -> None:
 
 
 def absolute_root(root: str) -> str:
-    """Returns `root`, the path of a cache, as an absolute path. A URL is returned unchanged."""
+    """Returns the path `root` of a cache as an absolute path. Returns a URL unchanged."""
     return root if "://" in root else str(Path(root).absolute())
 
 

@@ -1,4 +1,6 @@
-"""Starts or joins the Dask cluster of a config: a running cluster, batch jobs, or processes of this machine."""
+"""Starts or joins the Dask cluster that a config describes: a cluster that runs already, batch jobs, or processes of
+this machine.
+"""
 
 import json
 import logging
@@ -24,23 +26,23 @@ NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 def needs_gpu(run: RunOptions) -> bool:
-    """Returns whether the config asks for a GPU, with a `run.device` that begins with cuda."""
+    """Returns whether the config asks for a GPU: its `run.device` begins with "cuda"."""
     return run.device.startswith("cuda")
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """Returns the amounts of Dask resources that `tasks` tasks need, or {} if `run`, the section of the config, asks
-    for no GPU.
+    """Returns the Dask resources that `tasks` tasks need, for example {"GPU": 0.25}. Returns {} if the config asks for
+    no GPU.
 
-    `tasks_at_once` tasks share the GPU of a worker. If 4 tasks share it, one task needs a quarter of it, {"GPU": 0.25}.
+    `tasks_at_once` tasks share the GPU of a worker. If 4 tasks share it, each task needs 0.25 of it.
     """
     return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
 
 def most_workers(run: RunOptions) -> int:
-    """Returns the largest number of worker processes that `run`, the section of the config, asks for.
+    """Returns the largest number of Dask workers that the config asks for. `run` is the section `run` of the config.
 
-    Returns 1 if the command joins a cluster that is running already, because the config does not know its workers.
+    Returns 1 if the config names a cluster that runs already, because its number of workers is unknown.
     """
     options = run.dask
     if options.jobqueue is not None:
@@ -49,16 +51,17 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Returns whether the Dask workers that `run.dask` describes are child processes of this process. Such workers have
-    the names 0, 1, 2, ...
+    """Returns whether the Dask workers are child processes of this process. Such workers have the names 0, 1, 2, ...
+
+    `run` is the section `run` of the config. Its `run.dask` says how the workers are started.
     """
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 
 def settings(*, children: bool) -> dict[str, Any]:
-    """Returns the settings of Dask for the time in which the cluster is used.
+    """Returns the settings of Dask that hold while this process uses the cluster, as a dict {name of a setting: value}.
 
-    If `children` is true, the workers are child processes of this process, and a dead worker may take any time to
+    `children` says that the workers are child processes of this process. Then a worker that died may take any time to
     restart.
     """
     configuration: dict[str, Any] = {
@@ -72,11 +75,12 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """Yields a client of the Dask cluster that `run`, the section of the config, describes. Closes the client at the
-    end of the `with` block.
+    """Starts or joins the Dask cluster that the config describes. Yields a client of this cluster, and closes the
+    client at the end of the `with` block.
 
-    A cluster that was started for this block is also ended, but a cluster that ran before goes on. Each worker takes
-    `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster cannot be started.
+    `run` is the section `run` of the config. A cluster that this function started ends with the block. A cluster that
+    ran before goes on. Each worker runs up to `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler
+    answers, or if the cluster cannot be started.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(settings(children=are_children(run))):
@@ -104,7 +108,9 @@ def _running(options: DaskOptions) -> Client:
 
 
 def _address_in(file: Path) -> str:
-    """Returns the address of the scheduler that wrote `file`. Raises ClusterError if `file` holds no address."""
+    """Returns the address of the Dask scheduler that wrote `file` (`--scheduler-file`). Raises ClusterError if `file`
+    has no address.
+    """
     try:
         return str(json.loads(read_regular(file, CONFIG_BYTES))["address"])
     except FileNotFoundError:
@@ -117,8 +123,10 @@ def _address_in(file: Path) -> str:
 
 
 def _started(run: RunOptions, tasks_at_once: int) -> Any:
-    """Returns a new Dask cluster whose workers run at most `tasks_at_once` tasks at a time. Raises ClusterError if Dask
-    cannot start the cluster that `run.dask` describes.
+    """Starts the Dask cluster that `run.dask` describes and returns it. Each worker runs up to `tasks_at_once` tasks at
+    a time.
+
+    Raises ClusterError if Dask cannot start the cluster.
     """
     options = run.dask
     try:
@@ -135,8 +143,10 @@ def _started(run: RunOptions, tasks_at_once: int) -> Any:
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
-    """Starts a cluster of `run.workers` worker processes on this machine and returns it. A worker runs up to
-    `tasks_at_once` tasks at a time, each in a thread. Dask starts a new process for a worker that died.
+    """Starts a Dask cluster of `run.workers` worker processes on this machine and returns it.
+
+    Each worker runs up to `tasks_at_once` tasks at a time, each in a thread. If a worker dies, Dask starts a new
+    process.
     """
     interface = run.dask.interface
     return LocalCluster(

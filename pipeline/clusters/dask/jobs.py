@@ -1,7 +1,7 @@
-"""Runs Dask workers as jobs of a batch system (dask-jobqueue), and replaces jobs without a worker.
+"""Runs Dask workers as jobs of a batch system with dask-jobqueue, and replaces jobs that brought no worker.
 
-Dask-jobqueue never checks a submitted job again. If a job is refused, or ends before its worker reaches the scheduler,
-dask-jobqueue counts the job for ever as waiting in the queue.
+dask-jobqueue never checks a submitted job again. If a job is refused, or ends before its worker reaches the scheduler,
+dask-jobqueue takes it for a job that waits in the queue.
 """
 
 import logging
@@ -45,8 +45,8 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Restores the handler of SIGINT (Ctrl-C) after a `with` block that imports dask_jobqueue. Its import installs a
-    handler that ends the process with exit code 0.
+    """Restores the handler of SIGINT (Ctrl-C) at the end of a `with` block that imports dask_jobqueue. That import
+    installs a handler that ends the process with exit code 0.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -68,7 +68,11 @@ def _cluster_classes() -> dict[str, Any]:
 def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
     """Returns a cluster of dask-jobqueue, which submits jobs to a batch system while there is work.
 
-    Each job runs one worker, which takes `tasks_at_once` tasks at a time. `gpu` says that each worker declares a GPU.
+    - `run`: the section `run` of the config.
+    - `options`: the options of the jobs, `run.dask.jobqueue`.
+    - `tasks_at_once`: the number of tasks that the worker of a job runs at a time. Each job has one worker.
+    - `gpu`: whether each worker declares a GPU.
+
     Raises ClusterError if dask-jobqueue refuses the values in `options.options`.
     """
     interface = run.dask.interface
@@ -103,10 +107,10 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
 
 
 def _telling(job_class: Any) -> Any:
-    """Returns a subclass of `job_class`, a job class of dask-jobqueue, with the attribute `refusal`.
+    """Returns a subclass of `job_class`, a job class of dask-jobqueue, that remembers a refusal in its attribute
+    `refusal`.
 
-    `refusal` is the message of the batch system if the batch system refused the job, else "". The message is also
-    logged.
+    `refusal` is the message of the batch system if it refused the job, otherwise "". The message is also logged.
     """
     logged: set[str] = set()
 
@@ -133,7 +137,9 @@ def _telling(job_class: Any) -> Any:
 
 
 def walltime_of(kind: str, seconds: float) -> str:
-    """Returns a time limit of `seconds` as the batch system `kind` writes it: `HH:MM` for LSF, else `HH:MM:SS`."""
+    """Returns the time limit of `seconds` in the notation of the batch system `kind`: "HH:MM" for "lsf", otherwise
+    "HH:MM:SS".
+    """
     minutes, rest = divmod(math.ceil(seconds), 60)
     if kind == "lsf":
         minutes, rest = minutes + (rest > 0), 0
@@ -142,11 +148,13 @@ def walltime_of(kind: str, seconds: float) -> str:
 
 
 class JobWatch:
-    """Watches the batch jobs of the Dask cluster `cluster` and replaces jobs that were refused or that ended without a
-    worker. `options` are the options of these jobs.
+    """Watches the batch jobs of a Dask cluster, and replaces jobs that were refused or that ended without a worker. A
+    job may wait in the queue for any time.
 
-    A job may wait in the queue for any time. If `had_worker` is true, the cluster has had a worker before. A refusal
-    may then be temporary, so it is an error only if several jobs in a row are refused.
+    - `cluster`: the cluster of dask-jobqueue.
+    - `options`: the options of its jobs.
+    - `had_worker`: whether the cluster has had a worker. A refusal is then an error only if several jobs in a row are
+      refused, because it may be temporary.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -156,30 +164,31 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Replaces the Dask jobs that were refused or that ended without a worker. `num_workers` is the number of
-        workers that the cluster has now.
+        """Replaces the jobs that were refused or that ended without a worker. `num_workers` is the present number of
+        workers of the cluster.
 
-        Raises ClusterError if the cluster never had a worker and all jobs are refused. If it has had a worker, raises
-        ClusterError only after MAX_FRUITLESS refusals in a row. Jobs that end without a worker count like refusals.
+        Raises ClusterError if the cluster never had a worker and all jobs are refused. Raises ClusterError also if
+        MAX_FRUITLESS jobs in a row were refused or ended without a worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
         refused = {name: job.refusal for name, job in jobs.items() if job.refusal}
-        told = f"{self.kind} refused a job for a Dask worker: {next(iter(refused.values()), '')}"
+        message = f"{self.kind} refused a job for a Dask worker: {next(iter(refused.values()), '')}"
         none_is_left = bool(refused) and len(refused) == len(jobs) and not num_workers
         if none_is_left and not self.had_worker:
-            raise ClusterError(told)
+            raise ClusterError(message)
         if num_workers >= len(jobs) or time.monotonic() - self._looked < LOOK_EVERY_SECONDS:
             return
         self._looked = time.monotonic()
         if none_is_left:
-            self._count(told)
+            self._count(message)
         over = [*refused, *self._without_worker({name: job for name, job in jobs.items() if name not in refused})]
         if over:
             self.cluster.sync(self.cluster.scale_down, over)  # Dask submits other jobs in their place
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
-        """Returns the names of the jobs in `jobs` that ended without a Dask worker.
+        """Returns the names of those `jobs` that ended without a Dask worker. `jobs` maps names to jobs of
+        dask-jobqueue.
 
         A job that has just ended is returned only by the next call, because its worker may have left a moment before.
         """
@@ -195,21 +204,21 @@ class JobWatch:
             )
         return over
 
-    def _count(self, told: str, question: str = "") -> None:
-        """Counts a Dask job that was refused or that ended without a worker, and logs `told`, a sentence about the job.
+    def _count(self, message: str, question: str = "") -> None:
+        """Counts a job that was refused or that ended without a worker, and logs `message`, a sentence about the job.
 
-        After MAX_FRUITLESS such jobs in a row, raises ClusterError. Its message has `told` and then `question`, which
-        asks the user about the likely cause.
+        Raises ClusterError if it was the MAX_FRUITLESS-th such job in a row. The message of the error is `message` and
+        then `question`, which asks the user about a likely cause.
         """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:
-            raise ClusterError(f"{told}. This happened {MAX_FRUITLESS} times in a row.{question}")
-        log.warning("%s. Another job is submitted", told)
+            raise ClusterError(f"{message}. This happened {MAX_FRUITLESS} times in a row.{question}")
+        log.warning("%s. Another job is submitted", message)
 
 
 def is_over(kind: str, job_id: str) -> bool:
-    """Returns whether the batch system `kind` ("slurm", "pbs", "lsf" or "sge") says that a job has ended, or does not
-    know the job any more.
+    """Returns whether the job `job_id` of a batch system has ended or is unknown there. `kind` is the batch system:
+    "slurm", "pbs", "lsf" or "sge".
 
     Returns False if the batch system does not answer, or if its program is missing.
     """

@@ -1,4 +1,4 @@
-"""Lets a Dask worker leave its cluster before its batch job ends, while other workers go on. Torch-free.
+"""Makes a Dask worker leave its cluster before its batch job ends. The other workers go on. Torch-free.
 
 Dask's own option `--lifetime` does not suffice, because it does not know when SLURM ends the job.
 """
@@ -21,10 +21,10 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 @dataclass(frozen=True)
 class WorkerTime:
-    """The time until which a Dask worker may begin work units.
+    """The time limit of one Dask worker.
 
-    `schedule` decides whether another unit can end in time. `is_own` is true if the time ends with this worker's batch
-    job, and false if it ends with the command's time limit.
+    `schedule` decides whether another work unit can end in time. `is_own` is True if the limit is the end of this
+    worker's batch job, and False if it is the time limit of the whole command.
     """
 
     schedule: UnitSchedule
@@ -32,20 +32,19 @@ class WorkerTime:
 
     @property
     def seconds_left(self) -> float | None:
-        """Returns the seconds until the worker must leave its cluster, because its batch job ends.
+        """Returns the seconds after which the worker must leave its cluster, because its batch job ends.
 
-        Returns None if the worker has no time limit, or if the time limit of the whole command ends before its batch
-        job.
+        Returns None if there is no limit, or if the limit is that of the whole command.
         """
         allotted = self.schedule.allotted
         return allotted.stops_at - time.time() if self.is_own and allotted is not None else None
 
 
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
-    """Returns a WorkerTime, the time limit of a Dask worker that begins its first work unit now.
+    """Returns the time limit of a Dask worker that begins its first work unit now, as a WorkerTime.
 
-    `command` is the time limit of the whole command. `own` is the time limit of the worker's own batch job. None means
-    no limit. The WorkerTime has the limit that ends first, and whether that limit is `own`.
+    `command` is the time limit of the whole command, and `own` is the time limit of the worker's batch job. None means
+    that there is no limit. The limit that ends first counts.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
@@ -54,19 +53,20 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """Returns an Allotment, the time limit of the batch job in which `worker` runs, or None if there is no limit.
+    """Returns the time limit of the batch job in which `worker` runs, as an Allotment. Returns None if there is no
+    limit.
 
-    The job ends `walltime_seconds` after its start, or when SLURM ends it. Its start is estimated by the start of the
-    nanny, Dask's process that restarts a dead worker. Without a nanny, it is estimated by the start of the worker. The
-    function may call SLURM, which takes up to 30 s.
+    The job ends `walltime_seconds` after its start, or when SLURM ends it, whichever comes first. The start of the job
+    is estimated: it is the start of the worker's nanny, or of the worker if it has no nanny. A nanny is Dask's process
+    that restarts a dead worker. The function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
 
 
 async def leave(worker: DaskWorker) -> None:
-    """Closes the Dask worker `worker`, so that its batch job ends. Its work units go to other workers. Dask does not
-    count this as a death.
+    """Closes the Dask worker `worker`, so that its batch job ends. Dask runs its tasks on other workers and does not
+    count the end as a death.
 
     The scheduler refuses to close a worker that holds the only copy of a result. So the request is repeated until the
     client has fetched the result.
@@ -79,10 +79,10 @@ async def leave(worker: DaskWorker) -> None:
 
 
 class LeaveInTime(WorkerPlugin):
-    """A plugin of Dask workers. It makes each worker leave the cluster before the worker's own batch job ends.
+    """A plugin of Dask workers that makes each worker leave the cluster before its batch job ends.
 
     A job ends `walltime_seconds` after its start, or when SLURM ends it. If `walltime_seconds` is None and SLURM sets
-    no end, the worker stays.
+    no end, the worker does not leave.
     """
 
     def __init__(self, walltime_seconds: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Counts the workers of a Dask cluster and raises an error if no worker is left. Torch-free."""
+"""Counts the workers of a Dask cluster, and raises an error if no worker is left. Torch-free."""
 
 import logging
 from time import monotonic
@@ -18,11 +18,11 @@ log = logging.getLogger("kinegraph")
 
 
 class Workers:
-    """Counts the workers of the cluster of `client` every few seconds. Workers may come and go. `run` is the section
-    `run` of the config.
+    """Counts the workers of a Dask cluster, at most once in COUNT_WORKERS_SECONDS. Workers may join and leave.
 
-    Make this object only after the cluster has had its first worker. `left_in_order` is true if the last worker left by
-    itself, for example at the end of its job, and false if it died.
+    Make this object when the cluster has had its first worker. `client` is connected to the cluster, and `run` is the
+    section `run` of the config. `left_in_order` is True if the last worker left by itself, for example at the end of
+    its job. It is False if the last worker died.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -36,20 +36,19 @@ class Workers:
         self._told = False
 
     def most(self) -> int:
-        """Returns the largest number of workers to expect.
-
-        This is the number of workers at the last count, or the number that the config asks for, whichever is larger.
+        """Returns the largest number of workers to expect. It is the number at the last count, or the number that the
+        config asks for, whichever is larger.
         """
         self._count()
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for too long. The limit is `run.dask.timeout_seconds`. It is
-        ten times as long while workers restart.
+        """Raises an error if the cluster has had no worker for more than `run.dask.timeout_seconds`. While workers
+        restart, the limit is ten times as long.
 
-        The error is OutOfTimeError if the last worker left because its time was over. Otherwise it is ClusterLost.
-        Workers that are batch jobs have no limit, because they may wait in a queue. For them, the error is
-        ClusterError, and only if jobs are refused or end without a worker.
+        The error is OutOfTimeError if the last worker left because its time was over, otherwise ClusterLost. If the
+        workers are batch jobs, there is no limit. Raises ClusterError if their jobs are refused or end without a
+        worker.
         """
         self._count()
         if self._jobs is not None:
@@ -70,8 +69,8 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Returns whether a worker may still start. It may if this command started the cluster, and if a nanny is
-        alive. A nanny is Dask's process that starts and restarts one worker.
+        """Returns whether a worker may still start: this command started the cluster, and a nanny is alive. A nanny is
+        Dask's process that starts and restarts one worker.
         """
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)

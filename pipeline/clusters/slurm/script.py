@@ -1,4 +1,4 @@
-"""Makes the text of the batch script of a job array. Torch-free."""
+"""Writes the text of the batch script for a SLURM job array. Torch-free."""
 
 import math
 import shlex
@@ -11,11 +11,12 @@ LOG = "log-{index}.txt"
 
 
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
-    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the job array whose task files lie
-    in `folder`.
+    """Returns the text of the batch script for a SLURM job array with the tasks 0 to `num_tasks` - 1.
 
-    `run` has the options of SLURM. The tasks start in `working_folder`, with the Python interpreter `python`. A task
-    that SLURM runs again appends to its log.
+    - `run`: the section `run` of the config, with the options of SLURM.
+    - `folder`: the folder with the files for the tasks, and for their logs.
+    - `working_folder`: the folder in which the tasks start.
+    - `python`: the path of the Python interpreter.
     """
     options = {
         "job-name": "kinegraph",
@@ -47,7 +48,9 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
 
 
 def _limits(run: RunOptions) -> dict[str, str | int]:
-    """Returns the options of sbatch for memory, GPUs, time and the warning signal, as far as the config sets them."""
+    """Returns the options of sbatch for memory, GPUs, time and the warning signal, as a dict {option: value}. An option
+    that the config does not set is left out.
+    """
     limits: dict[str, str | int] = {}
     if run.slurm.memory_gb is not None:
         limits["mem"] = f"{run.slurm.memory_gb}G"
@@ -61,5 +64,5 @@ def _limits(run: RunOptions) -> dict[str, str | int]:
 
 
 def _quoted(path: Path) -> str:
-    """Returns a path as text for a line `#SBATCH ...` of a script: in quotes if the path contains a blank."""
+    """Returns `path` as text for a line `#SBATCH ...`, in quotes if the path contains a blank."""
     return f'"{path}"' if " " in str(path) else str(path)

@@ -1,8 +1,8 @@
-"""Finds the state of each task of a job array.
+"""Finds the state of each task of a SLURM job array.
 
-The sources are sacct, squeue, scontrol and completion files, in this order. A completion file is a file that a task of
-kinegraph writes when it ends. A later source is asked for the tasks that the earlier sources do not know. A task that
-no source knows is `unknown`, and `unknown` never counts as done.
+The states come from sacct, squeue, scontrol and completion files, in this order. A completion file is a file that a
+task of kinegraph writes when it ends. The state of a task that is found nowhere is "unknown", and "unknown" never
+counts as done.
 """
 
 import re
@@ -29,16 +29,17 @@ FAILED = {
 }  # fmt: skip
 INDEXES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
-Said = Iterable[tuple[int, "TaskState"]]
+IndexedStates = Iterable[tuple[int, "TaskState"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task of a SLURM job array. `state` is "pending", "running", "done", "stopped", "failed" or
-    "unknown".
+    """The state of one task of a SLURM job array.
 
-    `detail` is the word with which SLURM names the state, or `exit code <n>` if the task ended by itself with an error.
-    `exit_code` is 0 if none is known.
+    - `state`: "pending", "running", "done", "stopped" (by a signal or its time limit, with work left), "failed" or
+      "unknown".
+    - `detail`: SLURM's word for the state, or "exit code <n>" if the task ended by itself with an error.
+    - `exit_code`: the exit code of the task, 0 if it is unknown.
     """
 
     state: StateWord
@@ -52,10 +53,11 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """The states of all tasks of a SLURM job array. `tasks` maps the index of a task to its state.
+    """The states of all tasks of a SLURM job array.
 
-    `answered` is False if SLURM did not answer. A task of unknown state may then still run. `missing` is "", or a
-    sentence for the user that states are unknown because no program of SLURM is on this machine.
+    - `tasks`: the index of a task in the array -> its state.
+    - `answered`: whether SLURM answered. If not, a task of unknown state may still run.
+    - `missing`: a sentence for the user if no program of SLURM is on this machine and states are unknown, otherwise "".
     """
 
     tasks: dict[int, TaskState]
@@ -64,13 +66,13 @@ class ArrayState:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether every task has ended. A task of unknown state counts as ended only if SLURM answered."""
+        """Returns whether every task has ended. A task of unknown state counts as ended if SLURM answered."""
         return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """Returns the TaskState of a task. `word` is SLURM's word for the state (`COMPLETED`), and `exit_code` is the exit
-    code of the task.
+    """Returns the TaskState for `word`, SLURM's word for a state such as "COMPLETED", and `exit_code`, the exit code of
+    the task.
     """
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
@@ -85,8 +87,8 @@ def state_of(word: str, exit_code: int) -> TaskState:
 
 
 def exited(exit_code: int) -> TaskState:
-    """Returns the TaskState of a task that ended by itself with `exit_code`. It is "done" for 0, and "stopped" for the
-    codes of a clean stop with work left. For all other codes it is "failed".
+    """Returns the TaskState of a task that ended by itself with `exit_code`. The state is "done" for 0, "stopped" for
+    an exit code in STOPS, and "failed" for any other exit code.
     """
     if exit_code == 0:
         return TaskState(state="done")
@@ -95,14 +97,12 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """Returns an ArrayState, the states of tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`.
+    """Returns the states of the tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`, as an ArrayState.
 
-    The programs sacct, squeue and scontrol are asked in this order, until the states of all tasks are known. SLURM may
-    forget tasks or miss their end. So each task also writes a file at its end, and `completion` returns the state in
-    this file, or None if there is no file.
-
-    The file counts if no program knows the task. If a program says `pending` or `running`, the file counts only if it
-    says success or if the task has left the queue.
+    Runs sacct, squeue and scontrol in this order, until the states of all tasks are known. `completion` returns the
+    state that a task has written into its completion file, or None if there is no file. This state counts for a task
+    that SLURM does not know. If SLURM says that a task is pending or running, it counts only if the task succeeded or
+    has left the queue.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
@@ -111,12 +111,12 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
         if len(tasks) == num_tasks:
             break
         try:
-            said = source(job_id)
+            states = source(job_id)
         except ProgramMissing as error:
             missing.append(str(error))
-            said = None
-        answered = said is not None
-        for index, state in said or ():
+            states = None
+        answered = states is not None
+        for index, state in states or ():
             if index < num_tasks and state.state != "unknown":
                 tasks.setdefault(index, state)
     for index in range(num_tasks):
@@ -127,36 +127,36 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
             tasks[index] = ended or TaskState(state="unknown")
         elif ended is not None and (ended.state == "done" or index not in queued()):
             tasks[index] = ended
-    told = ""
+    sentence = ""
     if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
-        told = f"{', '.join(missing)}, so the states of jobs are unknown. Run this on a machine that submits jobs."
-        tell_once(told)
-    return ArrayState(tasks=tasks, answered=answered, missing=told)
+        sentence = f"{', '.join(missing)}, so the states of jobs are unknown. Run this on a machine that submits jobs."
+        tell_once(sentence)
+    return ArrayState(tasks=tasks, answered=answered, missing=sentence)
 
 
-def _sacct(job_id: str) -> Said | None:
-    said = ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "JobID,State,ExitCode")
-    return None if said is None else list(_rows(said, job_id))
+def _sacct(job_id: str) -> IndexedStates | None:
+    output = ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "JobID,State,ExitCode")
+    return None if output is None else list(_rows(output, job_id))
 
 
-def _squeue(job_id: str) -> Said | None:
-    said = ask("squeue", "-h", "-r", "-j", job_id, "-o", "%i|%T|0:0")
-    return None if said is None else list(_rows(said, job_id))
+def _squeue(job_id: str) -> IndexedStates | None:
+    output = ask("squeue", "-h", "-r", "-j", job_id, "-o", "%i|%T|0:0")
+    return None if output is None else list(_rows(output, job_id))
 
 
 def _queued(job_id: str) -> Container[int]:
-    """Returns the index in the array of each task of the job array `job_id` that is in SLURM's queue. If SLURM does not
-    answer, the result contains every index.
+    """Returns the indexes of those tasks of the job array `job_id` that are in SLURM's queue. Returns all indexes if
+    SLURM does not answer.
     """
     try:
-        said = _squeue(job_id)
+        output = _squeue(job_id)
     except ProgramMissing:
-        said = None
-    return range(sys.maxsize) if said is None else {index for index, _ in said}
+        output = None
+    return range(sys.maxsize) if output is None else {index for index, _ in output}
 
 
-def _rows(said: str, job_id: str) -> Iterator[tuple[int, TaskState]]:
-    for line in said.splitlines():
+def _rows(output: str, job_id: str) -> Iterator[tuple[int, TaskState]]:
+    for line in output.splitlines():
         task, _, rest = line.strip().partition("|")
         word, _, code = rest.partition("|")
         job, _, indexes = task.partition("_")
@@ -165,22 +165,23 @@ def _rows(said: str, job_id: str) -> Iterator[tuple[int, TaskState]]:
                 yield index, state_of(word, _code(code))
 
 
-def _scontrol(job_id: str) -> Said | None:
-    said = ask("scontrol", "--oneliner", "show", "job", job_id)
-    return None if said is None else list(_blocks(said))
+def _scontrol(job_id: str) -> IndexedStates | None:
+    output = ask("scontrol", "--oneliner", "show", "job", job_id)
+    return None if output is None else list(_blocks(output))
 
 
-def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
-    for line in said.splitlines():
+def _blocks(output: str) -> Iterator[tuple[int, TaskState]]:
+    for line in output.splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", line))
         for index in indexes_in(fields.get("ArrayTaskId", "")):
             yield index, state_of(fields.get("JobState", ""), _code(fields.get("ExitCode", "")))
 
 
 def indexes_in(text: str) -> Iterator[int]:
-    """Yields the indexes of tasks in a text of SLURM, for example 0, 4, 5, 6 and 7 for `[0,4-7%2]`.
+    """Yields the indexes of tasks that SLURM writes as `text`: "[0,4-7%2]" -> 0, 4, 5, 6, 7, and "[0-6:2]" -> 0, 2, 4,
+    6.
 
-    `%2`, the number of tasks that may run at a time, is ignored. `[0-20:2]` means every second index from 0 to 20.
+    "%2", the number of tasks that may run at a time, is ignored.
     """
     for part in text.strip("[]").partition("%")[0].split(","):
         if match := INDEXES.fullmatch(part):
@@ -189,18 +190,18 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in a text of SLURM such as `1:0` (exit code, number of a signal). Returns 0 if `text` has
-    no exit code.
+    """Returns the exit code in `text`, which SLURM writes as "<exit code>:<number of a signal>": "1:0" -> 1. Returns 0
+    if `text` has no exit code.
     """
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0
 
 
 def ask(*command: str) -> str | None:
-    """Runs a command of SLURM, such as squeue, and returns its output.
+    """Runs a command of SLURM, for example squeue, and returns its output.
 
-    Returns "" if SLURM answers that the job id in the command is invalid. Returns None for any other error and if SLURM
-    does not answer in time. Raises ProgramMissing if the command is not installed.
+    Returns "" if SLURM does not know the job id in the command. Returns None after any other error, or if SLURM does
+    not answer in time. Raises ProgramMissing if the program is not installed.
     """
     try:
         done = run(*command, seconds=ASK_SECONDS)

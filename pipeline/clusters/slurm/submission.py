@@ -1,7 +1,8 @@
-"""Submits a job array: writes a folder that its tasks read, and a record of the array in the cache. Torch-free.
+"""Submits a SLURM job array. Writes a folder with the files for its tasks, and a record of the array into the cache.
+Torch-free.
 
-The record is `slurm/<name>.json` in the cache. The folder holds the config, the work, the script, logs, and the
-completion file that each task writes when it ends.
+The record is the object `slurm/<name>.json` of the cache. The folder holds the config, the work, the script, the logs,
+and the completion file that each task writes when it ends.
 """
 
 import datetime
@@ -52,8 +53,8 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 class Work(BaseModel):
     """The work that the `num_tasks` tasks of a job array share.
 
-    If `kind` is "extract", they compute the stage keys `keys` of the work units `units`. If `kind` is "train", they
-    train `runs`.
+    If `kind` is "extract", the tasks compute the work units `units`, and `keys` are the stage keys of these units. If
+    `kind` is "train", the tasks train the runs in `runs`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,20 +67,25 @@ class Work(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Work":
+        """Reads the work from the folder `folder` of a job array."""
         return parsed(str(folder / WORK_FILE), read_regular(folder / WORK_FILE), cls)
 
 
 class Completion(BaseModel):
-    """The content of the completion file that a task writes when it ends: its `exit_code`."""
+    """The content of the completion file of a task, with its `exit_code`. A task writes the file when it ends."""
 
     exit_code: int
 
 
 class Submission(BaseModel):
-    """The record of a job array that was submitted to SLURM: `num_tasks` tasks under SLURM's job number `job_id`.
+    """The record of a job array that was submitted to SLURM.
 
-    `name` is its name in the cache, `kind` is "extract" or "train", and `folder` is the folder that its tasks read.
-    `submitted_at` is the date and time.
+    - `name`: its name in the cache.
+    - `kind`: "extract" or "train".
+    - `job_id`: the job id in SLURM.
+    - `folder`: the folder with the files for the tasks.
+    - `num_tasks`: the number of tasks.
+    - `submitted_at`: the date and time of the submission, in ISO 8601.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -99,15 +105,14 @@ class Submission(BaseModel):
         return Work.read(self.folder)
 
     def state(self) -> ArrayState:
-        """Returns an ArrayState, the current states of all tasks of this submission."""
+        """Returns the present states of all tasks of this job array."""
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the ArrayState of this submission: the present states of all its tasks. A command that waits for the
-        end of the tasks calls this method.
+        """Returns the present states of all tasks of this job array, for a command that waits for their end.
 
-        Raises ProgramMissing if a task may still run, but this machine has no program of SLURM to ask. The command
-        would wait for ever.
+        Raises ProgramMissing if a task may still run and this machine has no program of SLURM. The command would
+        otherwise wait for ever.
         """
         state = self.state()
         if state.missing and not state.is_over:
@@ -115,17 +120,15 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns whether all tasks of the job array have ended. A task has ended if SLURM says so in `state`, or if
-        the task has written its completion file.
-
-        The completion files are read because SLURM may miss the end of a task.
+        """Returns whether every task has ended: `state` says so, or the task has written its completion file. SLURM
+        alone may miss the end of a task.
         """
         return state.is_over or all(
             task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
         )
 
     def tail(self, index: int) -> list[str]:
-        """Returns the last lines of the log of task `index`, or an empty list if there is no log."""
+        """Returns the last lines of the log of the task `index`. Returns [] if there is no log."""
         try:
             with open_regular(self.folder / LOG.format(index=index)) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -134,7 +137,7 @@ class Submission(BaseModel):
             return []
 
     def divergence(self, index: int) -> str | None:
-        """Returns the error message of task `index` if its training run diverged, else None."""
+        """Returns the error message of the task `index` if a training run of the task diverged. Returns None otherwise."""
         try:
             return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
         except FileNotFoundError:
@@ -149,27 +152,26 @@ class Submission(BaseModel):
 
 
 def submissions(storage: Storage) -> list[Submission]:
-    """Returns one Submission for each SLURM job array that was submitted for this cache, the newest first."""
+    """Returns the records of all SLURM job arrays that were submitted for this cache, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields those submissions of `kind` (`extract` or `train`) that have not ended. At least one of their tasks waits
-    or runs, or its state is unknown.
+    """Yields the records of those job arrays of `kind` ("extract" or "train") that have not ended, or whose state is
+    unknown.
 
-    Only the newest RECENT submissions of the cache are checked. Raises ProgramMissing if a task may still run, and this
-    machine has no program of SLURM to ask.
+    Checks only the newest RECENT job arrays of the cache. Raises ProgramMissing if a task may still run and this
+    machine has no program of SLURM.
     """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
 
 def submit(config: Config, work: Work) -> Submission:
-    """Submits `work` to SLURM as a job array and returns the Submission. `work` has the work units or training runs
-    that the tasks share.
+    """Submits `work` to SLURM as a job array and returns the record of the array.
 
-    Writes the folder of the submission, calls sbatch and writes a record of the submission into the cache of `config`.
+    Writes the folder with the files for the tasks, calls sbatch, and writes the record into the cache of `config`.
     Raises UsageError if sbatch is missing or refuses the job. Raises SlurmError if sbatch does not answer.
     """
     cache = Cache(config.cache)
@@ -204,7 +206,9 @@ def submit(config: Config, work: Work) -> Submission:
 
 
 def _config_of_tasks(config: Config) -> bytes:
-    """Returns the config for the tasks of the job array, as YAML. In this config each task runs one worker."""
+    """Returns the config for the tasks of the job array as YAML. It is `config`, changed so that each task runs one
+    worker.
+    """
     document = config.model_dump(mode="json", exclude_unset=True)
     run = config.run
     threads = {"threads": run.worker_threads, "decode_threads": max(1, run.decoders)}
@@ -240,24 +244,24 @@ def _sbatch(script: Path) -> str:
     return _job_id(done.stdout, script)
 
 
-def _job_id(said: str, script: Path) -> str:
-    """Returns the job id in `said`, the output of sbatch for the job script `script`. Some sites print other lines
-    around the id.
+def _job_id(output: str, script: Path) -> str:
+    """Returns the job id in `output`, the output of sbatch for the batch script `script`. Some sites print more lines
+    around the job id.
 
     Raises SlurmError if the output does not have exactly one job id.
     """
-    ids = {match[1] for line in said.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
+    ids = {match[1] for line in output.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
     if len(ids) != 1:
         raise SlurmError(
             f"sbatch took {script}. Its output should have one job id, a line of digits, but has {len(ids)}: "
-            f"{said.strip()[:MAX_SAID]!r}. The job may wait or run. Find it with squeue and end it with scancel "
+            f"{output.strip()[:MAX_SAID]!r}. The job may wait or run. Find it with squeue and end it with scancel "
             "before you run this command again. Site messages should go to stderr, not to the stdout of sbatch."
         )
     return ids.pop()
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks of `submission` that have not begun. Call this when all work is done.
+    """Cancels the tasks of `submission` that have not begun, when all work is done.
 
     An error is only logged, because a task that begins later finds nothing to do.
     """
@@ -271,13 +275,15 @@ def cancel_pending(submission: Submission) -> None:
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
-    """Returns the last log lines of up to `most` tasks of the job array `submission`, for an error message. The tasks
-    are those that failed, were stopped or have an unknown state, as `state` says.
+    """Returns the last log lines of the first `most` tasks that failed, were stopped or have an unknown state, as text
+    for an error message.
+
+    `state` has the states of the tasks of the job array `submission`.
     """
-    told = []
+    texts = []
     for index, task in state.tasks.items():
         if task.state in ("failed", "stopped", "unknown"):
             tail = submission.tail(index) or ["(no log: do the nodes see this folder?)"]
             path = submission.folder / LOG.format(index=index)
-            told.append("\n".join([f"task {index}: {task.state} {task.detail}, {path} ends with", *tail]))
-    return "\n".join(told[:most])
+            texts.append("\n".join([f"task {index}: {task.state} {task.detail}, {path} ends with", *tail]))
+    return "\n".join(texts[:most])
