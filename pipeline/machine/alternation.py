@@ -1,4 +1,6 @@
-"""Times several ways of doing the same work by turns, so that a busy machine slows all of them alike. Torch-free."""
+"""Compares the speeds of several methods that do the same work. The methods run in turn, so that a busy machine slows
+all of them alike. Torch-free.
+"""
 
 import statistics
 import time
@@ -17,7 +19,9 @@ def nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One way of doing the work. `run` is timed. `prepare` is called before each run and is not timed."""
+    """One of several methods to compare. `run` does the work and is timed. `prepare` is called before each run and is
+    not timed.
+    """
 
     name: str
     run: Callable[[], Any]
@@ -44,11 +48,11 @@ def alternate(
     clock: Callable[[], float] = time.perf_counter,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, list[float]]:
-    """Runs all ways once in each of `rounds` rounds, and measures each run with `clock`. Returns name of the way ->
-    seconds of each round.
+    """Runs each of `ways` once in each of `rounds` rounds, and times each run with `clock`. Returns a dict {name of the
+    way: seconds of its run in each round}.
 
-    The ways take turns in being the first of a round. `on_progress` is called with the name of the way that ran, the
-    number of runs done and the number of all runs.
+    Another way comes first in each round. `on_progress` is called after each run with the name of the way, the number
+    of finished runs and the number of all runs.
     """
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
     for number in range(rounds):
@@ -63,7 +67,9 @@ def alternate(
 
 
 def ratios(seconds: Seconds, way: str, other: str) -> Spread:
-    """Divides, in each round, the seconds of `way` by the seconds of `other`. Returns the Spread of these ratios.
+    """Returns the Spread of seconds of `way` / seconds of `other`, divided round by round. The arguments `way` and
+    `other` are names.
+
     `seconds` maps the name of each way to its seconds in each round.
     """
     return Spread.of([a / b for a, b in zip(seconds[way], seconds[other], strict=True)])

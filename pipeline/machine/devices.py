@@ -1,4 +1,4 @@
-"""Chooses CUDA devices for the worker processes of one machine, and names devices in records."""
+"""Chooses CUDA devices for the worker processes of this machine, and names devices for ledger records."""
 
 import logging
 import os
@@ -14,12 +14,11 @@ log = logging.getLogger("kinegraph")
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
-    """Returns `config` for the worker process with index `worker_index` on this machine. Only `run.device` is changed.
+    """Returns a copy of `config` whose `run.device` is the device for the worker number `worker_index` of this machine.
 
-    For `auto` and `cuda`, worker 0 gets cuda:0, worker 1 gets cuda:1, and so on. After the last GPU, cuda:0 is next.
-    Any other value of `run.device` is kept. On a machine without CUDA every value is kept.
-
-    Worker 0 logs how many GPUs are left idle because there are fewer workers than GPUs.
+    If `run.device` is "auto" or "cuda", worker 0 gets "cuda:0", worker 1 gets "cuda:1", and so on. After the last GPU,
+    "cuda:0" is next. Any other value stays, and every value stays on a machine without CUDA. If there are fewer workers
+    than GPUs, worker 0 logs how many GPUs are idle.
     """
     count, workers = torch.cuda.device_count(), config.run.workers
     device = share_of_devices(config.run.device, worker_index, count)
@@ -30,11 +29,11 @@ def on_device_of(config: Config, worker_index: int) -> Config:
 
 
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
-    """Returns `config` with `run.device: cuda` instead of `auto` if a GPU was asked for. Another value of `run.device`
-    is kept.
+    """Returns `config` with `run.device: cuda` in place of `run.device: auto`, if the user asked for a GPU. Any other
+    value of `run.device` stays.
 
-    `asked` says how the user asked for a GPU, as a part of the error message. It is "" if the user asked for none. If a
-    GPU was asked for and there is none, raises UsageError instead of working on the slow CPU.
+    `asked` says where the user asked for a GPU, for the error message. It is "" if the user did not ask for a GPU.
+    Raises UsageError if the user asked for a GPU and this machine has none, because the CPU would be slow.
     """
     if not asked or config.run.device != "auto":
         return config
@@ -49,5 +48,5 @@ def on_gpu_if_asked(config: Config, asked: str) -> Config:
 
 
 def described(device: torch.device) -> str:
-    """Returns the name of a device as records have it: `cpu`, or `cuda:1 (NVIDIA A100-SXM4-80GB)`."""
+    """Returns the name of a device for ledger records: "cpu", or "cuda:1 (NVIDIA A100-SXM4-80GB)"."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,4 +1,4 @@
-"""Describes the machine and the software of a measurement. Torch-free."""
+"""Describes the hardware and the software of this machine, for records of measurements. Torch-free."""
 
 import datetime
 import os
@@ -13,10 +13,10 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "b
 
 
 def described_run(device: str) -> dict[str, Any]:
-    """Returns a dictionary for JSON with the machine, the versions, the date and the load of a measurement that begins
-    now.
+    """Returns the conditions of a measurement that begins now, as a dict for JSON with the keys "machine", "versions",
+    "date" and "load".
 
-    `device` is the name of the device that computes, for example `cpu`.
+    `device` is the name of the device that computes, for example "cpu".
     """
     return {
         "machine": machine() | {"device": device},
@@ -27,8 +27,12 @@ def described_run(device: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns facts about this machine: `cpu` (name of the CPU), `cores` (number of cores that this process may use),
-    `instructions` (vector instructions of the CPU) and `system` (operating system).
+    """Returns facts about this machine as a dict:
+
+    - "cpu": the name of the CPU.
+    - "cores": the number of cores that this process may use.
+    - "instructions": a list of the CPU's vector instructions, for example "avx2".
+    - "system": the operating system.
     """
     text = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.exists() else ""
     facts = dict(line.partition(":")[::2] for line in text.splitlines())
@@ -43,15 +47,14 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def load() -> float | None:
-    """Returns how many processes ran or waited for a core, on average over the last minute.
-
-    Returns None if the system does not count them.
+    """Returns the load of this machine: how many processes ran or waited for a core, on average over the last minute.
+    Returns None if the system does not measure the load.
     """
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

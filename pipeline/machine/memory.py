@@ -1,7 +1,7 @@
-"""Keeps memory that networks freed for their next layers. Torch-free.
+"""Makes glibc's malloc reuse freed memory, in place of returning it to the system. Torch-free.
 
-glibc returns a freed block of more than 32 MiB to the system. The system clears the pages of the next block one by one,
-and that can take a fifth of the CPU time of a 3D network (benchmarks/memory.py measures it).
+By default glibc returns a freed block of more than 32 MiB to the system. The system then clears the pages of the next
+block one by one. For a 3D network this can take a fifth of the CPU time (benchmarks/memory.py measures it).
 """
 
 import ctypes
@@ -17,9 +17,9 @@ _keeps = False
 
 
 def keep_freed_memory() -> None:
-    """Lets this process and the processes that this process starts keep up to 1 GiB of freed memory each.
+    """Makes malloc reuse up to 1 GiB of freed memory, in this process and in processes that it starts.
 
-    Changes nothing without glibc, or where the environment sets glibc's malloc (MALLOC_..., GLIBC_TUNABLES).
+    Does nothing without glibc, or if environment variables configure glibc's malloc (MALLOC_..., GLIBC_TUNABLES).
     """
     global _keeps
     if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name in os.environ for name in VARIABLES):
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_kept_memory() -> Iterator[None]:
-    """Returns freed memory to the system in the `with` block, as glibc does by itself."""
+    """Makes malloc return freed memory to the system during the `with` block, as glibc does by default."""
     if not _keeps:
         yield
         return

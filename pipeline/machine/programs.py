@@ -1,4 +1,4 @@
-"""Runs programs of the machine, such as sbatch and git, with a time limit. Torch-free."""
+"""Runs programs of this machine, for example sbatch and git, with a time limit. Torch-free."""
 
 import functools
 import logging
@@ -11,10 +11,11 @@ log = logging.getLogger("kinegraph")
 
 
 def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.CompletedProcess[str]:
-    """Runs the program `command` and returns its exit code and its output. An exit code other than 0 raises no error.
+    """Runs the program `command`, waits for its end, and returns its exit code and its output as text. A non-zero exit
+    code raises no error.
 
-    A signal that stops this process also ends the program. With `to_its_end` the program runs on after such a signal,
-    and Ctrl-C in a terminal does not reach the program. Raises ProgramMissing if the program is not on the PATH or may
+    A signal that stops this process also stops the program. If `to_its_end` is True, the program goes on after such a
+    signal, and Ctrl-C in the terminal does not reach it. Raises ProgramMissing if the program is not on the PATH or may
     not be run. Raises subprocess.TimeoutExpired if the program takes longer than `seconds`.
     """
     try:
@@ -31,5 +32,5 @@ def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.C
 
 @functools.cache
 def tell_once(message: str) -> None:
-    """Logs the warning `message`. A process logs the same warning only once."""
+    """Logs the warning `message`, unless this process has logged the same warning before."""
     log.warning("%s", message)

@@ -1,4 +1,6 @@
-"""Shows the progress of a command: a bar on a terminal, lines with the time of day in a log."""
+"""Shows the progress of a command: as a bar on a terminal, or as lines with the time of day in a log. Also formats
+texts for terminals.
+"""
 
 import datetime
 import logging
@@ -22,13 +24,13 @@ LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Returns the number of characters in a line of the terminal `stream`. Returns None if `stream` is a file or a
-    pipe. The caller then breaks no lines.
+    """Returns the width of the terminal `stream` in characters. Returns None if `stream` is a file or a pipe, whose
+    lines have no limit.
 
-    If the environment variable COLUMNS is set, returns its number in all cases.
+    If the environment variable COLUMNS is set, returns its number for any stream.
     """
-    if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
-        return int(told)
+    if (number := os.environ.get("COLUMNS", "")).isdecimal() and int(number):
+        return int(number)
     if not stream.isatty():
         return None
     with suppress(OSError, ValueError):  # the stream has no descriptor, or it is no terminal
@@ -37,9 +39,10 @@ def columns(stream: TextIO) -> int | None:
 
 
 def folded(text: str, columns: int | None) -> str:
-    """Returns the text in lines of at most `columns` characters, broken between words.
+    """Returns `text` with long lines broken between words, so that each line has at most `columns` characters. If
+    `columns` is None, returns `text` unchanged.
 
-    The continuation of a broken line is indented by two more blanks. With `columns` None, no line is broken.
+    The continuation of a broken line is indented by two more blanks than the line.
     """
     if columns is None:
         return text
@@ -55,10 +58,11 @@ def _folded_line(line: str, columns: int) -> str:
 
 
 def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
-    """Returns `pieces`, put together without separators, as one text with lines of at most `columns` characters.
+    """Joins the texts `pieces` without separators and breaks the result into lines of at most `columns` characters.
+    Returns the lines as one text.
 
-    Lines are broken only between pieces, so a longer piece makes a longer line. Lines after the first begin with the
-    text `indent`.
+    Lines are broken only between pieces, so a longer piece makes a longer line. Each line after the first begins with
+    `indent`.
     """
     lines = [""]
     for piece in pieces:
@@ -71,9 +75,9 @@ def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
-    """Returns as many of the first texts in `parts` as fit into `columns` characters, joined by commas.
+    """Returns the first texts of `parts`, joined by commas, as many as fit into `columns` characters.
 
-    The first text is always there. If it does not fit, it is cut and ends in `...`.
+    The first text is always in the result. If it is too long, it is cut and ends in "...".
     """
     line = parts[0] if disp_len(parts[0]) <= columns else f"{parts[0][: max(columns - 3, 0)]}..."
     for part in parts[1:]:
@@ -84,12 +88,12 @@ def fitting(parts: Sequence[str], columns: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Returns a duration of `seconds` as text: `0:12:30` or `1 day, 0:00:00`."""
+    """Returns a duration of `seconds` as text: 750 -> "0:12:30", 86400 -> "1 day, 0:00:00"."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def speed(clips_per_second: float) -> str:
-    """Returns a speed as text: `12 clips/s`, or `25 s/clip` if the speed is below 0.1 clips per second."""
+    """Returns a speed as text: 12 -> "12 clips/s". Below 0.1 clips per second: 0.04 -> "25 s/clip"."""
     if 0 < clips_per_second < 0.1:
         return f"{_figure(1 / clips_per_second)} s/clip"
     return f"{_figure(clips_per_second)} clips/s"
@@ -100,9 +104,10 @@ def _figure(value: float) -> str:
 
 
 class ShownLines(logging.Formatter):
-    """Formats log lines, without control characters.
+    """A formatter of `logging` that writes lines for people, without control characters.
 
-    On a terminal, long lines are folded. In a log, each line begins with the time of day.
+    On a terminal, long lines are broken at the width of the terminal. In a log file, each line begins with the time of
+    day.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -113,7 +118,9 @@ class ShownLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Makes `logging` write log lines and Python's warnings to stderr. Commands and worker processes call this."""
+    """Makes `logging` write log lines and Python's warnings to stderr. Every command and every worker process calls
+    this function once.
+    """
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(ShownLines())
     logging.basicConfig(handlers=[lines])
@@ -123,42 +130,43 @@ def log_to_stderr() -> None:
 class Pace:
     """Estimates the time that is left for a job of many parts, from its speed so far.
 
-    The measurement began `seconds_ago` seconds before this object was made. When it began, `done` parts of the job
-    were done already.
+    The speed is measured from a moment `seconds_ago` seconds before this object was made. At that moment, `done` parts
+    of the job were done.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
         self.done, self.since = done, time.monotonic() - seconds_ago
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """Returns the estimated seconds until all `total` parts are done, if `done` of them are done now.
+        """Returns the estimated seconds until all `total` parts are done, if `done` parts are done now.
 
-        Returns None if all parts are done. Returns None also if no part was done since the estimate began, because the
-        speed is not known yet.
+        Returns None if all parts are done, or if no part was done since the measurement began.
         """
         if done <= self.done or done >= total:
             return None
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
 
     def left(self, done: float, total: float) -> list[str]:
-        """Returns the time left as text in a list, such as [`0:12:30 left`]. Returns [] if the time left is unknown.
-        `done` of `total` parts are done.
+        """Returns the time left as a list with one text, for example ["0:12:30 left"]. Returns [] if the time left is
+        unknown.
+
+        `done` of `total` parts are done now.
         """
         seconds = self.seconds_left(done, total)
         return [] if seconds is None else [f"{clock(seconds)} left"]
 
 
 class LineTimer:
-    """Says when a log gets its next progress line. That is every 30 s in the first hour, then less often, at last every
-    5 min.
+    """Decides when a log gets its next progress line: every 30 s in the first hour, then less often, at last every 5
+    min.
     """
 
     def __init__(self) -> None:
         self.begun = self.last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Returns whether a progress line is to be printed now. If it returns True, the time until the next line
-        begins, so the caller must print the line.
+        """Returns whether a progress line is due now. If so, the caller must print the line, because the wait for the
+        next line begins with this call.
         """
         now = time.monotonic()
         if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):
@@ -168,10 +176,10 @@ class LineTimer:
 
 
 class Bar:
-    """Shows a bar with text beside it on stderr. Shows nothing if stderr is no terminal.
+    """A progress bar with text beside it, on stderr. If stderr is not a terminal, nothing is shown.
 
-    The bar is full at `total`, for example the number of clips. A `total` of 0 means that the total is unknown. Then
-    only the text is shown, and the line is cleared at the end.
+    `total` is the number of steps, for example of clips. A `total` of 0 means that the number is unknown. Then only the
+    text is shown, and the line is cleared at the end.
     """
 
     def __init__(self, total: int) -> None:
@@ -179,9 +187,10 @@ class Bar:
         self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
-        """Shows a progress bar for `done` of `total` steps. Shows as many of the texts `parts` as fit beside the bar.
+        """Shows that `done` of `total` steps are done. Beside the bar, shows as many of the first texts in `parts` as
+        fit.
 
-        The bar keeps at least ten characters. Nothing is shown if the progress is not on a terminal.
+        The bar keeps at least ten characters. Does nothing if stderr is not a terminal.
         """
         if not self.is_shown:
             return
@@ -201,9 +210,7 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Ends the bar. If the total is known, the bar stays on the terminal in its last state. Otherwise its line is
-        cleared.
-        """
+        """Ends the bar. The bar stays on the terminal if its total is known. Otherwise its line is cleared."""
         self.is_shown = False
         if self._bar is not None:
             self._bar.close()

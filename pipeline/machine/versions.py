@@ -1,4 +1,4 @@
-"""Finds the versions of all software that affects features. Ledger records contain these versions."""
+"""Finds the versions of all software that affects the values of features. Ledger records contain these versions."""
 
 import functools
 import platform
@@ -16,9 +16,9 @@ MUST_AGREE = ("kinegraph", "torch")  # all machines that work on one cache at a 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Returns name -> version of each package in PACKAGES, of Python and of FFmpeg's libraries.
+    """Returns the versions of each package in PACKAGES, of Python and of FFmpeg's libraries, as a dict {name: version}.
 
-    In a git checkout of kinegraph, `git` -> revision is added.
+    If kinegraph runs from a git checkout, the dict also has "git", the output of `git describe`.
     """
     import av
 
@@ -35,8 +35,10 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """Returns name -> version of the software that must be the same on all machines. These are the packages in
-    MUST_AGREE, and the git commit of kinegraph if it runs from a git checkout. Uncommitted changes are not compared.
+    """Returns the versions of the software that must be the same on all machines, as a dict {name: version}. The names
+    are those in MUST_AGREE. If kinegraph runs from a git checkout, the dict also has "git", the commit.
+
+    Uncommitted changes are not compared.
     """
     agreed = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")  # the text of `git describe` would depend on the tags in the checkout
@@ -44,11 +46,11 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns a text with the packages whose versions differ, such as `torch 2.9.0 (here 2.11.0)`: the version in
-    `found`, then in brackets the version in `expected`. Returns "" if no version differs.
+    """Returns a text that lists the packages with differing versions: "torch 2.9.0 (here 2.11.0)" for 2.9.0 in `found`
+    and 2.11.0 in `expected`. Returns "" if no version differs.
 
     `expected` and `found` map names of packages to versions. If `found` is None, the versions of this process are
-    compared. A package that `found` lacks is not compared.
+    taken. A package that `found` lacks is not compared.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}
@@ -57,9 +59,10 @@ def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | N
 
 @functools.cache
 def _git(*command: str) -> str:
-    """Returns the output of a git command in the checkout of kinegraph, or "" if kinegraph is not in a checkout.
+    """Returns the output of the git command `command` in the checkout of kinegraph. Returns "" if kinegraph does not
+    run from a checkout, or if the command fails.
 
-    A command runs only once in a process. Later calls return the same text.
+    A command runs only once in a process.
     """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():

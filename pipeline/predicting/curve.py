@@ -1,4 +1,4 @@
-"""Draws how the scores of a video change over time."""
+"""Draws a curve: a plot of the class scores of one video over time."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,12 +11,12 @@ from kinegraph.stages.pictures.curves import Curves, curves_file
 
 
 def write_curve(prediction: Prediction, class_names: Sequence[str], target: Path, *, top: int) -> None:
-    """Draws the scores of the ScoredSpans of `prediction` over time, and writes the picture as `target`, in place of an
-    existing file.
+    """Draws the class scores of `prediction` over time and writes the picture to `target`. An existing file is
+    replaced.
 
-    The `top` classes that have the highest score in any span are drawn, best first. `class_names` has the names of all
-    classes. The ending of `target` is the format: .svg, .png or .pdf. Raises UsageError if matplotlib is not installed,
-    and CacheNotWritable where there is no room or no permission to write.
+    The picture shows the `top` classes that have the highest score at any time, best first. `class_names` has the names
+    of all classes. The ending of `target` is the format: .svg, .png or .pdf. Raises UsageError if matplotlib is not
+    installed, and CacheNotWritable if the file cannot be written.
     """
     spans, nothing = prediction.spans, np.full(len(class_names), np.nan)
     scores = np.stack([nothing if span.probabilities is None else span.probabilities.numpy() for span in spans])

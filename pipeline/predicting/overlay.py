@@ -1,4 +1,4 @@
-"""Writes a copy of a video with the boxes that the head read, and with the scores of each span below the picture."""
+"""Writes an overlay: a copy of a video with the boxes that the head read, and with class scores below the picture."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,10 +22,10 @@ NO_BOXES = FrameBoxes(seconds=-1.0, boxes=np.empty((0, 4)))
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """An overlay that was written, with `num_frames` frames and without sound.
+    """Facts about an overlay that was written. The overlay has `num_frames` frames and no sound.
 
-    `has_sound` tells whether the video has sound. `complaints` says which faults the decoder found in the video, and
-    which frame was the first that could not be shown. It is "" if there were none.
+    `has_sound` says whether the original video has sound. `complaints` names the faults that the decoder found in the
+    video, and the first frame that could not be decoded. It is "" if there were no faults.
     """
 
     num_frames: int
@@ -42,19 +42,21 @@ def write_overlay(
     max_height: int,
     on_frame: Callable[[int], None] = lambda num_frames: None,
 ) -> Overlay:
-    """Writes the overlay of the video of `prediction` as the file `target`, in place of an existing file. Returns an
-    Overlay, which describes what was written. The name of `target` must end with `film_ending()`.
+    """Writes an overlay of the video of `prediction` to `target` and returns facts about it. An existing file is
+    replaced.
 
-    The overlay has every frame of the video once, at its own time, upright. A band below the frame shows the classes
-    with the best scores, by their names in `class_names`. Frame and band together are at most `max_height` px high. The
-    boxes that the head read at a frame are drawn on this frame, with the names of their classes if they have any. They
-    are drawn dashed on the frames that follow, until the head read boxes again. If the boxes have edges, the three
-    strongest edges of each frame are drawn as lines between the middles of boxes. The strongest edge of a span is the
-    brightest and widest. `on_frame` is called with the number of frames so far.
+    The overlay has every frame of the video once, upright and at its own time. A band below the picture shows the best
+    classes. Boxes that the head read at a frame are drawn on this frame, and drawn dashed on the frames until the head
+    read boxes again. If the boxes have edges, the three strongest edges of each frame are drawn.
 
-    If the call raises an error, no file is written and an existing file stays. `staging` copies a video at a URL.
-    Raises DecodeError if the video cannot be read, UsageError where PyAV has no encoder, and CacheNotWritable where
-    there is no room or no permission to write.
+    - `class_names`: the names of all classes.
+    - `target`: a file whose name ends with `film_ending()`.
+    - `staging`: copies a video at a URL to this machine.
+    - `max_height`: the largest height of picture and band together, in px.
+    - `on_frame`: a function that is called after each frame with the number of frames so far.
+
+    Raises DecodeError if the video cannot be read, UsageError if PyAV has no encoder, and CacheNotWritable if the file
+    cannot be written. After an error, an existing file is unchanged.
     """
     with staging.begin(prediction.video) as at_hand, open_video(at_hand.file) as video:
         try:
@@ -68,19 +70,19 @@ def _written(
 ) -> Overlay:
     layout, lost = None, ""
     with ExitStack() as stack:
-        for shown in stopping.checked(video.frames()):
+        for timed in stopping.checked(video.frames()):
             try:
-                pixels = video.rgb(shown.frame)
+                pixels = video.rgb(timed.frame)
             except PYAV_ERRORS as error:
-                lost = lost or f"the frame at {shown.seconds:.2f} s cannot be shown: {error}"
+                lost = lost or f"the frame at {timed.seconds:.2f} s cannot be shown: {error}"
                 continue
             if layout is None:
                 height, width = pixels.shape[:2]
                 layout = OverlayLayout.fitted(width, height, max_height, timetable.num_bars)
                 film: Film = stack.enter_context(writing_film(target, layout.size, 1 / video.frame_period))
-            frame, edges, band, is_read_now = timetable.at(shown.seconds)
+            frame, edges, band, is_read_now = timetable.at(timed.seconds)
             drawn = layout.drawn(pixels, frame.boxes, band, dashed=not is_read_now, edges=edges, classes=frame.classes)
-            film.add(drawn, shown.seconds)
+            film.add(drawn, timed.seconds)
             on_frame(film.num_frames)
         if layout is None:
             raise DecodeError("truncated", video.complaints or "not one frame could be decoded")
@@ -91,8 +93,8 @@ def _written(
 
 
 def _duration(video: OpenVideo) -> float:
-    """Returns for how many seconds the last frame of a video is shown. Where the file does not say, it is one frame
-    period.
+    """Returns for how many seconds the last frame of `video` is shown. If the file does not contain the duration,
+    returns one frame period.
     """
     assert video.latest is not None
     frame = video.latest.frame
@@ -101,10 +103,9 @@ def _duration(video: OpenVideo) -> float:
 
 @dataclass
 class _Timetable:
-    """Finds the boxes and the text to draw at each time of the video. Each call of `at` must have the same time as the
-    last call, or a later one.
+    """Finds the boxes and the text to draw at each time of a video. Call `at` with increasing times.
 
-    `prediction` has the scores and boxes of the video. `class_names` has the names of the classes by number.
+    `prediction` has the scores and boxes of the video. `class_names` has the names of all classes.
     """
 
     prediction: Prediction
@@ -119,10 +120,11 @@ class _Timetable:
         return min(NUM_BARS, len(self.class_names))
 
     def at(self, seconds: float) -> tuple[FrameBoxes, Sequence[Edge], Band, bool]:
-        """Returns what to draw at the time `seconds`: boxes, edges between them, the Band below the frame, and whether
-        the boxes belong to exactly this time.
+        """Returns what to draw on the frame at the time `seconds`: the boxes, the edges between boxes, the text band
+        below the picture, and whether the head read the boxes at exactly this frame.
 
-        The boxes are those of the last frame that the head read. `seconds` must not be smaller than in the call before.
+        The boxes are those of the last frame that the head read. `seconds` must not be smaller than in the previous
+        call.
         """
         spans = self.prediction.spans
         while self._number + 1 < len(spans) and spans[self._number + 1].start <= seconds + SAME_SECONDS:
@@ -137,8 +139,8 @@ class _Timetable:
         return last, self._edges(last), self._band(spans[self._number]), is_now
 
     def _edges(self, frame: FrameBoxes) -> list[Edge]:
-        """Returns the edges to draw between the boxes of `frame`, a frame of the present span. Their strengths are
-        relative to the strongest edge of the span.
+        """Returns the strongest edges between the boxes of `frame`, a frame of the present span. The strongest edge of
+        the span has the strength 1.
         """
         if self._number not in self._largest:
             edges = (edge for each in self.prediction.spans[self._number].boxes for edge in each.strongest_edges(1))

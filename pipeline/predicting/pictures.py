@@ -1,4 +1,4 @@
-"""Draws the pictures that `predict` is asked for: an overlay and a curve of each video."""
+"""Writes the pictures that `kinegraph predict` is asked for: an overlay and a curve of each video."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,19 +17,24 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total, as in `Predic
 
 
 class Pictures:
-    """Writes the pictures for the predictions of one command.
+    """Writes overlays and curves for the predictions of one command. An overlay is a copy of a video with boxes and
+    scores drawn on it. A curve is a plot of the scores over time.
 
-    There are two kinds of pictures. An overlay is a copy of a video with boxes and scores drawn on it. A curve is a
-    plot of the scores over time. `videos` are files, URLs, and folders of videos. `overlay` and `curve` are the files
-    or folders to write, or None. `top` is the number of classes in a curve, `max_height` the largest height of an
-    overlay in px.
+    - `videos`: files, URLs, and folders of videos.
+    - `overlay`, `curve`: the file or folder to write, or None if no such picture is asked for.
+    - `top`: the number of classes in a curve.
+    - `max_height`: the largest height of an overlay in px.
+    - `overwrite`: whether existing files are replaced.
 
-    `written` has the files that were written. `failures` has the videos whose overlay could not be written, with the
-    reason. `complaints` has the faults that the decoder found in other videos. `with_sound` is true if a video has
-    sound, which its overlay lacks.
+    The object collects the results in these attributes:
 
-    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is false, or if a package is
-    missing. It raises UsageError also if `overlay` or `curve` does not fit, for example one file for several videos.
+    - `written`: the files that were written.
+    - `failures`: "<video>: <error>" for each video whose overlay could not be written.
+    - `complaints`: "<video>: <faults>" for each other video in which the decoder found faults.
+    - `with_sound`: True if a video has sound, which its overlay lacks.
+
+    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is False, if a package is
+    missing, or if `overlay` or `curve` does not fit the videos, for example one file for several videos.
     """
 
     def __init__(
@@ -62,12 +67,12 @@ class Pictures:
     def drawn(
         self, predictor: Predictor, predictions: Iterable[Prediction], on_progress: OnProgress
     ) -> Iterator[Prediction]:
-        """Writes the overlay and the curve of each video, as far as they were asked for. Yields each Prediction in
-        `predictions` without its boxes, once its pictures are written.
+        """Writes the overlay and the curve of each prediction, and then yields the prediction without its boxes, which
+        take much memory.
 
-        `predictor` is the run that made the predictions. `on_progress` is called with ("frames of overlays", number of
-        frames drawn so far, 0). A video whose clips all failed gets no picture. If the frames of a video cannot be
-        decoded, the error is added to `failures`. Any other error is raised.
+        `predictor` made the predictions. `on_progress` is called with ("frames of overlays", number of frames so far,
+        0). A video whose clips all failed gets no picture. A video whose frames cannot be decoded is added to
+        `failures`. Any other error is raised.
         """
         with Staging(predictor.config.run.staging) as staging:
             for prediction in predictions:

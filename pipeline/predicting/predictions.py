@@ -1,5 +1,5 @@
-"""Defines what `predict` says about a video: scores of the whole video, of parts of it (spans), and of its clips, and
-boxes.
+"""Defines the result of `predict` for one video: the scores of the video, of its clips and of its parts (spans), and
+the boxes that the head read.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The probabilities [num_classes] of one clip. The clip lasts from `start` to `end`, in seconds of the video, and
-    does not include `end`.
+    """The class probabilities [num_classes] of one clip. The clip is the part [`start`, `end`) of the video, in
+    seconds.
     """
 
     start: float
@@ -23,12 +23,13 @@ class ClipScores:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBoxes:
-    """The N boxes [N, 4] that the head read in one frame. The frame is shown at `seconds` in the video.
+    """The N boxes that the head read in one frame of a video.
 
-    A box is x1, y1, x2, y2 in pixels of the upright frame. `edges` [N, N] has the weights of the head's graph between
-    the boxes. Entry (i, j) is the weight of box j in the sum for box i. The diagonal is 0. `edges` is None unless the
-    caller of `predict` asked for edges. `classes` has the names of the boxes' classes, or is empty if the boxes have no
-    classes.
+    - `seconds`: the time of the frame in the video.
+    - `boxes`: float [N, 4], xyxy in pixels of the upright frame.
+    - `edges`: float [N, N], the weights of the head's graph. Entry (i, j) is the weight of box j in the sum for box i.
+      The diagonal is 0. None if the caller of `predict` did not ask for edges.
+    - `classes`: the name of the class of each box. Empty if the boxes have no classes.
     """
 
     seconds: float
@@ -37,10 +38,10 @@ class FrameBoxes:
     classes: tuple[str, ...] = ()
 
     def strongest_edges(self, most: int) -> list[tuple[int, int, float]]:
-        """Returns the strongest edges as (i, j, weight) with i < j, strongest first, at most `most` of them.
+        """Returns the `most` strongest edges between boxes, strongest first, as (i, j, weight). i and j are indices of
+        boxes, with i < j.
 
-        i and j are numbers of boxes. The weight of an edge is the larger one of its two directions. Edges of weight 0
-        are left out.
+        The weight is the larger weight of the two directions. Edges of weight 0 are left out.
         """
         if self.edges is None:
             return []
@@ -51,11 +52,11 @@ class FrameBoxes:
 
 
 def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
-    """Returns one FrameBoxes for each time in `frames`, in the order of time. `frames` come from several clips, which
-    may have the same frames.
+    """Merges the boxes of several clips, which may show the same frames. Returns one FrameBoxes for each time in
+    `frames`, in the order of time.
 
-    Boxes with the same coordinates become one box, with the names of all their classes. Of several weights of one edge,
-    the largest counts.
+    Boxes with the same coordinates become one box, with the names of all their classes. If an edge has several weights,
+    it keeps the largest weight.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:
@@ -84,13 +85,14 @@ def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSpan:
-    """A part of a video, from `start` to `end` in seconds, with its scores. `end` is not included. Several clips may
-    show the same part, for example under several crops. Their scores are joined here. If the video is cut into windows,
-    a span lies within one window.
+    """The scores of the part [`start`, `end`) of a video, in seconds. Several clips may show the same part, for example
+    under several crops. Their scores are combined.
 
-    `probabilities` [num_classes] join the probabilities of the clips that did not fail. They are None if all clips
-    failed. `failure` is the reason of the first failed clip, or "" if none failed. `boxes` has the frames with the
-    boxes that the head read, in the order of time. It is empty unless the caller of `predict` asked for boxes.
+    - `probabilities`: the class probabilities [num_classes], from all clips that did not fail. None if all clips
+      failed.
+    - `failure`: why the first failed clip failed, or "" if no clip failed.
+    - `boxes`: the boxes that the head read, one FrameBoxes for each frame, in the order of time. Empty if the caller of
+      `predict` did not ask for boxes.
     """
 
     start: float
@@ -102,19 +104,19 @@ class ScoredSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The scores of the video `video` (a path or a URL), or the reason why it has none.
+    """The scores of one video, or the reason why it has no scores.
 
-    `scores` [num_classes] float64 are the mean or the maximum over the clips of the video, as in `evaluate`.
-    `probabilities` [num_classes] are the softmax of `scores`, or the sigmoids if a video may have several labels.
-    If all clips failed, both are None.
+    - `video`: the path or URL of the video.
+    - `clips`: the scores of each clip that did not fail, in the order of time.
+    - `spans`: the scores of each part of the video that clips show, in the order of time. Failed clips count too. Empty
+      if the video could not be opened.
+    - `scores`: float64 [num_classes], the mean or the maximum over the clips, as `kinegraph evaluate` computes it.
+    - `probabilities`: the class probabilities [num_classes]. `scores` and `probabilities` are None if all clips failed.
+    - `failure`: why the first failed clip failed, or "" if no clip failed.
+    - `num_failed`, `num_clips`: the numbers of failed clips and of all clips.
 
-    `clips` has the ClipScores of each clip that did not fail, in the order of time. `spans` has the ScoredSpans: the
-    parts of the video that its clips cover, failed clips included, in the order of time. It is empty only for a video
-    that could not be opened. `num_clips` is the number of clips, and `num_failed` the number of clips that failed.
-    `failure` is the reason of the first failed clip, or "" if no clip failed.
-
-    For a run over whole videos (`train.over: videos`), `clips` and `spans` have one entry, from the first window to the
-    last. `num_failed` and `num_clips` count windows.
+    A run with `train.over: videos` scores the whole video at once. Then `clips` and `spans` have one entry for the
+    whole video, and `num_failed` and `num_clips` count windows.
     """
 
     video: str
@@ -131,10 +133,11 @@ class Prediction:
         return replace(self, spans=tuple(replace(span, boxes=()) for span in self.spans))
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
-        """Returns the document that `predict --json` prints: the `top` best classes of the video and of each clip.
+        """Returns the prediction as a dict for `predict --json`, with the `top` best classes of the video and of each
+        clip.
 
-        Clips that failed are not in `clips`. `failed_clips` is their number. `failed_intervals` has the parts of the
-        video in which every clip failed, as {"start", "end", "failure"} with times in seconds.
+        `clips` has the clips that did not fail, and `failed_clips` the number of failed clips. `failed_intervals` has
+        the parts of the video in which every clip failed, as {"start", "end", "failure"} with times in seconds.
         """
         clips = [
             {"start": clip.start, "end": clip.end, "classes": best(clip.probabilities, class_names, top)}
@@ -157,9 +160,9 @@ class Prediction:
 
 
 def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """Returns a dict with the keys `name` and `score` for each of the `top` best classes, best first. `score` is the
-    probability. `probabilities` and `class_names` have one entry for each class. Classes with equal probabilities
-    keep their order.
+    """Returns the `top` best classes, best first, as dicts {"name": name of the class, "score": probability}.
+
+    `probabilities` and `class_names` have one entry for each class. Classes with equal probabilities keep their order.
     """
     order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     return [{"name": class_names[index], "score": round(float(probabilities[index]), 6)} for index in order]

@@ -1,4 +1,4 @@
-"""`kinegraph predict` scores videos with a trained run. The videos need not be in a cache."""
+"""Scores videos with a trained run, for `kinegraph predict`. The videos need not be in a cache."""
 
 import logging
 import tempfile
@@ -51,14 +51,18 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
 class Predictor:
-    """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
+    """A trained run that scores new videos. The first call of `predict` loads the networks, and later calls use them
+    again.
 
-    `folder` is the folder of the run. The run records how its features are made. If `recipe` is given, it replaces this
-    record. `overrides` are keys of the section `run` (`run.device=cpu`). If the run reads graphs or boxes from files,
-    `graphs.files` and `proposals.files` are allowed too. If the head is a user's own, its source code lies in `folder`
-    and runs only with `allow_code`. Without `allow_code`, the constructor raises RunError for such a head. It also
-    raises RunError if the run does not record how its features are made, or if kinegraph cannot make them. It raises
-    ConfigError for an override that is not allowed.
+    - `folder`: the folder of the run.
+    - `recipe`: says how features are made. By default this is read from the run.
+    - `overrides`: changes of the config, for example "run.device=cpu". Keys of the section `run` are allowed, and
+      `graphs.files` and `proposals.files` if the run reads graphs or boxes from files.
+    - `allow_code`: whether the source code of a user's own head, which lies in `folder`, may run.
+
+    The constructor raises RunError if `folder` is not a complete run, if the run does not record how its features are
+    made, if kinegraph cannot make them, or if the head is a user's own and `allow_code` is False. It raises ConfigError
+    for an override that is not allowed.
     """
 
     def __init__(
@@ -84,23 +88,21 @@ class Predictor:
         keep_edges: bool = False,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> Iterator[Prediction]:
-        """Yields one Prediction for each video, in order. `videos` are files, URLs, and folders of videos. A path that
-        occurs several times is scored once.
+        """Yields one Prediction for each video, in order. Features are made in a temporary folder, for 64 videos at a
+        time.
 
-        With `window_seconds`, each video is cut into windows of that length, and its prediction has one clip or more
-        for each window. The last window ends with the video and has 0.5 to 1.5 times that length. A video shorter than
-        1.5 times that length is not cut. Frames are sampled from each window as from a whole video.
+        - `videos`: files, URLs, and folders of videos. A path that occurs several times is scored once.
+        - `window_seconds`: cuts each video into windows of this length, and each window has clips of its own. The last
+          window ends with the video and has 0.5 to 1.5 times this length. A run with `clips.sampling: windows` has
+          windows of its own and ignores the option with a warning.
+        - `keep_boxes`: whether the spans of a prediction have the boxes that the head read.
+        - `keep_edges`: whether the spans also have the weights of the head's graph between these boxes.
+        - `on_progress`: a function that is called with (name of the step, number done, number of all or 0 if unknown).
 
-        A run on windows (`clips.sampling: windows`) cuts videos into its own windows, and `window_seconds` is ignored.
-        A log line says so. A run over whole videos (`train.over: videos`) joins its windows to one clip.
-
-        With `keep_boxes`, the spans of a prediction have the boxes that the head read. With `keep_edges`, they have the
-        weights of the head's graph between these boxes too. Features are made in a temporary folder, for 64 videos at a
-        time. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
-
-        Raises UsageError if `keep_edges` is set and the head has no edges, and if `window_seconds` is given for a run
-        over whole videos. Raises DatasetError for a folder without a video, and WeightsError if weights cannot be read.
-        Raises RunError if the weights, or the rules for decoding, are not those that the run was trained with.
+        Raises UsageError if `keep_edges` is set and the head has no edges between boxes, or if `window_seconds` is
+        given for a run with `train.over: videos`, which scores whole videos. Raises DatasetError for a folder without a
+        video, and WeightsError if weights cannot be read. Raises RunError if the weights or the rules for decoding are
+        not those of the training.
         """
         graph = self.edge_graph() if keep_edges else None
         files = listed_videos(videos)
@@ -117,8 +119,8 @@ class Predictor:
                 yield from self._predicted(group, cache, plan, keep_boxes=keep_boxes or keep_edges, graph=graph)
 
     def edge_graph(self) -> str:
-        """Returns the name of the head's graph whose edges `predict` keeps. A head may have several graphs, named in
-        its `graph_links`. The first one that links boxes of the same frame is taken.
+        """Returns the name of the head's graph whose edges `predict` returns: the first graph in the head's
+        `graph_links` that links boxes of the same frame.
 
         Raises UsageError if the head has no such graph.
         """
@@ -134,12 +136,12 @@ class Predictor:
 
     @property
     def files(self) -> dict[str, str]:
-        """Returns the patterns of the files that a user must have for each video, by their key in the config. For
-        example, `proposals.files` -> `boxes/{stem}.json`.
+        """Returns patterns of the files that the user must have for each video, as a dict {config key: pattern}. For
+        example, {"proposals.files": "boxes/{stem}.json"}.
         """
         sections = {"graphs": self.config.graphs, "proposals": self.config.proposals}
-        told = {f"{name}.files": getattr(section, "files", None) for name, section in sections.items()}
-        return {key: pattern for key, pattern in told.items() if pattern is not None}
+        patterns = {f"{name}.files": getattr(section, "files", None) for name, section in sections.items()}
+        return {key: pattern for key, pattern in patterns.items() if pattern is not None}
 
     def _predicted(
         self, videos: Sequence[str], cache: Cache, plan: Plan, *, keep_boxes: bool, graph: str | None
@@ -149,8 +151,8 @@ class Predictor:
         clips = CachedClips(cache, [*dict.fromkeys([*self.head.reads, *with_boxes])])
         samples = samples_of(clips, self.record.train.over, self.record.train.max_windows)
         if isinstance(samples, CachedVideos) and samples.num_shortened:
-            most, told = samples.max_windows, counted(samples.num_shortened, "video has", "videos have")
-            log.warning("%s more than %s windows. %s of them are taken evenly, as in training", told, most, most)
+            most, videos_have = samples.max_windows, counted(samples.num_shortened, "video has", "videos have")
+            log.warning("%s more than %s windows. %s of them are taken evenly, as in training", videos_have, most, most)
         device, batch_size = pick_device(self.config.run.device), self.record.train.batch_size
         logits = clip_logits(self.head.to(device), samples, batch_size, device) if len(samples) else torch.empty(0)
         reasons = {failure.clip_id: f"{failure.reason}: {failure.detail}" for failure in failures(cache, plan)}
@@ -178,23 +180,26 @@ class Predictor:
     def _whole(
         self, video: str, rows: Sequence[ClipRow], reasons: Mapping[str, str], logits: Tensor | None
     ) -> Prediction:
-        """Returns the Prediction of a run over whole videos. `logits` [num_classes] are those of the whole video, or
-        None if each of its windows failed. `rows` are its windows. `reasons` maps the id of a failed window to the
-        reason.
+        """Returns the Prediction of a run that scores whole videos. `logits` [num_classes] are the logits of the video,
+        or None if all its windows failed.
+
+        `rows` are the windows of the video. `reasons` maps the clip id of each failed window to the reason.
         """
         failed = [reasons[row.clip_id] for row in rows if row.clip_id in reasons]
         if logits is None:
             return self._prediction(video, [_Scored(row=row, failure=reasons.get(row.clip_id, "")) for row in rows])
         spanning = replace(rows[0], end_seconds=max(row.end_seconds for row in rows))
-        told = self._prediction(video, [_Scored(row=spanning, logits=logits)])
-        return replace(told, failure=next(iter(failed), ""), num_failed=len(failed), num_clips=len(rows))
+        prediction = self._prediction(video, [_Scored(row=spanning, logits=logits)])
+        return replace(prediction, failure=next(iter(failed), ""), num_failed=len(failed), num_clips=len(rows))
 
-    def _boxes(self, clips: CachedClips, place: int, graph: str | None) -> list[FrameBoxes]:
-        """Returns the boxes that the head reads in each frame of clip number `place` of `clips`. They have the edges of
-        the head's graph with the name `graph`, or no edges if `graph` is None.
+    def _boxes(self, clips: CachedClips, clip_index: int, graph: str | None) -> list[FrameBoxes]:
+        """Returns the boxes that the head reads in each frame of one clip. `clip_index` is the position of the clip in
+        `clips`.
+
+        `graph` is the name of the head's graph whose edges are returned too, or None for boxes without edges.
         """
         needed = [name for name in clips.specs if graph or not name.startswith(("features/", "regions/"))]
-        batch = clips.batch([place], needed)
+        batch = clips.batch([clip_index], needed)
         (is_read,) = self.head.boxes_read(batch)  # [T, N]
         times = batch[FRAME_TIMES][0, :: clips.specs[BOXES].frame_step].tolist()
         edges = {} if graph is None else self._edges(batch, graph)
@@ -211,10 +216,10 @@ class Predictor:
         return frames
 
     def _edges(self, batch: Mapping[str, Tensor], graph: str) -> dict[int, Tensor]:
-        """Returns frame number -> weights [N, N] of the edges between the N best boxes of this frame. Only frames with
-        boxes are in the result.
+        """Returns the edges of one clip, as a dict {frame number: weights [N, N] between the N best boxes of the
+        frame}. Frames without boxes are left out.
 
-        `batch` has the arrays of one clip. `graph` is the name of the head's graph that has these edges.
+        `batch` has the arrays of the clip. `graph` is the name of the head's graph.
         """
         device = next(self.head.parameters()).device
         with torch.inference_mode():
@@ -228,12 +233,12 @@ class Predictor:
         for clip in sorted(scored, key=lambda clip: clip.span):
             if clip.row.is_probed:
                 spans.setdefault(clip.span, []).append(clip)
-        told = tuple(self._span(*span, clips) for span, clips in spans.items())
+        scored_spans = tuple(self._span(*span, clips) for span, clips in spans.items())
         ok = [(clip, clip.logits) for clips in spans.values() for clip in clips if clip.logits is not None]
         if not ok:
             count = len(scored)
             return Prediction(
-                video=video, clips=(), spans=told, failure=failure, num_failed=len(reasons), num_clips=count
+                video=video, clips=(), spans=scored_spans, failure=failure, num_failed=len(reasons), num_clips=count
             )
         scores = self._joined([clip.logits for clip in scored if clip.logits is not None])  # in evaluate's order
         clips = [
@@ -245,7 +250,7 @@ class Predictor:
             for clip, logits in ok
         ]
         return Prediction(
-            video=video, clips=tuple(clips), spans=told, scores=scores, probabilities=self._shares(scores),
+            video=video, clips=tuple(clips), spans=scored_spans, scores=scores, probabilities=self._shares(scores),
             failure=failure, num_failed=len(reasons), num_clips=len(scored),
         )  # fmt: skip
 
@@ -260,17 +265,20 @@ class Predictor:
         )
 
     def _joined(self, logits: Sequence[Tensor]) -> Tensor:
-        """Returns one score for each class, [num_classes]: the mean or the maximum over several clips, as in `kinegraph
-        evaluate`. `logits` has the logits [num_classes] of each clip.
+        """Returns the scores of several clips as one score per class, [num_classes]. It is the mean or the maximum over
+        the clips, as in `kinegraph evaluate`.
+
+        `logits` has the logits [num_classes] of each clip.
         """
         videos, options = torch.zeros(len(logits), dtype=torch.int64), self.record.train
         return joined(torch.stack([*logits]), videos, 1, options, multi_label=self.record.multi_label)[0]
 
     def _shares(self, scores: Tensor) -> Tensor:
-        """Returns the probabilities [num_classes] of one video or span.
+        """Returns the class probabilities [num_classes] of a video or span, from `scores` [num_classes] that `_joined`
+        returned.
 
-        `scores` [num_classes] are what the run computes when it joins clips. They are logits if the option
-        `aggregate_of` of the run is "logits". Otherwise they are probabilities and are returned unchanged.
+        If the run combines logits (`train.aggregate_of: logits`), `scores` are logits and are converted. Otherwise
+        `scores` are probabilities and are returned unchanged.
         """
         are_logits = self.record.train.aggregate_of == "logits"
         return probabilities(scores, multi_label=self.record.multi_label) if are_logits else scores
@@ -278,11 +286,11 @@ class Predictor:
     def _extracted(
         self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
     ) -> tuple[Cache, Plan]:
-        """Extracts the arrays that the head reads from `videos`, which are paths or URLs. Returns a new cache in
-        `folder`, and its plan.
+        """Extracts the arrays that the head reads from `videos`, which are paths or URLs, into a new cache in `folder`.
+        Returns the cache and its plan.
 
-        With `window_seconds`, each video is cut into windows of that length. `on_progress` is called with (name of the
-        step, number done, number of all or 0 if unknown).
+        If `window_seconds` is set, each video is cut into windows of this length. `on_progress` is called with (name of
+        the step, number done, number of all or 0 if unknown).
         """
         listed = folder / "videos.csv"
         with Staging(self.config.run.staging) as staging:
@@ -323,10 +331,10 @@ class Predictor:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
-    """One clip under one crop, with its logits [num_classes]. If the clip failed, `logits` is None and `failure` is the
-    reason. `row` is the row of the clip in the cache.
+    """One clip with its logits [num_classes], or with the reason why it failed.
 
-    `boxes` has the boxes that the head read in each frame, if they were asked for.
+    `row` is the row of the clip in the cache. If the clip failed, `logits` is None and `failure` is the reason. `boxes`
+    has the boxes that the head read in each frame, if the caller asked for boxes.
     """
 
     row: ClipRow

@@ -1,4 +1,4 @@
-"""Lists the videos to score, cuts them into windows, and names the files of their pictures. Torch-free."""
+"""Lists the videos to score, cuts videos into windows, and names the files of their pictures. Torch-free."""
 
 import math
 import os
@@ -17,8 +17,8 @@ from kinegraph.stages.remote.urls import is_url, locate_video
 
 
 def listed_videos(videos: Sequence[str | Path]) -> list[str]:
-    """Returns the given files and URLs, and all videos below the given folders, in the order of `videos`. The videos of
-    a folder are sorted. Each is listed once, also if it is given as `a.mp4` and as `./a.mp4`.
+    """Returns the paths and URLs of all videos to score. A folder in `videos` is replaced by the sorted videos below
+    it. Each video is listed once, even if it is given as "a.mp4" and as "./a.mp4".
 
     Raises DatasetError for a folder without a video, and UsageError for a name that is not UTF-8.
     """
@@ -42,19 +42,16 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 
 
 def id_of(video: str) -> str:
-    """Returns the id that the video with the path `video` has in the temporary cache for prediction."""
+    """Returns the video id that the path or URL `video` has in the temporary cache of a prediction."""
     return locate_video(".", video)[0]
 
 
 def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
-    """Yields the windows of a video in order, as (start, end) in seconds. A window includes its start and excludes its
-    end.
+    """Yields the windows of a video in order, as [start, end) in seconds.
 
-    Each window but the last is `seconds` long. The last window ends with the video and has 0.5 to 1.5 times that
-    length. The duration is read from the file, for a URL from a copy by `staging`.
-
-    If `seconds` is None, yields only ("", ""), which stands for the whole video. Does the same if the video is shorter
-    than 1.5 times `seconds` or cannot be read.
+    Each window is `seconds` long, except the last window, which ends with the video and has 0.5 to 1.5 times this
+    length. Yields only ("", ""), which stands for the whole video, if `seconds` is None, if the video is shorter than
+    1.5 times `seconds`, or if it cannot be read. `staging` copies a video at a URL to this machine.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0
@@ -71,13 +68,15 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
 def picture_files(
     option: str, out: Path, videos: Sequence[str], endings: Sequence[str], *, overwrite: bool
 ) -> dict[str, Path]:
-    """Returns a dict from each path or URL in `videos` to the file of its picture, which is an overlay or a curve.
-    `option` is the command line's option that asks for pictures, and `out` is its value.
+    """Returns the file of the picture of each video, as a dict {path or URL of the video: file}. A picture is an
+    overlay or a curve.
 
-    If `out` ends with one of `endings`, `out` is the file, and `videos` must have one element. Otherwise `out` is a
-    folder. A file in the folder has the name of its video, with the first of `endings`. Raises UsageError if `out` is
-    neither such a file nor a folder, or if a file is one of the videos. Raises it also if a file exists and `overwrite`
-    is false.
+    `out` is the file or the folder that the user named with the command line's option `option`. It is a file if it ends
+    with one of `endings`, and then `videos` must have one element. In a folder, each picture has the name of its video
+    and the first of `endings`.
+
+    Raises UsageError if `out` is neither such a file nor a folder, if a picture would replace a video, or if a file
+    exists and `overwrite` is False.
     """
     if out.suffix.lower() in endings and not out.is_dir():
         if len(videos) > 1:
@@ -95,10 +94,10 @@ def picture_files(
 
 
 def require_no_video(option: str, file: Path | None, videos: Sequence[str]) -> None:
-    """Raises UsageError if `file`, to which a table will be written, is one of `videos` or has the ending of a video.
+    """Raises UsageError if a table would replace a video: `file` is one of `videos`, or its name ends like a video.
 
-    `videos` are files, folders and URLs. The message begins with `option`, the option of the command line. `None` is
-    accepted.
+    `file` is the table to write, or None. `videos` are files, folders and URLs. The message begins with `option`, the
+    option of the command line.
     """
     if file is None:
         return
@@ -108,10 +107,10 @@ def require_no_video(option: str, file: Path | None, videos: Sequence[str]) -> N
 
 
 def _names(videos: Sequence[str], ending: str) -> list[str]:
-    """Returns one name for each video: its path below the folder that holds all videos, with another ending (`a/b.mp4`
-    -> `a/b.png`).
+    """Returns a file name for the picture of each video: its path below the folder that holds all videos, with the
+    ending `ending`. For example, "a/b.mp4", ".png" -> "a/b.png".
 
-    Videos that differ in their ending alone keep it (`a/b.mp4.png`).
+    If two videos differ only in their endings, the names keep the old endings: "a/b.mp4.png".
     """
     paths = [PurePosixPath(*video.split("://")) if is_url(video) else _absolute(video) for video in videos]
     shared = os.path.commonpath([path.parent.as_posix().lstrip("/") for path in paths])
@@ -125,8 +124,8 @@ def _absolute(video: str) -> PurePosixPath:
 
 
 def _require_free(option: str, files: Sequence[Path], videos: Sequence[str], *, overwrite: bool) -> None:
-    """Raises UsageError if a file in `files` is one of `videos`, or if it exists and `overwrite` is false. The message
-    begins with `option`, the option of the command line.
+    """Raises UsageError if one of `files`, which will be written, is one of `videos`, or if it exists and `overwrite`
+    is False. The message begins with `option`, the option of the command line.
     """
     originals = {_identity(Path(video)) for video in videos if not is_url(video)} - {None}
     existing = [file for file in files if os.path.lexists(file)]
@@ -139,7 +138,9 @@ def _require_free(option: str, files: Sequence[Path], videos: Sequence[str], *, 
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Returns device and inode of a file, or None if there is no file."""
+    """Returns the device number and the inode number of a file, which identify the file. Returns None if there is no
+    file.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
