@@ -1,4 +1,4 @@
-"""Computes the mean score of all classes that have the same value of an attribute. Torch-free.
+"""Computes the mean score of the classes that have the same value of an attribute, such as the same object. Torch-free.
 
 Fig. 5 of the paper "Videos as Space-Time Region Graphs" by Wang and Gupta (2018) shows such scores.
 """
@@ -21,11 +21,12 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """The mean score of all classes that have the same value of an attribute. For example, the value `ball` of the
-    attribute `object` stands for all classes with a ball.
+    """The mean score of all classes that have the same value of an attribute, for example of all classes whose
+    attribute "object" is "ball".
 
-    `attribute` and `value` are the two texts, `score` is the mean, and `num_classes` is the number of classes with a
-    score. A csv lists the attributes of classes.
+    - `attribute`, `value`: the names of the attribute and of its value.
+    - `num_classes`: the number of these classes that have a score.
+    - `score`: their mean score.
     """
 
     attribute: str
@@ -35,12 +36,11 @@ class AttributeScore:
 
 
 def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:
-    """Returns one AttributeScore for each attribute and each of its values: the mean score of the classes that have the
+    """Returns one AttributeScore for each attribute and each of its values: the mean score of the classes with this
     value.
 
-    `per_class` maps classes to scores. `attributes` maps a class to attribute -> value, for example {"throw":
-    {"object": "ball"}}. A class without a score, or with an empty value, does not count. A value without any class that
-    counts is left out.
+    `per_class` maps classes to scores. `attributes` maps each class to its attributes, for example {"throw": {"object":
+    "ball"}}. Classes without a score and empty values are left out.
     """
     groups: dict[tuple[str, str], list[float]] = {}
     for name, of_class in attributes.items():
@@ -55,7 +55,9 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
 
 
 def _of_cache(root: str) -> bytes:
-    """Returns class_attributes.csv of the cache at `root`. Raises UsageError where the cache has none."""
+    """Returns the content of class_attributes.csv of the cache at `root`. Raises UsageError if the cache has no such
+    file.
+    """
     try:
         return open_cache(root).storage.get(ATTRIBUTES)
     except FileNotFoundError as error:
@@ -66,11 +68,11 @@ def _of_cache(root: str) -> bytes:
 
 
 def read_attributes(table: Path | str, class_names: Sequence[str], cache: str = "") -> Attributes:
-    """Returns class -> attribute -> value, read from the csv file `table`. Its columns are `class` and one or more
-    attributes. If `table` is the word "cache", the csv is class_attributes.csv of the cache at `cache`.
+    """Reads a csv file with attributes of classes and returns a dict {class: {attribute: value}}.
 
-    Raises UsageError if the csv lacks these columns, names a class that is not in `class_names`, or names a class
-    twice.
+    `table` is the path of the file. Its columns are `class` and one or more attributes. If `table` is "cache",
+    class_attributes.csv of the cache at the path `cache` is read. Raises UsageError if the file lacks these columns,
+    names a class that is not in `class_names`, or names a class twice.
     """
     try:
         content = _of_cache(cache) if str(table) == OF_CACHE else read_regular(Path(table))

@@ -1,4 +1,4 @@
-"""The worker side of training on Dask: a process trains one run at a time. Torch is imported with the first run."""
+"""Trains runs in a worker process of a Dask cluster, one run at a time. Torch is imported with the first run."""
 
 import signal
 import threading
@@ -25,9 +25,10 @@ _alone = threading.Lock()
 
 
 class IgnoreInterrupts(WorkerPlugin):
-    """Makes workers that are child processes of the command ignore Ctrl-C.
+    """A plugin of Dask workers that makes them ignore Ctrl-C. It is for workers that are child processes of the
+    command.
 
-    A terminal sends the signal of Ctrl-C to the children too, but the command itself ends the children.
+    A terminal sends the signal of Ctrl-C to the child processes too, but the command itself ends them.
     """
 
     name = "kinegraph-ignore-interrupts"
@@ -39,13 +40,15 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A task for a Dask worker: to train `run` on the cache of `config`. `place` is the position of the run in its
-    table.
+    """A task for a Dask worker: one training run.
 
-    The worker must have the software `versions`, a dictionary of name -> version. It reports each epoch to the Dask
-    topic `topic`. If `of_client` is true, the workers are child processes of the command and share its CUDA devices. A
-    worker is then named 0, 1, 2, ... and uses the device of this number. If `of_client` is false, each worker has
-    devices of its own.
+    - `config`: the config, with the cache on which the run is trained.
+    - `run`: the run to train.
+    - `place`: the place of the run among all runs of the command, for messages.
+    - `versions`: package name -> version. The worker must have the same versions.
+    - `topic`: the Dask topic to which the worker reports each epoch.
+    - `of_client`: True if the workers are child processes of the command, named 0, 1, 2, ... Such a worker uses the
+      CUDA device with its number. False if each worker has devices of its own.
     """
 
     config: Config
@@ -57,11 +60,11 @@ class RunTask:
 
 
 def run_task(task: RunTask) -> Exception | None:
-    """Trains a run, or resumes it. This is the function of a Dask task.
+    """Trains the run of `task`, or continues it. This is the function of a Dask task.
 
-    Returns None after training. An error whose message tells the user what to do is returned and not raised, because
-    Dask would print the traceback of a raised error. Raises Reschedule if no client waits for the run any more, or if
-    the worker ends.
+    Returns None after the training. An error that tells the user what to do is returned and not raised, because Dask
+    would print a traceback for a raised error. Raises Reschedule if no client waits for the run any more, or if the
+    worker ends.
     """
     worker = get_worker()
     key = str(worker.get_current_task())
@@ -93,10 +96,8 @@ def run_task(task: RunTask) -> Exception | None:
 
 
 def require_wanted(worker: DaskWorker, key: str) -> None:
-    """Raises Reschedule, Dask's exception that ends a task, if nobody waits for the task `key` any more or if the
-    worker is closing. Otherwise does nothing.
-
-    Dask cannot stop a thread, so training calls this function at each step.
+    """Raises Reschedule, Dask's exception that ends a task, if no client waits for the task `key` any more or if the
+    worker is closing. Training calls this function at each step, because Dask cannot stop a thread.
     """
     task = worker.state.tasks.get(key)
     if task is None or task.state == "cancelled" or worker.status in ENDING:

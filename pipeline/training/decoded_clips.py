@@ -1,4 +1,4 @@
-"""Reads the clips of a split for fine-tuning. Pixels are decoded from the videos, all other arrays come from the cache.
+"""Reads the clips of a split for fine-tuning. Pixels are decoded from the videos. All other arrays come from the cache.
 
 A view is a random change of a clip: another rectangle of the frame, mirrored pixels, or other colours.
 """
@@ -49,18 +49,18 @@ OF_BOXES = {"proposals/": 0.0, "tracks/id": -1}  # prefix of arrays with one val
 
 
 class VideosChanged(UsageError):
-    """Raised if videos are gone, or differ from the videos that the cache was made from."""
+    """Raised if videos are missing, or differ from the videos from which the cache was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """The threads and limits of the decoding, shared by the splits of a run.
+    """The threads and limits for decoding, which all splits of a run share.
 
-    `pool` has the threads that decode. `staging` copies videos at URLs to this machine. A video that takes longer than
-    `timeout_seconds` is given up. `device` is the device of the networks.
-
-    Copies must be used in the order in which they were begun. So a thread holds the lock `order` while it begins
-    several copies.
+    - `pool`: the threads that decode.
+    - `staging`: copies videos at URLs to this machine.
+    - `timeout_seconds`: the time limit for decoding one video.
+    - `device`: the device of the networks.
+    - `order`: a lock to hold while several copies of videos at URLs are begun.
     """
 
     pool: ThreadPoolExecutor
@@ -72,11 +72,10 @@ class Decoding:
 
 @contextmanager
 def decoding(config: Config, device: torch.device) -> Iterator[Decoding]:
-    """Starts the threads that decode. Yields a `Decoding` with the threads, the place for copies of videos and the time
-    limit of a video. Stops the threads at the end of the `with` block.
+    """Starts the threads that decode and yields them as a Decoding. Stops the threads at the end of the `with` block.
 
-    If `clips.decoder` asks for a GPU, the threads decode on `device`. Raises UsageError if this machine cannot decode
-    as `clips.decoder` says.
+    If `clips.decoder` of the config asks for a GPU, the threads decode on `device`. Raises UsageError if this machine
+    cannot decode as `clips.decoder` says.
     """
     require_decoder(config.clips.decoder, config.clips.torchcodec_device, device)
     count = config.finetune.decode_threads or config.run.worker_threads
@@ -91,17 +90,18 @@ def decoding(config: Config, device: torch.device) -> Iterator[Decoding]:
 
 
 class DecodedClips(CachedClips):
-    """The clips of a split for fine-tuning. A batch has pixels, decoded from the videos, and arrays from the cache.
-    Several threads may call `batch`.
+    """The clips of a split for fine-tuning. A batch has pixels, which are decoded from the videos, and arrays from the
+    cache. Several threads may call `batch`.
 
-    `names` are the cached arrays that a batch contains. `arrays` contains all arrays that the clips must have: a clip
-    is left out if it failed in a stage of one of them. `squares` maps the name of each backbone in the config to a
-    Square, which says how frames are cut and resized. The resized frames are the array `pixels/<name of the backbone>`
-    of a batch. `wanted` says which frames of a clip are decoded. `decoding` has the threads that decode.
-
-    With `views`, the network sees each clip in a random view: another part of the frame, mirrored, or in other colours.
-    The view depends on `seed` and is a new one in each epoch (`in_epoch`). Boxes outside of the view are removed from
-    the batch.
+    - `arrays`: the arrays that a clip must have. A clip is left out if it failed in the stage of one of them.
+    - `names`: the cached arrays that a batch contains.
+    - `squares`: the name of a backbone -> how its input frames are cut and resized. A batch has these frames as the
+      array `pixels/<name of the backbone>`.
+    - `wanted`: which frames of a clip are decoded.
+    - `decoding`: the threads that decode.
+    - `views`: options of random views, or None. A view shows another part of the frame, mirrored pixels or other
+      colours. Boxes outside of the view are removed from the batch.
+    - `seed`: the seed of the views. The views also change with each epoch (`in_epoch`).
     """
 
     batches_ahead = 2
@@ -129,28 +129,27 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns a copy of this data set whose clips have the random changes of the epoch number `epoch`, counted from
-        1.
+        """Returns a copy of this data set for the epoch number `epoch`, counted from 1. Its clips have the random
+        changes of this epoch, for example mirrored pixels.
 
-        The argument `views` of the constructor allows the changes: another rectangle of the frame, mirrored pixels,
-        other colours. Without `views`, the clips are equal in all epochs.
+        If the constructor got no `views`, the clips are equal in all epochs.
         """
         other = copy(self)
         other.epoch = epoch
         return other
 
     def as_cached(self) -> "DecodedClips":
-        """Returns a copy of these clips without random views. The copy has the crops and the boxes of the cache."""
+        """Returns a copy of this data set without random views. The copy has the crops and the boxes of the cache."""
         other = copy(self)
         other.views = None
         return other
 
     def batch(self, indices: Indices, names: Sequence[str] | None = None) -> Batch:
-        """Returns a dict of array name -> values for the B clips with the positions `indices` in the split. The pixels
-        for the backbone entry `<entry>` are `pixels/<entry>` [B, T, S, S, 3] uint8 RGB, for T frames of S x S px.
+        """Returns B clips as a dict {array name: values}. `indices` are the positions of the B clips in the split.
 
-        `names` are the cached arrays in the result, by default those of the constructor. Raises VideoLost if a video
-        cannot be decoded.
+        The pixels for the backbone `<entry>` are `pixels/<entry>`, RGB uint8 [B, T, S, S, 3], with T frames of S x S
+        px. `names` are the cached arrays in the result, by default those of the constructor. Raises VideoLost if a
+        video cannot be decoded.
         """
         rows = [*ClipsTable(self._table.take(np.asarray(indices))).rows()]
         views = [self._view(row) for row in rows]
@@ -172,24 +171,22 @@ class DecodedClips(CachedClips):
 
     @property
     def view_size(self) -> int:
-        """Returns the side in px of the squares that are decoded for a clip. It is the side of the largest square that
-        a network takes.
-        """
+        """Returns the side in px of the largest square that a backbone takes as input."""
         return max(square.size for square in self.squares.values())
 
     @property
     def path_of(self) -> dict[str, str]:
-        """Returns video id -> path or URL of the video."""
+        """Returns a dict {video id: path or URL of the video}."""
         return dict(zip(self.video_ids, self._table.column("path").to_pylist(), strict=True))
 
     @property
     def crop_names(self) -> list[str]:
-        """Returns the names of all crops in which the clips of this split are cached, sorted, each name once."""
+        """Returns the sorted names of all crops that occur in the clips of this split, each name once."""
         return sorted({crop_of(clip) for clip in self._table.column("clip_id").to_pylist()})
 
     def _begun(self, rows: Sequence[ClipRow]) -> list[tuple[str, Future[ClipResults]]]:
-        """Begins to decode `rows` in threads. Returns one pair for each group of neighbouring rows of one video: the
-        path of the video, and a future with the decoded clips.
+        """Begins to decode `rows` in threads. Returns a pair for each group of neighbouring rows of one video: the path
+        of the video, and a future with the decoded clips.
         """
         groups = [[*group] for _, group in groupby(rows, key=lambda row: row.path)]
         with self._decoding.order:
@@ -219,9 +216,10 @@ def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarra
 
 
 def cut_first(name: str, square: Square) -> Square:
-    """Returns the Square of the backbone `name` for random squares, which are cut out of the frame and then resized.
+    """Returns a copy of `square` for random views: the frame is cut first and then resized. `name` is the name of the
+    backbone.
 
-    Says so in the log where this changes how frames are resized.
+    Logs a warning if this changes how frames are resized.
     """
     if square.resize != "swscale":
         return replace(square, resize_short=None)
@@ -234,18 +232,19 @@ def cut_first(name: str, square: Square) -> Square:
 
 
 def _viewed(row: ClipRow, view: View) -> ClipRow:
-    """Returns a copy of `row` with the rectangle and the times of `view`. If `view` has no rectangle or no times, those
-    of the row stay. A mirrored view mirrors a row that is not mirrored, and the other way round.
+    """Returns a copy of `row` with the rectangle and the frame times of `view`. If the view has no rectangle or no
+    times, those of `row` stay. If the view is mirrored, a mirrored row becomes unmirrored, and any other row becomes
+    mirrored.
     """
     seen = replace(row, crop=view.rectangle or row.crop, mirrored=row.mirrored != view.mirrored)
     return seen if view.times is None else replace(seen, target_times=view.times, target_frames=None)
 
 
 def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
-    """Changes clip number `number` in `batch` as `view` says, in place. A view is a random rectangle of the frame,
-    mirrored or not. `row` is the clip's row in clips.parquet.
+    """Changes the arrays of clip number `number` in `batch` in place, so that they fit the pixels of `view`. `row` is
+    the row of the clip in clips.parquet.
 
-    If the view has a rectangle, it becomes the clip's crop in `batch`, and boxes outside of it are removed.
+    If the view has a rectangle, this becomes the crop of the clip, and boxes outside of the rectangle are removed.
     """
     for name in (name for name in batch if name.startswith(CROP)):
         if view.rectangle is not None:
@@ -268,8 +267,8 @@ def _apply(view: View, row: ClipRow, batch: Batch, number: int) -> None:
 
 
 def _coloured(clip: Tensor, view: View) -> Tensor:
-    """Returns `clip` with its brightness, contrast and saturation changed by the factors of `view`. `clip` [T, S, S, 3]
-    uint8 has T frames of S x S px. All frames are changed in the same way.
+    """Returns `clip` with its brightness, contrast and saturation multiplied by the factors of `view`. `clip` is RGB
+    uint8 [T, S, S, 3], with T frames of S x S px.
     """
     frames = clip.movedim(3, 1)
     for change, factor in (
@@ -282,8 +281,8 @@ def _coloured(clip: Tensor, view: View) -> Tensor:
 
 
 def require_same_videos(clips: Sequence[DecodedClips]) -> None:
-    """Raises VideosChanged if a video of `clips` is gone, or differs from the video that the cache was made from. A
-    missing video at a URL raises no error.
+    """Raises VideosChanged if a video of `clips` is missing, or differs from the video from which the cache was made. A
+    video at a URL is not checked for being missing.
     """
     cache = clips[0].cache
     path_of = {video: path for split in clips for video, path in split.path_of.items()}

@@ -1,5 +1,5 @@
-"""`kinegraph finetune` trains backbones and a head together, from a trained run. Boxes come from a cache, pixels from
-the videos.
+"""Trains backbones and a head together, for `kinegraph finetune`. The training starts from a trained run. Boxes come
+from a cache, and pixels from the videos.
 """
 
 import logging
@@ -53,14 +53,12 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """A check before the first step of a fine-tuning. It says how much the scores of `num_clips` clips differ between
-    features from pixels and cached features. The scores are logits, the outputs of the head.
+    """A comparison before the first step of fine-tuning: how much the logits of the head differ between features
+    computed from pixels and cached features, over `num_clips` clips.
 
-    `as_extracted` is the largest difference if the features are computed from pixels as in an extraction, with its
-    precision and its merged batch norms.
-
-    `as_trained` is about features from the network in the form in which it is trained. It is the root mean square of
-    the differences, divided by the standard deviation of the scores from cached features.
+    - `as_extracted`: the largest difference, if the features are computed as in an extraction.
+    - `as_trained`: the difference if the features are computed by the network as it is trained. It is the root mean
+      square of the differences, divided by the standard deviation of the logits from cached features.
     """
 
     num_clips: int
@@ -77,21 +75,21 @@ def finetune(
     on_step: OnRunStep = unheard,
     on_start: Callable[[StepZero], None] = lambda step: None,
 ) -> TunedRun:
-    """Trains the head of a run together with the backbones whose features the head reads, as the section `finetune` of
-    `config` says.
+    """Trains the head of a run together with the backbones whose features the head reads. The section `finetune` of
+    `config` has the options. Writes the tuned run to the folder `finetune.run` and returns it.
 
-    Writes the tuned run to the folder `finetune.run` and returns it as a TunedRun. It is an ordinary run, with a file
-    `<entry>.safetensors` for each backbone and a config that extracts with these files. Boxes come from the cache of
-    `config`, pixels from the videos of this cache. If an earlier call was cut off, this call goes on from its last
-    saved state. With `overwrite`, a run in the folder is removed first. If the head is a user's own, its source code
-    runs only with `allow_code`.
+    The folder gets a file `<entry>.safetensors` for each backbone, and a config that extracts with these files. If an
+    earlier call was stopped, this call continues from the last saved state.
 
-    `on_start` is called before the first step with a comparison of the scores from pixels and from cached features.
-    `on_epoch` and `on_step` are called with the run and the record of each epoch or step.
+    - `overwrite`: removes a run in the folder first.
+    - `allow_code`: whether the source code of a user's own head may run.
+    - `on_epoch`, `on_step`: functions that are called with the run and the record of each epoch or step.
+    - `on_start`: a function that is called before the first step, with a comparison of logits from pixels and from
+      cached features.
 
-    Raises RunError or HeadError if the run to start from does not fit the cache or has nothing to tune. Raises
-    RunExists if the folder holds a trained run and `overwrite` is false. Raises VideosChanged before the first step if
-    videos are gone or have changed, and VideoLost if a video cannot be decoded later.
+    Raises RunError or HeadError if the run to start from does not fit the cache or has no backbone to tune. Raises
+    RunExists if the folder has a trained run and `overwrite` is False. Raises VideosChanged before the first step if
+    videos are missing or have changed, and VideoLost if a video cannot be decoded later.
     """
     options, cache = config.finetune, Cache(config.cache)
     start = start_of(config, cache, allow_code=allow_code)
@@ -129,8 +127,8 @@ def finetune(
 
 
 def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
-    """Returns an EvaluationResult, the scores of a tuned run on the split `split` of its cache. Features are computed
-    from the videos, in float32.
+    """Scores a tuned run on the split `split` of its cache and returns the scores. Features are computed from the
+    videos, in float32.
     """
     config = load_config(run.config_file)
     cache = Cache(load_record(run.folder).cache)
@@ -146,12 +144,12 @@ def score_from_pixels(run: TunedRun, split: str) -> EvaluationResult:
 def _clips(
     config: Config, cache: Cache, start: TuningStart, online: OnlineHead, decoder: Decoding
 ) -> tuple[DecodedClips, DecodedClips | None]:
-    """Returns the DecodedClips of the training split and those of the validation split. The second item is None if
-    there is no validation split.
+    """Returns the clips of the training split, and the clips of the validation split or None. `decoder` decodes their
+    pixels, and `online` is the head with its backbones, which says which arrays it needs.
 
-    `decoder` decodes the clips from the videos, and `online` says which arrays they need. Training clips are changed at
-    random, as the option `views` says. Raises UsageError if a changed clip could show a part of the frame for which the
-    cache has no boxes. Raises VideosChanged if a video is gone, or differs from the video that the cache was made from.
+    Training clips get random views, as the option `views` says. Raises UsageError if a view could show a part of the
+    frame for which the cache has no boxes. Raises VideosChanged if a video is missing, or differs from the video from
+    which the cache was made.
     """
     options = config.finetune
     clips = _split(config, cache, start, online, decoder, options.train_split, options.views)
@@ -176,8 +174,10 @@ def _split(
     split: str,
     views: ViewOptions | None = None,
 ) -> DecodedClips:
-    """Returns the DecodedClips of the split `split`: pixels decoded from the videos, and the other arrays that the head
-    `online` reads. With `views`, each clip is changed at random. `start` is the run from which the fine-tuning starts.
+    """Returns the clips of the split `split`, with decoded pixels and with the cached arrays that the head `online`
+    reads.
+
+    `start` is the run from which the fine-tuning starts. If `views` is given, each clip is changed at random.
     """
     clips = DecodedClips(
         cache,
@@ -196,10 +196,10 @@ def _split(
 
 
 def _require_mirror_is_right(config: Config, cache: Cache) -> None:
-    """Raises UsageError if clips are mirrored at random (`finetune.views.mirror: true`) and the name of a class of
-    `cache` has the word `left` or `right`.
+    """Raises UsageError if clips are mirrored at random (`finetune.views.mirror: true`) and the name of a class has the
+    word "left" or "right". A mirrored video of such a class may show another class.
 
-    A mirrored video of such a class may show another class. With `mirror: always` no error is raised.
+    With `mirror: always`, no error is raised.
     """
     sided = sided_classes(cache.classes)
     if config.finetune.views.mirror is True and sided:
@@ -210,8 +210,8 @@ def _require_mirror_is_right(config: Config, cache: Cache) -> None:
 
 
 def _begin(folder: Path, start: TuningStart) -> None:
-    """Prepares `folder` for a tuned run. Removes temporary files of dead processes. If `start`, the run to start from,
-    has a user's own head, copies its code to `folder`.
+    """Prepares `folder` for a tuned run. Removes temporary files of dead processes, and copies the code of a user's own
+    head from the run `start`.
     """
     sweep(folder)
     if (start.folder / CODE_FILE).exists():
@@ -221,10 +221,10 @@ def _begin(folder: Path, start: TuningStart) -> None:
 def _step_zero(
     config: Config, start: TuningStart, online: OnlineHead, clips: DecodedClips, device: torch.device
 ) -> StepZero:
-    """Scores the first clips of `clips`, at most one batch, before the first step of training: once from cached
-    features, and once from their pixels. Returns a StepZero, which says how far the scores differ.
+    """Computes the logits of the first clips of `clips`, at most one batch, from cached features and from pixels.
+    Returns how much the logits differ.
 
-    `start` has the head and the backbones to start from. `online` is the head with the backbones that are to be
+    `start` has the head and the backbones to start from. `online` is the head with the backbones as they will be
     trained.
     """
     extractors = [FeatureExtractor(config.backbones[entry.name], device).maps for entry in start.entries]
@@ -245,9 +245,7 @@ def _step_zero(
 
 
 def _stored(config: Config, start: TuningStart) -> Iterator[tuple[str, torch.dtype]]:
-    """Yields (array name, type of the values in the cache) for the feature maps and the region features of the
-    backbones of `start`.
-    """
+    """Yields pairs (name, type in the cache) for the cached maps and region features of the backbones of `start`."""
     for entry in start.entries:
         for tap in entry.taps:
             yield f"{FEATURES}{entry.name}/{tap.name}", DTYPES_STORED[config.backbones[entry.name].storage_dtype]

@@ -1,6 +1,6 @@
-"""Compares fine-tuning with more training of the head alone, from the same trained runs.
+"""Compares fine-tuning with more training of the head alone. All trainings start from the same trained runs.
 
-Without this comparison, a better score after fine-tuning may come from the longer training alone.
+Without this comparison, a better score after fine-tuning may only come from the longer training.
 """
 
 from collections.abc import Callable
@@ -31,12 +31,15 @@ COMPARISON_FILE = "comparison.json"  # in the folder of a tuned run
 
 
 class JointComparison(BaseModel):
-    """Test scores of one seed, from 0 to 1, after different trainings. All of them start from one trained run.
+    """Test scores of one seed, from 0 to 1, after different trainings that all start from one trained run.
 
-    `start` is the score of that run itself. `joint` is the score after fine-tuning of head and backbone, which took
-    `joint_seconds` and is scored from pixels. `head_alone` is the score after the head alone was trained on the cache
-    for as many epochs as fine-tuning. `head_at_cost` is the score after the head alone was trained for `epochs_at_cost`
-    epochs, which take about as many seconds as fine-tuning. `tuned_sha256` is the digest of the head after fine-tuning.
+    - `start`: the score of the trained run itself.
+    - `joint`: the score after fine-tuning of head and backbone, computed from pixels. `joint_seconds` is the training
+      time.
+    - `head_alone`: the score after training the head alone, for as many epochs as the fine-tuning.
+    - `head_at_cost`: the score after training the head alone for `epochs_at_cost` epochs. These epochs take about as
+      many seconds as the fine-tuning.
+    - `tuned_sha256`: the digest of the head after fine-tuning.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,11 +57,12 @@ class JointComparison(BaseModel):
 def compare(
     config: Config, variant: str, epochs: int, seeds: int, note: Callable[[str], None]
 ) -> list[JointComparison]:
-    """Trains `seeds` runs of the variant `variant` of `train.variants`, for `epochs` epochs each. Then trains each of
-    these runs further in several ways, with the options in `finetune` of the config. Returns one JointComparison of the
-    scores per seed.
+    """Compares fine-tuning with more training of the head alone, from the same trained runs. Returns one
+    JointComparison of the test scores for each seed.
 
-    Runs and comparisons that are finished are kept. `note` is called with a line of text at each step.
+    First trains `seeds` runs of the head `variant`, a key of `train.variants`, for `epochs` epochs each. Then
+    fine-tunes each run, and also trains its head further alone, with the options in `finetune` of the config. Finished
+    runs and comparisons are kept. `note` is called with a line of text at each step.
     """
     keys = config.train.variants[variant] | {"epochs": epochs}
     section = {"run": f"{config.train.run}/{CONVERGED}", "variants": {variant: keys}}
@@ -100,7 +104,9 @@ def _compared(config: Config, start: Path, seed: int, note: Callable[[str], None
 
 
 def _finished(config: Config, folder: Path) -> TunedRun | None:
-    """Returns the tuned run in `folder` if fine-tuning with `config` would make the same run again, else None."""
+    """Returns the tuned run in `folder`, if fine-tuning with `config` would make the same run again. Returns None
+    otherwise.
+    """
     if not is_trained(folder):
         return None
     start, record = start_of(config, Cache(config.cache), allow_code=False), load_record(folder)
@@ -114,8 +120,8 @@ def _finished(config: Config, folder: Path) -> TunedRun | None:
 
 
 def _head_alone(config: Config, start: Path, epochs: int, metric: str) -> tuple[float, float]:
-    """Trains the head of the run in the folder `start` on the cache for `epochs` more epochs. Returns (value of the
-    metric `metric` on the test split, seconds of the training).
+    """Trains the head of the run in the folder `start` on the cache, for `epochs` more epochs. Returns (test score,
+    seconds of the training). The score is the metric `metric`.
     """
     options, cache = config.finetune.model_copy(update={"epochs": epochs}), Cache(config.cache)
     device = pick_device(config.run.device)

@@ -1,4 +1,5 @@
-"""Writes and reads predictions-<split>.parquet, the scores of all videos of a split, beside a run. Torch-free.
+"""Writes and reads predictions-<split>.parquet, a file in the folder of a run with the scores of all videos of a split.
+Torch-free.
 
 docs/training.md describes the columns. V is the number of videos and K the number of classes.
 """
@@ -30,12 +31,12 @@ START = "predictions-"  # of the names of the files
 
 
 class PredictionsDocument(BaseModel):
-    """The document in the metadata of the file, as JSON under the key `kinegraph`.
+    """A JSON document in the metadata of predictions-<split>.parquet, under the key "kinegraph".
 
-    `scores_are` says what the column `scores` has: `logits`, or `probabilities` if the run aggregates probabilities.
-    `clips` is the digest of the clips and labels of the split, as in `counts` of results.json. `recipe` is the
-    fingerprint of the recipe, the features and the clips of the training. `weights_sha256` is the digest of the head's
-    weights, or None for a run of an earlier version.
+    - `scores_are`: "logits" or "probabilities", the content of the column `scores`.
+    - `clips`: the digest of the clips and labels of the split, as in `counts` of results.json.
+    - `recipe`: the fingerprint of the training options, the features and the training clips.
+    - `weights_sha256`: the digest of the head's weights, or None for a run of an earlier version.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -53,13 +54,13 @@ class PredictionsDocument(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class KeptPredictions:
-    """The scores of the V videos of a split, in the order of the data set's list.
+    """The scores of the V videos of a split, for K classes. The videos have the order of the data set's list.
 
-    `num_clips` [V] int32 counts the clips of each video whose extraction did not fail. `clip_ids` has the id of this
-    clip if a video has exactly one, else None. `labels` has the class numbers of each video.
-
-    `scores` [V, K] float32 are NaN for a video whose clips all failed. `about` says whether they are logits or
-    probabilities.
+    - `num_clips`: int32 [V], the number of clips of each video whose extraction did not fail.
+    - `clip_ids`: the id of the only such clip of a video, or None if the video has none or several.
+    - `labels`: the class numbers of each video.
+    - `scores`: float32 [V, K]. NaN for a video whose clips all failed.
+    - `about`: facts about the scores, for example whether they are logits or probabilities.
     """
 
     about: PredictionsDocument
@@ -71,9 +72,10 @@ class KeptPredictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Returns the probabilities [V, K] float64. They are the scores themselves if these are probabilities. Of
-        logits, they are sigmoids if videos may have several labels, else a softmax over the classes. They are NaN for a
-        video without scores.
+        """Returns the class probabilities of all videos, float64 [V, K]. They are NaN for a video without scores.
+
+        If the scores are logits, they are converted by the sigmoid if a video may have several labels, otherwise by the
+        softmax.
         """
         scores = self.scores.astype(np.float64)
         if self.about.scores_are == "probabilities":
@@ -85,24 +87,30 @@ class KeptPredictions:
 
 
 def predictions_path(folder: Path, split: str) -> Path:
-    """Returns the path of the file for `split`, in the folder of a run. Letters that a file name cannot have are
-    escaped as in a URL.
+    """Returns the path of the predictions of the split `split` in `folder`, the folder of a run. Letters that a file
+    name cannot have are escaped as in a URL.
     """
     return folder / f"{START}{quote(split, safe=' ')}.parquet"
 
 
 def kept_splits(folder: Path) -> list[str]:
-    """Returns the names of the splits whose predictions lie in the folder of a run."""
+    """Returns the names of the splits whose predictions are in `folder`, the folder of a run."""
     return [unquote(path.stem.removeprefix(START)) for path in sorted(folder.glob(f"{START}*.parquet"))]
 
 
 def recipe_digest(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> str:
-    """Returns the fingerprint of everything that the weights of a run depend on: recipe, features and clips."""
+    """Returns a fingerprint of everything on which the weights of a run depend: its training options, features and
+    clips.
+
+    `features` is the fingerprint of the arrays that the run reads, and `trained_on` identifies its clips and classes.
+    """
     return fingerprint(comparable(recipe, features, trained_on))
 
 
 def write_predictions(folder: Path, predictions: KeptPredictions) -> Path:
-    """Writes predictions-<split>.parquet to the folder of a run, whole or not at all. Returns its path."""
+    """Writes `predictions` to predictions-<split>.parquet in `folder`, the folder of a run, and returns the path. An
+    interrupted call leaves no incomplete file.
+    """
     num_classes = len(predictions.about.class_names)
     scores = predictions.scores.astype(np.float32)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), num_classes)
@@ -122,11 +130,11 @@ def write_predictions(folder: Path, predictions: KeptPredictions) -> Path:
 
 
 def read_predictions(folder: Path, split: str) -> KeptPredictions:
-    """Returns the predictions of the run in `folder` on `split`.
+    """Reads the predictions of the run in `folder` for the split `split` and returns them.
 
-    Raises ResultsError if there is no such file, if it is damaged, or if it is of other clips, another recipe or other
-    weights than those of the run. Raises ResultsError also if the record of the run cannot be read. The message says
-    what to do.
+    Raises ResultsError if the file is missing or damaged, or if the record of the run cannot be read. Raises
+    ResultsError also if the file was made with other clips, training options or weights than the run now has. The
+    message says what to do.
     """
     path = predictions_path(folder, split)
     again = f"`kinegraph evaluate {folder} --split {split}` writes it."
@@ -154,13 +162,15 @@ def read_predictions(folder: Path, split: str) -> KeptPredictions:
 
 
 def remove_predictions(folder: Path) -> None:
-    """Removes the predictions of all splits from the folder of a run."""
+    """Removes the predictions of all splits from `folder`, the folder of a run."""
     for path in folder.glob(f"{START}*.parquet"):
         remove_durably(path)
 
 
 def _differs(about: PredictionsDocument, folder: Path) -> str:
-    """Returns what of the predictions differs from the run in `folder`, in words, or "" if nothing does."""
+    """Returns a text that says how the run in `folder` differs from the run that made the predictions: "other weights",
+    for example. Returns "" if it does not differ.
+    """
     results = read_results(folder)
     if about.recipe != recipe_digest(results.recipe, results.cache_fingerprint, results.trained_on):
         return "another recipe or other features"
@@ -171,13 +181,15 @@ def _differs(about: PredictionsDocument, folder: Path) -> str:
 
 
 def _weights_of(folder: Path) -> str | None:
-    """Returns the digest of the weights of the run in `folder`. Raises ResultsError if its record cannot be read."""
+    """Returns the digest of the weights of the run in `folder`, or None if an earlier version did not record it. Raises
+    ResultsError if the record of the run cannot be read.
+    """
     path = folder / RECORD_FILE
     try:
         weights: str | None = json.loads(read_regular(path)).get("weights_sha256")
         return weights
     except (OSError, ValueError, AttributeError) as error:
-        told = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({on_one_line(str(error))})"
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({on_one_line(str(error))})"
         raise ResultsError(
-            f"{path} {told}, so nobody knows whether the predictions beside it are of this run. {RESTORE}"
+            f"{path} {why}, so nobody knows whether the predictions beside it are of this run. {RESTORE}"
         ) from error

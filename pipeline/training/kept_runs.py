@@ -1,5 +1,5 @@
-"""Checks finished runs before they are kept in a table of results. All runs of a table must have the same recipe
-(training options) and the same clips.
+"""Checks whether finished runs may stay in a table of results. All runs of a table must have the same recipe (training
+options) and the same clips.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,10 @@ WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other 
 
 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
-    """Raises RunExists if a finished run in the table's folders was trained with another recipe or on other clips than
-    `config` now says.
+    """Raises RunExists if a finished run was trained with other training options or other clips than `config` now has.
 
-    The check covers the runs in `wanted` and the runs of other seeds beside them. With `overwrite` the runs in `wanted`
-    are trained again, so only the runs of other seeds are checked.
+    Checks the runs in `wanted`, and the runs of other seeds beside them. If `overwrite` is True, checks only the runs
+    of other seeds, because the runs in `wanted` will be trained again.
     """
     cache = Cache(config.cache)
     readable = cache.readable()
@@ -65,19 +64,19 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders of the runs that differ from `run` only in the seed, and the folder of `run` itself if it
-    exists. For a run in `out/lstm/seed0` these are all folders `out/lstm/seed*`.
+    """Returns the existing folders beside the folder of `run` that are named by a seed. For a run in `out/lstm/seed0`,
+    these are all folders `out/lstm/seed*`.
 
-    The list is empty if the folder of `run` is not named by its seed.
+    Returns [] if the folder of `run` is not named by its seed.
     """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
 
 def trained_on(cache: Cache, clips: Samples | None, val_clips: Samples | None) -> dict[str, Any]:
-    """Returns a dict that identifies the clips and classes of a run. It has the keys `train`, `val` and `classes`.
+    """Returns a dict that identifies the clips and classes of a run, with the keys "train", "val" and "classes".
 
-    `train` and `val` have counts and a digest of the clips in `clips` and `val_clips`, or None without such clips.
-    `classes` is a digest of the class names of `cache`.
+    "train" and "val" have the counts and a digest of `clips` and `val_clips`, or None if there are no such clips.
+    "classes" is a digest of the class names of `cache`.
     """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else clips_identity(split) for name, split in splits.items()}

@@ -1,4 +1,4 @@
-"""`kinegraph train --executor dask` trains a table of heads and seeds on a Dask cluster, one task per run."""
+"""Trains a table of heads and seeds on a Dask cluster, one task per run, for `kinegraph train --executor dask`."""
 
 import logging
 import queue
@@ -30,8 +30,8 @@ from kinegraph.pipeline.training.table import (
     RunsDiverged,
     TrainedRun,
     checked_runs,
+    log_diverged,
     log_epoch,
-    told_of,
     trained_runs,
     untrained,
 )
@@ -52,17 +52,19 @@ def train_on_dask(
     overwrite: bool = False,
     on_epoch: OnRunEpoch = log_epoch,
 ) -> list[TrainedRun]:
-    """Trains the runs of a table that are not finished, on the workers of the Dask cluster in `run.dask`. Returns one
-    TrainedRun for each run of the table, finished before or now.
+    """Trains heads on the Dask cluster that `run.dask` of the config describes. Returns one TrainedRun for each run,
+    also for runs that were finished before.
 
-    The table has one run for each head in `names` and each of the `seeds` seeds `train.seed`, `train.seed` + 1, ....
-    Without `names`, it has the config's head. With `overwrite` all runs are discarded first. `on_epoch` is called in
-    this process with the run and the record of each epoch. If a worker dies or leaves, its run goes on from the last
-    saved state on another worker.
+    - `names`: names of heads or variants. Default: the head of the config.
+    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `overwrite`: discards existing runs first.
+    - `on_epoch`: a function that is called in this process with the run and the record of each epoch.
+
+    If a worker dies or leaves, another worker continues its run from the last saved state.
 
     Raises ClusterError if the cluster cannot be reached or cannot do the work. Raises ClusterLost if the cluster goes
     away during the work. Raises RunsDiverged at the end if runs diverged. Raises ConfigError, CacheError or HeadError
-    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config` now has.
+    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config`.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     if overwrite:
@@ -90,10 +92,10 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Prepares the Dask workers for training, for the time of a `with` block.
+    """Prepares the Dask workers for training, during a `with` block.
 
-    Workers that are child processes of this process ignore Ctrl-C inside the block. Other workers leave the cluster
-    before their batch job ends, so that another worker continues the run.
+    Workers that are child processes of this process ignore Ctrl-C. Other workers leave the cluster before their batch
+    job ends, so that another worker continues the run.
     """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
@@ -106,9 +108,8 @@ def _mannered(client: Client, config: Config) -> Iterator[None]:
 
 
 class _Table:
-    """Submits the runs of a table, which are heads times seeds, to the Dask scheduler. Each run is one task.
-
-    As many tasks are submitted at a time as there are workers.
+    """Submits training runs to the Dask scheduler, one task per run. As many tasks are submitted at a time as there are
+    workers.
     """
 
     def __init__(self, client: Client, config: Config, on_epoch: OnRunEpoch) -> None:
@@ -123,8 +124,8 @@ class _Table:
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
         """Trains all runs and returns the names of the runs that diverged.
 
-        If a run fails for another reason, its error is raised and all runs end. The same command, called again,
-        continues these runs.
+        If a run fails for another reason, raises its error and ends all runs. The same command, called again, continues
+        them.
         """
         waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)
@@ -160,7 +161,7 @@ class _Table:
         _, run = self.in_flight.pop(str(future.key))
         if future.status == "finished":
             if isinstance(error := future.result(), TrainingDiverged):
-                self.diverged.append(told_of(run, error))
+                self.diverged.append(log_diverged(run, error))
             elif error is not None:
                 raise error
             return
@@ -178,8 +179,8 @@ class _Table:
         raise error
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Passes a worker's event about an epoch to `on_epoch`. `event` is (time, message of the worker). The client
-        calls this method in a thread of its own.
+        """Calls `on_epoch` with the record of an epoch that a worker has reported. `event` is (time, message of the
+        worker). Dask calls this method in a thread of its client.
         """
-        _, told = event
-        self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))
+        _, message = event
+        self.on_epoch(RunPlace(**message["run"]), EpochRecord(**message["record"]))

@@ -1,4 +1,4 @@
-"""`kinegraph train --executor slurm` trains a table of heads and seeds as a job array, one task per run."""
+"""Trains a table of heads and seeds as a SLURM job array, one task per run, for `kinegraph train --executor slurm`."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from kinegraph.pipeline.training.table import (
     RunsDiverged,
     TrainedRun,
     checked_runs,
-    told_of,
+    log_diverged,
     trained_runs,
     untrained,
 )
@@ -29,14 +29,18 @@ log = logging.getLogger("kinegraph")
 def train_on_slurm(
     config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
 ) -> list[TrainedRun]:
-    """Trains the runs of a table as a SLURM job and waits for them. The table has one run for each head in `names` and
-    each of `seeds` seeds. Finished runs are kept, unless `overwrite` is true. Returns one TrainedRun for each run of
-    the table.
+    """Trains heads in a SLURM job array, one task per run, and waits for its end. Returns one TrainedRun for each run,
+    also for runs that were finished before.
 
-    If a job of an earlier command is training some of these runs, the function waits for that job first. Raises
-    RunsDiverged if some runs diverged and all others are trained. Raises SlurmError if a run is not trained for another
-    reason, for example because its task was killed. Before the job starts, raises ConfigError, CacheError or HeadError
-    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config` now has.
+    - `names`: names of heads or variants. Default: the head of the config.
+    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `overwrite`: discards existing runs first.
+
+    If the job array of an earlier command trains some of these runs, the function first waits for that array.
+
+    Raises RunsDiverged if some runs diverged and all others are trained. Raises SlurmError if a run is not trained for
+    another reason, for example because its task was killed. Before a job is submitted, raises ConfigError, CacheError
+    or HeadError if a run cannot be trained, and RunExists if a finished run had other options or clips than `config`.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()
@@ -74,11 +78,11 @@ def _wait(submission: Submission) -> str:
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns folder of the run -> message for each of `runs` whose training diverged in the SLURM job `submission`.
-    The message names the head and the seed, and is also logged.
+    """Returns a dict {folder of a run: "<name> seed <seed>"} of those `runs` whose training diverged in the job array
+    `submission`. Logs the error of each of them.
     """
     return {
-        run.folder: told_of(run, words)
+        run.folder: log_diverged(run, words)
         for index, run in enumerate(runs)
         if (words := submission.divergence(index)) is not None and not is_trained(run.folder)
     }

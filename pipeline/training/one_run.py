@@ -1,4 +1,6 @@
-"""The parts of a training run that do not depend on where its clips come from: clips, training with logs, results."""
+"""The parts of a training run that training and fine-tuning share: the training with its logs, the results, and the
+folder of the run.
+"""
 
 import fcntl
 import logging
@@ -40,12 +42,12 @@ OnRunStep = Callable[[RunPlace, StepRecord], None]
 
 
 def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
-    """Ignores the record. This function is the default of the callbacks `on_epoch` and `on_step`."""
+    """Does nothing. This function is the default of the callbacks `on_epoch` and `on_step`."""
 
 
 def tell_of_absent_classes(clips: Samples, split: str) -> None:
-    """Logs the classes that no video of the split has. `clips` are the clips of the split, and `split` is its name. The
-    metric mAP leaves these classes out.
+    """Logs the names of the classes that no video in `clips` has, because the metric mAP leaves them out. `split` is
+    the name of the split, for the message.
 
     Logs nothing if each video has only one label, because there is no mAP then.
     """
@@ -74,12 +76,14 @@ def run_training(
     on_epoch: OnRunEpoch = unheard,
     on_step: OnRunStep = unheard,
 ) -> TrainResult:
-    """Trains `head` in place on `clips` and validates it on `val_clips`, unless that is None. Returns a TrainResult.
+    """Trains `head` in place on `clips` and returns the result of the training. If the state of an interrupted training
+    is in `folder`, continues from this state.
 
-    The state of the training is written to `folder`, the folder of the run. A run that was interrupted continues from
-    this state. A TensorBoard log is written there too, if `options` ask for one. `place` is the place of the run in the
-    table of runs. `on_epoch` is called with (`place`, EpochRecord) after each epoch. `on_step` is called with (`place`,
-    StepRecord) during an epoch. `options` must be those that `with_views_per_epoch` returns.
+    - `folder`: the folder of the run, for the state of the training and the TensorBoard log.
+    - `val_clips`: the clips of the validation split, or None.
+    - `options`: the training options, as `with_views_per_epoch` returns them.
+    - `place`: the place of the run among all runs of the command, for messages.
+    - `on_epoch`, `on_step`: functions that are called with `place` and the record of each epoch or step.
     """
     num_clips = len(EpochClips(clips, options))
     if num_clips < len(clips):
@@ -109,7 +113,9 @@ def run_training(
 
 
 def _tell_of_edge(place: RunPlace, offered: Sequence[Candidate], result: TrainResult) -> None:
-    """Logs a sentence if validation chose the lowest or the highest learning rate of the candidates `offered`."""
+    """Logs advice if validation chose the lowest or the highest of the learning rates that `offered`, the candidates of
+    the head, have. A rate outside of this range may be better.
+    """
     rates = [candidate.learning_rate for candidate in offered]
     chosen = next((candidate.learning_rate for candidate in offered if candidate.name == result.candidate), None)
     for edge, further, extreme in (("highest", "higher", max), ("lowest", "lower", min)):
@@ -121,9 +127,7 @@ def _tell_of_edge(place: RunPlace, offered: Sequence[Candidate], result: TrainRe
 
 
 def unlogged(record: EpochRecord) -> None:
-    """Ignores `record`, the results of an epoch. This function replaces the TensorBoard log if `train.tensorboard` is
-    off.
-    """
+    """Does nothing. This function takes the place of the TensorBoard log if `train.tensorboard` is off."""
 
 
 def results_of(
@@ -134,11 +138,13 @@ def results_of(
     val_clips: Samples | None,
     device: torch.device,
 ) -> RunResults:
-    """Returns the results of a run that has ended, as a RunResults for results.json. `result` is what the training
-    returned.
+    """Returns the results of a finished training as a RunResults, for results.json.
 
-    The run `name` was trained with `options` on `clips`, on the device `device`. It was validated on `val_clips`, or
-    not at all if these are None.
+    - `name`: the name of the head or variant.
+    - `options`: the training options.
+    - `result`: the result that the training returned.
+    - `clips`, `val_clips`: the clips of training and validation. `val_clips` is None without validation.
+    - `device`: the device of the training.
     """
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     threads = options.threads or torch.get_num_threads()
@@ -171,12 +177,12 @@ def results_of(
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds the folder of a run for the time of a `with` block, so that no other command on this machine trains this
-    run. The system releases the folder when the process ends, also after kill -9.
+    """Locks the folder of a run during a `with` block, so that no other command on this machine trains the run. The
+    lock ends with the process, also after kill -9.
 
-    Raises RunError if another command on this machine holds the folder. Under torchrun only process 0 holds it.
-    Commands on other machines are not noticed. A file system that cannot lock folders, such as NFS, gets no lock, and
-    no error is raised.
+    Raises RunError if another command on this machine holds the lock. Commands on other machines are not noticed. On a
+    file system that cannot lock folders, such as NFS, there is no lock and no error. Under torchrun only process 0
+    locks the folder.
     """
     with ExitStack() as opened:
         if together.rank() == 0:
@@ -194,7 +200,9 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def discard(folder: Path) -> None:
-    """Removes the run in `folder`, finished or not. Removes run.json first, so that no half run counts as finished."""
+    """Removes the run in `folder`, finished or not. Removes run.json first, so that an incomplete run never counts as
+    finished.
+    """
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
     remove_predictions(folder)

@@ -1,7 +1,7 @@
-"""Finds the training recipe for each value of the command's option `--head`.
+"""Finds the training options for each value of the command's option `--head`. A value is the name of a head, or of a
+variant in `train.variants` of the config.
 
-A value is the name of a head, or of a variant in the section `train.variants` of the config. A recipe has only those
-options in `train.options` that its head knows.
+A recipe is a set of training options. It has only those keys of `train.options` that its head knows.
 """
 
 import logging
@@ -20,8 +20,8 @@ log = logging.getLogger("kinegraph")
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
-    """Returns name -> training options for each of `names`. A name is that of a head, or of a variant in
-    `train.variants`. Without names, the only entry is the head of the section `train`.
+    """Returns a dict {name: training options} for `names`, which are names of heads or of variants in `train.variants`.
+    If `names` is empty, the dict has the head of the section `train`.
 
     Raises ConfigError for a name that is neither a head nor a variant. Logs the keys of `train.options` that a head in
     `names` does not have.
@@ -44,8 +44,8 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
 
 
 def _unknown(name: str, train: TrainSection) -> str:
-    """Returns the end of an error message for a `name` that is neither a head nor a variant in `train`. It says what to
-    do.
+    """Returns the second part of an error message for `name`, which is neither a head nor a variant. The text says what
+    to do.
     """
     if ".py" in name:
         own = name if is_own(name) else OWN
@@ -58,18 +58,17 @@ def _unknown(name: str, train: TrainSection) -> str:
 
 
 def short(head: str) -> str:
-    """Returns the name of the head `head` in tables and folders. For a user's own head this is its class (`a.py:B` ->
-    `B`).
+    """Returns the name of the head `head` for tables and folders. For a user's own head this is its class: "a.py:B" ->
+    "B".
     """
     return head.rpartition(":")[2] if is_own(head) else head
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Returns whether the head `head` gets the option `key` from a recipe (training options) that was written for the
-    head `other`.
+    """Returns whether the option `key`, which the config sets for the head `other`, also applies to the head `head`.
 
-    It does if `head` has this option with the same meaning as `other`, which means with the same description, or if
-    `other` lacks the option. If `other` is a user's own head, only options in `TapOptions` are passed.
+    It applies if `head` has an option of this name and `other` lacks it or describes it in the same words. If `other`
+    is a user's own head, only options in `TapOptions` apply.
     """
     model = HEADS[head].option_model
     if key == "tail":

@@ -1,4 +1,4 @@
-"""Writes and reads results.json, which holds recipe, clips, machine and scores of a run. Torch-free."""
+"""Writes and reads results.json, the file with the training options, clips, machine and scores of a run. Torch-free."""
 
 import logging
 from pathlib import Path
@@ -26,15 +26,16 @@ log = logging.getLogger("kinegraph")
 
 
 class ResultsError(UsageError):
-    """The results of a run are missing or cannot be read."""
+    """Raised if the results of a run are missing or cannot be read."""
 
 
 class SplitCounts(BaseModel):
-    """The numbers of videos and clips in a split, for the scores of the split.
+    """The numbers of videos and clips of a split, which belong to its scores.
 
-    `num_failed` of the `num_videos` videos have only failed clips. These videos count as wrong. `num_unsealed_clips`
-    clips are not extracted yet and are left out of the scores. `digest` identifies the clips and labels of the split.
-    It is "" in results of earlier versions.
+    - `num_videos`: the number of videos.
+    - `num_failed`: the number of videos whose clips all failed. Such a video counts as wrong.
+    - `num_unsealed_clips`: the number of clips that are not extracted yet. Scores leave them out.
+    - `digest`: identifies the clips and labels of the split. "" in results of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,24 +56,27 @@ class SplitCounts(BaseModel):
 
 
 class RunResults(BaseModel):
-    """The results of one run. `name` and `seed` identify it in its table. `recipe` is the section `train` of the config
-    for this run.
+    """The results of one training run, which results.json contains.
 
-    scores: maps split -> metric -> value, a fraction from 0 to 1.
-    counts: maps each split to its numbers of videos and clips.
-    num_train_clips: the number of clips of the training split.
-    num_failed_videos: the number of training videos of which every clip failed.
-    metric: the validation metric by which the best epoch was chosen, or None without a validation split.
-    history: a record for each epoch, of which the best is `best_epoch`.
-    seconds: the training time, summed over all parts of a run that was interrupted.
-    cache, cache_fingerprint: say on which features the run was trained.
-    trained_on: digests of the clips, labels and classes of the run's splits. Empty for a run of an earlier version.
-    random_weights: the keys of the stages with random weights that the run reads. None for a run of an earlier version.
-    environment: the versions of packages, the device and the number of threads.
-
-    `candidate` is the name of the candidate that validation chose, or None for a head without candidates. A candidate
-    is a set of weights with its own learning rate and weight decay. `of_candidates` maps the name of each candidate to
-    its best validation metric, or to None if it diverged.
+    - `name`, `seed`: the name of the head or variant, and the seed.
+    - `cache`, `cache_fingerprint`: the cache, and the fingerprint of the arrays that the run reads.
+    - `recipe`: the training options.
+    - `trained_on`: digests of the clips, labels and classes. Empty for a run of an earlier version.
+    - `random_weights`: the keys of the stages with random weights that the run reads. None for a run of an earlier
+      version.
+    - `environment`: the versions of packages, the device and the number of threads.
+    - `num_parameters`: the number of parameters of the head.
+    - `num_train_clips`: the number of clips of the training split.
+    - `num_failed_videos`: the number of training videos whose clips all failed.
+    - `metric`: the validation metric by which the best epoch was chosen. None without a validation split.
+    - `best_epoch`: the number of the best epoch.
+    - `seconds`: the training time, summed over all parts of an interrupted run.
+    - `history`: a record for each epoch.
+    - `scores`: split -> metric -> value, a fraction from 0 to 1.
+    - `counts`: split -> its numbers of videos and clips.
+    - `candidate`: the candidate that validation chose, or None for a head without candidates. A candidate is a set of
+      weights with its own learning rate and weight decay.
+    - `of_candidates`: candidate -> its best validation metric, or None if its training diverged.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -99,32 +103,33 @@ class RunResults(BaseModel):
     of_candidates: dict[str, float | None] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Returns a dict of all values that the scores depend on, except the seed.
+        """Returns a dict of all values on which the scores depend, except the seed.
 
-        Runs with equal dicts are one row of a table, because their scores may be averaged.
+        Runs with equal dicts form one row of a table, which shows their mean score.
         """
         compared = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
         return {key: value for key, value in compared.items() if key != "seed"}
 
 
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
-    """Returns a dict of all values on which the scores of a run depend. Runs with equal dicts can be compared.
+    """Returns a dict of all values on which the scores of a run depend. The scores of two runs may be compared if their
+    dicts are equal.
 
-    `recipe` has the training options, `features` is the fingerprint of the arrays that the run reads, and `trained_on`
-    identifies the clips and classes of the run.
+    `recipe` has the training options. `features` is the fingerprint of the arrays that the run reads. `trained_on`
+    identifies its clips and classes.
     """
     return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 
 
 def write_results(folder: Path, results: RunResults) -> None:
-    """Writes the results of the run in `folder`. The new results replace earlier results of the run."""
+    """Writes `results` to results.json in `folder`, the folder of a run. An existing file is replaced."""
     write_whole(folder / RESULTS_FILE, [results.model_dump_json(indent=2).encode()])
 
 
 def read_results(folder: Path) -> RunResults:
-    """Returns the results of the run in `folder`.
+    """Reads results.json in `folder`, the folder of a run, and returns the results.
 
-    Raises ResultsError if there are no results, or if this version of kinegraph cannot read them.
+    Raises ResultsError if there is no such file, or if this version of kinegraph cannot read it.
     """
     path = folder / RESULTS_FILE
     try:
@@ -138,9 +143,10 @@ def read_results(folder: Path) -> RunResults:
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
-    """Adds the metrics of `split` to the results of the run in `folder`, and replaces earlier metrics of `split`.
+    """Writes the scores of one split into results.json of the run in `folder`. Earlier scores of the split are
+    replaced.
 
-    `metrics` maps names to values. `counts` has the numbers of videos and clips in the split.
+    `metrics` maps names of metrics to values. `counts` has the numbers of videos and clips of the split.
     """
     results = read_results(folder)
     added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
@@ -148,7 +154,7 @@ def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: Spli
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
-    """Returns (folder, RunResults) for each run in `root` or below, sorted by folder.
+    """Returns a pair (folder, results) for each run in `root` or below, sorted by folder.
 
     Raises ResultsError if there is no run with results, or if results cannot be read.
     """
@@ -164,5 +170,5 @@ def find_results(root: Path) -> list[tuple[Path, RunResults]]:
 
 
 def unfinished_runs(root: Path) -> list[Path]:
-    """Returns the folders in `root` or below with a training that was begun and not finished, sorted."""
+    """Returns the sorted folders in `root` or below that have a training that was begun and is not finished."""
     return sorted(path.parent for path in root.rglob(STATE_FILE) if not (path.parent / RESULTS_FILE).exists())

@@ -1,4 +1,4 @@
-"""Opens the samples of a training: the clips of a split, or its whole videos. Logs what is left out."""
+"""Opens the samples for a training: the clips of a split, or its whole videos. Logs which clips or videos are left out."""
 
 import logging
 
@@ -21,11 +21,11 @@ log = logging.getLogger("kinegraph")
 def opened_samples(
     cache: Cache, head: Head, split: str, options: TrainOptions, *, preload: bool | None = False
 ) -> Samples:
-    """Returns the samples of the split `split`, with the arrays that `head` reads: clips, or whole videos if
-    `options.over` says so. If `preload` is true, all arrays are read into memory now. If it is None, they are read if
-    they take at most SMALL_BYTES. Logs what is missing.
+    """Returns the samples of the split `split`, with the arrays that `head` reads. A sample is a clip, or a whole video
+    if `options.over` is "videos". Logs which clips or videos are left out.
 
-    Raises ConfigError if whole videos are asked for and the cache has no windows.
+    `preload` True reads all arrays into memory now. `preload` None does this if they take at most SMALL_BYTES. Raises
+    ConfigError if `options.over` is "videos" and the cache has no windows of videos.
     """
     require_sequences(cache, options)
     clips = CachedClips(cache, head.reads, split, preload=bool(preload))
@@ -40,16 +40,17 @@ def opened_samples(
 
 
 def require_sequences(cache: Cache, options: TrainOptions) -> None:
-    """Raises ConfigError if `options` ask for training on whole videos (`train.over: videos`), but the rows of each
-    video in `cache` do not form one sequence of windows.
+    """Raises ConfigError if `options` ask for whole videos (`train.over: videos`) and the rows of each video in `cache`
+    do not form a sequence of windows.
     """
     if options.over == "videos" and (reason := why_no_sequences(cache)):
         raise ConfigError(f"train.over: given videos, but in {cache.root} {reason}. Else use over: clips.")
 
 
 def tell_of_gaps(clips: CachedClips, split: str) -> None:
-    """Logs how many clips of the split are not extracted yet, and in how many videos every clip failed. `clips` has the
-    extracted clips of the split, and `split` is its name.
+    """Logs how many clips of a split are not extracted yet, and in how many of its videos every clip failed.
+
+    `clips` has the extracted clips of the split, and `split` is its name.
     """
     if clips.num_unsealed:
         log.warning(
@@ -65,32 +66,34 @@ def tell_of_gaps(clips: CachedClips, split: str) -> None:
 
 
 def _tell_of_videos(videos: CachedVideos, split: str) -> None:
-    """Logs which videos of the split have no sample, how many windows are masked out, and how many videos are
-    shortened. `videos` has the samples of the split, and `split` is its name.
+    """Logs which videos of a split have no sample, how many windows failed, and how many videos have more windows than
+    a sample takes.
+
+    `videos` has the samples of the split, and `split` is its name.
     """
     clips, cache = videos.clips, videos.cache
     if unsealed := sorted(clips.unsealed_videos):
-        told = counted(len(unsealed), f"video of split {split} is", f"videos of split {split} are")
+        sentence = counted(len(unsealed), f"video of split {split} is", f"videos of split {split} are")
         words = "not extracted to the end, without sample and score. `kinegraph extract CONFIG` goes on"
-        log.warning("%s %s: %s", told, words, few_of(unsealed, NAMED))
+        log.warning("%s %s: %s", sentence, words, few_of(unsealed, NAMED))
     if clips.num_failed_of_videos:
-        told = counted(
+        sentence = counted(
             clips.num_failed_of_videos, f"failed window of split {split} is", f"failed windows of split {split} are"
         )
-        log.warning("%s masked out. `kinegraph status CACHE --failed` says why", told)
+        log.warning("%s masked out. `kinegraph status CACHE --failed` says why", sentence)
     if failed := videos.failed_videos:
-        told = counted(len(failed), f"video of split {split} has", f"videos of split {split} have")
-        log.warning("%s no ok window: left out of training, counted in scores: %s", told, few_of(failed, NAMED))
+        sentence = counted(len(failed), f"video of split {split} has", f"videos of split {split} have")
+        log.warning("%s no ok window: left out of training, counted in scores: %s", sentence, few_of(failed, NAMED))
     without = [
         video
         for video, facts in read_annotations(cache).items()
         if facts.subset == split and facts.duration is not None and not facts.num_windows
     ]
     if without:
-        told = counted(len(without), f"video of split {split} is", f"videos of split {split} are")
-        log.warning("%s shorter than a window, without sample and score: %s", told, few_of(without, NAMED))
+        sentence = counted(len(without), f"video of split {split} is", f"videos of split {split} are")
+        log.warning("%s shorter than a window, without sample and score: %s", sentence, few_of(without, NAMED))
     if videos.num_shortened:
-        told = counted(videos.num_shortened, f"video of split {split} has", f"videos of split {split} have")
+        sentence = counted(videos.num_shortened, f"video of split {split} has", f"videos of split {split} have")
         log.warning(
-            "%s more than %s windows. %s of them are taken evenly", told, videos.max_windows, videos.max_windows
+            "%s more than %s windows. %s of them are taken evenly", sentence, videos.max_windows, videos.max_windows
         )

@@ -1,4 +1,4 @@
-"""Scores a trained run on a split, for `kinegraph evaluate`, and writes files for other tools."""
+"""Scores a trained run on a split, for `kinegraph evaluate`, and writes the scores to files for other tools."""
 
 import logging
 import math
@@ -60,12 +60,15 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """The scores of a run on one split, whose name is `split`.
+    """The scores of a trained run on one split.
 
-    `result` has the metrics, the scores and the labels. `counts` has the numbers of videos and clips. `num_parameters`
-    is the number of parameters of the head. `random_weights` has the keys of those stages that the run reads and whose
-    networks have random weights. `predictions` is the path of predictions-<split>.parquet, or None if no such file was
-    written.
+    - `result`: the metrics, and the scores and labels of all videos.
+    - `class_names`: the names of all classes.
+    - `split`: the name of the split.
+    - `counts`: the numbers of videos and clips.
+    - `num_parameters`: the number of parameters of the head.
+    - `random_weights`: the keys of the stages with random weights that the run reads.
+    - `predictions`: the path of predictions-<split>.parquet, or None if this file was not written.
     """
 
     result: EvaluationResult
@@ -78,26 +81,27 @@ class RunScores:
 
     @property
     def is_labelled(self) -> bool:
-        """Returns whether the split has labels, so that there are metrics."""
+        """Returns whether the split has labels. Without labels there are no metrics."""
         return bool(self.result.metrics)
 
     @property
     def absent_classes(self) -> list[str]:
-        """Returns the classes that no video of the split has.
-
-        These classes get no score, and means over classes do not contain them.
+        """Returns the names of the classes that no video of the split has. They have no score, and mean scores leave
+        them out.
         """
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Returns name of the class -> score, for each class that a video of the split has.
+        """Returns a dict {name of a class: score} of the classes that a video of the split has.
 
-        The score is the average precision if a video may have several labels, else the fraction of correct videos.
+        The score is the average precision if a video may have several labels. Otherwise it is the fraction of the
+        videos of the class that are classified correctly.
         """
         values = zip(self.class_names, self.result.per_class, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the scores as a dict for `evaluate --json`."""
         return {
             "split": self.split,
             "metrics": self.result.metrics,
@@ -119,17 +123,20 @@ def evaluate_run(
     needs_labels: bool = False,
     allow_code: bool = False,
 ) -> RunScores:
-    """Scores a trained run and returns the RunScores. Scores the clips of the split `split` of the cache `cache`. By
-    default these are the test split and the cache on which the run was trained.
+    """Scores the trained run in `folder` on one split of a cache and returns the scores.
 
-    `overrides` are texts `section.key=value`, for the keys in OVERRIDABLE. The metrics are added to results.json of the
-    run if `cache` is None and no override changes scores. In the same case, the scores of all videos are written to
-    predictions-<split>.parquet in `folder`. A split without labels has scores but no metrics. If the run has a user's
-    own head, its source code runs only with `allow_code`.
+    - `cache`: the path or URL of the cache. Default: the cache on which the run was trained.
+    - `split`: the name of the split. Default: the test split of the run.
+    - `overrides`: texts "section.key=value", for the keys in OVERRIDABLE.
+    - `needs_labels`: whether a split without labels is an error. Otherwise such a split has scores and no metrics.
+    - `allow_code`: whether the source code of a user's own head may run.
 
-    Raises RunError if `folder` holds no complete run or the run does not fit the cache. Raises CacheError for a cache
-    that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and, with
-    `needs_labels`, for a split without labels.
+    If `cache` is None and no override changes scores, the metrics are added to results.json of the run, and the scores
+    of all videos are written to predictions-<split>.parquet in `folder`.
+
+    Raises RunError if `folder` has no complete run or the run does not fit the cache. Raises CacheError for a cache
+    that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and for a
+    split without labels if `needs_labels` is True.
     """
     folder = Path(folder)
     head, record = load_run(folder, allow_code=allow_code)
@@ -170,9 +177,10 @@ def evaluate_run(
 
 
 def _tell_of_sides(record: RunRecord, features: Features) -> None:
-    """Logs each backbone whose input was a square of another size in the training of the run than in this cache, for
-    example 224 px and 256 px. `record` is the record of the run. `features` maps the keys of the stages of this cache
-    to their options.
+    """Logs each backbone whose input had another size in the training of the run than in this cache, for example 224 px
+    and 256 px.
+
+    `record` is the record of the run. `features` maps the keys of the stages of this cache to their options.
     """
     for key, options in features.items():
         before = (record.features or {}).get(key, options)
@@ -182,7 +190,7 @@ def _tell_of_sides(record: RunRecord, features: Features) -> None:
 
 
 def _predictions(record: RunRecord, scores: RunScores, clips: Samples) -> KeptPredictions:
-    """Returns the content of predictions-<split>.parquet. `clips` has the samples of the split that were scored."""
+    """Returns the content of predictions-<split>.parquet for the scores `scores` of the samples `clips`."""
     videos, clips_of = scores.result.videos, _clips_of(clips)
     num_clips = [len(clips_of.get(video, ())) for video in videos.video_ids]
     in_classes = (row.nonzero().flatten() if row.ndim else row[row >= 0] for row in videos.labels)
@@ -208,8 +216,8 @@ def _predictions(record: RunRecord, scores: RunScores, clips: Samples) -> KeptPr
 
 
 def _clips_of(samples: Samples) -> dict[str, list[str]]:
-    """Returns video id -> ids of its clips, for all videos with a sample. `samples` has the clips that were scored, or
-    the whole videos, whose clips are their windows.
+    """Returns a dict {video id: ids of its clips} for all videos in `samples`. If a sample is a whole video, its clips
+    are its windows.
     """
     clips = samples.clips if isinstance(samples, CachedVideos) else samples
     clip_ids, clips_of = clips.cache.clips.column("clip_id"), dict[str, list[str]]()
@@ -219,17 +227,14 @@ def _clips_of(samples: Samples) -> dict[str, list[str]]:
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Returns the folders of all runs below `root`.
-
-    If `root` is a run itself, or has no run below it, returns a list with only `root`.
-    """
+    """Returns the folders of all runs below `root`, sorted. If `root` is a run, or has no run below it, returns [root]."""
     if is_trained(root):
         return [root]
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns the RunResults of the run in `folder` for a table, with the scores `scored` in place of all earlier
+    """Returns the results of the run in `folder` for a table of runs, with the scores `scored` in place of all earlier
     scores.
 
     All other values come from results.json, or from run.json if an earlier version wrote no results.json.
@@ -239,7 +244,7 @@ def in_table(folder: Path, scored: RunScores) -> RunResults:
     if (folder / RESULTS_FILE).exists():
         return read_results(folder).model_copy(update=alone)
     record = load_record(folder)
-    told: dict[str, Any] = {
+    recorded: dict[str, Any] = {
         "name": folder.parent.name if folder.name == f"seed{record.train.seed}" else record.head,
         "seed": record.train.seed,
         "recipe": record.train,
@@ -248,12 +253,12 @@ def in_table(folder: Path, scored: RunScores) -> RunResults:
         "seconds": math.nan,
     }
     copied = record.model_dump(include={"cache", "cache_fingerprint", "trained_on"})
-    return RunResults.model_construct(**copied, **told, **alone)
+    return RunResults.model_construct(**copied, **recorded, **alone)
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
-    """Returns a config with the cache and the section `train` of a trained run. `overrides` are texts `key=value` that
-    change it.
+    """Returns a config with the cache and the training options of a trained run. `overrides` are texts
+    "section.key=value" that change it.
 
     Raises ConfigError for a key that may not be changed and for a value that is not allowed.
     """
@@ -266,10 +271,11 @@ def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
 
 
 def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
-    """Returns the cache at the path `cache`. If `cache` is None, returns the cache on which the run in `folder` was
-    trained, as its `record` says.
+    """Returns the cache at `cache`. If `cache` is None, returns the cache on which the run in `folder` was trained, as
+    its record `record` says.
 
-    Raises RunError if the cache of the run is not where it was. Raises CacheNotFound if there is no cache at `cache`.
+    Raises RunError if the cache of the run is not at its recorded path. Raises CacheNotFound if there is no cache at
+    `cache`.
     """
     if cache is not None:
         return Cache(cache)
@@ -283,25 +289,28 @@ def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cach
 
 
 def require_one_label(record: RunRecord) -> None:
-    """Raises UsageError if a video may have several labels, because a confusion matrix needs one label per video."""
+    """Raises UsageError if a video of the run may have several labels, because a confusion matrix needs one label per
+    video.
+    """
     if record.multi_label:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
 
 def write_submission(scored_run: RunScores, path: Path, form: str = "charades") -> int:
-    """Writes the scores in `scored_run` to the file `path`, for the official scorer of a data set. Returns the number
-    of lines of the file. Each line has the id of a video, and after it what `form` says:
+    """Writes the scores in `scored_run` to the file `path`, in the format of the official scorer of a data set. Returns
+    the number of lines.
 
-    "charades": a score per class, separated by spaces.
-    "something_v1": the name of the best class, after a semicolon.
-    "something_v2": the numbers of the five best classes, best first, separated by semicolons, as in TSM.
+    Each line has the id of a video, followed by a text that depends on `form`:
 
-    The id is the name of the video file without folder and suffix. For an interval the id is the whole
-    `<file>@<start>-<end>`. A video whose clips all failed has no line. Charades' scorer ranks it last.
+    - "charades": the score of each class, separated by spaces.
+    - "something_v1": a semicolon and the name of the best class.
+    - "something_v2": the numbers of the five best classes, best first, separated by semicolons.
 
-    Raises UsageError if two videos have the same id, or if an id contains the sign that ends ids: a space, or a
-    semicolon in the last two forms. Raises it also if `form` has one class per video, but a video may have several
-    labels.
+    The id is the name of the video file without folder and suffix. For an interval of a video it is
+    `<file>@<start>-<end>`. A video whose clips all failed has no line.
+
+    Raises UsageError if two videos have the same id, if an id contains a space, or if an id contains a semicolon and
+    `form` uses semicolons. Raises UsageError also if videos may have several labels and `form` has one class per video.
     """
     videos = scored_run.result.videos
     if form != "charades" and videos.labels.ndim == 2:
@@ -324,8 +333,8 @@ def write_submission(scored_run: RunScores, path: Path, form: str = "charades") 
 
 
 def _submitted(scores: Tensor, class_names: Sequence[str], form: str) -> str:
-    """Returns the part of a video's line in a submission that follows its id, in the format `form`. `scores` [K] has
-    the scores of the video for K classes.
+    """Returns the text after the id in a video's line of a submission, in the format `form`. `scores` [K] has the
+    scores of the video for K classes.
     """
     if form == "charades":
         return "".join(f" {value!r}" for value in scores.tolist())
@@ -334,9 +343,10 @@ def _submitted(scores: Tensor, class_names: Sequence[str], form: str) -> str:
 
 
 def write_confusion(scored_run: RunScores, path: Path) -> None:
-    """Writes the confusion matrix of `scored_run` as csv: a line per true class, a column per predicted class.
+    """Writes the confusion matrix of `scored_run` to the csv file `path`, with a line per true class and a column per
+    predicted class.
 
-    The last column, `failed`, counts the videos whose clips all failed.
+    The last column, "failed", counts the videos whose clips all failed.
     """
     videos = scored_run.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()

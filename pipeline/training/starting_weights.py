@@ -1,4 +1,6 @@
-"""Gives a new head the weights of a trained run: the later stages of a training, and transfer to another data set."""
+"""Copies the weights of a trained run into a new head, for `train.start_from`: a training in several stages, or
+transfer to another data set.
+"""
 
 import logging
 from pathlib import Path
@@ -28,11 +30,11 @@ log = logging.getLogger("kinegraph")
 
 
 def with_digest(options: TrainOptions) -> TrainOptions:
-    """Returns `options` with the digest of weights added to `start_from` (`runs/a` -> `runs/a@1f0c`). `start_from` is
-    the folder of the run whose weights the training starts from. With the digest, runs that started from other weights
-    have other options.
+    """Returns a copy of `options` in which `start_from` also has the digest of the weights: "runs/a" -> "runs/a@1f0c".
+    So runs that started from other weights have other options.
 
-    Returns `options` unchanged if `start_from` is None. Raises RunNotFound or RunError if the folder has no run.
+    `start_from` is the folder of the run whose weights the training starts from. If it is None, returns `options`
+    unchanged. Raises RunNotFound or RunError if the folder has no run.
     """
     if options.start_from is None:
         return options
@@ -41,14 +43,13 @@ def with_digest(options: TrainOptions) -> TrainOptions:
 
 
 def start_from(head: Head, folder: Path, cache: Cache) -> None:
-    """Copies the weights of the trained run in `folder` to `head`, in place.
+    """Copies the weights of the trained run in `folder` into `head`.
 
-    If the classes of `cache` are not those of the run, the layers whose shape depends on the number of classes keep
-    their fresh weights. A line in the log names them.
+    If `cache` has other classes than the run, the layers whose shape depends on the number of classes keep their
+    initial weights, and their names are logged.
 
-    Raises UsageError if the run has another head, or a head with other options, and if `head` has several candidates.
-    Raises RunNotFound or RunError if the run cannot be read, or if its features were made with other options than those
-    of `cache`.
+    Raises UsageError if the run has another head or other head options, or if `head` has several candidates. Raises
+    RunNotFound or RunError if the run cannot be read, or if its features have other options than those in `cache`.
     """
     if len(candidates_of(head)) > 1:
         raise UsageError(
@@ -86,7 +87,7 @@ def _record_of(folder: Path) -> RunRecord:
 
 
 def _of_classes(record: RunRecord) -> list[str]:
-    """Returns the names of the tensors whose shape depends on the number of classes, for the head of a run."""
+    """Returns the names of those tensors of a run's head whose shape depends on the number of classes."""
     with torch.device("meta"):
         heads = [rebuild_head(record.head, record.spec, record.num_classes + more, record.options) for more in (0, 1)]
     first, second = (head.state_dict() for head in heads)

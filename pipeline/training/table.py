@@ -1,4 +1,4 @@
-"""`kinegraph train` trains a table of heads and seeds on one cache."""
+"""Trains a table of heads and seeds on one cache, for `kinegraph train`."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -55,9 +55,11 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """One head trained with one seed. Its run lies in `folder`, with the scores `results`.
+    """A finished training run of one head with one seed.
 
-    `kept` is True if the run was finished before this command began, and False if this command has trained it.
+    - `folder`: the folder of the run.
+    - `results`: its scores and other results.
+    - `kept`: True if the run was finished before this command began. False if this command has trained it.
     """
 
     folder: Path
@@ -66,7 +68,7 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Some runs of a table diverged. `finished` has a TrainedRun for each run that did not diverge."""
+    """Raised if some runs of a table diverged. `finished` has the runs that did not diverge."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         runs = counted(len(finished) + len(diverged), "run")
@@ -76,9 +78,11 @@ class RunsDiverged(TrainingDiverged):
 
 @dataclass(frozen=True)
 class _RunToTrain:
-    """One run that is to be trained: `wanted`, on the cache of `config`. `place` is its position in the table of runs.
+    """One run that is to be trained on the cache of `config`.
 
-    Training calls `on_epoch` with the record of each epoch and `on_step` with the record of each step.
+    - `wanted`: the head, options, seed and folder of the run.
+    - `place`: the place of the run among all runs of the command, for messages.
+    - `on_epoch`, `on_step`: functions that are called with `place` and the record of each epoch or step.
     """
 
     config: Config
@@ -110,22 +114,22 @@ def train_runs(
     on_step: OnRunStep = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Trains each head in `names` with `seeds` seeds: `train.seed`, `train.seed` + 1, .... `run.workers` runs are
-    trained at a time. Without `names`, the head of the config is trained.
+    """Trains heads on the cache of `config`, with several seeds, on this machine. Returns one TrainedRun for each head
+    and seed, also for runs that were finished before.
 
-    Returns one TrainedRun for each head and seed. If there is only one run, its folder is `train.run`. Else each folder
-    is `<train.run>/<name>/seed<k>`, with seed k. A run that was cut off goes on from its last saved state. Finished
-    runs are kept while the others are trained. With `overwrite` all runs are discarded first.
+    - `names`: names of heads or variants. Default: the head of the config.
+    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `overwrite`: discards all existing runs first.
+    - `on_epoch`, `on_step`: functions that are called with the run and the record of each epoch or step. If
+      `run.workers` is above 1, the worker processes call them, so they must be picklable.
+    - `on_run`: a function that is called in this process with each finished run.
 
-    With several workers, the runs that probably take longest are trained first, so that no worker is left alone with a
-    long run at the end. `on_epoch` and `on_step` are called with the run and the record of each epoch or step. With
-    several workers they are called in the worker processes and must be picklable. `on_run` is called in this process
-    with each finished run, in the order of the training.
+    `run.workers` runs are trained at a time. The folder of a single run is `train.run`. The folders of several runs are
+    `<train.run>/<name>/seed<k>`. A run that was stopped continues from its last saved state.
 
-    Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
-    StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs were finished
-    before, or if a finished run had other options or clips than `config` now has. This covers finished runs of other
-    seeds in the same folder, too. Raises RunsDiverged at the end if runs diverged.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises StateError if the saved state of a
+    run cannot be used. Raises RunExists if all runs were finished before, or if a finished run, also of another seed,
+    had other options or clips than `config`. Raises RunsDiverged at the end if runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -151,15 +155,19 @@ def train_runs(
 
 
 def longest_first(runs: Sequence[WantedRun], num_parameters: Mapping[str, int]) -> list[WantedRun]:
-    """Returns `runs` in the order of their work, the most work first. `num_parameters` has the number of parameters of
-    each head by the name of the run. The work is a guess: parameters times epochs, or times iterations.
+    """Returns `runs` sorted by their estimated training time, the longest first. The estimate is the number of
+    parameters of the head times the number of epochs or iterations.
+
+    `num_parameters` maps the name of a run to the number of parameters of its head.
     """
     lengths = {run.name: run.options.iterations or run.options.epochs for run in runs}
     return sorted(runs, key=lambda run: num_parameters[run.name] * lengths[run.name], reverse=True)
 
 
 def log_epoch(run: RunPlace, record: EpochRecord) -> None:
-    """Logs the loss of the epoch `record` and the time that the remaining epochs of `run` will take."""
+    """Logs the loss of an epoch and the estimated time for the remaining epochs of `run`. `record` has the results of
+    the epoch.
+    """
     left = clock(record.seconds * (run.num_epochs - record.epoch))
     log.info("%s, epoch %d of %d: loss %.4f, %s left", run.title, record.epoch, run.num_epochs, record.loss, left)
 
@@ -171,11 +179,11 @@ def train_wanted(
     on_epoch: OnRunEpoch = log_epoch,
     on_step: OnRunStep = unheard,
 ) -> None:
-    """Trains the run `wanted`. Does nothing if the run is finished. A run that was cut off goes on from its last saved
-    state.
+    """Trains the run `wanted` on the cache of `config`. Does nothing if the run is finished. A run that was stopped
+    continues from its last saved state.
 
-    `place` is the place of the run in the table of runs, by which messages name the run. `on_epoch` is called with
-    (`place`, record) after each epoch, and `on_step` with (`place`, record) during an epoch.
+    `place` is the place of the run among all runs of the command, for messages. `on_epoch` and `on_step` are called
+    with `place` and the record of each epoch or step.
     """
     device = pick_device(config.run.device)
     with together.connected_processes(device):
@@ -184,12 +192,12 @@ def train_wanted(
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
-    """Returns one WantedRun for each head in `names` and each of `seeds` seeds, after checks that the runs can be
-    trained. Call it before runs are sent to a cluster.
+    """Checks whether the heads in `names` can be trained with `seeds` seeds, before runs are sent to a cluster. Returns
+    one WantedRun for each head and seed.
 
-    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run had other
-    options or clips than `config` now has. Finished runs of other seeds in the same folder are checked, too. With
-    `overwrite`, only these are checked, because the wanted runs are trained again.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run, also of
+    another seed, had other options or clips than `config`. If `overwrite` is True, the runs to train are not checked
+    for this, because they are trained again.
     """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)
@@ -203,8 +211,8 @@ def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Returns a TrainedRun for each of `runs`, which are all finished. Its `kept` is False if the run is one of
-    `trained_now`, and True if it was trained before.
+    """Returns a TrainedRun for each of `runs`, which are all finished. Its `kept` is False for a run in `trained_now`,
+    and True for a run that was finished before.
     """
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
@@ -213,7 +221,7 @@ def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) ->
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
     """Returns one WantedRun for each head in `names` and each of `seeds` seeds: `train.seed`, `train.seed` + 1 and so
-    on. Without `names`, the head is that of `config`.
+    on. If `names` is empty, the head of `config` is taken.
 
     Raises ConfigError for a name that is neither a variant nor a head. Raises HeadError for a user's own head that
     cannot be read.
@@ -239,11 +247,11 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 
 
 def _folder(run: str, name: str, seed: int | None) -> Path:
-    """Returns the folder of a run. It is `<run>/<name>/seed<seed>`, for example `out/lstm/seed0`. `run` is the value of
+    """Returns the folder of a run: `<run>/<name>/seed<seed>`, for example `out/lstm/seed0`. `run` is the value of
     `train.run`, and `name` is the name of the head.
 
-    If `run` contains `<head>`, the name is put there and is not added as a folder. If `seed` is None, because the table
-    has only one run, the folder is `run` itself.
+    If `run` contains "<head>", the name is put there in place of a folder. If `seed` is None, the command trains only
+    one run, and the folder is `run` itself.
     """
     place = Path(run.replace(HEAD, name))
     if seed is None:
@@ -254,15 +262,15 @@ def _folder(run: str, name: str, seed: int | None) -> Path:
 def _all(
     jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], None], folders: list[Path]
 ) -> list[TrainedRun]:
-    """Trains `jobs` in `workers` processes. Returns the runs in the order of `folders`, their folders. Calls `on_run`
-    with each of them. Raises RunsDiverged if runs diverged.
+    """Trains `jobs` in `workers` processes and returns their runs, in the order of their folders in `folders`. Calls
+    `on_run` with each finished run. Raises RunsDiverged if runs diverged.
     """
     finished: dict[Path, TrainedRun] = {}
     diverged = []
     tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
     for job, run in zip(jobs, tried, strict=True):
         if isinstance(run, TrainingDiverged):
-            diverged.append(told_of(job.wanted, run))
+            diverged.append(log_diverged(job.wanted, run))
         else:
             finished[job.folder] = run
             on_run(run)
@@ -272,9 +280,9 @@ def _all(
     return runs
 
 
-def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Logs that `run` diverged. `how` is the error or its message. Returns the name of the run for an error message:
-    `<name> seed <seed>`.
+def log_diverged(run: WantedRun, how: TrainingDiverged | str) -> str:
+    """Logs that `run` diverged, with `how`, the error or its message. Returns the name of the run for an error message:
+    "<name> seed <seed>".
     """
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)
@@ -282,9 +290,7 @@ def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
 
 
 def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains one run. Returns its TrainedRun, or the TrainingDiverged error of a run that diverged, so that the other
-    runs go on.
-    """
+    """Trains one run and returns it. Returns the error if the training diverged, so that the other runs go on."""
     try:
         with held(job.folder):
             return _train_one(job)
@@ -293,8 +299,8 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains one run in the worker process with index `worker_index`. The index chooses the GPU. Returns its
-    TrainedRun, or the TrainingDiverged error if its training diverged.
+    """Trains one run in the worker process number `worker_index` and returns it. The number decides which GPU the
+    process uses. Returns the error if the training diverged.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)

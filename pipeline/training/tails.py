@@ -1,4 +1,4 @@
-"""Checks the option `tail` of a head, and completes it from the backbone that made the cached maps.
+"""Checks the option `tail` of a head, and completes the option from the backbone that made the cached maps.
 
 A tail is the last layers of a backbone. A head with a tail reads cached maps and continues the backbone from there.
 """
@@ -18,15 +18,15 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Completes the option `tail` in the options `options` of a head. A tail is the part of a backbone above the cached
-    maps, which is trained with the head. It gets the model, the options and the weights of the backbone that made the
-    cached maps. Returns the completed options. Options without a tail are returned unchanged.
+    """Returns a copy of `options`, the options of a head, in which the option `tail` is complete. The tail gets the
+    model, the options and the weights of the backbone that made the cached maps. A tail is the layers of a backbone
+    above the cached maps, which are trained with the head.
 
-    `spec` maps the names of the cached arrays to the shapes of one clip. If `options` already names weights for the
-    tail, this name is kept.
+    `spec` maps the names of the cached arrays to the shapes of one clip. Options without a tail are returned unchanged.
+    If the tail already names its weights, this name stays.
 
-    Raises HeadError if `options` names another model, other options or other weights than those of this backbone.
-    Raises it also if the backbone cannot be a tail.
+    Raises HeadError if the tail has another model, other options or other weights than the backbone, or if the backbone
+    cannot be a tail.
     """
     tail = parse_tail(options)
     if tail is None:
@@ -47,7 +47,7 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
 
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:
-    """Raises HeadError unless the weights of `tail` are those of the backbone that made the maps of `stage`."""
+    """Raises HeadError if the weights of `tail` are not those of the backbone that made the maps of `stage`."""
     from kinegraph.stages.backbones.build import backbone_digest, build_backbone  # imports torchvision
 
     options: dict[str, Any] = dict(tail.options or {})
@@ -63,11 +63,11 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 
 
 def require_whole_maps(cache: Cache, head: Head) -> None:
-    """Raises HeadError if the head `head` cuts regions out of cached feature maps, and the maps do not cover the crop
-    cell by cell. Boxes would lie at wrong places of such maps.
+    """Raises HeadError if `head` cuts regions out of cached maps and the cells of the maps do not cover the crop
+    exactly. Boxes would lie at wrong positions on such maps.
 
-    Networks without padding make such maps. So do crops whose side is not a multiple of the network's stride, for
-    example 225 px for stride 16. A head that reads cached regions is always accepted.
+    Networks without padding make such maps. Crops whose side is not a multiple of the network's stride also make them,
+    for example 225 px for stride 16. A head that reads cached regions is always accepted.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source
@@ -88,8 +88,8 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
 
 
 def _tap(stage: Stage, name: str) -> Tap:
-    """Returns the Tap `name` of the backbone that made `stage`. If the folder of a user describes the backbone, the
-    Tap has only what the stage records of it, the side of a patch.
+    """Returns the Tap with the name `name` of the backbone that made `stage`. If the backbone comes from a user's
+    folder, the Tap only has the side of a patch.
     """
     if (patch_px := stage.options.get("patch_px")) is not None:
         return Tap(name=name, channels=0, space=((patch_px, patch_px),))

@@ -1,4 +1,4 @@
-"""Checks whether heads can be trained on a cache, before any training."""
+"""Checks, before any training, whether heads can be trained on a cache."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -30,14 +30,13 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> dict[str, int]:
-    """Raises an error if a run in `wanted` cannot be trained. Logs which arrays come from random weights. Returns the
-    number of parameters of each head, by the name of the run.
+    """Raises an error if a run in `wanted` cannot be trained. Returns a dict {name of a run: number of parameters of
+    its head}. Logs which arrays come from random weights.
 
     Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if the head
-    has several candidates and no validation split to choose one. Raises CacheMismatch if the cache was made with
+    has several candidates and no validation split to choose one. Raises CacheMismatch if the cache was made from
     another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be built on the arrays of
-    the cache. With `overwrite`, which discards old runs, raises CacheError also if the cache has no clip in the
-    training or validation split of a run.
+    the cache. If `overwrite` is True, raises CacheError also if a training or validation split has no clip.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -82,11 +81,11 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
     """Returns the error message for the head of `run`, which cannot be built on the arrays of `cache`. `error` is the
-    error of that attempt.
+    error of the attempt.
 
-    The arrays may only be missing because they are not extracted yet. So the head is built once more, on all arrays
-    that `config` will make. If this succeeds, the message names the arrays that are not extracted yet. If it fails for
-    another reason, the message has this reason. Otherwise it is the message of `error`.
+    The arrays may be missing only because they are not extracted yet. So the head is built once more, on all arrays
+    that `config` will make. If this succeeds, the message names the arrays to extract. If it fails for another reason,
+    the message has that reason.
     """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)
@@ -104,8 +103,7 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
 
 
 def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
-    """Returns the names of the arrays that the head of `run` would read, for `num_classes` classes. `spec` maps array
-    names to shapes of one clip.
+    """Returns the names of the arrays that the head of `run` would read. `spec` maps array names to shapes of one clip.
 
     Raises HeadError if the head cannot be built on these arrays.
     """
@@ -118,10 +116,10 @@ def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
 
 
 def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
-    """Returns the head that `options` describe, built for the arrays of a cache, with fresh weights.
+    """Builds the head that `options` describe for the arrays of `cache`, and returns the head with initial weights. A
+    tail (the last layers of a backbone) has the weights of the backbone.
 
-    If the head has a tail (the last layers of a backbone), the tail has the weights of the backbone. `code` is the
-    Python source of a user's own head. Raises HeadError if the head cannot be built on these arrays.
+    `code` is the Python source of a user's own head. Raises HeadError if the head cannot be built on these arrays.
     """
     spec = spec_of(cache)
     name = options.head if code is None else OwnHead.of(options.head, code)
@@ -133,16 +131,14 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
 
 
 def sample_spec(spec: Spec, options: TrainOptions) -> Spec:
-    """Returns array name -> shape of one sample of a training. `options` decide whether a sample is a clip or a whole
-    video. `spec` has the shapes of one clip.
+    """Returns a dict {array name: shape of one sample of a training}. A sample is a clip, or a whole video if
+    `options.over` is "videos". `spec` has the shapes of one clip.
     """
     return spec_of_videos(spec) if options.over == "videos" else spec
 
 
 def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip, for all arrays that a head can read.
-
-    These are the arrays in the cache and the arrays of the stages in `planned`. The stages in `planned` need not be
-    extracted yet.
+    """Returns a dict {array name: shape of one clip} of all arrays that a head can read: the arrays in `cache`, and the
+    arrays of the stages `planned`, which need not be extracted yet.
     """
     return {name: array.shape for name, array in cache.readable(planned).items()}

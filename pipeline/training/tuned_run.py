@@ -1,4 +1,6 @@
-"""Writes a tuned run: its weights, its record, and a config that extracts with the weights of its backbones."""
+"""Writes the result of fine-tuning: the weights, the record of the run, and a config that extracts with the new
+weights.
+"""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -25,10 +27,11 @@ from kinegraph.stages.training.state import remove_state
 
 @dataclass(frozen=True, kw_only=True)
 class TunedRun:
-    """The result of fine-tuning: the run in `folder`, with a head and backbones that were trained together. `results`
-    has its scores.
+    """The result of fine-tuning: a run whose head and backbones were trained together.
 
-    `config_file` is a config with which `kinegraph extract` uses the tuned weights.
+    - `folder`: the folder of the run.
+    - `results`: its scores and other results.
+    - `config_file`: a config with which `kinegraph extract` uses the tuned weights.
     """
 
     folder: Path
@@ -45,12 +48,11 @@ def save_tuned(
     results: RunResults,
     metrics: dict[str, float],
 ) -> None:
-    """Saves the tuned run in `folder`: the `results`, the tuned weights, a config for extracting with them, the head
-    and the record of the run.
+    """Writes a tuned run to `folder`: the results, the tuned weights of the backbones, a config that extracts with
+    them, the head and the record of the run. Then removes the state of the training.
 
     `start` has the tuned head and backbones. `clips` are the training clips, and `metrics` are the scores of the best
-    epoch. The record is written last, so a folder without a record is an unfinished run. The state of the training is
-    removed.
+    epoch. The record is written last, so a folder without a record is an unfinished run.
     """
     write_results(folder, results)
     digests, backbones = dict(start.digests), dict(config.backbones)
@@ -78,11 +80,10 @@ def save_tuned(
 
 
 def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOptions:
-    """Returns the BackboneOptions that extract with the backbone `entry` after fine-tuning. Its weights are in the file
-    `file`.
+    """Returns the options in `backbones` of a config for the tuned backbone `entry`, whose weights are in `file`.
 
-    With published weights, their name also decides how frames are resized, cut and normalised, and some options of the
-    network. The name of a file decides nothing. So the returned options state all this one by one.
+    The name of published weights also decides how frames are resized, cut and normalised, and sets options of the
+    network. The name of a file does not. So the returned options state all of them.
     """
     options, backbone = config.backbones[entry.name], config.entry_of(entry.name)
     own = {GEOMETRY: PAPER} if GEOMETRY in backbone.options else {}
@@ -93,10 +94,10 @@ def _tuned_options(config: Config, entry: OnlineEntry, file: str) -> BackboneOpt
 
 def _config_text(tuned: Config, folder: Path) -> str:
     """Returns the text of a YAML config that extracts with the tuned weights. `tuned` is the config with these weights,
-    and `folder` the folder of the fine-tuning.
+    and `folder` is the folder of the tuned run.
 
-    The returned config has a new cache, `<cache>-tuned`, and new folders for its runs. So the present cache and runs
-    are kept.
+    The YAML config has another cache, `<cache>-tuned`, and other folders for runs, so that the present cache and runs
+    stay.
     """
     document = tuned.model_dump(mode="json", exclude_unset=True, exclude={"finetune"})
     document["cache"] = f"{tuned.cache.rstrip('/')}-tuned"

@@ -1,4 +1,6 @@
-"""The start of a fine-tuning: a trained run, the backbones that make its features, and both as one trainable module."""
+"""Loads the start of a fine-tuning: a trained run, the backbones that make its features, and both as one trainable
+module.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -36,12 +38,16 @@ from kinegraph.stages.training.options import FREE, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TuningStart:
-    """The finished run that fine-tuning starts from, and the backbones that make the features its head reads.
+    """The trained run from which fine-tuning starts, and the backbones whose features its head reads.
 
-    `folder` is the run's folder, `record` is the record of its training there, and `head` is its trained head.
-    `entries` are the backbone entries whose features the head reads. `networks` are their networks, in the same order.
-    `keys` are the keys of the stages whose arrays the head reads. `digests` maps stage keys to digests of the weights.
-    `weights_sha256` is the digest of the head's weights.
+    - `folder`: the folder of the run.
+    - `record`: the record of its training.
+    - `head`: the trained head.
+    - `entries`: the backbones whose features the head reads.
+    - `networks`: the networks of these backbones, in the same order.
+    - `digests`: stage key -> digest of the weights.
+    - `keys`: the keys of the stages whose arrays the head reads.
+    - `weights_sha256`: the digest of the head's weights.
     """
 
     folder: Path
@@ -55,11 +61,12 @@ class TuningStart:
 
 
 def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
-    """Returns a TuningStart: the trained run from which the fine-tuning of `config` starts, and the backbones that make
-    its features. If the head is a user's own, its code is run only with `allow_code`.
+    """Loads the trained run from which the fine-tuning of `config` starts, and the backbones that make its features.
+    Returns them as a TuningStart.
 
-    Raises RunError if the run was trained on imported features, or on other features or classes than those of `config`
-    and `cache`. Raises HeadError if no backbone of the config makes an array that the head reads.
+    `allow_code` says whether the source code of a user's own head may run. Raises RunError if the run was trained on
+    imported features, on whole videos, or on other features or classes than those of `config` and `cache`. Raises
+    HeadError if no backbone of the config makes an array that the head reads.
     """
     folder = Path(config.finetune.start or wanted_runs(config, (), 1)[0].folder)
     record = load_record(folder)
@@ -98,10 +105,10 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
 
 
 def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str, Any]) -> OnlineEntry:
-    """Returns the OnlineEntry of the backbone `name` of `config`, with those of its taps whose arrays the head reads.
-    It has no taps if the head reads no array of the backbone.
+    """Returns the backbone `name` of `config`, with those of its taps whose arrays the head reads. It has no taps if
+    the head reads no array of the backbone.
 
-    `reads` has the names of all arrays that the head reads. `spec` has the names of the cached arrays as its keys.
+    `reads` has the names of all arrays that the head reads. The keys of `spec` are the names of the cached arrays.
     """
     size, regions = (
         config.size_of(name),
@@ -119,11 +126,10 @@ def _entry(config: Config, name: str, reads: tuple[str, ...], spec: Mapping[str,
 
 
 def online_head(config: Config, start: TuningStart, device: torch.device) -> OnlineHead:
-    """Returns an OnlineHead on `device`: the head of `start` together with the backbones of `start` that compute its
-    features.
+    """Returns the head and the backbones of `start` as one module on `device`, which computes logits from pixels.
 
-    The layers that the section `finetune` of `config` unfreezes will be trained, all others stay frozen. The `options`
-    of the OnlineHead get the key `finetune`, which records the run from which the fine-tuning starts.
+    The layers that the section `finetune` of `config` unfreezes are trainable, and all other layers are frozen.
+    `options` of the module has the key "finetune", which identifies the fine-tuning.
     """
     options = config.finetune
     for network in start.networks:
@@ -136,11 +142,11 @@ def online_head(config: Config, start: TuningStart, device: torch.device) -> Onl
 
 
 def identity_of(config: Config, start: TuningStart) -> dict[str, Any]:
-    """Returns a dict that identifies a fine-tuning. A fine-tuning that was stopped is continued only if its recorded
-    dict is equal to this one.
+    """Returns a dict that identifies a fine-tuning. A fine-tuning that was stopped continues only if its recorded dict
+    is equal to this dict.
 
-    The dict has the options of the section `finetune` that ordinary training does not have. It also has the digests of
-    the weights of the run `start`, from which the fine-tuning begins, and of its backbones.
+    The dict has the options that only the section `finetune` has, and the digests of the weights of the head and the
+    backbones of `start`.
     """
     online = {*type(config.finetune).model_fields} - {*TrainOptions.model_fields} - FREE
     options = config.finetune.model_dump(mode="json", include=online)
