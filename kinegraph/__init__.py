@@ -1,4 +1,4 @@
-"""kinegraph: extract video features once, train graph heads on them in minutes. The public Python API.
+"""Extracts features of videos once, and trains graph heads on them in minutes. This package is the public Python API.
 
     import kinegraph
 
@@ -14,8 +14,8 @@
     (frames,) = kinegraph.decode("video.mp4", times=[0.0, 0.5, 1.0])
 
 Names outside `__all__` are internal. A public name is imported when it is first used. The names `train`, `evaluate`,
-`build_head`, `build_backbone`, `metrics`, `Head`, `HeadOptions` and `ClipGraph` import torch. The other public names
-do not import torch.
+`build_head`, `build_backbone`, `metrics`, `Head`, `HeadOptions` and `ClipGraph` import torch. The other public names do
+not import torch.
 """
 
 import importlib
@@ -99,7 +99,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Returns the object with the public name `name`, and imports its module if needed. Raises AttributeError for a
+    """Returns the public object with the name `name`, and imports its module if needed. Raises AttributeError for a
     name that is not public.
     """
     # Imports are late, because the command and its worker processes import this package and need few of the names.
@@ -117,20 +117,21 @@ def __dir__() -> list[str]:
 def train(
     config: "Config", heads: "Sequence[str]" = (), seeds: int = 1, *, overwrite: bool = False
 ) -> "list[TrainedRun]":
-    """Trains heads on this machine, as `kinegraph train` does.
+    """Trains heads on the cache of `config` on this machine, as `kinegraph train` does. Returns one TrainedRun for each
+    run, in a list. A run is one training of one head with one seed.
 
-    `heads` are names of heads, or names of entries of `train.variants` in the config. Without `heads`, the config's
-    head is trained. Each head is trained `seeds` times, with the seeds `train.seed`, `train.seed` + 1 and so on. A run
-    is one training of one head with one seed. If there is one run, its folder is `train.run`. If there are several
-    runs, their folders are `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped.
-    `overwrite` discards existing runs and trains them anew.
+    - `heads`: names of heads, or names of entries of `train.variants` in the config. Default: the head of the config.
+    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `overwrite`: discards existing runs and trains them again. By default a run that was stopped continues, and a
+      finished run is kept.
 
-    Returns a list with one TrainedRun for each run, even if there is only one. A TrainedRun has `folder`, `results`
-    (the content of results.json) and `kept` (whether the run was finished before this call).
+    The folder of a single run is `train.run`. The folders of several runs are `<train.run>/<name>/seed<k>`. A
+    TrainedRun has `folder`, `results` (the content of results.json) and `kept` (whether the run was finished before
+    this call).
 
     Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used. Raises RunExists if all
-    runs were finished before, or if a finished run had other options or clips than `config` now has. Raises
-    RunsDiverged after the last run if some runs diverged.
+    runs were finished before, or if a finished run had other options or clips than `config`. Raises RunsDiverged at the
+    end if some runs diverged.
     """
     from kinegraph.pipeline.training.table import train_runs
 
@@ -145,18 +146,22 @@ def evaluate(
     *,
     allow_code: bool = False,
 ) -> "RunScores":
-    """Scores a trained run, as `kinegraph evaluate` does.
+    """Scores a trained run on one split of a cache, as `kinegraph evaluate` does. Returns the scores as RunScores.
 
-    `run` is the folder of the run. `cache` and `split` replace the cache and the test split of the run. `overrides` are
-    texts `section.key=value` for the keys `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`
-    of the config. If the head of the run is your own, the code of the head runs only with `allow_code=True`.
+    - `run`: the folder of the run.
+    - `cache`: the path or URL of the cache. Default: the cache of the run.
+    - `split`: the name of the split. Default: the test split of the run.
+    - `overrides`: texts "section.key=value" that change the config. The keys `train.aggregate`, `train.aggregate_of`,
+      `train.batch_size` and `run.device` are allowed.
+    - `allow_code`: whether the code of your own head may run, if the run has one.
 
-    Returns the scores as RunScores. It has `result.metrics` (metric name -> value), `per_class()` (class name ->
-    score), `class_names`, `split` and `counts`. Scores on the run's own cache are also added to the run's results.json,
-    and the scores of all videos are written to its folder as `predictions-<split>.parquet`.
+    A RunScores has `result.metrics` (metric name -> value), `per_class()` (class name -> score), `class_names`, `split`
+    and `counts`. If the cache is that of the run, the metrics are also added to the run's results.json, and the scores
+    of all videos are written to `predictions-<split>.parquet` in its folder.
 
-    Raises RunError if `run` is not the folder of a complete run or does not fit the cache. Raises CacheError for a
-    cache that cannot be used. Raises UsageError for a split without clips or an override that is not allowed.
+    Raises RunError if `run` is not the folder of a complete run, or if the run does not fit the cache. Raises
+    CacheError for a cache that cannot be used. Raises UsageError for a split without clips or an override that is not
+    allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -164,18 +169,19 @@ def evaluate(
 
 
 def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: bool = False) -> "Predictor":
-    """Loads a trained run that scores videos, as `kinegraph predict` does.
+    """Loads a trained run that scores new videos, as `kinegraph predict` does. Returns a Predictor.
 
-    `run` is the folder of the run. `overrides` are texts `run.key=value`, as `run.device=cpu`. If the head of the run
-    is your own, the code of the head runs only with `allow_code=True`.
+    - `run`: the folder of the run.
+    - `overrides`: texts "run.key=value" that change the config, for example "run.device=cpu".
+    - `allow_code`: whether the code of your own head may run, if the run has one.
 
-    Returns a Predictor. Its `predict(videos)` yields one Prediction per video with `scores` [num_classes],
-    `probabilities` [num_classes], `clips` (the scores of each clip of the video) and `failure`. `failure` is the reason
-    why the video or one of its clips has no scores, or "". `scores` and `probabilities` are None if the video has no
-    scores. The scores are computed as `evaluate` computes them.
+    `predict(videos)` of the Predictor yields one Prediction for each video. A Prediction has `scores` [num_classes],
+    `probabilities` [num_classes], `clips` (the scores of each clip) and `failure`. `failure` is the reason why a clip
+    of the video failed, or "". If all clips failed, `scores` and `probabilities` are None. The scores are computed as
+    in `evaluate`.
 
-    The first call of `predict` loads the networks, and the Predictor keeps them for later calls. Raises RunError for a
-    run that does not record how its features are made.
+    The first call of `predict` loads the networks, and later calls use them again. Raises RunError if the run does not
+    record how its features are made.
     """
     from kinegraph.pipeline.predicting.predictor import Predictor
 
@@ -183,10 +189,10 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
 
 
 def look(cache: "Cache | Path | str", videos: "Path | str | None" = None) -> "Look":
-    """Returns a Look, whose methods draw figures of a cache: coverage, norms, boxes, frames and others.
+    """Returns a Look, an object whose methods draw figures of a cache: coverage, norms, boxes, frames and others.
 
-    `cache` is a Cache, or the path or URL of one. If videos have moved, `videos` is the folder that has them now.
-    Imports matplotlib, which `pip install 'kinegraph[look]'` installs.
+    `cache` is a Cache, or the path or URL of a cache. `videos` is the folder of the videos, if they have moved since
+    `kinegraph index`. The function imports matplotlib, which `pip install 'kinegraph[look]'` installs.
 
     Raises CacheError for a cache that cannot be read, and UsageError if a package is missing.
     """
@@ -200,13 +206,15 @@ def look(cache: "Cache | Path | str", videos: "Path | str | None" = None) -> "Lo
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":
-    """Builds a head with new random weights, which come from torch's global random generator.
+    """Builds a head with random weights and returns it. The weights come from torch's global random generator.
 
-    `name` is a name that `kinegraph models --heads` lists, or `file.py:Class` for a head of your own. `spec` maps the
-    name of each array to its shape for one clip, as `CachedClips.spec` does. `options` are options of the head.
+    - `name`: a name that `kinegraph models --heads` lists, or "file.py:Class" for a head of your own.
+    - `spec`: array name -> shape of one clip, for example `CachedClips.spec`.
+    - `num_classes`: the number of classes.
+    - `options`: the options of the head.
 
-    Returns the head, which maps the arrays of B clips to logits [B, num_classes]. Raises HeadError for a name or an
-    option that does not exist, for a value that is not allowed, and for an array that is not in `spec`.
+    The head maps the arrays of B clips to logits [B, num_classes]. Raises HeadError for a name or an option that does
+    not exist, for a value that is not allowed, and for an array that is missing in `spec`.
     """
     from kinegraph.stages.heads.build import build_head as build
 
@@ -222,14 +230,18 @@ def build_backbone(
     head: bool = False,
     **options: int | str,
 ) -> "Backbone":
-    """Builds a frozen backbone in eval mode, on the CPU in float32. Layers above the highest of `taps` are removed.
+    """Builds a frozen backbone in eval mode, on the CPU in float32, and returns it. Layers above the highest tap are
+    removed.
 
-    The arguments are as in the section `backbones` of a config. A tap is the name of a layer whose output is returned.
+    - `model`, `weights`, `options`: as in the section `backbones` of a config.
+    - `taps`: the names of the layers whose outputs the backbone returns.
+    - `tokens`: which tokens of a transformer the backbone returns: "patch", "class" or "both".
+    - `head`: whether the backbone also returns the output of the network after its last tap.
 
-    The backbone maps clips [B, 3, T, H, W] to a dict of tap -> map [B, C, T', H', W']. B is the number of clips. A clip
-    has T frames of H rows and W columns. A map has C channels, T' time steps, H' rows and W' columns. If `tokens` is
-    "class" or "both", the dict also has `<tap>_class` -> class tokens [B, T' or 1, C]. With `head`, it has `head` ->
-    the output of the network after its last tap, [B, C], or [B, T, C] if the network sees each frame alone.
+    The backbone maps clips [B, 3, T, H, W] to a dict {tap: map [B, C, T', H', W']}. B is the number of clips. A clip
+    has T frames of H x W px. A map has C channels, T' time steps, H' rows and W' columns. If `tokens` is "class" or
+    "both", the dict also has `<tap>_class`, the class tokens [B, T' or 1, C]. With `head`, it has `head`, which is [B,
+    C], or [B, T, C] for a network that sees each frame alone.
 
     Raises ValueError for a model, a tap or an option that does not exist. Raises WeightsError for weights that cannot
     be read or do not fit the model.

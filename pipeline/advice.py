@@ -1,7 +1,7 @@
-"""Returns advice about a config or a cache that works but may not be what the user wants. Torch-free.
+"""Writes advice about a config or a cache that works but may not be what the user wants. Torch-free.
 
-The advice warns of clips or options that differ from those with which the weights were trained. It also warns of random
-weights, and of a cache with more files than one process may open.
+The advice is about clips or options that differ from those of the training of the weights, about random weights, and
+about a cache with more files than one process may open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,21 +21,20 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Compares each backbone in the config with the training of its weights. Returns one sentence for each difference
-    that may harm the features, for example for clips of 8 frames where the weights were trained on 32.
+    """Returns one sentence for each way in which a backbone of `config` is used differently from the training of its
+    weights, for example with clips of 8 frames in place of 32.
 
-    For numbers of frames, frame rates and frame sizes, a factor of 2 or more counts as a difference. For all other
-    options, every difference counts.
+    For numbers of frames, frame rates and frame sizes, only a factor of 2 or more counts as a difference.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns a list with one sentence of advice if an HDF5 cache has more shard files than this process may open at a
-    time. Otherwise returns an empty list.
+    """Returns a list with one sentence if an HDF5 cache has more shard files than this process may open at a time.
+    Returns [] otherwise.
 
     The advice is for users who read data.h5 with h5py. data.h5 joins all shard files, and h5py silently returns fill
-    values for each shard file that it cannot open.
+    values for a shard file that it cannot open.
     """
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
@@ -49,10 +48,8 @@ def open_files_advice(cache: Cache) -> list[str]:
 
 
 def random_weights_advice(names: Sequence[str]) -> list[str]:
-    """Returns a list with one sentence about random weights. `names` are the config sections or the stage keys with
-    random weights.
-
-    Returns an empty list if `names` is empty.
+    """Returns a list with one sentence about random weights. `names` are the config sections or stage keys with random
+    weights. Returns [] if `names` is empty.
     """
     if not names:
         return []
@@ -63,7 +60,8 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
-    """Returns the names of the sections of `config` that have random weights, such as `backbones.i3d` or `proposals`.
+    """Returns the names of the sections of `config` that have random weights, for example "backbones.i3d" or
+    "proposals".
 
     `cache` is needed only if the config reads stages that were imported into this cache.
     """
@@ -72,10 +70,9 @@ def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
-    """Returns the keys of the stages of `cache` whose networks had random weights.
+    """Returns the keys of the stages of `cache` whose networks have random weights.
 
-    `arrays` are names of arrays. Only the stages from which these arrays were made are considered. None means all
-    stages.
+    `arrays` are names of arrays. If they are given, only the stages from which these arrays were made are checked.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
@@ -106,8 +103,8 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns a Sampling: how many frames of a clip a network gets, and their rate in frames per second. The network
-    gets one of every `every` frames of the clip.
+    """Returns how many frames of a clip a network gets, and the rate of these frames in frames per second, as a
+    Sampling. The network gets every `every`-th frame of the clip.
 
     The rate is None if the frames are spread evenly over the clip. Returns None if the rate depends on the video.
     """

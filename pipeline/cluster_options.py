@@ -1,4 +1,4 @@
-"""Config sections `run.dask` and `run.slurm`: which cluster runs the work, and with which resources. Torch-free."""
+"""Defines the config sections `run.dask` and `run.slurm`, which describe a cluster. Torch-free."""
 
 from typing import Any, Literal
 
@@ -19,11 +19,9 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 
 
 class JobQueueOptions(StageOptions):
-    """Options of Dask workers that run as jobs of a batch system (dask-jobqueue). `kind` is the batch system, and
-    `options` are keywords of dask-jobqueue's cluster.
-
-    Dask-jobqueue submits more jobs or fewer, depending on the work that is left. At most `jobs` jobs exist at a time.
-    Each job runs one worker.
+    """Options of Dask workers that run as jobs of a batch system. The package dask-jobqueue submits the jobs. It
+    submits more or fewer jobs, depending on the work that is left. At most `jobs` jobs exist at a time. Each job runs
+    one worker.
     """
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
@@ -46,18 +44,18 @@ class JobQueueOptions(StageOptions):
     @field_validator("options")
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns `options`, the options for dask-jobqueue, with lists in place of single strings for the options in
+        """Returns a copy of `options` in which each single string becomes a list of one string, for the options in
         LISTS.
 
-        Otherwise dask-jobqueue would take each letter of a string for a line.
+        dask-jobqueue would take each letter of a string for a line.
         """
         return {key: [value] if key in LISTS and isinstance(value, str) else value for key, value in options.items()}
 
 
 class DaskOptions(StageOptions):
-    """The options `run.dask`: which Dask cluster the `dask` executor uses. `scheduler` or `scheduler_file` name a
-    running cluster, and `jobqueue` starts one in a batch system. By default kinegraph starts `run.workers` processes on
-    this machine.
+    """Options of the executor `dask`, which say which Dask cluster it uses. `scheduler` or `scheduler_file` name a
+    cluster that runs already. `jobqueue` starts a cluster in a batch system. By default kinegraph starts `run.workers`
+    processes on this machine.
     """
 
     scheduler: str | None = Field(None, description="address of a running scheduler, such as `tcp://host:8786`")
@@ -94,11 +92,8 @@ class DaskOptions(StageOptions):
 
 
 class SlurmOptions(StageOptions):
-    """Options of a SLURM job array. One task of the array has `gpus` GPUs, `cpus` cores and `memory_gb` GB, and first
-    runs the shell lines `setup`. `max_running` limits the tasks that run at a time. `options` are other options of
-    sbatch. `folder` holds scripts and logs.
-
-    `run.workers` is the number of tasks. `run.walltime_seconds` is the time limit of each task.
+    """Options of a SLURM job array. `run.workers` is the number of its tasks, and `run.walltime_seconds` is the time
+    limit of each task.
     """
 
     gpus: int = Field(
@@ -122,8 +117,8 @@ class SlurmOptions(StageOptions):
 
     @property
     def asked_gpu(self) -> str:
-        """Returns the option by which the config asks for a GPU, as the text `key: value`, such as `run.slurm.gpus: 1`.
-        Returns "" if the config asks for no GPU.
+        """Returns the option by which the config asks for a GPU, as text such as "run.slurm.gpus: 1". Returns "" if the
+        config asks for no GPU.
         """
         if self.gpus:
             return f"run.slurm.gpus: {self.gpus}"

@@ -1,4 +1,4 @@
-"""`kinegraph demo` runs a config from videos to scores, and returns one table of the scores of all heads."""
+"""Runs the demo: generates videos, extracts features, trains all heads, and returns a table of their test scores."""
 
 import logging
 import time
@@ -49,11 +49,13 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """The row of one head in the table of the demo. `name` is the head's name in `train.variants` of the config.
-    `about` says in words what the head is.
+    """The row of one head in the table of the demo.
 
-    `scores` has the test score for each seed. `seconds` has the duration of the training for each seed.
-    `num_parameters` is the number of trained parameters.
+    - `name`: the key of the head in `train.variants` of the config.
+    - `about`: a few words about the head.
+    - `scores`: the test score for each seed.
+    - `seconds`: the training time for each seed.
+    - `num_parameters`: the number of trained parameters.
     """
 
     name: str
@@ -65,12 +67,15 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table of scores: `rows` has one entry per head, each with `seeds` seeds. `metric` is the name of the metric
-    of all scores.
+    """The result of the demo: a table of test scores, and the times.
 
-    `num_videos` counts all videos and `num_test` the test videos. `generate_seconds`, `extract_seconds` and `seconds`
-    are the times of generating videos, of extraction and of the whole demo. `diverged` is the error that names the
-    diverged runs, which have no score in the table. It is None if no run diverged.
+    - `rows`: one row for each head.
+    - `metric`: the name of the metric of all scores.
+    - `seeds`: the number of seeds of each head.
+    - `num_videos`, `num_test`: the numbers of all videos and of the test videos.
+    - `generate_seconds`, `extract_seconds`, `seconds`: the times of generating videos, of the extraction and of the
+      whole demo.
+    - `diverged`: the error that names the runs that diverged and have no score, or None.
     """
 
     rows: tuple[DemoRow, ...]
@@ -86,10 +91,12 @@ class DemoResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneDemoResult:
-    """The results of the fine-tuning demo: `comparisons` has one JointComparison per seed. `epochs` is the number of
-    epochs of fine-tuning, and `seconds` is the duration of the demo.
+    """The result of the demo of fine-tuning.
 
-    `start` is a text for the output. It says from which runs the fine-tuning started.
+    - `comparisons`: for each seed, the test scores after different trainings.
+    - `start`: a text that says from which runs the fine-tuning started.
+    - `epochs`: the number of epochs of fine-tuning.
+    - `seconds`: the duration of the demo.
     """
 
     comparisons: tuple[JointComparison, ...]
@@ -99,12 +106,12 @@ class FinetuneDemoResult:
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Returns the config of a demo, read from the file `path`. With `out`, the cache, the videos and the runs are put
-    below the folder `out`.
+    """Reads the config of a demo from the file `path` and returns it. If `out` is a folder, the cache, the videos and
+    the runs are put into this folder.
 
     If the device is slow at bf16, backbones and heads compute in float32 instead, and a log line names them. Values in
-    `overrides` (`section.key=value`) replace all others. Raises ConfigError if the config has no section `dataset` or
-    no variants in the section `train`.
+    `overrides` ("section.key=value") replace all other values. Raises ConfigError if the config has no section
+    `dataset` or no variants in the section `train`.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]
@@ -122,7 +129,7 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 
 
 def _precisions(config: Config) -> dict[str, str]:
-    """Returns key of the config -> precision, for each backbone and for the training of heads."""
+    """Returns the precision of each backbone and of the training, as a dict {config key: precision}."""
     return {
         **{f"backbones.{name}.precision": backbone.precision for name, backbone in config.backbones.items()},
         "train.precision": config.train.precision,
@@ -130,15 +137,14 @@ def _precisions(config: Config) -> dict[str, str]:
 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
-    """Generates videos, extracts, trains every head in `train.variants` with every seed, and scores each run on the
-    unseen test videos. The number of seeds is `seeds`.
+    """Generates videos, extracts features, trains each head in `train.variants` with `seeds` seeds, and scores each run
+    on the test videos. Returns the table of scores as a DemoResult.
 
-    Returns a DemoResult, the table of the scores. If an earlier call was cut off, its finished runs are kept, unless
-    `overwrite` is set. If an earlier call finished, all runs are trained again. `note` is called with a line of text at
-    each step.
+    If an earlier call was stopped, its finished runs are kept, unless `overwrite` is True. If an earlier call finished,
+    all runs are trained again. `note` is called with a line of text at each step.
 
-    Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run that is kept
-    had other options or clips than `config` now has. Raises RunsDiverged if all runs diverged.
+    Raises UnusableClips before the extraction if test videos lack labels. Raises RunExists if a finished run that is
+    kept had other options or clips than `config`. Raises RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None
@@ -171,8 +177,8 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
 
 
 def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -> FinetuneDemoResult:
-    """Trains the variant TUNED for TUNED_EPOCHS epochs with `seeds` seeds, then compares fine-tuning with more training
-    of the head alone. Returns a FinetuneDemoResult.
+    """Trains the head TUNED for TUNED_EPOCHS epochs with `seeds` seeds. Then compares fine-tuning of these runs with
+    more training of the head alone. Returns a FinetuneDemoResult.
 
     Videos, cache and runs that exist are kept. `note` is called with a line of text at each step. Raises ConfigError if
     the config has no variant TUNED.
@@ -196,8 +202,8 @@ def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips if the test split in `cache` of a run in `wanted` has no clips or lacks labels. Heads could
-    not be compared then.
+    """Raises UnusableClips if the test split of a run in `wanted` has no clips or lacks labels in `cache`, because
+    heads could not be compared.
     """
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
@@ -206,12 +212,12 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[list[tuple[TrainedRun, EvaluationResult]], RunsDiverged | None]:
-    """Trains each head in `names` with each of `seeds` seeds. Returns the finished runs with their scores on the test
-    videos, and the error that names the runs that diverged. The error is None if no run diverged.
+    """Trains each head in `names` with `seeds` seeds. Returns a list of (finished run, its scores on the test videos),
+    and the error that names the runs that diverged, or None if no run diverged.
 
-    A run is scored as soon as it has ended, while other processes train. Runs that are finished already are kept,
-    unless `overwrite` is true. `note` is called with a line of text for each finished run. Raises RunsDiverged if all
-    runs diverged.
+    Each run is scored when it has ended, while other processes train. Runs that are finished already are kept, unless
+    `overwrite` is True. `note` is called with a line of text for each finished run. Raises RunsDiverged if all runs
+    diverged.
     """
     numbers = count(1)
     results: dict[Path, EvaluationResult] = {}
@@ -234,15 +240,15 @@ def _trained(
 
 
 def _metric(config: Config, result: EvaluationResult) -> str:
-    """Returns the name of `train.metric` if `result` has that metric, else the first metric of `result`."""
+    """Returns the name of the metric for the table: `train.metric` if `result` has this metric, otherwise the first
+    metric of `result`.
+    """
     wanted = config.train.metric
     return wanted if wanted and wanted in result.metrics else next(iter(result.metrics))
 
 
 def _row(config: Config, scored: Sequence[tuple[RunResults, float]]) -> DemoRow:
-    """Returns the DemoRow, a row of the table, for the runs of one variant. `scored` has one pair (results, score in
-    the table) for each run.
-    """
+    """Returns the row of one head in the table. `scored` has a pair (results, score) for each of its runs."""
     name = scored[0][0].name
     return DemoRow(
         name=name,

@@ -4,43 +4,49 @@ from kinegraph.stages.errors import UsageError
 
 
 class ConfigError(UsageError):
-    """The config cannot be used. The message names the file, the key path, the given value and the allowed values."""
+    """Raised if the config cannot be used. The message names the file, the key path, the given value and the allowed
+    values.
+    """
 
 
 class ExchangeError(UsageError):
-    """The export or import cannot be done with the given files, cache and options. The message says why."""
+    """Raised if an export or import cannot be done with the given files, cache and options. The message says why."""
 
 
 class ClusterError(UsageError):
-    """The cluster cannot be reached, or its workers cannot do the work. The message says what the workers lack."""
+    """Raised if a cluster cannot be reached, or if its workers cannot do the work. The message says what the workers
+    lack.
+    """
 
 
 class AnotherRunError(UsageError):
-    """The command needs the cache for itself, and another run works on the cache."""
+    """Raised if a command needs the cache for itself and another run works on the cache."""
 
 
 class ClusterLost(RuntimeError):
-    """The cluster went away during the work, or all its workers died."""
+    """Raised if the cluster went away during the work, or if all its workers died."""
 
 
 class SetAsideError(RuntimeError):
-    """Some work units killed every worker that tried them. These units are not tried again in this run."""
+    """Raised if work units killed every worker that tried them. A work unit is one shard with the stage keys to compute
+    for it. These units are not tried again in this run.
+    """
 
 
 class ProgramMissing(UsageError):
-    """A program of the machine is not on the PATH or may not be run."""
+    """Raised if a program such as sbatch is not on the PATH or may not be run."""
 
 
 class OutOfTimeError(RuntimeError):
-    """The run stopped cleanly because no further work unit could end within the time limit.
+    """Raised if no further work unit can end within the time limit. All work units that have begun are sealed.
 
-    The remaining units run if the same command is called again.
+    The same command, called again, runs the remaining work units.
     """
 
 
 class WalltimeError(UsageError):
-    """Not even one work unit fits into the time limit of the run."""
+    """Raised if the time limit of the run is too short for even one work unit."""
 
 
 class SlurmError(RuntimeError):
-    """A job array of SLURM did not do its work, or SLURM does not know the array any more."""
+    """Raised if a SLURM job array did not do its work, or if SLURM does not know the array any more."""

@@ -1,4 +1,4 @@
-"""`kinegraph init` makes a first config for the videos below a folder. Torch-free."""
+"""Writes a first config for the videos below a folder, for `kinegraph init`. Torch-free."""
 
 import csv
 import json
@@ -64,10 +64,11 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """The `text` of a config that is not written yet and the `path` for it, with the numbers of videos and classes.
+    """A config that is not written yet: its `text`, and the `path` of the file to write.
 
-    `splits` maps the name of each split to its number of videos. `lists` has the path of the csv file that was read, if
-    there is one.
+    - `num_videos`, `num_classes`: the numbers of videos and classes.
+    - `splits`: the name of each split -> its number of videos.
+    - `lists`: the path of the csv file that lists the videos, or () if there is no csv file.
     """
 
     text: str
@@ -79,12 +80,15 @@ class FirstConfig:
 
 
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
-    """Returns the text and path of a config for the videos below `folder`, as a FirstConfig. Nothing is written yet.
+    """Lists the videos below `folder` and returns a config for them as a FirstConfig. Writes nothing.
 
-    The config file is `path`, by default the name of the folder with .yaml in the working directory (`data/cats` ->
-    `cats.yaml`). `annotations` is a csv that lists the videos. Raises ConfigError if the config file exists, if
-    `folder` is a URL, and if `annotations` is not given and `folder` has several lists of videos. Raises DatasetError
-    if the videos cannot be listed.
+    - `path`: the config file. Default: the name of the folder with .yaml, in the working directory (`data/cats` ->
+      `cats.yaml`).
+    - `annotations`: a csv file that lists the videos. Default: the csv file in `folder` that lists videos, if there is
+      one.
+
+    Raises ConfigError if the config file exists, if `folder` is a URL, or if several csv files in `folder` list videos
+    and `annotations` is None. Raises DatasetError if the videos cannot be listed.
     """
     if is_url(folder):
         raise ConfigError(
@@ -119,7 +123,7 @@ def first_config(folder: str, path: Path | None = None, annotations: str | None 
 
 
 def write_first_config(config: FirstConfig) -> None:
-    """Writes the config to its path. Raises ConfigError if a file exists there."""
+    """Writes the text of `config` to its path. Raises ConfigError if a file exists there."""
     try:
         with config.path.open("x", encoding="utf-8") as file:
             file.write(config.text)
@@ -133,7 +137,7 @@ def _require_free(path: Path) -> None:
 
 
 def _only_list(folder: Path) -> str | None:
-    """Returns the path of the csv file in `folder` that lists videos, or None if no csv file there does.
+    """Returns the path of the csv file in `folder` that lists videos, or None if there is no such csv file.
 
     Raises ConfigError if several csv files list videos.
     """
@@ -147,7 +151,7 @@ def _only_list(folder: Path) -> str | None:
 
 
 def _is_list(path: Path) -> bool:
-    """Returns whether a csv has the columns of a list of videos."""
+    """Returns whether the csv file `path` has the columns of a list of videos."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return {*REQUIRED} <= {*next(csv.reader(file), [])}
@@ -156,9 +160,10 @@ def _is_list(path: Path) -> bool:
 
 
 def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listing]:
-    """Returns the FolderOptions for `folder`, and the Listing of the videos that these options list.
+    """Returns the options that list the videos of `folder`, and the list of these videos.
 
-    Subfolders of numbered images count as videos if there are no video files, or if a csv `annotations` is given.
+    Subfolders of numbered images count as videos if there are no video files, or if the csv file `annotations` is
+    given.
     """
     options = FolderOptions(
         kind="folder", root=folder, annotations=annotations, splits=SHARES, frame_rate=IMAGES_A_SECOND
@@ -204,8 +209,8 @@ def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:
 def _split_lines(splits: Sequence[str]) -> list[str]:
     """Returns the three lines of a config that name the splits: `train_split`, `val_split` and `test_split`.
 
-    `splits` are the splits of the data set. If there is no split `test`, the clips of `val` or of the training split
-    are the test clips. If there is no split `train`, the first split in the order of the alphabet is trained on.
+    `splits` are the splits of the data set. Without a split `train`, the alphabetically first split is the training
+    split. Without a split `test`, the test split is `val`, or else the training split.
     """
     train = "train" if "train" in splits else min(splits)
     val = "val" if "val" in splits else None
@@ -218,12 +223,14 @@ def _split_lines(splits: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Returns `text` as YAML. It is put in quotes if YAML would read another value without quotes (`no` -> `"no"`)."""
+    """Returns `text` as a YAML value, in quotes if YAML would otherwise read another value: `no` -> `"no"`."""
     if re.fullmatch(r"[A-Za-z_/][\w/.-]*", text, re.ASCII) and read_yaml(text, text) == text:
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _on_a_line(text: str) -> str:
-    """Returns `text` on one line, for a comment. Line breaks become `?`, because they would end the comment."""
+    """Returns `text` on one line, for a comment in the config. A line break becomes `?`, because it would end the
+    comment.
+    """
     return "".join(character if character.isprintable() else "?" for character in text)

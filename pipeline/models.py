@@ -1,4 +1,4 @@
-"""`kinegraph models` lists the networks that a config can name. Torch-free, except for the heads."""
+"""Lists the networks that a config can name, for `kinegraph models`. Torch-free, except for the heads."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -18,18 +18,20 @@ from kinegraph.stages.weights.sources import WeightSource
 from kinegraph.stages.weights.transformers_files import TRANSFORMERS_PREFIX
 
 # fields of a network and of a tap that a row has in other words; it has all other fields under their own names
-TOLD = frozenset({"taps", "mean", "std", "weights", "counts", "num_params", "channels"})
-TOLD_OF_TAP = frozenset({"space", "time"})
+OTHER_WORDS = frozenset({"taps", "mean", "std", "weights", "counts", "num_params", "channels"})
+TAP_OTHER_WORDS = frozenset({"space", "time"})
 
 
 def models() -> list[dict[str, Any]]:
-    """Returns the document that `models --json` prints: a row for each network that a config can name."""
+    """Returns one dict for each backbone and each proposal network that a config can name, as `kinegraph models --json`
+    prints them. Each dict has the keys "name", "kind", "params", "gmacs" and others.
+    """
     backbones = [*map(_backbone, CATALOGUE.values()), *map(_family, FAMILIES.values())]
     return [*backbones, *map(_proposals, PROPOSALS.values()), *map(_detector, DETECTORS.values())]
 
 
 def heads() -> list[dict[str, Any]]:
-    """Returns one dictionary for each head, as `models --heads --json` prints them. The parameters and operations are
+    """Returns one dict for each head, as `kinegraph models --heads --json` prints them. Parameters and operations are
     counted for the head in the size that its paper uses.
     """
     from kinegraph.stages.heads.sizes import SIZES, count
@@ -43,8 +45,8 @@ def heads() -> list[dict[str, Any]]:
 
 
 def network(name: str) -> dict[str, Any]:
-    """Returns the row of the network `name`. It is a network that `models` returns, `timm/<model>` or
-    `transformers/<folder>`.
+    """Returns the facts of one network, as a dict like those that `models` returns. `name` is a name that `models`
+    lists, `timm/<model>` or `transformers/<folder>`.
 
     Raises UsageError if there is no such network. The message has similar names.
     """
@@ -77,7 +79,8 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
         "checkpoints": list(FORMATS_OF.get(entry.name, ())),
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
-    return row | {field.name: _plain(getattr(entry, field.name)) for field in fields(entry) if field.name not in TOLD}
+    others = (field.name for field in fields(entry) if field.name not in OTHER_WORDS)
+    return row | {name: _plain(getattr(entry, name)) for name in others}
 
 
 def _channels(entry: BackboneEntry) -> str:
@@ -85,16 +88,15 @@ def _channels(entry: BackboneEntry) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value of a description as JSON has it: mappings as dictionaries, and tuples as lists."""
+    """Returns `value` as JSON can store it: mappings as dicts, and tuples as lists."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return [*map(_plain, value)] if isinstance(value, tuple) else value
 
 
 def _family(family: ModelFamily) -> dict[str, Any]:
-    """Describes a family of networks of the package transformers, as one row of the list that `kinegraph models`
-    prints. The numbers, the input and the taps are those of the usual network of the family. Another network of the
-    family has those of its `config.json`.
+    """Returns the facts of a family of networks of the package transformers, as a dict for `models`. They are the facts
+    of the usual network of the family.
     """
     taps, counts = usual_taps(family), family.counts
     return {
@@ -120,8 +122,8 @@ def _family(family: ModelFamily) -> dict[str, Any]:
 
 
 def _detector(family: DetectorFamily) -> dict[str, Any]:
-    """Describes a family of detectors of the package transformers, as one row of the list that `kinegraph models`
-    prints. The numbers and the input are those of the usual network of the family.
+    """Returns the facts of a family of detectors of the package transformers, as a dict for `models`. They are the
+    facts of the usual network of the family.
     """
     height, width = family.counted_size
     return {
@@ -140,7 +142,9 @@ def _detector(family: DetectorFamily) -> dict[str, Any]:
 
 
 def _own_detector(name: str) -> dict[str, Any]:
-    """Describes the detector in the user's folder that `name` names. It is not counted."""
+    """Returns the facts of the detector in the user's folder that `name` names, as a dict for `models`. Its parameters
+    and operations are not counted.
+    """
     detector = read_detector(name)
     height, width = detector.input_size(*COUNTED_FRAME)
     pixels = {"mean": [*detector.pixels.mean], "std": [*detector.pixels.std], "channel_order": "RGB", "highest": 1}
@@ -174,12 +178,15 @@ def _proposals(entry: ProposalEntry) -> dict[str, Any]:
         "options": {},
         "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
-    return row | {field.name: _plain(getattr(entry, field.name)) for field in fields(entry) if field.name not in TOLD}
+    others = (field.name for field in fields(entry) if field.name not in OTHER_WORDS)
+    return row | {name: _plain(getattr(entry, name)) for name in others}
 
 
 def _tap(tap: Tap, num_frames: int, size: int) -> dict[str, Any]:
-    """Returns the facts of a tap. `shape` is that of its maps, [T, C, H, W], for a clip of `num_frames` frames of
-    `size` x `size` px, and `tokens` counts their T x H x W cells. Both are None if the network cannot take such a clip.
+    """Returns the facts of a tap as a dict. "shape" is the shape [T, C, H, W] of its maps for a clip of `num_frames`
+    frames of `size` x `size` px, and "tokens" is T x H x W.
+
+    "shape" and "tokens" are None if the network cannot take such a clip.
     """
     try:
         shape = list(tap.shape(num_frames, size))
@@ -193,7 +200,7 @@ def _tap(tap: Tap, num_frames: int, size: int) -> dict[str, Any]:
         "offset_px": tap.offset_px,
         "shape": shape,
         "tokens": None if shape is None else shape[0] * shape[2] * shape[3],
-        **{field.name: _plain(getattr(tap, field.name)) for field in fields(tap) if field.name not in TOLD_OF_TAP},
+        **{field.name: _plain(getattr(tap, field.name)) for field in fields(tap) if field.name not in TAP_OTHER_WORDS},
     }
 
 
@@ -201,8 +208,8 @@ def _source(source: WeightSource) -> dict[str, Any]:
     """Returns a dict that says where a file of weights comes from and which input its network expects. Unknown values
     are None.
 
-    The key `source` of the dict has the URL of a file that is downloaded. Otherwise it has the path of the file or of
-    its folder, or the repository on huggingface.co from which the user gets the file.
+    The key "source" has the URL of a file that is downloaded. Otherwise it has the path of the file or its folder, or
+    the repository on huggingface.co from which the user gets the file.
     """
     hub = source.hub and f"{source.hub.repository} on huggingface.co"
     return {

@@ -1,6 +1,4 @@
-"""Runs one task of a SLURM job array. A task of `train` trains one run. A task of `extract` runs its own work units,
-then the work units that other tasks have not sealed.
-"""
+"""Runs one task of a SLURM job array: it trains a run, or computes work units of an extraction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,25 +23,25 @@ from kinegraph.pipeline.machine.devices import on_gpu_if_asked
 from kinegraph.pipeline.wanted_run import places
 
 
-def run_task(folder: Path, index: int, begun: float | None = None, **heard: Any) -> None:
-    """Runs task number `index` of the SLURM job array whose config and list of work lie in `folder`. A task may run
-    twice, because SLURM repeats a task after a node failed.
+def run_task(folder: Path, index: int, begun: float | None = None, **callbacks: Any) -> None:
+    """Runs the task number `index` of a SLURM job array. `folder` has the config and the work of the array. A task may
+    run twice, because SLURM repeats a task after a node failed.
 
-    `begun` is the time at which this process began, by time.monotonic. None means now. The keyword arguments `heard`
-    are the callbacks `on_epoch` and `on_step` of training.
+    `begun` is the time at which this process began, by time.monotonic, by default now. `callbacks` may contain
+    `on_epoch` and `on_step`, which the training calls.
     """
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
     config = on_gpu_if_asked(config, config.run.slurm.asked_gpu)
     if work.kind == "train":
-        _train(config, work, index, folder / DIVERGED_FILE.format(index=index), heard)
+        _train(config, work, index, folder / DIVERGED_FILE.format(index=index), callbacks)
     else:
         _extract(config, work, index, monotonic() if begun is None else begun)
 
 
 def tell_completion(folder: Path, index: int, exit_code: int) -> None:
-    """Writes `exit_code`, the exit code of task number `index`, to a file in `folder`. The file is for clusters whose
-    SLURM forgets ended tasks.
+    """Writes the completion file of the task number `index` into `folder`. The file contains the exit code of the task,
+    for clusters whose SLURM forgets ended tasks.
     """
     write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
 
@@ -52,10 +50,11 @@ def _completion(folder: Path, index: int) -> Path:
     return folder / COMPLETION_FILE.format(index=index)
 
 
-def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
-    """Trains run number `index` of `work`. `heard` has the callbacks `on_epoch` and `on_step` of the training.
+def _train(config: Config, work: Work, index: int, diverged_file: Path, callbacks: Mapping[str, Any]) -> None:
+    """Trains the run number `index` of `work`. `callbacks` may contain `on_epoch` and `on_step`, which the training
+    calls.
 
-    If the run diverges, the message of the error is written to `diverged_file`, and the error is raised.
+    If the run diverges, writes the message of the error to `diverged_file` and raises the error.
     """
     from kinegraph.pipeline.training.table import train_wanted
     from kinegraph.stages.training.engine import TrainingDiverged
@@ -63,18 +62,18 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
     diverged_file.unlink(missing_ok=True)
     place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the other runs
     try:
-        train_wanted(config, work.runs[index], place, **heard)
+        train_wanted(config, work.runs[index], place, **callbacks)
     except TrainingDiverged as error:
         write_whole(diverged_file, [str(error).encode()])
         raise
 
 
 def _extract(config: Config, work: Work, index: int, begun: float) -> None:
-    """Runs the work units of the task `index` of a job array: every `num_tasks`-th unit of `work`. `begun` is the time
-    at which the process of the task began, by time.monotonic.
+    """Computes the work units of the task number `index`: every `num_tasks`-th unit of `work`. `begun` is the time at
+    which this process began, by time.monotonic.
 
-    If the storage of the cache supports leases, the task then also runs units of other tasks that are not sealed and
-    not leased. So the work can finish even if some tasks never leave the queue.
+    If the storage of the cache supports leases, the task then also computes units of other tasks that are neither
+    sealed nor leased. So the work is finished even if some tasks never leave the queue.
     """
     cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
     own, *others = parts_from(work.units, index, work.num_tasks)
@@ -92,9 +91,7 @@ def _extract(config: Config, work: Work, index: int, begun: float) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields those of `units` that are not sealed in `cache` yet. Calls `report` once for each unit that is already
-    sealed.
-    """
+    """Yields those of `units` that are not sealed in `cache`. Calls `report` once for each unit that is sealed."""
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}
     for unit in units:
@@ -104,10 +101,10 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Divides `units` among `num_tasks` tasks and returns one list of work units per task. The first list is that of
-    task `index`, counted from 0. The lists of the next tasks follow. After the last task comes task 0.
+    """Divides `units` among `num_tasks` tasks. Returns one list of units for each task, with the list of the task
+    `index` first, counted from 0. The lists of the next tasks follow, and after the last task comes task 0.
 
-    For example, with units a to e and 2 tasks, task 0 has a, c, e, and task 1 has b, d. For `index` 1, the result is
-    [[b, d], [a, c, e]].
+    For example, of the units a, b, c, d, e and 2 tasks, task 0 has a, c, e and task 1 has b, d. For `index` 1 the
+    result is [[b, d], [a, c, e]].
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

@@ -1,4 +1,4 @@
-"""`kinegraph status` says how much of a cache is done. It reads the ledger, the leases and SLURM. Torch-free."""
+"""Computes for `kinegraph status` how much of a cache is done, from the ledger, the leases and SLURM. Torch-free."""
 
 from collections import Counter
 from typing import Any
@@ -15,7 +15,7 @@ MAX_JOBS = 3  # only the newest: each costs calls to SLURM
 
 
 def status(cache: Cache) -> dict[str, Any]:
-    """Returns the document that `status --json` prints: the state of each stage and of the recent job arrays."""
+    """Returns a dict with the state of each stage and of the latest SLURM job arrays, as `status --json` prints it."""
     leases = list(live_leases(cache.storage))
     kept = KeptSummaries(cache)
     stages = {key: _stage_status(cache, key, leases, kept) for key in cache.stage_keys()}
@@ -30,8 +30,8 @@ def status(cache: Cache) -> dict[str, Any]:
 
 
 def _job_status(submission: Submission) -> dict[str, Any]:
-    """Returns a dict about a job array: its id, kind, time and folder, the number of tasks in each state, and the last
-    log lines of each task that failed or is unknown.
+    """Returns the state of one SLURM job array as a dict: its id, kind, time and folder, the number of tasks in each
+    state, and the last log lines of each task that failed or whose state is unknown.
     """
     tasks = submission.state().tasks
     counts = Counter(task.state for task in tasks.values())

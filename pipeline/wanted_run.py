@@ -1,4 +1,4 @@
-"""Describes one training run that is to be done, in plain values that other machines can read. Torch-free."""
+"""Describes a training run that is to be done, in plain values that can be sent to other machines. Torch-free."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """One training run that is to be done. `name` is the name of the head or variant in the table of results. `options`
-    are the training options, seed included. `folder` is the folder of the run.
+    """A training run that is to be done.
 
-    `code` is the Python source of a user's own head, so that the head can be sent to other machines. It is None for the
-    heads of kinegraph.
+    - `name`: the name of the head or variant in tables.
+    - `options`: the training options, with the seed.
+    - `folder`: the folder of the run.
+    - `code`: the Python source of a user's own head, or None for a head of kinegraph.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,11 +28,12 @@ class WantedRun(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """The place of a run in a table of runs: number `number` of `num_runs` runs, counted from 1. The table has the runs
-    that one command trains. `name` is the name of the trained head or variant.
+    """The place of a training run among all runs that one command trains, for messages.
 
-    `runs_after` helps to estimate the time left. It is the number of later runs in the table, divided by the number of
-    worker processes. `num_epochs` is 0 until the clips of the run are known.
+    - `name`, `seed`: the name of the head or variant, and the seed.
+    - `number`, `num_runs`: the run is number `number` of `num_runs` runs, counted from 1.
+    - `runs_after`: the number of later runs divided by the number of worker processes, to estimate the time left.
+    - `num_epochs`: the number of epochs of the run, 0 until its clips are known.
     """
 
     name: str
@@ -43,16 +45,17 @@ class RunPlace:
 
     @property
     def title(self) -> str:
+        """Returns the name of the run in messages, for example "run 2 of 21 (lstm, seed 1)"."""
         if self.num_runs == 1:
             return f"{self.name} seed {self.seed}"
         return f"run {self.number:,} of {self.num_runs:,} ({self.name}, seed {self.seed})"
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns a RunPlace for each run in `runs`, in the same order.
+    """Returns a RunPlace for each of `runs`, in the same order.
 
-    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. If 4 runs come
-    after a run and there are 2 workers, `runs_after` of this run is 2.
+    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. For example, if
+    4 runs come after a run and there are 2 workers, `runs_after` of this run is 2.
     """
     takes_time = [run not in trained for run in runs]
     return [

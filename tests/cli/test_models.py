@@ -68,9 +68,9 @@ def test_no_fact_of_a_description_is_left_out() -> None:
     """A field that a description gets later stands in the row by itself."""
     for entry in CATALOGUE.values():
         row = known.network(entry.name)
-        assert {field.name for field in fields(BackboneEntry)} - known.TOLD <= row.keys()
+        assert {field.name for field in fields(BackboneEntry)} - known.OTHER_WORDS <= row.keys()
         for tap, told in zip(entry.taps, row["taps"], strict=True):
-            assert {field.name for field in fields(tap)} - known.TOLD_OF_TAP <= told.keys()
+            assert {field.name for field in fields(tap)} - known.TAP_OTHER_WORDS <= told.keys()
             assert told["shape"] == list(tap.shape(row["input"]["num_frames"], row["input"]["size"]))
 
 
