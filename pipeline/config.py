@@ -46,7 +46,7 @@ class StoreOptions(StageOptions):
 
 
 class RunOptions(StageOptions):
-    """Options of the extraction: where it runs, the number of workers, and limits. These options change no fingerprint."""
+    """Options of the extraction: where it runs, the number of workers, and limits. They change no fingerprint."""
 
     executor: Literal["inline", "local", "dask", "slurm"] = Field(
         "local",

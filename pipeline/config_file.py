@@ -222,7 +222,7 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], model: type[StageOptio
 
 
 def did_you_mean(given: str, allowed_keys: Iterable[str]) -> str:
-    """Returns a question such as "did you mean num_frames? ", or "" if no key in `allowed_keys` is similar to `given`."""
+    """Returns a question such as "did you mean num_frames? ", or "" if no key in `allowed_keys` is like `given`."""
     near = get_close_matches(given, [*allowed_keys], n=1)
     return f"did you mean {near[0]}? " if near else ""
 

@@ -118,7 +118,7 @@ class UnitSchedule:
 
     @property
     def lacks_measure(self) -> bool:
-        """Returns whether the duration of a unit is needed and unknown: the time is limited, and no unit has ended yet."""
+        """Returns whether the time is limited and no unit has ended yet, so that the duration of a unit is unknown."""
         return self.allotted is not None and self.slowest_seconds is None
 
     def begin(self, shard: int) -> None:

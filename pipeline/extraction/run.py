@@ -1,4 +1,4 @@
-"""Runs `kinegraph extract`: plans the work units, runs them and reports failures. Imports torch only if there is work."""
+"""Runs `kinegraph extract`: plans the work units, runs them and reports failures. Imports torch only for work."""
 
 import logging
 from collections.abc import Callable, Sequence

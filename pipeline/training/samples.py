@@ -1,4 +1,4 @@
-"""Opens the samples for a training: the clips of a split, or its whole videos. Logs which clips or videos are left out."""
+"""Opens the samples for a training: the clips of a split, or its whole videos. Logs what is left out."""
 
 import logging
 

@@ -227,7 +227,7 @@ def _clips_of(samples: Samples) -> dict[str, list[str]]:
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Returns the folders of all runs below `root`, sorted. If `root` is a run, or has no run below it, returns [root]."""
+    """Returns the sorted folders of all runs below `root`. Returns [root] if `root` is a run or has no run below it."""
     if is_trained(root):
         return [root]
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]

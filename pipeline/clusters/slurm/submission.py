@@ -137,7 +137,7 @@ class Submission(BaseModel):
             return []
 
     def divergence(self, index: int) -> str | None:
-        """Returns the error message of the task `index` if a training run of the task diverged. Returns None otherwise."""
+        """Returns the error message of the task `index` if its training run diverged. Returns None otherwise."""
         try:
             return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
         except FileNotFoundError:
