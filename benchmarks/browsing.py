@@ -54,8 +54,8 @@ STAGES = (
 
 
 def simulated(root: Path, num_clips: int) -> Cache:
-    """Writes the cache with `num_clips` clips to `root` and returns it. The ledger says that all shards are done, but
-    the objects of the shards are missing.
+    """Writes a cache with `num_clips` clips to `root` and returns it. The ledger says that all shards are done, but the
+    objects of the shards are missing.
     """
     Cache.create(root, clips_options(ClipOptions()), {"kind": "zarr", "shard_clips": SHARD, "compression": "none"})
     storage = open_storage(root)

@@ -137,7 +137,11 @@ def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...])
 
 
 def measure(what: str, arguments: list[str], exit_code: int = 0) -> str:
-    """Runs a kinegraph command and prints its seconds and its peak memory. Returns what the command printed."""
+    """Runs a kinegraph command with these `arguments`. Prints `what`, its seconds and its peak memory. Returns what the
+    command printed.
+
+    The command must end with `exit_code`.
+    """
     begun = time.perf_counter()
     command = [sys.executable, "-m", "kinegraph", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:

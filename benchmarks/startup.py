@@ -55,7 +55,9 @@ def fill(root: Path) -> None:
 
 
 def extracted(root: Path, number: int) -> tuple[float, float]:
-    """Extracts 12 clips into a new cache. Returns (seconds of start-up, seconds of work)."""
+    """Extracts 12 clips into a new cache below `root`, with `number` in its name. Returns (seconds of start-up, seconds
+    of work).
+    """
     file = root / f"config{number}.yaml"
     file.write_text(CONFIG.format(root=root, number=number, frames=FRAMES))
     cache = index(load_config(file)).cache

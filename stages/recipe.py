@@ -114,7 +114,7 @@ class Recipe(StageOptions):
         clips, has_windows = self.clips, self.clips.has_windows
         return Wanted(
             num_frames=clips.num_frames,
-            short="fail" if clips.is_annotated else clips.short,  # the last frame is none that was annotated
+            short="fail" if clips.is_annotated else clips.short,  # the last frame of a video is not an annotated one
             may_repeat=has_windows or clips.is_annotated,
             overlapping=has_windows,
             torchcodec_device=clips.torchcodec_device,

@@ -49,8 +49,8 @@ class Backbone(nn.Module):
         self.wants_class_tokens, self.wants_head = class_tokens, head
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, whose maps `forward` returns. Removes the submodules above the highest of these
-        taps. If the output `head` is wanted, all submodules stay.
+        """Makes `taps` the wanted taps, the named layers whose output (maps) `forward` returns. Removes the submodules
+        above the highest of these taps. If the output `head` is wanted, all submodules stay.
 
         Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
         """
@@ -102,8 +102,8 @@ class Backbone(nn.Module):
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap, with T' maps of C
-        channels, H' rows and W' columns.
+        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer), with
+        T' maps of C channels, H' rows and W' columns.
 
         `clips` are normalised pixels [B, 3, T, H, W]: T frames with H rows and W columns. After `cut_below(tap)`,
         `clips` are maps of `tap` in place of pixels, [B, C, T, H, W].
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns {tap: maps} for each wanted tap, in the layout in which the submodules compute.
+        """Returns {tap: maps} for each wanted tap (a named layer), in the layout in which the submodules compute.
 
         `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of this tap.
         `x` and the maps are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network. There are B clips of T
@@ -135,8 +135,8 @@ class Backbone(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no output `head`")
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the output of the tap `tap`. `x` is the output of the tap below, or the input of the network for the
-        lowest tap.
+        """Returns the output of the tap (named layer) `tap`. `x` is the output of the tap below, or the input of the
+        network for the lowest tap.
 
         Both are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network: B clips of T frames, with C
         channels, H rows and W columns.

@@ -126,8 +126,8 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
-        channels, H' rows and W' columns.
+        """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named
+        layer), with C channels, H' rows and W' columns.
 
         `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """

@@ -22,8 +22,8 @@ class BackboneOptions(StageOptions):
     )
     weights: str = Field(
         description="a named file of the catalogue, a path, or random:<seed>; pretrained for timm/<model> and "
-        "transformers/<folder>; for the ResNet-3D family and TSM also inflate: and one of these for the 2D ResNet of "
-        "the same depth"
+        "transformers/<folder>; for the ResNet-3D family and TSM also inflate:<weights>, with <weights> of the 2D "
+        "ResNet of the same depth"
     )
     taps: tuple[str, ...] = Field(
         min_length=1, description="where the network is cut: names that `kinegraph models` lists"
@@ -37,16 +37,16 @@ class BackboneOptions(StageOptions):
     )
     resize_short: Annotated[int, Field(ge=16)] | Literal["auto"] | None = Field(
         "auto",
-        description="px: the whole frame is resized to this short side, then crops are cut at `size`; "
-        "null: crops are cut first, then resized to `size`; auto: as the named weights were "
-        "tested where `size` is null or the weights' own size, else null",
+        description="short side in px to which the whole frame is resized before crops are cut at `size`; null: crops "
+        "are cut first, then resized to `size`; auto: as in the test of the named weights, if `size` is null or the "
+        "size of that test, otherwise null",
     )
     resize: Literal["auto", "pillow", "bicubic", "torch", "swscale"] = Field(
         "auto",
-        description="pillow: antialiased bilinear, as torchvision on images; bicubic: Pillow's bicubic, antialiased; "
-        "torch: bilinear without antialias, as PySlowFast and PyTorchVideo; swscale: antialiased bilinear by FFmpeg, "
-        "faster than pillow and nearly equal, for whole frames only (`resize_short`, or the crop `full`); auto: as the "
-        "named weights were tested where `resize_short` is too, else pillow",
+        description="pillow: antialiased bilinear, as torchvision resizes images; bicubic: Pillow's bicubic, "
+        "antialiased; torch: bilinear without antialias, as in PySlowFast and PyTorchVideo; swscale: antialiased "
+        "bilinear of FFmpeg, faster than pillow and nearly equal, only for whole frames (with `resize_short`, or with "
+        "the crop `full`); auto: as in the test of the named weights, if `resize_short` is too, otherwise pillow",
     )
     store: tuple[Literal["maps", "pooled"], ...] = Field(
         ("pooled",),
@@ -55,13 +55,13 @@ class BackboneOptions(StageOptions):
     )
     tokens: Tokens = Field(
         "patch",
-        description="patch: of each tap the arrays that `store` names; class: of each tap the class token, in float32, "
-        "and not what `store` names; both. Only some transformers have a class token",
+        description="what is stored of each tap; patch: the arrays that `store` names; class: only the class token, in "
+        "float32; both: these arrays and the class token. Only some transformers have a class token",
     )
     head: bool = Field(
         False,
-        description="the output of the network after its last tap is stored too, in float32: a projection or a pooled "
-        "vector; only some networks have one",
+        description="whether the output of the network after its last tap is stored too, in float32: a projection or a "
+        "pooled vector; only some networks have such an output",
     )
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored maps")
     mean: Channels | None = Field(
@@ -70,7 +70,7 @@ class BackboneOptions(StageOptions):
         "the weights expect",
     )
     std: Channels | None = Field(
-        None, description="pixels are divided by these numbers after `mean` is subtracted; needed where `mean` is given"
+        None, description="pixels are divided by these numbers after `mean` is subtracted; needed if `mean` is given"
     )
     channel_order: ChannelOrder | None = Field(
         None, description="order of the input's channels, RGB or BGR; null: as the weights expect"
@@ -79,8 +79,8 @@ class BackboneOptions(StageOptions):
     options: dict[str, int | str] = Field(
         default_factory=dict,
         description="options of the network: those of the ResNet-3D family, as `kinegraph models` lists them, and "
-        "`final_norm` of timm's transformers; missing options are as the named weights were trained, or as in the "
-        "network's paper where that is unknown or with `geometry: paper`",
+        "`final_norm` of timm's transformers; a missing option has the value with which the named weights were "
+        "trained, or the value of the network's paper if that is unknown or with `geometry: paper`",
     )
 
     @model_validator(mode="after")

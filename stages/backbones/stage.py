@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.backbones.run import BackboneRunner
 
-VERSION = 1  # raised when the output changes beyond rounding
+VERSION = 1  # increase it when the output changes by more than rounding
 SHARED_FRAMES = 1  # the rule by which shared frames are computed once; it changes the rounding
 NOT_AS_GIVEN = {  # options that are recorded as they are used, not as the config states them
     "weights",

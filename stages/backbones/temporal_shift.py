@@ -68,8 +68,8 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap: one map for each
-        frame, with C channels, H' rows and W' columns.
+        """Runs the network on B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named layer): one
+        map for each frame, with C channels, H' rows and W' columns.
 
         `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """

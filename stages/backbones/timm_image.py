@@ -57,8 +57,8 @@ class TimmImage(Backbone):
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, and removes the layers above the highest of these taps from the model. If the
-        output `head` is wanted, the layers that it needs stay.
+        """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
+        highest of these taps from the model. If the output `head` is wanted, the layers that it needs stay.
 
         Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
         """
@@ -84,16 +84,17 @@ class TimmImage(Backbone):
         )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the model on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap, with C
-        channels, H' rows and W' columns.
+        """Runs the model on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named
+        layer), with C channels, H' rows and W' columns.
 
         `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
         """
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns {tap: maps [B*T, C, H', W']} for each wanted tap. `x` [B*T, 3, H, W] are the frames of all clips. If
-        wanted, the result also has `<tap>_class` -> class tokens [B*T, C], and `head` -> [B*T, C].
+        """Runs the model on the frames of all clips, `x` [B*T, 3, H, W]. Returns {tap: maps [B*T, C, H', W']} for each
+        wanted tap (a named layer). If wanted, the result also has `<tap>_class` -> class tokens [B*T, C], and `head` ->
+        [B*T, C].
 
         There are B clips of T frames with H rows and W columns. A map has C channels, H' rows and W' columns.
         """

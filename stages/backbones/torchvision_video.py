@@ -120,8 +120,8 @@ class MViT(VideoTransformer):
         raise ValueError(f"{type(self).__name__} cannot begin at the tap {tap!r}: above it, the class token is needed")
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns {tap: maps [B, C, T', H', W']} of the clips `x` [B, 3, T, H, W]. If class tokens are wanted, the
-        result also has `<tap>_class` -> class token [B, 1, C].
+        """Runs the network on B clips `x` [B, 3, T, H, W]. Returns {tap: maps [B, C, T', H', W']} for each wanted tap
+        (a named layer). If class tokens are wanted, the result also has `<tap>_class` -> class token [B, 1, C].
         """
         x = self.get_submodule("conv_proj")(x)
         grid = x.shape[2:]  # T', H', W'

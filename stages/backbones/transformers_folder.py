@@ -62,8 +62,8 @@ class ModelFolder:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """Returns {option: value} by which the fingerprint of a cache identifies the network. The path of its folder is
-        not part of it, because the folder may be moved.
+        """Returns {option: value} by which the fingerprint of a cache identifies the network. The result does not
+        contain the path of the folder, because a folder may be moved.
         """
         model = f"{TRANSFORMERS_PREFIX}{self.family.model_type}"
         return {"model": model, "config_sha256": self.config_sha256, "patch_px": self.patch_px}

@@ -41,8 +41,8 @@ class TransformersNetwork(Backbone):
         self._listen()
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, and removes the layers above the highest of these taps. If the output `head` is
-        wanted, all layers stay.
+        """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
+        highest of these taps. If the output `head` is wanted, all layers stay.
 
         Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
         """
@@ -85,8 +85,8 @@ class TransformersNetwork(Backbone):
         draw_as_built(self, seed, lambda: TransformersNetwork(self.folder, build(self.folder)))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap, with T' maps of C
-        channels, H' rows and W' columns.
+        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer), with
+        T' maps of C channels, H' rows and W' columns.
 
         `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If wanted, the result also
         has class tokens and the output `head`, as in `Backbone.forward`.
@@ -96,8 +96,8 @@ class TransformersNetwork(Backbone):
         return self.run(clips.transpose(1, 2))
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns {tap: maps [B, C, T', H', W']} for clips `x` [B, T, 3, H, W]. For a network of single images, `x` is
-        [B, 3, H, W], and maps are [B, C, H', W'].
+        """Runs the network on clips `x` [B, T, 3, H, W]. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a
+        named layer). For a network of single images, `x` is [B, 3, H, W], and maps are [B, C, H', W'].
 
         There are B clips of T frames, or B images, with H rows and W columns. If wanted, the result also has
         `<tap>_class` and `head`.

@@ -106,12 +106,12 @@ def load_detector(detector: Detector) -> nn.Module:
     config: Any
     try:
         network_class, config = class_and_config(detector.path, family.module, family.network, family.config, values)
-        config.backbone_config._attn_implementation = "eager"  # convolutions, which refuse another word
+        config.backbone_config._attn_implementation = "eager"  # convolutions, which refuse another value
         config.backbone_config.use_pretrained_backbone = False
         network = load_network(detector.path, network_class, config)
     except WeightsError as error:
         if not isinstance(error.__cause__, ImportError):
-            raise  # timm is missing otherwise, which has the backbones of DETR's published folders
+            raise  # otherwise timm is missing, which has the backbones of DETR's published folders
         raise UsageError(
             f"proposals.model: {detector.path} needs timm: pip install 'kinegraph[timm]' ({error.__cause__})"
         ) from error

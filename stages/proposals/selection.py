@@ -98,7 +98,7 @@ def select(
     )
     # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
     order = scores.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices
-    for f, num in enumerate(valid.sum(1).cpu().tolist()):  # a GPU is waited for here, and again in the suppression
+    for f, num in enumerate(valid.sum(1).cpu().tolist()):  # this waits for a GPU, and the suppression does again
         ranked = order[f, :num]
         best = ranked[remaining(boxes[f, ranked], scores[f, ranked], levels[ranked], nms_threshold, top)]
         out.boxes[f, : len(best)] = boxes[f, best]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.proposals.run import ProposalRunner
 
-VERSION = 1  # raised when the output changes beyond rounding
+VERSION = 1  # increase it when the output changes by more than rounding
 BOXES, SCORES, COUNT = "proposals/boxes", "proposals/scores", "proposals/count"
 LABELS = "proposals/labels"  # only of sources that state classes
 

@@ -112,8 +112,8 @@ class Detector:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Returns {option: value} by which the fingerprint of a cache identifies the detector. The path of its folder
-        is not part of it, because the folder may be moved.
+        """Returns {option: value} by which the fingerprint of a cache identifies the detector. The result does not
+        contain the path of the folder, because a folder may be moved.
         """
         return {
             "network": f"{TRANSFORMERS_PREFIX}{self.family.model_type}",

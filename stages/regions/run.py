@@ -59,5 +59,5 @@ def _places(count: np.ndarray, num_boxes: int) -> np.ndarray:
 
     `count` [maps] is the number of valid boxes for each map, at most `num_boxes`.
     """
-    # found on the host, because a GPU would be waited for
+    # computed on the host, because the same on a GPU would wait for it
     return np.stack((np.arange(num_boxes) < count[:, None]).nonzero())

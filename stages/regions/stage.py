@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.regions.run import RegionRunner
 
-VERSION = 1  # raised when the output changes beyond rounding
+VERSION = 1  # increase it when the output changes by more than rounding
 
 
 class Regions(StageKind):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.tracks.run import TrackRunner
 
-VERSION = 1  # raised when the output changes
+VERSION = 1  # increase it when the output changes
 IDS, NUM_TRACKS = "tracks/id", "tracks/count"
 
 

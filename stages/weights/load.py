@@ -157,7 +157,7 @@ def _refuse_irregular(path: Path) -> None:
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError):
-        return  # there is no such file, which the caller says
+        return  # there is no such file; the caller raises the error
 
 
 def _seed(weights: str) -> int | None:

@@ -41,7 +41,7 @@ ELSEWHERE = {
     **dict.fromkeys(("detr", "rt_detr", "rt_detr_v2"), _AS_PROPOSALS),
     **dict.fromkeys(("grounding-dino", "mm-grounding-dino"), _AS_BOX_FILES),
 }
-SHA256_DIGITS = 64  # a plan may have words in place of a digest
+SHA256_DIGITS = 64  # a plan may have a sentence in place of a digest
 CODE = "auto_map"  # names Python files of the folder that transformers would run
 
 
