@@ -28,7 +28,7 @@ class ClipOptions(StageOptions):
 
     With `fps: native`, frames are chosen by number, whatever the frame rate, and `frame_step` is the step between the
     numbers. `sampling: uniform` then follows the rule of TSN (Temporal Segment Networks). Frame i of a clip is frame
-    floor((i + 0.5) n / num_frames) of the n frames of the video. For example, 4 of 20 frames are 2, 7, 12, 17.
+    floor((i + 0.5) n / num_frames) of the n frames of the video: the frames 2, 7, 12, 17 of 20 for 4 frames.
 
     `sampling: windows` slides a window of `num_frames` frames over the whole video. So the number of clips depends on
     the video. Intervals of a csv are then annotations of the video, and have no clips of their own.

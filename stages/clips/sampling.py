@@ -87,8 +87,8 @@ def annotated_clip(
     frames: PresentedFrames,
     annotated_numbers: Sequence[int],
 ) -> SampledClip:
-    """Returns the SampledClip that takes its T frames from the annotated frames of a video or of an interval. There
-    must be at least one annotated frame in it.
+    """Returns the SampledClip that takes its T frames from the annotated frames of a video or of an interval, which
+    must have at least one annotated frame.
 
     `annotated_numbers` are the numbers of the annotated frames of the video, from 0, in ascending order. Let n of these
     frames lie in the interval. If n is at least T, frame i of the clip is the annotated frame at position floor((i +
@@ -108,7 +108,7 @@ def annotated_within(annotated_numbers: Sequence[int], frames: PresentedFrames, 
     """Returns the numbers of the annotated frames that begin in `interval`. If `interval` is None, returns all
     `annotated_numbers`. Numbers count from 0. `frames` has the times of the frames.
 
-    A frame that began before the interval, and is still shown at its start, is left out.
+    A frame that began before the interval is left out, although it is still shown at the start of the interval.
     """
     if interval is None:
         return [*annotated_numbers]

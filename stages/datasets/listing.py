@@ -64,7 +64,7 @@ class Listing:
 
     The other fields are only set for data sets in the form in which their owners publish them:
 
-    `missing`: {name: MissingVideo} of the listed videos without a file. `videos` lacks these.
+    `missing`: {name: MissingVideo} of the listed videos without a file. These videos are not in `videos`.
     `listed`: {split: number of videos in the label files}.
     `published`: {split: number of videos that the owners published}.
     `classes_from`: the file or rule from which the order of the classes comes, in words.

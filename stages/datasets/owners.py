@@ -69,7 +69,7 @@ class Sample:
     `split`: the name of its split.
     `where`: the file and line, for messages.
     `interval`: (start, end) in seconds, or None for the whole video.
-    `stems`: the names that the file of the video may have, without ending, the best first. If empty, it is `name`.
+    `stems`: the names that the file of the video may have, without ending, the best first. If empty, `name` is used.
     """
 
     name: str

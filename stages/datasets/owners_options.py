@@ -25,8 +25,8 @@ class OwnersOptions(StageOptions):
 
 
 class Ucf101Options(OwnersOptions):
-    """UCF101 (Soomro et al. 2012) by one of the official splits. `annotations` has classInd.txt, trainlist01.txt,
-    testlist01.txt and so on. The classes are in the order of classInd.txt.
+    """The config section `dataset` for UCF101 (Soomro et al. 2012), by one of its official splits. `annotations` has
+    classInd.txt, trainlist01.txt, testlist01.txt and so on. The classes are in the order of classInd.txt.
 
     A video is found by its file name. The name of its folder does not matter.
     """
@@ -36,9 +36,9 @@ class Ucf101Options(OwnersOptions):
 
 
 class ActionGenomeOptions(OwnersOptions):
-    """Action Genome (Ji et al. 2020), which annotates frames of the videos of Charades. `annotations` has
-    object_bbox_and_relationship.pkl, person_bbox.pkl, object_classes.txt and relationship_classes.txt. The videos are
-    the mp4 files of Charades, in any size, at their own frame rate.
+    """The config section `dataset` for Action Genome (Ji et al. 2020), which annotates frames of the videos of
+    Charades. The videos are the mp4 files of Charades, in any size, at their own frame rate. `annotations` has
+    object_bbox_and_relationship.pkl, person_bbox.pkl, object_classes.txt and relationship_classes.txt.
 
     The classes are the 157 actions of Charades, in the order of Charades_v1_classes.txt. With `labels: interval`, each
     action of a video is an interval with one label. With `labels: video`, a video has the labels of all its actions.
@@ -73,8 +73,8 @@ LeaveOut = Annotated[
 
 
 class ActivityNetOptions(OwnersOptions):
-    """ActivityNet 1.3 (Caba Heilbron et al. 2015), untrimmed videos with labelled segments. The splits are train, val
-    and test. The videos of test have no labels. The classes are sorted by name.
+    """The config section `dataset` for ActivityNet 1.3 (Caba Heilbron et al. 2015), untrimmed videos with labelled
+    segments. The splits are train, val and test. The videos of test have no labels. The classes are sorted by name.
 
     The name of a video file is the id of the video, or `v_` and the id. With `clips.sampling: windows`, segments are
     the annotations of whole videos. With any other sampling, each segment is an interval, which is sampled by itself.
@@ -86,8 +86,8 @@ class ActivityNetOptions(OwnersOptions):
 
 
 class Thumos14Options(OwnersOptions):
-    """THUMOS14 (Jiang et al. 2014), the untrimmed videos with labelled segments. The split train has the videos
-    `video_validation_*`, and test has `video_test_*`. The 20 classes are sorted by name.
+    """The config section `dataset` for THUMOS14 (Jiang et al. 2014), the untrimmed videos with labelled segments. The
+    split train has the videos `video_validation_*`, and test has `video_test_*`. The 20 classes are sorted by name.
 
     With `clips.sampling: windows`, segments are the annotations of whole videos. With any other sampling, each segment
     is an interval, which is sampled by itself.
@@ -103,7 +103,8 @@ class Thumos14Options(OwnersOptions):
 
 
 class JsonOptions(StageOptions):
-    """Videos of your own with labelled segments, in a JSON file in the form of ActivityNet.
+    """The config section `dataset` for your own videos with labelled segments, in a JSON file in the form of
+    ActivityNet.
 
     The file is `{"database": {<id>: {"subset": ..., "annotations": [{"segment": [start, end], "label": ...}]}}}`, with
     times in seconds. The name of a video file is `prefix` and the id. With `clips.sampling: windows`, segments are the
@@ -126,12 +127,12 @@ class JsonOptions(StageOptions):
 
 
 class CharadesOptions(OwnersOptions):
-    """Charades (Sigurdsson et al. 2016). `annotations` has Charades_v1_classes.txt, Charades_v1_train.csv and
-    Charades_v1_test.csv. The classes are in the order of the class file. Charades_v1_test.csv is the split `val`,
-    because papers call it validation.
+    """The config section `dataset` for Charades (Sigurdsson et al. 2016). `annotations` has Charades_v1_classes.txt,
+    Charades_v1_train.csv and Charades_v1_test.csv. The classes are in the order of the class file. Charades_v1_test.csv
+    is the split `val`, because papers call it validation.
 
-    Videos are `<id>.mp4` of any size, or the folders of the 24 fps images of Charades_v1_rgb. docs/datasets.md
-    describes the data set.
+    Videos are `<id>.mp4` of any size, or the folders of images of Charades_v1_rgb, with 24 images per second.
+    docs/datasets.md describes the data set.
     """
 
     kind: Literal["charades"]
@@ -150,7 +151,8 @@ class CharadesOptions(OwnersOptions):
 
 
 class SomethingSomethingOptions(OwnersOptions):
-    """Something-Something V1 or V2 (Goyal et al. 2017). docs/datasets.md describes the data set.
+    """The config section `dataset` for Something-Something V1 or V2 (Goyal et al. 2017). docs/datasets.md describes the
+    data set.
 
     For V1, `annotations` has something-something-v1-labels.csv, -train.csv and -validation.csv, and the videos are
     folders of images with the id as name. For V2, `annotations` has the same files as json, with these long names or as
@@ -179,8 +181,8 @@ class SomethingSomethingOptions(OwnersOptions):
 
 
 class KineticsOptions(OwnersOptions):
-    """Kinetics-400, 600 or 700 (Kay et al. 2017, Carreira et al. 2018 and 2019). `annotations` has the owners' csv
-    files. The classes are sorted by name. docs/datasets.md describes the data set.
+    """The config section `dataset` for Kinetics-400, 600 or 700 (Kay et al. 2017, Carreira et al. 2018 and 2019).
+    `annotations` has the owners' csv files. The classes are sorted by name. docs/datasets.md describes the data set.
 
     The file of a clip is `<youtube_id>_<start>_<end>` with 6 digits for each time, or `<youtube_id>` if the video has
     only this clip. The file may lie in any folder, because the csv states the class. Videos in a folder
@@ -202,8 +204,8 @@ class KineticsOptions(OwnersOptions):
 
 
 class Hmdb51Options(OwnersOptions):
-    """HMDB51 (Kuehne et al. 2011) by one of the official splits. `annotations` is the folder
-    testTrainMulti_7030_splits. The classes are sorted by name. docs/datasets.md describes the data set.
+    """The config section `dataset` for HMDB51 (Kuehne et al. 2011), by one of its official splits. `annotations` is the
+    folder testTrainMulti_7030_splits. The classes are sorted by name. docs/datasets.md describes the data set.
 
     The class list in the code of TSN has another order, in which two pairs of classes are swapped.
     """

@@ -36,7 +36,7 @@ class UntrimmedVideo:
     `where`: the place in the label file, for messages.
     `duration`: its duration in seconds, or None if the label file does not state it.
     `segments`: its labelled parts.
-    `stems`: the names that its file may have, without ending. If empty, the file has the name `name`.
+    `stems`: the names that its file may have, without ending. If empty, `name` is used.
     """
 
     name: str

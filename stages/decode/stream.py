@@ -132,7 +132,7 @@ class OpenVideo:
 
     @property
     def slack_seconds(self) -> float:
-        """Returns the tolerance in seconds. A frame counts as shown at a time if it begins at most so much later."""
+        """Returns the tolerance in seconds with which the times of frames are compared with target times."""
         return self.timeline.slack_seconds
 
     @property
@@ -334,8 +334,7 @@ def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
     """Opens the video stream of a file and returns it as an OpenVideo. The caller has to close it. Arguments and errors
     are those of `open_video`.
 
-    The caller reads the video inside a `with` block of `OpenVideo.collect_messages`, which collects the messages of
-    FFmpeg.
+    The caller must read the video inside a `with` block of `OpenVideo.collect_messages`.
     """
     if not isinstance(path, str):
         path.seek(0)

@@ -113,7 +113,7 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
     A digit moves by one step before each frame, also before the first frame. Along each axis, a step is a random whole
     number from -10 to 9. Near the edges, a digit at position p moves at least -p and less than 71 - p. Digits in step
-    take a step that is allowed for both of them. If there is none, both do not move.
+    take a step that is allowed for both of them. If there is no such step, both stay where they are.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []

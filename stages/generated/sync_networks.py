@@ -91,7 +91,9 @@ class CellClassifier(nn.Module):
         self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
     def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
-        """Returns two scalars for a batch: the loss, and the share of cells with a digit whose digit is recognised."""
+        """Returns two scalars for a batch: the loss, and the share of correct predictions among the cells that show a
+        digit.
+        """
         maps = self._maps(batch.frames)  # [B, T', H, W, C]
         shown = slice(self.margin, batch.frames.shape[1] - self.margin)
         who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]

@@ -24,7 +24,8 @@ class OwnFolder:
     """A new empty folder below the folder `base`, or below the system's temporary folder if `base` is None. `path` is
     the path of the new folder.
 
-    Before, folders of dead processes of this user are removed. Raises StagingError if the folder cannot be made.
+    Folders that dead processes of this user left behind are removed first. Raises StagingError if the folder cannot be
+    made.
     """
 
     def __init__(self, base: str | None) -> None:

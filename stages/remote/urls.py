@@ -32,8 +32,9 @@ def origin(url: str) -> str:
 def check_url(url: str) -> str:
     """Returns `url` unchanged. Raises UrlError if it is a URL with a user name, a password or a query.
 
-    These may be secrets, and URLs are written to clips.parquet and to logs. The message hides the secret. Raises
-    UrlError also for a URL of several file systems, such as `zip::https://...`. A local path is always allowed.
+    A user name, a password or a query may be a secret, and URLs are written to clips.parquet and to logs. The message
+    hides the secret. Raises UrlError also for a URL of several file systems, such as `zip::https://...`. A local path
+    is always allowed.
     """
     if not is_url(url):
         return url
