@@ -133,7 +133,7 @@ class AtrBlock(nn.Module):
 
         - "scaling": sigmoid(M) z.
         - "adding": z + sigmoid(M), or z + M if `sigmoid_in_adding` is false.
-        - "none": z for every position, as [B, T, C, 1, 1]. If `located` is None, the result is the same.
+        - "none", or `located` is None: z for every position, as [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":

@@ -30,7 +30,7 @@ class HeadError(UsageError):
 
 
 class HeadOptions(StageOptions):
-    """The base class of the options of heads."""
+    """The base class of the options of heads. A head is a network that reads cached arrays and classifies clips."""
 
     def recorded(self) -> dict[str, Any]:
         """Returns {name of the option: value}, which a run stores. A run that was interrupted continues only with equal

@@ -97,8 +97,8 @@ class Strg(Head):
 
     @property
     def graph_links(self) -> Mapping[str, Links]:
-        """Returns {name of a graph: which boxes the graph links}. The graph "similarity" links any "boxes" of a clip.
-        The graphs "front" and "back" link "boxes of neighbouring frames".
+        """Returns {name of a graph: which boxes the graph links}. The value of "similarity" is "boxes", because it
+        links any two boxes of a clip. The value of "front" and of "back" is "boxes of neighbouring frames".
 
         With `similarity_of: each`, each layer has its own similarity graph: "similarity" in the first layer,
         "similarity_2" in the second, and so on.

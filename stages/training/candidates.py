@@ -22,8 +22,8 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class SideBySide(nn.Module):
-    """Wraps a head with candidates for training. `forward` returns the logits of all candidates, [B, G, K], for B
-    clips, G candidates and K classes.
+    """Wraps a head with several candidates for training. A candidate is a copy of the head's layers. `forward` returns
+    the logits of all candidates, [B, G, K], for B clips, G candidates and K classes.
     """
 
     def __init__(self, head: CandidateHead) -> None:

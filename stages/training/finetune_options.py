@@ -63,8 +63,8 @@ class FinetuneOptions(TrainOptions):
 
     @property
     def shared_with_train(self) -> TrainOptions:
-        """Returns a TrainOptions with the values of the keys that the section `train` has too. The record of a
-        fine-tuned run stores them.
+        """Returns the options that the sections `finetune` and `train` have in common, as a TrainOptions. The record of
+        a fine-tuned run stores it.
         """
         return TrainOptions(**self.model_dump(include={*TrainOptions.model_fields}))
 

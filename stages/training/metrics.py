@@ -26,8 +26,8 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the accuracy of each of K classes, float64 [K]. It is the fraction, from 0 to 1, of the videos with this
-    label that have their largest score for this class.
+    """Returns the accuracy of each of K classes, float64 [K]. It is the fraction, from 0 to 1, of the videos of the
+    class that are classified correctly, because the class has the largest score.
 
     `scores` is [V, K] for V videos. `labels` is int64 [V]. The accuracy of a class without a video is NaN. Raises
     ValueError if there is no video, if a label is not a class number, or if a score is NaN.
