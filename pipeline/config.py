@@ -130,8 +130,8 @@ class RunOptions(StageOptions):
 
     @property
     def decoders(self) -> int:
-        """Returns the number of threads of one worker that decode ahead of the networks, as the config sets it. It is 0
-        with the executor `inline`.
+        """Returns the number of decoder threads of one worker, as the config sets it. They decode ahead of the
+        networks. Returns 0 with the executor `inline`, whose thread decodes and computes in turn.
         """
         if self.executor == "inline":
             return 0

@@ -28,8 +28,8 @@ class ClusterLost(RuntimeError):
 
 
 class SetAsideError(RuntimeError):
-    """Raised if work units killed every worker that tried them. A work unit is one shard with the stage keys to compute
-    for it. These units are not tried again in this run.
+    """Raised if shards killed every worker process that tried to compute them. These shards are not tried again in this
+    run.
     """
 
 
@@ -38,14 +38,14 @@ class ProgramMissing(UsageError):
 
 
 class OutOfTimeError(RuntimeError):
-    """Raised if no further work unit can end within the time limit. All work units that have begun are sealed.
+    """Raised if no further shard can be computed within the time limit. All shards that were begun are finished.
 
-    The same command, called again, runs the remaining work units.
+    The same command, called again, computes the remaining shards.
     """
 
 
 class WalltimeError(UsageError):
-    """Raised if the time limit of the run is too short for even one work unit."""
+    """Raised if the time limit of the run is too short to compute even one shard."""
 
 
 class SlurmError(RuntimeError):

@@ -50,7 +50,7 @@ class Allotment:
 
 def require_time_to_wait(allotted: Allotment | None) -> None:
     """Raises OutOfTimeError if the time limit `allotted` of the run has passed. Call this function while the run only
-    waits for units of other runs.
+    waits for shards that other runs compute.
 
     `allotted` None means that the time is not limited.
     """
@@ -99,7 +99,8 @@ def _slurm_end() -> float | None:
 
 
 class UnitSchedule:
-    """Decides whether a worker may begin another work unit within its time limit.
+    """Decides whether a worker may begin another work unit within its time limit. A work unit is one shard with the
+    stage keys to compute for it.
 
     - `allotted`: the time limit. None means that the time is not limited, and every unit may begin.
     - `idle_until`: for a process that waited long for its first unit, the time at which this unit came, in seconds
@@ -118,32 +119,34 @@ class UnitSchedule:
 
     @property
     def lacks_measure(self) -> bool:
-        """Returns whether the time is limited and no unit has ended yet, so that the duration of a unit is unknown."""
+        """Returns whether the time is limited and no work unit has ended yet, so that the time of a unit is unknown."""
         return self.allotted is not None and self.slowest_seconds is None
 
     def begin(self, shard: int) -> None:
-        """Records that the unit of the shard `shard` begins now."""
+        """Records that the computation of the shard `shard` begins now."""
         with self._lock:
             self._under_way[shard] = now = time.time()
             self._first_began_at = self._first_began_at or now
 
     def end(self, shard: int) -> None:
-        """Records that the unit of the shard `shard` ends now."""
+        """Records that the computation of the shard `shard` ends now."""
         with self._lock:
             now = time.time()
             took = now - max(self._under_way.pop(shard), self._last_ended_at)
             self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
 
     def has_room(self) -> bool:
-        """Returns whether a unit that begins now is expected to end before the time limit."""
+        """Returns whether a work unit (one shard with its stages) that begins now is expected to end before the time
+        limit.
+        """
         with self._lock:
             if self.allotted is None or self.slowest_seconds is None:
                 return True
             return time.time() + (len(self._under_way) + 1) * self.slowest_seconds <= self.allotted.ends_at
 
     def stopped(self) -> OutOfTimeError | WalltimeError:
-        """Returns the error to raise when no further unit may begin: a WalltimeError if the whole time is too short for
-        one unit, otherwise an OutOfTimeError.
+        """Returns the error to raise when no further work unit may begin: a WalltimeError if the whole time is too
+        short for one unit, otherwise an OutOfTimeError.
         """
         assert self.allotted is not None
         assert self.slowest_seconds is not None
@@ -155,8 +158,8 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if a signal came because of the time limit before even one unit ended. Returns None
-        otherwise. Call this method after a signal.
+        """Returns a WalltimeError if a signal came because of the time limit before even one work unit ended. Returns
+        None otherwise. Call this method after a signal.
 
         The time limit counts as the cause if the signal came shortly before the limit or later.
         """
@@ -166,7 +169,7 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if no unit has ended within the time limit. Returns None if a unit has ended.
+        """Returns a WalltimeError if no work unit has ended within the time limit. Returns None if a unit has ended.
 
         Returns None also if this process waited long for its first unit, because a new job may then have enough time.
         """

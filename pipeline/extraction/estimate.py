@@ -74,7 +74,8 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
 
 
 def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
-    """Returns the largest memory in bytes that one worker needs for pixels and outputs, over all work units of `plan`.
+    """Returns the largest memory in bytes that one worker needs for pixels and outputs, to compute the shards of
+    `plan`.
 
     The result is an upper bound: all queues are full, and every frame is as large as the largest frame. Python, torch
     (together about 400 MB) and the networks need memory in addition.
@@ -119,7 +120,7 @@ def hours(cache: Cache, plan: Plan) -> float | None:
     """Returns the estimated hours for `plan`, at the speed that the latest ledger records of `cache` show. Returns None
     if a stage to compute has no record.
 
-    The stages of a work unit run together, so the slowest stage decides.
+    The stages of a shard are computed together, so the slowest stage decides.
     """
     seconds = 0.0
     for key in plan.keys:

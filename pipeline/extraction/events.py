@@ -30,8 +30,8 @@ class ClipsDone:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealed:
-    """Reports that this run has sealed the work unit `unit`: each of its stage keys has a ledger record. `failed_clips`
-    has the ids of the clips that failed.
+    """Reports that this run has finished the work unit `unit` (one shard with its stage keys): each stage key has a
+    ledger record. `failed_clips` has the ids of the clips that failed.
     """
 
     unit: WorkUnit
@@ -40,31 +40,35 @@ class UnitSealed:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealedElsewhere:
-    """Reports that another run sealed the work unit `unit` before this run began it."""
+    """Reports that another run finished the work unit `unit` (one shard with its stage keys) first."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLeased:
-    """Reports that another run holds the lease of `unit` and computes it. This run has to try the unit again later."""
+    """Reports that another run is computing the work unit `unit` (one shard with its stage keys). This run has to try
+    the unit again later.
+    """
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """Reports that `unit` may have killed several workers. It runs again at the end, with nothing else beside it."""
+    """Reports that the work unit `unit` (one shard with its stage keys) may have killed several workers. It runs again
+    at the end, with nothing else beside it.
+    """
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """Reports that a worker process died while it held the work units of `shards`.
+    """Reports that a worker process died while it computed the shards with the numbers `shards`.
 
-    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` are those of the shards that have
-    killed several workers. Their units run again at the end. The other units run again at once.
+    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` has those of the shards that have
+    killed several workers. They are computed again at the end. The other shards are computed again at once.
     """
 
     shards: tuple[int, ...]

@@ -90,7 +90,8 @@ _File = AbstractContextManager[LocalVideo]
 
 
 class Feed:
-    """Decodes the videos of work units and yields batches of pixels.
+    """Decodes the videos of work units and yields batches of pixels. A work unit is one shard with the stage keys to
+    compute for it.
 
     - `rows_of`: a function that returns all rows of the shard of a unit.
     - `wanted`: a function that returns which frames and crops a unit needs, or None if it needs no pixels.
@@ -119,8 +120,8 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
-        """Yields the PixelBatches of all units, in order. While the caller works on a batch, threads decode the next
-        clips, also clips of the next unit.
+        """Yields the batches of all work units `units`, in order. While the caller works on a batch, threads decode the
+        next clips, also clips of the next unit.
 
         For a unit that retries failed clips, yields only the batches that contain such clips. Close the generator to
         stop the threads.

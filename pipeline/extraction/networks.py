@@ -60,7 +60,8 @@ class Loaded:
         return replace(self, cache=cache)
 
     def running(self, unit: WorkUnit) -> list[str]:
-        """Returns the keys of all stages that run for the work unit `unit`, in the order in which they run.
+        """Returns the keys of all stages that run for the work unit `unit` (one shard with its stage keys), in the
+        order in which they run.
 
         These are the stages in `unit.keys`, and stages that run only because another stage reads their output. The rows
         of the latter are not written.
@@ -68,8 +69,8 @@ class Loaded:
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns a description of the frames and pixels that the work unit `unit` needs of each clip. Returns None if
-        the unit reads only the cache and no video.
+        """Returns which frames and pixels the work unit `unit` (one shard with its stage keys) needs of each clip.
+        Returns None if the unit reads only the cache and no video.
         """
         wanted = self.declared.wanted(self.running(unit))
         return None if wanted is None else wanted.on_device(str(self.device))

@@ -1,4 +1,4 @@
-"""Computes how the time of an extraction was spent, from the ledger records of its sealed shards. Torch-free.
+"""Computes how the time of an extraction was spent, from the ledger records of its finished shards. Torch-free.
 
 The records contain measured seconds, and all executors write the same kind of record.
 """
@@ -15,11 +15,11 @@ from kinegraph.stages.clock import DEVICE, START_UP, THREADS, of_computing, of_p
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A summary of the time that one extraction took, summed over all workers and all shards that it sealed.
+    """A summary of the time that one extraction took, summed over all workers and all shards that it finished.
 
     - `num_clips`, `num_shards`: the numbers of computed clips and shards.
     - `devices`: the names of the devices that computed.
-    - `workers`: the number of workers that sealed shards.
+    - `workers`: the number of workers that finished shards.
     - `decoders`: the number of decoder threads of each worker. 0 means that the thread that computes also decodes.
     - `start_up`: the seconds in which the workers started.
     - `computing`: kind of work, for example "waiting for decode" -> seconds of the threads that compute, without
@@ -44,8 +44,8 @@ class Profile:
 
     @property
     def outside(self) -> float:
-        """Returns the seconds of the command in which the worker neither started nor computed a sealed shard. Returns 0
-        if workers ran in other processes, because their idle time is unknown.
+        """Returns the seconds of the command that belong neither to the start-up of the worker nor to its work on
+        finished shards. Returns 0 if workers ran in other processes, because their idle time is unknown.
         """
         inside = self.start_up + sum(self.computing.values())
         return max(0.0, self.wall - inside) if self.is_one_process else 0.0
@@ -66,8 +66,8 @@ class Profile:
 
 
 def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: float) -> Profile | None:
-    """Returns the Profile of the sealed work units `units`, or None if `units` is empty. `wall` is the number of
-    seconds that the command took.
+    """Returns a summary of the time that the finished work units `units` took, or None if `units` is empty. `wall` is
+    the number of seconds that the command took.
     """
     records = [record for unit in units for record in _of_unit(cache, unit)]
     if not records:

@@ -25,17 +25,17 @@ log = logging.getLogger("kinegraph")
 
 
 def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
-    """Returns a dict {shard number: number of clips that `units` compute in this shard}. If a unit only retries failed
-    clips, the other clips of its shard do not count.
+    """Returns a dict {shard number: number of clips to compute in this shard}, for the work units `units`. If a unit
+    only retries failed clips, the other clips of its shard do not count.
     """
     return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
 
 
 class Progress:
-    """Shows the progress of an extraction, and remembers which clips failed and which units were sealed. Call it with
-    each event of a worker.
+    """Shows the progress of an extraction, and remembers which clips failed and which work units were finished. Call it
+    with each event of a worker.
 
-    `num_clips` maps each shard number to the number of clips to compute. If another run seals a shard, its clips are
+    `num_clips` maps each shard number to the number of clips to compute. If another run finishes a shard, its clips are
     subtracted from the total. `task` is the first word of each line in a log, for example "extract".
     """
 

@@ -31,7 +31,8 @@ class Outcome:
     - `failures`: one Failure for each failed clip of the requested shards and stages.
     - `num_clips`: the number of clips of the requested shards.
     - `clips_run`: the number of clips that this run computed.
-    - `units_elsewhere`: the number of planned work units that other runs sealed during this run.
+    - `units_elsewhere`: the number of planned work units that other runs finished during this run. A work unit is one
+      shard with its stages.
     - `seconds`: the duration of this run.
     """
 
@@ -52,15 +53,15 @@ def extract(
     retry_failed: bool = False,
     on_profile: Callable[[Profile | None], None] | None = None,
 ) -> Outcome:
-    """Computes and seals the shards that the cache of `config` lacks. Returns an Outcome, with the number of computed
-    clips and the failed clips.
+    """Extracts all shards that the cache of `config` lacks. Returns an Outcome, with the number of computed clips and
+    the failed clips.
 
     - `stages`: stage keys, such as "features/i3d", or kinds of stages, such as "features". Default: all stages.
     - `part`: (i, n) computes only every n-th shard, from shard i on, counted from 0.
     - `limit`: computes only the shards that contain the first `limit` rows.
     - `retry_failed`: whether clips that failed before are tried again.
-    - `on_profile`: a function that is called at the end with the Profile of the sealed shards, or with None if no shard
-      was sealed. It is also called if a signal or an error ends the run.
+    - `on_profile`: a function that is called at the end with the Profile of the finished shards, or with None if no
+      shard was finished. It is also called if a signal or an error ends the run.
 
     Raises CacheNotFound if the data set is not indexed. Raises CacheMismatch if the cache has other options or another
     data set than the config. Raises ConfigError if the config lacks a section, WeightsError if weights cannot be read,

@@ -1,4 +1,4 @@
-"""Computes one shard: runs its stages on one batch after the other, then writes and seals their outputs.
+"""Computes one shard: runs its stages on one batch after the other, then writes their outputs and ledger records.
 
 In this module, a key is the key of a stage. A slot is the position of a row in a batch. A slot is usable if its clip
 was decoded.
@@ -29,15 +29,16 @@ from kinegraph.stages.errors import WeightsError
 
 
 class ShardInProgress:
-    """A work unit that is being computed. Call `add` with every batch of the shard in order, then `seal` once.
+    """A work unit (one shard with the stage keys to compute for it) that is being computed. Call `add` with every batch
+    of the shard in order, then `seal` once.
 
     - `loaded`: the networks of the worker.
-    - `unit`: the shard with the stage keys to compute for it.
+    - `unit`: the work unit.
     - `clip_ids`: the id of the clip in each row of the shard.
     - `clock`: the clock of the thread that computes.
 
     If the unit retries failed clips, only the rows of these clips are computed. The other rows are copied from the
-    sealed shard.
+    cache.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str], clock: Clock) -> None:
@@ -83,7 +84,7 @@ class ShardInProgress:
         """Returns a dict {stage key: rows of the shard that the stage does not compute}, because their clips failed in
         a stage that it reads.
 
-        `clip_ids` has the id of the clip in each row of the shard. Only failures that were sealed before this unit
+        `clip_ids` has the id of the clip in each row of the shard. Only failures in the ledger records of earlier units
         count.
         """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
@@ -99,7 +100,7 @@ class ShardInProgress:
         self.seconds = summed(self.seconds, seconds)
 
     def add(self, batch: PixelBatch) -> None:
-        """Runs all stages of the work unit on one batch. Keeps their outputs in memory until `seal` writes them."""
+        """Runs all stages of the unit on one batch. Keeps their outputs in memory until `seal` writes them."""
         self.sources |= batch.sources
         self._beside = summed(self._beside, batch.thread_seconds)
         usable = self._take_clips(batch)
@@ -187,9 +188,7 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """Returns row `row` of the array named `array`, from the sealed shard in the cache. Rows count from 0 within
-        the shard.
-        """
+        """Reads row `row` of the array named `array` from the cache and returns it. Row 0 is the first of the shard."""
         return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
@@ -198,11 +197,11 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Writes and seals all stages of the unit, one after the other. Returns the ids of the clips that failed in any
-        stage.
+        """Writes the outputs of all stages of the unit to the cache, one stage after the other, each with its ledger
+        record. Returns the ids of the clips that failed in any stage.
 
-        `leases` are the leases of this worker. Returns None if another worker has taken the shard over or has sealed
-        one of the stages. The other worker then seals the stages that are left.
+        `leases` are the leases of this worker. Returns None if another worker has taken the shard over or has finished
+        one of the stages. The other worker then writes the stages that are left.
         """
         self.arriving.take_all()
         shard, writing = self.unit.shard, Clock(WRITE)

@@ -1,6 +1,7 @@
-"""Defines the worker, which loads the networks once and computes work units until all of them are sealed.
+"""Defines the worker, which loads the networks once and computes work units.
 
-A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it. A unit is sealed (finished) when each of its
+stage keys has a ledger record.
 """
 
 import logging
@@ -41,10 +42,11 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a worker over units, with lists of the units that the pass could not run.
+    """One pass of a worker over work units, with lists of the units that the pass could not run. A work unit is one
+    shard with the stage keys to compute for it.
 
-    - `leases`: the leases of the worker.
-    - `max_deaths`: the number of killed workers from which on a unit is not run.
+    - `leases`: the leases of the worker. A lease reserves a shard for one worker.
+    - `max_deaths`: a unit that has killed this many workers is not run.
     - `leased`: the units that another run has leased.
     - `suspects`: the units that may have killed `max_deaths` workers.
     - `too_late`: the first unit that cannot end before the time limit.
@@ -58,7 +60,8 @@ class Pass:
 
 
 class Worker:
-    """Computes and seals work units of one config on one cache.
+    """Computes work units of one config and writes them to one cache. A work unit is one shard with the stage keys to
+    compute for it.
 
     - `keys`: the stages to compute. The constructor loads their networks and declares the stages in the cache.
     - `report`: a function that is called with each event.
@@ -103,14 +106,14 @@ class Worker:
         return max(self.threads, usable_cores() // max(1, torch.cuda.device_count()))
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
-        """Computes all units, with `decode_threads` threads that decode. Returns the suspects: the units that may have
-        killed `max_deaths` workers and were not run.
+        """Computes all work units `units`, with `decode_threads` threads that decode. Returns the suspects: the units
+        that may have killed `max_deaths` workers and were not run.
 
-        If another run has leased a unit, tries it again after the other units. This goes on until the unit is sealed,
-        or until the other run is dead and this run computes the unit. If a signal stops the call, the sealed shards
-        stay.
+        If another run works on a unit, tries the unit again after the other units. This goes on until the other run has
+        finished the unit, or is dead and this run computes the unit. If a signal stops the call, all finished shards
+        stay in the cache.
 
-        Raises OutOfTimeError if no further unit can end in time. All units that have begun are sealed before. Raises
+        Raises OutOfTimeError if no further unit can end in time. All units that have begun are finished before. Raises
         WalltimeError if the time limit is too short for one unit.
         """
         suspects: list[WorkUnit] = []
@@ -204,7 +207,7 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], current_pass: Pass, *, decode_threads: int) -> None:
-        """Computes and seals those of `units` that no other run has leased. Never waits for another run.
+        """Computes those of the work units `units` that no other run has leased. Never waits for another run.
         `decode_threads` threads decode ahead.
 
         Reports one event for each unit: UnitSealed, UnitSealedElsewhere, UnitLeased or UnitSuspected. Units that were

@@ -23,8 +23,8 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 class WorkerTime:
     """The time limit of one Dask worker.
 
-    `schedule` decides whether another work unit can end in time. `is_own` is True if the limit is the end of this
-    worker's batch job, and False if it is the time limit of the whole command.
+    `schedule` decides whether another work unit (one shard with its stages) can end in time. `is_own` is True if the
+    limit is the end of this worker's batch job, and False if it is the time limit of the whole command.
     """
 
     schedule: UnitSchedule

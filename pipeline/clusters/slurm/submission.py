@@ -53,8 +53,9 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 class Work(BaseModel):
     """The work that the `num_tasks` tasks of a job array share.
 
-    If `kind` is "extract", the tasks compute the work units `units`, and `keys` are the stage keys of these units. If
-    `kind` is "train", the tasks train the runs in `runs`.
+    If `kind` is "extract", the tasks compute the work units `units`, and `keys` are the stage keys of these units. A
+    work unit is one shard with the stage keys to compute for it. If `kind` is "train", the tasks train the runs in
+    `runs`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -37,21 +37,22 @@ class Job:
 
 
 class Executor(Protocol):
-    """Runs all work units of a job, in this process or elsewhere.
+    """Runs all work units of a job, in this process or elsewhere. A work unit is one shard with the stage keys to
+    compute for it.
 
-    `run` returns when every unit of `job` is sealed. It calls `report` with each Event, for example when a unit is
-    sealed. All processes of the executor end before `run` returns.
+    `run` returns when every unit of `job` is finished. It calls `report` with each event, for example when a unit is
+    finished. All processes of the executor end before `run` returns.
 
-    `run` raises SetAsideError if it gave up units that killed their workers again and again. It raises OutOfTimeError
-    if the time limit of the job ends first, and WalltimeError if the time limit is too short for one unit.
+    `run` raises SetAsideError if units killed every worker that tried them. It raises OutOfTimeError if the time limit
+    of the job ends first, and WalltimeError if the time limit is too short for one unit.
     """
 
     def run(self, job: Job, report: Report) -> None: ...
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raises SetAsideError with the shard numbers of `units`, if there are units. These units killed their workers
-    again and again, and no worker runs them any more.
+    """Raises SetAsideError with the shard numbers of `units`, if there are units. These work units killed every worker
+    that tried them.
 
     `num_shards` is the number of all shards of the cache. `hint` is a sentence that is added to the message. It says
     where the user can look for the cause.

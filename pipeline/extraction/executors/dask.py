@@ -1,7 +1,7 @@
 """Runs the work units of an extraction as tasks of a Dask cluster, one task per unit.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it. The workers write the arrays to the cache. A
-task returns only events, for example that the unit is sealed.
+task returns only events, for example that the unit is finished.
 """
 
 import itertools
@@ -37,7 +37,8 @@ log = logging.getLogger("kinegraph")
 
 
 class DaskExecutor:
-    """Runs units on the workers of the Dask cluster that `run.dask` of the config describes.
+    """Runs work units on the workers of the Dask cluster that `run.dask` of the config describes. A work unit is one
+    shard with the stage keys to compute for it.
 
     If a worker dies, its units run again. A unit that killed three workers runs at the end, with nothing else on the
     cluster. If it then kills a fourth worker, it is not tried again, and `run` raises SetAsideError. A worker that
@@ -96,12 +97,12 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 class DaskSubmission:
     """Submits work units to the Dask scheduler and handles their results. It submits as many units at a time as keep
-    all workers busy.
+    all workers busy. A work unit is one shard with the stage keys to compute for it.
 
     - `client`: the connection to the scheduler.
     - `job`: the job that the units belong to.
     - `station`: the plugin of the Dask workers that computes the units.
-    - `report`: a function that is called with each event, for example that a unit was sealed.
+    - `report`: a function that is called with each event, for example that a unit is finished.
     """
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
@@ -118,10 +119,10 @@ class DaskSubmission:
         self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs all `units` and returns the suspects: the units that may have killed `max_deaths` workers.
+        """Runs all work units `units` and returns the suspects: the units that may have killed `max_deaths` workers.
 
-        If another run has leased a unit, tries it again after the other units. This goes on until the unit is sealed,
-        or until the other run is dead and this run computes the unit.
+        If another run works on a unit, tries the unit again after the other units. This goes on until the other run has
+        finished the unit, or is dead and this run computes the unit.
 
         Raises OutOfTimeError when the time limit of the run is over and the units that have begun are finished. Raises
         WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is gone.

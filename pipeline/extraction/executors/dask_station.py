@@ -40,8 +40,8 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Computes `unit` on this Dask worker and returns the events of the unit, or an error. This is the function of a
-    Dask task.
+    """Computes a work unit (one shard with its stage keys) on this Dask worker. Returns the events of the unit, or an
+    error. This is the function of a Dask task.
 
     `station` is the name of the `Station`, a plugin of this Dask worker that holds the networks. The last event says
     what became of the unit. A unit that may have killed `max_deaths` workers is not computed, and its event is
@@ -70,8 +70,8 @@ class _StationEnds(Exception):
 
 
 class Station(WorkerPlugin):
-    """A plugin of a Dask worker that holds one `Worker` of kinegraph. So networks are loaded once per process, and the
-    videos of waiting tasks are decoded ahead.
+    """A plugin of a Dask worker that holds one `Worker` of kinegraph, which loads networks and computes work units. So
+    networks are loaded once per process, and the videos of waiting tasks are decoded ahead.
 
     The `Worker` starts with the first unit. It ends and releases its networks and leases if the client removes the
     plugin, if the Dask worker closes, or if no unit comes for `IDLE_SECONDS`.

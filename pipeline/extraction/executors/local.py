@@ -28,7 +28,8 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 
 
 class LocalExecutor:
-    """Runs work units on this machine in `workers` processes. If `workers` is 1, the units run in this process.
+    """Runs work units on this machine in `workers` processes. If `workers` is 1, the units run in this process. A work
+    unit is one shard with the stage keys to compute for it.
 
     A unit that kills three workers runs once more at the end, in a new process of its own. If the unit kills that
     process too, it is not tried again, and `run` raises SetAsideError.
@@ -48,8 +49,8 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """Runs `units` with one worker in this process. Takes a unit from the iterable `units` only when the worker can
-    begin it. Calls `report` with each event.
+    """Runs the work units `units` with one worker in this process. Takes a unit from the iterable only when the worker
+    can begin it. Calls `report` with each event.
 
     Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the time limit of `job`
     ends before all units are done. Raises WalltimeError if the time limit is too short for one unit.

@@ -1,6 +1,6 @@
 """Runs the work units of an extraction in a SLURM job array. Each task of the array runs `pipeline/slurm_task.py`.
 
-The executor submits the array and waits for its end. The ledger of the cache shows which shards are sealed.
+The executor submits the array and waits for its end. The ledger of the cache shows which shards are finished.
 """
 
 import logging
@@ -29,13 +29,15 @@ log = logging.getLogger("kinegraph")
 
 
 class SlurmExecutor:
-    """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array.
+    """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array. A work unit is
+    one shard with the stage keys to compute for it.
 
     If the array leaves units undone, another array is submitted for them. If the array of an earlier command works on
     some of the units, the executor first waits for that array. If this command ends early, for example by Ctrl-C, its
     array goes on in SLURM.
 
-    `run` raises SlurmError if an array of this command seals no shard, or if one of its tasks exits with a usage error.
+    `run` raises SlurmError if an array of this command finishes no shard, or if one of its tasks exits with a usage
+    error.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -129,7 +131,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """Returns those of `units` that still have to be computed.
+    """Returns those of the work units `units` that still have to be computed.
 
     A unit is done if each of its stage keys has a ledger record. A unit that retries failed clips is done if each of
     its old records was replaced by a new record.
