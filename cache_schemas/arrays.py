@@ -88,7 +88,7 @@ class ArraySpec:
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
-        """Returns the attributes that a store writes beside the array, such as `units`: name -> value."""
+        """Returns attribute name -> value, for example `units` -> "s". A store writes them with the array."""
         attributes: dict[str, object] = {
             "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
             "long_name": self.about,

@@ -42,9 +42,8 @@ def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def frames_with_boxes(features: ArraySpec, boxes: ArraySpec) -> np.ndarray:
-    """Returns int64 [T], one index for each of the T time steps of the array `features`. The index is that of the time
-    step of the array `boxes` whose boxes belong to these features. A backbone may make fewer time steps than there are
-    frames with boxes.
+    """Returns the index of the time step of the array `boxes` whose boxes belong to each of the T time steps of the
+    array `features`, int64 [T]. A backbone may make fewer time steps than there are frames with boxes.
     """
     frames = np.array(features.frame_index or np.arange(features.shape[0]) * (features.frame_step or 1))
     steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)

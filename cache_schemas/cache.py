@@ -120,8 +120,8 @@ class Cache:
         now = read_document(self.storage, MANIFEST, Manifest)
         if now.upgrading or now.clips_digest != self.manifest["clips_digest"]:
             raise CacheMismatch(
-                f"{self.root}: `{UPGRADE.format(self.root)}` was run while this run was at work on it. What is sealed "
-                "stays. Give the command again once the upgrade has ended."
+                f"{self.root}: `{UPGRADE.format(self.root)}` was run while this run worked on it. Finished shards "
+                "are kept. Give the command again after the upgrade has ended."
             )
 
     def check_layout(self, layout: Options) -> None:
@@ -353,13 +353,13 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> ArraySpec of every array that `CachedClips` can read. Besides the stored arrays, these are
-        arrays that are computed when they are read:
+        """Returns name -> ArraySpec of every array that `CachedClips` can read: all stored arrays, and these arrays,
+        which are computed when they are read:
 
         `clips/crop`: the rectangle of the frame that each row shows.
-        `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if the backbone resizes whole frames
-            before it cuts the crop.
-        `clips/box_frames/<array>`: see `box_frames_arrays`.
+        `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if it resizes whole frames before it cuts
+            the crop.
+        `clips/box_frames/<array>`: the index of the frame with boxes that belongs to each time step of `<array>`.
 
         A cache without the stage `clips`, for example after an import, has no arrays of crops. `planned` are stages
         that the cache may not have yet. Their arrays are included, unless the cache has a stage with the same key.

@@ -71,8 +71,8 @@ class ClipRow:
 
     @property
     def video_name(self) -> str:
-        """Returns the id of the whole video that this row is cut from (`film` for a row of the interval `film@3-7`).
-        Files beside a video, for example files of boxes, are named by this id.
+        """Returns the id of the whole video that this row is cut from (`film` for the interval `film@3-7`). Files of
+        boxes are named by this id.
         """
         return name_of_video(self.video_id, self.interval)
 
@@ -392,9 +392,7 @@ def row_order(row: ClipRow) -> RowOrder:
 
 
 def order_of(clip_id: str, video_id: str, interval: Sequence[float] | None) -> RowOrder:
-    """Returns the sort key of a row with this clip_id, video_id and interval. `row_order` returns the same key for a
-    whole row.
-    """
+    """Returns the sort key of a row with these values. For a whole row, `row_order` returns the same key."""
     _, clip, crop = clip_id.rsplit(":", 2)
     if interval is None:
         return video_id, WHOLE, int(clip), crop

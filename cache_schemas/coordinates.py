@@ -76,7 +76,7 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
     """Returns the content of the file zarr.json of a zarr group.
 
-    `coordinates` are the coordinates that the group holds, with a text for each of `num_rows` rows. The content lists
+    `coordinates` are the arrays of texts in the group by which xarray labels its `num_rows` rows. The content lists
     their names and has one digest of all their texts.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
@@ -89,8 +89,9 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
-    """Returns whether the zarr.json of a group lists exactly the coordinates `names`, for `num_rows` rows. `document`
-    is the content of the zarr.json. Returns False if it is None or damaged.
+    """Returns whether the zarr.json of a group lists exactly the coordinates `names`, for `num_rows` rows. Coordinates
+    are arrays of texts by which xarray labels the rows. `document` is the content of the zarr.json. The result is False
+    if `document` is None or damaged.
     """
     try:
         attributes = json.loads(document or b"")["attributes"]

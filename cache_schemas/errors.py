@@ -80,8 +80,8 @@ def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
         f"{root} was made by an earlier kinegraph, which took other frames of some videos "
         f"(cached -> asked for):\n{lines}\n"
         "It is read as before: `verify`, `train`, `evaluate` and `export` work. To extract, run "
-        f"`{UPGRADE.format(root)}` first. It compares the frames, keeps what is right, and "
-        "un-marks the rest. No network runs."
+        f"`{UPGRADE.format(root)}` first. It compares the frames, keeps shards with "
+        "the right frames, and marks the others as not done. No network runs."
     )
 
 
@@ -105,8 +105,8 @@ def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> Cach
         elif error.errno == errno.EDQUOT:
             seen = f"{seen}, in bytes or in number of files (`quota` shows both)"
         return CacheNotWritable(
-            f"{path} could not be written: {seen}. What is sealed is whole and nothing else counts: make "
-            f"room{' by removing files' if no_inodes else ''} and run the same command again."
+            f"{path} could not be written: {seen}. Finished shards are kept. To go on, make room"
+            f"{' by removing files' if no_inodes else ''} and run the same command again."
         )
     if error.errno in NO_PERMISSION:
         return CacheNotWritable(

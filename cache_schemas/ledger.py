@@ -73,8 +73,8 @@ class SealedObject(_Record):
 
 
 class Source(_Record):
-    """The identity of a file at the moment when it was read. A file that has another identity later has changed. The
-    file is a video, or a file beside a video, such as its boxes.
+    """The identity of a file at the moment when it was read. If the identity differs later, the file has changed. The
+    file is a video, or a file of boxes or scene graphs that belongs to a video.
 
     size: in bytes.
     mtime_ns: the time of the last change, in nanoseconds. It is 0 if the store behind a URL does not report it.
@@ -110,13 +110,13 @@ class Record(_Record):
     objects: path of each written object, relative to the cache -> its size and digest.
     failures, warnings: the failed clips, and the warnings of the video decoder.
     sources: video_id -> identity of the video that was read.
-    files: video_id -> identity of the file that was read beside the video, such as its boxes.
+    files: video_id -> identity of the file of boxes or scene graphs that was read for the video.
     versions, device, host, batch_size, threads: the software and hardware that computed the shard.
     attempt: the number of the shard's lease, from 1.
     seconds: kind of work -> the seconds that it took.
-    sealed_at: when the shard was sealed (ISO 8601).
-    exported: set if the shard was copied from another cache. All fields but `objects` are then those of the original
-        shard.
+    sealed_at: the date and time when the shard was finished (ISO 8601).
+    exported: set if the shard was copied from another cache. Only `objects` then describes the copy. All other fields
+        describe the original shard.
     upgraded_from: the fingerprint of the stage before the cache was upgraded, if the shard is older than the upgrade.
     """
 

@@ -216,8 +216,8 @@ class ObjectStorage:
             seen = f"{self.root}/{name}: {sentence(error_text(error))}"
             if self._patience.answered and is_away(error):
                 raise StorageError(
-                    f"{seen} It answered before. What is sealed is whole and nothing else counts: when the store is "
-                    "back, run the same command again."
+                    f"{seen} It answered before. Finished shards are kept. When it answers again, run the same "
+                    "command again."
                 ) from error
             raise StorageError(f"{seen} {self._advice}") from error
 

@@ -21,7 +21,7 @@ MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none o
 
 @dataclass(frozen=True, kw_only=True)
 class WithClips:
-    """The videos and intervals of a data set, divided into those that have a clip and those that have none.
+    """The videos and intervals of a data set, and which of them have no clip.
 
     listing: the videos and intervals that get rows. A clip can be made from them, or they cannot be opened now. If
         clips are windows, these are all whole videos.

@@ -86,7 +86,7 @@ def decode(
 ) -> list[Frames | DecodeError]:
     """Returns frames of a video, decoded in one pass and by the same rules as the frames of a cache.
 
-    Either `times` or `clips` says which frames are wanted. Without both, the defaults of `clips` are used.
+    The argument `times` or `clips` says which frames are wanted. If both are missing, the defaults of `clips` are used.
 
     - `times`: seconds from the first frame of the video, any number in any order. Each time makes one frame with the
       whole picture.

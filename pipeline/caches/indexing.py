@@ -64,7 +64,7 @@ class Indexed:
     num_new_rows: the number of rows that were added to `cache`.
     unreadable: id of each video that could not be opened -> the error.
     complaints: path of each video with a faulty file that can be read -> a sentence about the fault.
-    beyond_end: ids of intervals that begin before and end after the end of their video.
+    beyond_end: ids of intervals that end after the end of their video, but begin before it.
     after_end: ids of intervals that begin at or after the end of their video.
     without_window: ids of videos that are shorter than a window. They have no row.
     without_frame: ids of videos and intervals without an annotated frame, if clips consist of annotated frames. They
@@ -101,8 +101,8 @@ class Indexed:
 
     @property
     def has_windows(self) -> bool:
-        """Returns whether the rows are windows (equal spans of time). The intervals of the data set are then not clips,
-        but labelled parts of their videos.
+        """Returns whether the rows are windows (equal spans of time). The intervals of the data set are then labelled
+        parts of videos, and no clips are made from them.
         """
         return has_windows(self.cache)
 

@@ -74,7 +74,8 @@ class KeptSummaries:
         return {shard: summary for shard, (_, summary) in self._now[key].items()}
 
     def write(self) -> None:
-        """Stores the summaries for the next `kinegraph status`. Logs a warning if the file cannot be written.
+        """Stores the summaries of the ledger records in the user's cache folder, for the next `kinegraph status`. Logs
+        a warning if the file cannot be written.
 
         Does nothing if fewer than RECORDS_AT_ONCE new records were read, or if the storage cannot tell whether an
         object has changed.

@@ -280,8 +280,8 @@ def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
 
 def _damaged(where: str, kind: str, record: Record) -> CacheError:
     return CacheError(
-        f"{where} is damaged ({kind}; {record.key} shard {record.shard}). `kinegraph verify --repair` un-marks "
-        "the shard, so that the next extract redoes it."
+        f"{where} is damaged ({kind}; {record.key} shard {record.shard}). `kinegraph verify --repair` marks the "
+        "shard as not done, so that the next extract computes it again."
     )
 
 

@@ -74,8 +74,8 @@ def _no_window(windows: Mapping[str, Windows]) -> ConfigError:
 
 
 def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: Iterable[str]) -> Iterator[ClipRow]:
-    """Yields the rows in the cache that must stay although `index` makes no rows of their videos now. They get the
-    path, split and labels that the video has in `listing`. `old` are all rows in the cache.
+    """Yields the rows of videos that `index` cannot cut into windows now, so that these rows stay in the cache. `old`
+    are all rows in the cache. A yielded row has the path, split and labels that its video has in `listing`.
 
     A row stays if its video cannot be opened now, which means that `probes` has an error for its path. A row also stays
     if its video is in `short` and no earlier `index` could open the video. `short` has the ids of the videos that are

@@ -1,4 +1,5 @@
-"""Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Imports no torch.
+"""Manages leases. A lease is a small file in which a worker says that it works on a shard, so that two runs on one
+cache do not repeat work. Imports no torch.
 
 Only the newest lease of a shard counts. To take over a shard, a worker creates the next lease of the shard. If two
 workers compete, only one can create it. Leases only save work. The ledger alone says which shards are done, so a worker
@@ -165,8 +166,8 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Stands in for `Leases` if the storage cannot hold leases, because it lets two writers create the same object. A
-    worker may then take every shard, so two runs may compute the same shard.
+    """Replaces `Leases` if the storage cannot hold leases, because it lets two writers create the same object. Every
+    shard can be taken, so two runs may compute the same shard.
     """
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
@@ -241,8 +242,8 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers died of shard number `shard`, as far as leases show. A worker counts if it began the
-        shard, never gave its lease back, and the lease is stale or was taken over.
+        """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and
+        never gave its lease back, and if the lease is stale or was taken over.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
@@ -264,8 +265,8 @@ class Leases:
         """Records what this worker does now with shard number `shard`. `doing` is "decoding", "decoded" (the shard
         waits for its first batch) or "computing".
 
-        The lease then says whether the shard may be the cause if this worker dies. A shard that waits for its first
-        batch cannot be the cause, unless it is the shard that this worker has held for longest.
+        From this, other workers conclude whether the shard may have killed this worker if it dies. A shard in the state
+        "decoded" cannot have killed it, unless this worker has held the shard for longer than its other shards.
         """
         with self._lock:
             lease = self._held.get(shard)

@@ -26,7 +26,7 @@ class StageOutput:
 
     clip_ids: the id of the clip in each row of the shard.
     arrays: array name -> values of all rows of the shard.
-    files: video id -> identity of the file that was read beside the video (boxes, scene graphs).
+    files: video id -> identity of the file of boxes or scene graphs that was read for the video.
     failures, warnings: row number in the shard -> failure or warning of the clip.
     kept: the numbers of rows that an earlier run has computed. Later failures and warnings of these rows are ignored.
     kept_sources: video id -> identity of the video file, for the rows in `kept`.
@@ -63,7 +63,7 @@ class StageOutput:
         self.files = {video: source for video, source in record.files.items() if video in videos}
 
     def note_file(self, video_id: str, path: str | None) -> None:
-        """Records the identity of the file `path`, for example of boxes, which was read beside the video `video_id`.
+        """Records the identity of the file of boxes or scene graphs at `path`, which was read for the video `video_id`.
         Does nothing if `path` is None or the file is missing.
         """
         if path is not None and video_id not in self.files and (source := source_identity(path)) is not None:
@@ -73,7 +73,7 @@ class StageOutput:
         """Records that the clip in row number `row` of the shard failed, so that fill values are written for the row.
         `reason` is one word, such as "timeout", and `detail` is the full message.
 
-        If the clip has failed before, the earlier reason stays. Rows in `kept` cannot fail.
+        If the clip has failed before, the earlier reason is kept. A row in `kept` is not changed.
         """
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))

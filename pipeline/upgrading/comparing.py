@@ -262,7 +262,9 @@ class Comparer:
         contents = ShardContents(self.cache, self.stages[CLIPS], record)
         if contents.undecodable:
             where = f"{self.cache.root}: {FRAME_TIMES} of shard {record.shard}"
-            raise CacheError(f"{where} is damaged. `kinegraph verify --repair` un-marks the shard; then compare again.")
+            raise CacheError(
+                f"{where} is damaged. `kinegraph verify --repair` marks the shard as not done. Then compare again."
+            )
         return contents
 
 

@@ -130,7 +130,7 @@ def test_a_store_that_stays_away(
         ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 1, ended.output
     assert f"error: {config.cache}/" in ended.stderr
-    assert "It answered before. What is sealed is whole" in ended.stderr
+    assert "It answered before. Finished shards are kept" in ended.stderr
     sealed = records(config.cache)
     assert sealed
     assert verify(config.cache).ok

@@ -322,14 +322,14 @@ def test_a_run_that_began_before_an_upgrade_seals_nothing_after_it(monkeypatch: 
         return really_takes(self, shard, keys)
 
     monkeypatch.setattr(leases.Leases, "take", take)
-    with first_rules(), pytest.raises(CacheMismatch, match="was run while this run was at work"):
+    with first_rules(), pytest.raises(CacheMismatch, match="was run while this run worked on it"):
         extract(config)
     monkeypatch.undo()
     assert cache.ledger.shards("clips") == [1, 2]
     assert not [*cache.storage.names("leases")]
     module._put_manifest(cache, {key: value for key, value in cache.manifest.items() if key != "upgrading"})
     assert upgrade(config.cache).upgraded
-    with pytest.raises(CacheMismatch, match="was run while this run was at work"):
+    with pytest.raises(CacheMismatch, match="was run while this run worked on it"):
         cache.check_not_upgraded()
 
 
