@@ -49,7 +49,9 @@ def extracted(folder: str) -> Cache:
 
 
 def measured(spec: ArraySpec, rows: np.ndarray, folder: str) -> tuple[dict[str, int], Samples]:
-    """Writes and reads the values `rows` with each codec. Returns ({codec: bytes}, {codec: seconds of each run})."""
+    """Writes and reads the values `rows` of the array `spec` with each codec, in `folder`. Returns ({codec: bytes},
+    {(codec, "write" or "read"): seconds of each run}).
+    """
     stores = {codec: ZarrStore(LocalStorage(f"{folder}/{codec}"), CLIPS, codec) for codec in CODECS}
     sizes: dict[str, int] = {}
     samples: Samples = {(codec, what): [] for codec in CODECS for what in ("write", "read")}

@@ -57,7 +57,7 @@ def cluster(file: str) -> Iterator[list[psutil.Process]]:
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> np.ndarray:
-    """Returns the CPU time in seconds that each process has used so far, as an array."""
+    """Returns the CPU time in seconds that each of the `processes` has used so far, as an array."""
     return np.array([sum(process.cpu_times()[:2]) for process in processes])
 
 

@@ -54,8 +54,10 @@ def config_of(
     batch: int | None = None,
     compiled: bool = False,
 ) -> Config:
-    """Returns the config of the case `case` on the videos in `folder`. A batch has `batch` clips, by default a quarter
-    of the clips.
+    """Returns the config of the case `case` on the videos in `folder`. The case measures `num_clips` clips. A batch has
+    `batch` clips, by default a quarter of the clips, at most 8.
+
+    The networks run on `device` in `precision`, and through torch.compile if `compiled` is true.
     """
     document = CASES[case][1]
     backbones = {name: options | {"precision": precision} for name, options in document["backbones"].items()}

@@ -31,8 +31,8 @@ WAYS: tuple[Resize, ...] = ("swscale", "pillow")
 
 
 def write(path: str, width: int, height: int, num_frames: int) -> None:
-    """Writes a video to `path`: a camera pans over a picture with large and small things, with the noise of a
-    sensor.
+    """Writes a video of `num_frames` frames of `width` x `height` px to `path`. A camera pans over a picture with large
+    and small things, with the noise of a sensor.
     """
     rng = np.random.default_rng(0)
     picture = np.zeros((height, 2 * width, 3))

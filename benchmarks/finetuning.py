@@ -49,8 +49,8 @@ def document(root: Path, clips: int) -> dict[str, Any]:
 
 
 def waited(config: Config, root: Path, threads: int) -> float:
-    """Fine-tunes for two epochs with `threads` decoder threads. Returns the share of the time of the second epoch in
-    which the network waits for pixels, from 0 to 1.
+    """Fine-tunes the run in `root` for two epochs, as `config` says, with `threads` decoder threads. Returns the share
+    of the time of the second epoch in which the network waits for pixels, from 0 to 1.
     """
     options = {"start": str(root / "run"), "run": str(root / f"tuned{threads}"), "decode_threads": threads}
     section = config.finetune.model_copy(update=options | {"epochs": 2, "batch_size": BATCH, "val_split": None})
@@ -63,7 +63,9 @@ def decode(rows: list[ClipRow], wanted: Wanted) -> int:
 
 
 def by_threads(config: Config, workers: int) -> float:
-    """Returns the seconds in which `workers` threads decode all training clips in batches, as fine-tuning does."""
+    """Returns the seconds in which `workers` threads decode all training clips of the cache of `config` in batches, as
+    fine-tuning does.
+    """
     section = config.finetune.model_copy(update={"decode_threads": workers})
     squares, cache = {"tiny": config.square_of("tiny")}, Cache(config.cache)
     with decoding(config.model_copy(update={"finetune": section}), torch.device("cpu")) as decoder:
@@ -75,8 +77,8 @@ def by_threads(config: Config, workers: int) -> float:
 
 
 def by_processes(config: Config, rows: list[ClipRow], workers: int) -> float:
-    """Returns the seconds in which `workers` processes decode the clips `rows`. The pixels are not copied back to this
-    process, which a real run would also need.
+    """Returns the seconds in which `workers` processes decode the clips `rows` for the backbone of `config`. The pixels
+    are not copied back to this process, which a real run would also need.
     """
     wanted = config.wanted(squares=frozenset({config.square_of("tiny")}))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
@@ -86,7 +88,9 @@ def by_processes(config: Config, rows: list[ClipRow], workers: int) -> float:
 
 
 def saved_mib(network: Backbone, dtype: torch.dtype) -> float:
-    """Returns the MiB that the forward pass of one clip saves for the backward pass, without the parameters."""
+    """Returns the MiB that the forward pass of `network` saves for the backward pass, for one clip of the type `dtype`.
+    The parameters do not count.
+    """
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

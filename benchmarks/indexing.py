@@ -81,8 +81,8 @@ def copy_of(path: Path, copy: int) -> Path:
 
 
 def keep_headers(document: dict[str, Any], root: Path) -> None:
-    """Writes the headers of all videos into the cache, as an interrupted `index` keeps them. Reads only the ten
-    files.
+    """Writes the headers of all videos below `root` into the cache of the config `document`, as an interrupted `index`
+    keeps them. Reads only the ten files to which the videos are links.
     """
     few = document | {"cache": f"{document['cache']}, few", "dataset": {"kind": "folder", "root": str(root / "files")}}
     with mock.patch.object(kept_probes, "EVERY_SECONDS", 0.0):
@@ -101,7 +101,9 @@ def resident_bytes() -> int:
 
 
 def measured(document: dict[str, Any]) -> tuple[float, float, int]:
-    """Runs `index` in a process of its own. Returns (CPU seconds, wall seconds, bytes of memory)."""
+    """Runs `index` with the config `document`. Returns (CPU seconds, wall seconds, bytes of memory). The memory is the
+    peak of this process, less its memory before the call.
+    """
     config = check_config(document, "benchmark")
     kept_probes.EVERY_SECONDS = 1.0
     cpu, wall, before = time.process_time(), time.perf_counter(), resident_bytes()

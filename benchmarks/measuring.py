@@ -25,7 +25,9 @@ BLOCKS = 200_000
 
 
 def counted_changes(run: str) -> tuple[int, float]:
-    """Extracts once. Returns (number of changes of all clocks, CPU seconds of the extraction)."""
+    """Extracts once into the cache folder `run`. Returns (number of changes of all clocks, CPU seconds of the
+    extraction).
+    """
     counter, original = itertools.count(), Clock._change
 
     def counting(clock: Clock, kind: str) -> str:

@@ -30,7 +30,9 @@ def clips_per_second(config: list[str], policy: dict[str, str]) -> float:
 
 
 def compare(config: list[str], busy: int) -> None:
-    """Prints the comparison while `busy` other processes compute."""
+    """Measures both settings while `busy` other processes compute, and prints the comparison. `config` are arguments of
+    the command, such as `--set run.workers=1`.
+    """
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         pairs = [tuple(clips_per_second(config, policy) for policy in POLICIES.values()) for _ in range(RUNS)]

@@ -105,8 +105,8 @@ def link_objects(root: Path, stage: Stage, num_shards: int) -> None:
 
 
 def write_record(cache: Cache, stage: Stage, shard: int, videos: Sequence[str]) -> None:
-    """Writes the ledger record of a sealed shard from a template, without fsync. Encoding and syncing 62,000 records
-    would take long.
+    """Writes the ledger record of a sealed shard of `stage`, which has the videos `videos`, into `cache`. The record is
+    made from a template and written without fsync, because encoding and syncing 62,000 records would take long.
     """
     text = template(stage.key, len(videos), stage=stage.fingerprint, objects=tuple(objects_of(stage, SHARD)))
     for number, video in enumerate(videos):
@@ -119,7 +119,11 @@ def write_record(cache: Cache, stage: Stage, shard: int, videos: Sequence[str]) 
 
 @functools.cache
 def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...]) -> str:
-    """Returns the text of a ledger record with placeholders: `video 0`, `video 1`, ..., SHARD and SEALED_AT."""
+    """Returns the text of a ledger record with placeholders: `video 0`, `video 1`, ..., SHARD and SEALED_AT.
+    `num_videos` is the number of videos of the shard.
+
+    `key` is the stage key, `stage` the fingerprint of the stage, and `objects` the names of the objects of the shard.
+    """
     source = Source(size=1_234_567, mtime_ns=1_700_000_000_000_000_000, digest=DIGEST)
     record = Record(
         key=key,

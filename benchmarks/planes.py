@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 
 
 def networks(options: BackboneOptions) -> dict[str, nn.Module]:
-    """Returns {name: network} of one network in three forms: as extracted, with channels-last 3D layers, and with
-    channels-first 3D layers.
+    """Returns {name: network} of the backbone that `options` describe, in three forms: as extracted, with channels-last
+    3D layers, and with channels-first 3D layers.
     """
     made = {name: build_from_options(options) for name in ("as extracted", "3D, channels-last", "3D, channels-first")}
     for network in made.values():

@@ -32,8 +32,8 @@ def row(number: int) -> ClipRow:
 
 
 def cache_of(spec: ArraySpec, folder: str, compression: str) -> Cache:
-    """Writes a cache with one array into `folder` and returns it. Two thirds of the values are zero, as after ReLU and
-    pooling.
+    """Writes a cache with the array `spec` into `folder` and returns it. `compression` is the codec. Two thirds of the
+    values are zero, as after ReLU and pooling.
     """
     cache = Cache.create(folder, {}, {"kind": "zarr", "shard_clips": 64, "compression": compression})
     ClipsTable.from_rows([row(number) for number in range(CLIPS)]).write(cache.storage)

@@ -109,8 +109,8 @@ def each(parts: Sequence[Parts], work: Callable[..., Any], inputs: Sequence[Any]
 
 
 def ways_of(source: NetworkSource, pictures: Sequence[Image.Image]) -> list[Way]:
-    """Returns the ways to measure: first the pyramid, with which the others are compared, then the RPN in two ways,
-    then the parts of the RPN.
+    """Returns the ways to measure `source` on the frames `pictures`. First comes the pyramid, with which the others are
+    compared, then the RPN in two ways, then the parts of the RPN.
     """
     height, width = source.options.input_size(HEIGHT, WIDTH)
 
@@ -185,7 +185,11 @@ class PixelsOfWindows:
 
 
 def windows(source: NetworkSource, num_frames: int, rounds: int, clock: Callable[[], float]) -> Case:
-    """Measures four windows, each of which begins a quarter of a window after the window before. Returns the Case."""
+    """Measures `source` on four windows of `num_frames` frames. Each window begins a quarter of a window after the
+    window before. Returns the Case.
+
+    Each way runs `rounds` times. `clock` returns seconds.
+    """
     hop = max(1, num_frames // 4)
     height, width = source.options.input_size(HEIGHT, WIDTH)
     pictures = [x.resize((width, height), Image.Resampling.BILINEAR) for x in drawn(3 * hop + num_frames)]

@@ -40,7 +40,9 @@ def measured(documents: list[dict[str, Any]]) -> str:
 
 
 def of_document(document: dict[str, Any]) -> Iterator[str]:
-    """Yields the heading, the machine and the tables of one file of measurements, as lines of Markdown."""
+    """Yields the heading, the machine and the tables of `document`, the content of one file of measurements, as lines
+    of Markdown.
+    """
     machine, versions = document["machine"], document["versions"]
     load = "unknown" if document["load"] is None else f"{document['load']}"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "ffmpeg")

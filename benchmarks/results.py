@@ -37,7 +37,9 @@ class Case:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self, pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
-        """Returns one line of text for each pair of ways. By default, the first way is paired with each other way."""
+        """Returns one line of text for each of the `pairs` of ways. By default, the first way is paired with each other
+        way.
+        """
         first, *others = self.seconds
         lines = []
         for way, other in pairs or [(first, other) for other in others]:

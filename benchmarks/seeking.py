@@ -29,7 +29,11 @@ WANTED = Wanted(num_frames=FRAMES, squares=frozenset([Square(size=224, every=1)]
 
 
 def write(path: Path, seconds: float, size: tuple[int, int], key_seconds: float) -> Path:
-    """Writes a video of moving noise to `path` and returns the path. Blocks of 16 px move by one pixel per frame."""
+    """Writes a video of `seconds` seconds of moving noise to `path` and returns the path. `size` is (width, height) in
+    px. A key frame comes every `key_seconds` seconds.
+
+    Blocks of 16 px move by one pixel per frame.
+    """
     blocks = np.random.default_rng(0).integers(0, 255, (size[1] // 16 + 1, size[0] // 16 + 1, 3), np.uint8)
     picture = blocks.repeat(16, 0).repeat(16, 1)[: size[1], : size[0]]
     options = {"preset": "ultrafast", "g": str(round(key_seconds * RATE)), "bf": "2"}
@@ -45,7 +49,9 @@ def write(path: Path, seconds: float, size: tuple[int, int], key_seconds: float)
 
 
 def rows(path: Path, starts: list[float], size: tuple[int, int]) -> list[ClipRow]:
-    """Returns one ClipRow for each start in `starts`: a clip of 32 frames over 4 s."""
+    """Returns one ClipRow of the video `path` for each start in `starts`: a clip of 32 frames over 4 s. `size` is
+    (width, height) of the video in px.
+    """
     return [
         ClipRow(
             clip_id=f"film:{number}:full",
@@ -72,7 +78,9 @@ def decoded(units: list[list[ClipRow]], lenders: Callable[[], OpenVideos | None]
 
 
 def compared(name: str, ways: dict[str, Callable[[], None]], runs: int) -> None:
-    """Runs all `ways` by turns, `runs` times, and prints their times. Ratios are to the first way."""
+    """Runs all `ways` by turns, `runs` times, and prints their times after the text `name`. Ratios are to the first
+    way.
+    """
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(runs):
         for way, run in ways.items():

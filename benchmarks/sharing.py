@@ -63,8 +63,8 @@ def document(cache: str, root: Path) -> dict[str, Any]:
 
 
 def run(config: dict[str, Any], together: Barrier, done: Any) -> None:
-    """Runs an extraction, in a process of its own. Puts into `done` how many clips went through its network. A clip is
-    a unit.
+    """Runs an extraction with the config `config`, in a process of its own, when all runs have reached the barrier
+    `together`. Puts into `done` how many clips went through its network. A clip is a unit.
     """
     import kinegraph.pipeline.extraction.executors.local  # noqa: F401  (torch)
 

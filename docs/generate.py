@@ -84,7 +84,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def sections(name: str, annotation: Any) -> dict[str, type[StageOptions]]:
-    """Returns {title: model} of the sections at the key `name` and below, such as `graphs (source: file)`."""
+    """Returns {title: model} of the sections at the key `name`, with the type `annotation`, and below."""
     models = models_in(annotation)
     name += ".NAME" if typing.get_origin(annotation) is dict else ""
     found = {name if len(models) == 1 else f"{name} ({tag_of(model)})": model for model in models}
@@ -340,9 +340,7 @@ def parsed(module: str) -> ast.Module:
 
 
 def named(tree: ast.Module | ast.ClassDef, names: tuple[str, ...]) -> list[ast.FunctionDef | ast.ClassDef]:
-    """Returns the definitions in `tree` with these `names`, in this order. Of several overloads, the last one
-    counts.
-    """
+    """Returns the definitions in `tree` with these `names`, in this order. The last of several overloads counts."""
     found = {it.name: it for it in tree.body if isinstance(it, ast.FunctionDef | ast.ClassDef)}
     return [found[name] for name in names]
 

@@ -97,7 +97,7 @@ class Clock:
 
 
 def summed(*parts: Mapping[str, float]) -> dict[str, float]:
-    """Adds up several mappings {kind of work: seconds}. Returns one such mapping, with the sum for each kind."""
+    """Adds up several mappings {kind of work: seconds}. Returns one mapping, with the sum for each kind."""
     total: dict[str, float] = {}
     for part in parts:
         for kind, seconds in part.items():

@@ -86,8 +86,8 @@ class Recipe(StageOptions):
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Returns the distance between neighbouring maps of a clip, in frames of the clip. The maps are those of the
-        tap `tap` of the backbone that the config has under `backbones.<name>`.
+        """Returns the distance between neighbouring maps of a tap, in frames of the clip. The tap is `tap` of the
+        backbone that the config has under `backbones.<name>`.
 
         For example, the result is 4 if the backbone takes every second frame (its option `every` is 2) and its layers
         halve the number of frames.

@@ -177,8 +177,8 @@ class TunableRunner(Protocol):
         """
 
     def use_compiler(self, is_on: bool) -> None:
-        """Switches torch.compile on or off for the network. The next batch then starts the compilation, which takes up
-        to minutes. Raises UsageError if the machine has no compiler.
+        """Switches torch.compile on for the network if `is_on` is true, otherwise off. The next batch then starts the
+        compilation, which takes up to minutes. Raises UsageError if the machine has no compiler.
         """
 
 
@@ -203,7 +203,8 @@ class StageKind(Protocol):
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """Returns the Stage with the key `key`: its arrays, and the options that its fingerprint covers.
+        """Returns the Stage with the key `key`, as the config `recipe` describes it: its arrays, and the options that
+        its fingerprint covers.
 
         `declared` is {key: Stage} of all stages that this stage may read. `digest` is the sha256 of the weights, or ""
         for a stage without weights. The option `reads` of the result is {key: fingerprint} of the stages that this
@@ -224,14 +225,14 @@ class StageKind(Protocol):
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """Returns a Wanted, which says which frames and pixels of each clip the stage `key` needs. Returns None if the
-        stage needs no decoded frames.
+        """Returns a Wanted, which says which frames and pixels of each clip the stage `key` of the config `recipe`
+        needs. Returns None if the stage needs no decoded frames.
         """
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that the stage `key` passes in memory to the stages that read it, with
-        `StageBatch.hand_on`.
+        """Returns the names of the arrays that the stage `key` of the config `recipe` passes in memory to the stages
+        that read it, with `StageBatch.hand_on`.
 
         The cache may lack these arrays. Then the stage runs again before the stages that read it, and rows that it has
         stored are not written again.
@@ -239,23 +240,26 @@ class StageKind(Protocol):
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function that maps the id of a video to the path of the file that the stage `key` reads for the
-        video, such as a file of boxes. Returns None if the stage reads no such files.
+        """Returns a function that maps the id of a video to the path of the file that the stage `key` of the config
+        `recipe` reads for the video, such as a file of boxes. Returns None if the stage reads no such files.
         """
         return None
 
     def shares_file(self, recipe: Recipe, key: str) -> bool:
-        """Returns whether all videos have one common file, so that `file_of` maps every video to the same path. Returns
-        False if each video must have a file of its own.
+        """Returns whether all videos have one common file for the stage `key` of the config `recipe`, so that `file_of`
+        maps every video to the same path. Returns False if each video must have a file of its own.
         """
         return False
 
     def network(self, recipe: Recipe, key: str) -> str:
-        """Returns the name of the network that `open` loads for the stage `key`, or "" if `open` loads no network."""
+        """Returns the name of the network that `open` loads for the stage `key` of the config `recipe`, or "" if `open`
+        loads no network.
+        """
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
-        """Loads the runner of the stage `key` and returns it. Returns None for a stage without a runner. Imports torch.
+        """Loads the runner of the stage `key` of the config `recipe` and returns it. Returns None for a stage without a
+        runner. Imports torch.
 
         `device` is where the network runs. If `compiled` is True, the network runs through torch.compile. Raises
         WeightsError if the weights cannot be loaded. Raises UsageError if `device` cannot run the network.

@@ -54,8 +54,8 @@ def measures_of(folder: Path, scores: RunScores) -> dict[str, float]:
 
 
 def mass_of_the_locator(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns {measure: value}: how much of the locator's softmax lies in the true boxes. Returns {} for a head without
-    a locator.
+    """Returns {measure: value}: how much of the locator's softmax over the maps of `clips` lies in the true boxes.
+    Returns {} for a `head` without a locator.
     """
     locators = [module for module in head.modules() if isinstance(module, Locator)]
     if not locators:
@@ -78,8 +78,8 @@ def mass_of_the_locator(head: Head, clips: CachedClips) -> dict[str, float]:
 
 
 def covered(boxes: np.ndarray, height: int, width: int) -> Tensor:
-    """Returns the part of each map cell that boxes cover, from 0 to 1: float32 [T, H, W]. `boxes` [T, K, 4] are in
-    pixels.
+    """Returns the part of each cell of a map that boxes cover, from 0 to 1: float32 [T, H, W], with H = `height` and W
+    = `width`. `boxes` [T, K, 4] are in pixels.
     """
     centres = torch.arange(FRAME_SIZE) + 0.5
     x1, y1, x2, y2 = torch.from_numpy(boxes)[..., None].unbind(2)  # [T, K, 1]
@@ -89,8 +89,8 @@ def covered(boxes: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def relations_of_frames(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns {measure: value}: how much the rows of the graph reasoners differ. Returns {} for a head without a graph
-    reasoner.
+    """Returns {measure: value}: how much the rows of the graph reasoners of `head` differ on `clips`. Returns {} for a
+    head without a graph reasoner.
     """
     if not any(isinstance(module, GraphReasoner) for module in head.modules()):
         return {}
@@ -121,8 +121,8 @@ def divergence(weights: Tensor) -> float:
 
 
 def neighbours(head: Head, clips: CachedClips) -> dict[str, float]:
-    """Returns {measure: value}: how often the strongest neighbour of a box is the same thing, and how often a random
-    neighbour is.
+    """Returns {measure: value} for the graphs of `head` on `clips`: how often the strongest neighbour of a box is the
+    same thing, and how often a random neighbour is.
     """
     sums: dict[str, float] = {}
     names = {"similarity": (SAME, CHANCE), "front": (SAME_NEXT, CHANCE_NEXT)}
@@ -172,8 +172,8 @@ def _same(matrix: Tensor, things: Tensor, next_frame: bool) -> tuple[float, floa
 
 
 def with_and_without_twins(scores: RunScores) -> dict[str, float]:
-    """Returns {measure: accuracy} of two groups of videos: those in which two objects bear the same digit, and all
-    others.
+    """Returns {measure: accuracy}, from the scores of a run, for two groups of videos: those in which two objects bear
+    the same digit, and all others.
     """
     videos = scores.result.videos
     right = (videos.scores.argmax(1) == videos.labels).numpy()

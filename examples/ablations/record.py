@@ -53,7 +53,8 @@ def prepared(path: Path, overrides: Sequence[str], say: Say) -> Config:
 
 
 def measured_rows(config: Config, ablation: Ablation, seeds: int, say: Say) -> list[MeasuredRow]:
-    """Trains the rows of `ablation` with `seeds` seeds and measures each run. Returns one MeasuredRow for each row.
+    """Trains the rows of `ablation`, which are variants of `config`, with `seeds` seeds and measures each run. Returns
+    one MeasuredRow for each row.
 
     Finished runs and their measures are not repeated. `say` is called with a line for each run that was measured.
     Raises RunsDiverged, at the end, if a run diverged.

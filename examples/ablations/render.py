@@ -57,7 +57,7 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def section(ablation: Ablation, rows: Sequence[MeasuredRow]) -> Iterator[str]:
-    """Yields the parts of the page about one paper."""
+    """Yields the parts of the page about the paper of `ablation`. `rows` are its measured rows."""
     yield f"## {ablation.title}"
     yield "\n".join(_table(ablation, rows))
     if ablation.measures:

@@ -118,8 +118,8 @@ class Row:
 
 
 def merged(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yields one row for each config. A row with the config of an earlier row becomes an item of `also` of the earlier
-    row.
+    """Yields one row for each distinct config of the `rows`. A row with the config of an earlier row becomes an item of
+    `also` of the earlier row.
     """
     first: dict[str, Row] = {}
     for row in rows:
@@ -187,8 +187,8 @@ def _tuning_squares(document: dict[str, Any]) -> Iterator[str]:
 
 
 def disk(document: dict[str, Any]) -> Iterator[str]:
-    """Yields a line about the bytes of the cached maps of a config. Yields a second line with advice if most disks are
-    too small.
+    """Yields a line about the bytes of the cached maps of the config `document`. Yields a second line with advice if
+    most disks are too small.
     """
     num_videos = NUM_VIDEOS.get(document.get("dataset", {}).get("root", "").rpartition("/")[2])
     if num_videos is None or "backbones" not in document:
@@ -251,6 +251,7 @@ def training(head: str, *, aggregate: str, val_split: str | None = None, **more:
     """Returns the section `train` for the head `head`. The test split is the validation split, as in the tables of all
     papers.
 
-    A score on the validation split chooses the epoch only if `val_split` is given.
+    `aggregate` says how the scores of a video's views become one score. A score on the validation split chooses the
+    epoch only if `val_split` is given. `more` are further keys.
     """
     return {"train": {"head": head, "aggregate": aggregate, "val_split": val_split, "test_split": "val", **more}}

@@ -40,11 +40,11 @@ class Backbone(nn.Module):
         self.wants_class_tokens = self.wants_head = False
 
     def want(self, *, class_tokens: bool, head: bool) -> None:
-        """Chooses what `forward` returns besides the maps: the class token of each wanted tap, and the output `head`
-        after the last tap.
+        """Chooses what `forward` returns besides the maps: the class token of each wanted tap if `class_tokens` is
+        true, and the output `head` after the last tap if `head` is true.
 
-        The network must have what is chosen. Call this method before `cut`, because `head` needs the layers above the
-        highest tap.
+        The network must have the chosen outputs. Call this method before `cut`, because `head` needs the layers above
+        the highest tap.
         """
         self.wants_class_tokens, self.wants_head = class_tokens, head
 
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Moves submodules from `network` into this network: those that `stages` lists. Parameters keep their names."""
+        """Moves the submodules that `stages` lists from `network` into this network. Parameters keep their names."""
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))

@@ -49,8 +49,9 @@ class SqueezeExcitation(nn.Module):
 class DepthwiseBlock(nn.Module):
     """A residual block: convolutions 1x1x1, 3x3x3 depthwise and 1x1x1, whose output is added to a shortcut.
 
-    `stride` is the stride of the depthwise convolution in time, rows and columns. After the depthwise convolution come
-    the squeeze-and-excitation, if `widths` has one, and `activation`. The submodules have torchvision's names.
+    The input has `in_channels` channels. `widths` has the other numbers of channels. `stride` is the stride of the
+    depthwise convolution in time, rows and columns. After the depthwise convolution come the squeeze-and-excitation, if
+    `widths` has one, and `activation`. The submodules have torchvision's names.
     """
 
     def __init__(

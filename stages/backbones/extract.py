@@ -87,8 +87,8 @@ class FeatureExtractor:
         self._run: Callable[[Tensor], dict[str, Tensor]] = self._forward
 
     def use_compiler(self, is_on: bool) -> None:
-        """Switches torch.compile on or off. When it is on, the first batch of each size starts a compilation, which
-        takes up to minutes.
+        """Switches torch.compile on if `is_on` is true, otherwise off. When it is on, the first batch of each size
+        starts a compilation, which takes up to minutes.
 
         On a CPU the compiled code is frozen: it has the weights in the order and the type that the CPU needs. Raises
         UsageError if the machine has no compiler.

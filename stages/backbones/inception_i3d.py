@@ -79,7 +79,9 @@ def _totals(shape: Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> li
 
 
 class Mixed(nn.Module):
-    """An Inception block of four branches. `widths` are the channels of its convolutions, in the order of WIDTHS."""
+    """An Inception block of four branches, for maps with `in_channels` channels. `widths` are the channels of its
+    convolutions, in the order of WIDTHS.
+    """
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()

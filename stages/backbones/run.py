@@ -20,7 +20,7 @@ from kinegraph.stages.stage import StageBatch
 
 class BackboneRunner:
     """The runner of the stage `key`, such as `features/i3d`. It runs one backbone, a frozen network, on batches of
-    clips and writes the outputs of its taps.
+    clips and writes the outputs of its taps. The network runs on `device`.
 
     `options` name the network, its weights and its taps. A clip has `num_frames` frames. The network takes every
     `square.every`-th of these frames, cut and resized as `square` says. If `compiled` is true, the network runs through
@@ -55,7 +55,7 @@ class BackboneRunner:
         self._extractor.use_graphs()
 
     def use_compiler(self, is_on: bool) -> None:
-        """Switches torch.compile on or off for the network."""
+        """Switches torch.compile on for the network if `is_on` is true, otherwise off."""
         self._extractor.use_compiler(is_on)
 
     def try_out(self, num_clips: int) -> None:

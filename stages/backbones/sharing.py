@@ -27,9 +27,10 @@ class FramePlaces:
     """Numbers the distinct frames of the shard with the `rows`, and assigns each frame to a run of the network. A frame
     is distinct by its video, crop and time.
 
-    `numbers` [rows, T] has the number of each frame. Distinct frames are numbered from 0, in the order in which they
-    first occur. The number is -1 in rows without frames. The network takes every `every`-th frame of a clip. The frames
-    that are new in a batch of `batch_size` rows form runs of `run_frames` frames.
+    `numbers` [rows, T] has the number of each frame, for T = `num_frames` frames that the network takes of a clip.
+    Distinct frames are numbered from 0, in the order in which they first occur. The number is -1 in rows without
+    frames. The network takes every `every`-th frame of a clip. The frames that are new in a batch of `batch_size` rows
+    form runs of `run_frames` frames.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, num_frames: int, batch_size: int, run_frames: int) -> None:

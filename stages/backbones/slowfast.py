@@ -1,8 +1,8 @@
 """Defines SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982): a network with a slow pathway of few frames and a
 fast pathway of all frames.
 
-Layers are those of pytorchvideo, which are those of the authors' code. Parameters have the names of the ResNet-3D
-family, after `slow.` or `fast.`.
+The layers are the same as in pytorchvideo and in the authors' code. Parameters have the names of the ResNet-3D family,
+after `slow.` or `fast.`.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
@@ -41,10 +41,10 @@ def _paths(pathway: str, part: str) -> tuple[str, ...]:
 class SlowFast(Backbone):
     """SlowFast without its classifier. `blocks` has the numbers of residual blocks of res2, res3, res4 and res5.
 
-    The slow pathway takes one of `alpha` frames, those of `spread_frames`. Before each of its stages, a convolution
-    over `fusion_frames` frames of the fast pathway adds channels to it (fusion). The maps of a tap are those before the
-    next fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the fast pathway.
-    The number of frames must be a multiple of `alpha`.
+    The slow pathway takes one of `alpha` frames, chosen by `spread_frames`. Before each of its stages, a convolution
+    over `fusion_frames` frames of the fast pathway adds channels to it (fusion). A tap returns its maps before the next
+    fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the fast pathway. The
+    number of frames must be a multiple of `alpha`.
     """
 
     stages: ClassVar = {f"{pathway}_{part}": _paths(pathway, part) for part in PARTS for pathway in ("slow", "fast")}

@@ -60,8 +60,8 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution with a kernel of `size` x `size` and without bias, with a batch norm behind it. The norm is its
-    child `norm`.
+    """A convolution from `in_channels` to `out_channels` channels, without bias, with a batch norm behind it. Its
+    kernel has `size` x `size` cells. The norm is its child `norm`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
@@ -235,9 +235,9 @@ class Detectron2Proposer(nn.Module):
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors of each pyramid level, [H*W*A, 4] for a map of H rows and W columns with A anchors per cell.
-    An anchor is (x1, y1, x2, y2) in pixels of the network's input. `grids` has (H, W) of each level, from the finest to
-    the coarsest.
+    """Yields the anchors of each pyramid level, [H*W*A, 4] on `device`, for a map of H rows and W columns with A
+    anchors per cell. An anchor is (x1, y1, x2, y2) in pixels of the network's input. `grids` has (H, W) of each level,
+    from the finest to the coarsest.
 
     Anchors are ordered by row, then by column, then by their number in the cell. The centre of an anchor is (column,
     row) times the stride of the level in px. Corners are not rounded to whole pixels, as in detectron2.

@@ -19,8 +19,9 @@ log = logging.getLogger("kinegraph")
 
 
 class GenomeBoxes:
-    """A source of proposals that takes the annotated boxes of Action Genome. Clips must consist of annotated frames.
-    `folder` has the two pickles with the annotations. They are read when the first clip comes.
+    """A source of proposals that takes the annotated boxes of Action Genome, at most `options.top` in a frame. Clips
+    must consist of annotated frames. `folder` has the two pickles with the annotations. They are read when the first
+    clip comes.
     """
 
     digest = ""

@@ -22,8 +22,8 @@ SECOND_STAGE = "roi_heads."
 
 
 class Detectron2Source:
-    """A source of proposals that runs the installed package detectron2, one frame at a time. detectron2 itself resizes
-    the frame.
+    """A source of proposals that runs the installed package detectron2 on `device`, one frame at a time. `options` name
+    the config and the weights of detectron2. detectron2 itself resizes the frame.
 
     Raises UsageError if detectron2 is not installed, or if the config is wrong or has no proposal network. Raises
     WeightsError if the weights cannot be read or do not belong to the config.

@@ -33,8 +33,8 @@ class ProposalRunner:
         dataset: DatasetOptions | None = None,
         file_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Loads the source of proposals. `dataset` has the options of the data set. `file_of` maps the id of a video to
-        the path of the file that the source reads for the video.
+        """Loads the source of proposals onto `device`. `dataset` has the options of the data set. `file_of` maps the id
+        of a video to the path of the file that the source reads for the video.
         """
         self.options, self._file_of = options, file_of
         self._source = build_source(options, device, dataset)

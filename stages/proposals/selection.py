@@ -111,8 +111,9 @@ def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: floa
     """Runs non-maximum suppression (NMS) within each pyramid level. Returns the indices of the `top` best boxes that
     remain. The result is `batched_nms(...)[:top]` of torchvision.
 
-    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box. Boxes
-    of equal scores stay in their order.
+    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box.
+    `nms_threshold` is the overlap (IoU) above which NMS drops the box with the lower score. Boxes of equal scores stay
+    in their order.
 
     Only a better box can suppress a box. So on a CPU, the search among the best candidates ends as soon as `top` boxes
     remain.

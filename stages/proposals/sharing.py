@@ -49,9 +49,9 @@ class PlacesInRuns:
     `place_of`: {frame: FramePlace}.
     `last_row`: {frame: index of the last row in which it occurs}.
 
-    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has the frames of as many
-    clips as have `frames_together` frames, but at least those of one clip. The last run of a group may be of fewer
-    clips. If `frames_together` is 1, each run has one frame.
+    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has as many clips as fit
+    into `frames_together` frames, but at least one clip. If `frames_together` is 1, each run has one frame. The last
+    run of a group may have fewer clips.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, batch_size: int, frames_together: int) -> None:

@@ -123,7 +123,7 @@ class Proposals(StageKind):
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
         """Returns ("proposals/scores",) if all scores of a clip may be 0: for cells of a grid, and for imported boxes
-        without scores. Returns an empty tuple for other boxes.
+        without scores. Returns an empty tuple for other boxes. `stage` describes the proposals in a cache.
         """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()

@@ -9,8 +9,8 @@ from kinegraph.stages.tracks.options import TrackOptions
 
 
 class TrackRunner:
-    """The runner of the stage `tracks`, which links the boxes of each clip to tracks. A track has the boxes of one
-    object in several frames. Each crop of a clip has its own tracks.
+    """The runner of the stage `tracks`, which links the boxes of each clip to tracks as `options` say. A track has the
+    boxes of one object in several frames. Each crop of a clip has its own tracks.
     """
 
     digest = ""

@@ -23,7 +23,7 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Reads a checkpoint file. Returns {name: tensor}.
+    """Reads the checkpoint file `path`. Returns {name: tensor}.
 
     The file is a safetensors file, a file of torch.save, or a pickle of numpy arrays, as Caffe2 and detectron2's model
     zoo publish them. The file holds a dict of tensors, or such a dict under a key in WRAPPERS, for example

@@ -25,8 +25,8 @@ KEYS = (str, bytes, int, float, bool, type(None))
 
 
 def read_pickle(path: Path) -> Any:
-    """Returns the content of a pickle: numpy arrays, usually in dicts or lists. Strings of Python 2 are read as
-    latin-1. Arrays with the byte order of another machine are converted.
+    """Returns the content of the pickle file `path`: numpy arrays, usually in dicts or lists. Strings of Python 2 are
+    read as latin-1. Arrays with the byte order of another machine are converted.
 
     Raises WeightsError if the file is damaged, or holds anything but numpy arrays and plain containers. Other objects
     could run code.

@@ -26,8 +26,8 @@ ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
-    """Checks a file of torch.save without loading its tensors. Raises WeightsError if the file is damaged or could do
-    harm. Raises OSError if the file cannot be read.
+    """Checks the file `path` of torch.save without loading its tensors. Raises WeightsError if the file is damaged or
+    could do harm. Raises OSError if the file cannot be read.
 
     Three kinds of files could do harm: an archive that unpacks to too many bytes, a TorchScript archive, and a file
     with a tuple that holds too many tuples.

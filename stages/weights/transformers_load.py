@@ -46,8 +46,7 @@ def refusals(folder: Path, network: str) -> Iterator[None]:
 def class_and_config(
     folder: Path, module: str, network: str, config: str, values: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """Returns (class, config): the class of the network in `folder`, and the object with its config. Both are those of
-    transformers.
+    """Returns (class, config) from transformers: the class of the network in `folder`, and the object with its config.
 
     `module` is the file of transformers with both classes, below `transformers.models`. `network` and `config` are the
     names of the classes. `values` is the content of `config.json`. The network will use torch's fused attention if it

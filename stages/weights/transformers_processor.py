@@ -1,8 +1,8 @@
 """Reads which pixels a network of transformers expects, from the file of its processor. Torch-free.
 
 A processor is the object of transformers that makes the input of a network from images or videos. Its file lies in the
-folder of the network. A value that the file lacks is not taken from the class of the processor, because some classes
-have other values than those of the training.
+folder of the network. A value that the file lacks is not taken from the class of the processor, because in some classes
+it differs from the value in the training.
 """
 
 from collections.abc import Mapping
