@@ -1,6 +1,6 @@
-"""Compares 3D networks whose layers run in 2D (as extracted) with 3D layers, channels-last and channels-first.
+"""Compares 3D networks whose layers run in 2D, as in an extraction, with 3D layers, channels-last and channels-first.
 
-Prints the CPU seconds of a clip, and their ratio to the layers as extracted. The three forms take turns.
+Prints the CPU seconds of a clip, and their ratio to the layers as in an extraction. The three forms take turns.
 
     python -m benchmarks.planes [--model i3d_r50] [--frames 16] [--size 224] [--threads 1]
 """

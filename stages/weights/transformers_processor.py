@@ -90,11 +90,11 @@ def read_processor(
 
 
 def processor_document(folder: Path, files: Mapping[str, str | None]) -> tuple[Path, Mapping[str, Any]]:
-    """Finds the file of the processor in `folder`. Returns (path of the file, the JSON object that describes the
+    """Finds the description of the processor in `folder`. Returns (path of its file, the JSON object that describes the
     processor).
 
     `files` maps the names of possible files to the key of the processor in the file. The key is None if the whole file
-    describes the processor. The first file that exists is taken. Raises ValueError if there is no such file.
+    describes the processor. The first file that has a description is taken. Raises ValueError if there is none.
     """
     for name, part in files.items():
         file = folder / name
