@@ -207,7 +207,7 @@ class Feed:
                 clips = decode_at_hand(at_hand, video.rows, wanted, self._timeout, open_videos, clock)
                 return clips, at_hand.identity(), at_hand.fetch_seconds
         except DecodeError as error:  # the video could not be copied
-            return [error for _ in video.rows], None, 0.0
+            return [error.detached() for _ in video.rows], None, 0.0
 
     def _decoded_ahead(
         self,

@@ -201,7 +201,7 @@ class DecodedClips(CachedClips):
             with file as at_hand:
                 return decode_at_hand(at_hand, rows, self.wanted, self._decoding.timeout_seconds, OpenVideos())
         except DecodeError as error:  # the video could not be copied
-            return [error for _ in rows]
+            return [error.detached() for _ in rows]
 
 
 def _pixels(path: str, clips: ClipResults) -> Iterator[Mapping[Square, np.ndarray]]:

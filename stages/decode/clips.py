@@ -130,7 +130,7 @@ def decode_clips(
                 wanted.require_kind(path, is_flow=video.images.is_flow)
             return _Pass(video, rows, wanted, clock).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
-        return [error for _ in rows]
+        return [error.detached() for _ in rows]
 
 
 def _skipping(
@@ -263,7 +263,7 @@ class _Pass:
                 self._skip(slots[filled : filled + 1])
         except DecodeError as error:  # the time limit was reached
             late = range(len(self.rows)) if self.wanted.numbered else {slot.row for slot in slots[filled:]}
-            self.errors |= dict.fromkeys(late, error)
+            self.errors |= dict.fromkeys(late, error.detached())
             return None
         if current is None:
             raise DecodeError("truncated", self.video.complaints or "not one frame could be decoded")
@@ -303,7 +303,7 @@ class _Pass:
             for slot in slots:
                 self._fill_slot(slot, timed_frame, pixels)
         except DecodeError as error:
-            self.errors |= dict.fromkeys((slot.row for slot in slots), error)
+            self.errors |= dict.fromkeys((slot.row for slot in slots), error.detached())
 
     def _fill_slot(self, slot: _Slot, timed_frame: TimedFrame, pixels: FramePixels) -> None:
         clip, row = self.clips[slot.row], self.rows[slot.row]

@@ -13,3 +13,7 @@ class DecodeError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason: Reason = reason
         self.detail = detail
+
+    def detached(self) -> "DecodeError":
+        """Returns a copy to keep. It lacks the traceback and the cause, which hold the decoder and its frames."""
+        return DecodeError(self.reason, self.detail)

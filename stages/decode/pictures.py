@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -41,7 +41,8 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """Returns the entries (a, b, c, d) of the display matrix of `frame`. The matrix moves the point (x, y) of the frame
     to (a*x + c*y, b*x + d*y). A frame without a display matrix has (1, 0, 0, 1), which changes nothing.
     """
-    sides: Any = frame.side_data  # looked up by its key, as PyAV 18 iterates over values and PyAV 19 over keys
+    # `frame.side_data` would stay with the frame, and each refers to the other: a cycle, which is freed much later
+    sides: Any = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV 18 iterates over values, PyAV 19 over keys
     matrix = sides.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return 1, 0, 0, 1

@@ -49,7 +49,7 @@ class Seeker:
     """
 
     def __init__(self, video: VideoBeingRead) -> None:
-        self._video, self._stream = video, video.stream
+        self._container, self._timeline, self._stream = video.container, video.timeline, video.stream
         self._codec = codec_name(video.stream)
         self._base = float(video.stream.time_base or 0)
         self._keys = key_stamps(video)
@@ -67,7 +67,7 @@ class Seeker:
         Returns None, without a seek, if the seek would skip at most MIN_SKIP_SECONDS or if the times of the file are
         not reliable. Raises SeekLost if the key frame is not where the index of the file says.
         """
-        timeline = self._video.timeline
+        timeline = self._timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
             return None
         target = math.floor((seconds + zero) / self._base)
@@ -77,7 +77,7 @@ class Seeker:
             return None
         # mp4's index has decode times, so the key frame that FFmpeg finds first may be shown too late
         for stamp in (target, *reversed(self._keys[max(earliest, place - MORE_TRIES) : place])):
-            self._video.container.seek(stamp, stream=self._stream)
+            self._container.seek(stamp, stream=self._stream)
             packet = next((packet for packet in packets if packet.stream_index == self._stream.index), None)
             if packet is None or packet.pts is None or not self._may_begin(packet):
                 continue

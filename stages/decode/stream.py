@@ -5,7 +5,7 @@ One thread decodes a video, so that each log line of FFmpeg can be assigned to i
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -115,6 +115,8 @@ class OpenVideo:
         self._landing: Packet[Any] | None = None  # packet of the key frame of the last seek, until decoded
 
     def close(self) -> None:
+        """Closes the file. The decoder and its frames are freed as soon as nothing refers to this object."""
+        self._demuxed.close()  # refers to this object: a cycle, which the garbage collector would find much later
         self.container.close()
 
     @contextmanager
@@ -239,7 +241,7 @@ class OpenVideo:
         """
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
-    def _demux(self) -> Iterator["Packet[Any]"]:
+    def _demux(self) -> Generator["Packet[Any]"]:
         """Yields the packets of the video stream, until the file ends or cannot be read further. Counts the packets of
         all streams in `self.packets`.
         """
