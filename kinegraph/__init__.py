@@ -156,8 +156,8 @@ def evaluate(
     - `allow_code`: whether the code of your own head may run, if the run has one.
 
     A RunScores has `result.metrics` (metric name -> value), `per_class()` (class name -> score), `class_names`, `split`
-    and `counts`. If the cache is that of the run, the metrics are also added to the run's results.json, and the scores
-    of all videos are written to `predictions-<split>.parquet` in its folder.
+    and `counts`. If `cache` is None and no override changes scores, two files of the run are written: the metrics are
+    added to results.json, and the scores of all videos are written to `predictions-<split>.parquet`.
 
     Raises RunError if `run` is not the folder of a complete run, or if the run does not fit the cache. Raises
     CacheError for a cache that cannot be used. Raises UsageError for a split without clips or an override that is not
