@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from kinegraph.pipeline.caches.plan import WorkUnit
-from kinegraph.pipeline.clusters.dask.cluster import connected
+from kinegraph.pipeline.clusters.dask.cluster import dask_client
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Event, UnitSealed
 from kinegraph.pipeline.extraction.executors.contract import Job
@@ -77,7 +77,7 @@ def main() -> None:
             if sealed in (num_units // 10, num_units):
                 memory.append(processes[0].memory_info().rss / 1e6)
 
-        with connected(config.run) as client:
+        with dask_client(config.run) as client:
             client.wait_for_workers(WORKERS)
             client.register_plugin(station, name=station.name)
             measured = [*processes, psutil.Process()]

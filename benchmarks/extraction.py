@@ -21,7 +21,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.extraction.benchmark.comparison import compare
-from kinegraph.pipeline.machine.devices import described
+from kinegraph.pipeline.machine.devices import name_of_device
 from kinegraph.pipeline.machine.memory import keep_freed_memory
 from kinegraph.stages.device import pick_device
 
@@ -118,7 +118,7 @@ def main() -> None:
         batch=options.batch,
         compiled=options.compile,
     )
-    report("extraction", run, options.json, device=described(pick_device(options.device)), quick=options.quick)
+    report("extraction", run, options.json, device=name_of_device(pick_device(options.device)), quick=options.quick)
 
 
 if __name__ == "__main__":

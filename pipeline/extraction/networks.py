@@ -15,8 +15,8 @@ from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Event, Preparing
-from kinegraph.pipeline.extraction.tuning import chosen
-from kinegraph.pipeline.machine.devices import described
+from kinegraph.pipeline.extraction.tuning import choose
+from kinegraph.pipeline.machine.devices import name_of_device
 from kinegraph.pipeline.machine.versions import versions
 from kinegraph.pipeline.shards.sealing import Provenance
 from kinegraph.stages.decode.torchcodec_check import require_decoder
@@ -76,7 +76,7 @@ class Loaded:
         return None if wanted is None else wanted.on_device(str(self.device))
 
 
-def opened(config: Config, key: str, device: torch.device) -> Runner | None:
+def open_runner(config: Config, key: str, device: torch.device) -> Runner | None:
     """Loads the network of the stage `key` on `device` and returns its runner, or None if the stage has no runner. The
     section `run` of the config decides whether the network runs through torch.compile or CUDA graphs.
 
@@ -111,14 +111,14 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
         kind = kind_of(key)
         if network := kind.network(config, key):
             report(Preparing(doing=f"loading networks: {key.rpartition('/')[2]} ({network})"))
-        found[key] = opened(config, key, device)
+        found[key] = open_runner(config, key, device)
     runners = {key: runner for key, runner in found.items() if runner is not None}
     declared = declare(config, digests | {key: runner.digest for key, runner in runners.items()}, cache)
     declared = replace(declared, stages={key: declared.stages[key] for key in declared.with_read({*keys, CLIPS})})
     for stage in declared.stages.values():
         require_same_stage(cache, stage)
     cache.declare(*(stage for key, stage in declared.stages.items() if key in keys))
-    choice = chosen(config, cache, runners, device, report)
+    choice = choose(config, cache, runners, device, report)
     return Loaded(
         cache=cache,
         declared=declared,
@@ -127,7 +127,7 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
         transfers=transfers_on(device),
         provenance=Provenance(
             versions=versions(),
-            device=described(device),
+            device=name_of_device(device),
             batch_size=choice.batch_size,
             compiled=choice.compiled,
             threads=config.run.worker_threads,

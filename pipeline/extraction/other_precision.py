@@ -11,7 +11,7 @@ from torch import Tensor
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.networks import opened
+from kinegraph.pipeline.extraction.networks import open_runner
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.stage import Runner, StageBatch
@@ -123,7 +123,7 @@ def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str
     """
     if keeping.first_batch is None:
         return None
-    other = opened(in_precision(config, key, precision), key, device)
+    other = open_runner(in_precision(config, key, precision), key, device)
     assert other is not None
     return 1 - _seconds(other, keeping.first_batch) / _seconds(keeping.runner, keeping.first_batch)
 

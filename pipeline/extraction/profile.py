@@ -65,7 +65,7 @@ class Profile:
         return self.beside.get(kind, 0.0) / seconds if seconds else 0.0
 
 
-def profiled(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: float) -> Profile | None:
+def profile_of(config: Config, cache: Cache, units: Iterable[WorkUnit], wall: float) -> Profile | None:
     """Returns a summary of the time that the finished work units `units` took, or None if `units` is empty. `wall` is
     the number of seconds that the command took.
     """

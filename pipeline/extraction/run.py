@@ -16,7 +16,7 @@ from kinegraph.pipeline.clusters.walltime import allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.estimate import estimate
 from kinegraph.pipeline.extraction.executors.contract import Executor, Job
-from kinegraph.pipeline.extraction.profile import Profile, profiled
+from kinegraph.pipeline.extraction.profile import Profile, profile_of
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.shards.leases import warn_if_off
 
@@ -113,7 +113,7 @@ def _tell_profile(
     """
     wall = monotonic() - begun
     try:
-        on_profile(profiled(config, cache, progress.sealed, wall))
+        on_profile(profile_of(config, cache, progress.sealed, wall))
     except (CacheError, OSError) as error:
         log.warning("no profile, because the ledger cannot be read: %s", error)
 

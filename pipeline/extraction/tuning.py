@@ -53,7 +53,7 @@ class Choice:
     compiled: frozenset[str] = frozenset()
 
 
-def chosen(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
+def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
     """Returns the batch size and the stages to compile, as a Choice. If `run.compile` is `auto`, also turns
     torch.compile on or off for each network.
 

@@ -47,6 +47,6 @@ def on_gpu_if_asked(config: Config, asked: str) -> Config:
     return config.model_copy(update={"run": config.run.model_copy(update={"device": "cuda"})})
 
 
-def described(device: torch.device) -> str:
+def name_of_device(device: torch.device) -> str:
     """Returns the name of a device for ledger records: "cpu", or "cuda:1 (NVIDIA A100-SXM4-80GB)"."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

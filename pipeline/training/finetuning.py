@@ -19,11 +19,11 @@ from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
     OnRunStep,
     discard,
-    held,
+    ignore_record,
+    lock_folder,
     results_of,
     run_training,
     tell_of_absent_classes,
-    unheard,
 )
 from kinegraph.pipeline.training.recipes import short
 from kinegraph.pipeline.training.samples import tell_of_gaps
@@ -71,8 +71,8 @@ def finetune(
     *,
     overwrite: bool = False,
     allow_code: bool = False,
-    on_epoch: OnRunEpoch = unheard,
-    on_step: OnRunStep = unheard,
+    on_epoch: OnRunEpoch = ignore_record,
+    on_step: OnRunStep = ignore_record,
     on_start: Callable[[StepZero], None] = lambda step: None,
 ) -> TunedRun:
     """Trains the head of a run together with the backbones whose features the head reads. The section `finetune` of
@@ -108,7 +108,7 @@ def finetune(
         online = online_head(config, start, device)
         clips, val_clips = _clips(config, cache, start, online, opened.enter_context(decoding(config, device)))
         options = with_views_per_epoch(options, clips)
-        opened.enter_context(held(folder))
+        opened.enter_context(lock_folder(folder))
         if is_first:
             if overwrite:
                 discard(folder)

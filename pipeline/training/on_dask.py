@@ -18,7 +18,7 @@ from kinegraph.pipeline.clusters.dask.checks import (
     check_run_folder,
     check_workers,
 )
-from kinegraph.pipeline.clusters.dask.cluster import are_children, connected, resources
+from kinegraph.pipeline.clusters.dask.cluster import are_children, dask_client, resources
 from kinegraph.pipeline.clusters.dask.walltime import LeaveInTime
 from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
 from kinegraph.pipeline.config import Config
@@ -73,10 +73,10 @@ def train_on_dask(
     if missing := untrained(runs):
         enough = config.run.model_copy(update={"workers": min(config.run.workers, len(missing))})
         config = config.model_copy(update={"run": enough})
-        with connected(config.run, RUNS_AT_ONCE) as client:
+        with dask_client(config.run, RUNS_AT_ONCE) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
             _check_cluster(client, config, missing)
-            with _mannered(client, config):
+            with _prepared_workers(client, config):
                 diverged = _Table(client, config, on_epoch).train(missing)
         if diverged:
             raise RunsDiverged(trained_runs([run for run in runs if is_trained(run.folder)], missing), diverged)
@@ -91,7 +91,7 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 
 @contextmanager
-def _mannered(client: Client, config: Config) -> Iterator[None]:
+def _prepared_workers(client: Client, config: Config) -> Iterator[None]:
     """Prepares the Dask workers for training, during a `with` block.
 
     Workers that are child processes of this process ignore Ctrl-C. Other workers leave the cluster before their batch

@@ -41,7 +41,7 @@ OnRunEpoch = Callable[[RunPlace, EpochRecord], None]
 OnRunStep = Callable[[RunPlace, StepRecord], None]
 
 
-def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
+def ignore_record(run: RunPlace, record: EpochRecord | StepRecord) -> None:
     """Does nothing. This function is the default of the callbacks `on_epoch` and `on_step`."""
 
 
@@ -73,8 +73,8 @@ def run_training(
     device: torch.device,
     place: RunPlace,
     *,
-    on_epoch: OnRunEpoch = unheard,
-    on_step: OnRunStep = unheard,
+    on_epoch: OnRunEpoch = ignore_record,
+    on_step: OnRunStep = ignore_record,
 ) -> TrainResult:
     """Trains `head` in place on `clips` and returns the result of the training. If the state of an interrupted training
     is in `folder`, continues from this state.
@@ -176,7 +176,7 @@ def results_of(
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Locks the folder of a run during a `with` block, so that no other command on this machine trains the run. The
     lock ends with the process, also after kill -9.
 

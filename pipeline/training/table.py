@@ -20,11 +20,11 @@ from kinegraph.pipeline.training.one_run import (
     OnRunEpoch,
     OnRunStep,
     discard,
-    held,
+    ignore_record,
+    lock_folder,
     results_of,
     run_training,
     tell_of_absent_classes,
-    unheard,
 )
 from kinegraph.pipeline.training.recipes import recipes
 from kinegraph.pipeline.training.results import RunResults, read_results, write_results
@@ -110,8 +110,8 @@ def train_runs(
     seeds: int = 1,
     *,
     overwrite: bool = False,
-    on_epoch: OnRunEpoch = unheard,
-    on_step: OnRunStep = unheard,
+    on_epoch: OnRunEpoch = ignore_record,
+    on_step: OnRunStep = ignore_record,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
     """Trains heads on the cache of `config`, with several seeds, on this machine. Returns one TrainedRun for each head
@@ -148,7 +148,7 @@ def train_runs(
         together.barrier()
         if overwrite and together.rank() == 0:
             for run in wanted:  # before any run is trained: after a stop, every run on disk has this recipe
-                with held(run.folder):
+                with lock_folder(run.folder):
                     discard(run.folder)
         together.barrier()
         return _all(jobs, config.run.workers, on_run, [run.folder for run in wanted])
@@ -177,7 +177,7 @@ def train_wanted(
     wanted: WantedRun,
     place: RunPlace | None = None,
     on_epoch: OnRunEpoch = log_epoch,
-    on_step: OnRunStep = unheard,
+    on_step: OnRunStep = ignore_record,
 ) -> None:
     """Trains the run `wanted` on the cache of `config`. Does nothing if the run is finished. A run that was stopped
     continues from its last saved state.
@@ -292,7 +292,7 @@ def log_diverged(run: WantedRun, how: TrainingDiverged | str) -> str:
 def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
     """Trains one run and returns it. Returns the error if the training diverged, so that the other runs go on."""
     try:
-        with held(job.folder):
+        with lock_folder(job.folder):
             return _train_one(job)
     except TrainingDiverged as error:
         return error

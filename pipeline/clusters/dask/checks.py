@@ -61,7 +61,7 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
         watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
         while not client.nthreads():
-            watch.look(num_workers=0)
+            watch.replace_lost_jobs(num_workers=0)
             stopping.sleep(LOOK_SECONDS)
         return
     until = time.monotonic() + run.dask.timeout_seconds

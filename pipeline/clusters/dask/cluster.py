@@ -74,7 +74,7 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
+def dask_client(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
     """Starts or joins the Dask cluster that the config describes. Yields a client of this cluster, and closes the
     client at the end of the `with` block.
 

@@ -94,7 +94,7 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
         ours[key] += given.pop(key, [])
     cluster_class = _cluster_classes()[options.kind]
     try:
-        cluster = cluster_class(job_cls=_telling(cluster_class.job_cls), **ours | given)
+        cluster = cluster_class(job_cls=_with_refusal(cluster_class.job_cls), **ours | given)
     except (TypeError, ValueError) as error:
         raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
     if not interface and not given.keys() & {"interface", "scheduler_options"}:
@@ -106,7 +106,7 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
     return cluster
 
 
-def _telling(job_class: Any) -> Any:
+def _with_refusal(job_class: Any) -> Any:
     """Returns a subclass of `job_class`, a job class of dask-jobqueue, that remembers a refusal in its attribute
     `refusal`.
 
@@ -163,7 +163,7 @@ class JobWatch:
         self._ended: set[str] = set()
         self._looked = time.monotonic()
 
-    def look(self, num_workers: int) -> None:
+    def replace_lost_jobs(self, num_workers: int) -> None:
         """Replaces the jobs that were refused or that ended without a worker. `num_workers` is the present number of
         workers of the cluster.
 

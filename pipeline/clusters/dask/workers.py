@@ -52,7 +52,7 @@ class Workers:
         """
         self._count()
         if self._jobs is not None:
-            self._jobs.look(self._number)
+            self._jobs.replace_lost_jobs(self._number)
             return
         if self._gone_since is None:
             return

@@ -78,7 +78,7 @@ def state_of(word: str, exit_code: int) -> TaskState:
     if first == "COMPLETED":
         return TaskState(state="done")
     if first == "FAILED":
-        return exited(exit_code) if exit_code else TaskState(state="failed", detail=first)
+        return state_after_exit(exit_code) if exit_code else TaskState(state="failed", detail=first)
     if first in FAILED:
         return TaskState(state="failed", detail=first)
     if first in PENDING:
@@ -86,7 +86,7 @@ def state_of(word: str, exit_code: int) -> TaskState:
     return TaskState(state="running" if first in RUNNING else "unknown", detail=first)
 
 
-def exited(exit_code: int) -> TaskState:
+def state_after_exit(exit_code: int) -> TaskState:
     """Returns the TaskState of a task that ended by itself with `exit_code`. The state is "done" for 0, "stopped" for
     an exit code in STOPS, and "failed" for any other exit code.
     """

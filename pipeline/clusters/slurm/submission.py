@@ -28,7 +28,7 @@ from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.slurm.script import LOG, array_script
-from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState, array_state, exited
+from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState, array_state, state_after_exit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ProgramMissing, SlurmError
 from kinegraph.pipeline.machine.programs import run, tell_once
@@ -147,7 +147,7 @@ class Submission(BaseModel):
     def _completion(self, index: int) -> TaskState | None:
         try:
             path = self.folder / COMPLETION_FILE.format(index=index)
-            return exited(parsed(str(path), read_regular(path), Completion).exit_code)
+            return state_after_exit(parsed(str(path), read_regular(path), Completion).exit_code)
         except FileNotFoundError:
             return None
 

@@ -26,7 +26,7 @@ from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.clusters.walltime import UnitSchedule
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.benchmark.forwards import Forward, recorded, run_again
+from kinegraph.pipeline.extraction.benchmark.forwards import Forward, record_calls, run_again
 from kinegraph.pipeline.extraction.benchmark.plain_loop import FrameSource, PillowFrames, PlainLoop
 from kinegraph.pipeline.extraction.benchmark.torchcodec_frames import TorchcodecFrames
 from kinegraph.pipeline.extraction.events import Event
@@ -35,7 +35,7 @@ from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.worker import Worker
 from kinegraph.pipeline.machine import hardware
 from kinegraph.pipeline.machine.alternation import Way, alternate
-from kinegraph.pipeline.machine.devices import described
+from kinegraph.pipeline.machine.devices import name_of_device
 from kinegraph.pipeline.machine.memory import without_kept_memory
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.proposals.stage import Proposals
@@ -178,7 +178,7 @@ def compare(
             ways.append(Way(name=DECODING, run=extraction.decode))
         else:
             left_out[DECODING] = "the config needs no pixels"
-        run = hardware.described_run(described(extraction.loaded.device))
+        run = hardware.described_run(name_of_device(extraction.loaded.device))
         seconds = alternate(
             [*ways, *_ways_of_loops(loops, extraction.rows, folder / "npy")], rounds, on_progress=on_progress
         )
@@ -230,7 +230,7 @@ def _recorded(extraction: Extraction) -> list[Forward]:
     If clips fail, removes these clips from the extraction and runs it once more. Raises UsageError if all clips fail.
     """
     while True:
-        with recorded(extraction.loaded.device) as forwards:
+        with record_calls(extraction.loaded.device) as forwards:
             extraction.run()
         failures = extraction.failures()
         if not failures:

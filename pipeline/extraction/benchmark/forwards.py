@@ -45,7 +45,7 @@ class _Recorder:
 
 
 @contextmanager
-def recorded(device: torch.device) -> Iterator[list[Forward]]:
+def record_calls(device: torch.device) -> Iterator[list[Forward]]:
     """Yields a list. Each call of a network in the `with` block adds a Forward to this list.
 
     `device` is the device of the networks. Calls of the layers of a network are not recorded. Only one thread may call

@@ -20,7 +20,7 @@ from distributed import Client, Future, KilledWorker
 from kinegraph.cache_schemas import stopping
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.dask.checks import absolute_root, check_cluster
-from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, are_children, connected, resources
+from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, are_children, dask_client, resources
 from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
 from kinegraph.pipeline.clusters.walltime import require_time_to_wait
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
@@ -53,7 +53,7 @@ class DaskExecutor:
 
             InlineExecutor().run(job, report)  # builds the networks and compares their weights with the cache
             return
-        with connected(job.config.run) as client:
+        with dask_client(job.config.run) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
             check_cluster(client, job.config.run, job.cache, job.units[0].shard)
             report(Preparing(doing="Dask's workers load the networks"))

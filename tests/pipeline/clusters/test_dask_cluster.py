@@ -74,7 +74,7 @@ def test_by_default_on_this_machine(load: Load) -> None:
     """Loopback only, one thread a network unless told otherwise, and nothing stays behind."""
     run, before = load("run={executor: dask, workers: 2}").run, set(multiprocessing.active_children())
     assert run.worker_threads == 1
-    with clusters.connected(run) as client:
+    with clusters.dask_client(run) as client:
         addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link]
         assert list(client.nthreads().values()) == [clusters.UNITS_AT_ONCE] * 2
         # Else Dask closes the nanny of a worker that dies again within 15 s, and nobody starts it any more.
@@ -99,7 +99,10 @@ def test_by_default_on_this_machine(load: Load) -> None:
 )
 def test_what_no_cluster_can_start_with(load: Load, dask: str, words: str) -> None:
     run = load("run.executor=dask", f"run.dask={{{dask}}}").run
-    with pytest.raises(ClusterError, match=rf"^run.dask: no cluster starts with .*{words}"), clusters.connected(run):
+    with (
+        pytest.raises(ClusterError, match=rf"^run.dask: no cluster starts with .*{words}"),
+        clusters.dask_client(run),
+    ):
         pass
 
 
@@ -119,7 +122,10 @@ def test_no_scheduler_file(load: Load, tmp_path: Path, content: str | None, word
     if content is not None:
         file.write_text(content)
     run = load("run.executor=dask", f"run.dask.scheduler_file={file}").run
-    with pytest.raises(ClusterError, match=rf"--scheduler-file .*scheduler.json: {words}"), clusters.connected(run):
+    with (
+        pytest.raises(ClusterError, match=rf"--scheduler-file .*scheduler.json: {words}"),
+        clusters.dask_client(run),
+    ):
         pass
 
 
@@ -129,7 +135,7 @@ def test_a_file_of_a_scheduler_that_is_gone(load: Load, tmp_path: Path) -> None:
     run = load("run.executor=dask", f"run.dask={{scheduler_file: {file}, timeout_seconds: 0.5}}").run
     with (
         pytest.raises(ClusterError, match=rf"answers at {address}, as .*scheduler.json says,"),
-        clusters.connected(run),
+        clusters.dask_client(run),
     ):
         pass
 

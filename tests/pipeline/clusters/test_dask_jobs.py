@@ -57,7 +57,10 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 @pytest.mark.filterwarnings("ignore:.*Cluster.__del__")  # dask-jobqueue's own, half made
 def test_what_dask_jobqueue_refuses(load: Load) -> None:
     run = load("run.dask.jobqueue={kind: slurm, options: {cores: 1}}").run
-    with pytest.raises(ClusterError, match=r"run.dask.jobqueue.options: given .*memory"), clusters.connected(run):
+    with (
+        pytest.raises(ClusterError, match=r"run.dask.jobqueue.options: given .*memory"),
+        clusters.dask_client(run),
+    ):
         pass
 
 
@@ -105,7 +108,7 @@ def test_jobs_are_workers(load: Load, tmp_path: Path, slurm: Callable[..., Path]
     """A batch system that starts each job at once, as a process."""
     slurm(sbatch=STARTS_AT_ONCE, scancel=KILLS)
     run = load("run.executor=dask", JOBS).run
-    with clusters.connected(run) as client:
+    with clusters.dask_client(run) as client:
         check_workers(client, run)
         assert client.submit(os.getcwd).result(timeout=30) == str(tmp_path)
 
@@ -115,7 +118,7 @@ def test_a_job_that_is_refused(load: Load, slurm: Callable[..., Path], caplog: p
     run = load("run.executor=dask", JOBS).run
     with (
         pytest.raises(ClusterError, match=r"slurm refused a job .*: sbatch: error: invalid partition$"),
-        clusters.connected(run) as client,
+        clusters.dask_client(run) as client,
     ):
         check_workers(client, run)
     assert "run.dask.interface is not set" in caplog.text
@@ -134,7 +137,7 @@ def test_jobs_that_end_and_bring_no_worker(
         pytest.raises(
             ClusterError, match=rf"slurm job \d+ ended .* lies in {tmp_path}\. This happened 3 times in a row"
         ),
-        clusters.connected(run) as client,
+        clusters.dask_client(run) as client,
     ):
         check_workers(client, run)
     assert len((commands / "sbatch.jobs").read_text().split()) == 3
@@ -250,7 +253,7 @@ def test_nobody_to_ask(caplog: pytest.LogCaptureFixture, kind: str, command: str
 def test_no_batch_system_here(load: Load) -> None:
     run = load("run.executor=dask", JOBS).run
     told = "slurm refused a job .*: sbatch is not on the PATH. Run this on a machine that submits jobs$"
-    with pytest.raises(ClusterError, match=told), clusters.connected(run) as client:
+    with pytest.raises(ClusterError, match=told), clusters.dask_client(run) as client:
         check_workers(client, run)
 
 
@@ -261,7 +264,7 @@ def test_a_job_that_cannot_be_ended_is_named(caplog: pytest.LogCaptureFixture) -
         async def close(self) -> None:
             raise FileNotFoundError(2, "No such file or directory", "scancel")
 
-    asyncio.run(dask_jobs._telling(Lasting)().close())
+    asyncio.run(dask_jobs._with_refusal(Lasting)().close())
     assert caplog.messages == ["scancel is not on the PATH, so job 71 goes on. End it by hand"]
 
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from kinegraph.pipeline.clusters.slurm.states import StateWord, TaskState, array_state, exited, indexes_in, state_of
+from kinegraph.pipeline.clusters.slurm.states import (
+    StateWord,
+    TaskState,
+    array_state,
+    indexes_in,
+    state_after_exit,
+    state_of,
+)
 from kinegraph.pipeline.machine.programs import tell_once
 
 
@@ -84,7 +91,7 @@ def test_what_is_forgotten_is_unknown_and_never_done(fake: Path) -> None:
 def test_accounting_that_missed_the_end_of_tasks(fake: Path) -> None:
     """What a task says itself counts where it did all; SLURM may let one go on that stopped with work left."""
     job(fake, "RUNNING 0", "RUNNING 0", "PENDING 0", "FAILED 1")
-    files = dict.fromkeys((0, 3), exited(0)) | {1: exited(75)}
+    files = dict.fromkeys((0, 3), state_after_exit(0)) | {1: state_after_exit(75)}
     found = array_state("1", 4, files.get)
     assert [found.tasks[index].state for index in range(4)] == ["done", "running", "pending", "failed"]
 
@@ -96,7 +103,7 @@ def test_the_controller_knows_better_than_accounting_what_runs(
     """Where it has a task no more that says that it failed, the task is over, though accounting calls it running."""
     job(fake, "RUNNING 0")
     monkeypatch.setattr("kinegraph.pipeline.clusters.slurm.states._squeue", lambda job_id: [] if answers else None)
-    assert array_state("1", 1, {0: exited(2)}.get).tasks[0].state == state
+    assert array_state("1", 1, {0: state_after_exit(2)}.get).tasks[0].state == state
 
 
 def test_nobody_answers(fake: Path) -> None:

@@ -18,7 +18,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.benchmark import comparison
 from kinegraph.pipeline.extraction.benchmark.comparison import SpeedComparison, compare, spread_rows
-from kinegraph.pipeline.extraction.benchmark.forwards import recorded, run_again
+from kinegraph.pipeline.extraction.benchmark.forwards import record_calls, run_again
 from kinegraph.pipeline.extraction.benchmark.plain_loop import PillowFrames, PlainLoop
 from kinegraph.pipeline.extraction.benchmark.torchcodec_frames import TorchcodecFrames
 from kinegraph.stages.errors import UsageError
@@ -202,7 +202,7 @@ def network() -> _Doubled:
 
 def test_calls_of_networks_are_recorded_and_run_again(network: _Doubled) -> None:
     x = torch.ones(2, 1)
-    with recorded(CPU) as forwards:
+    with record_calls(CPU) as forwards:
         network(x, 2)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             network(x, 3)
@@ -219,7 +219,7 @@ def test_calls_of_networks_are_recorded_and_run_again(network: _Doubled) -> None
 
 
 def test_a_call_that_fails_is_no_layer_of_the_next(network: _Doubled) -> None:
-    with recorded(CPU) as forwards:
+    with record_calls(CPU) as forwards:
         with pytest.raises(RuntimeError):
             network(torch.ones(2, 7), 2)
         network(torch.ones(2, 1), 2)

@@ -12,7 +12,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction import tuning
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.extraction.tuning import Choice, WorkerShare, chosen, fastest_batch, worth_compiling
+from kinegraph.pipeline.extraction.tuning import Choice, WorkerShare, choose, fastest_batch, worth_compiling
 from kinegraph.stages.backbones.run import BackboneRunner
 from kinegraph.stages.errors import UsageError
 
@@ -103,21 +103,21 @@ def test_a_cache_keeps_one_choice(load: Load, monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(tuning, "TRIAL_SHARE", 100)
     config = load("run.batch_size=auto", "run.compile=auto", "store.shard_clips=2")
     cache = index(config).cache
-    assert chosen(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
+    assert choose(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
     assert json.loads(cache.storage.get(KEPT)) == {"batch_size": 2, "compiled": []}
     assert "auto takes 2. Time of a clip" in said.text
     assert "auto compiles nothing" in said.text
     said.clear()
     other = Network(0.0)
-    assert chosen(config, cache, {"features/a": other}, CPU, print) == Choice(batch_size=2)
+    assert choose(config, cache, {"features/a": other}, CPU, print) == Choice(batch_size=2)
     assert (other.sizes, said.text) == ([], ""), "nothing is measured twice"
     cache.storage.put(KEPT, [b'{"batch_size": 4, "compiled": ["features/a"]}'])
-    assert chosen(config, cache, {"features/a": other}, CPU, print).compiled == {"features/a"}
+    assert choose(config, cache, {"features/a": other}, CPU, print).compiled == {"features/a"}
     assert other.is_on, "compiled, as the shards before"
     with pytest.raises(UsageError, match="not on the PATH"):
-        chosen(config, cache, {"features/a": Network(compiled=0)}, CPU, print)
+        choose(config, cache, {"features/a": Network(compiled=0)}, CPU, print)
     given = load("run.batch_size=3", "run.compile=auto", name="other")
-    assert chosen(given, cache, {"features/a": Network()}, CPU, print) == Choice(
+    assert choose(given, cache, {"features/a": Network()}, CPU, print) == Choice(
         batch_size=3, compiled=frozenset({"features/a"})
     )
 
@@ -125,11 +125,11 @@ def test_a_cache_keeps_one_choice(load: Load, monkeypatch: pytest.MonkeyPatch, s
 def test_a_later_measurement_adds_to_the_kept_choice(load: Load) -> None:
     config = load("run.batch_size=auto")
     cache = index(config).cache
-    assert chosen(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
+    assert choose(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
     compiling = load("run.batch_size=3", "run.compile=auto", name="other")
-    assert chosen(compiling, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=3)
+    assert choose(compiling, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=3)
     assert json.loads(cache.storage.get(KEPT)) == {"batch_size": 2, "compiled": []}
-    assert chosen(config, cache, {}, CPU, print) == Choice(batch_size=8), "no network has a say"
+    assert choose(config, cache, {}, CPU, print) == Choice(batch_size=8), "no network has a say"
 
 
 def test_an_extraction_records_the_measured_batch_size_and_what_was_compiled(

@@ -9,13 +9,13 @@ import torch
 from kinegraph.pipeline.cluster_options import SlurmOptions
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.executors.dask_station import gpu_of
-from kinegraph.pipeline.machine.devices import described, on_device_of, on_gpu_if_asked
+from kinegraph.pipeline.machine.devices import name_of_device, on_device_of, on_gpu_if_asked
 from kinegraph.stages.errors import UsageError
 
 
 def test_records_name_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Model {device.index}")
-    assert [described(torch.device(name)) for name in ("cpu", "cuda:1")] == ["cpu", "cuda:1 (Model 1)"]
+    assert [name_of_device(torch.device(name)) for name in ("cpu", "cuda:1")] == ["cpu", "cuda:1 (Model 1)"]
 
 
 def test_a_gpu_that_was_asked_for_must_be_there(load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:

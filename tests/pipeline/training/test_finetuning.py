@@ -25,7 +25,7 @@ from kinegraph.pipeline.training import finetuning, joint_comparison
 from kinegraph.pipeline.training.decoded_clips import VideosChanged, cut_first, decoding
 from kinegraph.pipeline.training.finetuning import StepZero, finetune
 from kinegraph.pipeline.training.joint_comparison import compare
-from kinegraph.pipeline.training.one_run import held
+from kinegraph.pipeline.training.one_run import lock_folder
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
 from kinegraph.pipeline.training.tuned_run import TunedRun
@@ -392,7 +392,7 @@ def test_two_commands_never_train_one_run(home: Home, tmp_path: Path) -> None:
     """The second one is refused before it touches the state of the first, and goes on once the first has ended."""
     run = tmp_path / "run"
     document = home.document | {"train": home.document["train"] | {"run": str(run)}}
-    with held(run):
+    with lock_folder(run):
         (run / "state.pt").write_bytes(b"of the first")
         for overwrite in (False, True):
             with pytest.raises(RunError, match="run is being trained by another command now"):

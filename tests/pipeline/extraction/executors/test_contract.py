@@ -16,7 +16,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import SlurmError
 from kinegraph.pipeline.extraction.events import ClipsDone, Event, UnitSealed
 from kinegraph.pipeline.extraction.executors.contract import Job
-from kinegraph.pipeline.extraction.profile import Profile, profiled
+from kinegraph.pipeline.extraction.profile import Profile, profile_of
 from kinegraph.pipeline.extraction.run import executor_of, extract
 from kinegraph.pipeline.shards.leases import Leases
 from tests.caches import same_bytes
@@ -83,7 +83,7 @@ class TestExecutor:
         assert [event.unit.shard for event in sealed][2:] == [1]
         assert sum(event.clips for event in events if isinstance(event, ClipsDone)) == 6
         assert same_bytes(cache.root) == same_bytes(whole.root)
-        self._profile_has_all(profiled(config, cache, [event.unit for event in sealed], 0.0))
+        self._profile_has_all(profile_of(config, cache, [event.unit for event in sealed], 0.0))
         assert [*cache.storage.names("leases"), *cache.storage.names("probes")] == []
 
     def _profile_has_all(self, profile: Profile | None) -> None:
