@@ -5,8 +5,12 @@ Both are compared with an interpreter that only imports torch.
 
 A small extraction should not take longer in start-up than in work. The work is the time in which the computing thread
 has shards, as the ledger states it. The remaining time of the command is start-up, from the start of Python on.
+
+Networks load while the first videos are decoded. This is compared with loading first, as a run with a time limit does.
+`--videos FOLDER` takes videos from a folder in place of generated ones.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.results import Case, arguments, report
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.machine.alternation import Way, alternate
@@ -31,10 +36,15 @@ PAIRS = {  # name -> options of Python that start ours, and the imports that our
     "imports of train": (["-c", IMPORTS], "import torch, torchvision"),
 }
 CLIPS, FRAMES, EXTRACTIONS = 12, 32, 3
+CLIPS_PER_VIDEO = 1, 4
+LOADING = {  # name -> options of the command
+    "networks load beside decoding": [],
+    "networks load first": ["--set", "run.walltime_seconds=86400"],
+}
 CONFIG = """
-cache: {root}/cache{number}
-dataset: {{kind: folder, root: {root}/videos}}
-clips: {{num_frames: {frames}, sampling: uniform, crops: [center]}}
+cache: {root}/{name}
+dataset: {{kind: folder, root: {videos}}}
+clips: {{num_frames: {frames}, sampling: uniform, crops: [center], per_video: {per_video}, short: loop}}
 backbones: {{r50: {{model: resnet50, weights: {root}/r50.pth, taps: [res5], every: 2, precision: fp32}}}}
 run: {{device: cpu, batch_size: 2}}
 """
@@ -54,33 +64,63 @@ def fill(root: Path) -> None:
         video.write_bytes(encode(np.roll(frames, number, 0).repeat(16, 1).repeat(16, 2), 25))
 
 
-def extracted(root: Path, number: int) -> tuple[float, float]:
-    """Extracts 12 clips into a new cache below `root`, with `number` in its name. Returns (seconds of start-up, seconds
-    of work).
+def configured(root: Path, videos: Path, name: str, per_video: int = 1) -> tuple[Path, Cache]:
+    """Writes a config of a new cache `name` below `root` and indexes `videos`. Returns (path of the config, cache)."""
+    file = root / f"{name}.yaml"
+    file.write_text(CONFIG.format(root=root, videos=videos, name=name, frames=FRAMES, per_video=per_video))
+    return file, index(load_config(file)).cache
+
+
+def extracted(root: Path, videos: Path, number: int) -> tuple[float, float]:
+    """Extracts a clip of each video into a new cache below `root`, with `number` in its name. Returns (seconds of
+    start-up, seconds of work).
     """
-    file = root / f"config{number}.yaml"
-    file.write_text(CONFIG.format(root=root, number=number, frames=FRAMES))
-    cache = index(load_config(file)).cache
+    file, cache = configured(root, videos, f"cache{number}")
     begun = time.perf_counter()
     start("-m", "kinegraph", "extract", str(file))
     whole = time.perf_counter() - begun
-    (record,) = cache.ledger.records("features/r50")
-    work = sum(of_computing(record.seconds).values())
+    work = sum(sum(of_computing(record.seconds).values()) for record in cache.ledger.records("features/r50"))
     return whole - work, work
 
 
-def measured() -> Iterator[Case]:
+def loading(root: Path, videos: Path, per_video: int) -> Case:
+    """A whole extraction whose networks load while the first videos are decoded, and one whose networks load first."""
+    file, indexed = configured(root, videos, f"indexed{per_video}", per_video)
+    made = root / "made"
+
+    def prepare() -> None:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(indexed.root, made)
+
+    ways = [
+        Way(name=name, run=partial(start, "-m", "kinegraph", "extract", str(file), "--set", f"cache={made}", *options),
+            prepare=prepare)
+        for name, options in LOADING.items()
+    ]  # fmt: skip
+    return Case(
+        name=f"extract of {indexed.num_rows} clips", unit="runs", amount=1, seconds=alternate(ways, EXTRACTIONS),
+        about=f"{FRAMES} frames a clip, resnet50 on half of them",
+    )  # fmt: skip
+
+
+def measured(given: Path | None) -> Iterator[Case]:
     start("-c", "import torch, torchvision")  # warms the page cache
     for name, (ours, other) in PAIRS.items():
         ways = [Way(name=name, run=partial(start, *ours)), Way(name=other, run=partial(start, "-c", other))]
         yield Case(name="start", unit="starts", amount=1, seconds=alternate(ways, RUNS))
     with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder))
-        pairs = [extracted(Path(folder), number) for number in range(EXTRACTIONS)]
-    seconds = {"start-up": [start_up for start_up, _ in pairs], "work": [work for _, work in pairs]}
-    about = f"{CLIPS} clips of {FRAMES} frames, resnet50 on half of them"
-    yield Case(name=f"extract of {CLIPS} clips", unit="runs", amount=1, seconds=seconds, about=about)
+        root = Path(folder)
+        fill(root)
+        videos = given or root / "videos"
+        pairs = [extracted(root, videos, number) for number in range(EXTRACTIONS)]
+        seconds = {"start-up": [start_up for start_up, _ in pairs], "work": [work for _, work in pairs]}
+        yield Case(name="extract of a clip a video", unit="runs", amount=1, seconds=seconds, about=f"{CLIPS} videos")
+        for per_video in CLIPS_PER_VIDEO:
+            yield loading(root, videos, per_video)
 
 
 if __name__ == "__main__":
-    report("startup", measured, arguments(__doc__).parse_args().json)
+    parser = arguments(__doc__)
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="decode these, not generated videos")
+    options = parser.parse_args()
+    report("startup", partial(measured, options.videos), options.json)

@@ -14,8 +14,8 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.slurm.submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
 from kinegraph.pipeline.clusters.walltime import allotment
 from kinegraph.pipeline.config import Config, load_config
-from kinegraph.pipeline.extraction.events import UnitSealedElsewhere
-from kinegraph.pipeline.extraction.executors.contract import Job, Report
+from kinegraph.pipeline.extraction.events import Report, UnitSealedElsewhere
+from kinegraph.pipeline.extraction.executors.contract import Job
 from kinegraph.pipeline.extraction.executors.local import run_here
 from kinegraph.pipeline.extraction.executors.slurm import unsealed
 from kinegraph.pipeline.extraction.progress import Progress, clips_of

@@ -39,6 +39,7 @@ WITHOUT_TORCH = [
     "kinegraph.pipeline.upgrading.upgrade",
     "kinegraph.pipeline.extraction.run",
     "kinegraph.pipeline.extraction.executors.slurm",
+    "kinegraph.pipeline.extraction.worker",
     "kinegraph.pipeline.exchange.to_store",
     "kinegraph.pipeline.exchange.to_npy",
     "kinegraph.pipeline.exchange.to_coco",
@@ -151,8 +152,8 @@ def test_packages_say_nothing_in_their_init() -> None:
 
 
 def test_what_starts_at_once_imports_no_torch() -> None:
-    """One process: each module in turn, with torch forbidden, and fsspec, which only a URL needs. Then heads
-    and a network of ours, which start without torchvision."""
+    """One process: each module in turn, with torch forbidden, and fsspec, which only a URL needs. Then heads, a network
+    of ours and sources of proposals, which start without torchvision."""
     lines = [
         "import gc, importlib, os, sys",
         "gc.disable()",  # what is imported is no garbage; with it and without taking apart it takes half the time
@@ -162,6 +163,7 @@ def test_what_starts_at_once_imports_no_torch() -> None:
         "import kinegraph.pipeline.training.table, kinegraph.pipeline.predicting.predictor",
         "from kinegraph.stages.backbones.build import build_backbone",
         "build_backbone('tiny_i3d', 'random:0', ['res4'])",
+        "import kinegraph.stages.proposals.run",
         "os._exit(0)",
     ]
     program = "\n".join(lines)

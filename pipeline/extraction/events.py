@@ -3,6 +3,7 @@
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kinegraph.pipeline.caches.plan import WorkUnit
@@ -78,3 +79,4 @@ class WorkerLost:
 
 UnitFate = UnitSealed | UnitSealedElsewhere | UnitLeased | UnitSuspected
 Event = Preparing | ClipsDone | UnitFate | WorkerLost
+Report = Callable[[Event], None]

@@ -119,15 +119,20 @@ class Feed:
         self._staging = staging or StagingOptions()
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
-    def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
+    def batches(self, units: Iterable[WorkUnit], meanwhile: Callable[[], None] = lambda: None) -> Generator[PixelBatch]:
         """Yields the batches of all work units `units`, in order. While the caller works on a batch, threads decode the
         next clips, also clips of the next unit.
+
+        `meanwhile` is called once, in the thread of the caller, while threads decode the first clips. The first batch
+        is yielded after this call. An error of the call ends the generator. Without decoder threads, `meanwhile` runs
+        before decoding.
 
         For a unit that retries failed clips, yields only the batches that contain such clips. Close the generator to
         stop the threads.
         """
         open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
+            meanwhile()
             with closing(open_videos), Staging(self._staging) as staging:
                 yield from self._assembled(
                     (video, self._decode(video, self._begun(video, staging), open_videos))
@@ -139,7 +144,7 @@ class Feed:
             closed = threading.Event()
             decoded = self._decoded_ahead(pool, units, staging, closed, open_videos)
             try:
-                yield from _in_background(self._assembled(decoded), closed)
+                yield from _in_background(self._assembled(decoded), closed, meanwhile)
             finally:
                 closed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -329,9 +334,9 @@ class _End:
         self.error = error
 
 
-def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
+def _in_background(items: Iterator[Item], closed: threading.Event, meanwhile: Callable[[], None]) -> Iterator[Item]:
     """Runs the iterator `items` in a background thread and yields its items. The thread works up to BATCHES_AHEAD items
-    ahead.
+    ahead. Calls `meanwhile` before it yields the first item, while the thread makes this item.
 
     The thread stops when `closed` is set. An exception in the thread is raised again in the thread of the caller.
     """
@@ -357,6 +362,7 @@ def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[I
 
     thread = threading.Thread(target=work, name="assemble", daemon=True)
     thread.start()
+    meanwhile()
     while not isinstance(item := stopping.get(ready), _End):
         yield item
     if item.error is not None:

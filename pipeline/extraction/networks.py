@@ -1,9 +1,8 @@
 """Loads the networks of a worker and declares their stages in the cache."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -11,10 +10,11 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.agreement import require_same_stage
-from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
+from kinegraph.pipeline.caches.declared import declare, known_digests
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.events import Event, Preparing
+from kinegraph.pipeline.extraction.demand import Demand
+from kinegraph.pipeline.extraction.events import Preparing, Report
 from kinegraph.pipeline.extraction.tuning import choose
 from kinegraph.pipeline.machine.devices import name_of_device
 from kinegraph.pipeline.machine.versions import versions
@@ -28,11 +28,9 @@ from kinegraph.stages.transfers import Transfers, transfers_on
 
 log = logging.getLogger("kinegraph")
 
-Report = Callable[[Event], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class Loaded(Demand):
     """The loaded networks of one worker and the stages that they compute.
 
     - `cache`: the cache to which the worker writes.
@@ -43,8 +41,6 @@ class Loaded:
     - `provenance`: the versions, device and sizes that each ledger record states.
     """
 
-    cache: Cache
-    declared: Declared
     runners: Mapping[str, Runner]
     device: torch.device
     transfers: Transfers
@@ -59,20 +55,13 @@ class Loaded:
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
 
-    def running(self, unit: WorkUnit) -> list[str]:
-        """Returns the keys of all stages that run for the work unit `unit` (one shard with its stage keys), in the
-        order in which they run.
-
-        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. The rows
-        of the latter are not written.
-        """
-        return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
-
     def wanted(self, unit: WorkUnit) -> Wanted | None:
         """Returns which frames and pixels the work unit `unit` (one shard with its stage keys) needs of each clip.
         Returns None if the unit reads only the cache and no video.
+
+        If torchcodec decodes on a GPU, it decodes on the GPU of the networks.
         """
-        wanted = self.declared.wanted(self.running(unit))
+        wanted = super().wanted(unit)
         return None if wanted is None else wanted.on_device(str(self.device))
 
 

@@ -16,6 +16,9 @@ from kinegraph.pipeline.clusters.walltime import allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.estimate import estimate
 from kinegraph.pipeline.extraction.executors.contract import Executor, Job
+from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
+from kinegraph.pipeline.extraction.executors.local import LocalExecutor
+from kinegraph.pipeline.extraction.executors.slurm import SlurmExecutor
 from kinegraph.pipeline.extraction.profile import Profile, profile_of
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.shards.leases import warn_if_off
@@ -120,21 +123,14 @@ def _tell_profile(
 
 def executor_of(config: Config) -> Executor:
     """Returns a new executor of the kind that the option `run.executor` names."""
-    # imported only if needed, because these modules may import torch or dask
     if config.run.executor == "inline":
-        from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
-
         return InlineExecutor()
     if config.run.executor == "dask":
-        from kinegraph.pipeline.extraction.executors.dask import DaskExecutor
+        from kinegraph.pipeline.extraction.executors.dask import DaskExecutor  # dask may be missing
 
         return DaskExecutor()
     if config.run.executor == "slurm":
-        from kinegraph.pipeline.extraction.executors.slurm import SlurmExecutor
-
         return SlurmExecutor()
-    from kinegraph.pipeline.extraction.executors.local import LocalExecutor
-
     return LocalExecutor(config.run.workers)
 
 

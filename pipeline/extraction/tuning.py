@@ -22,7 +22,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import MOST_CLIPS, Config, RunOptions
-from kinegraph.pipeline.extraction.events import Event, Preparing
+from kinegraph.pipeline.extraction.events import Preparing, Report
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.stage import Runner, TunableRunner
 
@@ -37,7 +37,6 @@ GAIN = 0.02  # by which a larger batch, or compiled code, must be faster
 LEAST_SECONDS = 600  # of work without compilation; below, compilation is not tried
 
 Tunable = Mapping[str, TunableRunner]  # stage key -> runner
-Report = Callable[[Event], None]
 Tell = Callable[[str], None]  # is called with sentences for the user
 
 

@@ -1,7 +1,8 @@
 """Defines the worker, which loads the networks once and computes work units.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it. A unit is sealed (finished) when each of its
-stage keys has a ledger record.
+stage keys has a ledger record. Torch is imported when the networks are loaded, because the first videos can be
+decoded meanwhile.
 """
 
 import logging
@@ -12,30 +13,37 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
-
-import torch
+from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.declared import declare, known_digests
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.caches.verification import shard_problems
 from kinegraph.pipeline.clusters.walltime import UnitSchedule, allotment, require_time_to_wait
 from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.demand import Demand
 from kinegraph.pipeline.extraction.events import (
     ClipsDone,
     Preparing,
+    Report,
     UnitLeased,
     UnitSealed,
     UnitSealedElsewhere,
     UnitSuspected,
 )
 from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
-from kinegraph.pipeline.extraction.networks import Loaded, Report, load
-from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.machine.hardware import usable_cores
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
 from kinegraph.pipeline.shards.revisiting import revisit
 from kinegraph.stages.clock import DECODE_WAIT, FIRST_BATCH, REST, START_UP, WRITER_WAIT, Clock
+from kinegraph.stages.kinds import kind_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from kinegraph.pipeline.extraction.networks import Loaded
+    from kinegraph.pipeline.extraction.shard import ShardInProgress
 
 log = logging.getLogger("kinegraph")
 
@@ -69,9 +77,10 @@ class Worker:
       job around this process, whichever ends first.
     - `loaded`: networks that another worker has loaded. They are used in place of the networks of `keys`.
     - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
+    - `loads_in_run`: whether the method `run` loads the networks in place of the constructor. `run` then decodes the
+      first videos at the same time where it can. Until the networks are loaded, only leases are written to the cache.
 
-    The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other
-    weights.
+    Loading raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
     """
 
     def __init__(
@@ -81,16 +90,60 @@ class Worker:
         keys: Iterable[str],
         report: Report,
         schedule: UnitSchedule | None = None,
-        loaded: Loaded | None = None,
+        loaded: "Loaded | None" = None,
         begun: float | None = None,
+        *,
+        loads_in_run: bool = False,
     ) -> None:
-        begun = monotonic() if begun is None else begun
-        self.config, self.cache, self.report = config, cache, report
+        self._begun = monotonic() if begun is None else begun
+        self.config, self.cache, self.keys, self.report = config, cache, {*keys}, report
         self.schedule = schedule or UnitSchedule(allotment(config.run.walltime_seconds))
         self.threads = config.run.worker_threads
-        torch.set_num_threads(self.threads)
-        self.loaded = loaded or load(config, cache, keys, report)
-        self._start_up_seconds = max(0.0, monotonic() - begun)
+        self._loading: Future[Loaded] = Future()
+        self._demand = Demand(cache=cache, declared=declare(config, known_digests(config, cache), cache))
+        if loaded is None:
+            report(Preparing(doing=self._what_loads()))
+        if not loads_in_run:
+            self.load(loaded)
+
+    @property
+    def loaded(self) -> "Loaded":
+        """Returns the networks. A thread that does not load them waits until they are loaded. If they cannot be loaded,
+        it raises the error of the loading.
+        """
+        return self._loading.result()
+
+    @loaded.setter
+    def loaded(self, loaded: "Loaded") -> None:
+        self._loading = Future()
+        self._loading.set_result(loaded)
+
+    def load(self, loaded: "Loaded | None" = None) -> None:
+        """Loads the networks, if they are not loaded yet. With `loaded`, takes these networks. The thread that computes
+        calls this method.
+        """
+        if self._loading.done():
+            return
+        try:
+            import torch
+
+            from kinegraph.pipeline.extraction.networks import load
+
+            torch.set_num_threads(self.threads)
+            loaded = loaded or load(self.config, self.cache, self.keys, self.report)
+        except BaseException as error:
+            self._loading.set_exception(error)  # for threads that wait
+            raise
+        self._start_up_seconds = max(0.0, monotonic() - self._begun)
+        self._loading.set_result(loaded)
+
+    def _what_loads(self) -> str:
+        """Returns what the first seconds of the worker are spent on, as a text for the user."""
+        declared = self._demand.declared
+        running = declared.running(self.keys, lambda key: False)
+        loaded = [key for key in declared.stages if key in running and kind_of(key).network(self.config, key)]
+        names = [key.rpartition("/")[2] for key in loaded]
+        return f"loading torch, then {', '.join(names)}" if names else "loading torch"
 
     @property
     def decoders(self) -> int:
@@ -101,9 +154,19 @@ class Worker:
         use them.
         """
         run = self.config.run
-        if run.decode_threads is not None or run.threads != "auto" or self.loaded.device.type == "cpu":
+        if run.decode_threads is not None or run.threads != "auto" or self.threads >= usable_cores():
             return run.decode_threads or self.threads
+        if self._device.type == "cpu":
+            return self.threads
+        import torch
+
         return max(self.threads, usable_cores() // max(1, torch.cuda.device_count()))
+
+    @property
+    def _device(self) -> "torch.device":
+        from kinegraph.stages.device import pick_device  # imports torch
+
+        return self.loaded.device if self._loading.done() else pick_device(self.config.run.device)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Computes all work units `units`, with `decode_threads` threads that decode. Returns the suspects: the units
@@ -126,10 +189,24 @@ class Worker:
                 raise self.schedule.stopped()
             return current_pass.leased
 
-        self.report(Preparing(doing="decoding the first videos"))
+        if self._loads_first(decode_threads):
+            self.load()
+        if self._loading.done():
+            self.report(Preparing(doing="decoding the first videos"))
         with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
             revisit(units, one_pass, partial(require_time_to_wait, self.schedule.allotted))
         return suspects
+
+    def _loads_first(self, decode_threads: int) -> bool:
+        """Returns whether the networks must be loaded before any video is decoded. `decode_threads` threads decode."""
+        run = self.config.run
+        return (
+            decode_threads == 0
+            or "auto" in (run.batch_size, run.compile)  # what is measured has the machine for itself
+            or self.config.clips.torchcodec_device is not None  # which imports torch, and is tried before it is used
+            or self.schedule.allotted is not None  # the time of the first unit is a measure for the next
+            or not self.cache.storage.creates_exclusively()  # without leases no death of a worker is counted
+        )
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:
@@ -169,7 +246,9 @@ class Worker:
             if not self.schedule.has_room():
                 current_pass.too_late.append(unit)
                 return
-            if current_pass.leases.deaths(unit.shard) >= current_pass.max_deaths:
+            if deaths := current_pass.leases.deaths(unit.shard):
+                self._loading.result()  # so that no shard has two deaths that the networks may have caused
+            if deaths >= current_pass.max_deaths:
                 current_pass.suspects.append(unit)
                 self.report(UnitSuspected(unit=unit))
                 continue
@@ -213,24 +292,14 @@ class Worker:
         Reports one event for each unit: UnitSealed, UnitSealedElsewhere, UnitLeased or UnitSuspected. Units that were
         not run are added to the lists of `current_pass`. A unit that cannot end before the time limit has no event.
         """
-        feed = Feed(
-            lambda unit: self.cache.rows(unit.shard),
-            self.loaded.wanted,
-            batch_size=self.loaded.provenance.batch_size,
-            timeout_seconds=self.config.run.video_timeout_seconds,
-            threads=decode_threads,
-            staging=self.config.run.staging,
-            note=lambda unit, doing: current_pass.leases.note(unit.shard, doing),
-        )
-        batches_of = feed.batches(self._taken(units, current_pass))
+        clock = Clock(REST)
+        feed = self._feed(current_pass, decode_threads)
+        batches_of = feed.batches(self._taken(units, current_pass), partial(self._load_beside, clock))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
             pending: Future[None] | None = None
             shard: ShardInProgress | None = None
-            clock = Clock(REST)
             for batch in clock.each(stopping.checked(batches), DECODE_WAIT, FIRST_BATCH):
-                if shard is None:
-                    current_pass.leases.note(batch.unit.shard, "computing")
-                    shard = ShardInProgress(self.loaded, batch.unit, batch.clip_ids, clock)
+                shard = shard or self._begin(batch, current_pass, clock)
                 self._compute(shard, batch)
                 if batch.is_last:
                     with clock.during(WRITER_WAIT):
@@ -241,6 +310,37 @@ class Worker:
             if pending is not None:
                 stopping.result(pending)
 
+    def _feed(self, current_pass: Pass, decode_threads: int) -> Feed:
+        demand: Demand = self._demand
+        batch_size = self.config.run.batch_size
+        if self._loading.done():
+            demand, batch_size = self.loaded, self.loaded.provenance.batch_size
+        assert batch_size != "auto"
+        return Feed(
+            lambda unit: self.cache.rows(unit.shard),
+            demand.wanted,
+            batch_size=batch_size,
+            timeout_seconds=self.config.run.video_timeout_seconds,
+            threads=decode_threads,
+            staging=self.config.run.staging,
+            note=lambda unit, doing: current_pass.leases.note(unit.shard, doing),
+        )
+
+    def _load_beside(self, clock: Clock) -> None:
+        """Loads the networks if they are not loaded yet, while other threads decode. `clock` begins anew at the end,
+        because this time is start-up.
+        """
+        if not self._loading.done():
+            self.load()
+            clock.taken()
+            self.report(Preparing(doing="decoding the first videos"))
+
+    def _begin(self, batch: PixelBatch, current_pass: Pass, clock: Clock) -> "ShardInProgress":
+        from kinegraph.pipeline.extraction.shard import ShardInProgress  # imports torch
+
+        current_pass.leases.note(batch.unit.shard, "computing")
+        return ShardInProgress(self.loaded, batch.unit, batch.clip_ids, clock)
+
     def _start_up(self) -> dict[str, float]:
         """Returns {START_UP: seconds that the start-up of this worker took} at the first call, for a ledger record.
         Returns {} at later calls.
@@ -248,7 +348,7 @@ class Worker:
         seconds, self._start_up_seconds = self._start_up_seconds, 0.0
         return {START_UP: seconds} if seconds else {}
 
-    def _compute(self, shard: ShardInProgress, batch: PixelBatch) -> None:
+    def _compute(self, shard: "ShardInProgress", batch: PixelBatch) -> None:
         shard.add(batch)
         videos = len({row.video_id for row in batch.rows})
         seconds = shard.clock.seconds() | {REST: 0.0}
@@ -257,7 +357,7 @@ class Worker:
         clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
         self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))
 
-    def _seal(self, shard: ShardInProgress, current_pass: Pass) -> None:
+    def _seal(self, shard: "ShardInProgress", current_pass: Pass) -> None:
         failed_clips = shard.seal(current_pass.leases)
         current_pass.leases.release(shard.unit.shard)
         self.schedule.end(shard.unit.shard)

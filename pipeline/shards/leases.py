@@ -212,6 +212,8 @@ class Leases:
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
         """Tries to lease shard number `shard` for this worker, to compute the stages `keys`. Returns False if another
         worker holds a lease of the shard that is not stale, else True.
+
+        Raises RuntimeError, and leaves no lease, if another thread has called `close`.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is not None and not self._is_stale(newest):
@@ -236,6 +238,9 @@ class Leases:
             self.storage.delete(lease.name)
             return False
         with self._lock:
+            if self._closing.is_set():
+                self.storage.delete(lease.name)
+                raise RuntimeError(f"the leases of this worker are closed, and shard {shard} cannot be taken")
             self._held[shard] = lease
             self._watched.pop(shard, None)
             self._delete_older(lease)
@@ -295,7 +300,8 @@ class Leases:
         """Releases all shards and stops the thread that refreshes the leases. A lease that cannot be deleted becomes
         stale.
         """
-        self._closing.set()
+        with self._lock:  # so a `take` in another thread either ends before, or sees it
+            self._closing.set()
         self._refresher.join()
         try:
             for shard in list(self._held):

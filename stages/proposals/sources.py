@@ -1,4 +1,7 @@
-"""Builds the source of proposals that a config names, such as a network, a file of boxes or a grid."""
+"""Builds the source of proposals that a config names, such as a network, a file of boxes or a grid.
+
+torchvision takes nearly as long to import as torch, so the sources with a network are imported where they are built.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +11,7 @@ import torch
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.datasets.owners_options import ActionGenomeOptions
 from kinegraph.stages.proposals.from_action_genome import GenomeBoxes
-from kinegraph.stages.proposals.from_detectron2 import Detectron2Source
 from kinegraph.stages.proposals.from_files import FileSource
-from kinegraph.stages.proposals.from_networks import NetworkSource
-from kinegraph.stages.proposals.from_transformers import TransformersSource
 from kinegraph.stages.proposals.grid import GridSource
 from kinegraph.stages.proposals.options import (
     ActionGenomeBoxOptions,
@@ -27,17 +27,35 @@ from kinegraph.stages.proposals.options import (
 from kinegraph.stages.proposals.source import ProposalSource
 
 
+def _network(options: Any, device: torch.device, dataset: DatasetOptions | None) -> ProposalSource:
+    from kinegraph.stages.proposals.from_networks import NetworkSource
+
+    return NetworkSource(options, device)
+
+
+def _detectron2(options: Detectron2Options, device: torch.device, dataset: DatasetOptions | None) -> ProposalSource:
+    from kinegraph.stages.proposals.from_detectron2 import Detectron2Source
+
+    return Detectron2Source(options, device)
+
+
+def _transformers(options: TransformersOptions, device: torch.device, dataset: DatasetOptions | None) -> ProposalSource:
+    from kinegraph.stages.proposals.from_transformers import TransformersSource
+
+    return TransformersSource(options, device)
+
+
 def _genome_boxes(options: ActionGenomeBoxOptions, device: torch.device, dataset: DatasetOptions | None) -> GenomeBoxes:
     assert isinstance(dataset, ActionGenomeOptions)
     return GenomeBoxes(options, dataset.annotations)
 
 
 SOURCES: dict[type, Callable[[Any, torch.device, DatasetOptions | None], ProposalSource]] = {
-    TorchvisionOptions: lambda options, device, dataset: NetworkSource(options, device),
-    TinyOptions: lambda options, device, dataset: NetworkSource(options, device),
-    CheckpointOptions: lambda options, device, dataset: NetworkSource(options, device),
-    Detectron2Options: lambda options, device, dataset: Detectron2Source(options, device),
-    TransformersOptions: lambda options, device, dataset: TransformersSource(options, device),
+    TorchvisionOptions: _network,
+    TinyOptions: _network,
+    CheckpointOptions: _network,
+    Detectron2Options: _detectron2,
+    TransformersOptions: _transformers,
     FileOptions: lambda options, device, dataset: FileSource(options),
     GridOptions: lambda options, device, dataset: GridSource(options),
     ActionGenomeBoxOptions: _genome_boxes,

@@ -282,7 +282,7 @@ def test_windows_that_failed_are_counted(capsys: pytest.CaptureFixture[str]) -> 
 def test_networks_are_loaded_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(trained.runs["proposal_pool"])
     first = list(predictor.predict([trained.videos / "left" / "v1.mp4"]))
-    monkeypatch.setattr("kinegraph.pipeline.extraction.worker.load", None)
+    monkeypatch.setattr("kinegraph.pipeline.extraction.networks.load", None)
     (again,) = predictor.predict([trained.videos / "left" / "v1.mp4"])
     assert again.scores is not None
     assert first[0].scores is not None

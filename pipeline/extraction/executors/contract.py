@@ -2,7 +2,7 @@
 reports events.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -12,10 +12,8 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.walltime import Allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import SetAsideError
-from kinegraph.pipeline.extraction.events import Event
+from kinegraph.pipeline.extraction.events import Report
 from kinegraph.pipeline.shards.leases import MAX_DEATHS
-
-Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,18 @@ from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, are_children
 from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
 from kinegraph.pipeline.clusters.walltime import require_time_to_wait
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
-from kinegraph.pipeline.extraction.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
-from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
+from kinegraph.pipeline.extraction.events import (
+    Event,
+    Preparing,
+    Report,
+    UnitLeased,
+    UnitSealed,
+    UnitSuspected,
+    WorkerLost,
+)
+from kinegraph.pipeline.extraction.executors.contract import Job, set_aside
 from kinegraph.pipeline.extraction.executors.dask_station import Station, run_unit
+from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 from kinegraph.pipeline.machine.versions import agreed_versions
 from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 from kinegraph.pipeline.shards.revisiting import revisit
@@ -48,9 +57,6 @@ class DaskExecutor:
 
     def run(self, job: Job, report: Report) -> None:
         if not job.units:
-            # imported here because it imports torch, which a client of a cluster does not need
-            from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
-
             InlineExecutor().run(job, report)  # builds the networks and compares their weights with the cache
             return
         with dask_client(job.config.run) as client:

@@ -1,7 +1,8 @@
 """Runs all work units in the calling thread, for debugging."""
 
 from kinegraph.pipeline.clusters.walltime import UnitSchedule
-from kinegraph.pipeline.extraction.executors.contract import Job, Report
+from kinegraph.pipeline.extraction.events import Report
+from kinegraph.pipeline.extraction.executors.contract import Job
 from kinegraph.pipeline.extraction.worker import Worker
 
 

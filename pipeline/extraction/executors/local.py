@@ -19,10 +19,9 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
-from kinegraph.pipeline.extraction.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
-from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
+from kinegraph.pipeline.extraction.events import Event, Report, UnitSealed, UnitSealedElsewhere, WorkerLost
+from kinegraph.pipeline.extraction.executors.contract import Job, set_aside
 from kinegraph.pipeline.extraction.worker import Worker
-from kinegraph.pipeline.machine.devices import on_device_of
 from kinegraph.pipeline.machine.terminal import log_to_stderr
 from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 
@@ -55,7 +54,8 @@ def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the time limit of `job`
     ends before all units are done. Raises WalltimeError if the time limit is too short for one unit.
     """
-    worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted), begun=job.begun)
+    schedule = UnitSchedule(job.allotted)
+    worker = Worker(job.config, job.cache, job.keys, report, schedule, begun=job.begun, loads_in_run=True)
     _run_alone(job, worker.run(units, decode_threads=worker.decoders, max_deaths=MAX_DEATHS), report)
 
 
@@ -133,7 +133,10 @@ class _Pool:
             raise self.out_of_time
         return self.suspects
 
-    def _start(self, worker_index: int) -> _Member:
+    def _start(self, worker_index: int, *, loads_first: bool = False) -> _Member:
+        """Starts worker number `worker_index`. With `loads_first` it takes no unit before its networks are loaded. A
+        worker that replaces a dead one does so, because loading may be what killed the first.
+        """
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         arguments = (
@@ -144,6 +147,7 @@ class _Pool:
             theirs,
             self.job.allotted,
             monotonic(),
+            loads_first,
         )
         process = context.Process(target=_work, args=arguments, daemon=True)
         with stopping.unheard_by_children():
@@ -198,7 +202,7 @@ class _Pool:
                 f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
             )
         if self.waiting and self.out_of_time is None:
-            self.members.append(self._start(member.number))
+            self.members.append(self._start(member.number, loads_first=True))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Returns whether work on `shard` may have killed the dead worker process of `member`.
@@ -220,6 +224,7 @@ def _work(
     connection: Connection,
     allotted: Allotment | None,
     begun: float,
+    loads_first: bool,
 ) -> None:
     """Runs the worker number `worker_index` in this child process. The worker asks the parent process for units until
     no unit is left or its time is up.
@@ -229,6 +234,7 @@ def _work(
     - `connection`: the connection to the parent process.
     - `allotted`: the time limit, or None if the time is not limited.
     - `begun`: the time at which the parent process started this process, by time.monotonic.
+    - `loads_first`: whether the worker loads its networks before it asks for a unit.
     """
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
@@ -254,8 +260,12 @@ def _work(
 
     last_word: object = None
     try:
-        config = on_device_of(config, worker_index)
-        worker = Worker(config, Cache(cache), keys, report, UnitSchedule(allotted), begun=begun)
+        if config.run.device != "cpu":
+            from kinegraph.pipeline.machine.devices import on_device_of  # imports torch
+
+            config = on_device_of(config, worker_index)
+        schedule = UnitSchedule(allotted)
+        worker = Worker(config, Cache(cache), keys, report, schedule, begun=begun, loads_in_run=not loads_first)
         worker.run(units(), decode_threads=worker.decoders)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors

@@ -21,8 +21,9 @@ from kinegraph.pipeline.clusters.slurm.submission import (
     under_way,
 )
 from kinegraph.pipeline.errors import SlurmError
-from kinegraph.pipeline.extraction.events import ClipsDone, Preparing, UnitSealed
-from kinegraph.pipeline.extraction.executors.contract import Job, Report
+from kinegraph.pipeline.extraction.events import ClipsDone, Preparing, Report, UnitSealed
+from kinegraph.pipeline.extraction.executors.contract import Job
+from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
 POLL_SECONDS = 15.0
 log = logging.getLogger("kinegraph")
@@ -78,8 +79,6 @@ def _check_weights(job: Job, report: Report) -> None:
 
     The executor calls this function if no shard is left to compute. No job is then submitted to SLURM.
     """
-    from kinegraph.pipeline.extraction.executors.local import LocalExecutor
-
     LocalExecutor(1).run(job, report)
 
 

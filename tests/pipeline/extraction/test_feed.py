@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import feed as feed_module
 from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.stream import begin_video
@@ -82,6 +83,32 @@ def test_each_thread_has_a_video(
     monkeypatch.setattr("kinegraph.pipeline.extraction.feed.MOST_BYTES_AHEAD", most_bytes)
     assert len(list(made.batches(UNITS[:1]))) == 9
     assert seen == [at_once]
+
+
+def test_the_caller_has_something_to_do_while_the_first_clips_are_decoded(
+    feed: MakeFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, and the first batch comes after it."""
+    decode, decoded, done = feed_module.decode_at_hand, threading.Event(), list[bool]()
+
+    def noted(*arguments: Any) -> Any:
+        clips = decode(*arguments)
+        decoded.set()
+        return clips
+
+    monkeypatch.setattr(feed_module, "decode_at_hand", noted)
+    batches = feed(2).batches(UNITS, lambda: done.append(decoded.wait(60)))
+    for _ in batches:
+        assert done == [True]
+
+
+def test_what_the_caller_does_meanwhile_may_fail(feed: MakeFeed) -> None:
+    def broken() -> None:
+        raise MemoryError("no room")
+
+    for threads in (0, 2):
+        with pytest.raises(MemoryError, match="no room"):
+            next(feed(threads).batches(UNITS, broken))
 
 
 @pytest.mark.parametrize("threads", [0, 3])

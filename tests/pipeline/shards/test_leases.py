@@ -109,6 +109,23 @@ def test_a_zombie_is_dead(storage: LocalStorage) -> None:
         leases.close()
 
 
+def test_a_thread_that_takes_one_when_all_are_given_back_leaves_none(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends while its thread that decodes ahead has just written the lease of the next shard."""
+    leases, create = Leases(storage, 300), LocalStorage.create
+
+    def created_and_closed(storage: LocalStorage, name: str, content: bytes) -> bool:
+        created = create(storage, name, content)
+        leases.close()
+        return created
+
+    monkeypatch.setattr(LocalStorage, "create", created_and_closed)
+    with pytest.raises(RuntimeError, match="the leases of this worker are closed, and shard 3 cannot be taken"):
+        leases.take(3, KEYS)
+    assert names(storage) == []
+
+
 def test_only_what_a_worker_was_at_counts_as_its_death(storage: LocalStorage, clock: Clock) -> None:
     """Shard 0 is the first, 1 is decoded, 2 being decoded, 3 only pulled; 4 was computed before all was decoded."""
     worker, thief = Leases(storage, 300), Leases(storage, 300)
