@@ -150,7 +150,7 @@ class RunOptions(StageOptions):
         """Returns the time limit in seconds of the batch jobs that run Dask workers. Returns None if there are no such
         jobs, or if the config sets no limit.
 
-        The limit is not one for the command itself, which may take longer.
+        The command itself may take longer than these jobs.
         """
         return self.walltime_seconds if self.executor == "dask" and self.dask.jobqueue is not None else None
 

@@ -54,8 +54,8 @@ class RunPlace:
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
     """Returns a RunPlace for each of `runs`, in the same order.
 
-    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. For example, if
-    4 runs come after a run and there are 2 workers, `runs_after` of this run is 2.
+    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. `runs_after` of
+    a RunPlace is the number of later runs per process: with 4 later runs and 2 workers, it is 2.
     """
     takes_time = [run not in trained for run in runs]
     return [

@@ -31,8 +31,9 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time at which the run stops by itself, in seconds since 1970. It is 60 s before `ends_at`, or a
-        tenth of the whole time if the whole time is shorter than 600 s.
+        """Returns the time at which the run stops by itself, in seconds since 1970. It is 60 s before `ends_at`.
+
+        If the whole time is shorter than 600 s, the run stops a tenth of the whole time before `ends_at`.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
@@ -158,8 +159,8 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if a signal came because of the time limit before even one work unit ended. Returns
-        None otherwise. Call this method after a signal.
+        """Returns a WalltimeError if the time limit caused a signal before even one work unit had ended. Returns None
+        otherwise. Call this method after a signal.
 
         The time limit counts as the cause if the signal came shortly before the limit or later.
         """

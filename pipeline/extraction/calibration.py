@@ -33,11 +33,12 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The measured cost of one work unit on this machine, and the estimated time for all missing shards.
+    """The measured cost of one work unit on this machine, and the estimated time for all missing shards. A work unit is
+    one shard with the stage keys to compute for it.
 
     - `clips`, `failed`: the numbers of clips and of failed clips of the unit.
     - `device`, `threads`: the device of the networks, and the number of CPU threads that compute.
-    - `seconds`: the time from the first video to the last sealed stage, without Python's start and the loading of
+    - `seconds`: the time from the first video to the last written stage, without Python's start and the loading of
       networks.
     - `stage_seconds`: kind of work -> seconds, for the thread that computes.
     - `thread_seconds`: kind of work -> seconds, for the other threads.

@@ -1,4 +1,4 @@
-"""Loads the networks of a worker and declares their stages in the cache."""
+"""Loads the networks of a worker, and writes the descriptions of their stages to the cache."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -49,8 +49,8 @@ class Loaded(Demand):
     def moved_to(self, cache: Cache) -> "Loaded":
         """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks.
 
-        Declares the stages in `cache`. Raises CacheMismatch if `cache` already has a stage with the same key and other
-        options.
+        Writes the descriptions of the stages to `cache`. Raises CacheMismatch if `cache` already has a stage with the
+        same key and other options.
         """
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
@@ -78,7 +78,8 @@ def open_runner(config: Config, key: str, device: torch.device) -> Runner | None
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads the networks for the stages `keys` and returns them as a Loaded. Declares these stages in `cache`.
+    """Loads the networks for the stages `keys` and returns them as a Loaded. Writes the descriptions of these stages to
+    `cache`.
 
     The networks of stages that `keys` read are loaded, too, if they have to run or if the cache does not know their
     weights. `report` is called with a `Preparing` event before each network is loaded.

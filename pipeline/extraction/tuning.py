@@ -164,8 +164,8 @@ def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
     """Returns the batch size, in clips, at which the networks `tunable` are fastest. Calls `tell` with the reason.
 
     Tries the sizes 1, 2, 4, ... up to 32. Stops when a size is no faster than the size before, when memory may become
-    short, or when the measurement would take more than 5 % of the clips of `work`. Returns 8, or the clips of a shard
-    if they are fewer, if fewer than two sizes were measured.
+    short, or when the measurement would take more than 5 % of the clips of `work`. If fewer than two sizes were
+    measured, returns 8, or the number of clips of a shard if that is smaller.
     """
     seconds: dict[int, float] = {}  # of all clips of a shard, by batch size
     tried, size, why = 0, 1, ""
@@ -201,8 +201,8 @@ def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
 
 
 def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report: Report, tell: Tell) -> list[str]:
-    """Returns the keys of those networks in `tunable` that torch.compile makes faster. The time that it saves in all
-    batches of `work` must be more than the time of the compilation.
+    """Returns the keys of those networks in `tunable` for which torch.compile saves time: in all batches of `work`
+    together, a compiled network saves more time than the compilation takes.
 
     Returns [] without a measurement if all batches take less than 10 minutes. Calls `tell` with the reasons, and
     `report` with an event before each compilation.

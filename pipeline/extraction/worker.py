@@ -71,7 +71,7 @@ class Worker:
     """Computes work units of one config and writes them to one cache. A work unit is one shard with the stage keys to
     compute for it.
 
-    - `keys`: the stages to compute. The constructor loads their networks and declares the stages in the cache.
+    - `keys`: the stages to compute. The constructor loads their networks and writes their descriptions to the cache.
     - `report`: a function that is called with each event.
     - `schedule`: decides whether another unit can end in time. Default: the time limit of the config or of the SLURM
       job around this process, whichever ends first.

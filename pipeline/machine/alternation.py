@@ -14,7 +14,7 @@ Seconds = Mapping[str, Sequence[float]]  # name of a way -> seconds of each roun
 
 
 def nothing() -> None:
-    """Does nothing."""
+    """Does nothing. This function is the default of `Way.prepare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,8 @@ def alternate(
 
 
 def ratios(seconds: Seconds, way: str, other: str) -> Spread:
-    """Returns the Spread of seconds of `way` / seconds of `other`, divided round by round. The arguments `way` and
-    `other` are names.
+    """Divides the seconds of the way `way` by the seconds of the way `other`, round by round. Returns the median, the
+    lowest and the highest of these ratios.
 
     `seconds` maps the name of each way to its seconds in each round.
     """

@@ -68,7 +68,7 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Raised if some runs of a table diverged. `finished` has the runs that did not diverge."""
+    """Raised at the end of `kinegraph train` if some runs diverged. `finished` has the runs that did not diverge."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         runs = counted(len(finished) + len(diverged), "run")
@@ -281,8 +281,8 @@ def _all(
 
 
 def log_diverged(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Logs that `run` diverged, with `how`, the error or its message. Returns the name of the run for an error message:
-    "<name> seed <seed>".
+    """Logs the error that `run` diverged. `how` is the TrainingDiverged error or its message. Returns the name of the
+    run for an error message: "<name> seed <seed>".
     """
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)

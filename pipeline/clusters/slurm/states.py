@@ -100,9 +100,9 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
     """Returns the states of the tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`, as an ArrayState.
 
     Runs sacct, squeue and scontrol in this order, until the states of all tasks are known. `completion` returns the
-    state that a task has written into its completion file, or None if there is no file. This state counts for a task
-    that SLURM does not know. If SLURM says that a task is pending or running, it counts only if the task succeeded or
-    has left the queue.
+    state in the completion file of a task, or None if there is no file. The state in the file is used for a task that
+    SLURM does not know. If SLURM says that a task is pending or running, the state in the file is used only if the task
+    succeeded or has left the queue.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}

@@ -90,7 +90,8 @@ class PillowFrames:
 
 
 class PlainLoop:
-    """A plain loop that extracts the features of clips and writes .npy files.
+    """A simple extraction to compare with: decodes one video after the other, runs the networks on one clip at a time,
+    and writes .npy files.
 
     - `recipe`: the config. Its backbones and its proposal network are built.
     - `device`: the device of the networks.
