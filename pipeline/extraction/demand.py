@@ -1,4 +1,8 @@
-"""Says which frames a work unit needs of its clips. Torch-free, because decoding can begin before torch is imported."""
+"""Decides which stages run for a work unit, and which frames they need. Torch-free, because videos can be decoded
+before torch is imported.
+
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,22 +15,26 @@ from kinegraph.stages.decode.wanted import Wanted
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """The needs of work units that are written to the cache `cache`. `declared` holds the stages of the units and all
-    stages that these stages read.
+    """The stages that are computed for a cache, and what they need of a clip.
+
+    - `cache`: the cache to which the stages are written.
+    - `declared`: the stages to write, and all stages that they read.
     """
 
     cache: Cache
     declared: Declared
 
     def running(self, unit: WorkUnit) -> list[str]:
-        """Returns the keys of all stages that run for the work unit `unit`, in the order in which they run.
+        """Returns the keys of all stages that run for the work unit `unit` (one shard with its stage keys), in the
+        order in which they run.
 
-        A stage that is not in `unit.keys` runs only because another stage reads its output. Its rows are not written.
+        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. The rows
+        of the latter are not written.
         """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns a Wanted: the frames and pixels that a work unit needs of each clip. Returns None if the unit reads
-        no video, only the cache.
+        """Returns which frames and pixels the work unit `unit` (one shard with its stage keys) needs of each clip.
+        Returns None if the unit reads only the cache and no video.
         """
         return self.declared.wanted(self.running(unit))

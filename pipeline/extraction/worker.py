@@ -108,8 +108,8 @@ class Worker:
 
     @property
     def loaded(self) -> "Loaded":
-        """Returns the networks. A thread that does not load them waits until they are loaded. If they cannot be loaded,
-        it raises the error of the loading.
+        """Returns the loaded networks. Waits until another thread has loaded them, if this is not the thread that
+        loads. Raises the error of the loading if the networks cannot be loaded.
         """
         return self._loading.result()
 
@@ -119,8 +119,8 @@ class Worker:
         self._loading.set_result(loaded)
 
     def load(self, loaded: "Loaded | None" = None) -> None:
-        """Loads the networks, if they are not loaded yet. With `loaded`, takes these networks. The thread that computes
-        calls this method.
+        """Loads the networks, unless they are loaded already. If `loaded` is given, uses these networks. Only the
+        thread that computes calls this method.
         """
         if self._loading.done():
             return
@@ -138,7 +138,7 @@ class Worker:
         self._loading.set_result(loaded)
 
     def _what_loads(self) -> str:
-        """Returns what the first seconds of the worker are spent on, as a text for the user."""
+        """Returns a text for the user that says what the worker does in its first seconds."""
         declared = self._demand.declared
         running = declared.running(self.keys, lambda key: False)
         loaded = [key for key in declared.stages if key in running and kind_of(key).network(self.config, key)]
