@@ -44,7 +44,8 @@ class ArraySpec:
     units: the unit of the values, for example "s".
     frame_step: the number of sampled frames per step of the time axis. It is None without a time axis, or if the steps
         are not at equal distances.
-    frame_index: the sampled frame of each step, counted from 0, if the steps are not at equal distances.
+    frame_index: the sampled frame of each step, counted from 0, for example (0, 4, 8, 13). It is None if the steps are
+        at equal distances.
     """
 
     name: str
@@ -115,7 +116,7 @@ def frame_dim(frame_step: int, frame_index: tuple[int, ...] | None = None) -> st
 
     `frame`: one step per sampled frame (`frame_step` 1).
     `frame_by_4`: one step per 4 sampled frames (`frame_step` 4).
-    `frame_spread_8`: 8 steps at unequal distances, whose frames `frame_index` lists.
+    `frame_spread_8`: 8 steps at unequal distances (`frame_index` has 8 frames).
     """
     if frame_index is not None:
         return f"frame_spread_{len(frame_index)}"
@@ -286,10 +287,10 @@ def proposal_arrays(
     """Returns the ArraySpecs of region proposals. Region proposals are boxes around possible objects. The boxes of a
     frame are sorted from the best score to the worst.
 
-    The arrays are boxes (T, N, 4), scores (T, N) and count (T), where T is `num_frames` and N is `top`. A box is x1,
-    y1, x2, y2 in pixels of the upright frame. Only the first `count` boxes of a frame are valid. One of every
-    `frame_step` sampled frames has boxes. `scores_are` says in words what a score is. If `has_labels` is true, there is
-    also the array labels (T, N), the class number of each box.
+    The arrays are boxes (T, N, 4), scores (T, N) and count (T). T is `num_frames`, the number of frames with boxes, and
+    N is `top`. One of every `frame_step` sampled frames has boxes. A box is x1, y1, x2, y2 in pixels of the upright
+    frame. Only the first `count` boxes of a frame are valid. `scores_are` says in words what a score is. If
+    `has_labels` is true, there is also the array labels (T, N), the class number of each box.
     """
     labels = _Column("labels", "int16", 2, -1, "class number of each box, in `labels` of the options; -1: no box")
     return _columns(
@@ -316,11 +317,11 @@ def region_arrays(
     inside one box of the proposals. The operation RoIAlign computes it.
 
     backbone, tap: the name of the backbone in the config, and the layer whose maps are used.
-    shape: (T, N, D) for T frames, N boxes per frame and D channels. It is the shape of a row of the array of vectors.
-    frame_step: the number of sampled frames per frame of the array.
+    shape: the shape (T, N, D) of one row. There are T time steps with N boxes each. A vector has D channels.
+    frame_step: the number of sampled frames per time step.
     dtype: the type of the features.
-    grid_size: if set, there is a second array with a grid of vectors for each box, (T, N, D, grid_size, grid_size).
-    frame_index: the sampled frame of each of the T frames, if they are not at equal distances.
+    grid_size: if it is set, there is a second array (T, N, D, grid_size, grid_size), with a grid of vectors per box.
+    frame_index: the sampled frame of each time step, if the time steps are not at equal distances.
     """
     dims = (frame_dim(frame_step, frame_index), "proposal", f"{tap}_channel")
 

@@ -16,7 +16,8 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
     """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Such an array holds, for each time
-    step of the feature array `<array>`, the index of the frame with boxes that belongs to the step.
+    step of the feature array `<array>`, the index of the frame with boxes that belongs to the step. The index counts
+    only the frames with boxes.
 
     `specs` maps the name of each stored array to its ArraySpec. Only feature maps and region features with a
     `frame_index` get such an array. It is not stored. Readers compute its values from `frame_index`.
@@ -42,8 +43,8 @@ def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def frames_with_boxes(features: ArraySpec, boxes: ArraySpec) -> np.ndarray:
-    """Returns the index of the time step of the array `boxes` whose boxes belong to each of the T time steps of the
-    array `features`, int64 [T]. A backbone may make fewer time steps than there are frames with boxes.
+    """Finds the boxes that belong to each of the T time steps of the array `features`. Returns int64 [T]: for each of
+    these steps, the index of a step on the time axis of the array `boxes`.
     """
     frames = np.array(features.frame_index or np.arange(features.shape[0]) * (features.frame_step or 1))
     steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)

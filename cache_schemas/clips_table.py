@@ -392,7 +392,7 @@ def row_order(row: ClipRow) -> RowOrder:
 
 
 def order_of(clip_id: str, video_id: str, interval: Sequence[float] | None) -> RowOrder:
-    """Returns the sort key of a row with these values. For a whole row, `row_order` returns the same key."""
+    """Returns the key by which a row with these three values is sorted. `row_order` returns the key of a ClipRow."""
     _, clip, crop = clip_id.rsplit(":", 2)
     if interval is None:
         return video_id, WHOLE, int(clip), crop

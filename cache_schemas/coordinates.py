@@ -32,7 +32,7 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate: a text for every row of the cache, by which xarray labels the rows.
+    """One coordinate: an array with a text for each row of the cache. xarray labels the rows with these texts.
 
     name: the name of the coordinate, for example `clip_id`.
     document: the content of its zarr.json, which contains a digest of the texts.
@@ -48,12 +48,12 @@ Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a
 
 
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
-    """Returns one Coordinate for each column of texts. A coordinate is an array of texts by which xarray labels the
-    rows.
+    """Returns one Coordinate for each of `columns`, and one for `labels`. A coordinate is an array with a text for each
+    row. xarray labels the rows with these texts.
 
-    columns: `clip_id`, `video_id` and `split` -> the texts of all rows.
-    labels: the text for the label of each row, as `label_names` returns it. None means that no coordinate `label` is
-        made.
+    columns: name of the coordinate (`clip_id`, `video_id` or `split`) -> the text of each row.
+    labels: the text for the labels of each row, as `label_names` returns it. If it is None, there is no coordinate
+        `label`.
     many: whether a row may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
@@ -76,8 +76,8 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
     """Returns the content of the file zarr.json of a zarr group.
 
-    `coordinates` are the arrays of texts in the group by which xarray labels its `num_rows` rows. The content lists
-    their names and has one digest of all their texts.
+    The content lists the names of `coordinates` and has one digest of all their texts. A coordinate is an array with a
+    text for each of the `num_rows` rows. xarray labels the rows with these texts.
     """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
@@ -89,9 +89,8 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
-    """Returns whether the zarr.json of a group lists exactly the coordinates `names`, for `num_rows` rows. Coordinates
-    are arrays of texts by which xarray labels the rows. `document` is the content of the zarr.json. The result is False
-    if `document` is None or damaged.
+    """Returns whether the zarr.json of a group lists exactly the coordinates `names`, for `num_rows` rows. `document`
+    is the content of the zarr.json. If it is None or damaged, returns False.
     """
     try:
         attributes = json.loads(document or b"")["attributes"]
@@ -103,8 +102,8 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes `coordinates`, arrays of texts that label the rows, into the zarr group with the path `group`. A
-    coordinate that the group already has with equal texts is skipped.
+    """Writes `coordinates` into the zarr group with the path `group`. A coordinate is skipped if the group already has
+    it with equal texts.
     """
     for one in coordinates:
         if content_of(storage, f"{group}/{one.name}/zarr.json") != one.document:

@@ -42,8 +42,8 @@ class Framing:
     pillow: bilinear with antialias, as torchvision does for images.
     bicubic: Pillow's bicubic filter, also with antialias, as vision transformers expect it.
     torch: bilinear without antialias, as PySlowFast and PyTorchVideo do for videos.
-    swscale: bilinear with antialias by FFmpeg's libswscale, which resizes a frame before it becomes RGB. Only whole
-        frames can be resized so.
+    swscale: bilinear with antialias by FFmpeg's libswscale. It resizes a frame before the frame becomes RGB, and it
+        can resize only whole frames.
     """
 
     size: int

@@ -96,7 +96,7 @@ def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> Cach
     """Returns a CacheNotWritable with a message for the user, if the file `path` could not be written for lack of room
     or permission. Returns None if `error` has another cause.
 
-    `error` was raised by writing. `no_inodes` says whether the file system has reached its number of files.
+    `error` was raised by writing. `no_inodes` says whether the file system cannot hold one more file.
     """
     if error.errno in NO_ROOM:
         seen = error.strerror

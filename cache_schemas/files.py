@@ -243,7 +243,7 @@ def alive(pid: int, started: int = 0) -> bool:
     does not run.
 
     `started` is the start of the process, as `start_ticks` returned it earlier. If another process has got the number
-    since, its start differs, and the result is False. With 0, the starts are not compared.
+    since, its start differs, and the result is False. If `started` is 0, the starts are not compared.
     """
     try:
         os.kill(pid, 0)

@@ -1,6 +1,6 @@
-"""Reads and writes the ledger. The ledger has one record for each shard that is done, and for each stage of the shard.
+"""Reads and writes the ledger. A record of the ledger belongs to one shard and one stage.
 
-A shard is done (sealed) for a stage if and only if the record of the shard and the stage exists.
+The shard is done (sealed) for the stage if and only if this record exists.
 """
 
 import json

@@ -39,8 +39,8 @@ class CachedClips:
     the clips of all splits.
 
     A clip is in the data set if all stages that write `arrays` have finished its shard, and the clip failed in none of
-    them. Shards that are finished later are not seen. `failed_videos` lists the videos whose clips all failed, and
-    `num_failed_of_videos` counts the failed clips of all other videos.
+    them. Shards that are finished after the data set was made are not seen. `failed_videos` lists the videos whose
+    clips all failed, and `num_failed_of_videos` counts the failed clips of all other videos.
 
     A sample is a dict. It has each array under its full name, `labels`, and `clip_index`, the row in the cache (int64
     []). `labels` is int64 [], or multi-hot float32 [num_classes] if `multi_label` is true. `batch(indices)` returns a

@@ -81,8 +81,8 @@ def obey(
     """Installs handlers for `signals`. After a signal, the main thread stops at its next call of `check`. Only the main
     thread may call this function. A second call in one process does nothing.
 
-    If the process has not ended `limit_seconds` after the signal, it is ended by force. A second signal of the same
-    kind ends the process at once. If `second_ends` is false, a second signal is ignored.
+    If the process has not ended `limit_seconds` after the signal, it is ended by force. If `second_ends` is true, a
+    second signal of the same kind ends the process at once. Otherwise a second signal is ignored.
     """
     if _noted.obeying_pid == os.getpid():
         return

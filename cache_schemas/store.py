@@ -38,9 +38,9 @@ class Store(Protocol):
         Rows of shards that are not written yet read as the fill value. A second call with equal arguments changes
         nothing.
 
-        `coordinates` is a function that returns coordinates: texts of each row, such as its clip_id, which xarray
-        shows. The zarr store writes them if they are missing or have another number of rows. If `renew` is true, it
-        also replaces coordinates with other texts. The HDF5 store writes no coordinates.
+        `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
+        ids. The zarr store writes coordinates if they are missing or have another number of rows. If `renew` is true,
+        it also writes coordinates whose texts changed. The HDF5 store writes no coordinates.
         """
         ...
 

@@ -114,9 +114,9 @@ class ZarrStore:
         """Writes the zarr.json of the arrays `specs`, with `num_rows` rows, and of their groups. A second call with
         equal arguments changes nothing.
 
-        `coordinates` is a function that returns coordinates: texts of each row, such as its clip_id, which xarray
-        shows. They are written into every group that contains arrays, if the group has no coordinates for `num_rows`
-        rows. If `renew` is true, coordinates with other texts are replaced, too.
+        `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
+        ids. They are written into every group that contains arrays, if the group has no coordinates for `num_rows`
+        rows. If `renew` is true, coordinates whose texts changed are written, too.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
@@ -207,8 +207,8 @@ class ZarrStore:
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
         """Opens several shards for reading. Returns one view for each (array, shard number) in `wanted`: a ShardView of
-        a local file, or a FetchedShard at a URL. From shards at a URL, only the indexes are fetched at first, at the
-        same time.
+        a local file, or a FetchedShard at a URL. Of a shard at a URL, this call fetches only the index. All indexes are
+        fetched at the same time.
 
         Raises FileNotFoundError if a shard does not exist, and ValueError if a shard is damaged.
         """
