@@ -10,13 +10,12 @@ from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
 
 
 def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
-    """Adds videos to `listing`, the videos of a data set, so that `kinegraph index` keeps rows whose files are gone. A
-    video is added if it has rows in `cache`, the label files list it, and its file is missing. `cache` is the cache
-    before this `index`, or None.
+    """Returns (a copy of `listing` with added videos, the paths of the added videos). With the copy, `kinegraph index`
+    keeps the rows of videos whose files are gone. `listing` is a data set with the videos that have a file.
 
-    Returns (a copy of `listing` with the added videos, the paths of the added videos). An added video has the labels
-    and the split that the label files have now. It stays in `listing.missing`, too. A note in `listing.notes` says how
-    many were added.
+    A video is added if it has rows in `cache`, the label files list it, and its file is missing. `cache` is the cache
+    before this `index`, or None. An added video has the labels and the split that the label files have now. The copy
+    still lists the video in `missing`, and it has one more sentence in `notes`, which says how many videos were added.
     """
     if cache is None or not listing.absent or not cache.storage.exists(TABLE):
         return listing, frozenset()

@@ -36,9 +36,9 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """Returns shard number -> ids of the videos whose file has changed since it was decoded. Only the shards in
     `shards` are checked. A check usually costs one stat call or one request for each video.
 
-    A missing video counts as unchanged. A video with a failed clip in the shard counts as unchanged, too. If
-    `retry_failed` is true, it counts as unchanged only if all its clips in the shard have failed. If the network or the
-    credentials fail, all videos at URLs count as unchanged, and a warning is logged.
+    A missing video counts as unchanged. If `retry_failed` is false, a video with a failed clip in the shard counts as
+    unchanged, too. If `retry_failed` is true, only a video whose clips in the shard have all failed does. If the
+    network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))

@@ -197,9 +197,9 @@ def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the number of rows per shard for a new cache. It is the value of `store.shard_clips` in `config`, if that
     is a number.
 
-    If the value is `auto`, it is the largest number, at most 64, with which no array has more than 256 MiB per shard.
-    It is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of stages that
-    were imported into `cache` count, too.
+    If that value is `auto`, the result is the largest number, at most 64, with which no array has more than 256 MiB per
+    shard. The result is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of
+    stages that were imported into `cache` count, too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

@@ -42,7 +42,7 @@ class KeptSummaries:
     `kinegraph status` has stored them, or from the records. Call `write` at the end to store them for the next
     `status`.
 
-    Summaries are not stored if the cache has few records, or if its storage cannot tell whether an object has changed.
+    Summaries are not stored if few records are new, or if the storage cannot tell whether an object has changed.
     """
 
     def __init__(self, cache: Cache) -> None:

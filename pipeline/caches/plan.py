@@ -54,9 +54,9 @@ class Plan:
     keys: the keys of the stages that the plan covers.
     shards: the numbers of the shards that the plan covers.
     units: the work units. Each has a shard, and the keys of the stages to compute for it.
-    unchecked: keys of stages whose fingerprint is not known yet, because their option `weights` differs from that in
-        the cache, or because they read such a stage. Two names may mean the same weights, which is known only when the
-        networks are built.
+    unchecked: keys of stages whose fingerprint is known only when the networks are built. Their option `weights`
+        differs from that in the cache, but two names may mean the same weights. Stages that read such a stage are
+        unchecked, too.
     changed: shard number -> ids of the videos that changed since the shard was extracted. All stages of such a shard
         run again.
     changed_files: stage key -> shard number -> ids of the videos whose file of boxes or scene graphs changed. For such

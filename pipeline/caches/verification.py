@@ -154,7 +154,7 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
     """Removes the ledger records of all shards with one of `problems`, so that the next extraction computes these
     shards again. Writes damaged metadata of arrays again.
 
-    Documents, such as clips.parquet, cannot be repaired. If one of them is damaged, the metadata is not written either.
+    Documents, such as clips.parquet, cannot be repaired. If one of them is damaged, metadata is not repaired either.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]

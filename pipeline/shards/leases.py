@@ -48,8 +48,8 @@ class Lease:
     pid, started: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown).
     deaths: how many earlier workers died while they held the shard, so that the shard may have killed them. None in
         leases of earlier versions, where every earlier attempt counts as a death.
-    ahead: true while the worker is busy with an earlier shard. If it dies then, this shard is not the cause.
-    refreshed_at: when it was last refreshed, in seconds since 1970 by the worker's clock.
+    ahead: true while the worker is busy with an earlier shard. If the worker dies then, this shard is not the cause.
+    refreshed_at: when the worker last refreshed the lease, in seconds since 1970 by the worker's clock.
     """
 
     shard: int
@@ -95,8 +95,8 @@ class Lease:
 
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """Yields the newest lease of each shard that is leased now. A lease counts if it was refreshed in time and its
-    worker is not known to be dead. It may end at any moment, because other processes go on.
+    """Yields the newest lease of each shard that is leased now. A lease is yielded if it was refreshed in time and its
+    worker is not known to be dead.
     """
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
@@ -190,12 +190,12 @@ class NoLeases:
 
 
 class Leases:
-    """The leases of one worker, in `storage`. A thread refreshes them until they are released. Call `close` to release
-    all.
+    """The leases of one worker on the cache in `storage`. A thread refreshes them until they are released. Call `close`
+    to release all of them.
 
-    A lease of another worker is stale if the worker was a process of this machine and is dead. It is also stale if it
-    did not change for the number of seconds that it states, measured by this machine's monotonic clock. The leases of
-    this worker state the number `seconds`.
+    A worker may take over a shard if another worker's lease of the shard is stale. A lease is stale if its worker was a
+    process of this machine and is dead. A lease is also stale if it has not changed for its number of seconds, measured
+    by this machine's monotonic clock. Every lease contains this number. In the leases of this worker, it is `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -247,8 +247,8 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and
-        never gave its lease back, and if the lease is stale or was taken over.
+        """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and did
+        not release its lease, and this lease is stale or was taken over.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
@@ -270,8 +270,8 @@ class Leases:
         """Records what this worker does now with shard number `shard`. `doing` is "decoding", "decoded" (the shard
         waits for its first batch) or "computing".
 
-        From this, other workers conclude whether the shard may have killed this worker if it dies. A shard in the state
-        "decoded" cannot have killed it, unless this worker has held the shard for longer than its other shards.
+        If this worker dies, other workers conclude from the last note whether the shard may be the cause. A shard in
+        the state "decoded" does not count as a cause. An exception is the shard that this worker has held for longest.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -351,10 +351,10 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """Returns the leases of a new worker, which show other workers on which shards it works. A lease becomes stale if
-    it is not refreshed for `seconds`.
+    """Returns a `Leases` for a new worker, which holds no lease yet. A lease that the worker takes becomes stale if it
+    is not refreshed for `seconds`.
 
-    If the storage lets several workers create the same lease, returns `NoLeases`, with which a worker may take every
+    If the storage lets several workers create the same lease, returns a `NoLeases`. With it, a worker may take every
     shard.
     """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()

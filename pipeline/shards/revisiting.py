@@ -14,8 +14,8 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Calls `one_pass` with `units`, and then again with the units that the last call returned, until it returns none.
-    A call must return the units that it could not do because another worker has leased them.
+    """Calls `one_pass` with `units`, and then again with the units that the last call returned, until a call returns no
+    units. A call must return the units that it could not do because another worker has leased them.
 
     Before each further call, the function waits a second and calls `after_waiting`. An error that `after_waiting`
     raises ends the loop.

@@ -28,7 +28,8 @@ class StageOutput:
     arrays: array name -> values of all rows of the shard.
     files: video id -> identity of the file of boxes or scene graphs that was read for the video.
     failures, warnings: row number in the shard -> failure or warning of the clip.
-    kept: the numbers of rows that an earlier run has computed. Later failures and warnings of these rows are ignored.
+    kept: the numbers of the rows that the method `keep` has copied from the finished shard of an earlier run. The
+        methods `fail` and `warn` ignore these rows.
     kept_sources: video id -> identity of the video file, for the rows in `kept`.
     """
 
@@ -45,10 +46,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies the rows of all clips that did not fail from a finished shard, so that only its failed clips are
-        computed again. `record` is the ledger record of the shard, and the rows are read from `cache`.
+        """Copies rows from a finished shard, so that only its failed clips are computed again. The rows of all other
+        clips are copied from `cache`. `record` is the ledger record of the shard.
 
-        The warnings of these clips, and the recorded identities of their videos and files, are copied, too.
+        The warnings of the copied clips, and the recorded identities of their videos and files, are copied, too.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
@@ -73,14 +74,15 @@ class StageOutput:
         """Records that the clip in row number `row` of the shard failed, so that fill values are written for the row.
         `reason` is one word, such as "timeout", and `detail` is the full message.
 
-        If the clip has failed before, the earlier reason is kept. A row in `kept` is not changed.
+        If the clip has failed before, the earlier reason stays. Does nothing for a row that the method `keep` has
+        copied from an earlier run.
         """
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
     def warn(self, row: int, detail: str) -> None:
-        """Records the warning `detail` of the decoder about row number `row` of the shard. Rows in `kept` get no
-        warning.
+        """Records the warning `detail` of the decoder about row number `row` of the shard. Does nothing for a row that
+        the method `keep` has copied from an earlier run.
         """
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
@@ -135,7 +137,7 @@ def seal(
     sources: video id -> identity of the video file that was read.
     provenance: the software and the device that computed the values.
     seconds: kind of work -> the seconds that it took, for the record.
-    writing: the clock of the thread that writes. The record gets its seconds, too.
+    writing: the clock that measures the thread that writes. Its seconds are added to `seconds` in the record.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 

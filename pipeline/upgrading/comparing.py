@@ -74,7 +74,7 @@ class Verdict(BaseModel):
     differing: clip_id -> message, for clips that show other frames than before.
     retimed: the ids of clips that show the same frames as before, at other times.
     unread: clip_id -> message, for clips whose video cannot be read.
-    dropped: whether the user asked to count unread clips as differing, and there were such clips.
+    dropped: true if the user asked to count unread clips as differing, and there were unread clips.
     judged: stage key -> digest of the ledger record at the time of the verdict.
 
     `frame_times` and `clips` are None if the times do not change.

@@ -69,8 +69,8 @@ class FrameReport:
 
     cache, num_shards: the path of the cache, and the number of its shards.
     version: the version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
-    upgraded: whether the cache was then upgraded.
-    dropped: whether the user asked to count unread clips as different, and there were such clips.
+    upgraded: whether the cache was upgraded after the comparison.
+    dropped: true if the user asked to count unread clips as different, and there were unread clips.
     shards: result -> number of shards.
     clips: result -> number of clips, without `same`.
     differing: clip_id -> message, for a few clips with other frames.
