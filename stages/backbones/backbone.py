@@ -25,11 +25,12 @@ class Backbone(nn.Module):
     bottom to top. The lowest tap takes the input of the network, and every other tap takes the output of the tap below.
     A subclass whose submodules do not form such a chain overrides `step`.
 
-    A network may also have a class token at each tap, and an output `head` after its last tap. Such a subclass returns
-    them from `forward` if `wants_class_tokens` or `wants_head` is true. The method `want` sets both.
+    A network may also have a class token at each tap, and an output `head` after its last tap. `forward` returns the
+    class tokens if `wants_class_tokens` is true, and `head` if `wants_head` is true. The method `want` sets both
+    attributes.
 
-    `taps` has the wanted taps, which are all taps until `cut` is called. `levels` has the taps whose submodules are
-    still in the network.
+    `taps`: the names of the wanted taps. These are all taps until `cut` is called.
+    `levels`: the names of the taps whose submodules are still in the network.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -52,7 +53,7 @@ class Backbone(nn.Module):
         """Makes `taps` the wanted taps, the named layers whose output (maps) `forward` returns. Removes the submodules
         above the highest of these taps. If the output `head` is wanted, all submodules stay.
 
-        Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
+        Raises ValueError if `taps` is empty, or if it has a tap that was not wanted before the call.
         """
         self._want_taps(taps)
         if not self.wants_head:
@@ -96,8 +97,8 @@ class Backbone(nn.Module):
             self.add_module(child, network.get_submodule(child))
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether the tensor `name` of a weights file belongs to a classifier, which this network does not
-        have.
+        """Returns whether the tensor `name` of a weights file belongs to a classifier. Such a tensor is not loaded,
+        because this network has no classifier.
         """
         return False
 

@@ -99,10 +99,10 @@ class Joined(nn.Module):
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        """Joins the outputs of all branches of the Inception block along the channels. Returns [B*T, C, H, W], where C
-        is the sum of all C_i.
+        """Joins the outputs of all branches of the Inception block along the channels. `branches` has one output [B*T,
+        C_i, H, W] for each branch i, for T frames of B clips, H rows and W columns.
 
-        The output of branch i in `branches` is [B*T, C_i, H, W], for T frames of B clips, H rows and W columns.
+        Returns [B*T, C, H, W], where C is the sum of all C_i.
         """
         return torch.cat(list(branches), 1)
 

@@ -98,9 +98,9 @@ def build_backbone(
     A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
     the file must belong to the network.
 
-    Raises ValueError if there is no such backbone, tap or option, or if the network has no class token or output after
-    the last tap that the caller asks for. Raises WeightsError if the weights cannot be read or do not belong to the
-    network.
+    Raises ValueError if the backbone, a tap or an option does not exist. Raises ValueError if the caller asks for class
+    tokens or for an output after the last tap, and the network has none. Raises WeightsError if the weights cannot be
+    read or do not belong to the network.
     """
     backbone = entry(model, options, weights)
     for tap in taps:

@@ -73,8 +73,8 @@ class BackboneEntry:
 
     @property
     def other_forms(self) -> list[str]:
-        """Returns further allowed forms of the option `weights`, for a message: `inflate:...`, if the weights can be
-        made from those of a 2D network. Otherwise the list is empty.
+        """Returns the forms of the option `weights` that a message lists after the names and files. The list is
+        `["inflate:<weights of NAME>"]` if the weights can be made from those of the 2D network NAME, otherwise empty.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
@@ -89,8 +89,8 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def check_outputs(self, taps: Sequence[str], tokens: Tokens, *, head: bool, section: str = "") -> None:
-        """Raises ValueError if the network lacks an output that the config asks for: class tokens at `taps`, if
-        `tokens` is not "patch", or the output `head` after the last tap, if `head` is true.
+        """Raises ValueError if the network lacks an output that the config asks for. If `tokens` is "class" or "both",
+        the config asks for class tokens at `taps`. If `head` is true, it asks for the output `head` after the last tap.
 
         `section` is put before the name of the option in the message, for example `backbones.vit.`.
         """
@@ -117,9 +117,9 @@ class BackboneEntry:
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
         """Returns {option: value} of the options of the network that differ from the paper's values.
 
-        An option in `options` has its value there. Any other option has the value with which `weights` were trained. It
-        has the paper's value if the training is not known, or if `options` has `geometry: paper`. Raises ValueError if
-        an option or a value does not exist.
+        A value in `options` is used as it is. Any other option has the value with which `weights` were trained. If the
+        training is not known, or if `options` has `geometry: paper`, any other option has the paper's value. Raises
+        ValueError if an option or a value does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

@@ -79,8 +79,9 @@ def _totals(shape: Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> li
 
 
 class Mixed(nn.Module):
-    """An Inception block of four branches, for maps with `in_channels` channels. `widths` are the channels of its
-    convolutions, in the order of WIDTHS.
+    """An Inception block of four branches, for maps with `in_channels` channels.
+
+    `widths` are the numbers of output channels of its six convolutions. The comment at WIDTHS states their order.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
@@ -93,7 +94,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the four branches on `x` [B, C, T, H, W] and joins their outputs along the channels. Returns [B, C', T,
-        H, W], for B clips, T frames, H rows and W columns.
+        H, W], for B clips, C and C' channels, T frames, H rows and W columns.
         """
         branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))
         return torch.cat(branches, 1)

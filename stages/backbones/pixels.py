@@ -13,8 +13,8 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the normalisation of input pixels that the catalogue states for the network `backbone`. It holds for
-    weights whose own normalisation is not known.
+    """Returns the normalisation of input pixels that the catalogue states for the network `backbone`. Weights whose own
+    normalisation is not known need this normalisation.
     """
     return Pixels(mean=backbone.mean, std=backbone.std)
 
@@ -23,9 +23,9 @@ def pixels_of(options: BackboneOptions) -> Pixels:
     """Returns the normalisation of input pixels for a backbone of the config: mean, standard deviation and order of
     channels.
 
-    Values in `options` come first. Any other value is the one with which the weights were trained. If nothing is known
-    about the weights, it is the usual value of the network. For 3D weights that are inflated from 2D weights, the
-    training is that of the 2D weights.
+    Values in `options` come first. Any other value is the one with which the weights were trained. If the training is
+    not known, it is the value that the catalogue states for the network. For 3D weights that are inflated from 2D
+    weights, the training is that of the 2D weights.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)

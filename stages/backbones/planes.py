@@ -77,8 +77,8 @@ class FlatMaxPool(nn.Module):
 
 
 def flatten_layers(network: nn.Module, *, convolutions: bool) -> None:
-    """Replaces 3D max pools of the frozen `network` by 2D layers, in place. If `convolutions` is true, replaces
-    convolutions too. A convolution over both time and space stays.
+    """Replaces the 3D max pools of the frozen `network` by 2D layers, in place. If `convolutions` is true, also
+    replaces the convolutions over space alone or over time alone.
     """
     for parent in network.modules():
         for name, layer in list(parent.named_children()):

@@ -26,9 +26,9 @@ class BackboneRunner:
     `square.every`-th of these frames, cut and resized as `square` says. If `compiled` is true, the network runs through
     torch.compile.
 
-    If `new_frames` is None, the network runs on all rows of a batch, wanted or not. If it is a number, consecutive
-    clips overlap: each clip has `new_frames` frames that the clip before it does not have. The network then runs once
-    on each distinct frame of the wanted rows.
+    If `new_frames` is None, the network runs on all rows of a batch, also on rows whose features are not needed. If it
+    is a number, consecutive clips overlap: each clip has `new_frames` frames that the clip before it does not have. The
+    network then runs once on each distinct frame of the rows whose features are needed.
     """
 
     def __init__(

@@ -24,13 +24,14 @@ Maps = Callable[[Tensor], dict[str, Tensor]]
 
 
 class FramePlaces:
-    """Numbers the distinct frames of the shard with the `rows`, and assigns each frame to a run of the network. A frame
-    is distinct by its video, crop and time.
+    """Numbers the distinct frames of a shard, and assigns each frame to a run of the network. Two frames are the same
+    frame if video, crop and time are equal.
 
-    `numbers` [rows, T] has the number of each frame, for T = `num_frames` frames that the network takes of a clip.
-    Distinct frames are numbered from 0, in the order in which they first occur. The number is -1 in rows without
-    frames. The network takes every `every`-th frame of a clip. The frames that are new in a batch of `batch_size` rows
-    form runs of `run_frames` frames.
+    `rows` are the rows of the shard. The network takes every `every`-th frame of a clip, which are `num_frames` frames.
+    The frames that are new in a batch of `batch_size` rows form runs of `run_frames` frames.
+
+    The attribute `numbers`, int64 [rows, `num_frames`], has the number of each frame. Distinct frames are numbered from
+    0, in the order in which they first occur. A row without frames has -1.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, num_frames: int, batch_size: int, run_frames: int) -> None:
@@ -49,8 +50,8 @@ class FramePlaces:
             self.last_row[numbers[numbers >= 0]] = position
 
     def runs(self, numbers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the runs that compute the frames `numbers`, which are sorted. Each run is (numbers of its wanted
-        frames, their positions in the run).
+        """Returns the runs that compute the frames with the `numbers`, which must be sorted. Each run in the list is
+        (numbers of the wanted frames in the run, positions of these frames in the run).
         """
         if not len(numbers):
             return []

@@ -76,7 +76,7 @@ class SlowFast(Backbone):
         super()._keep(tuple(level for level in levels if _place(level)[1] <= top[_place(level)[0]]))
 
     def cut_below(self, tap: str) -> None:
-        """Raises ValueError, because layers above a tap of one pathway need the other pathway too."""
+        """Always raises ValueError, because layers above a tap of one pathway need the other pathway too."""
         raise ValueError(f"cannot go on from maps of {tap}: above it, SlowFast needs maps of both pathways")
 
     def run(self, x: Tensor) -> dict[str, Tensor]:

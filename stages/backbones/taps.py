@@ -19,11 +19,11 @@ Steps = Literal["frame", "clip"]  # of a class token: one for each map, or one f
 
 
 class WrongSize(ValueError):
-    """Raised if a network cannot take frames of this size."""
+    """Raised if frames have a size that the network cannot take."""
 
 
 class WrongFrames(ValueError):
-    """Raised if a network cannot take clips of this number of frames."""
+    """Raised if clips have a number of frames that the network cannot take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Tap:
 
     `name`: the name in configs, such as `res5`.
     `channels`: the number of channels of the maps.
-    `space`: (kernel, stride) of each layer up to the tap that changes the height and width of the maps.
-    `time`: (kernel, stride) of each layer up to the tap that changes the number of time steps.
+    `space`: (kernel, stride) of each layer that changes the height and width of the maps, from the input up to the tap.
+    `time`: (kernel, stride) of each layer that changes the number of time steps, from the input up to the tap.
     `size_multiple`, `frames_multiple`: the side of the input in px, and its number of frames, must be multiples of
     these numbers.
     `only_size`, `only_frames`: the only side in px, and the only number of frames, that the network takes. None if
@@ -66,9 +66,10 @@ class Tap:
         return prod(stride for _, stride in self.time)
 
     def frames_of_maps(self, num_maps: int, num_frames: int) -> slice | list[int]:
-        """Returns an index for an array of `num_frames` frames. It chooses the frame that belongs to each of the
-        `num_maps` maps of the tap. The frames are those of the clip, or frames at equal steps, such as those that have
-        boxes.
+        """Returns an index for an array of `num_frames` frames. It chooses one frame for each of the `num_maps` maps of
+        the tap.
+
+        The array may have all frames of the clip, or frames at equal steps, for example only the frames with boxes.
         """
         if not self.is_spread:
             return slice(0, None, num_frames // num_maps)

@@ -60,7 +60,7 @@ class TimmImage(Backbone):
         """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
         highest of these taps from the model. If the output `head` is wanted, the layers that it needs stay.
 
-        Raises ValueError if `taps` is empty, or if a tap in it is not one of the wanted taps so far.
+        Raises ValueError if `taps` is empty, or if it has a tap that was not wanted before the call.
         """
         self._want_taps(taps)
         if not self.wants_head:
@@ -244,8 +244,8 @@ class TimmEntry(BackboneEntry):
         """Returns {"final_norm": "applied"} if the final norm changes one of `taps`, otherwise {}. The fingerprint of a
         cache covers the result.
 
-        Early versions had no such option and took the last tap before the norm. So nothing is recorded for the last tap
-        before the norm.
+        Caches of early versions have the last tap before the norm and nothing about the option `final_norm` in the
+        fingerprint. The result {} leaves them valid.
         """
         is_normed = FINAL_NORM in self.options and FINAL_NORM not in self.chosen and self.taps[-1].name in taps
         return {FINAL_NORM: APPLIED} if is_normed else {}

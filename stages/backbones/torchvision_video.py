@@ -56,7 +56,7 @@ class VideoResNet(Backbone):
 
 
 class VideoTransformer(Backbone):
-    """A transformer of torchvision for video. `build` returns a new torchvision network."""
+    """A transformer of torchvision for video. `build` is a function that returns a new torchvision network."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -114,8 +114,8 @@ class MViT(VideoTransformer):
     }
 
     def cut_below(self, tap: str) -> None:
-        """Raises ValueError, because layers above a tap also need the class token, which is not part of the tap's
-        maps.
+        """Always raises ValueError, because layers above a tap also need the class token, which is not part of the
+        tap's maps.
         """
         raise ValueError(f"{type(self).__name__} cannot begin at the tap {tap!r}: above it, the class token is needed")
 

@@ -46,14 +46,16 @@ def transformers_entry(name: str) -> BackboneEntry:
 
 
 def usual_network(family: ModelFamily) -> ModelFolder:
-    """Returns the ModelFolder of the usual network of `family`, the published network that lists show as an example. No
-    folder is read.
+    """Returns the description of one published network of `family`, such as VideoMAE-B, without reading a folder. The
+    network is `family.usual`.
     """
     return describe_folder(Path(CONFIG), family, family.usual_config)
 
 
 def usual_taps(family: ModelFamily) -> tuple[Tap, ...]:
-    """Returns the taps of the usual network of `family`, the published network that lists show as an example."""
+    """Returns the taps of one published network of `family`, such as VideoMAE-B. The network is `family.usual`. Other
+    networks of the family may have more or fewer taps.
+    """
     return _taps(usual_network(family))
 
 

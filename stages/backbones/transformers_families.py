@@ -22,13 +22,15 @@ class ModelFamily:
 
     `about`: published networks of the family, in words.
     `usual`: the name of one published network. Lists show its numbers as an example of the family.
-    `usual_config`: the values in the `config.json` of the usual network that differ from `defaults`.
-    `counts`: the numbers of the usual network without a classifier, with the output `head` if the family has one.
+    `usual_config`: the values in the `config.json` of the network `usual` that differ from `defaults`.
+    `counts`: the size and cost of the network `usual` without a classifier, with the output `head` if the family has
+    one.
     `module`: the file of transformers with the class of the network, below `transformers.models`.
     `network`, `config`: the name of the class of the network, and the name of the class of its config.
-    `layers`: the path in the network of the list of layers.
-    `norm`: the path of the norm of all tokens above the last layer. None if there is no such norm.
-    `order`: how the patch tokens follow each other. `hw` belongs to networks of single images.
+    `layers`: the dotted path of the list of layers in the network, for example `encoder.layer`.
+    `norm`: the dotted path of the norm after the last layer. None if the network has no such norm.
+    `order`: the order of the patch tokens, from the slowest axis to the fastest: "thw" or "hwt" for videos, "hw" for
+    single images. t is time, h are rows and w are columns.
     `class_token`: whether the first token is a class token.
     `frames`, `tubelet`: keys in `config.json` of the number of frames, and of the number of frames of a patch. None in
     networks of single images.
@@ -323,8 +325,8 @@ CLASSIFIERS: dict[str, ModelFamily] = {
 
 
 def family_of(config: Mapping[str, Any]) -> ModelFamily | None:
-    """Returns the family of the network that `config`, the content of a `config.json`, describes. Returns None if
-    kinegraph does not know the network.
+    """Returns the family of a network, or None if kinegraph does not know the network. `config` is the content of the
+    network's `config.json`.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     saved = config.get("architectures")
