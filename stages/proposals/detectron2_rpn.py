@@ -41,8 +41,7 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the Widths of the network whose tensors are in `state`, {name: tensor}. The shapes of the tensors
-        show them.
+        """Returns the Widths of a network. They are read from the shapes of its tensors. `state` is {name: tensor}.
 
         Raises KeyError with the name of the first missing tensor if `state` belongs to another kind of network.
         """

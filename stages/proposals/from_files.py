@@ -14,7 +14,7 @@ CLOCK_NOISE_SECONDS = 1e-6  # tolerance, because times in files are rounded
 
 class FileSource:
     """A source of proposals that reads the boxes of each video from a file of the user. `options` say where the files
-    are, and what their numbers mean. The boxes of the last file stay in memory.
+    are, and what their numbers mean. The boxes of the last file stay in memory for the next clips of the same video.
     """
 
     digest = ""

@@ -117,7 +117,8 @@ class TorchvisionOptions(SourceOptions):
     `weights`.
 
     `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
-    px, by default the network's own. The network computes in `precision`.
+    px. If `short_side` is not set, they are resized to the size of the network in the catalogue. The network computes
+    in `precision`.
     """
 
     source: Literal["torchvision"]
@@ -171,7 +172,7 @@ class CheckpointOptions(SourceOptions):
     kinegraph cannot always recognise such a file, because the file does not contain its config.
 
     `top` is the largest number of boxes per frame. Frames are first resized so that their short side has `short_side`
-    px, by default the network's own.
+    px. If `short_side` is not set, they are resized to the size of the network in the catalogue.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -268,8 +269,9 @@ class FileOptions(SourceOptions):
     `box_format`, `units` and `frames` say what the numbers in a file mean. Boxes are clipped to the frame. Boxes that
     overlap each other stay, because non-maximum suppression does not run.
 
-    If `labels` is set, each box in a file must have a label, and the array `proposals/labels` has its number in
-    `labels`. Otherwise labels in files are ignored.
+    `labels` are the names of classes. If they are given, the label of each box in a file must be one of these names, or
+    its position in `labels`. The array `proposals/labels` then has the positions. Otherwise labels in files are
+    ignored.
     """
 
     source: Literal["file"]
@@ -330,10 +332,10 @@ class GridOptions(SourceOptions):
 
 class ActionGenomeBoxOptions(SourceOptions):
     """The options of the source `action_genome`: the boxes in the annotations of the data set Action Genome
-    (`dataset.kind: action_genome`). They belong to the frames of a clip, so `clips.sampling` must be `annotated`.
+    (`dataset.kind: action_genome`). Only annotated frames have boxes, so `clips.sampling` must be `annotated`.
 
     The visible objects of a frame come first, in the order of the file, with the score 1. Then come the persons, with
-    the score of the owners' detector. A frame keeps its first `top` boxes. A frame may have no boxes.
+    the score that the data set states for each person. A frame keeps its first `top` boxes. A frame may have no boxes.
     """
 
     source: Literal["action_genome"]

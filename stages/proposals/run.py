@@ -19,8 +19,8 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """The runner of the stage `proposals`. It runs the source of proposals that `options` describe. `digest` is a
-    digest of the weights of the source.
+    """The runner of the stage `proposals`. It runs the source of proposals that `options` describe. The attribute
+    `digest` is a digest of the weights of the source.
 
     If the source is not a network, the runner keeps the proposals of the last clip, because the next rows may be
     further crops of the same clip.

@@ -22,8 +22,8 @@ ShownFrame = tuple[object, ...]  # the file, the interval of the data set's list
 
 
 class FramesOfBatch(NamedTuple):
-    """The key of a group of frames: the frames of one size, in px, that occur first in batch number `batch` of the
-    shard, from 0.
+    """The name of a group of frames of a shard: all frames of `width` x `height` px that occur first in batch number
+    `batch`. Batches are counted from 0.
     """
 
     batch: int
@@ -42,16 +42,18 @@ class FramePlace(NamedTuple):
 
 
 class PlacesInRuns:
-    """Assigns a place to each distinct frame of the shard with the `rows`. A place is a run of the network and a
-    position in it.
-
-    `of_row`: the T frames of each row. A row has none if its video could not be opened.
-    `place_of`: {frame: FramePlace}.
-    `last_row`: {frame: index of the last row in which it occurs}.
+    """Assigns a place to each distinct frame of a shard: a run of the network, and a position in the run. `rows` are
+    the rows of the shard.
 
     The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has as many clips as fit
     into `frames_together` frames, but at least one clip. If `frames_together` is 1, each run has one frame. The last
     run of a group may have fewer clips.
+
+    The results are attributes:
+
+    `of_row`: the list of frames of each row. The list is empty if the video of the row could not be opened.
+    `place_of`: {frame: FramePlace}.
+    `last_row`: {frame: index of the last row that has the frame}.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, batch_size: int, frames_together: int) -> None:
@@ -70,7 +72,7 @@ class PlacesInRuns:
                 self.last_row[frame] = index
 
     def length(self, place: FramePlace) -> int:
-        """Returns the number of frames of the run with the place `place`. It is 1, or a multiple of the frames of one
+        """Returns the number of frames of the run to which `place` belongs. It is 1, or a multiple of the frames of one
         clip.
         """
         left = self._num[place.group] - place.run * self._per_run

@@ -22,14 +22,13 @@ class ClipFrames:
     `seconds`: [T] float64, the presentation times of the frames.
     `pixels`: [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the
     source needs no pixels.
-    `numbers`: [T] int64, the numbers of the frames in the video, from 0. They are right only if `takes_numbers` of the
+    `numbers`: [T] int64, the numbers of the frames in the video, from 0. They are valid only if `takes_numbers` of the
     source's options is true.
-    `video_frames`: the number of frames of the video, if `numbers` is right.
-    `annotated`: the numbers of the frames in the video, from 0, if the clip has frames that the data set annotates.
-    Otherwise None.
+    `video_frames`: the number of frames of the video. It is valid only if `numbers` is valid.
+    `annotated`: the same numbers for a clip of frames that the data set annotates. None for other clips.
 
-    A `PixelSource` may get frames of several clips of videos of one size. `video_id` is then "", `seconds` are NaN, and
-    the fields after `pixels` are missing.
+    A `PixelSource` may get frames of several clips at once, from videos of equal size. `video_id` is then "", `seconds`
+    are NaN, and the fields after `pixels` are not set.
     """
 
     video_id: str

@@ -33,7 +33,7 @@ class DetectorFamily:
 
     `about`: the detector in words.
     `usual`: the name of one published network of the kind. Lists show its numbers as an example.
-    `num_params`, `gmacs`: the number of parameters of the usual network, and its billions of multiplications of
+    `num_params`, `gmacs`: the number of parameters of the network `usual`, and its billions of multiplications of
     convolutions, linear layers and attention for an input of `counted_size` (rows, columns) px.
     `module`: the file of transformers with the two classes, below `transformers.models`.
     `network`, `config`: the name of the class of the network, and the name of the class of its config.

@@ -123,8 +123,8 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns the Probe of the video at `path`, which `index` needs. If `by_number` is true, frames are counted,
-        too.
+        """Returns the Probe of the video at `path`: the facts that `kinegraph index` needs, such as duration and frame
+        size. If `by_number` is true, frames are counted, too.
 
         For a URL, only the needed parts of the video are requested. If the server can only send whole files, the video
         is copied first. Raises DecodeError if the video cannot be read, and NetworkError if the network fails.

@@ -16,9 +16,10 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
     of a frame are valid. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`.
     Each box is in at most one such pair. A box that continues no track begins a track.
 
-    Pairs with the largest IoU are chosen first. Among equal IoUs, the pair whose later box has the higher score comes
-    first. Among equal scores, the lower index decides, first of the later box, then of the earlier box. Tracks are
-    numbered from 0 by their first frame, then by the index of their box in that frame.
+    Pairs with the largest IoU are chosen first. Among pairs of equal IoU, the pair with the higher score of its box in
+    the later frame comes first. If the scores are equal too, the lower index of the box in the later frame decides,
+    then that of the box in the earlier frame. Tracks are numbered from 0 by their first frame, then by the index of
+    their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)

@@ -16,7 +16,7 @@ def architecture(state: Mapping[str, Tensor]) -> str | None:
     """Returns the name of the network to which the tensors `state` belong, such as "I3D-R50". Returns None for an
     unknown network.
 
-    `state` has all tensors of the network, under kinegraph's names. Their names and shapes decide.
+    `state` is {kinegraph's name: tensor} with all tensors of the network.
     """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")

@@ -32,11 +32,12 @@ class Undrawn(TorchFunctionMode):
 
 
 def drawing(weights: str) -> AbstractContextManager[object]:
-    """Returns a context in which to call the constructor of a network. `weights` is the option of the config that names
-    the network's weights. torch's global generator stays unchanged.
+    """Returns a context manager for the construction of a network. The caller calls the constructor in the `with`
+    block, which leaves torch's global generator unchanged. `weights` is the option of the config that names the
+    network's weights.
 
-    For `random:<seed>` and `inflate:...`, layers draw random weights in the context, because some of these weights may
-    stay. For other weights, layers draw nothing, because a file fills all of them.
+    If `weights` is `random:<seed>` or begins with `inflate:`, the layers draw random weights as usual. For all other
+    weights, the layers draw nothing, which saves time. Their values are then arbitrary until the caller loads a file.
     """
     stack = ExitStack()
     stack.enter_context(torch.random.fork_rng(devices=[]))

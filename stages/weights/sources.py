@@ -51,7 +51,8 @@ class Sampling:
 class HubFile:
     """A file of the repository `repository` on huggingface.co. `names` are the names that the file may have.
 
-    The first name is used that is already in Hugging Face's folder on this machine. Nothing is downloaded.
+    kinegraph uses the first of these names whose file is already in Hugging Face's folder on this machine. Nothing is
+    downloaded.
     """
 
     repository: str
@@ -95,7 +96,7 @@ class WeightSource:
     def framing(self) -> Framing | None:
         """Returns a Framing: how frames were resized and cut to the square input when the network was tested.
 
-        Returns None if this is unknown, or if no config can state it.
+        Returns None if the framing is unknown, or if no config can state it.
         """
         if self.resize is None or self.crop_px is None:
             return None

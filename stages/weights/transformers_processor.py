@@ -93,8 +93,8 @@ def processor_document(folder: Path, files: Mapping[str, str | None]) -> tuple[P
     """Finds the description of the processor in `folder`. Returns (path of its file, the JSON object that describes the
     processor).
 
-    `files` maps the names of possible files to the key of the processor in the file. The key is None if the whole file
-    describes the processor. The first file that has a description is taken. Raises ValueError if there is none.
+    `files` is {file name: key}. The value of this key in the file describes the processor. A key None means that the
+    whole file describes it. The first file with a description is taken. Raises ValueError if no file has one.
     """
     for name, part in files.items():
         file = folder / name
