@@ -97,8 +97,8 @@ def is_slow_at(precision: str, device: torch.device) -> bool:
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which torch computes in `precision` on `device`: "bf16", "fp16" or "fp32". bf16 and fp16
-    switch autocast on, and fp32 switches it off.
+    """Returns a context manager. In its `with` block, torch computes in `precision` on `device`. `precision` is "bf16",
+    "fp16" or "fp32". bf16 and fp16 switch autocast on, and fp32 switches it off.
     """
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 

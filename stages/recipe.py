@@ -95,8 +95,8 @@ class Recipe(StageOptions):
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def frame_index_of(self, name: str, tap: str) -> tuple[int, ...] | None:
-        """Returns the number of the clip's frame, from 0, for each map of a tap whose maps are not equally far apart.
-        Returns None for any other tap. The tap is `tap` of the backbone that the config has under `backbones.<name>`.
+        """Returns the frame of each map of a tap, as numbers of frames in the clip, from 0. Returns None if the maps
+        are equally far apart. The tap is `tap` of the backbone that the config has under `backbones.<name>`.
         """
         known, step = self.tap_of(name, tap), self.frame_step_of(name, tap)
         num_maps, every = self.clips.num_frames // step, self.backbones[name].every

@@ -32,8 +32,9 @@ class StageBatch(Protocol):
     a row in the batch, from 0.
 
     `rows`: the description of each row, in the order of the slots.
-    `slots`: the slots that the runner has to compute. Failed clips are left out. A row is also left out if it is stored
-    already, for this stage and for all stages that wait for its arrays.
+    `slots`: the slots that the runner has to compute: clips that have not failed, and whose row this stage has not
+    stored yet. If the stage passes arrays on in memory, `slots` also has the clips whose row a stage that needs these
+    arrays has not stored yet.
     `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit.
     `offset`: the position of the first row of the batch in `shard_rows`.
     `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.
@@ -102,18 +103,18 @@ class StageBatch(Protocol):
         """
 
     def write_batch(self, array: str, values: "Tensor") -> None:
-        """Stores `values` [batch_size, ...], which has a row for every slot of the batch, in the array `array` of this
-        stage. Only the rows in `slots` are stored.
+        """Stores rows of `values` [batch_size, ...] in the array `array` of this stage. Row i of `values` belongs to
+        slot i. Only the rows of the slots in `self.slots` are stored. All other rows are ignored.
 
-        A runner that has values for the whole batch calls this method and not `write`, because taking rows out of a
+        A runner that has values for the whole batch calls this method in place of `write`, because taking rows out of a
         tensor makes a GPU wait.
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Passes `values` [batch_size, ...] of the array `array` of this stage in memory to the stages that read this
-        stage.
+        """Keeps `values` [batch_size, ...] in memory for the stages that read this stage. They get the values from
+        `read` under the name `array`.
 
-        The values stay in memory until all of these stages have run. `write` may store the array as well.
+        The values stay in memory until all of these stages have run. The runner may also store the array with `write`.
         """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
@@ -124,8 +125,8 @@ class StageBatch(Protocol):
         """
 
     def fail_where(self, is_bad: "Tensor", reason: Reason, detail: Callable[[int], str]) -> None:
-        """Marks each clip as failed for which `is_bad` [batch_size] bool is true, in this stage and in all stages that
-        read this stage.
+        """Marks clips as failed, in this stage and in all stages that read this stage. A clip fails if its value in
+        `is_bad`, bool [batch_size], is true.
 
         `reason` is a word such as "non_finite". `detail` is called with the slot of a failed clip and returns the
         message for the ledger. On a GPU the call does not wait for the values of `is_bad`. So stages that read this

@@ -170,7 +170,7 @@ class ClipOptions(StageOptions):
 
 def without_views(clip_options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the dictionary `clip_options` of a cache without the options that only say which clips and crops a video
-    has. A trained run fits every cache with an equal result.
+    has. A run that was trained on one cache can use every other cache for which the result is equal.
 
     The number of clips per video and the step between windows are left out. The samplings `centre` and `windows` become
     `dense`. Each crop becomes `square`, except `full`, which has another aspect ratio.

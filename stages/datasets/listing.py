@@ -58,7 +58,8 @@ class Listing:
 
     `classes`: the names of the classes. Labels are indices into `classes`.
     `videos`: the videos and intervals, sorted by id.
-    `multi_label`: whether a video may have several labels. None means that it is true if some video has several.
+    `multi_label`: whether a video may have several labels. None means that the videos decide: it is true if some video
+    has several labels.
     `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
     `uses_shares`: whether some video was listed without a split, so that the option `splits` decides.
 
@@ -71,8 +72,8 @@ class Listing:
     `num_published_classes`: the number of classes that the owners published, or 0.
     `attributes`: {class: {attribute: value}}, such as {"c000 Holding a cup": {"object": "cup"}}.
     `notes`: sentences about what was dropped or changed.
-    `absent`: {file name without ending: entries}, for each name that the file of a missing video may have. The entries
-        have no name and no path.
+    `absent`: {file name without ending: list of Entry}. The keys are all names that the file of a missing video may
+    have. `name` and `path` of each Entry are empty.
     """
 
     classes: tuple[str, ...]

@@ -35,15 +35,16 @@ class DecodedClip:
     """The decoded frames of one row of the cache. A row is one clip under one crop. T is the number of frames of the
     clip.
 
-    `frame_times`: the times of the frames in seconds from the first frame of the video, [T].
-    `frame_numbers`: the numbers of the frames among the frames that a player shows, [T], from 0.
-    `coded_numbers`: the numbers of the frames among all frames that the decoder returned, shown or not, [T], from 0.
+    `frame_times`: [T], the time of each frame in seconds from the first frame of the video.
+    `frame_numbers`: [T], the number of each frame among the frames that a player shows, from 0.
+    `coded_numbers`: [T], the number of each frame among all frames that the decoder returned, from 0. Some of them are
+    never shown.
     `video_frames`: the number of shown frames of the whole video if `Wanted.numbered` is true, else 0.
     `squares`: {Square: pixels}, the cropped frames for each backbone, uint8 RGB [T / every, size, size, 3].
     `whole`: the uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None.
     `warning`: the faults of the video that the decoder found, in words, or "".
 
-    A network takes each `every`-th frame of the clip. A frame has the numbers -1 if a part of the video before the
+    A network takes each `every`-th frame of the clip. Both numbers of a frame are -1 if a part of the video before the
     frame was skipped. All rows of one clip share the array `whole`.
     """
 
@@ -99,7 +100,8 @@ def decode_clips(
     `wanted`: the number of frames of a clip, and the pixels that are needed.
     `timeout_seconds`: the time limit of one pass over the file. Rows that lack frames then get the error `timeout`.
     `rules`: the version of the rules that say which frame is shown at a time.
-    `open_videos`: if not None, parts of the video without a wanted frame are skipped where this changes no result.
+    `open_videos`: a pool of open videos, or None. With a pool, parts of the video without a wanted frame are skipped
+    where the result stays the same.
     `clock`: measures the work of this thread. The conversion of frames counts as `stages.clock.CONVERT`.
 
     The frame at a time is the last frame that begins at or before the time, or the first frame of the video if there is

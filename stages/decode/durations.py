@@ -29,8 +29,8 @@ def stated_duration(video: VideoBeingRead) -> float | None:
     """Returns the seconds from the first frame to the end of the video stream, as the container states it. Returns None
     if the container states nothing about the video stream.
 
-    Some containers state only one end for all streams together. Such an end is used only if the whole file was read and
-    all streams end earlier, because the file was then cut off.
+    Some containers state only one end for all streams together. Such an end is used only for a file that was cut off: a
+    file that was read completely, and whose streams all end earlier.
     """
     if (stated := _header_seconds(video)) is not None:
         return stated - video.passed_seconds

@@ -15,5 +15,5 @@ class DecodeError(Exception):
         self.detail = detail
 
     def detached(self) -> "DecodeError":
-        """Returns a copy to keep. It lacks the traceback and the cause, which hold the decoder and its frames."""
+        """Returns a copy without the traceback and the cause, which hold the decoder and its frames in memory."""
         return DecodeError(self.reason, self.detail)

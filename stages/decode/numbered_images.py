@@ -45,7 +45,7 @@ class NumberedImages:
     """Describes the numbered images of one folder. Their names are `<prefix><number><ending>`, as in `img_00001.jpg`.
 
     `prefix`: the text before the number. In a folder of optical flow, this is the prefix of the images along x.
-    `width`: the smallest number of digits. Shorter numbers have zeros in front.
+    `width`: the smallest number of digits in a name. Numbers with fewer digits have zeros in front.
     `ending`: the text after the number, such as ".jpg".
     `first`: the number of the first image.
     `count`: the number of images. In a folder of optical flow, this is the number of pairs of images.

@@ -27,8 +27,8 @@ class OverlappingFrames:
 
     @property
     def latest(self) -> TimedFrame | None:
-        """Returns the last frame that was read from the file. Returns None before the first frame, and while kept
-        frames remain that `frames` has not yielded.
+        """Returns the last frame that was read from the file. Returns None before the first frame, and until `frames`
+        has yielded all frames that an earlier pass kept.
         """
         return None if self._repeated else self._video.latest
 

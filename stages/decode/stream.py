@@ -71,10 +71,11 @@ class Probe:
 class TimedFrame(NamedTuple):
     """One frame of a video with its time.
 
-    `seconds`: the time at which the frame is shown, counted from the first frame.
-    `frame`: the decoded frame, or the number of the frame in videos that are decoded later.
-    `coded`: the number of the frame among all frames that the decoder returned, from 0; -1 after a seek.
-    `number`: the number of the frame among the frames that are shown, from 0; -1 after a seek.
+    `seconds`: the time at which the frame is shown, in seconds from the first frame of the video.
+    `frame`: the decoded frame of PyAV in an `OpenVideo`. In an `OpenImages` or a `TorchcodecVideo`, which decode a
+    frame only when its pixels are needed, it is the position of the frame in the video, an int from 0.
+    `coded`: the number of the frame among all frames that the decoder returned, from 0. It is -1 after a seek.
+    `number`: the number of the frame among the frames that are shown, from 0. It is -1 after a seek.
     """
 
     seconds: float
@@ -121,7 +122,9 @@ class OpenVideo:
 
     @contextmanager
     def collect_messages(self) -> Iterator[None]:
-        """Adds the messages that FFmpeg writes on this thread in a `with` block to `complaints`."""
+        """Returns a context manager that collects the messages of FFmpeg. Messages that FFmpeg writes on this thread in
+        the `with` block become part of the property `complaints`.
+        """
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs

@@ -65,8 +65,8 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns the tolerance in seconds with which times are compared. A frame that begins this much after a time, or
-    less, still counts as shown at the time.
+    """Returns the tolerance in seconds with which times are compared. A frame that begins at most this tolerance after
+    a time still counts as shown at the time.
 
     `tick_seconds` is one tick of the container's clock, and `frame_period` is the time from frame to frame. The result
     is `tick_seconds`, because containers round times to their clock. If a tick is longer than a quarter of

@@ -19,7 +19,7 @@ SIDE_PX, NUM_FRAMES = 256, 4
 def require_decoder(decoder: str, torchcodec_device: str | None, device: Any) -> None:
     """Raises UsageError if this machine cannot decode with `decoder`, the value of the option `clips.decoder`.
 
-    `torchcodec_device` is "cpu" or "cuda", or None for PyAV, which is always there. `device` is the torch.device of the
+    `torchcodec_device` is "cpu" or "cuda", or None for PyAV, which needs no check. `device` is the torch.device of the
     networks. torchcodec has to decode a small video. Its pixels may differ from those of PyAV by at most
     MAX_MEAN_LEVELS of 255 on average.
     """
