@@ -52,9 +52,7 @@ def transfers_on(device: torch.device) -> Transfers:
 
 
 class InPlace:
-    """The Transfers of the CPU, which copies nothing: a tensor and its array share memory. Only read-only arrays are
-    copied.
-    """
+    """The Transfers of the CPU: a tensor and its array share memory. Only read-only arrays are copied."""
 
     def upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -73,8 +73,9 @@ class BackboneEntry:
 
     @property
     def other_forms(self) -> list[str]:
-        """Returns the forms of the option `weights` that a message lists after the names and files. The list is
-        `["inflate:<weights of NAME>"]` if the weights can be made from those of the 2D network NAME, otherwise empty.
+        """Returns the forms of the option `weights` that this network allows besides names, paths and `random:<seed>`,
+        as texts for a message. The list is `["inflate:<weights of NAME>"]` if the weights can be made from those of the
+        2D network NAME, otherwise empty.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 

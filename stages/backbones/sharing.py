@@ -71,9 +71,9 @@ def run_frames(num_frames: int, batch_size: int, new_frames: int) -> int:
 class SharedFrames:
     """Computes the maps of the batches of a shard, one batch after the other, and each distinct frame only once.
 
-    `maps` runs the network on F frames, as clips of one frame [F, 1, S, S, 3]. `square` says how frames are cut and
-    resized to S x S px. Each clip has `new_frames` frames that the clip before it does not have. Only the maps of
-    frames that later batches of the shard need stay in memory.
+    `maps` is a function that runs the network on F frames, as clips of one frame [F, 1, S, S, 3]. `square` says how
+    frames are cut and resized to S x S px. Each clip has `new_frames` frames that the clip before it does not have.
+    Only the maps of frames that later batches of the shard need stay in memory.
     """
 
     def __init__(self, maps: Maps, square: Square, new_frames: int) -> None:

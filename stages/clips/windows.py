@@ -92,8 +92,8 @@ class Windows:
         return num_fitting + (self.options.tail == "shift" and ends < N)
 
     def start(self, window: int) -> Fraction | int:
-        """Returns the position at which window number `window` begins, in frames from 0. With `fps: native` it is an
-        int, rounded down. Otherwise it may be a fraction.
+        """Returns the frame number, from 0, at which window number `window` begins. With `fps: native` it is an int,
+        rounded down. Otherwise it may be a fraction.
         """
         hop = self.hop
         start = window * hop.numerator if hop.denominator == 1 else window * hop

@@ -107,10 +107,10 @@ def _ending(name: str) -> str:
 
 
 def contents_of_folder(root: str) -> FolderContents:
-    """Returns the FolderContents of the folder `root` and all folders below it. Links are followed.
+    """Returns the FolderContents of the folder `root` and all folders below it. Links are followed, except a link to a
+    folder that contains the link itself.
 
-    A link to a folder that contains the link is not followed. Such a link, and a folder without permission, is logged
-    and does not stop the search.
+    A link that is not followed and a folder without permission are logged. They do not stop the search.
     """
     contents = FolderContents()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]

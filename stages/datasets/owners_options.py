@@ -160,8 +160,9 @@ class SomethingSomethingOptions(OwnersOptions):
     folders of images with the id as name. For V2, `annotations` has the same files as json, with these long names or as
     labels.json, train.json and validation.json. The videos are `<id>.webm`.
 
-    Both versions have the same 174 class names, in different orders. Networks of TRN and TSM have the classes sorted by
-    name. Networks of mmaction2 have the order of the owners. In V2 both orders are equal.
+    Both versions have the same 174 class names. `class_order: sorted` sorts them by name, as networks of TRN and TSM
+    have them. `class_order: owner` takes the order of the owners, as networks of mmaction2 have them. In V2 both orders
+    are equal.
 
     A mirrored video of a class such as `Pushing something from left to right` shows another class. So leave
     `finetune.views.mirror` at false, and use no crops that end in `_flip`.

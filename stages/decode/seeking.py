@@ -174,8 +174,8 @@ def _in_order(stream: VideoStream) -> list[int]:
 
 
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
-    """Returns whether decoding can start at a key frame. This requires that no frame that is shown after the key frame
-    needs a frame before the key frame.
+    """Returns whether decoding can start at a key frame: whether all frames that are shown after the key frame can be
+    decoded without the frames before it.
 
     `codec`: FFmpeg's name of the codec, such as "h264".
     `extradata`: the header of the codec in the file.

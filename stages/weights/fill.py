@@ -31,8 +31,8 @@ def fill(
     used. `is_ignored` is called with kinegraph's name of a tensor of the file. It returns True if the tensor must not
     be used.
 
-    Raises WeightsError for a tensor that only the file or only the network has, and for a tensor of another shape. The
-    message has kinegraph's names and the names in the file.
+    For all other tensors, raises WeightsError if only the file or only the network has the tensor, or if the shapes
+    differ. The message has kinegraph's names and the names in the file.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
     state = {name: x for name, x in _fitted_to_images(shapes, converted.state).items() if not is_ignored(name)}

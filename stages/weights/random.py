@@ -36,8 +36,8 @@ def drawing(weights: str) -> AbstractContextManager[object]:
     block, which leaves torch's global generator unchanged. `weights` is the option of the config that names the
     network's weights.
 
-    If `weights` is `random:<seed>` or begins with `inflate:`, the layers draw random weights as usual. For all other
-    weights, the layers draw nothing, which saves time. Their values are then arbitrary until the caller loads a file.
+    If `weights` is `random:<seed>` or begins with `inflate:`, the layers draw random weights. For all other weights,
+    the layers draw nothing, which saves time. Their values are then arbitrary until the caller loads a file.
     """
     stack = ExitStack()
     stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -74,7 +74,7 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def draw_as_built(network: nn.Module, seed: int, build: Callable[[], nn.Module]) -> None:
-    """Fills `network` in place with the random weights that the constructor `build` draws. The weights depend on `seed`
+    """Fills `network` in place with the random weights that the function `build` draws. The weights depend on `seed`
     alone. torch's global generator stays unchanged.
 
     `build` returns a new network that has all tensors of `network`, under the same names.

@@ -73,8 +73,8 @@ def unknown_type(folder: Path, config: Mapping[str, Any], allowed: Iterable[str]
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Returns the sha256 of those values of `config`, the content of a `config.json`, that change the outputs of the
-    network.
+    """Returns the sha256 of those values of `config` that change the outputs of the network. `config` is the content of
+    a `config.json`.
     """
     effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     return hashlib.sha256(canonical(effective).encode()).hexdigest()
@@ -84,8 +84,8 @@ def changed_folder(cached: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Returns a sentence for a message if the folder of a network has changed since a cache was made. Returns "" if it
     has not changed.
 
-    `cached` and `asked` are the options of the stage: those in the cache, and those that the config asks for. The
-    digests of `config.json` and of the weights are compared.
+    `cached` are the options of the stage in the cache. `asked` are its options in the config. Both have digests of
+    `config.json` and of the weights, which are compared.
     """
     if not {"config_sha256", "weights_sha256"} <= cached.keys() & asked.keys():
         return ""
