@@ -134,8 +134,8 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the ArraySpec of an array with the crop of every row. A crop is the rectangle of the frame that a network
-    sees. The array is not stored. Readers compute its values from clips.parquet.
+    """Returns the ArraySpec of an array with the crop of every row. A crop is the part of a frame that a network sees,
+    as a rectangle. The array is not stored. Readers compute its values from clips.parquet.
 
     If `entry` is "", the array is `clips/crop`, which has the crops of clips.parquet. Some backbones resize the whole
     frame before they cut the crop, so they see another rectangle. For such a backbone, `entry` is its name in the

@@ -163,7 +163,7 @@ class Cache:
             raise CacheError(f"{self.root}/{CLASSES} does not exist. {advice}") from None
 
     def require_labels_of_classes(self, labels: Iterable[Iterable[int]] | None = None) -> None:
-        """Raises CacheError if a row has a label that is no index into `classes`.
+        """Raises CacheError if a row has a label that is no index into the list `classes` of the cache.
 
         `labels` has the labels of each row of the cache. If it is None, they are read from clips.parquet.
         """
@@ -186,7 +186,9 @@ class Cache:
 
     @property
     def classes_from(self) -> str:
-        """Returns the file or rule that decided the order of the classes, or "" if labels.json does not say."""
+        """Returns the file or rule that decided the order of the classes, for example "the names of the lists, sorted".
+        Returns "" if labels.json does not say.
+        """
         return self._labels.classes_from
 
     @property

@@ -92,8 +92,8 @@ class ClipRow:
         )
 
     def seen(self, framing: Framing) -> Rectangle:
-        """Returns the rectangle (x1, y1, x2, y2) of the frame that a network sees, in pixels of the video. `framing`
-        says how the network resizes and cuts frames. If the row is mirrored, x1 is greater than x2.
+        """Returns the part of the frame that a network sees, as a rectangle (x1, y1, x2, y2) in pixels of the video.
+        `framing` says how the network resizes and cuts frames. If the row is mirrored, x1 is greater than x2.
         """
         rectangle = self.crop
         if framing.cuts(self.crop_name):

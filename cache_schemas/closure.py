@@ -65,8 +65,8 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade:
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """Returns stage key -> options of the stage, for each stage of `cache` from which the arrays named in `arrays` were
-    made, directly or through other stages.
+    """Returns stage key -> options of the stage. The result has all stages of `cache` from which the arrays named in
+    `arrays` were made, directly or through other stages.
     """
     return options_behind([cache.array(name).stage for name in arrays], cache.stage)
 

@@ -31,8 +31,8 @@ class RowsMismatch(CacheError):
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
     """Returns the numbers of the shards that are sealed (done) for the stage `key`, in ascending order. A shard is
-    sealed if it has a ledger record. Shards of rows that another process has added since `cache` counted its rows are
-    left out.
+    sealed if it has a ledger record. If another process has added rows since `cache` counted its rows, shards that have
+    only new rows are left out.
 
     Raises RowsMismatch if a finished shard lies beyond the rows of clips.parquet. Raises CacheError if the record of
     such a shard is damaged.
@@ -60,8 +60,8 @@ def _within(cache: Cache, key: str, shards: Sequence[int]) -> list[int]:
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the ledger records of the stage `key`, in the order of the shards. If `among` is not
-    None, only the shards with the numbers in `among` are read. Shards of rows that another process has added since
-    `cache` counted its rows are skipped.
+    None, only the shards with the numbers in `among` are read. If another process has added rows since `cache` counted
+    its rows, shards with such new rows are skipped.
 
     Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
     """
@@ -70,8 +70,8 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 
 def records_of(cache: Cache, key: str, shards: Sequence[int]) -> Iterator[Record]:
-    """Returns an iterator over the ledger records of the stage `key` for the shard numbers `shards`, in this order. A
-    record of rows that another process has added since `cache` counted its rows is skipped.
+    """Returns an iterator over the ledger records of the stage `key` for the shard numbers `shards`, in this order. If
+    another process has added rows since `cache` counted its rows, records of shards with such new rows are skipped.
 
     Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
     """

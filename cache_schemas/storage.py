@@ -12,7 +12,7 @@ ROOT = ("", ".")
 
 
 class Span(NamedTuple):
-    """A range of bytes of the object `name`, from `start` to before `stop`. Both work as in a slice of Python, so a
+    """A range of bytes of the object `name`, from `start` to before `stop`. Both work as in a slice of Python. So a
     negative `start` counts from the end of the object, and a `stop` of None means the end.
     """
 

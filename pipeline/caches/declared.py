@@ -76,12 +76,11 @@ class Declared:
         """Returns the keys of all stages that run in one work unit, in the order in which they run. `keys` are the
         stages that the unit has to write for one shard.
 
-        A stage that passes arrays in memory to other stages, such as feature maps, also runs if a stage of the unit
-        needs these arrays and the cache lacks them. `is_sealed(key)` says whether the cache has the stage `key` for
-        this shard.
+        These stages may read arrays that another stage passes in memory, such as feature maps. If the cache lacks these
+        arrays, the other stage runs, too. `is_sealed(key)` says whether the cache has the stage `key` for this shard.
 
-        Stages that need no arrays from memory run first. Each stage that passes arrays comes later, directly followed
-        by the stages that read it.
+        Stages that need no arrays from memory run first. Then comes each stage that passes arrays, directly followed by
+        the stages that read it.
         """
         needed = {*keys}
         for key in reversed(self.stages):

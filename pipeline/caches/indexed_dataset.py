@@ -44,8 +44,8 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Raises CacheMismatch if the dataset options of the config differ from those that `kinegraph index` used, so that
-    an extraction may read other videos. Returns sentences about differences that are allowed.
+    """Compares the dataset options of the config with those that `kinegraph index` used. Returns sentences about
+    allowed differences. Raises CacheMismatch for all other differences, because an extraction may read other videos.
 
     Options of labels and splits may differ. `dataset.root` may differ if all videos lie below the new root.
     """
@@ -93,8 +93,8 @@ def moved_root(config: Config, cache: Cache) -> str | None:
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to the cache if the data set was moved, which means that `dataset.root` in the
-    config differs from the root that `kinegraph index` used. Does nothing otherwise.
+    """Writes the new paths of the videos to clips.parquet and dataset.json of the cache, if the data set was moved. It
+    was moved if `dataset.root` of the config differs from the root that `kinegraph index` used.
     """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:

@@ -146,8 +146,8 @@ def index(config: Config, on_progress: OnProgress = _unheard, *, may_be_empty: b
     the times. `on_progress` is called with (name of the step, number done, number of all or 0 if unknown).
 
     Raises ConfigError if the config has no `dataset`, or if every video is shorter than a window and `may_be_empty` is
-    false. Raises DatasetError if the data set cannot be listed, CacheMismatch if the cache was made with other options,
-    and VideosHangError if 64 videos hang at the same time.
+    false. Raises DatasetError if the data set cannot be listed. Raises CacheMismatch if the cache was made with other
+    options. Raises VideosHangError if 64 videos hang at the same time.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:

@@ -35,7 +35,7 @@ class KeptFrames(Document):
 
     number: the number of frames.
     rate: frames per second.
-    slack_seconds: the tolerance with which times are compared.
+    slack_seconds: the tolerance with which times of frames are compared, for example 0.001.
     times: the time of each frame in seconds, or None if they are not known.
     """
 

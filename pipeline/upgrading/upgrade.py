@@ -135,8 +135,8 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
-    """Upgrades a cache whose frames were chosen by earlier rules. Shards with the same frames as by the latest rules
-    are kept. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
+    """Upgrades a cache whose frames were chosen by earlier rules. A shard is kept if the latest rules choose the same
+    frames. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
 
     If the video of an extracted clip cannot be read, the cache is not changed. Only the results of the comparison are
     written, for the next upgrade. If `drop_unread` is true, the cache is upgraded even so, and the shards of such clips
