@@ -21,7 +21,8 @@ class BoxSummary:
     - `rows`: [R], the row numbers of the sample.
     - `counts`: [R * T], the number of boxes at each time step.
     - `most_boxes`: N.
-    - `score_by_rank`: [N], the mean score of the boxes of each rank. NaN if no time step has so many boxes.
+    - `score_by_rank`: [N], the mean score of the best boxes of all time steps, then of the second best boxes, and so
+      on. NaN if no time step has so many boxes.
     - `sizes`: for each box, the square root of its share of the frame's area.
     - `scores`: the score of each box.
     - `centres`: [SIDE, SIDE], the number of boxes whose centre lies in each cell of a raster over the frame.

@@ -149,9 +149,11 @@ def boxes_strip(
 def most_similar(
     samples: ArraySamples, array: str, vector: np.ndarray, rows: np.ndarray, most: int = 32
 ) -> tuple[list[tuple[int, int, int]], list[float]]:
-    """Returns (places, cosines) of the `most` regions with the largest cosine to `vector`, which has the C channels of
-    a region. The largest cosine comes first. A place is (row, time step, box). Regions of the clips `rows` are
-    compared. Each clip has at most one place.
+    """Returns the `most` regions whose features are most similar to `vector` [C], as (places, cosines). The most
+    similar region comes first. A place is (row, time step, box). A cosine is the similarity of the region to `vector`.
+
+    Only the clips in the rows `rows` are searched, with at most one result for each clip. `array` is the name of an
+    array of vectors with C channels.
     """
     best: list[tuple[float, tuple[int, int, int]]] = []
     unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
@@ -168,8 +170,9 @@ def most_similar(
 
 
 def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
-    """Returns a list for each time step of the clip in row `row`, with the class name of each box. Places without a box
-    have a name, too. Returns an empty list if the cache has no classes of boxes.
+    """Returns the class names of the cached boxes of the clip in row `row`: one list for each time step, with one name
+    for each of the N places for boxes. Names of places without a box have no meaning. Returns an empty list if the
+    boxes of the cache have no classes.
     """
     names = box_class_names(samples.numbers.cache)
     if BOX_LABELS not in samples.specs:
@@ -178,11 +181,12 @@ def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
 
 
 def box_path(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
-    """Returns the path of a box as a list of centres (x, y), one for each frame. The path begins at the box number
-    `first` of the first frame. It goes on to the box of the next frame that overlaps most with the box before. It ends
-    where no box overlaps.
+    """Follows a box through the frames of a clip. Returns the centre (x, y) of the box in each frame, until the path
+    ends.
 
-    `boxes` has an array [number of boxes, 4] for each frame.
+    The path begins at the box number `first` of the first frame. Its next box is the box of the next frame with the
+    largest overlap. The path ends if no box of the next frame overlaps. `boxes` has an array [number of boxes, 4] for
+    each frame.
     """
     if not len(boxes) or len(boxes[0]) <= first:
         return []

@@ -57,8 +57,8 @@ def pca(vectors: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tsne(vectors: np.ndarray) -> np.ndarray:
-    """Returns points [n, 2] in a plane for n vectors with C channels, `vectors` [n, C]. A t-SNE with a fixed seed
-    computes the points, and starts from a PCA. Imports scikit-learn.
+    """Computes a t-SNE of n vectors with C channels, `vectors` [n, C]. Returns points in a plane, [n, 2]. The t-SNE
+    starts from a PCA and has a fixed seed. Imports scikit-learn.
     """
     from sklearn.manifold import TSNE
 

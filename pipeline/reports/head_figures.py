@@ -75,12 +75,12 @@ class HeadFigures:
         return [*head_graphs(self._samples, self._finder, self.name, self.head, rows)]
 
     def relations(self, rows: Sequence[int] | None = None) -> list[Picture]:
-        """Draws two matrices for each graph between frames. The first matrix has the weights between the frames, as
-        means over the clips of `rows`. Entry (i, j) of the second matrix says how much the weights of the frames i and
-        j differ: the Jensen-Shannon divergence of their weights for the frame itself, the frame before and the frame
-        after.
+        """Draws two matrices for each of the head's graphs between frames. The first matrix has the weights between the
+        frames, as means over the clips of `rows`. The second matrix compares each two frames: entry (i, j) is the
+        Jensen-Shannon divergence between the weights of frame i and the weights of frame j. Only the weights of a frame
+        for itself and its two neighbours are compared.
 
-        `rows` None means at most 64 clips of the cache.
+        If `rows` is None, the means are over at most 64 clips of the cache.
         """
         import torch
 
@@ -103,9 +103,11 @@ class HeadFigures:
         ]  # fmt: skip
 
     def actionness(self, rows: Sequence[int]) -> list[Strip]:
-        """Draws where an ATR head finds the action. Returns one Strip for each clip of `rows`, with a line of frames
-        for each block of the head. Each frame has a heat map, and the three cached boxes with the largest means of this
-        map. `data` of the Strip has the maps of each block, [time steps, rows, columns].
+        """Draws where an ATR head finds the action. Returns one Strip for each clip of `rows`.
+
+        A Strip has one line of frames for each block of the head. The map of the block is drawn over the frames as a
+        heat map. Each frame also has three of its cached boxes: those in which the mean of the map is largest. `data`
+        of the Strip has the maps of each block, [time steps, rows, columns].
         """
         import torch
 
@@ -149,9 +151,12 @@ class HeadFigures:
         ]  # fmt: skip
 
     def embedding(self, rows: Sequence[int] | None = None, method: Method = "pca") -> Picture:
-        """Draws each clip as a point, at a place that follows from the vector that the last linear layer of the head
-        classifies. `method` is "pca" or "tsne", as in `Look.embedding`. `rows` None means at most 200 clips of the
-        cache.
+        """Draws clips as points in a plane. A PCA or a t-SNE computes the points from the input vectors of the head's
+        last linear layer.
+
+        - `rows`: the row numbers of the clips. None means all rows. At most 200 clips of the 20 most frequent classes
+          are drawn.
+        - `method`: "pca" or "tsne", as in `Look.embedding`.
         """
         import torch
 

@@ -23,15 +23,17 @@ def maps_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, array: str, lines: Sequence[tuple[str, np.ndarray]], *,
     name: str, title: str, description: str, with_boxes: bool = False,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip of frames of a clip, over which maps lie as heat maps. There is one line of up to 4 frames for
-    each item of `lines`.
+    """Returns a Strip with frames of a clip and heat maps over the frames. Each item of `lines` is a line of up to 4
+    frames.
 
     - `row`: the row number of the clip.
-    - `array`: the name of the array from which the maps are computed. It says which part of the frame the maps cover.
+    - `array`: the name of the cached array from which the maps were computed. The maps cover the part of the frame that
+      the network saw for this array.
     - `lines`: (caption, maps) of each line. Maps are [time steps, rows, columns]. The colours of a line go from the
       smallest to the largest value of its maps.
     - `name`, `title`, `description`: those of the Strip. `data` of the Strip is {caption: maps}.
-    - `with_boxes`: if true, the three cached boxes of a frame with the largest means of the map are drawn.
+    - `with_boxes`: if true, each frame also has three of its cached boxes: those in which the mean of the map is
+      largest.
 
     Raises FramesMissingError if the clip has no frames to show, or if its video has changed.
     """
@@ -60,9 +62,13 @@ def maps_strip(
 
 
 def in_boxes(values: np.ndarray, rectangle: Rectangle, boxes: np.ndarray) -> np.ndarray:
-    """Returns the mean of a map in each of N boxes, float64 [N]. `values` [H, W] is the map of H rows and W columns,
-    which covers `rectangle`. `boxes` [N, 4] and `rectangle` are (x1, y1, x2, y2) in px of the frame. A cell of the map
-    counts by its part that lies in the box. A box outside of the rectangle has NaN.
+    """Returns the mean of a map in each of N boxes, float64 [N].
+
+    - `values`: [H, W], the map of H rows and W columns.
+    - `rectangle`: (x1, y1, x2, y2), the part of the frame that the map covers, in px.
+    - `boxes`: [N, 4], (x1, y1, x2, y2) in px of the frame.
+
+    In the mean, the weight of a cell is the area of the cell inside the box. A box outside of the rectangle has NaN.
     """
     height, width = values.shape
     left, top, right, bottom = rectangle
@@ -88,8 +94,8 @@ def _boxes_of(samples: ArraySamples, row: int, frame: int) -> np.ndarray:
 
 
 def frames_of(spec: ArraySpec, num_steps: int) -> np.ndarray:
-    """Returns the number of the frame, from 0, for each of `num_steps` time steps of a head: int64 [num_steps]. The
-    head computes the steps from the array `spec`, which may have more time steps.
+    """Returns the frame number, from 0, of each of `num_steps` time steps of a head: int64 [num_steps]. The head reads
+    the array `spec`. If the array has more time steps, the head's time steps are spread evenly over them.
     """
     frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
     chosen: np.ndarray = frames[np.arange(num_steps) * len(frames) // num_steps]

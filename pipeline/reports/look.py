@@ -177,8 +177,9 @@ class Look:
         return lines(f"steps_{_file(array)}", title, [line], "time step", "mean L2 norm", height=2.2, width=NARROW)
 
     def embedding(self, array: str, method: Method = "pca") -> Picture:
-        """Draws each clip as a point, at a place that follows from the mean of its vectors in `array`. Colour and shape
-        of the point show the first label of the clip. At most 200 clips of the 20 most frequent classes are drawn.
+        """Draws clips as points in a plane. A PCA or a t-SNE computes the points from the mean vector of each clip in
+        `array`. Colour and shape of a point show the first label of the clip. At most 200 clips of the 20 most frequent
+        classes are drawn.
 
         `method` is "pca" or "tsne". t-SNE needs scikit-learn. Without scikit-learn, the figure is a PCA, and its
         description says so.

@@ -67,8 +67,8 @@ class StageNumbers:
 class CacheNumbers:
     """The numbers of one cache that reports and figures show, such as clips by class, failed clips and bytes on disk.
 
-    The numbers come from clips.parquet and the ledger, as they are when the object is made. Later shards are not
-    counted. Raises CacheError if the cache is damaged.
+    The constructor reads clips.parquet and the ledger once. Shards that are sealed afterwards are not counted. Raises
+    CacheError if the cache is damaged.
     """
 
     def __init__(self, cache: Cache) -> None:

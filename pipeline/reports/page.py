@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.pipeline.reports.section import Absent, Paragraph, ReportFigure, ReportTable, Section, SectionPart
 from kinegraph.stages.pictures.bars import number
+from kinegraph.stages.pictures.lines import seed_mean
 from kinegraph.stages.pictures.strips import Strip
 from kinegraph.stages.pictures.theme import css
 
@@ -161,18 +162,22 @@ class Page:
 
 
 def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None:
-    """Returns a table with the numbers of a figure, or None if no array of the figure fits into a table. `title` is the
-    title of the figure, and `data` maps names to arrays, as `Picture.data` does.
+    """Returns a table with the numbers of a figure. Returns None if no array of the figure fits into a table.
 
-    Each array with one axis becomes a column. An array [seeds, n] whose name begins with "y of " becomes the column of
-    the means over the seeds, in which NaN counts as 0. The last one of the `edges` of n bins is left out. If there are
-    more than 60 rows, only every second, third, ... row is shown, and the note below the table says so.
+    - `title`: the title of the figure.
+    - `data`: {name: array}, as in `Picture.data`.
+
+    Each array with one axis becomes a column. An array [seeds, n] whose name begins with "y of " becomes a column of n
+    means over the seeds. A mean is over the seeds that have a finite value, or NaN if there is no such seed. Arrays
+    with fewer values than the longest array are left out. `edges` [n + 1] of n bins become a column "from" with the
+    first edge of each bin.
+
+    If there are more than 60 rows, the table has only every second, third, ... row, and a note below the table says so.
     """
-    columns = {name: values for name, values in data.items() if values.ndim == 1 or name.startswith("y of ")}
     columns = {
-        name: values if values.ndim == 1 else np.nanmean(np.where(np.isfinite(values), values, 0), 0)
-        for name, values in columns.items()
-    }
+        name: values if values.ndim == 1 else seed_mean(values)
+        for name, values in data.items() if values.ndim == 1 or name.startswith("y of ")
+    }  # fmt: skip
     if not columns:
         return None
     length = max(len(values) for name, values in columns.items() if name != "edges")

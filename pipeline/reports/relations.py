@@ -13,11 +13,12 @@ from kinegraph.stages.pictures.picture import Picture
 
 
 def divergences(weights: np.ndarray) -> np.ndarray:
-    """Returns the Jensen-Shannon divergence, in bits, between each two rows of `weights` [T, T]: [T - 2, T - 2]. A row
-    has the weights of one of T frames for all frames.
+    """Compares each two rows of the matrix `weights` [T, T] between T frames. Returns their Jensen-Shannon divergences
+    in bits, [T - 2, T - 2]. Row t of `weights` has the weights of frame t for all frames.
 
-    Of row t, only the weights for the frames t - 1, t and t + 1 are compared, divided by their sum. So the first and
-    the last row are left out. A divergence is 0 for equal rows, and at most 1. It is NaN for a row of zeros.
+    Only the weights of frame t for the frames t - 1, t and t + 1 are compared, divided by their sum. So the result
+    leaves out the first and the last frame. A divergence is 0 for equal rows, and at most 1. It is NaN for a row of
+    zeros.
     """
     inner = np.arange(1, len(weights) - 1)[:, None]
     near = weights[inner, inner + np.arange(-1, 2)]  # [T - 2, 3]
@@ -35,8 +36,10 @@ def _entropy(shares: np.ndarray) -> np.ndarray:
 
 
 def relation_pictures(weights: np.ndarray, num_clips: int, title: str, name: str) -> Iterator[Picture]:
-    """Yields a matrix of the mean `weights` [T, T] between T frames. If there are at least 4 frames, also yields a
-    matrix of the divergences between the rows of `weights`. The weights are means over `num_clips` clips.
+    """Yields a Picture of `weights` [T, T], the mean weights between T frames over `num_clips` clips. If T is at least
+    4, also yields a Picture of the divergences between the rows of `weights`.
+
+    `title` and `name` are those of the first Picture.
     """
     steps = [str(step) for step in range(len(weights))]
     text = f"Mean weights between {counted(len(weights), 'frame')} over {counted(num_clips, 'clip')}; the largest is"

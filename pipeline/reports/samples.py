@@ -103,13 +103,15 @@ class ArraySamples:
         return usable
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name` in `rows`, in the type in which they are stored. The first axis is the
-        rows.
+        """Returns the values of the array `name` in the rows `rows`: [rows, ...]. They keep the type in which they are
+        stored.
         """
         return self.reader(self.specs).read_rows(name, rows)
 
     def reader(self, arrays: Iterable[str]) -> CachedClips:
-        """Returns the CachedClips that read `arrays` of all splits. They are opened once for the same arrays."""
+        """Returns a reader (CachedClips) for the arrays with the names `arrays`, over all splits. Calls with the same
+        names return the same reader.
+        """
         names = tuple(sorted({*arrays}))
         if names not in self._clips:
             self._clips[names] = CachedClips(self.numbers.cache, names)
@@ -123,8 +125,10 @@ class ArraySamples:
         return self._summaries[name]
 
     def vectors(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the vectors of the array `name` in `rows`, float32 [rows, time steps, K, channels]. K is the number
-        of regions of a time step, or of the cells of a map. A place without a region is NaN.
+        """Reads the vectors of the array `name` in the rows `rows`. Returns float32 [rows, time steps, K, channels].
+
+        In an array of regions, K is the number of regions of a time step. In an array of maps, K is the number of cells
+        of a map. In an array of pooled features, K is 1. The vectors of regions that do not exist are NaN.
         """
         values = self.read(name, rows).astype(np.float32)
         if name.startswith("features/"):
@@ -138,8 +142,8 @@ class ArraySamples:
         return values
 
     def means(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the mean vector of each of `rows` over its time steps and regions, float64 [rows, channels]. A row
-        without regions is NaN.
+        """Returns one mean vector for each of the rows `rows`, float64 [rows, channels]. The mean is over the time
+        steps and the regions or cells of the row. A row without regions is NaN.
         """
         means = [np.empty((0, 0))]
         for _, vectors in self._blocks(name, rows):
@@ -149,8 +153,8 @@ class ArraySamples:
         return np.concatenate(means[1:] or means)
 
     def box_steps(self, name: str) -> np.ndarray:
-        """Returns, for each time step of the array `name`, the time step of `proposals/boxes` that has the same frame:
-        int64 [time steps].
+        """Finds the boxes that belong to the time steps of the array `name`. Returns, for each time step, the number of
+        the time step of `proposals/boxes` with the same frame, int64 [time steps].
         """
         return frames_with_boxes(self.specs[name], self.specs[BOXES])
 

@@ -53,7 +53,7 @@ def lines(
         axes = plain_axes(picture)
         for place, line in enumerate(series):
             colour, dash = SERIES[place % len(SERIES)], DASHES[place // len(SERIES) % len(DASHES)]
-            mean = _mean(line.y)
+            mean = seed_mean(line.y)
             if len(line.y) > 1:
                 axes.fill_between(
                     line.x, _edge(line.y, np.fmin), _edge(line.y, np.fmax), color=colour, alpha=0.18, lw=0
@@ -76,8 +76,10 @@ def lines(
     return picture.describe(f"{y_axis} by {x_axis}: {'; '.join(endings[:8]) or 'nothing'}.", **arrays)
 
 
-def _mean(y: np.ndarray) -> np.ndarray:
-    """Returns the mean of `y` [seeds, points] over the seeds, [points]. A point at which no seed has a value is NaN."""
+def seed_mean(y: np.ndarray) -> np.ndarray:
+    """Returns the mean of `y` [seeds, n] over the seeds that have a finite value, float64 [n]. A point at which no seed
+    has a finite value is NaN.
+    """
     count = np.isfinite(y).sum(0)
     sums: np.ndarray = np.where(np.isfinite(y), y, 0.0).sum(0) / np.maximum(count, 1)
     return np.where(count > 0, sums, np.nan)

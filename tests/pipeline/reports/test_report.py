@@ -309,3 +309,10 @@ def test_data_of_a_figure_becomes_a_table() -> None:
     assert long is not None
     assert (len(long.rows), long.note) == (59, "Every 17th row of 1,000.")
     assert pages.data_table("t", {"matrix": np.eye(3)}) is None
+
+
+def test_table_of_curves_has_the_mean_of_the_seeds_that_have_a_value() -> None:
+    y = np.array([[1.0, 2.0, np.nan, np.nan], [3.0, np.nan, 5.0, np.inf]])
+    table = pages.data_table("t", {"x of avg_pool": np.arange(4), "y of avg_pool": y})
+    assert table is not None
+    assert table.rows == [["0", "2"], ["1", "2"], ["2", "5"], ["3", "nan"]]
