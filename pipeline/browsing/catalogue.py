@@ -36,15 +36,17 @@ KEPT_ANSWERS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFilter:
-    """The form of the browser page that selects clips. A field that is "" selects nothing, so all clips pass.
+    """The fields of the form on the browser page that selects clips. A clip passes if it fits every field that is not
+    "". So all clips pass if all fields are "".
 
     - `split`: the name of a split.
-    - `label`: the name of a class. If no class has this name, all classes whose names contain the text.
+    - `label`: the name of a class of the clip. If no class has this name, the clip must have a class whose name
+      contains the text.
     - `name`: a part of the clip id. Capital and small letters are equal.
     - `status`: one of STATUSES, such as "failed".
     - `reason`: the reason of a failure, such as "timeout".
-    - `verdict`: "right", "wrong" or "none": whether the prediction is right, wrong or missing.
-    - `predicted`: the predicted class, like `label`.
+    - `verdict`: "right", "wrong" or "none". A clip without a prediction or without a label has "none".
+    - `predicted`: the class that the run predicts. The text has the same meaning as in `label`.
 
     Names are written as the pages show them, with escapes in place of control characters and line ends.
     """
@@ -148,7 +150,7 @@ class ShownClips:
 
     def matching(self, wanted: ClipFilter, scored: ScoredVideos = NO_SCORES) -> np.ndarray:
         """Returns the numbers of the rows that the filter `wanted` selects, in ascending order. `scored` has the
-        predictions of a run, for the fields `verdict` and `predicted` of the filter.
+        predictions of a run. The fields `verdict` and `predicted` of the filter need these predictions.
         """
         key = (wanted, id(scored))
         if key not in self._answers:
@@ -180,9 +182,11 @@ class ShownClips:
         return np.flatnonzero(mask)
 
     def verdicts(self, predicted: np.ndarray) -> np.ndarray:
-        """Returns, for each row, whether its prediction is right, as an index into VERDICTS ("right", "wrong", "none").
-        `predicted` [rows] has the predicted class of each row, or -1. A prediction is right if it is one of the labels
-        of the row. The verdict of a row without labels is "none".
+        """Returns for each row whether its prediction is right, as an index into VERDICTS ("right", "wrong", "none"):
+        [rows]. A prediction is right if it is one of the labels of the row. The verdict of a row without labels or
+        without a prediction is "none".
+
+        `predicted` [rows] has the number of the predicted class of each row, or -1.
         """
         right = np.zeros(len(self), bool)
         right[self.label_rows[predicted[self.label_rows] == self.label_values]] = True
@@ -195,7 +199,7 @@ class ShownClips:
 
 def matching_names(text: str, names: list[str]) -> list[int]:
     """Returns the indices of those `names` that a page shows as `text`. If there is no such name, returns the indices
-    of the names that contain `text`. Capital and small letters are then equal.
+    of all names that contain `text`, in capital or small letters.
     """
     shown = [*map(on_one_line, names)]
     exact = [index for index, name in enumerate(shown) if name == text]
@@ -226,7 +230,7 @@ class Catalogue:
         self.now()
 
     def now(self) -> ShownClips:
-        """Returns the clips of the cache. The answer is at most LOOK_AGAIN_SECONDS old."""
+        """Returns the clips of the cache, as they were at most LOOK_AGAIN_SECONDS ago."""
         with self._lock:
             if self._clips is None or monotonic() >= self._next_look:
                 self._clips = self._read(self._clips)

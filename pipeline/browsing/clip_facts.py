@@ -91,8 +91,9 @@ def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
 
 
 def source_of(clips: ShownClips, number: int, row: ClipRow) -> Source | None:
-    """Returns the identity (size, time of change, digest) of the video file of `row` at the extraction. `number` is the
-    row number. Returns None if no ledger record has it.
+    """Returns the Source of a video file: the size, the time of change and the digest that the file had at the
+    extraction. The video is that of `row`, and `number` is the row number. Returns None if the ledger does not have the
+    Source.
     """
     for key in clips.stages:
         record = clips.cache.ledger.read(key, number // clips.cache.shard_clips)

@@ -38,8 +38,9 @@ Value = TypeVar("Value")
 
 
 def strip_places(num_frames: int, every: int = 1) -> list[int]:
-    """Returns the numbers of the frames that the page of a clip shows. They are every `every`-th of `num_frames`
-    frames, or MAX_STRIP of these frames, evenly spread, if there are more.
+    """Returns the numbers of the frames that the page of a clip shows. They are frame 0 and every `every`-th frame
+    after it, out of `num_frames`. If there are more than MAX_STRIP such frames, MAX_STRIP of them are returned, evenly
+    spread.
     """
     places = range(0, num_frames, every)
     if len(places) <= MAX_STRIP:
@@ -118,8 +119,9 @@ class FramePictures:
 
     def picture(self, number: int, row: ClipRow, place: int, places: Sequence[int]) -> bytes:
         """Returns the frame number `place` of a clip as the bytes of a WebP file. `row` is the row of the clip, and
-        `number` its row number. `places` are the numbers of all frames that the page shows. They are decoded together.
+        `number` its row number.
 
+        `places` are the numbers of all frames that the page shows. The first call for a page decodes all of them.
         Raises DecodeError if the frame cannot be decoded.
         """
         key = (number, self._stamp(row), (*places,))

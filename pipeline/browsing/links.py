@@ -23,8 +23,8 @@ def filter_of(query: Mapping[str, str]) -> ClipFilter:
 
 
 def query_of(wanted: ClipFilter, **more: object) -> dict[str, str]:
-    """Returns the parameters of an address, {name: value}, that describe the filter `wanted`. The parameters `more` are
-    added. Empty values are left out.
+    """Returns the parameters of an address, {name: value}, that describe the filter `wanted`, together with the
+    parameters `more`. Parameters with an empty value are left out.
     """
     values = {NAME_OF.get(field, field): value for field, value in asdict(wanted).items()} | more
     return {name: str(value) for name, value in values.items() if value not in ("", None)}

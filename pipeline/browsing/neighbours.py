@@ -46,11 +46,11 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionIndex:
-    """The regions that are searched, M of them, with D channels.
+    """M regions of a cache with D channels, among which `nearest` searches.
 
     - `vectors`: float32 [M, D], the features of each region, scaled to length 1.
     - `places`: [M, 3], (row, frame, box) of each region, as in Region.
-    - `num_all`: the approximate number of all regions of the cache.
+    - `num_all`: the approximate number of all regions of the cache. The index may have only a part of them.
     """
 
     vectors: np.ndarray
@@ -165,8 +165,8 @@ def build_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
 
 
 def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
-    """Returns the frame of each time step of the regions `spec`, int64 [time steps]. It is the number of the frame
-    among the frames that have boxes.
+    """Returns the number of the frame to which each time step of the array `spec` belongs, int64 [time steps]. Only
+    frames that have boxes are counted, from 0.
     """
     return frames_with_boxes(spec, cache.array(BOXES))
 

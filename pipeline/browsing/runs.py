@@ -22,12 +22,13 @@ class ShownRun:
 
     @cached_property
     def scored(self) -> ScoredVideos:
-        """Returns the predictions of the run on all splits. They are read once."""
+        """Returns the predictions of the run on all splits. The files are read only at the first call."""
         return read_scored(self.folder)
 
     def usable(self, clips: ShownClips) -> ScoredVideos:
-        """Returns the predictions of the run. Returns NO_SCORES if the predictions are of other classes than the cache
-        of `clips` has.
+        """Returns the predictions of the run if they can be shown beside the clips `clips`. They can be shown if the
+        run has the same class names as the cache, in the same order. Otherwise returns NO_SCORES, which has no
+        predictions.
         """
         return self.scored if [*self.scored.class_names] == clips.classes else NO_SCORES
 

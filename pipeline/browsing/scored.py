@@ -49,8 +49,8 @@ class ScoredVideos:
         return cls(video_ids=video_ids, scores=scores, best=best, class_names=class_names)
 
     def predicted(self, video_ids: Any) -> np.ndarray:
-        """Returns the predicted class for each of `video_ids`, int64. A video without scores has -1. If the next call
-        has the same object `video_ids`, the answer is not computed again.
+        """Returns the number of the predicted class for each of `video_ids`, int64. A video without scores has -1. A
+        second call with the same object `video_ids` returns the stored answer.
         """
         last = self._asked[-1] if self._asked else (None, NO_PREDICTIONS)
         if last[0] is not video_ids:
@@ -73,7 +73,9 @@ class ScoredVideos:
 
 
 def as_numpy(column: Any, dtype: type = np.int64) -> np.ndarray:
-    """Returns an Arrow column as a numpy array. Arrow's own `to_numpy` would import pandas, which takes a second."""
+    """Returns an Arrow column as a numpy array of the type `dtype`. Arrow's own `to_numpy` would import pandas, which
+    takes a second.
+    """
     return np.array(column.to_pylist(), dtype)
 
 
@@ -81,8 +83,9 @@ NO_SCORES = ScoredVideos(video_ids=pa.nulls(0, pa.string()), scores=np.empty((0,
 
 
 def read_scored(run: Path) -> ScoredVideos:
-    """Returns the predictions on all splits that `evaluate` kept in the folder of a run. Returns NO_SCORES if there are
-    none. A file is left out with a warning if it is damaged, or if the run has other weights or clips by now.
+    """Returns the predictions that `evaluate` wrote to the folder of a run, of all splits together. Returns NO_SCORES
+    if there are none. A file is left out with a warning if it is damaged, or if the weights or the clips of the run
+    have changed since.
     """
     kept = []
     for split in kept_splits(run):
