@@ -27,7 +27,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """The rows and classes of a cache of imported features. `rows` are all rows that the cache will have, and `classes`
+    """The rows and classes of a cache of imported features. `rows` has all rows that the cache will have, and `classes`
     the names of all classes.
     """
 
@@ -114,9 +114,8 @@ def _row(video: Video) -> ClipRow:
 
 
 def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
-    """Writes the rows and classes `rows` to a cache of imported features. Returns the cache, opened again.
-
-    The present rows of the cache must come first in `rows`.
+    """Writes the rows and the classes in `rows` to a cache of imported features. Returns the cache, opened again. If
+    the cache has rows already, `rows` must begin with them.
     """
     storage: Storage = cache.storage
     num_old = ClipsTable.count(storage) if storage.exists(TABLE) else 0

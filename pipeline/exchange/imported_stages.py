@@ -18,8 +18,8 @@ VERSION = 1  # increased when the same files give other arrays
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """The names of the stages and arrays of an import. They are called features/<name>/<tap> and so on. `name` stands
-    in place of the name of a backbone, and `tap` in place of the name of a layer.
+    """The names of the stages and arrays of an import, such as features/<name>/<tap>. The user chooses `name` and
+    `tap`. In other caches, <name> is a backbone and <tap> one of its layers.
 
     Raises ExchangeError for a name that is not allowed.
     """
@@ -47,8 +47,8 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage. Its fingerprint covers them. Nothing says how the files were computed,
-    so the options have one digest of the contents of all files instead.
+    """Returns the options of an imported stage. They have a digest of the contents of all files, because nothing says
+    how the features were computed. So the fingerprint of the stage changes with the files.
 
     - `kind`: the format of the files.
     - `sources`: {name of a video in the files: identity of its features}.

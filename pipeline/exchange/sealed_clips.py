@@ -17,14 +17,14 @@ UNSEALED, DAMAGED = "not sealed yet", "damaged"
 
 
 class SealedClips:
-    """Reads single rows of the arrays `specs` of the cache `source`. Only a few shards stay open, so read the rows in
-    ascending order.
+    """Reads the arrays `specs` of the cache `source`, one row at a time. Read the rows in ascending order, because only
+    a few shards stay open.
 
-    The attributes describe the cache:
+    These attributes describe the cache:
 
     - `records`: {stage key: {shard: ledger record}} of the sealed shards.
     - `failed`: {clip id: reason} of the failed clips.
-    - `damaged`: a sentence for each damaged shard that was met so far.
+    - `damaged`: a sentence for each damaged shard that was found so far.
     """
 
     def __init__(self, source: Cache, specs: Sequence[ArraySpec]) -> None:

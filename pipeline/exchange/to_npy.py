@@ -55,14 +55,15 @@ def export_npy(
 ) -> ExportedFiles:
     """Writes one file <out>/<array>/<video_id>.npy for each array and video of `source`. Returns an ExportedFiles.
 
-    A file has the shape [rows, ...] and all rows of its video, in order. (A row is one clip with one crop.) A failed
-    clip has fill values (NaN in floats, -1 in `proposals/count`) and is listed in clips.csv. manifest.json says how the
-    features were made, and has `complete` true when the export has ended. A file appears whole or not at all. Every
-    call writes all files again.
+    - `names`: the arrays to export. By default, all arrays are exported.
+    - `on_progress`: is called with (text, number done, number of all).
 
-    `names` are the arrays to export. By default, all arrays are exported. `on_progress` is called with (text, number
-    done, number of all). Raises ExchangeError for an array that does not exist, and if `out` holds anything but an
-    export of these arrays.
+    A file has the shape [rows, ...], with one row for each clip and crop of the video, in order. A failed clip has fill
+    values (NaN in floats, -1 in `proposals/count`) and is listed in clips.csv. manifest.json says how the features were
+    made. At the end of the export, its entry `complete` becomes true. A file appears whole or not at all. Every call
+    writes all files again.
+
+    Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
     """
     specs = chosen_arrays(source, names)
     require_rows(source)
@@ -95,8 +96,8 @@ def export_npy(
 
 
 def chosen_arrays(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """Returns the specs of the arrays `names`, or of all arrays of the cache if `names` is empty. Arrays of one stage
-    follow each other.
+    """Returns the specs of the arrays `names`, or of all arrays of the cache if `names` is empty. Arrays of the same
+    stage are next to each other.
 
     Raises ExchangeError if an array does not exist, or if the cache has no array.
     """
@@ -126,7 +127,7 @@ def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 def claim(storage: Storage, manifest: dict[str, Any]) -> None:
     """Writes `manifest` as manifest.json to the folder `storage` of an export. The folder must be empty, or hold an
-    export of the same arrays. Raises ExchangeError for any other folder.
+    earlier export of the same features and arrays. Raises ExchangeError for any other folder.
 
     Raises CacheError if the folder has a damaged manifest.json.
     """
@@ -188,10 +189,10 @@ def _stage_files(
 
 
 def open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Opens one shard of the arrays `specs`. `record` is the ledger record of the shard. Returns {array name: open
-    shard}.
+    """Compares the stored objects of one shard with its ledger record `record`, and opens the arrays `specs` of the
+    shard. Returns {array name: open shard}.
 
-    First compares the stored objects with the record. Raises CacheError if one of them is damaged or missing.
+    Raises CacheError if a stored object is damaged or missing.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage

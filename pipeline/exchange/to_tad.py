@@ -167,9 +167,10 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
     `walk/a.mp4` -> `a`.
 
     If two videos would get the same name, all names also get the folders (`walk_a`). If two names are still equal, all
-    names also get the ending (`walk_a.mp4`). If all names begin with `prefix`, it is removed, because the caller puts
-    it before each name. Characters that a file name must not have are replaced. Raises ExchangeError if two names are
-    equal even so.
+    names also get the ending (`walk_a.mp4`). If all names begin with `prefix`, the names are returned without `prefix`,
+    because the caller puts it before each name. Characters that a file name must not have are replaced.
+
+    Raises ExchangeError if two names are still equal after these changes.
     """
 
     def safe(name: str) -> str:
@@ -225,9 +226,11 @@ def _sequences(
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Joins the vectors of two caches for one video. `first` [N, C] and `second` [M, D] have the vectors of N and M
-    windows. Returns [min(N, M), C + D]. N and M may differ by 1, because optical flow has one image less than its video
-    has frames. Raises NoFeaturesError if they differ by more, or if one of them is 0.
+    """Joins the features of one video from two caches. `first` [N, C] has one vector for each of N windows, and
+    `second` [M, D] one for each of M windows. Returns [min(N, M), C + D].
+
+    N and M may differ by 1, because optical flow has one image less than its video has frames. Raises NoFeaturesError
+    if they differ by more, or if one of them is 0.
     """
     lengths = len(first), len(second)
     if max(lengths) - min(lengths) > 1 or not min(lengths):

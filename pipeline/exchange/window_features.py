@@ -41,7 +41,7 @@ class WindowFeatures:
         self._opened = lru_cache(maxsize=2 * len(specs))(self._open)
 
     def first_row(self, video: str) -> int:
-        """Returns the number of the first row of `video`, or 0 if the cache has no row of the video."""
+        """Returns the number of the first row of `video`. Returns 0 if the cache has no row of the video."""
         return self._rows.get(video, [(0, "")])[0][0]
 
     def of(self, video: str, num_windows: int) -> np.ndarray:

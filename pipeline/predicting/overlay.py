@@ -46,8 +46,9 @@ def write_overlay(
     replaced.
 
     The overlay has every frame of the video once, upright and at its own time. A band below the picture shows the best
-    classes. Boxes that the head read at a frame are drawn on this frame, and drawn dashed on the frames until the head
-    read boxes again. If the boxes have edges, the three strongest edges of each frame are drawn.
+    classes. The frames at which the head read boxes show these boxes. The frames after them show the same boxes with
+    dashed lines, until the next frame with boxes. If the boxes have edges, the three strongest edges of each frame are
+    drawn.
 
     - `class_names`: the names of all classes.
     - `target`: a file whose name ends with `film_ending()`.

@@ -21,7 +21,7 @@ class Pictures:
     scores drawn on it. A curve is a plot of the scores over time.
 
     - `videos`: files, URLs, and folders of videos.
-    - `overlay`, `curve`: the file or folder to write, or None if no such picture is asked for.
+    - `overlay`, `curve`: the file or folder to write, or None if the user wants no overlay or no curve.
     - `top`: the number of classes in a curve.
     - `max_height`: the largest height of an overlay in px.
     - `overwrite`: whether existing files are replaced.
@@ -30,8 +30,9 @@ class Pictures:
 
     - `written`: the files that were written.
     - `failures`: "<video>: <error>" for each video whose overlay could not be written.
-    - `complaints`: "<video>: <faults>" for each other video in which the decoder found faults.
-    - `with_sound`: True if a video has sound, which its overlay lacks.
+    - `complaints`: "<video>: <faults>" for each video that has an overlay although the decoder found faults in the
+      video.
+    - `with_sound`: True if a video has sound. Overlays have no sound.
 
     The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is False, if a package is
     missing, or if `overlay` or `curve` does not fit the videos, for example one file for several videos.
@@ -67,8 +68,8 @@ class Pictures:
     def drawn(
         self, predictor: Predictor, predictions: Iterable[Prediction], on_progress: OnProgress
     ) -> Iterator[Prediction]:
-        """Writes the overlay and the curve of each prediction, and then yields the prediction without its boxes, which
-        take much memory.
+        """Writes the overlay and the curve of each prediction. Then yields the prediction without its boxes, because
+        boxes take much memory.
 
         `predictor` made the predictions. `on_progress` is called with ("frames of overlays", number of frames so far,
         0). A video whose clips all failed gets no picture. A video whose frames cannot be decoded is added to

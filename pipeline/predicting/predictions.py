@@ -52,11 +52,11 @@ class FrameBoxes:
 
 
 def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
-    """Merges the boxes of several clips, which may show the same frames. Returns one FrameBoxes for each time in
-    `frames`, in the order of time.
+    """Merges the boxes of several clips, which may show the same frames. Returns one FrameBoxes for each different time
+    in `frames`, in the order of time.
 
-    Boxes with the same coordinates become one box, with the names of all their classes. If an edge has several weights,
-    it keeps the largest weight.
+    At each time, boxes with the same coordinates become one box, with the names of all their classes. If an edge has
+    several weights, the largest weight is taken.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:
@@ -108,8 +108,8 @@ class Prediction:
 
     - `video`: the path or URL of the video.
     - `clips`: the scores of each clip that did not fail, in the order of time.
-    - `spans`: the scores of each part of the video that clips show, in the order of time. Failed clips count too. Empty
-      if the video could not be opened.
+    - `spans`: the scores of each part of the video that has clips, in the order of time. A part whose clips failed is
+      in the list too. The list is empty if the video could not be opened.
     - `scores`: float64 [num_classes], the mean or the maximum over the clips, as `kinegraph evaluate` computes it.
     - `probabilities`: the class probabilities [num_classes]. `scores` and `probabilities` are None if all clips failed.
     - `failure`: why the first failed clip failed, or "" if no clip failed.

@@ -47,11 +47,12 @@ def id_of(video: str) -> str:
 
 
 def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
-    """Yields the windows of a video in order, as [start, end) in seconds.
+    """Cuts a video into windows. Yields each window as [start, end) in seconds, in order. `staging` copies a video at a
+    URL to this machine.
 
     Each window is `seconds` long, except the last window, which ends with the video and has 0.5 to 1.5 times this
-    length. Yields only ("", ""), which stands for the whole video, if `seconds` is None, if the video is shorter than
-    1.5 times `seconds`, or if it cannot be read. `staging` copies a video at a URL to this machine.
+    length. ("", "") stands for the whole video. It is yielded alone if `seconds` is None, if the video is shorter than
+    1.5 times `seconds`, or if the video cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0
@@ -71,9 +72,9 @@ def picture_files(
     """Returns the file of the picture of each video, as a dict {path or URL of the video: file}. A picture is an
     overlay or a curve.
 
-    `out` is the file or the folder that the user named with the command line's option `option`. It is a file if it ends
-    with one of `endings`, and then `videos` must have one element. In a folder, each picture has the name of its video
-    and the first of `endings`.
+    `out` is the file or folder that the user gave with the option `option` of the command line. If `out` ends with one
+    of `endings`, it is a file, and `videos` must have one element. Otherwise `out` is a folder. In the folder, each
+    picture has the name of its video and the first of `endings`.
 
     Raises UsageError if `out` is neither such a file nor a folder, if a picture would replace a video, or if a file
     exists and `overwrite` is False.
@@ -94,10 +95,10 @@ def picture_files(
 
 
 def require_no_video(option: str, file: Path | None, videos: Sequence[str]) -> None:
-    """Raises UsageError if a table would replace a video: `file` is one of `videos`, or its name ends like a video.
+    """Raises UsageError if writing a table to `file` would replace a video: if `file` is one of `videos`, or if its
+    name ends like that of a video. `file` None is accepted.
 
-    `file` is the table to write, or None. `videos` are files, folders and URLs. The message begins with `option`, the
-    option of the command line.
+    `videos` are files, folders and URLs. The message begins with `option`, the option of the command line.
     """
     if file is None:
         return
