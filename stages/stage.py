@@ -33,8 +33,8 @@ class StageBatch(Protocol):
 
     `rows`: the description of each row, in the order of the slots.
     `slots`: the slots that the runner has to compute: clips that have not failed, and whose row this stage has not
-    stored yet. If the stage passes arrays on in memory, `slots` also has the clips whose row a stage that needs these
-    arrays has not stored yet.
+    stored yet. If the stage passes arrays on in memory, `slots` also has the clips that a reader of these arrays still
+    has to compute.
     `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit.
     `offset`: the position of the first row of the batch in `shard_rows`.
     `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.

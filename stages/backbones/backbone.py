@@ -41,8 +41,8 @@ class Backbone(nn.Module):
         self.wants_class_tokens = self.wants_head = False
 
     def want(self, *, class_tokens: bool, head: bool) -> None:
-        """Chooses what `forward` returns besides the maps: the class token of each wanted tap if `class_tokens` is
-        true, and the output `head` after the last tap if `head` is true.
+        """Chooses what `forward` returns besides the maps. If `class_tokens` is true, it returns the class token of
+        each wanted tap. If `head` is true, it returns the output `head` after the last tap.
 
         The network must have the chosen outputs. Call this method before `cut`, because `head` needs the layers above
         the highest tap.

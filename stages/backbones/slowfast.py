@@ -57,8 +57,8 @@ class SlowFast(Backbone):
             self.add_module(f"fuse{number}", _fusion(channels // WIDTH_RATIO, fusion_frames, alpha))
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights, as `initialise` does for other networks. The weights of a layer depend
-        on `seed` alone. They do not depend on where the network is cut.
+        """Fills the network with random weights. The weights of a layer depend on `seed` alone. They do not depend on
+        where the network is cut.
         """
         paths = [(level, path) for level, paths in self.stages.items() for path in paths]
         for number, (level, path) in enumerate(paths):

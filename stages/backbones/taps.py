@@ -34,10 +34,10 @@ class Tap:
     `channels`: the number of channels of the maps.
     `space`: (kernel, stride) of each layer that changes the height and width of the maps, from the input up to the tap.
     `time`: (kernel, stride) of each layer that changes the number of time steps, from the input up to the tap.
-    `size_multiple`, `frames_multiple`: the side of the input in px, and its number of frames, must be multiples of
-    these numbers.
-    `only_size`, `only_frames`: the only side in px, and the only number of frames, that the network takes. None if
-    there is no such limit.
+    `size_multiple`: the side of the input in px must be a multiple of this number.
+    `frames_multiple`: the number of frames of the input must be a multiple of this number.
+    `only_size`: the side of the input in px, if the network takes only one size. Otherwise None.
+    `only_frames`: the number of frames of the input, if the network takes only one number. Otherwise None.
     `class_token`: "frame" if the network has a class token for each map of the tap, "clip" if it has one for the whole
     clip, None if it has none. A class token has as many channels as a map.
     `is_spread`: if true, the maps are those of the frames that `spread_frames` returns, from the first frame to the

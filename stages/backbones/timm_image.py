@@ -40,8 +40,8 @@ class TimmImage(Backbone):
     timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots: `stages.0` ->
     `stages_0`.
 
-    If `final_norm` is "applied", the maps and class tokens of the last tap are those after the norm at the end of the
-    model, if the model has such a norm. If it is "none", they are the output of the last block.
+    The maps and class tokens of the last tap are the output of the last block. If `final_norm` is "applied" and the
+    model has a norm after this block, they are the output of the norm.
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)

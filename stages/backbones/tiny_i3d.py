@@ -15,8 +15,14 @@ class TinyI3D(Backbone):
     """An I3D with few channels, for frames of 96 x 96 px. The layout is that of Wang and Gupta 2018 (arXiv 1806.01810,
     Table 1).
 
-    A clip [B, 3, T, H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8,
-    W/8] and res4 [B, 96, T/2, H/8, W/8]. res4 keeps the stride of 8 px, so that objects of 14 px stay apart. `python -m
+    For clips [B, 3, T, H, W], the taps have these maps:
+
+    `stem`: [B, 16, T, H/2, W/2]
+    `res2`: [B, 32, T, H/4, W/4]
+    `res3`: [B, 64, T/2, H/8, W/8]
+    `res4`: [B, 96, T/2, H/8, W/8]
+
+    The cells of res4 are only 8 px apart, so that two objects of 14 px have different cells. `python -m
     kinegraph.stages.generated.tiny_networks` made the shipped weights.
     """
 

@@ -108,8 +108,9 @@ def choose_digits(
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the paths of `num_digits` digits that walk at random: their top left corners (row, column) in px, [T, n,
-    2] for T frames and n digits. If `in_step` is true, the digits 0 and 1 make the same steps.
+    """Returns the paths of `num_digits` digits that walk at random, [T, n, 2] for T frames and n digits. A path has the
+    digit's top left corner (row, column) in each frame, in px. If `in_step` is true, the digits 0 and 1 make the same
+    steps.
 
     A digit moves by one step before each frame, also before the first frame. Along each axis, a step is a random whole
     number from -10 to 9. Near the edges, a digit at position p moves at least -p and less than 71 - p. Digits in step
@@ -130,9 +131,9 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the paths of `num_digits` digits that repeat one random step each: their top left corners (row, column)
-    in px, [T, n, 2] for T frames and n digits. If `in_step` is true, the digits 0 and 1 make the same step. This
-    variant of the data set is easier than the paper's random walk.
+    """Returns the paths of `num_digits` digits that repeat one random step each, [T, n, 2] for T frames and n digits. A
+    path has the digit's top left corner (row, column) in each frame, in px. If `in_step` is true, the digits 0 and 1
+    make the same step. This variant of the data set is easier than the paper's random walk.
 
     A step is a random whole number from -5 to 5 along each axis. The first corners are drawn NUM_STARTS times, among
     those from which no digit leaves the canvas. The draw in which the digits stay farthest apart is used, because

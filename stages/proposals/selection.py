@@ -44,8 +44,8 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the best candidates for boxes of each frame, at most `pre_nms_top` of each pyramid level, as (boxes [F,
-    K, 4], logits [F, K], numbers of the levels [K]).
+    """Chooses the best candidates for boxes of each frame, at most `pre_nms_top` of each pyramid level. Returns (boxes
+    [F, K, 4], logits [F, K], numbers of the levels [K]) of the K candidates.
 
     `logits`, `deltas` and `anchors` have one tensor per level. The map of a level has H rows and W columns, with A
     anchors per cell. `logits` is [F, A, H, W] for F frames. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of

@@ -33,8 +33,9 @@ class DetectorFamily:
 
     `about`: the detector in words.
     `usual`: the name of one published network of the kind. Lists show its numbers as an example.
-    `num_params`, `gmacs`: the number of parameters of the network `usual`, and its billions of multiplications of
-    convolutions, linear layers and attention for an input of `counted_size` (rows, columns) px.
+    `num_params`: the number of parameters of the network `usual`.
+    `gmacs`: its billions of multiplications in convolutions, linear layers and attention.
+    `counted_size`: the size (rows, columns) in px of the input for which `gmacs` was counted.
     `module`: the file of transformers with the two classes, below `transformers.models`.
     `network`, `config`: the name of the class of the network, and the name of the class of its config.
     `has_no_object`: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.

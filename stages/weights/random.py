@@ -37,7 +37,8 @@ def drawing(weights: str) -> AbstractContextManager[object]:
     network's weights.
 
     If `weights` is `random:<seed>` or begins with `inflate:`, the layers draw random weights. For all other weights,
-    the layers draw nothing, which saves time. Their values are then arbitrary until the caller loads a file.
+    the layers draw nothing, which saves time. The weights are then arbitrary until the caller loads a file into the
+    network.
     """
     stack = ExitStack()
     stack.enter_context(torch.random.fork_rng(devices=[]))
