@@ -297,7 +297,7 @@ class Cache:
 
     def declare_arrays(self, *, renew: bool = False) -> None:
         """Writes the metadata of all arrays for the present number of rows, so that other programs can read the arrays.
-        A zarr store also gets coordinates: texts of each row, such as its clip_id and split, which xarray shows.
+        A zarr store also gets coordinates: texts by which xarray labels the rows, such as their clip ids and splits.
 
         If `renew` is true, existing coordinates that no longer match the rows are replaced. Set it if splits or labels
         of rows may have changed.

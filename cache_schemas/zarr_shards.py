@@ -111,8 +111,8 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of the arrays `specs`, with `num_rows` rows, and of their groups. A second call with
-        equal arguments changes nothing.
+        """Writes the zarr.json of each of the arrays `specs`, which get `num_rows` rows, and of each zarr group above
+        them. A second call with equal arguments changes nothing.
 
         `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
         ids. They are written into every group that contains arrays, if the group has no coordinates for `num_rows`

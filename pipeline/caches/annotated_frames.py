@@ -23,14 +23,12 @@ MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none o
 class WithClips:
     """The videos and intervals of a data set, and which of them have no clip.
 
-    listing: the videos and intervals without those in `without_clip`.
-    listed: all videos and intervals.
+    listing: the videos and intervals without those in `without_clip`. If clips are windows: all whole videos.
+    listed: all videos and intervals. If clips are windows: all whole videos.
     probes: path of each video -> its facts, such as the duration, or the error if the video cannot be used.
     without_clip: the ids of the videos and intervals from which no clip can be made. They get no new rows. A video that
         cannot be opened now is not among them.
     warnings: sentences about files that seem to be other encodings than the owners' files.
-
-    If clips are windows, the rule for `listing` differs: `listing` and `listed` both have all whole videos.
     """
 
     listing: Listing

@@ -37,8 +37,8 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     `shards` are checked. A check usually costs one stat call or one request for each video.
 
     A missing video counts as unchanged. If `retry_failed` is false, a video with a failed clip in the shard counts as
-    unchanged, too. If `retry_failed` is true, only a video whose clips in the shard have all failed does. If the
-    network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
+    unchanged, too. If `retry_failed` is true, a video counts as unchanged if all its clips in the shard have failed. If
+    the network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))

@@ -31,8 +31,8 @@ class SplitSummary:
     videos, clips: how many videos and clips the split has.
     hours: the length of the videos. A video with several intervals counts once.
     classes: how many classes occur in the split.
-    labels_per_class: (least, median, most) of the numbers of labels of each class, for example (0, 12.5, 40). All
-        classes of the data set count. None if no video of the split has a label.
+    labels_per_class: how many labels a class has: (least, median, most), for example (0, 12.5, 40). All classes of the
+        data set count. None if no video of the split has a label.
     unlabelled: how many videos have no label.
     unreadable: how many videos could not be opened.
     """

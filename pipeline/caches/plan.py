@@ -223,10 +223,10 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Returns how the stages of the config differ from those of the cache: stage key -> one line (`option: value in the
-    cache -> value in the config`) for each option that differs.
+    """Returns how the stages of the config differ from those of the cache: stage key -> list of lines. There is one
+    line (`option: value in the cache -> value in the config`) for each option that differs.
 
-    The list is empty if no option differs. In place of a list, there is None if the cache does not have the stage.
+    If no option differs, the list is empty. If the cache does not have the stage, there is None in place of a list.
     Imported stages are not compared.
     """
     declared = declare(config, known_digests(config, cache), cache)

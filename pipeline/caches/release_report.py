@@ -69,8 +69,8 @@ def files_of_splits(
 
 def differences(listing: Listing, files: Mapping[str, SplitFiles], num_unreadable: int) -> list[str]:
     """Returns a sentence for each split that has missing or unreadable videos, or another number of videos than the
-    owners publish. Another number of classes is a sentence, too. `files` is the result of `files_of_splits` for
-    `listing`.
+    owners publish. Returns a sentence, too, if the number of classes is not the published one. `files` is the result of
+    `files_of_splits` for `listing`.
 
     If the data set is not in its owners' layout, `files` is empty. There is then at most one sentence, about the
     `num_unreadable` videos that could not be opened.

@@ -17,7 +17,7 @@ class Summary(NamedTuple):
     num_bytes: the size of the shard's objects.
     kinds: names of kinds of work, such as "copy".
     seconds: the seconds that each of `kinds` took.
-    sealed: the number of rows, the host, and the time at which the shard was finished.
+    sealed: when and on which host the shard was finished, and its number of rows.
     """
 
     failed: dict[str, int]

@@ -25,11 +25,11 @@ def of_whole_videos(
     listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
     """Prepares a data set for clips that are windows (equal spans of time that cover a whole video). Returns (data set
-    with one entry for each whole video, path -> probe, ids of the videos that are shorter than a window).
+    with one entry for each whole video, a copy of `probes`, ids of the videos that are shorter than a window).
 
     `listing` is the data set, whose entries are videos or intervals. `probes` maps the path of each video to its facts,
-    or to the error of opening it. `options` says how videos are cut into windows. In the result, a video of more than
-    MAX_WINDOWS windows has an error, because its header is probably damaged.
+    or to the error of opening it. `options` says how videos are cut into windows. In the copy of `probes`, a video of
+    more than MAX_WINDOWS windows has an error in place of its facts, because its header is probably damaged.
 
     Raises DatasetError if intervals of one video are in several splits. Raises ConfigError if all videos that can be
     opened are shorter than a window and `may_be_empty` is false.

@@ -297,8 +297,8 @@ class Leases:
                 self.storage.delete(lease.name)
 
     def close(self) -> None:
-        """Releases all shards and stops the thread that refreshes the leases. A lease that cannot be deleted becomes
-        stale.
+        """Releases all shards and stops the thread that refreshes the leases. If a lease cannot be deleted, it becomes
+        stale after `seconds`.
         """
         with self._lock:  # so a `take` in another thread either ends before, or sees it
             self._closing.set()

@@ -137,18 +137,17 @@ def seal(
     sources: video id -> identity of the video file that was read.
     provenance: the software and the device that computed the values.
     seconds: kind of work -> the seconds that it took, for the record.
-    writing: the clock that measures the thread that writes. Its seconds are added to `seconds` in the record.
+    writing: the clock of the calling thread, which writes. Its seconds are stored in the record, too.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
-    """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
-    `rows` has a pair (ArraySpec, values) for each array of the stage. The record also gets the seconds that the clock
-    `writing` has measured.
+    """Writes the objects of one shard of one stage, and then its ledger record. Returns the written record. It is a
+    copy of `record` with the names and checksums of the objects, and with the seconds of the clock `writing`.
 
-    A crash leaves objects without a record, never a record without its objects. Returns the written record. Returns
-    None, and writes no record, if another worker finished the shard first.
+    `rows` has a pair (ArraySpec, values) for each array of the stage. A crash leaves objects without a record, never a
+    record without its objects. Returns None, and writes no record, if another worker finished the shard first.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}

@@ -38,7 +38,7 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The values in a row of clips.parquet that the rules for choosing frames decide.
+    """The part of a row of clips.parquet that depends on the rules for choosing frames.
 
     start_seconds, end_seconds: the span of the clip, in seconds from the first frame of the video.
     target_times: the times of the wanted frames, in seconds from the first frame of the video.
