@@ -24,7 +24,8 @@ import pyarrow as pa
 from benchmarks.results import arguments
 from kinegraph.cache_schemas.arrays import clip_arrays, feature_arrays, proposal_arrays, region_arrays
 from kinegraph.cache_schemas.cache import CLASSES, Cache
-from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
+from kinegraph.cache_schemas.clips_columns import SCHEMA
+from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.ledger import Failure, Record, SealedObject, Source, encoded
 from kinegraph.cache_schemas.stage import Stage
 from kinegraph.cache_schemas.storages import open_storage

@@ -25,7 +25,8 @@ import yaml
 
 from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, Cache
-from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
+from kinegraph.cache_schemas.clips_columns import SCHEMA
+from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
 from kinegraph.cache_schemas.local_storage import SETTLED_SECONDS
 from kinegraph.cache_schemas.stage import Stage

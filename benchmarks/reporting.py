@@ -21,7 +21,8 @@ import pyarrow as pa
 from benchmarks.results import Case, arguments, report
 from kinegraph.cache_schemas.arrays import STATUS_OK, ArraySpec, status_array
 from kinegraph.cache_schemas.cache import CLASSES, Cache
-from kinegraph.cache_schemas.clips_table import SCHEMA, ClipRow, ClipsTable
+from kinegraph.cache_schemas.clips_columns import SCHEMA
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config, check_config

@@ -7,14 +7,25 @@ and appends new rows, sorted among themselves.
 import bisect
 import itertools
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kinegraph.cache_schemas.clips_columns import (
+    INTERVAL,
+    OPTIONAL,
+    SCHEMA,
+    TARGET_FRAMES,
+    require_columns,
+    require_values,
+    schema_of,
+)
 from kinegraph.cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
 from kinegraph.cache_schemas.documents import STAGES
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
@@ -101,28 +112,6 @@ class ClipRow:
         return directed(rectangle, mirrored=self.mirrored)
 
 
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("video_id", pa.string()),
-        ("path", pa.string()),
-        ("split", pa.string()),
-        ("start_seconds", pa.float64()),
-        ("end_seconds", pa.float64()),
-        ("labels", pa.list_(pa.int32())),
-        ("target_times", pa.list_(pa.float64())),
-        ("crop", pa.list_(pa.float64(), 4)),
-        ("frame_width", pa.int32()),
-        ("frame_height", pa.int32()),
-        ("list_index", pa.int32()),
-    ]
-)
-INTERVAL = pa.field("interval", pa.list_(pa.float64()))
-MIRRORED = pa.field("mirrored", pa.bool_())
-FRAME_RATE = pa.field("frame_rate", pa.float64())
-TARGET_FRAMES = pa.field("target_frames", pa.list_(pa.int32()))
-OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE, TARGET_FRAMES)  # written only where at least one row has a value
-MAY_BE_NULL = {INTERVAL.name, FRAME_RATE.name, TARGET_FRAMES.name}
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # no extraction fingerprint covers these columns
 MUST_STAY = [field.name for field in fields(ClipRow) if field.name not in MAY_CHANGE]
 
@@ -135,9 +124,9 @@ class ClipsTable:
     def __init__(self, table: pa.Table) -> None:
         if "list_index" not in table.column_names:  # tables of early versions lack this column
             table = table.append_column("list_index", pa.repeat(-1, len(table)))
-        schema = _schema({*table.column_names})
+        schema = schema_of({*table.column_names})
         self.table = table.select(schema.names).cast(schema)
-        _require_values(self.table)
+        require_values(self.table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -174,14 +163,14 @@ class ClipsTable:
     @classmethod
     def from_rows(cls, rows: Iterable[ClipRow]) -> "ClipsTable":
         """Returns a table of `rows`. An optional column, such as `interval`, is left out if no row has a value."""
-        schema, used = _schema({field.name for field in OPTIONAL}), set[str]()
+        schema, used = schema_of({field.name for field in OPTIONAL}), set[str]()
         parts, left = list[pa.Table](), iter(rows)
         while some := [*itertools.islice(left, ROW_GROUP_ROWS)]:
             used |= {field.name for field in OPTIONAL if any(getattr(row, field.name) for row in some)}
             columns = {name: [getattr(row, name) for row in some] for name in schema.names}
             parts.append(pa.table(columns, schema=schema))
         table = pa.concat_tables(parts) if parts else schema.empty_table()
-        return cls(table.select(_schema(used).names))
+        return cls(table.select(schema_of(used).names))
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
@@ -202,6 +191,20 @@ class ClipsTable:
         """
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
+
+    @staticmethod
+    def count_values(storage: Storage, names: Sequence[str]) -> Counter[tuple[Any, ...]]:
+        """Returns values of the columns `names` -> number of rows with these values. The values are tuples in the order
+        of `names`. Only one row group is in memory at a time.
+        """
+        counts = Counter[tuple[Any, ...]]()
+        with _opened(storage) as file:
+            for group in range(file.metadata.num_row_groups):
+                part = file.read_row_group(group, columns=list(names), use_threads=False)
+                of_part = part.group_by(list(names), use_threads=False).aggregate([([], "count_all")])
+                *values, numbers = (of_part.column(name).to_pylist() for name in (*names, "count_all"))
+                counts.update(dict(zip(zip(*values, strict=True), numbers, strict=True)))
+        return counts
 
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
@@ -244,56 +247,6 @@ class ClipsTable:
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
-def _schema(names: Container[str]) -> pa.Schema:
-    """Returns the Arrow schema of a clips table with all required columns, and with the optional columns that are in
-    `names`.
-    """
-    return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
-
-
-def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid if `schema`, the columns of a clips.parquet, lacks a required column, has a column twice, or
-    has a column of the wrong kind, for example texts in place of numbers.
-
-    A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
-    later.
-    """
-    optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
-    for field in (*SCHEMA, *OPTIONAL):
-        count = schema.names.count(field.name)
-        if count > 1 or not (count or field.name in optional):
-            raise pa.ArrowInvalid(f"{count} columns {field.name}, 1 is expected")
-        if count and _kind(schema.field(field.name).type) != _kind(field.type):
-            raise pa.ArrowInvalid(f"column {field.name} is {schema.field(field.name).type}, {field.type} is expected")
-
-
-def _kind(of: pa.DataType) -> str:
-    """Returns the kind of the Arrow type `of` as a text: "string", "float", "integer", "list of float" and so on. For
-    any other type, returns the type's own name.
-
-    A column may be cast to another type only if both types have the same kind.
-    """
-    types = pa.types
-    if types.is_dictionary(of):
-        return _kind(of.value_type)
-    if types.is_list(of) or types.is_large_list(of) or types.is_fixed_size_list(of):
-        return f"list of {_kind(of.value_type)}"
-    if types.is_string(of) or types.is_large_string(of):
-        return "string"
-    return "float" if types.is_floating(of) else "integer" if types.is_integer(of) else str(of)
-
-
-def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid if a value is null. Only in the columns `interval`, `frame_rate` and `target_frames` may a
-    row have no value. An item of a list may never be null.
-    """
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
-        within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
-        if within or (column.null_count and name not in MAY_BE_NULL):
-            raise pa.ArrowInvalid(f"column {name} has {column.null_count + within} nulls, none are expected")
-
-
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
     """Yields the clips.parquet in `storage` as an open file. A file on a disk is mapped into memory. A file in an
@@ -308,7 +261,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
         if (path := storage.local_path(TABLE)) is not None:
             require_regular(path)
         with pq.ParquetFile(pa.BufferReader(storage.get(TABLE)) if path is None else path, memory_map=True) as file:
-            _require_columns(file.schema_arrow)
+            require_columns(file.schema_arrow)
             yield file
     except FileNotFoundError:
         raise CacheNotFound(f"{where} does not exist{_way_out(storage)}") from None

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinegraph.cache_schemas.clips_columns import INTERVAL
 from kinegraph.cache_schemas.clips_table import (
-    INTERVAL,
     ROW_GROUP_ROWS,
     ClipRow,
     ClipsTable,

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.clips_table import INTERVAL, TABLE, ClipsTable, name_of_video
+from kinegraph.cache_schemas.clips_columns import INTERVAL
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, name_of_video
 from kinegraph.cache_schemas.ledger import LEDGER, Failure, Reason, Record
 from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.cache_schemas.words import on_one_line

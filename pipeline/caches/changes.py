@@ -40,8 +40,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     unchanged, too. If `retry_failed` is true, a video counts as unchanged if all its clips in the shard have failed. If
     the network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
     """
-    paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
-    path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
+    path_of = dict(ClipsTable.count_values(cache.storage, ["video_id", "path"]).keys())
     was_changed: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
     changed: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []

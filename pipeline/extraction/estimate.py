@@ -93,8 +93,7 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
 
 def _most_rows_of_a_video(cache: Cache) -> int:
     """Returns the largest number of rows of one video in one shard. These rows are decoded together."""
-    counted = ClipsTable.read_columns(cache.storage, ["path"]).group_by("path").aggregate([([], "count_all")])
-    return min(cache.shard_clips, max(counted.column("count_all").to_pylist(), default=0))
+    return min(cache.shard_clips, max(ClipsTable.count_values(cache.storage, ["path"]).values(), default=0))
 
 
 def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
@@ -111,9 +110,8 @@ def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
     """Returns the frame sizes (height, width) in pixels that occur in the videos of the cache. Each size occurs once in
     the list.
     """
-    sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
-    different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
-    return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
+    sizes = ClipsTable.count_values(cache.storage, ["frame_height", "frame_width"])
+    return [(height, width) for height, width in sizes if height > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:

@@ -1,5 +1,6 @@
 """Rows of one shard are read without the rest of clips.parquet."""
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -40,3 +41,13 @@ def test_shards_of_one_row_group_read_it_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(ClipsTable, "read_around", read)
     assert [len(cache.rows(shard)) for shard in range(4)] == [3, 3, 3, 2]
     assert read.call_count == 1
+
+
+def test_values_are_counted_over_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips_table, "ROW_GROUP_ROWS", 2)
+    cache = Cache.create(tmp_path, {}, LAYOUT)
+    ClipsTable.from_rows([replace(row(number // 3), path=f"p{number % 2}") for number in range(7)]).write(cache.storage)
+    counts = ClipsTable.count_values(cache.storage, ["video_id", "path"])
+    names = [("v00.mp4", "p0"), ("v00.mp4", "p1"), ("v01.mp4", "p1"), ("v01.mp4", "p0"), ("v02.mp4", "p0")]
+    assert counts == dict(zip(names, [2, 1, 2, 1, 1], strict=True))
+    assert ClipsTable.count_values(cache.storage, ["frame_height"]) == {(8,): 7}

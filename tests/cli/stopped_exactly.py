@@ -39,7 +39,7 @@ def train() -> None:
 
 
 def feed() -> None:
-    with closing(_in_background(iter(range(100_000)), threading.Event())) as items:  # type: ignore[type-var]
+    with closing(_in_background(iter(range(100_000)), threading.Event(), lambda: None)) as items:  # type: ignore[type-var]
         for _ in items:
             pass
 

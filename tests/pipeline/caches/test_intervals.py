@@ -10,7 +10,8 @@ import pytest
 
 import kinegraph.pipeline.extraction.feed
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.clips_table import SCHEMA, ClipRow
+from kinegraph.cache_schemas.clips_columns import SCHEMA
+from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan

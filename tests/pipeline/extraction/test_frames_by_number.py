@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
+from kinegraph.cache_schemas.clips_columns import SCHEMA
+from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.reader import CachedClips
