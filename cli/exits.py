@@ -99,9 +99,8 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. A signal stops the command at its next check for signals.
-
-    The process then ends with the exit code of the signal, even if some code catches the exception.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. A signal raises an exception when the command checks for
+    signals the next time. Even if some code catches this exception, the process ends with the exit code of the signal.
     """
     stopping.obey()
     atexit.register(_end_as_asked)

@@ -34,8 +34,8 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
     """Returns the runs that have scores on `split`, in groups. All runs of a group were scored on the same clips and
     labels, so their scores may be averaged.
 
-    Runs of earlier versions of kinegraph did not record their clips. If the other runs are one group, such runs belong
-    to it. Otherwise such runs are a group of their own.
+    Runs of earlier versions of kinegraph did not record their clips. If all other runs are in one group, the runs of
+    earlier versions are in this group too. Otherwise they are a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -54,10 +54,12 @@ def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
 def table_file(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> bytes:
     """Returns the content of a file with the table of results. `form` is "csv", "md", "latex" or "png".
 
-    Each item of `rows` is one row: the (folder, results) of the runs of one head and recipe, one run per seed. There is
-    a column for each split and metric. A csv has three: mean, sample standard deviation and number of seeds. A cell is
-    empty if the runs of its row were scored on different clips, because such scores may not be averaged. Raises
-    UsageError for a png without matplotlib.
+    Each item of `rows` is one row: the (folder, results) of the runs of one head and recipe, one run per seed. The
+    table has one column for each split and metric. A csv has three columns for each: mean, sample standard deviation
+    and number of seeds. A cell is empty if the runs of its row were scored on different clips, because such scores may
+    not be averaged.
+
+    Raises UsageError for a png without matplotlib.
     """
     scores = dict.fromkeys(
         (split, name)

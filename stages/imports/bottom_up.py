@@ -90,10 +90,10 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the .npz files below `root` are one file per frame, rather than one file per video.
+    """Returns true if the .npz files below `root` are one file per frame, and false if they are one file per video.
 
-    This is so if every file lies in a subfolder, every name ends with a digit, and the first file has the regions of
-    one picture.
+    They are one file per frame if every file lies in a subfolder, every name ends with a digit, and the first file has
+    the regions of one picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):

@@ -62,8 +62,8 @@ def tensor_of(path: Path, where: str, dataset: str | None) -> np.ndarray:
     - `where`: the name of the file in messages.
     - `dataset`: the key of the tensor in a dict. None means that the dict has only one tensor.
 
-    Raises UnusableError if the file cannot be read, is damaged or asks for code. Raises FeatureFileError if it holds no
-    tensor, or several and `dataset` is None.
+    Raises UnusableError if the file cannot be read, is damaged or asks for code. Raises FeatureFileError if the file
+    has no tensor, or if it has several tensors and `dataset` is None.
     """
     import torch
 

@@ -26,14 +26,13 @@ OF_DATASETS = ("hdf5", "pt", "webdataset")  # kinds that take --dataset
 
 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
-    """Returns the FeatureFiles, the reader, of the features at `path`. `path` is a folder, an HDF5 file or a tar file.
+    """Returns an object that reads the features at `path` (a FeatureFiles). `path` is a folder, an HDF5 file or a tar
+    file.
 
-    `kind` is a key of KINDS, such as "npy". None means that the kind is recognised from the files. `dataset` chooses
-    among several arrays of a video:
-
-    - In an HDF5 file, it is the last part of the dataset's name: "features" in `walk/1/features`.
-    - In a .pt file, it is the key of the tensor.
-    - In a tar file, it is the name of the file after the key of the sample: "features.npy".
+    - `kind`: a key of KINDS, such as "npy". None means that the kind is recognised from the files.
+    - `dataset`: chooses one array if a video has several. In an HDF5 file, it is the last part of the dataset's name:
+      "features" in `walk/1/features`. In a .pt file, it is the key of the tensor. In a tar file, it is the name of the
+      file after the key of the sample: "features.npy".
 
     Raises FeatureFileError if there is nothing to read, if `kind` or `dataset` does not fit the path, or if the files
     are of several kinds and `kind` is None.

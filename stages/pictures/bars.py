@@ -20,8 +20,8 @@ def number(value: float) -> str:
 
 
 def shares(name: str, title: str, labels: Sequence[str], parts: Mapping[str, Values]) -> Picture:
-    """Draws one bar for each of `labels`. A bar is divided into parts, such as "ok" and "failed", and all bars have the
-    same length, so it shows shares. The counts stand above the bar as text.
+    """Draws one bar for each of `labels`. A bar is divided into parts, such as "ok" and "failed". All bars have the
+    same length, so the length of a part shows its share of the bar. The counts stand above the bar as text.
 
     `parts` is {name of the part: its count for each label}.
     """

@@ -105,7 +105,8 @@ def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[F
 
     - `target`: the path of the file. It ends with `film_ending()`.
     - `size`: (width, height) in px, both even.
-    - `rate`: the usual number of frames per second. Each frame has its own time even so.
+    - `rate`: the nominal frame rate of the file, in frames per second. The times given to `Film.add` may differ from
+      it.
 
     If the block raises an error, no file is written. Raises UsageError if PyAV has no encoder. Raises CacheNotWritable
     if there is no room or no permission to write.

@@ -16,7 +16,8 @@ def scatter(
     name: str, title: str, points: np.ndarray, groups: np.ndarray, names: Sequence[str], axes_names: tuple[str, str],
     description: str,
 ) -> Picture:  # fmt: skip
-    """Draws n points in a plane. The points of one group have the same colour and shape. Up to 64 groups differ.
+    """Draws n points in a plane. The points of one group have the same colour and shape. Up to 64 groups have different
+    looks.
 
     - `points`: [n, 2], x and y of each point.
     - `groups`: [n], the number of each point's group.
@@ -24,7 +25,8 @@ def scatter(
     - `axes_names`: the names of x and y.
     - `description`: the beginning of the description. The numbers of points and classes follow.
 
-    `data` of the Picture has `points`, `group` [n, 1], and `class` and `clips`: the names and the sizes of the groups.
+    `data` of the Picture has four arrays: `points` [n, 2], `group` [n, 1], the names of the groups as `class`, and the
+    numbers of their points as `clips`.
     """
     picture = Picture(name, title, height=max(LEAST_INCHES, 0.4 + ROW_INCHES * len(names)), width=WIDE)
     with styled():

@@ -19,7 +19,8 @@ def seed_scores(
 
     - `values`: for each label, the scores of its seeds.
     - `axis`: the name of the scores.
-    - `marks`: {name: one value per label} that is marked, too, such as "chance". NaN has no mark.
+    - `marks`: {name: one value per label}, such as "chance". Each value is drawn as a further mark in its row. NaN has
+      no mark.
     """
     picture = Picture(name, title, height=FRAME_INCHES + 0.15 + (ROW_INCHES + 0.06) * max(1, len(labels)), width=WIDE)
     means = np.array([np.mean(seeds) if len(seeds) else np.nan for seeds in values])

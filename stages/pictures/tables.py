@@ -15,7 +15,7 @@ DPI, MARGIN, GAP, LINE = 200, 0.12, 0.22, 0.21  # in inches: the margin, the gap
 
 def table_png(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     """Returns the content of a PNG file that shows a table. `header` has the names of the columns, and `rows` has the
-    cells of each row. The first column is aligned to the left, and all others to the right.
+    cells of each row. The first column is aligned to the left, and all other columns to the right.
 
     Equal tables give equal bytes with one version of matplotlib.
     """
