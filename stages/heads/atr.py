@@ -124,16 +124,18 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Distributes the features of the action in each frame over the positions of the map: [B, T, C] -> [B, T, C, H,
-        W], for B clips, T frames, C channels, H rows and W columns.
+        """Distributes the features of the action in each frame over the positions of the map. Returns [B, T, C, H, W],
+        for B clips, T frames, C channels, H rows and W columns.
 
-        `z` has the features. `located` is the map M [B, T, 1, H, W], which is large where the action is, or None. The
-        option `distribution` chooses the formula (reconstructed, because the available text of the paper has no
+        - `z`: [B, T, C], the features.
+        - `located`: the map M [B, T, 1, H, W], which is large where the action is, or None.
+
+        The option `distribution` chooses the formula (reconstructed, because the available text of the paper has no
         formulas):
 
         - "scaling": sigmoid(M) z.
         - "adding": z + sigmoid(M), or z + M if `sigmoid_in_adding` is false.
-        - "none", or `located` is None: z for every position, as [B, T, C, 1, 1].
+        - "none": z for every position. The result is then [B, T, C, 1, 1]. `located` None has the same result.
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":

@@ -77,12 +77,15 @@ class CandidateHead(Head):
     array: str
 
     def choose_array(self, spec: Spec, read: str, options: CandidateOptions) -> int:
-        """Chooses the cached array that the head reads, and sets `source` and `array` to its tap and its name. Returns
-        the number of channels of the array.
+        """Chooses the cached array that the head reads. Sets the attribute `source` to the tap of the array, and
+        `array` to its name. Returns the number of channels of the array.
 
-        `read` is the kind of array: "maps", "pooled" or "regions". `spec` maps the name of each array of the cache to
-        its shape for one clip. If several backbones or taps have such arrays, `options` must name one. Raises HeadError
-        if no array fits, if several fit, or if `spec` has the shapes of whole videos and `read` is not "pooled".
+        - `spec`: {name of the array: shape for one clip} of the cache.
+        - `read`: the kind of array: "maps", "pooled" or "regions".
+        - `options`: must name the backbone or the tap if several have such arrays.
+
+        Raises HeadError if no array fits, if several fit, or if `spec` has the shapes of whole videos and `read` is not
+        "pooled".
         """
         if are_videos(spec) and read != "pooled":
             raise HeadError(f"read: given {read}, allowed with train.over: videos: pooled")

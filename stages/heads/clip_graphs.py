@@ -102,8 +102,8 @@ class FrameGraphs(nn.Module):
 
 @contextmanager
 def outputs_of(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the outputs of `modules` during a `with` block. Yields a list, to which every call of one of the modules
-    appends its output.
+    """Collects the outputs of the modules `modules` during a `with` block. Yields a list that is empty at first. Each
+    call of one of the modules appends its output to the list.
     """
     outputs: list[Tensor] = []
 

@@ -33,8 +33,8 @@ class HeadOptions(StageOptions):
     """The base class of the options of heads. A head is a network that reads cached arrays and classifies clips."""
 
     def recorded(self) -> dict[str, Any]:
-        """Returns {name of the option: value}, which a run stores. A run that was interrupted continues only with equal
-        options.
+        """Returns the options that a run stores, as {name of the option: value}. A run that was interrupted continues
+        only if these options are equal.
         """
         return self.model_dump()
 
@@ -240,9 +240,10 @@ class Classifier(nn.Module):
         return logits
 
     def maps(self, x: Tensor) -> Tensor:
-        """Returns the class activation maps [B, K, T, H, W] of maps x [B, T, C, H, W], for B clips, K classes, T time
-        steps, C channels, H rows and W columns. Their mean over T, H and W is the result of `forward` without dropout
-        for the mean of x.
+        """Returns class activation maps, [B, K, T, H, W] for B clips, K classes, T time steps, H rows and W columns.
+        The mean of a map over T, H and W is the logit that `forward` returns for the mean of `x`, without dropout.
+
+        `x` [B, T, C, H, W] has the maps of the features, with C channels.
         """
         classified: Tensor = self.fc(x.movedim(2, -1))  # [B, T, H, W, K]
         return classified.movedim(-1, 1)

@@ -81,9 +81,11 @@ def missing_arrays(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) 
     """Returns the error to raise if the cache lacks the arrays `names`. The message says what the config needs, and
     which command makes the arrays.
 
-    The keys of `spec` are the names of the cached arrays. If `names` are arrays of one tap (a layer of a backbone),
-    `kinds` has the kinds of arrays that the head reads, such as "maps", and the error is a TapMissing. Without `kinds`,
-    it is a HeadError.
+    - `spec`: its keys are the names of the cached arrays.
+    - `kinds`: the kinds of arrays that the head reads, such as "maps", if `names` are arrays of one tap (a layer of a
+      backbone). Otherwise it is empty.
+
+    With `kinds`, the error is a TapMissing. Without `kinds`, it is a HeadError.
     """
     if names == [CROP]:
         return HeadError(
@@ -193,7 +195,7 @@ class ProposalReader:
 
     The cache may have boxes for more frames than features. If it has boxes for k times as many frames, every k-th of
     these frames is read. If the features are not at equal distances in time, the array `clips/box_frames/<features>`
-    says which frames are read. `reads` has the names of the arrays that a batch must have.
+    says which frames are read. The attribute `reads` has the names of the arrays that a batch must have.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
@@ -220,8 +222,9 @@ class ProposalReader:
         self.top, self.reads = top, needed if self.box_frames is None else (*needed, self.box_frames)
 
     def frames(self, batch: Mapping[str, Tensor]) -> list[int] | None:
-        """Returns the number of the frame with boxes that belongs to each time step of the features, as a list [T] of
-        numbers counted from 0. Returns None if time step t belongs to frame t * `step`.
+        """Returns, for each of the T time steps of the features, the number of the frame with boxes that belongs to it:
+        a list [T] of numbers from 0. Returns None if the frames are at equal distances. Time step t then belongs to
+        frame t * `self.step`.
         """
         return None if self.box_frames is None else batch[self.box_frames][0].tolist()
 
@@ -280,7 +283,8 @@ class RegionReader:
     - `boxes`: whether the Regions have boxes.
     - `top`: the number of best boxes of a frame that are read, or None for all boxes.
 
-    `reads` has the names of the arrays that a batch must have. `channels` is the number of channels of a feature.
+    Two attributes: `reads` has the names of the arrays that a batch must have, and `channels` is the number of channels
+    of a region's features.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
@@ -314,12 +318,12 @@ class MapRegionReader:
     - `source`: the tap of the cached maps. A head may change the maps before the call.
     - `top`: the number of best boxes of a frame that are read, or None for all boxes.
 
-    `reads` has the names of the arrays that a batch must have.
+    The attribute `reads` has the names of the arrays that a batch must have.
 
     A map shows the rectangle of the video that the backbone saw, resized to a square. Each box is converted from video
-    pixels to this square and clipped to the square. If the rectangle is mirrored (x1 > x2), the box is mirrored too.
-    RoIAlign then divides the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers map cells,
-    rounded up (Wang and Gupta 2018, section 3.1). The feature of the region is the maximum over the bins.
+    pixels to this square and clipped to the square. If the rectangle is mirrored (x1 > x2), the box is mirrored in the
+    same way. RoIAlign then divides the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers
+    map cells, rounded up (Wang and Gupta 2018, section 3.1). The feature of the region is the maximum over the bins.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:

@@ -60,7 +60,7 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """Returns the blocks that `options`, the options of the head, describe, in the order in which the blocks run. A
+        """Returns the blocks of the head, in the order in which they run. `options` are the options of the head. A
         subclass implements this method.
 
         A block maps [B, T, C, H, W] to the same shape. Raises HeadError if the maps are too small for the blocks.

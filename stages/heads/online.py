@@ -50,13 +50,13 @@ class OnlineHead(Head):
 
     - `head`: a head for cached arrays. It may have a tail.
     - `entries`: the backbones.
-    - `networks`: for each of `entries`, a function that maps pixels to {name of the tap: maps}. A `Normalised` backbone
-      can be trained. The method `maps` of a `FeatureExtractor` cannot be trained.
+    - `networks`: for each of `entries`, a function that maps pixels to {name of the tap: maps}. To train a backbone,
+      pass a `Normalised`. To use it as it is, pass the method `maps` of a `FeatureExtractor`.
     - `clips_per_pass`: the number of clips that pass through a backbone together in training. Each pass is computed
       again for the gradient, which saves memory. None means that all clips pass together, once.
     - `stored`: {name of the array: type}. These arrays are rounded to the types in which a cache stores them, so that
-      `head` reads the values that a cache would have. It must be empty for training, because gradients would be rounded
-      too.
+      `head` reads the values that a cache would have. For training, it must be empty, because the gradients would be
+      rounded as well.
     """
 
     def __init__(

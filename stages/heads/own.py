@@ -63,8 +63,8 @@ class OwnHead:
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """Returns an OwnHead from its name in the record of a run and its Python source `code`. The name, `identity`,
-        is "<file>.py:<class>@<sha256>".
+        """Returns the OwnHead of a trained run. `identity` is the name of the head in the record of the run,
+        "<file>.py:<class>@<sha256>". `code` is the Python source.
         """
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
@@ -175,8 +175,8 @@ def build_own_head(kind: type[Head], spec: Spec, num_classes: int, options: Head
     arrays as float32.
 
     `spec` maps the name of each cached array to its shape for one clip. Raises HeadError if the user's code raises an
-    exception, if `reads` has an array that is not cached, or if the logits have a wrong shape. In the training,
-    `forward` of the result raises HeadError for such errors too.
+    exception, if `reads` has an array that is not cached, or if the logits have a wrong shape. During training,
+    `forward` of the returned head raises HeadError for the same errors.
     """
     try:
         head: Head = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__})(spec, num_classes, options)

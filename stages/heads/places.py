@@ -19,8 +19,8 @@ class Output:
     """The output of a submodule of a network. A new block can be inserted behind the output.
 
     - `parent`, `name`: the submodule is `parent.<name>`. It is replaced when a block is inserted.
-    - `channels`: the number of channels of each branch whose results the output has. A network without branches has one
-      number.
+    - `channels`: the number of channels of the output. For the branches of an Inception block, one number for each
+      branch.
     """
 
     parent: nn.Module
@@ -50,8 +50,8 @@ class Family:
 
     - `by_frame`: whether the submodules take single frames [B*T, C, H, W]. If it is false, they take clips [B, C, T, H,
       W]. The axes are B clips, C channels, T frames, H rows and W columns.
-    - `places`: a function. `places(network, tap)` yields the places where blocks can be inserted between the tap below
-      `tap` and `tap`, from bottom to top.
+    - `places`: a function. `places(network, tap)` yields a Place for each block above the previous tap, up to `tap`.
+      The lowest block comes first.
     """
 
     by_frame: bool

@@ -40,12 +40,15 @@ class ProjectedRegions:
     - `boxes`: whether the Regions have boxes. With `regions_from: maps`, they always have boxes.
     - `with_mean`: whether the mean of the features over the whole clip is computed too.
 
-    `reads` has the names of the arrays that a batch must have. `make_project` builds the module for the projection.
+    The attribute `reads` has the names of the arrays that a batch must have. The head builds its projection with
+    `make_project()` and passes it to each call:
 
-    A call takes a batch, the type `dtype` of the features, and the module `project`, which the head has built with
-    `make_project`. The module `follow`, if there is one, runs on projected maps. The call returns (Regions, mean). The
-    features of the Regions are [B, T, N, C] for B clips, T frames, N regions of a frame and C channels. The mean is [B,
-    C], or None if `with_mean` is false.
+    - `batch`, `dtype`: the arrays, and the type of the features to compute.
+    - `project`: the projection.
+    - `follow`: a module that runs on each frame of the projected maps, or None.
+
+    A call returns (Regions, mean). The features of the Regions are [B, T, N, C] for B clips, T frames, N regions of a
+    frame and C channels. The mean is [B, C], or None if `with_mean` is false.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, with_mean: bool) -> None:

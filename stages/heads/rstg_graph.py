@@ -289,9 +289,9 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes the new nodes of RSTG from the nodes and the messages that the nodes receive (RSTG paper, eq. 5). Two
-    linear layers, each with a ReLU behind it, map a node and its message, joined to `in_features` numbers, to `dim`
-    numbers.
+    """Computes the new nodes of RSTG from the nodes and the messages that the nodes receive (RSTG paper, eq. 5). The
+    vectors of a node and of its message are joined to one vector of `in_features` numbers. Two linear layers, each with
+    a ReLU behind it, map this vector to the new node of `dim` numbers.
 
     With the option `update: shared`, all nodes share the two layers. With `update: scalewise`, each grid has two layers
     of its own. If `layered` is true, a norm over the nodes and channels of a frame follows.

@@ -146,8 +146,8 @@ class RegionGraph(nn.Module):
             self.links |= dict.fromkeys(["front", "back"], "boxes of neighbouring frames")
 
     def matrices(self, x: Tensor, regions: Regions) -> list[Tensor]:
-        """Returns a list with the matrix [B, V, V] of each graph, in the order of `self.links`, for B clips and the V =
-        T * N nodes of a clip.
+        """Returns the matrix [B, V, V] of each graph, for B clips and the V = T * N nodes of a clip. The graphs are in
+        the order of the attribute `links`, a dictionary with the names of the graphs.
 
         `x` [B, T, N, C] has the features of the regions, and `regions` has their mask and their boxes.
         """
