@@ -281,8 +281,8 @@ class Cache:
         """Writes the document stages/<key>.json of each of `stages`, and the metadata of all arrays of the cache. An
         existing document of a stage is kept.
 
-        The metadata has texts for each row, such as its label and split. If `renew` is true, texts that no longer match
-        the rows are replaced.
+        In a zarr cache, the metadata has texts by which xarray labels the rows, such as their splits. If `renew` is
+        true, texts that no longer match the rows are replaced.
 
         Raises CacheMismatch if the cache has a stage with the same key but other options. All stages are checked before
         the first document is written.

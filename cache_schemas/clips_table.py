@@ -45,13 +45,14 @@ class ClipRow:
     """One clip under one crop: a row of clips.parquet. Times are in seconds from the first presented frame.
 
     split, labels: the split of the data set, and the class numbers.
+    start_seconds, end_seconds: the span of the clip.
     target_times: the times of the frames to decode.
     target_frames: the numbers of the frames to decode, from 0. If it is set, it is used in place of `target_times`.
     crop: the rectangle (x1, y1, x2, y2) in pixels of the frame, which has `frame_width` x `frame_height` px.
     mirrored: whether the pixels are mirrored after the crop is cut.
     frame_rate: the number of images per second, if `path` is a folder of images.
-    interval: (start, end) of a part of a video that is an item of the data set, or None for a whole video. Such a
-        part has its own `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
+    interval: (start, end), if the data set lists only a part of a video, or None for a whole video. Such a part has its
+        own `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
     list_index: the position of the video or interval in the data set's list, or -1 if it is unknown.
 
     If `index` could not open the video, `target_times` is empty, the other times and the crop are NaN, and the frame

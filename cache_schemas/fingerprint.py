@@ -35,7 +35,7 @@ def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
 
 
 def are_imported(options: Options) -> bool:
-    """Returns whether the command `import` brought something into the cache with `options`. They are the options of a
-    stage, or the clip options of a cache. If not, the options come from a config.
+    """Returns whether the command `import` made `options`, which are the options of a stage or the clip options of a
+    cache. If not, the options come from a config.
     """
     return "provenance" in options

@@ -36,9 +36,9 @@ class SceneGraph:
 def scene_graphs(graphs: Mapping[str, np.ndarray], vocabulary: Mapping[str, Any]) -> list[SceneGraph]:
     """Returns the scene graphs of one clip in the order of time.
 
-    `graphs` maps the name of each array of the stage, such as `graphs/times`, to the row of the clip. `vocabulary` has
-    the lists `classes` and `relations`, in which the names of class and relation numbers stand. A number without a name
-    is shown as a number.
+    `graphs` maps the name of each array of the stage `graphs`, such as `graphs/times`, to the row of the clip.
+    `vocabulary` has two lists, `classes` and `relations`. Item i of a list is the name of class i or relation i. A
+    number without a name becomes a text such as `classes 5`.
     """
     times, count, objects, linked, relations = (
         graphs[f"{GRAPHS}/{name}"] for name in ("times", "count", "objects", "linked", "relations")

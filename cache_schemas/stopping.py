@@ -322,10 +322,10 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
     """Keeps the signals SIGINT and SIGUSR1 away from processes that are started inside the `with` block. This process
-    has to stop them itself.
+    has to stop those processes itself.
 
-    For example, Ctrl-C in a terminal sends SIGINT to all processes of the terminal. With this function, it stops only
-    this process.
+    For example, Ctrl-C in a terminal sends SIGINT to all processes of the terminal. With this function, Ctrl-C stops
+    only this process.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:
