@@ -45,8 +45,8 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
 
 
 def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
-    """Returns the folder of the run if `runs` has only one run. Otherwise returns the folder above the folders of the
-    runs. `runs` has (folder, results) of each run.
+    """Returns the folder of the run if `runs` has only one run. Otherwise returns the folder that holds the folders of
+    the runs. `runs` has (folder, results) of each run.
     """
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 

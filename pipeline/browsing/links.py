@@ -38,8 +38,8 @@ def address(path: str, query: Mapping[str, str]) -> str:
 
 
 def whole_number(query: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
-    """Returns the parameter `name` of an address as a number of at least `least`. Returns `default` if the parameter is
-    missing or empty. Raises HTTPException (400) for any other value.
+    """Returns the parameter `name` of an address as a whole number. Returns `default` if the parameter is missing or
+    empty. Raises HTTPException (400) if the value is no whole number or is less than `least`.
     """
     given = query.get(name, "")
     if not given:

@@ -92,7 +92,7 @@ def region_arrays_of(cache: Cache) -> list[ArraySpec]:
 
 
 class Neighbours:
-    """Makes the RegionIndex of a cache once, in a thread of its own. `start` starts the thread, and `index` waits for
+    """Makes the RegionIndex of a cache, once, in a background thread. `start` starts the thread, and `index` waits for
     the result.
     """
 
@@ -115,8 +115,8 @@ class Neighbours:
                 self._thread.start()
 
     def index(self) -> RegionIndex:
-        """Returns the RegionIndex, after a wait of at most WAIT_SECONDS. Raises LookupError if there is none yet. The
-        message says why.
+        """Returns the RegionIndex, after a wait of at most WAIT_SECONDS. Raises LookupError if there is no index after
+        this time. The message says why.
         """
         if self._thread is None:
             raise LookupError(NO_REGIONS)

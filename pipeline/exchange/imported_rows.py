@@ -48,8 +48,10 @@ def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotat
     - `annotations`: a csv that lists the videos, or None.
 
     With a csv, each listed video has one row. Without a csv, the rows are those of `cache`, or one row for each of
-    `videos` if the cache has no rows. Raises ExchangeError if the csv lacks a video of the cache. Raises it also for a
-    cache that `kinegraph index` made, if a csv is given or a video has several rows.
+    `videos` if the cache has no rows.
+
+    Raises ExchangeError if the csv lacks a video of the cache. If `kinegraph index` made the cache, a csv or a video
+    with several rows also raises ExchangeError.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):

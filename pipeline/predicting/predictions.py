@@ -129,7 +129,7 @@ class Prediction:
     num_clips: int = 0
 
     def without_boxes(self) -> "Prediction":
-        """Returns a copy without boxes, which take most of the memory."""
+        """Returns a copy of the prediction without its boxes. Boxes take most of the memory of a prediction."""
         return replace(self, spans=tuple(replace(span, boxes=()) for span in self.spans))
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:

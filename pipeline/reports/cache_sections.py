@@ -31,8 +31,8 @@ ALL, NO_CACHE = "All rows of the ledger.", "The report was made without a cache.
 
 
 def figure(caption: str, draw: Callable[[], Picture | Strip]) -> SectionPart:
-    """Returns the figure that `draw` returns, with the caption `caption`. If `draw` has nothing to show, returns a
-    paragraph that says why.
+    """Calls `draw` and returns its result as a figure of the report, with the caption `caption`. If `draw` raises
+    NothingToShowError or FramesMissingError, returns the message of the error as a paragraph.
     """
     try:
         return ReportFigure(draw(), caption)

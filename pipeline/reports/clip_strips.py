@@ -79,9 +79,9 @@ def nearest_strip(
     """Returns a Strip of one box and of the `count` most similar regions of other clips. Regions are similar if the
     cosine of their features in `array` is large.
 
-    `query` is (row, time step of `array`, box). Regions of at most 512 rows are compared. A region whose video is not
-    there is left out. Raises FramesMissingError if the video of the box is not there. Raises NothingToShowError if the
-    box does not exist.
+    `query` is the box as (row, time step of `array`, number of the box). Regions of at most 512 rows are compared. A
+    region is left out if its video is missing. Raises FramesMissingError if the video of the box is missing. Raises
+    NothingToShowError if the box does not exist.
     """
     row, step, box = query
     own, of_boxes = samples.vectors(array, np.array([row]))[0], samples.box_steps(array)
@@ -170,9 +170,9 @@ def most_similar(
 
 
 def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
-    """Returns the class names of the cached boxes of the clip in row `row`: one list for each time step, with one name
-    for each of the N places for boxes. Names of places without a box have no meaning. Returns an empty list if the
-    boxes of the cache have no classes.
+    """Returns the class names of the cached boxes of the clip in row `row`: one list for each time step. A list has one
+    name for each place for a box. If a place has no box, its name has no meaning. Returns an empty list if the boxes of
+    the cache have no classes.
     """
     names = box_class_names(samples.numbers.cache)
     if BOX_LABELS not in samples.specs:

@@ -61,7 +61,7 @@ class FrameFinder:
         """Returns decoded frames of the clip in row `row_index`. Every `frame_step`-th frame of the clip is a time
         step. At most `most` of the time steps are returned, evenly spread.
 
-        Raises FramesMissingError if the video is not there or cannot be decoded, or if the time for decoding is used
+        Raises FramesMissingError if the video is missing or cannot be decoded, or if the time for decoding is used
         up.
         """
         shard, within = divmod(row_index, self.cache.shard_clips)

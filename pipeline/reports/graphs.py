@@ -71,8 +71,8 @@ def run_graphs(
     *,
     allow_code: bool = False,
 ) -> Iterator[Picture | Strip]:
-    """Yields the figures that `head_graphs` draws for the trained run in `folder` and the clips `rows`. `name` begins
-    the titles.
+    """Yields the figures of all graphs of the trained run in `folder`, for the clips in the rows `rows`. The function
+    `head_graphs` describes the figures. `name` begins the titles.
 
     Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache. The code
     of a user's own head is run only with `allow_code`.
@@ -119,7 +119,7 @@ def head_graphs(
     largest weights. A graph of frames becomes two matrices: its mean over the clips, and the divergences between the
     rows of the mean.
 
-    Raises FramesMissingError if a video is not there. Raises NothingToShowError if a row has no values.
+    Raises FramesMissingError if a video is missing. Raises NothingToShowError if a row has no values.
     """
     import torch
 

@@ -34,9 +34,9 @@ MAPS_CAPTION = "The colours of a line go from its smallest value (none) to its l
 
 
 def embeddings(contents: Contents) -> Section | Absent:
-    """Returns the section "Embeddings", in which each clip of a sample is a point. One figure places the points by an
-    array of vectors of the cache. Another figure places them by the vectors that the best head classifies. Returns an
-    Absent with the reason if there is nothing to show.
+    """Returns the section "Embeddings", whose figures draw clips as points in a plane. The points of one figure are
+    computed from vectors of the cache. The points of another figure are computed from the vectors that the best head
+    classifies. Returns an Absent with the reason if there is nothing to show.
     """
     look, runs = contents.look, contents.runs
     if look is None:

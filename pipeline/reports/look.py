@@ -44,7 +44,8 @@ class Look:
     return a Strip, whose `savefig` writes SVG.
 
     An argument `row` is a row number. Row i is line i of clips.parquet and stands for one clip. Figures of arrays show
-    a sample of at most 4,096 rows and 256 MiB of each array. It is drawn at random with a fixed seed.
+    a sample of rows: at most 4,096 rows, and at most 256 MiB of each array. The sample is drawn at random with a fixed
+    seed.
 
     A method raises NothingToShowError, a ValueError, if the cache has nothing for the figure.
     """
@@ -249,7 +250,7 @@ class Look:
         - `path`: the number of a drawn box of the first frame, or None. A line follows this box through the frames,
           always to the box with the largest overlap.
 
-        Raises FramesMissingError if the video of the clip is not there or cannot be decoded. Raises ValueError for a
+        Raises FramesMissingError if the video of the clip is missing or cannot be decoded. Raises ValueError for a
         row or a number of boxes or frames that does not exist.
         """
         self._require_row(row)
@@ -263,7 +264,7 @@ class Look:
         """Draws up to `frames` scene graphs of the clip in row `row` over its frames. A scene graph shows the objects,
         their relations to the person, and a line from the person to each object with an edge.
 
-        Raises FramesMissingError if the video of the clip is not there. Raises ValueError for a row that does not
+        Raises FramesMissingError if the video of the clip is missing. Raises ValueError for a row that does not
         exist.
         """
         self._require_row(row)
@@ -278,7 +279,7 @@ class Look:
         - `box`: the number of a box in the time step, from 0.
         - `array`: the array with the features of regions. None means the first such array of the cache.
 
-        Raises FramesMissingError if the video of the clip is not there. Raises ValueError for a row that does not
+        Raises FramesMissingError if the video of the clip is missing. Raises ValueError for a row that does not
         exist.
         """
         self._require_row(row)
@@ -304,7 +305,7 @@ class Look:
         - `allow_code`: if true, the code of a head of your own may be run.
 
         Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache.
-        Raises FramesMissingError if a video is not there.
+        Raises FramesMissingError if a video is missing.
         """
         folder = Path(run)
         title = name or folder.name
@@ -337,8 +338,8 @@ class Look:
             raise ValueError(f"There is no row {row}: {self.cache.root} has {self.numbers.num_rows:,}, counted from 0.")
 
     def vectors(self, array: str) -> VectorSummary:
-        """Returns a summary of the vectors in an array of features or regions. Raises NothingToShowError if there are
-        none.
+        """Returns a summary of the vectors in the array `array`. Raises NothingToShowError if the cache has no vectors
+        with this name. `array` is a name such as `features/i3d/res5_pooled`.
         """
         if array not in self.samples.vector_arrays():
             names = ", ".join(self.samples.vector_arrays()) or "none yet"

@@ -100,8 +100,8 @@ class Predicted:
         """Returns the confusion matrix of K classes, int64 [K, K]. Entry (i, j) is the number of videos of class i for
         which class j is predicted.
 
-        If videos may have several labels, a video with n labels has n predictions, the classes with the largest
-        probabilities. Entry (i, j) is then the number of videos with label i for which j is predicted and wrong.
+        If videos may have several labels, the n classes with the largest probabilities are predicted for a video with n
+        labels. Entry (i, j) is then the number of videos with label i for which class j is predicted, but is no label.
         """
         truth = self.truth.astype(np.int64)
         if not self.is_multi_label:

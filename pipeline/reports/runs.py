@@ -81,8 +81,8 @@ class Runs:
         return split, metric
 
     def heads(self) -> Picture:
-        """Draws one row for each head: its score for each seed as a circle, their mean, and their sample standard
-        deviation.
+        """Draws one row for each head: a circle for the score of each seed, the mean of these scores, and their sample
+        standard deviation.
         """
         split, metric = self.split_and_metric
         scored = {name: self._scores(group, split, metric) for name, group in self.groups.items()}
@@ -132,8 +132,8 @@ class Runs:
         return _by_class("class_scores", best, series, order)
 
     def classes_against(self, other: "Runs") -> Picture:
-        """Draws the score of each class for two heads: one of these runs and one of the runs `other`. `pair` chooses
-        the heads. Classes are sorted by the difference of the two scores.
+        """Draws the score of each class for two heads: one of these runs and one of the runs `other`. The two heads are
+        those that the method `pair` returns. Classes are sorted by the difference of the two scores.
 
         Raises ResultsError if predictions are missing. Raises NothingToShowError if the two heads have different
         classes.
@@ -147,7 +147,8 @@ class Runs:
 
     def pair(self, other: "Runs") -> tuple[tuple[str, Predicted], tuple[str, Predicted]]:
         """Returns two heads to compare, each as (name, predictions). The first is the best head of these runs. The
-        second is the head of the runs `other` with the same name, or their best head if they have no such name.
+        second is the head with the same name among the runs `other`, or the best head of `other` if there is no head
+        with this name.
 
         Raises ResultsError if predictions are missing.
         """

@@ -62,9 +62,9 @@ class VectorSummary:
         return drift
 
     def shift(self, other: "VectorSummary") -> float:
-        """Returns the share of the channels, from 0 to 1, whose means in the two samples are more than half a pooled
-        standard deviation apart. `other` summarises an array with as many channels, for example the array of another
-        cache.
+        """Returns the share of the channels, from 0 to 1, that differ between two samples. A channel differs if its two
+        means are more than half a pooled standard deviation apart. `other` is the summary of an array with the same
+        number of channels, for example of the same array in another cache.
         """
         pooled = np.sqrt((self.std**2 + other.std**2) / 2)
         return float((np.abs(self.mean - other.mean) > DRIFT * pooled).mean())

@@ -52,8 +52,8 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure in a section of a report. `drawing` is the figure. `caption` says which values the figure shows and from
-    how many clips they are.
+    """A figure in a section of a report. `drawing` is the figure. `caption` says which values the figure shows, and how
+    many clips the values come from.
     """
 
     drawing: "Picture | Strip"

@@ -111,8 +111,9 @@ class AttentiveClassifier(nn.Module):
     clip, C channels and K classes. It also takes a mask [B, N], which is false for padding, or None without padding.
 
     The first weights are drawn as in the code of V-JEPA (facebookresearch/jepa), from a truncated normal distribution
-    with standard deviation 0.02. Biases start at 0. The weights of the last layers of a block are then divided by
-    sqrt(2 n). n is 1 for the cross-attention block, and 2, 3 and so on for the self-attention blocks.
+    with standard deviation 0.02. Biases start at 0. The output layers of the attention and of the MLP start smaller:
+    their weights are divided by sqrt(2 n). n is 1 for the cross-attention block, and 2, 3 and so on for the
+    self-attention blocks.
     """
 
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:

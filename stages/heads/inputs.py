@@ -82,8 +82,8 @@ def missing_arrays(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) 
     which command makes the arrays.
 
     - `spec`: its keys are the names of the cached arrays.
-    - `kinds`: the kinds of arrays that the head reads, such as "maps", if `names` are arrays of one tap (a layer of a
-      backbone). Otherwise it is empty.
+    - `kinds`: for arrays of one tap (a layer of a backbone), the kinds of arrays that the head reads, such as "maps".
+      It is empty for other arrays.
 
     With `kinds`, the error is a TapMissing. Without `kinds`, it is a HeadError.
     """

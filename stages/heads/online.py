@@ -149,10 +149,10 @@ class OnlineHead(Head):
         - `batch_norm`: what is frozen in the batch norms. "frozen": statistics, gain and bias. "statistics": only the
           statistics. "partial": statistics, gain and bias of all norms except the first. "train": nothing.
         - `learning_rate_factor`: the factor on the learning rate of the highest part.
-        - `layer_decay`: the factor of each part is that of the part above, multiplied by this number. None means that
-          all parts have the same factor.
+        - `layer_decay`: the factor of each part is the factor of the next higher part, multiplied by this number. None
+          means that all parts have the same factor.
 
-        Raises HeadError for a tap that no backbone has below the features that the head reads.
+        Raises HeadError if one of `taps` ends no part of a backbone.
         """
         modules = self.backbones.named_modules(prefix="backbones")
         backbones = [(path, module) for path, module in modules if isinstance(module, Backbone)]

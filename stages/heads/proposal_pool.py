@@ -26,8 +26,8 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     )
 
     def recorded(self) -> dict[str, Any]:
-        """Returns {name of the option: value}, which a run stores. The option `over` is left out if it has its default,
-        because runs of earlier versions lack this option.
+        """Returns the options that a run stores, as {name of the option: value}. The option `over` is left out if it
+        has its default, because runs of earlier versions lack this option.
         """
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 

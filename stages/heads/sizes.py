@@ -178,8 +178,8 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
 
 
 def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
-    """Returns an artificial batch of `num_clips` clips, {name of the array: values [num_clips, ...]}, with which the
-    operations of a head are counted. `reads` are the names of the arrays. `size.spec` has their shapes.
+    """Returns an artificial batch of `num_clips` clips, to count the operations of a head. The batch is {name of the
+    array: values [num_clips, ...]}. `reads` are the names of the arrays. `size.spec` has their shapes.
 
     Frames have 50 regions, and scene graphs have 5 objects. All other values are 1.
     """

@@ -26,9 +26,9 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """The options that all heads on scene graphs share. Such a head computes one vector for each frame, cuts the clip
-    into slices of `slice_seconds`, and reduces the vectors of each slice to one vector of `hidden` numbers, which is
-    classified. `reducer` is the way in which vectors are reduced.
+    """The options that all heads on scene graphs share. Such a head computes one vector for each frame and cuts the
+    clip into slices of `slice_seconds`. It reduces the vectors of each slice to one vector of `hidden` numbers and
+    classifies this vector. `reducer` is the way in which vectors are reduced, such as "mean".
     """
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
