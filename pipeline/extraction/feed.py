@@ -72,6 +72,7 @@ class _UnitVideo:
 
     - `shard_rows`: all rows of the shard.
     - `rows`: the rows to decode. `numbers` are their positions in `shard_rows`.
+    - `wanted`: the frames and crops that the unit needs, or None if it needs no pixels.
     - `is_last`: True for the last rows of the unit.
     - `undecoded`: a list with one item for each video of the unit that is not decoded yet. All videos of the unit share
       the list.
@@ -81,6 +82,7 @@ class _UnitVideo:
     shard_rows: list[ClipRow]
     rows: list[ClipRow]
     numbers: list[int]
+    wanted: Wanted | None
     is_last: bool
     undecoded: list[None]
 
@@ -157,9 +159,11 @@ class Feed:
                 list(group) for _, group in itertools.groupby(row_indexes, key=lambda row_index: rows[row_index].path)
             ]
             undecoded = [None] * len(groups)
+            wanted = self._wanted(unit)
             for of_video in groups:
                 is_last = of_video is groups[-1]
-                yield _UnitVideo(unit, rows, [rows[row_index] for row_index in of_video], of_video, is_last, undecoded)
+                of_rows = [rows[row_index] for row_index in of_video]
+                yield _UnitVideo(unit, rows, of_rows, of_video, wanted, is_last, undecoded)
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
         """Returns the indices of those of `rows` that are to be decoded. `rows` are all rows of the shard of `unit`.
@@ -180,7 +184,7 @@ class Feed:
         is complete. If the unit needs no pixels, no copy is made.
         """
         path = video.rows[0].path
-        return nullcontext(LocalVideo(path)) if self._wanted(video.unit) is None else staging.begin(path)
+        return nullcontext(LocalVideo(path)) if video.wanted is None else staging.begin(path)
 
     def _decode(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
         self._note(video.unit, "decoding")
@@ -202,7 +206,7 @@ class Feed:
         calls left open. `clock` measures the time of this thread. If the unit needs no pixels, nothing is decoded and
         the identity is None.
         """
-        wanted = self._wanted(video.unit)
+        wanted = video.wanted
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None, 0.0
         try:
@@ -245,7 +249,7 @@ class Feed:
             yield first, future.result()
 
     def _num_bytes(self, video: _UnitVideo) -> int:
-        wanted, row = self._wanted(video.unit), video.rows[0]
+        wanted, row = video.wanted, video.rows[0]
         if wanted is None or not row.frame_height:  # the header of this video could not be read
             return 0
         return len(video.rows) * wanted.num_bytes(row.frame_height, row.frame_width)
@@ -274,13 +278,12 @@ class Feed:
                     sources=sources,
                 )
                 clock = Clock(ASSEMBLE)
-                self._fill_pixels(batch)
+                self._fill_pixels(batch, video.wanted)
                 batch.thread_seconds = summed(seconds, clock.taken())
                 yield batch
                 rows, numbers, clips, sources, seconds = rows[size:], numbers[size:], clips[size:], {}, {}
 
-    def _fill_pixels(self, batch: PixelBatch) -> None:
-        wanted = self._wanted(batch.unit)
+    def _fill_pixels(self, batch: PixelBatch, wanted: Wanted | None) -> None:
         if wanted is None:
             return
         for square in wanted.squares:

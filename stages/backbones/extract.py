@@ -20,6 +20,7 @@ from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.backbones.planes import flatten_layers
 from kinegraph.stages.cuda_graphs import GraphedForward
 from kinegraph.stages.device import computing_in, is_slow_at, move_network, require_precision
+from kinegraph.stages.normalising import normalised
 from kinegraph.stages.weights.sources import Pixels
 
 log = logging.getLogger("kinegraph")
@@ -51,8 +52,8 @@ class Normalised(nn.Module):
         """
         if self.is_reversed:
             clips = clips.flip(-1)
-        x = (clips.float() / 255 - self.mean) / self.std
-        x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
+        # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
+        x = normalised(clips, self.mean, self.std).permute(0, 4, 1, 2, 3)
         return {name: out.transpose(1, 2) if out.ndim == MAP_RANK else out for name, out in self.network(x).items()}
 
 

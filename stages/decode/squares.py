@@ -40,8 +40,12 @@ class FramePixels:
         return cls(image.size, lambda: np.asarray(image), lambda size: scaled(np.asarray(image), size))
 
     @cached_property
+    def pixels(self) -> np.ndarray:
+        return self.rgb()
+
+    @cached_property
     def image(self) -> Image.Image:
-        return Image.fromarray(self.rgb())
+        return Image.fromarray(self.pixels)
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
         """Returns the part of this frame that the crop of `row` covers, resized as `square` says: uint8 [size, size,
@@ -60,9 +64,13 @@ class FramePixels:
         """
         key = (size, how)
         if key not in self._made:
-            everything = (0, 0, *self.size)
-            self._made[key] = self.scaled(size) if how == "swscale" else RESIZES[how](self.image, size, everything)
+            self._made[key] = self._resized(size, how)
         return self._made[key]
+
+    def _resized(self, size: Size, how: Resize) -> np.ndarray:
+        if size == self.size:  # without a Pillow image, whose making takes two copies
+            return self.pixels
+        return self.scaled(size) if how == "swscale" else RESIZES[how](self.image, size, (0, 0, *self.size))
 
     def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
         if not square.cuts(row.crop_name):

@@ -26,6 +26,7 @@ from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.first_rules import FirstTimeline
 from kinegraph.stages.decode.opening import on_disk, open_container, require_file
 from kinegraph.stages.decode.packets import PacketCount
+from kinegraph.stages.decode.pictures import Orientation
 from kinegraph.stages.decode.rules import RULES, Rules
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.timeline import PresentedFrames, first_stamps
@@ -100,6 +101,7 @@ class OpenVideo:
         self._errors: list[str] = []
         self.stream.codec_context.thread_count = 1
         self._converter = Converter()
+        self._oriented: tuple[VideoFrame, Orientation] | None = None  # the frame whose orientation was looked up last
         stamps, self._packets = first_stamps(container, stream, container.demux())
         self.timeline = rules.timeline(container, stream, stamps)
         self.packets = PacketCount(container, stream)
@@ -307,19 +309,24 @@ class OpenVideo:
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """Returns (width, height) in px of the decoded frame `frame` as a player shows it."""
-        return self.rules.orientation(frame).size(frame.width, frame.height)
+        return self._orientation(frame).size(frame.width, frame.height)
+
+    def _orientation(self, frame: VideoFrame) -> Orientation:
+        if self._oriented is None or self._oriented[0] is not frame:  # PyAV needs 50 us to look it up
+            self._oriented = frame, self.rules.orientation(frame)
+        return self._oriented[1]
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """Returns the decoded frame `frame` as RGB pixels, uint8 [height, width, 3], turned and mirrored as its
         metadata says.
         """
-        return self._converter.rgb(frame, self.rules.orientation(frame))
+        return self._converter.rgb(frame, self._orientation(frame))
 
     def scaled(self, frame: VideoFrame, size: Size) -> np.ndarray:
         """Returns the RGB pixels of `rgb`, scaled by libswscale to `size` = (width, height) in px: uint8 [height,
         width, 3].
         """
-        return self._converter.scaled(frame, self.rules.orientation(frame), size)
+        return self._converter.scaled(frame, self._orientation(frame), size)
 
 
 @contextmanager

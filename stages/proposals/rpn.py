@@ -12,6 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from kinegraph.stages.device import without_autocast
+from kinegraph.stages.normalising import normalised
 from kinegraph.stages.proposals.selection import Proposals, candidates, pad_images, select
 
 SIZE_DIVISOR = 32
@@ -79,7 +80,9 @@ class RpnProposer(nn.Module):
         The values are normalised with the mean and the standard deviation of the network. H and W are h and w, rounded
         up to multiples of 32. The added rows at the bottom and columns at the right are zeros.
         """
-        return pad_images((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
+        pixels = normalised(frames.permute(0, 2, 3, 1), self.mean.flatten(), self.std.flatten())  # [F, h, w, 3]
+        images = pixels.permute(0, 3, 1, 2)
+        return pad_images(images.contiguous() if frames.is_contiguous() else images, SIZE_DIVISOR)  # in their order
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
         """Returns the anchors of each pyramid level, [H'*W'*A, 4] float32, as (x1, y1, x2, y2) in pixels of `images`

@@ -98,9 +98,10 @@ def select(
     )
     # By logit, as in detectron2. torchvision uses the sigmoid, which is 1.0 in float32 for logits above 17.
     order = scores.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    boxes, scores = boxes.gather(1, order[..., None].expand_as(boxes)), scores.gather(1, order)
+    levels = levels[order]  # [F, K]
     for f, num in enumerate(valid.sum(1).cpu().tolist()):  # this waits for a GPU, and the suppression does again
-        ranked = order[f, :num]
-        best = ranked[remaining(boxes[f, ranked], scores[f, ranked], levels[ranked], nms_threshold, top)]
+        best = remaining(boxes[f, :num], scores[f, :num], levels[f, :num], nms_threshold, top)
         out.boxes[f, : len(best)] = boxes[f, best]
         out.scores[f, : len(best)] = scores[f, best]
         out.count[f].fill_(len(best))
@@ -139,4 +140,6 @@ def pad_images(images: Tensor, divisor: int) -> Tensor:
     H and W are h and w, rounded up to multiples of `divisor`.
     """
     height, width = images.shape[2:]
+    if height % divisor == width % divisor == 0:
+        return images  # F.pad would copy them
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))
