@@ -49,7 +49,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a[..., :, None, :], b[..., None, :, :]
     corner, far_corner = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    shared = (far_corner - corner).clamp_min(0).prod(-1)
+    width, height = (far_corner - corner).clamp_min(0).unbind(-1)
+    shared = width * height
     union = _area(a) + _area(b) - shared
     return shared / union.clamp_min(torch.finfo(union.dtype).tiny)
 
@@ -98,7 +99,8 @@ def between_all(graphs: Tensor, offset: Literal[1, -1]) -> Tensor:
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return width * height
 
 
 def _rows_to_one(weights: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: B clips, T frames, N regions of a frame, V = T * N nodes of a clip, D ca
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import torch
@@ -167,7 +167,8 @@ class RegionGraph(nn.Module):
         for index, branch in enumerate(self.branches):
             start = transformed[index % len(transformed)]
             outputs.append(branch(start, x if self.raw_residual else start, collect, later))
-        return torch.stack(outputs).sum(0)
+        nodes: Tensor = reduce(torch.add, outputs)
+        return nodes
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
         """Returns {name of a graph: function} for the graphs of the first layer. The function maps nodes to weighted
