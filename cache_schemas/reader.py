@@ -263,7 +263,7 @@ class CachedClips:
             self._preloaded = self._in_memory()
         values = self._preloaded
         batch: Batch = {
-            name: torch.from_numpy(self.read_rows(name, rows) if values is None else values[name][chosen])
+            name: torch.from_numpy(self.read_rows(name, rows) if values is None else values[name].take(chosen, 0))
             for name in (self.specs if names is None else names)
         }
         if self._float32:

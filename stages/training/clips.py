@@ -5,7 +5,7 @@ An ok clip was extracted without a failure. A failed video has no ok clip.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import MASK
 
 Batch = dict[str, Tensor]
+BYTES_TOGETHER = 2**21  # of clips in memory that one call reads
 
 
 class FeaturesNotFinite(RuntimeError):
@@ -132,10 +133,10 @@ def read_batches(
         chosen = {name: batch[name] for name in (*names, *([MASK] if MASK in batch else []))}
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 
-    parts = stopping.checked(torch.split(order, batch_size))
     if not ahead and device.type == "cpu":
-        yield from map(read, parts)
+        yield from stopping.checked(_in_memory_batches(read, order, batch_size))
         return
+    parts = stopping.checked(torch.split(order, batch_size))
 
     def move(reading: Future[Batch]) -> Batch:
         return {name: x.to(device, non_blocking=True) for name, x in stopping.result(reading).items()}
@@ -149,6 +150,24 @@ def read_batches(
                 yield move(pending.popleft())
         while pending:
             yield move(pending.popleft())
+
+
+def _in_memory_batches(read: Callable[[Tensor], Batch], order: Tensor, batch_size: int) -> Iterator[Batch]:
+    """Yields the clips with the indices `order` (int64 [clips]) in batches of `batch_size` clips. `read` is a function:
+    indices -> one batch.
+
+    Each call of `read` reads several small batches, up to BYTES_TOGETHER, because a call takes longer than the copy of
+    a small batch. Whole videos are read batch by batch, because a batch is as long as its longest video.
+    """
+    num_together, start = 1, 0
+    while start < len(order):
+        indices = order[start : start + num_together * batch_size]
+        batch, start = read(indices), start + len(indices)
+        for parts in zip(*(torch.split(x, batch_size) for x in batch.values()), strict=True):
+            yield dict(zip(batch, parts, strict=True))
+        if MASK not in batch:
+            num_bytes = sum(x.nbytes for x in batch.values()) * batch_size // len(indices)
+            num_together = max(1, BYTES_TOGETHER // max(1, num_bytes))
 
 
 def clips_identity(clips: Clips) -> dict[str, Any]:
