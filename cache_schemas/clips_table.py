@@ -212,11 +212,16 @@ class ClipsTable:
         """Returns video_id -> id of the whole video (`film@3-7` -> `film`), for every row that is an interval of a
         video. The ids of whole videos are left out.
         """
-        columns = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
-        if INTERVAL.name not in columns.column_names:
-            return {}
-        listed = zip(*(columns.column(name).to_pylist() for name in columns.column_names), strict=True)
-        return {video: name_of_video(video, interval) for video, interval in listed if interval is not None}
+        names = dict[str, str]()
+        with _opened(storage) as file:
+            if INTERVAL.name in file.schema_arrow.names:
+                for group in range(file.metadata.num_row_groups):
+                    part = file.read_row_group(group, columns=["video_id", INTERVAL.name], use_threads=False)
+                    listed = zip(*(part.column(name).to_pylist() for name in ("video_id", INTERVAL.name)), strict=True)
+                    names |= {
+                        video: name_of_video(video, interval) for video, interval in listed if interval is not None
+                    }
+        return names
 
     @classmethod
     def check(cls, storage: Storage) -> None:
