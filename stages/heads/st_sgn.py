@@ -135,7 +135,7 @@ class RelationMatrix(Head):
     """A head that classifies clips by their scene graphs without a graph network. It is a baseline for StSgn. The
     vector of a frame is a flattened matrix [O, R], for O classes of objects and R relations.
 
-    An entry of the matrix is 1 if the frame has an object of the class that has the relation to the person, else 0.
+    Entry (o, r) of the matrix is 1 if an object of class o in the frame has the relation r to the person, else 0.
     Objects without an edge to the person are left out.
     """
 
