@@ -66,12 +66,15 @@ class SameMaxPool3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the max pool to the maps `x` [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns.
-        Returns [B, C, T', H', W'].
+        Returns [B, C, T', H', W'] in the type of `x`, also under autocast.
 
         T', H' and W' are T, H and W, divided by the stride and rounded up.
         """
         before = [total // 2 for total in _totals(x.shape, self.kernel, self.stride)]
-        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)  # the last window may be cut off
+        # The last window may be cut off (ceil_mode). Autocast computes F.max_pool3d in float32, but not this function,
+        # which takes the same maxima.
+        pooled, _ = F.max_pool3d_with_indices(x, self.kernel, self.stride, before, ceil_mode=True)
+        return pooled
 
 
 def _totals(shape: Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:

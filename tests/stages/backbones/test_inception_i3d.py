@@ -120,6 +120,18 @@ def test_a_padded_cell_is_never_the_maximum() -> None:
     assert (SameMaxPool3d((3, 3, 3), (2, 2, 2))(x) == -1).all()
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((2, 2, 2), (2, 2, 2))])
+def test_a_pool_keeps_the_type_of_bf16_maps_under_autocast_and_the_same_maxima(
+    kernel: tuple[int, int, int], stride: tuple[int, int, int]
+) -> None:
+    maps = torch.randn(1, 4, 5, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    pool = SameMaxPool3d(kernel, stride)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool(maps)
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled.float(), pool(maps.float()))
+
+
 @pytest.mark.parametrize(
     ("num_frames", "size", "shape"), [(16, 224, (2, 1024, 7, 7)), (17, 230, (3, 1024, 8, 8)), (1, 224, (1, 1024, 7, 7))]
 )
